@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both make .venv by themselves.
+PYTHON ?= python3
+TORCH  ?= torch
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench floors clean
+
+help:                 ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+# torch goes first, so that TORCH=... decides which build everything after it finds installed.
+# opencv-python 5 needs the system's libGL; where that is missing the headless build takes its place.
+$(STAMP): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -c 'import cv2' 2>/dev/null || \
+	  $(BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	touch $(STAMP)
+
+demo: $(STAMP)        ## three real networks, real images, one submission CSV with a score
+	$(BIN)/ensk demo --out demo-out --force
+
+test: $(STAMP)        ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)        ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)       ## benchmarks against rivals, in one process; writes the table of README
+	$(BIN)/python -m pip install -q -e '.[bench]'
+	$(BIN)/python tests/benchmarks/run.py
+
+FLOORS = numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
+floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
+	$(PYTHON) -m venv $(VENV)-floors
+	$(VENV)-floors/bin/python -m pip install -q --upgrade pip
+	$(VENV)-floors/bin/python -m pip install -q $(TORCH) $(FLOORS)
+	$(VENV)-floors/bin/python -m pip install -q -e '.[dev]' $(FLOORS)
+	$(VENV)-floors/bin/python -m pytest
+
+clean:                ## remove what make made
+	rm -rf $(VENV) $(VENV)-floors demo-out dist

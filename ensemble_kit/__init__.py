@@ -1,0 +1,63 @@
+"""ensemble_kit: turn many segmentation models into one answer."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LogitWriter": "store",
+    "LogitStore": "store",
+    "Ensemble": "scores",
+    "Runs": "runs",
+    "encode": "runs",
+    "MaskSet": "masks",
+    "read_masks": "formats",
+    "hard_vote": "voting",
+    "tune_thresholds": "tuning",
+    "ThresholdSet": "thresholds",
+    "dice": "metrics",
+    "iou": "metrics",
+    "EnskError": "errors",
+    "UsageError": "errors",
+    "DamagedError": "errors",
+    "IncompleteError": "errors",
+    "ResourceError": "errors",
+    "MismatchError": "errors",
+    "UnsafeError": "errors",
+    "LockedError": "errors",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605 - a sorted list of literals
+
+if TYPE_CHECKING:
+    from ensemble_kit.errors import (
+        DamagedError,
+        EnskError,
+        IncompleteError,
+        LockedError,
+        MismatchError,
+        ResourceError,
+        UnsafeError,
+        UsageError,
+    )
+    from ensemble_kit.formats import read_masks
+    from ensemble_kit.masks import MaskSet
+    from ensemble_kit.metrics import dice, iou
+    from ensemble_kit.runs import Runs, encode
+    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.store import LogitStore, LogitWriter
+    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.tuning import tune_thresholds
+    from ensemble_kit.voting import hard_vote
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ensemble_kit' has no attribute {name!r}")
+    value = getattr(import_module(f"ensemble_kit.{_HOME[name]}"), name)
+    globals()[name] = value  # at the next access it is an ordinary name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,91 @@
+"""Every error the kit raises on purpose.
+
+    EnskError                 exit 1   base; never raised itself
+    ├── UsageError            exit 2   also ValueError      an argument cannot mean anything
+    ├── DamagedError          exit 3   also ValueError      data is damaged or invalid
+    ├── IncompleteError       exit 4   also LookupError     data is missing
+    ├── ResourceError         exit 5   also OSError         disk, memory, permission, a device
+    ├── MismatchError         exit 6   also ValueError      inputs do not fit each other
+    ├── UnsafeError           exit 7   also PermissionError refused: it could run code or leave its folder
+    └── LockedError           exit 8   also BlockingIOError another writer holds it
+
+An error speaks in three parts: what cannot be done, which item (with both values), and what to run or pass
+instead. Its `code` is stable; README lists them all.
+"""
+
+
+class EnskError(Exception):
+    """What cannot be done, which item, and how to mend it.
+
+    Parameters
+    ----------
+    code : stable kebab-case name, one of the table in README.
+    what : what cannot be done, without a full stop.
+    item : which item it is about, with the value found and the value wanted.
+    fix : the command to run or the argument to pass instead.
+    """
+
+    exit_code = 1
+
+    def __init__(self, code: str, what: str, *, item: str, fix: str) -> None:
+        super().__init__(code, what, item, fix)
+        self.code, self.what, self.item, self.fix = code, what, item, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.item} · fix: {self.fix}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.code, self.what, self.item, self.fix)
+
+
+def _rebuild(kind: type[EnskError], code: str, what: str, item: str, fix: str) -> EnskError:
+    return kind(code, what, item=item, fix=fix)
+
+
+class UsageError(EnskError, ValueError):
+    """An argument cannot mean anything."""
+
+    exit_code = 2
+
+
+class DamagedError(EnskError, ValueError):
+    """Data is damaged or invalid."""
+
+    exit_code = 3
+
+
+class IncompleteError(EnskError, LookupError):
+    """Data is missing: samples, rows, files."""
+
+    exit_code = 4
+
+
+class ResourceError(EnskError, OSError):
+    """A disk, a memory budget, a permission or a device says no."""
+
+    exit_code = 5
+
+
+class MismatchError(EnskError, ValueError):
+    """Inputs do not fit each other: classes, samples, sizes, a set and its members."""
+
+    exit_code = 6
+
+
+class UnsafeError(EnskError, PermissionError):
+    """Refused, because it could run code or reach outside its folder."""
+
+    exit_code = 7
+
+
+class LockedError(EnskError, BlockingIOError):
+    """Another writer holds it."""
+
+    exit_code = 8
+
+
+def some(items: object, limit: int = 5) -> str:
+    """List the first few of many names, with the count of the rest: `'a', 'b' and 7 more`."""
+    names = [repr(i) for i in items]  # type: ignore[attr-defined]
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

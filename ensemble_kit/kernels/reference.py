@@ -1,0 +1,137 @@
+"""The arithmetic of design §3 in plain NumPy: dense, slow, and the last word.
+
+Nothing here is fast and nothing here is called by the product: every kernel is tested to agree with it to the
+last bit.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Levels = NDArray[np.uint16]
+
+
+# --- §3.1 levels of one member, §3.2 fusing ------------------------------------------------------------------
+
+
+def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """σ(x)."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.where(x >= 0, 1 / (1 + np.exp(-x)), np.exp(x) / (1 + np.exp(x))), np.float64)
+
+
+def level(z: NDArray[np.float16], temperature: float = 1.0) -> Levels:
+    """S(z) = floor(65535 σ(z / T) + 0.5)."""
+    with np.errstate(invalid="ignore"):
+        s = sigmoid(z.astype(np.float64) / temperature)
+    return np.floor(65535 * np.nan_to_num(s, nan=1.0) + 0.5).astype(np.uint16)
+
+
+def q(z: NDArray[np.float16], temperature: float = 1.0) -> Levels:
+    """Q(z) = floor((clip(z / T, -16, 16) + 16) / 32 · 65535 + 0.5)."""
+    return np.floor((np.clip(z.astype(np.float64) / temperature, -16, 16) + 16) / 32 * 65535 + 0.5).astype(np.uint16)
+
+
+def level_of_q(values: Levels) -> Levels:
+    """P(q) = floor(65535 σ(32 q / 65535 - 16) + 0.5)."""
+    return np.floor(65535 * sigmoid(32 * values.astype(np.float64) / 65535 - 16) + 0.5).astype(np.uint16)
+
+
+def softmax_level(z: NDArray[np.float16], temperature: float = 1.0) -> Levels:
+    """Levels of exclusive classes (C, h, w): the softmax over classes in float32, its exponential rounded to it."""
+    logits = z.astype(np.float32)
+    e = np.exp((logits - logits.max(axis=0)).astype(np.float64) / temperature).astype(np.float32)
+    total = np.zeros(e.shape[1:], np.float32)
+    for part in e:
+        total += part
+    return np.floor(np.float32(65535) * (e / total) + np.float32(0.5)).astype(np.uint16)
+
+
+def fuse(members: list[Levels], weights: list[int]) -> Levels:
+    """(Σ W · S + 32768) >> 16, with Σ W = 65536."""
+    total = sum(w * s.astype(np.int64) for w, s in zip(weights, members, strict=True))
+    return np.asarray((np.asarray(total) + 32768) >> 16).astype(np.uint16)
+
+
+# --- §3.3 from grid to plane ---------------------------------------------------------------------------------
+
+
+def axis(n_in: int, n_out: int) -> list[tuple[int, int]]:
+    """(i, f) of every output index."""
+    pairs = []
+    for o in range(n_out):
+        num = max((2 * o + 1) * n_in - n_out, 0)
+        i = num // (2 * n_out)
+        f = (256 * (num - 2 * n_out * i) + n_out) // (2 * n_out)
+        pairs.append((n_in - 1, 0) if i >= n_in - 1 else (i, f))
+    return pairs
+
+
+def interpolate(grid: Levels, plane: tuple[int, int]) -> NDArray[np.int64]:
+    """The level × 65536 of every pixel of `plane`, from the cells of a box (h, w)."""
+    g = grid.astype(np.int64)
+    (h, w), (height, width) = g.shape, plane
+    ys, xs = axis(h, height), axis(w, width)
+    iy, fy = np.array([p[0] for p in ys]), np.array([p[1] for p in ys])[:, None]
+    ix, fx = np.array([p[0] for p in xs]), np.array([p[1] for p in xs])[None, :]
+    jy, jx = np.minimum(iy + 1, h - 1), np.minimum(ix + 1, w - 1)
+    a, b = g[iy][:, ix], g[iy][:, jx]
+    c, d = g[jy][:, ix], g[jy][:, jx]
+    return np.asarray((256 - fy) * ((256 - fx) * a + fx * b) + fy * ((256 - fx) * c + fx * d))
+
+
+def rounded(value: NDArray[np.int64]) -> Levels:
+    """(value + 32768) >> 16."""
+    return ((value + 32768) >> 16).astype(np.uint16)
+
+
+def plane_from_logits(members: list[Levels], weights: list[int], plane: tuple[int, int], mean: str) -> Levels:
+    """Effective levels with upsample="logits": `members` are Q on each member's own box."""
+    interpolated = [rounded(interpolate(m, plane)) for m in members]
+    return fuse(interpolated if mean == "logit" else [level_of_q(m) for m in interpolated], weights)
+
+
+def plane_from_scores(fused: Levels, plane: tuple[int, int]) -> Levels:
+    """Effective levels with upsample="scores": on iff value >= t · 65536, that is iff value >> 16 >= t."""
+    return (interpolate(fused, plane) >> 16).astype(np.uint16)
+
+
+# --- §3.4 decision, runs -------------------------------------------------------------------------------------
+
+
+def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and ends of the runs of a flat mask."""
+    edges = np.diff(np.concatenate([[0], mask.reshape(-1).astype(np.int8), [0]]))
+    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+
+
+def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:
+    """The RLE text of a mask."""
+    starts, ends = encode(mask if order == "C" else mask.T)
+    words, last = [], None
+    for s, e in zip(starts.tolist(), ends.tolist(), strict=True):
+        words += [s + base if last is None or not relative else s - last, e - s]
+        last = e
+    return " ".join(map(str, words))
+
+
+def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels at or above each of the 65,536 levels, and truth pixels among them."""
+    pixels = np.bincount(levels.reshape(-1), minlength=65536)
+    hits = np.bincount(levels[truth].reshape(-1), minlength=65536)
+    return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
+
+
+# --- §3.6 hard vote, §3.7 Dice -------------------------------------------------------------------------------
+
+
+def weighted_vote(masks: list[NDArray[np.bool_]], weights: list[int], need: int) -> NDArray[np.bool_]:
+    """On where the weights of the members that are on add up to at least `need`."""
+    total = sum(w * m.astype(np.int64) for w, m in zip(weights, masks, strict=True))
+    return np.asarray(np.asarray(total) >= need)
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -> float:
+    """(2 |a∩b| + eps) / (|a| + |b| + eps); `empty` where both are empty."""
+    if not a.any() and not b.any():
+        return empty
+    return float((2 * int((a & b).sum()) + eps) / (int(a.sum()) + int(b.sum()) + eps))

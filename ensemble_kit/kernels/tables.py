@@ -1,0 +1,85 @@
+"""Look-up tables over all 65,536 codes: what a 16-bit value becomes, computed once in float64 (design §3.1–3.3)."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Levels = NDArray[np.uint16]
+
+LOGIT_RANGE = 16.0
+"""Logits are clipped to ±16 before they become 16-bit `q`."""
+
+
+def sigmoid(x: ArrayLike) -> NDArray[np.float64]:
+    """σ(x) in float64, without overflow."""
+    value = np.asarray(x, np.float64)
+    e = np.exp(-np.abs(value))
+    return np.where(value >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def level_of_probability(p: NDArray[np.float64]) -> Levels:
+    """floor(65535 p + 0.5) as uint16."""
+    return np.floor(65535.0 * p + 0.5).astype(np.uint16)
+
+
+def q_of_logit(x: ArrayLike) -> Levels:
+    """Q: floor((clip(x, -16, 16) + 16) / 32 * 65535 + 0.5) as uint16."""
+    clipped = np.clip(np.asarray(x, np.float64), -LOGIT_RANGE, LOGIT_RANGE)
+    return np.floor((clipped + LOGIT_RANGE) / (2 * LOGIT_RANGE) * 65535.0 + 0.5).astype(np.uint16)
+
+
+def logit_of_q(q: ArrayLike) -> NDArray[np.float64]:
+    """32 q / 65535 - 16, the middle of what rounds to `q`."""
+    return 32.0 * np.asarray(q, np.float64) / 65535.0 - 16.0
+
+
+@lru_cache(maxsize=32)
+def fp16_levels(temperature: float) -> Levels:
+    """S of every fp16 code, uint16 (65536,). NaN codes hold 0; no store has them."""
+    return _frozen(level_of_probability(sigmoid(_fp16_logits(temperature))))
+
+
+@lru_cache(maxsize=32)
+def fp16_q(temperature: float) -> Levels:
+    """Q of every fp16 code, uint16 (65536,)."""
+    return _frozen(q_of_logit(_fp16_logits(temperature)))
+
+
+@lru_cache(maxsize=1)
+def q_levels() -> Levels:
+    """P: the level of every `q`, uint16 (65536,)."""
+    return _frozen(level_of_probability(sigmoid(logit_of_q(np.arange(65536)))))
+
+
+@lru_cache(maxsize=1)
+def identity() -> Levels:
+    """Every value as it is, uint16 (65536,)."""
+    return _frozen(np.arange(65536, dtype=np.uint16))
+
+
+@lru_cache(maxsize=1)
+def fp16_codes_in_order() -> Levels:
+    """The fp16 code whose order-preserving key is k - 32768, for k = 0 … 65535."""
+    key = np.arange(-32768, 32768).astype(np.int16)
+    return _frozen((key ^ ((key >> 15) & 0x7FFF)).view(np.uint16))
+
+
+def axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Left neighbour and weight of the right one (of 256) for each output index: half-pixel centres, edges clamped."""
+    o = np.arange(n_out, dtype=np.int64)
+    numerator = np.maximum((2 * o + 1) * n_in - n_out, 0)
+    i = numerator // (2 * n_out)
+    f = (256 * (numerator - 2 * n_out * i) + n_out) // (2 * n_out)
+    at_edge = i >= n_in - 1
+    return np.where(at_edge, n_in - 1, i), np.where(at_edge, 0, f)
+
+
+def _fp16_logits(temperature: float) -> NDArray[np.float64]:
+    z = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16).astype(np.float64)
+    return np.where(np.isnan(z), -np.inf, z) / temperature
+
+
+def _frozen(table: Levels) -> Levels:
+    table.setflags(write=False)
+    return table

@@ -1,0 +1,342 @@
+"""`Runs`: a mask as sorted intervals, and the algebra of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError
+from ensemble_kit.spec import check_image_size
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Order = Literal["C", "F"]
+_AND, _OR, _XOR, _WITHOUT = 8, 14, 6, 2  # truth tables of `kernels.runs.combine`
+
+
+class Runs:
+    """A mask of an H × W plane as half-open intervals `[start, end)` over its row-major flattening.
+
+    Parameters
+    ----------
+    starts, ends : int64 (n,), sorted and disjoint, each run at least one pixel long. Adjacent runs become one, so
+        that equal masks are equal values.
+    shape : (H, W).
+
+    Raises
+    ------
+    DamagedError
+        Runs that are unsorted, overlap, are empty, or leave the plane.
+
+    Examples
+    --------
+    >>> a = Runs([0, 6], [2, 8], (2, 4))
+    >>> a.area, a.text()
+    (4, '1 2 7 2')
+    >>> (a | ~a).area
+    8
+    """
+
+    __slots__ = ("__dict__", "_ends", "_starts", "shape")
+
+    def __init__(self, starts: ArrayLike, ends: ArrayLike, shape: tuple[int, int]) -> None:
+        self.shape = check_image_size(shape)
+        s, e = np.array(starts, np.int64).reshape(-1), np.array(ends, np.int64).reshape(-1)
+        sound = s.size == e.size and bool(np.all(s < e)) and bool(np.all(e[:-1] <= s[1:]))
+        if not sound or (s.size and (s[0] < 0 or e[-1] > self.shape[0] * self.shape[1])):
+            raise DamagedError(
+                "runs-invalid",
+                "cannot make a mask of runs",
+                item=f"{s.size} starts and {e.size} ends on a plane of {shape[0]} x {shape[1]}",
+                fix="pass sorted, disjoint, half-open runs of at least one pixel that lie inside the plane",
+            )
+        apart = np.append(True, s[1:] != e[:-1]) if s.size else np.zeros(0, bool)
+        self._starts, self._ends = s[apart], e[np.append(apart[1:], True)] if s.size else e
+
+    @classmethod
+    def trusted(cls, edges: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int]) -> Runs:
+        """Wrap starts and ends that a kernel made: sorted, disjoint, not adjacent, inside. Nothing is checked."""
+        self = cls.__new__(cls)
+        (self._starts, self._ends), self.shape = edges, shape
+        return self
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int]) -> Runs:
+        """Make the mask without a pixel."""
+        return cls.trusted((np.zeros(0, np.int64), np.zeros(0, np.int64)), check_image_size(shape))
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """First position of each run, int64 (n,)."""
+        return self._starts
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Position behind each run, int64 (n,)."""
+        return self._ends
+
+    @cached_property
+    def area(self) -> int:
+        """Number of pixels that are on."""
+        return int((self._ends - self._starts).sum())
+
+    def decode(self) -> NDArray[np.bool_]:
+        """Draw the mask: bool (H, W)."""
+        out = np.zeros(self.shape[0] * self.shape[1], np.bool_)
+        for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
+            out[start:end] = True
+        return out.reshape(self.shape)
+
+    def transposed(self) -> Runs:
+        """Return the mask of the transposed plane, W × H: its row-major runs are this one's column-major runs."""
+        from ensemble_kit.kernels import runs as kernels
+
+        H, W = self.shape
+        return Runs.trusted(kernels.transpose(self._starts, self._ends, H, W), (W, H))
+
+    def overlap(self, other: Runs) -> int:
+        """Count the pixels that are on in both."""
+        from ensemble_kit.kernels import runs as kernels
+
+        self._check_plane(other)
+        return int(kernels.overlap(self._starts, self._ends, other._starts, other._ends))
+
+    def __and__(self, other: Runs) -> Runs:
+        return self._combine(other, _AND)
+
+    def __or__(self, other: Runs) -> Runs:
+        return self._combine(other, _OR)
+
+    def __xor__(self, other: Runs) -> Runs:
+        return self._combine(other, _XOR)
+
+    def __sub__(self, other: Runs) -> Runs:
+        return self._combine(other, _WITHOUT)
+
+    def __invert__(self) -> Runs:
+        H, W = self.shape
+        return Runs.trusted((np.zeros(1, np.int64), np.full(1, H * W, np.int64)), self.shape) - self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Runs):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and np.array_equal(self._starts, other._starts)
+            and np.array_equal(self._ends, other._ends)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self._starts.tobytes(), self._ends.tobytes()))
+
+    def __len__(self) -> int:
+        return int(self._starts.size)
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __repr__(self) -> str:
+        H, W = self.shape
+        return f"Runs({len(self)} runs, {self.area} of {H} x {W} pixels)"
+
+    def _combine(self, other: Runs, table: int) -> Runs:
+        from ensemble_kit.kernels import runs as kernels
+
+        if not isinstance(other, Runs):
+            return NotImplemented
+        self._check_plane(other)
+        made = kernels.combine(self._starts, self._ends, other._starts, other._ends, table)
+        return Runs.trusted(made, self.shape)
+
+    def _check_plane(self, other: Runs) -> None:
+        if self.shape != other.shape:
+            (a, b), (c, d) = self.shape, other.shape
+            raise MismatchError(
+                "plane-differs",
+                "cannot combine masks of two sizes",
+                item=f"{a} x {b} and {c} x {d}",
+                fix="give both masks the size of the same image",
+            )
+
+    def text(self, order: Order = "C", base: int = 1, relative: bool = False) -> str:
+        """Write the mask as `start length start length …`; empty for an empty mask.
+
+        Parameters
+        ----------
+        order : "C" counts pixels along rows, "F" down columns.
+        base : number of the first pixel, 0 or 1.
+        relative : count each start from the end of the run before it; only the first start then has the base.
+        """
+        from ensemble_kit.kernels import runs as kernels
+
+        _check_text_options(order, base)
+        laid = self if order == "C" else self.transposed()
+        return kernels.format_text(laid._starts, laid._ends, base, relative).tobytes().decode("ascii")
+
+    @classmethod
+    def parse(
+        cls, text: str, shape: tuple[int, int], order: Order = "C", base: int = 1, relative: bool = False
+    ) -> Runs:
+        """Read `start length start length …` as `text` writes it.
+
+        The grammar is strict: blank, or ASCII numbers with one space between, no leading zeros, lengths of at least
+        1, sorted, disjoint, inside the image. Adjacent runs become one.
+
+        Raises
+        ------
+        DamagedError
+            Anything else, naming the number at fault.
+        """
+        from ensemble_kit.kernels import runs as kernels
+
+        _check_text_options(order, base)
+        H, W = check_image_size(shape)
+        raw = np.frombuffer(text.strip(" ").encode() if not text.strip(" ") else text.encode(), np.uint8)
+        starts, ends, fault, where = kernels.parse_text(raw, H * W, base, relative)
+        if fault != kernels.OK:
+            raise DamagedError(
+                "rle-invalid",
+                "cannot read an RLE text",
+                item=_rle_fault(text, fault, where, H, W, base),
+                fix=_RLE_FIX.get(fault, "write `start length` pairs with one space between numbers"),
+            )
+        laid = cls.trusted((starts, ends), (H, W) if order == "C" else (W, H))
+        return laid if order == "C" else laid.transposed()
+
+    def coco(self) -> dict[str, Any]:
+        """Return the mask as pycocotools has it: `{"size": [H, W], "counts": bytes}`, compressed, column-major."""
+        from ensemble_kit.kernels import runs as kernels
+
+        return {"size": list(self.shape), "counts": kernels.counts_to_coco(self.coco_counts()).tobytes()}
+
+    def coco_counts(self) -> NDArray[np.int64]:
+        """Return COCO's uncompressed counts, int64: column-major lengths of off, on, off, … from the first pixel."""
+        laid = self.transposed()
+        edges = np.stack([laid._starts, laid._ends], axis=1).reshape(-1)
+        size = self.shape[0] * self.shape[1]
+        counts = np.diff(np.concatenate([[0], edges, [size]]))
+        return counts[:-1] if edges.size and edges[-1] == size else counts
+
+    @classmethod
+    def from_coco(cls, rle: Mapping[str, Any]) -> Runs:
+        """Read COCO's RLE: `{"size": [H, W], "counts": bytes, text or list of int}`.
+
+        Raises
+        ------
+        DamagedError
+            Counts that are malformed, negative, or do not add up to H × W.
+        """
+        from ensemble_kit.kernels import runs as kernels
+
+        def refuse(item: str) -> DamagedError:
+            return DamagedError(
+                "coco-invalid",
+                "cannot read a COCO RLE",
+                item=item,
+                fix="pass {'size': [H, W], 'counts': …} as pycocotools.mask.encode returns it",
+            )
+
+        try:
+            size, counts = rle["size"], rle["counts"]
+            H, W = check_image_size(
+                [v if type(v) is int else int(v) if isinstance(v, np.integer) else -1 for v in size]
+            )
+        except (KeyError, TypeError, UsageError) as error:
+            raise refuse(f"its size or counts are missing or invalid ({error})") from None
+        if isinstance(counts, (bytes, str)):
+            raw = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+            lengths, sound = kernels.coco_to_counts(raw)
+            if not sound:
+                raise refuse("its compressed counts are cut or hold a foreign character")
+        else:
+            try:
+                lengths = np.array([_exact_int(v) for v in counts], np.int64)
+            except (TypeError, OverflowError):
+                raise refuse("its counts are not whole numbers") from None
+        if (lengths < 0).any() or sum(lengths.tolist()) != H * W:
+            raise refuse(f"its counts add up to {sum(lengths.tolist())}, the plane of {H} x {W} has {H * W} pixels")
+        edges = np.cumsum(lengths)
+        if edges.size % 2:
+            edges = edges[:-1]
+        starts, ends = edges[::2], edges[1::2]
+        some = starts < ends
+        return cls(starts[some], ends[some], (W, H)).transposed()
+
+
+def encode(mask: ArrayLike) -> Runs:
+    """Encode a mask, bool or integer (H, W); what is not zero is on.
+
+    Raises
+    ------
+    UsageError
+        An array of floats (threshold it first), of another rank, or without pixels.
+
+    Examples
+    --------
+    >>> encode([[0, 1, 1], [1, 0, 0]]).text()
+    '2 3'
+    """
+    from ensemble_kit.kernels import runs as kernels
+
+    array = np.asarray(mask)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "bui":
+        raise UsageError(
+            "mask-invalid",
+            "cannot encode a mask",
+            item=f"array of shape {array.shape}, {array.dtype}",
+            fix="pass bool or integers of shape (H, W); for scores pass `scores >= threshold`",
+        )
+    flat = np.ascontiguousarray(array if array.dtype == np.bool_ else array != 0).reshape(-1)
+    return Runs.trusted(kernels.encode_bytes(flat.view(np.uint8)), (array.shape[0], array.shape[1]))
+
+
+def _exact_int(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError
+    return int(value)
+
+
+def _check_text_options(order: str, base: int) -> None:
+    if order not in {"C", "F"} or base not in {0, 1}:
+        raise UsageError(
+            "rle-options",
+            "cannot number pixels",
+            item=f"order={order!r}, base={base!r}",
+            fix="pass order='C' or 'F' and base=0 or 1",
+        )
+
+
+def _rle_fault(text: str, fault: int, where: int, H: int, W: int, base: int) -> str:
+    from ensemble_kit.kernels import runs as kernels
+
+    if fault == kernels.BAD_CHARACTER:
+        raw = text.encode()
+        around = raw[max(0, where - 8) : where + 8].decode(errors="replace")
+        return f"unexpected character at byte {where} of {len(raw)}, around {around!r}"
+    if fault == kernels.ODD_NUMBERS:
+        return f"{where} numbers, which is odd: the last start has no length"
+    number = text.split(" ")[where]
+    number = number if len(number) <= 24 else f"{number[:20]}… ({len(number)} digits)"
+    last = H * W - 1 + base
+    return (
+        f"number {where + 1} is {number}, "
+        + {
+            kernels.LEADING_ZERO: "which has a leading zero",
+            kernels.ZERO_LENGTH: "a length of zero",
+            kernels.NOT_SORTED: "a start inside or before the run before it",
+            kernels.OUTSIDE: f"and its run ends beyond the last pixel {last} of {H} x {W}",
+            kernels.BELOW_BASE: f"a start below the first pixel, {base}",
+            kernels.TOO_LARGE: f"beyond the last pixel {last} of {H} x {W}",
+        }[fault]
+    )
+
+
+_RLE_FIX = {
+    6: "check the image's height and width, the order (C or F), and the base (0 or 1)",
+    7: "pass base=0, or write starts that count from 1",
+    8: "check the image's height and width, and the file",
+}

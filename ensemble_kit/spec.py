@@ -1,0 +1,137 @@
+"""The frozen values that everything else passes around: grid box, placement, label space, metric convention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ensemble_kit.errors import UsageError, some
+
+Activation = Literal["sigmoid", "softmax"]
+Mean = Literal["probability", "logit"]
+Upsample = Literal["logits", "scores"]
+Empty = Literal[0, 1, "skip"]
+
+LEVELS = 65536
+"""Scores are 16-bit: levels 0 … 65535."""
+
+
+class Box(NamedTuple):
+    """A half-open box of whole grid cells: rows `y0:y1`, columns `x0:x1`."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the box."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a sample's image lies on its grid, and how large the image is.
+
+    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane` (design §3.5).
+
+    Parameters
+    ----------
+    grid : (h, w), the raster that the network put out.
+    box : the cells of the grid that cover the image.
+    plane : (H, W), the size of the image in pixels.
+    """
+
+    grid: tuple[int, int]
+    box: Box
+    plane: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        (h, w), b = self.grid, self.box
+        if not (0 <= b.y0 < b.y1 <= h and 0 <= b.x0 < b.x1 <= w):
+            raise UsageError(
+                "box-outside-grid",
+                "cannot place an image on its grid",
+                item=f"box {tuple(b)} on a grid of {h} x {w} cells",
+                fix="pass box=(y0, x0, y1, x1) with 0 <= y0 < y1 <= h and 0 <= x0 < x1 <= w",
+            )
+        check_image_size(self.plane)
+
+    @classmethod
+    def of(cls, grid: Sequence[int], image_size: Sequence[int], box: Sequence[int] | None = None) -> Placement:
+        """Build a placement; without `box` the whole grid covers the image."""
+        h, w = (int(v) for v in grid)
+        y0, x0, y1, x1 = (int(v) for v in box) if box is not None else (0, 0, h, w)
+        H, W = (int(v) for v in image_size)
+        return cls((h, w), Box(y0, x0, y1, x1), (H, W))
+
+
+def check_image_size(size: Sequence[int]) -> tuple[int, int]:
+    """Check an image size: (H, W) in pixels, both at least 1."""
+    if len(size) != 2 or any(int(v) != v or v < 1 for v in size):
+        raise UsageError(
+            "image-size",
+            "cannot use an image size",
+            item=f"{tuple(size)!r}",
+            fix="pass (height, width) in pixels, both at least 1",
+        )
+    return int(size[0]), int(size[1])
+
+
+def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Check names of classes or samples: text, not empty, none twice, no control characters."""
+    out = tuple(names)
+    bad = [n for n in out if not isinstance(n, str) or not n or any(ord(c) < 32 or ord(c) == 127 for c in n)]
+    if bad or not out:
+        raise UsageError(
+            "name-invalid",
+            f"cannot use the names of {kind}",
+            item=some(bad) if bad else "there is none",
+            fix=f"pass {kind} as non-empty strings without control characters",
+        )
+    if len(set(out)) != len(out):
+        seen: set[str] = set()
+        twice = [n for n in out if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+        raise UsageError(
+            "name-doubled",
+            f"cannot tell {kind} apart",
+            item=f"{some(twice)} stand more than once",
+            fix=f"give every one of the {kind} its own name",
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How an overlap is scored (design §3.7); one value used by tuning, scoring and report alike.
+
+    Parameters
+    ----------
+    eps : added to both sides of the fraction; 0 by default. Boostcamp hand-bone scoring is 1e-4.
+    empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It goes before `eps`.
+    """
+
+    eps: float = 0.0
+    empty: Empty = 1
+
+    def __post_init__(self) -> None:
+        if self.empty not in {0, 1, "skip"} or isinstance(self.empty, bool):
+            raise UsageError(
+                "convention",
+                "cannot score empty masks",
+                item=f"empty={self.empty!r}",
+                fix="pass empty=1, empty=0 or empty='skip'",
+            )
+        if not 0 <= self.eps < float("inf"):
+            raise UsageError(
+                "convention",
+                "cannot smooth a fraction",
+                item=f"eps={self.eps!r}",
+                fix="pass a finite eps of at least 0",
+            )
+
+    def __str__(self) -> str:
+        empty = "both empty are skipped" if self.empty == "skip" else f"both empty = {self.empty}"
+        return f"{empty}, eps = {self.eps:g}"

@@ -1,0 +1,62 @@
+"""Real stores, drawn by seed; nothing here is mocked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import ensemble_kit as ek
+
+settings.register_profile("kit", deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+settings.load_profile("kit")
+
+
+def smooth_logits(rng: np.random.Generator, shape: tuple[int, int, int], scale: float = 6.0) -> np.ndarray:
+    """Logits (C, h, w) with regions, boundaries and ties, as networks put them out: fp16."""
+    C, h, w = shape
+    coarse = rng.normal(size=(C, h // 4 + 2, w // 4 + 2)) * scale
+    rows = np.linspace(0, coarse.shape[1] - 1.001, h)
+    cols = np.linspace(0, coarse.shape[2] - 1.001, w)
+    y, x = rows.astype(int), cols.astype(int)
+    fy, fx = (rows - y)[:, None], (cols - x)[None, :]
+    top = coarse[:, y][:, :, x] * (1 - fx) + coarse[:, y][:, :, x + 1] * fx
+    foot = coarse[:, y + 1][:, :, x] * (1 - fx) + coarse[:, y + 1][:, :, x + 1] * fx
+    return (top * (1 - fy) + foot * fy).astype(np.float16)
+
+
+def write_store(
+    path: Path,
+    logits: dict[str, np.ndarray],
+    image_size: tuple[int, int] | dict[str, tuple[int, int]],
+    classes: tuple[str, ...],
+    boxes: dict[str, tuple[int, int, int, int]] | None = None,
+    **options: Any,
+) -> ek.LogitStore:
+    """Write a store of {sample: (C, h, w)} and open it."""
+    grid = next(iter(logits.values())).shape[1:]
+    with ek.LogitWriter(path, classes=classes, samples=list(logits), grid=grid, **options) as out:
+        for sample, array in logits.items():
+            size = image_size[sample] if isinstance(image_size, dict) else image_size
+            out.write(sample, array, image_size=size, box=None if boxes is None else boxes[sample])
+    return ek.LogitStore(path)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., ek.LogitStore]:
+    """Write stores into a folder of the test's own, each under a name of its own."""
+    count = iter(range(10**6))
+
+    def make(*args: Any, name: str | None = None, **options: Any) -> ek.LogitStore:
+        return write_store(tmp_path / f"{name or f'm{next(count)}'}.zarr", *args, **options)
+
+    return make

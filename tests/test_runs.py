@@ -1,0 +1,150 @@
+"""The algebra of masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from ensemble_kit import DamagedError, MismatchError, Runs, UsageError, encode
+from ensemble_kit.kernels import reference
+
+shapes = st.tuples(st.integers(1, 19), st.integers(1, 19))
+masks = hnp.arrays(np.bool_, shapes)
+pairs = shapes.flatmap(lambda shape: st.tuples(hnp.arrays(np.bool_, shape), hnp.arrays(np.bool_, shape)))
+
+
+@given(masks)
+def test_round_trip(mask: np.ndarray) -> None:
+    runs = encode(mask)
+    assert np.array_equal(runs.decode(), mask)
+    assert runs.area == mask.sum()
+    assert runs == Runs(runs.starts, runs.ends, runs.shape)
+    assert hash(runs) == hash(Runs(runs.starts, runs.ends, runs.shape))
+
+
+@given(pairs)
+def test_algebra(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = pair
+    x, y = encode(a), encode(b)
+    assert x & y == encode(a & b)
+    assert x | y == encode(a | b)
+    assert x ^ y == encode(a ^ b)
+    assert x - y == encode(a & ~b)
+    assert ~x == encode(~a)
+    assert ~~x == x
+    assert ~(x & y) == ~x | ~y
+    assert x.overlap(y) == (a & b).sum()
+
+
+@given(masks, st.sampled_from("CF"), st.sampled_from([0, 1]), st.booleans())
+def test_text(mask: np.ndarray, order: str, base: int, relative: bool) -> None:
+    text = encode(mask).text(order, base, relative)
+    assert text == reference.text(mask, order, base, relative)
+    assert Runs.parse(text, mask.shape, order, base, relative) == encode(mask)
+
+
+@given(masks)
+def test_coco_is_what_pycocotools_has(mask: np.ndarray) -> None:
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert encode(mask).coco() == theirs
+    assert Runs.from_coco(theirs) == encode(mask)
+    assert Runs.from_coco({**theirs, "counts": theirs["counts"].decode()}) == encode(mask)
+    assert Runs.from_coco({"size": list(mask.shape), "counts": encode(mask).coco_counts().tolist()}) == encode(mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 3 10", "odd"), ("1 5 3 5", "inside or before"), ("50 2 1 2", "inside or before"), ("-1 3", "byte 0"),
+        ("1 0", "zero"), ("1 -2", "byte 2"), ("0 3", "below the first pixel, 1"), ("99 3", "beyond the last pixel 100"),
+        ("2147483648 1", "beyond"), ("9223372036854775807 1", "beyond"), ("9223372036854775808 1", "beyond"),
+        ("1" * 5000 + " 1", "5000 digits"), ("1 9223372036854775807", "beyond"), ("١ 2", "byte 0"), ("² 2", "byte 0"),
+        ("1\t2", "byte 1"), ("1 2\n", "byte 3"), ("1  2", "byte 2"), (" 1 2", "byte 0"), ("1 2 ", "byte 3"),
+        ("1,2", "byte 1"), ("01 2", "leading zero"), ("1 02", "leading zero"), ("+1 2", "byte 0"), ("1.0 2", "byte 1"),
+        ("nan", "byte 0"), ("1 2 3 4 4 4", "inside or before"),
+    ],
+)  # fmt: skip
+def test_grammar_is_strict(text: str, reason: str) -> None:
+    with pytest.raises(DamagedError, match="cannot read an RLE text") as caught:
+        Runs.parse(text, (10, 10))
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", " ", "1 100", "1 1 3 1", "1 3 4 2", "100 1"])
+def test_grammar_accepts(text: str) -> None:
+    assert Runs.parse(text, (10, 10)).text() == {"1 3 4 2": "1 5", " ": ""}.get(text, text)
+
+
+def test_beyond_32_bits() -> None:
+    shape = (1 << 17, 1 << 17)
+    runs = Runs([1 << 33], [(1 << 33) + 5], shape)
+    assert runs.text() == "8589934593 5"
+    assert Runs.parse("8589934593 5", shape) == runs
+    assert (~runs).area == (1 << 34) - 5
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"), [([3, 1], [4, 2]), ([1, 2], [3, 5]), ([2], [2]), ([-1], [3]), ([5], [7]), ([1], [2, 3])]
+)
+def test_invalid_runs_are_refused(starts: list[int], ends: list[int]) -> None:
+    with pytest.raises(DamagedError, match="plane of 2 x 3"):
+        Runs(starts, ends, (2, 3))
+
+
+def test_adjacent_runs_become_one() -> None:
+    assert Runs([0, 2], [2, 4], (2, 3)).text() == "1 4"
+
+
+@pytest.mark.parametrize(
+    "mask", [np.ones((2, 2)), np.ones(3, bool), np.ones((0, 3), bool), np.ones((2, 2, 1), bool), np.array([["a"]])]
+)
+def test_encode_refuses(mask: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="cannot encode a mask"):
+        encode(mask)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i4", np.int64, np.uint64, bool])
+def test_encode_takes_any_layout(dtype: str, rng: np.random.Generator) -> None:
+    mask = (rng.random((12, 18)) < 0.3).astype(dtype)
+    wanted = encode(mask.astype(bool))
+    assert encode(np.asfortranarray(mask)) == wanted
+    assert encode(np.repeat(mask, 2, axis=1)[:, ::2]) == wanted
+    assert encode(mask[::-1][::-1]) == wanted
+    frozen = mask.copy()
+    frozen.setflags(write=False)
+    assert encode(frozen) == wanted
+    if dtype != bool:
+        assert encode(-(mask.astype(np.int8))) == wanted
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(MismatchError, match="2 x 3 and 3 x 2"):
+        _ = encode(np.ones((2, 3), bool)) & encode(np.ones((3, 2), bool))
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {"size": [2, 2]}, {"size": [2, 2], "counts": [1]}, {"size": [2, 2], "counts": [-1, 5]},
+        {"size": [2, 2], "counts": [1.5, 2.5]}, {"size": [2, 2], "counts": None}, {"size": [-2, -2], "counts": [4]},
+        {"size": [2, 2], "counts": b"\x01"}, {"size": [2, 2], "counts": "o"}, {"size": None, "counts": [4]},
+        {"size": [2, 2], "counts": [2**63, 4]}, {"size": [2, 2], "counts": [float("nan")]},
+        {"size": [2, 2], "counts": [2**62, 2**62, 2**62, 2**62 + 4]}, {"size": [65536, 65536], "counts": [4]},
+    ],
+)  # fmt: skip
+def test_from_coco_refuses(rle: dict[str, object]) -> None:
+    with pytest.raises(DamagedError, match="cannot read a COCO RLE"):
+        Runs.from_coco(rle)
+
+
+def test_comparisons_and_words() -> None:
+    runs = encode([[1, 0], [0, 1]])
+    assert repr(runs) == "Runs(2 runs, 2 of 2 x 2 pixels)"
+    assert runs
+    assert not Runs.empty((2, 2))
+    assert runs != "1 1"
+    assert len(runs) == 2

@@ -1,0 +1,1 @@
+"""Three small networks, really trained, and the images that `ensk demo` runs them on."""

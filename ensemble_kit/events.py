@@ -17,6 +17,7 @@ class Progress:
     new : samples finished by this run, for a rate that resuming does not inflate.
     sample : the one just finished; None for the first report, before any work.
     bytes : written or read by this run so far.
+    note : what else is worth a look, such as the best score so far.
     """
 
     verb: str
@@ -25,6 +26,7 @@ class Progress:
     new: int = 0
     sample: str | None = None
     bytes: int = 0
+    note: str = ""
 
 
 Listener = Callable[[Progress], None]

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from ensemble_kit.errors import UsageError, some
 
 Activation = Literal["sigmoid", "softmax"]
-Mean = Literal["probability", "logit"]
+Mean = str  # "probability", "logit", or "power:R" with 0 <= R < 1
 Upsample = Literal["logits", "scores"]
 Empty = Literal[0, 1, "skip"]
 

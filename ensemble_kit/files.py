@@ -1,0 +1,253 @@
+"""Files and folders that appear whole or not at all.
+
+A final name holds the complete new content, or the old, or nothing: content is written to a sibling that only its
+owner can read, forced to the disk, and renamed; then the folder's entry is forced to the disk too. A link at the
+final name is replaced, never followed. What a killed process left behind is removed by the next write to the same
+name: a sibling in use is locked, and the kernel drops the lock of a process that is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ensemble_kit.errors import EnskError, ResourceError, UsageError
+
+_NAME_LIMIT = 255  # bytes of one name, on every file system in use
+_STREAMS = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+")
+_WRITE_FIX = "free space or pass another path; what was there before is untouched"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[BinaryIO]:
+    """Give a binary file that becomes `path` when the block ends, and vanishes when it fails.
+
+    A device or a pipe is written to directly: it has no old content to keep.
+
+    Raises
+    ------
+    UsageError
+        `path` is a folder, its folder is missing, or it exists and `force` is false.
+    ResourceError
+        The disk is full or fails.
+    """
+    target = Path(path)
+    if is_stream(target):
+        with _blamed(target), target.open("wb") as out:
+            yield out
+        return
+    check_target(target, force=force, folder=False)
+    with _blamed(target):
+        temporary, handle = _reserve(target)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                yield out
+                out.flush()
+                os.fchmod(handle, 0o666 & ~_umask())
+                os.fsync(handle)
+                temporary.replace(target)
+            sync_folder(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sweep(target)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | None = None) -> Iterator[Path]:
+    """Give an empty folder that becomes `path` when the block ends, and vanishes when it fails.
+
+    Parameters
+    ----------
+    path : the final name. Between two renames it can be absent; it never holds a part.
+    force : replace the folder that is there.
+    mark : name of a file that shows that a folder is of this kind. A folder that holds other things is never
+        replaced, whatever `force` says: it may be somebody's work.
+
+    Raises
+    ------
+    UsageError
+        `path` is a file, its parent is missing, it exists and may not be replaced.
+    ResourceError
+        The disk is full or fails.
+    """
+    target = Path(path)
+    check_target(target, force=force, folder=True)
+    _check_replaceable(target, mark)
+    with _blamed(target):
+        temporary, handle = _reserve_folder(target)
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            temporary.chmod(0o777 & ~_umask())
+            _swap(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            os.close(handle)
+        _sweep(target)
+
+
+def check_name(target: Path) -> None:
+    """Refuse a path whose last part no file can have."""
+    if "\0" in str(target) or len(os.fsencode(target.name)) > _NAME_LIMIT or not target.name:
+        raise UsageError("output-name", "cannot write", item=f"{str(target)[:80]!r} is no name for a file",
+                         fix="pass a name of 1 to 255 bytes without NUL")  # fmt: skip
+
+
+def check_target(target: Path, *, force: bool, folder: bool) -> None:
+    """Refuse a path that cannot be written, before any work is done for it."""
+    check_name(target)
+    if not target.parent.is_dir():
+        raise UsageError("output-folder-missing", "cannot write",
+                         item=f"{target}: there is no folder {target.parent}",
+                         fix=f"make it (mkdir -p {target.parent}) or pass another path")  # fmt: skip
+    if target.is_dir() != folder and target.exists():
+        found, wanted = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+        raise UsageError("output-kind", "cannot write", item=f"{target} is {found}, and {wanted} is to be written",
+                         fix="pass another path, or another format")  # fmt: skip
+    if not force and (target.exists() or target.is_symlink()):
+        raise UsageError("output-exists", "cannot write", item=f"{target} exists",
+                         fix="pass --force (force=True) to replace it, or another path")  # fmt: skip
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the entries of a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_stream(target: Path) -> bool:
+    """Tell a device, a pipe or an open descriptor: as root, a rename would replace the device itself."""
+    if _STREAMS.fullmatch(str(target)):
+        return True
+    try:
+        mode = target.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def _blamed(target: Path) -> Iterator[None]:
+    """Name the file in an error of the system that names none, or names the temporary sibling."""
+    try:
+        yield
+    except (EnskError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(target)[:100]):
+            raise
+        raise ResourceError("write-failed", "cannot write", item=f"{target}: {error.strerror or error}",
+                            fix=_WRITE_FIX) from error  # fmt: skip
+
+
+def _check_replaceable(target: Path, mark: str | None) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
+        raise UsageError("output-foreign", "cannot replace a folder",
+                         item=f"{target} holds files that this kit did not write",
+                         fix="pass the path of a new folder, or empty this one")  # fmt: skip
+
+
+def _sibling(target: Path) -> Path:
+    stem = os.fsdecode(os.fsencode(target.name)[:200])
+    return target.with_name(f"{stem}.tmp-{secrets.token_hex(8)}")
+
+
+def _reserve(target: Path) -> tuple[Path, int]:
+    """Create a locked sibling that only its owner can read."""
+    while True:
+        temporary = _sibling(target)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if _locked(handle):
+            return temporary, handle
+        os.close(handle)
+
+
+def _reserve_folder(target: Path) -> tuple[Path, int]:
+    while True:
+        temporary = _sibling(target)
+        temporary.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):  # another writer's sweep came between
+            handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _locked(handle):
+                return temporary, handle
+            os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Lock a sibling; false where another writer's sweep removed it just before."""
+    with suppress(OSError):  # a file system without locks: nothing is swept there either
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.fstat(handle).st_nlink > 0
+
+
+def _sweep(target: Path) -> None:
+    """Remove the siblings that killed writers of the same target left."""
+    stem = os.fsdecode(os.fsencode(target.name)[:200])
+    leftover = re.compile(re.escape(stem) + r"\.tmp-[0-9a-f]{16}")
+    for sibling in target.parent.iterdir():
+        if leftover.fullmatch(sibling.name):
+            with suppress(OSError):  # in use, or removed meanwhile
+                _remove_unlocked(sibling)
+
+
+def _remove_unlocked(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for where, _, names in os.walk(folder):
+        for name in names:
+            handle = os.open(Path(where, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(where))
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Put the new folder where the old one stands; the old one goes last."""
+    old = _sibling(target) if target.exists() or target.is_symlink() else None
+    if old is not None:
+        target.rename(old)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        if old is not None:
+            old.rename(target)
+        raise
+    sync_folder(target.parent)
+    if old is not None:
+        with suppress(OSError):  # the new folder stands; a rest of the old one is swept later
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

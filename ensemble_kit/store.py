@@ -1,0 +1,261 @@
+"""`LogitStore`: the logits of one member, read so that they are true. (`LogitWriter` lives in `writer.py`.)
+
+A sample is one chunk file of an ordinary zarr v3 array (`layout.py`, `chunkfile.py`), and is committed by a line of
+the manifest (`manifest.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, IncompleteError, UnsafeError, UsageError, some
+from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.spec import Activation, Box, Placement
+from ensemble_kit.storage import creation, manifest
+from ensemble_kit.storage.chunks import Chunks, SampleDamagedError
+from ensemble_kit.storage.creation import PathLike
+from ensemble_kit.storage.layout import ARRAY, MANIFEST, META
+from ensemble_kit.storage.manifest import Manifest, Record
+from ensemble_kit.storage.writer import LogitWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Damage", "LogitStore", "LogitWriter", "Verification", "is_store"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A committed sample that cannot be read."""
+
+    sample: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `LogitStore.verify` found.
+
+    Parameters
+    ----------
+    path : the store.
+    samples : how many are declared.
+    checked : how many committed ones were read and compared.
+    damaged : those that do not hold, with the reason.
+    missing : those that were never committed.
+    unknown : files in the array's folder that belong to no sample.
+    bytes : payload read.
+    """
+
+    path: str
+    samples: int
+    checked: int
+    damaged: tuple[Damage, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    bytes: int
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is damaged and nothing is missing."""
+        return not self.damaged and not self.missing
+
+
+class LogitStore:
+    """The logits of one member, read and verified.
+
+    What is committed is looked up once, when the store is opened. Reading is safe from many threads and after a fork.
+
+    Parameters
+    ----------
+    path : a store's folder.
+
+    Raises
+    ------
+    IncompleteError
+        There is nothing at this path.
+    DamagedError
+        What is there is no store, or its description or manifest does not hold.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> path = tempfile.mkdtemp() + "/unet.zarr"
+    >>> with LogitWriter(path, ["bone"], ["a.png"], grid=(2, 2)) as out:
+    ...     out.write("a.png", np.float32([[[-4, 4], [4, -4]]]), image_size=(8, 8))
+    >>> store = LogitStore(path)
+    >>> store.member, store.complete, store.read("a.png").tolist()
+    ('unet', True, [[[-4.0, 4.0], [4.0, -4.0]]])
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = creation.resolve(path)
+        self._spec, self._layout = creation.describe(self.path)
+        self._chunks = Chunks(self.path, self._spec, self._layout)
+        self._manifest = Manifest(self.path / ARRAY / MANIFEST, self._spec)
+        self._manifest.refresh(self._chunks.whole)
+        self._records = self._manifest.records
+
+    @property
+    def member(self) -> str:
+        """Name of the network."""
+        return self._spec.member
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the array's axis."""
+        return self._spec.classes
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """All declared samples, in order, committed or not."""
+        return self._spec.samples
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the raster that the network put out."""
+        return self._spec.grid
+
+    @property
+    def activation(self) -> Activation:
+        """What turns these logits into probabilities: "sigmoid" or "softmax"."""
+        return self._spec.activation
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the logits come from, as the writer told it."""
+        return self._spec.provenance
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of what the store says and holds; equal content gives equal fingerprints."""
+        return manifest.fingerprint(self._spec, self._records)
+
+    @property
+    def missing(self) -> list[str]:
+        """Declared samples that are not committed, in order."""
+        return [s for s in self._spec.samples if s not in self._records]
+
+    @property
+    def complete(self) -> bool:
+        """Every declared sample is committed."""
+        return len(self._records) == len(self._spec.samples)
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Size of a sample's logits."""
+        return self._spec.payload
+
+    def read(self, sample: str, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
+        """Read a sample, verified: float16 (C, h, w).
+
+        Without `out` the result is read-only, and maps the file where the store fits the machine's free memory.
+        With `out`, a contiguous float16 (C, h, w), it is read into that and no memory is made.
+
+        Raises
+        ------
+        IncompleteError
+            The sample is not committed, or not of this store.
+        DamagedError
+            Its chunk is gone, cut, changed, or another's; says which key and, where it can be told, which class.
+        """
+        record = self._record(sample)
+        if out is not None and (
+            out.shape != self._spec.shape
+            or out.dtype != np.dtype("<f2")
+            or not out.flags.c_contiguous
+            or not out.flags.writeable
+        ):
+            raise UsageError(
+                "out-invalid",
+                "cannot read a sample into an array",
+                item=f"{out.dtype} of shape {out.shape}, wanted is a writeable contiguous float16 {self._spec.shape}",
+                fix="pass np.empty(shape, np.float16), or no `out`",
+            )
+        return self._chunks.read(record, out)
+
+    def placement(self, sample: str) -> Placement:
+        """Return where a sample's image lies on the grid, and how large it is."""
+        return self._record(sample).placement
+
+    def image_size(self, sample: str) -> tuple[int, int]:
+        """Return (H, W) of a sample's image in pixels."""
+        return self._record(sample).placement.plane
+
+    def box(self, sample: str) -> Box:
+        """Return the cells of the grid that cover a sample's image."""
+        return self._record(sample).placement.box
+
+    def saturated(self, sample: str) -> int:
+        """Count the values that were cut to ±65504."""
+        return self._record(sample).saturated
+
+    def verify(self, listener: Listener = nobody) -> Verification:
+        """Read every committed sample again and compare it with its digest; nothing is raised for damage."""
+        damaged, done, total = [], 0, len(self._records)
+        listener(Progress("verifying", 0, total))
+        buffer = np.empty(self._spec.shape, "<f2")
+        for sample in self._spec.samples:
+            record = self._records.get(sample)
+            if record is None:
+                continue
+            try:
+                self._chunks.read(record, buffer, trust=False)
+            except (DamagedError, UnsafeError) as error:
+                damaged.append(
+                    Damage(
+                        sample,
+                        self._chunks.key(record),
+                        error.reason if isinstance(error, SampleDamagedError) else f"{error.what}: {error.item}",
+                    )
+                )
+            done += 1
+            listener(Progress("verifying", done, total, done, sample, done * self._spec.payload))
+        return Verification(
+            str(self.path),
+            len(self.samples),
+            done,
+            tuple(damaged),
+            tuple(self.missing),
+            self._chunks.unknown(),
+            done * self._spec.payload,
+        )
+
+    def _record(self, sample: str) -> Record:
+        record = self._records.get(sample)
+        if record is not None:
+            return record
+        if sample not in self._spec.samples:
+            raise IncompleteError(
+                "sample-unknown",
+                "cannot read a sample that a store does not have",
+                item=f"{sample!r} in {self.path} ({len(self.samples)} samples: {some(self.samples, 3)})",
+                fix="check the sample's id, or dump the store with it",
+            )
+        raise IncompleteError(
+            "sample-missing",
+            "cannot read a sample that is not dumped yet",
+            item=f"{sample!r} in {self.path}, which holds {len(self._records)} of {len(self.samples)}",
+            fix=f"run the same `ensk dump-logits … --out {self.path}` again; it goes on with what is missing",
+        )
+
+    def __reduce__(self) -> tuple[type[LogitStore], tuple[str]]:
+        return LogitStore, (str(self.path),)
+
+    def __repr__(self) -> str:
+        return (
+            f"LogitStore({self.member!r}, {len(self._records)} of {len(self.samples)} samples x "
+            f"{len(self.classes)} classes on {self.grid[0]} x {self.grid[1]}, {self.activation})"
+        )
+
+
+def is_store(path: PathLike) -> bool:
+    """Tell whether a path looks like a store: a folder with a `zarr.json`, or with what is left of one."""
+    folder = Path(path)
+    return (folder / META).exists() or (folder / ARRAY / MANIFEST).is_dir()

@@ -1,0 +1,107 @@
+"""Names of classes: the file that lists them, and the order in which a reader returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.spec import check_names
+
+if TYPE_CHECKING:
+    import os
+
+    from ensemble_kit.runs import Runs
+
+
+def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read a class file: one name a line, or JSON.
+
+    JSON is a list of names, a list of objects with a `name` (and a colour, which is left alone), an object whose
+    keys are the names, or an object that holds one of these under `classes`. In a text file blank lines are left
+    out, and so is white space around a name.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, or a name is doubled, empty or holds control characters.
+    DamagedError
+        JSON of another form.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError("input-missing", "cannot read the classes", item=f"there is no file {file}",
+                         fix="pass --classes FILE with one name a line, or JSON")  # fmt: skip
+    from ensemble_kit.formats import strict_json
+
+    raw = file.read_bytes()
+    if file.suffix.lower() == ".json" or raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"[", b"{"}:
+        return check_names("classes", _names_in(strict_json.load(file), file))
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedError("classes-invalid", "cannot read the classes",
+                           item=f"{file}: byte {error.start} is not UTF-8",
+                           fix="save the file as UTF-8") from None  # fmt: skip
+    return check_names("classes", [line.strip() for line in text.splitlines() if line.strip()])
+
+
+def _names_in(value: Any, file: Path) -> list[str]:
+    if isinstance(value, dict) and isinstance(value.get("classes"), (list, dict)):
+        value = value["classes"]
+    names = list(value) if isinstance(value, (list, dict)) else []
+    names = [n.get("name") if isinstance(n, dict) else n for n in names]
+    if not names or not all(isinstance(n, str) for n in names):
+        raise DamagedError("classes-invalid", "cannot read the classes", item=f"{file} lists no names",
+                           fix='write ["name", …], [{"name": …, "color": …}, …] or {"name": colour, …}')  # fmt: skip
+    return names
+
+
+def check_wanted(names: Sequence[str]) -> tuple[str, ...]:
+    """Check class names that a caller passes: text, not blank, none twice. A mask file may hold any other name."""
+    out = (names,) if isinstance(names, str) else tuple(names)
+    if isinstance(names, str) or not out or not all(isinstance(n, str) and n for n in out) or len(set(out)) < len(out):
+        raise UsageError("name-invalid", "cannot use the names of classes", item=some(out) or "there is none",
+                         fix="pass a list of names, each not blank and its own")  # fmt: skip
+    return out
+
+
+def order_classes(found: Iterable[str], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """Return the classes in the order wanted; they must be the classes found.
+
+    Raises
+    ------
+    IncompleteError
+        A wanted class is not there.
+    MismatchError
+        A class is there that is not wanted.
+    """
+    have = tuple(dict.fromkeys(found))
+    if wanted is None:
+        return have
+    names = check_wanted(wanted)
+    missing, extra = [n for n in names if n not in have], [n for n in have if n not in names]
+    item = f"{where} has {len(have)} classes, {len(names)} are wanted; "
+    fix = "pass the classes that the masks have (--classes FILE, classes=[…]); the order is free"
+    if missing:
+        raise IncompleteError("classes-missing", "cannot read masks: classes are missing",
+                              item=f"{item}missing: {some(missing, 10)}", fix=fix)  # fmt: skip
+    if extra:
+        raise MismatchError("classes-differ", "cannot read masks of other classes",
+                            item=f"{item}not wanted: {some(extra, 10)}", fix=fix)  # fmt: skip
+    return names
+
+
+def need_classes(wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """Return the names passed, for a format that holds none."""
+    if wanted is None:
+        raise UsageError("classes-needed", "cannot name the classes of masks", item=f"{where} holds no class names",
+                         fix="pass --classes FILE with one name a line (classes=[…])")  # fmt: skip
+    return check_wanted(wanted)
+
+
+def assemble(samples: Iterable[str], classes: Sequence[str], masks: Mapping[tuple[str, str], Runs]) -> MaskSet:
+    """Build a mask set in the order of samples, then classes."""
+    return MaskSet({(s, c): masks[s, c] for s in samples for c in classes if (s, c) in masks})

@@ -1,0 +1,126 @@
+"""Masks as polygon JSON, one file a sample, as the hand-bone set and LabelMe have it.
+
+    hand-bone   {"filename": …, "annotations": [{"label": …, "points": [[x, y], …]}], "metadata": {"height", "width"}}
+    LabelMe     {"imagePath": …, "shapes": [{"label": …, "points": …}], "imageHeight": …, "imageWidth": …}
+
+The sample is the file name that the JSON gives, else the JSON's own name without `.json`. A sample without polygons
+of a class has an empty mask of it. Written is the first form, with polygons that fill to the mask exactly; a hidden
+index keeps the classes and their order, which polygons alone would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.formats import strict_json
+from ensemble_kit.formats.classes import assemble, check_wanted, order_classes
+from ensemble_kit.formats.index import Index, files_under, index_of
+from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
+from ensemble_kit.formats.sizes import ImageSizes, declared_size
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.runs import Runs
+
+INDEX = ".ensk-index"
+"""Hidden and without `.json`: other readers of the folder take every JSON for a sample."""
+
+
+def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:
+    """Read a folder of polygon JSON, or one file.
+
+    Raises
+    ------
+    DamagedError
+        No strict JSON, another form, or a sample that two files give.
+    MismatchError
+        A label that `classes` lacks.
+    """
+    index = Index.load(path, INDEX) if path.is_dir() else None
+    files = {path / name: name for name in files_under(path, ".json")} if path.is_dir() else {path: path.name}
+    if not files:
+        raise IncompleteError("files-missing", "cannot read masks: there are no files",
+                              item=f"{path} holds no JSON", fix="pass the folder that holds the polygons")  # fmt: skip
+    if index is not None:
+        index.check_files(path, (file for _, file, _ in index.samples), ".json")
+    found: dict[str, tuple[Path, tuple[int, int], dict[str, Runs]]] = {}
+    for file in files:
+        sample, size, masks = _read_one(file, sizes)
+        if sample in found:
+            raise _damaged(file, f"sample {sample!r} stands in {found[sample][0]} too")
+        found[sample] = (file, size, masks)
+    labels = dict.fromkeys(label for _, _, masks in found.values() for label in masks)
+    names = _class_names(path, index, labels, classes)
+    order = [s for s, _, _ in index.samples if s in found] if index is not None else list(found)
+    return assemble(order, names, {
+        (s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names
+    })  # fmt: skip
+
+
+def build(masks: MaskSet, folder: Path) -> None:
+    """Write one JSON a sample."""
+    index = index_of("labelme", masks, ".json")
+    index.save(folder, INDEX)
+    for sample, file, (H, W) in index.samples:
+        annotations = [
+            {"type": "poly_seg", "label": name, "points": points}
+            for name in masks.classes for points in outline(masks[sample, name])
+        ]  # fmt: skip
+        value = {"filename": sample, "annotations": annotations, "metadata": {"height": H, "width": W}}
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(strict_json.dump(value))
+
+
+def _read_one(file: Path, sizes: ImageSizes) -> tuple[str, tuple[int, int], dict[str, Runs]]:
+    value = strict_json.load(file)
+    shapes = value.get("annotations", value.get("shapes")) if isinstance(value, dict) else None
+    if not isinstance(shapes, list):
+        raise _damaged(file, "it has neither a list of annotations nor one of shapes")
+    sample = value.get("filename", value.get("imagePath", file.name.removesuffix(".json")))
+    if not isinstance(sample, str) or not sample:
+        raise _damaged(file, "its file name is no text")
+    size = sizes.of(sample, _declared(file, value), str(file))
+    polygons: dict[str, list[Any]] = {}
+    for k, shape in enumerate(shapes):
+        where = f"{file}, polygon {k}"
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
+            raise _damaged(where, "it has no label")
+        kind = shape.get("shape_type", "polygon")
+        if kind != "polygon":
+            raise _damaged(where, f"its shape is {str(kind)[:40]!r}, only polygons are masks")
+        polygons.setdefault(shape["label"], []).append(points_of(shape.get("points"), where, flat=False))
+    return sample, size, {label: fill_opencv(p, size, str(file)) for label, p in polygons.items()}
+
+
+def _declared(file: Path, value: dict[str, Any]) -> tuple[int, int] | None:
+    metadata = value.get("metadata")
+    given = metadata if isinstance(metadata, dict) else {}
+    height = value.get("imageHeight", given.get("height"))
+    width = value.get("imageWidth", given.get("width"))
+    return None if height is None and width is None else declared_size(height, width, str(file))
+
+
+def _class_names(
+    path: Path, index: Index | None, labels: dict[str, None], classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Name the classes: polygons do not tell a class that nobody drew, so `classes` may hold more than the labels."""
+    if index is not None:
+        return order_classes((n for n, _ in index.classes), classes, str(path))
+    if classes is None:
+        if not labels:
+            raise IncompleteError("classes-missing", "cannot read masks: no polygon names a class",
+                                  item=str(path), fix="pass --classes FILE (classes=[…])")  # fmt: skip
+        return tuple(labels)
+    names = check_wanted(classes)
+    extra = [label for label in labels if label not in names]
+    if extra:
+        raise MismatchError("classes-differ", "cannot read masks of other classes",
+                            item=f"{path} has labels that are not wanted: {some(extra, 10)}",
+                            fix="pass every label as a class (--classes FILE, classes=[…])")  # fmt: skip
+    return names
+
+
+def _damaged(where: object, why: str) -> DamagedError:
+    return DamagedError("polygons-invalid", "cannot read polygon JSON", item=f"{where}: {why}",
+                        fix="write it as {'annotations': [{'label': …, 'points': [[x, y], …]}, …]}")  # fmt: skip

@@ -1,0 +1,193 @@
+"""ONNX, run by onnxruntime; external data only from the model's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ensemble_kit.dumping.digests import sha256
+from ensemble_kit.errors import DamagedError, MismatchError, ResourceError, UnsafeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "mps": "CoreMLExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_OUTPUTS = ("logits", "out", "output")
+
+
+class OnnxNetwork:
+    """A network of ONNX."""
+
+    def __init__(self, session: Any, path: Path, provider: str) -> None:
+        self._session, self._path, self._provider = session, path, provider
+        self._input, self._output = _input_of(session, path), _output_of(session)
+        batch, _, h, w = (n if isinstance(n, int) else None for n in self._input.shape)
+        self.size = (h, w) if h and w else None
+        self._batch = batch
+
+    def put(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Bring a batch to the type that the model takes."""
+        return images.astype(_TYPES[self._input.type], copy=False)
+
+    def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Run the network; return float32 (B, C, h', w')."""
+        n = self._batch or len(x)
+        if len(x) == n:
+            return self._run(x)
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % n, axis=0)])  # exported for batches of n only
+        return np.concatenate([self._run(padded[k : k + n]) for k in range(0, len(x), n)])[: len(x)]
+
+    def _run(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        outputs = self._session.run([self._output], {self._input.name: np.ascontiguousarray(x)})
+        return np.asarray(outputs[0]).astype(np.float32, copy=False)
+
+    def get(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return outputs as they are: onnxruntime works on NumPy arrays."""
+        return y
+
+    def record(self) -> dict[str, Any]:
+        """Say what ran."""
+        return {
+            "model": self._path.name,
+            "model_sha256": sha256(self._path),
+            "output": self._output,
+            "device": self._provider,
+            "versions": {"onnxruntime": onnxruntime.__version__},
+        }
+
+
+def open_network(path: Path, device: str) -> tuple[OnnxNetwork, list[str]]:
+    """Open an ONNX file on a device.
+
+    Raises UnsafeError where its data lies outside its folder, DamagedError where it is no model that runs.
+    """
+    check_files(path)
+    provider = _choose(device)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: warnings are about the exporter's taste
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    network = OnnxNetwork(session, path, provider)
+    names = [o.name for o in session.get_outputs()]
+    notes = [f"{path.name} has outputs {', '.join(names)}; {network.record()['output']!r} is taken"]
+    return network, notes if len(names) > 1 else []
+
+
+def check_files(path: Path) -> None:
+    """Refuse a model that reads outside its folder, by path, symbolic link or hard link (onnxruntime reads those)."""
+    if path.stat().st_nlink > 1:
+        raise _unsafe(path, "is hard-linked: another name of the same file exists")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        places = {e.value for t in _tensors(model) for e in t.external_data if e.key == "location"}
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    folder = path.resolve().parent
+    for place in sorted(places):
+        data = folder / place
+        if Path(place).is_absolute() or data.is_symlink() or folder not in data.resolve().parents:
+            raise _unsafe(path, f"reads {place!r}, outside its folder")
+        if not data.is_file():
+            raise DamagedError(
+                "model-damaged",
+                "cannot open a model",
+                item=f"{str(path)!r} lacks its data {place!r}",
+                fix="copy that file beside the model",
+            )
+        if data.stat().st_nlink > 1:
+            raise _unsafe(path, f"reads {place!r}, which is hard-linked to another file")
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Walk over every tensor that can have external data: in graphs, in attributes, in functions."""
+    nodes = [*(n for f in model.functions for n in f.node)]
+    graphs = [model.graph]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            graphs.extend([*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs])
+
+
+def _input_of(session: Any, path: Path) -> Any:
+    inputs: list[Any] = session.get_inputs()
+    fits = len(inputs) == 1 and inputs[0].type in _TYPES and len(inputs[0].shape) == 4
+    # a free axis is a name or None
+    fits = fits and (inputs[0].shape[1] == 3 or not isinstance(inputs[0].shape[1], int))
+    if not fits:
+        shown = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
+        raise MismatchError(
+            "model-input",
+            "cannot feed images to a model",
+            item=f"{str(path)!r} takes {shown}; images are float (B, 3, h, w)",
+            fix="export the network with one input of floats (B, 3, h, w)",
+        )
+    return inputs[0]
+
+
+def _output_of(session: Any) -> str:
+    names = [o.name for o in session.get_outputs()]
+    return next((n for n in _OUTPUTS if n in names), names[0])
+
+
+def _choose(device: str) -> str:
+    there = onnxruntime.get_available_providers()
+    if device == "auto":
+        return _PROVIDERS["cuda"] if _PROVIDERS["cuda"] in there else _PROVIDERS["cpu"]
+    if device not in _PROVIDERS:
+        raise UsageError(
+            "option-invalid", "cannot use a device", item=f"--device {device!r}", fix="pass auto, cpu, cuda or mps"
+        )
+    if _PROVIDERS[device] not in there:
+        raise ResourceError(
+            "device-missing",
+            "cannot use a device",
+            item=f"{device!r}; this onnxruntime has {', '.join(there)}",
+            fix="pass --device auto, or install onnxruntime-gpu",
+        )
+    return _PROVIDERS[device]
+
+
+def _unsafe(path: Path, why: str) -> UnsafeError:
+    return UnsafeError(
+        "model-outside-folder",
+        "refused to open a model",
+        item=f"{str(path)!r} {why}",
+        fix="copy the model and its data files, as plain files, into one folder",
+    )
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    line = (str(error).strip() or "-").splitlines()[0]
+    return DamagedError(
+        "model-damaged",
+        "cannot open a model",
+        item=f"{str(path)!r}: {type(error).__name__}: {line}",
+        fix="export it again; onnxruntime must know every operator in it",
+    )

@@ -1,0 +1,116 @@
+"""A sliding window over images that are larger than the network's input.
+
+The windows are weighted by a Hann window, which is positive everywhere and adds up to a constant at an overlap of
+one half, so that no seam shows; the sum is divided by the weights. Held in memory: the whole output in float32,
+(C, h, w), its weights, and one batch of windows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensemble_kit.dumping.preprocess import grid_box
+from ensemble_kit.errors import UsageError
+from ensemble_kit.spec import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ensemble_kit.backends import Network
+    from ensemble_kit.dumping.preprocess import Size
+
+
+def slide(
+    network: Network,
+    image: NDArray[np.float32],
+    box: Box,
+    tile: Size,
+    cells: Size,
+    overlap: float,
+    batch: int,
+    fill: float = 0.0,
+) -> NDArray[np.float32]:
+    """Run a network over the part of an input that shows the image, window by window.
+
+    Parameters
+    ----------
+    image : (3, h, w), the whole input.
+    box : the part of it that shows the image; windows start there, so that the padding around it, which depends
+        on what other images there are, changes nothing.
+    tile, cells : (h, w) of a window, and of the grid that the network makes of it.
+    overlap : of neighbouring windows, as a fraction of the window, at least 0 and below 1.
+    fill : value of the cells that no window reaches.
+
+    Returns float32 (C, h', w') on the grid of the whole input.
+    """
+    canvas = image.shape[1], image.shape[2]
+    windows = list(place_windows(canvas, box, tile, cells, overlap))
+    weight = hann(cells)
+    total: NDArray[np.float32] | None = None
+    for k in range(0, len(windows), batch):
+        chosen = windows[k : k + batch]
+        x = np.stack([image[:, w.y0 : w.y1, w.x0 : w.x1] for w in chosen])
+        outputs = network.get(network.forward(network.put(x)))
+        if total is None:
+            grid = canvas[0] * cells[0] // tile[0], canvas[1] * cells[1] // tile[1]
+            total, weights = np.zeros((outputs.shape[1], *grid), np.float32), np.zeros(grid, np.float32)
+        for window, output in zip(chosen, outputs, strict=True):
+            y0, x0, y1, x1 = grid_box(window, canvas, grid)
+            total[:, y0:y1, x0:x1] += output * weight
+            weights[y0:y1, x0:x1] += weight
+    assert total is not None
+    reached = weights > 0
+    np.divide(total, weights, out=total, where=reached)
+    if not reached.all():
+        total[:, ~reached] = fill
+    return total
+
+
+def place_windows(canvas: Size, box: Box, tile: Size, cells: Size, overlap: float) -> Iterator[Box]:
+    """List windows that cover `box`, row by row, on whole grid cells; the last of a row ends where the box does."""
+    spans = ((box.y0, box.y1), (box.x0, box.x1))
+    rows, columns = (
+        _starts(span, n, t, t // c if t >= c else 1, overlap)
+        for span, n, t, c in zip(spans, canvas, tile, cells, strict=True)
+    )
+    for y in rows:
+        for x in columns:
+            yield Box(y, x, y + tile[0], x + tile[1])
+
+
+def _starts(span: tuple[int, int], canvas: int, tile: int, align: int, overlap: float) -> list[int]:
+    """Place windows of one side evenly, no further apart than the overlap allows."""
+    first = min(span[0], canvas - tile)
+    last = max(first, span[1] - tile)
+    step = max(align, int(tile * (1 - overlap)) // align * align)
+    gaps = -(-(last - first) // step)
+    return [first + (last - first) // align * k // max(gaps, 1) * align for k in range(gaps + 1)]
+
+
+def hann(shape: Size) -> NDArray[np.float32]:
+    """Make a Hann window of (h, w), taken at the cells' centres and so positive everywhere, as float32."""
+    sides = [np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in shape]
+    window: NDArray[np.float32] = np.multiply.outer(*sides).astype(np.float32)
+    return window
+
+
+def check_tile(tile: int | None, overlap: float) -> None:
+    """Refuse a window or an overlap that cannot mean anything."""
+    if not 0 <= overlap < 1:
+        raise UsageError(
+            "option-invalid",
+            "cannot overlap windows",
+            item=f"--overlap {overlap!r}",
+            fix="pass a fraction of the window, at least 0 and below 1, such as 0.25",
+        )
+    if tile is not None and not 0 < tile <= 2**16:
+        raise UsageError(
+            "option-invalid",
+            "cannot slide a window",
+            item=f"--tile {tile!r}",
+            fix="pass its side in pixels, such as 512",
+        )

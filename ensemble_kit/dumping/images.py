@@ -1,0 +1,286 @@
+"""Images on disk: which files a folder holds, their ids, their sizes, and their pixels.
+
+Formats are told by their first bytes, and only PNG, JPEG, TIFF and BMP are tried: a folder of images must not
+wake the other forty decoders of the imaging library. The number of pixels is read from the header and checked
+before anything is decoded. EXIF orientation is applied, alpha dropped, a palette resolved, 16 bits kept.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, ResourceError, UsageError, some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+IdForm = Literal["name", "stem", "path"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+MAX_PIXELS = 2**29
+"""Largest image that is decoded: 537 million pixels, a 23,000 × 23,000 slide."""
+
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": ("PngImagePlugin", "PngImageFile"),
+    b"\xff\xd8\xff": ("JpegImagePlugin", "JpegImageFile"),
+    b"II*\x00": ("TiffImagePlugin", "TiffImageFile"),
+    b"MM\x00*": ("TiffImagePlugin", "TiffImageFile"),
+    b"BM": ("BmpImagePlugin", "BmpImageFile"),
+}
+_WIDTH, _LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
+
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: np.swapaxes(a, 0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.swapaxes(np.rot90(a, 2), 0, 1),
+    8: np.rot90,
+}
+"""What the eight EXIF orientations ask for; 1 and unknown ones ask for nothing."""
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(
+            "images-missing",
+            "cannot list images",
+            item=f"{str(root)!r} is not a folder",
+            fix="pass the folder that holds the images",
+        )
+    found = [
+        p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not _hidden(p.relative_to(root))
+    ]
+    if not found:
+        raise UsageError(
+            "images-missing",
+            "cannot dump anything",
+            item=f"{str(root)!r} holds no image",
+            fix=f"pass a folder with files ending in {', '.join(sorted(SUFFIXES))}",
+        )
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)  # also "._x.png", which macOS strews about
+
+
+def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -> dict[str, Path]:
+    """Give every image its sample id: the file's name, its stem, or its path below the folder.
+
+    Returns id → path, sorted by id. Raises UsageError where two files get one id.
+    """
+    root = Path(folder)
+    make: dict[str, Callable[[Path], str]] = {
+        "name": lambda p: p.name,
+        "stem": lambda p: p.stem,
+        "path": lambda p: p.relative_to(root).as_posix(),
+    }
+    if form not in make:
+        raise UsageError(
+            "id-form", "cannot make sample ids", item=f"--id {form!r}", fix="pass --id name, --id stem or --id path"
+        )
+    by_id: dict[str, list[Path]] = {}
+    for path in paths:
+        by_id.setdefault(make[form](path), []).append(path)
+    clashes = {i: p for i, p in by_id.items() if len(p) > 1}
+    if clashes:
+        first, files = next(iter(clashes.items()))
+        named = " and ".join(repr(p.relative_to(root).as_posix()) for p in files[:3])
+        raise UsageError(
+            "id-clash",
+            "cannot tell samples apart by id",
+            item=f"{named} are both {first!r}"
+            + (f", and {len(clashes) - 1} more ids clash" if len(clashes) > 1 else ""),
+            fix="pass --id path" if form != "path" else "rename one of the files",
+        )
+    odd = [i for i in by_id if not i.isprintable()]
+    if odd:
+        raise UsageError(
+            "id-invalid",
+            "cannot use a file's name as a sample id",
+            item=some([ascii(i) for i in odd]),
+            fix="rename the files: valid UTF-8 without control characters",
+        )
+    return {i: by_id[i][0] for i in sorted(by_id)}
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Read an image's (H, W) from its header, as it stands once its EXIF orientation is applied.
+
+    Raises DamagedError where the file is no image that can be read.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # newer Pillows turn its size themselves
+            tags: Any = image
+            width, height = int(tags.tag_v2[_WIDTH]), int(tags.tag_v2[_LENGTH])
+        return (width, height) if _orientation(image, path) >= 5 else (height, width)
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """Read an image as uint8 or uint16, or as float32 within 0..1: (H, W) if it is grey, else RGB (H, W, 3).
+
+    Raises DamagedError, naming the file, where it is truncated, damaged, or no image at all.
+    """
+    with _opened(path) as image:
+        try:
+            orientation = _orientation(image, path)
+            pixels, upright = _pixels(image, path)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable(path, error) from error
+    turn = None if upright else _UPRIGHT.get(orientation)
+    return np.ascontiguousarray(pixels if turn is None else turn(pixels))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Open an image by its first bytes, without decoding it, and check its number of pixels."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file, _decoder(file, path) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS or min(width, height) < 1:
+            raise DamagedError(
+                "image-too-large",
+                "cannot read an image",
+                item=f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded",
+                fix="cut or shrink the image, or remove the file",
+            )
+        yield image
+
+
+def _decoder(file: BinaryIO, path: Path) -> ImageFile:
+    from importlib import import_module
+
+    try:
+        head = file.read(8)
+        file.seek(0)
+        kinds = [kind for magic, kind in _MAGIC.items() if head.startswith(magic)]
+        if not kinds:
+            raise ValueError("no PNG, JPEG, TIFF or BMP" if head else "the file is empty")
+        module, name = kinds[0]
+        # The class itself: Image.open would add a limit of 0.18 gigapixels that only a global can lift. And an
+        # open file: given a path, Pillow 13 maps an uncompressed TIFF into memory and turns it wrongly
+        image: ImageFile = getattr(import_module(f"PIL.{module}"), name)(file)
+        return image
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    if isinstance(error, DamagedError):
+        return error
+    if isinstance(error, PermissionError):
+        return ResourceError(
+            "image-permission",
+            "cannot read an image",
+            item=f"{str(path)!r}: {error.strerror}",
+            fix="give this user the right to read it",
+        )
+    return DamagedError(
+        "image-unreadable",
+        "cannot read an image",
+        item=f"{str(path)!r}: {error}",
+        fix="copy the file again, or remove it from the folder",
+    )
+
+
+def _orientation(image: ImageFile, path: Path) -> int:
+    """Read the EXIF orientation, 1…8; 1 where none is said."""
+    from PIL.Image import Image
+
+    if image.format == "PNG" and b"eXIf" not in path.read_bytes():
+        exif = Image.getexif(image)  # PNG's own getexif decodes the whole image to look behind it
+    else:
+        exif = image.getexif()
+    value = exif.get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _pixels(image: ImageFile, path: Path) -> tuple[NDArray[Any], bool]:
+    """Decode an image; say whether it stands upright already, as Pillow turns TIFF and nothing else."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"it holds {getattr(image, 'n_frames', 0)} pages, and which one is meant is not said")
+    raw = str([tile[3] for tile in image.tile])
+    tags = dict(getattr(image, "tag_v2", {}))  # loading drops some
+    image.load()
+    upright = image.format == "TIFF"
+    if image.mode.startswith("I;16") or (image.mode == "I" and ";16" in raw):
+        return _sixteen_grey(image, tags), upright
+    if ";16" in raw:
+        return _sixteen_colour(path, np.asarray(cast("Image", image).convert("RGB"))), upright
+    return _shallow(image), upright
+
+
+def _shallow(image: ImageFile) -> NDArray[Any]:
+    if image.mode == "F":
+        return _float_grey(image)
+    if image.mode in {"1", "L", "LA"}:
+        return np.asarray(image.convert("L"))
+    if image.mode == "I":
+        raise ValueError("32-bit integers have no scale: save it with 8 or 16 bits")
+    return np.asarray(cast("Image", image).convert("RGB"))
+
+
+def _sixteen_grey(image: ImageFile, tags: dict[int, Any]) -> NDArray[np.uint16]:
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    if bits != 16:
+        raise ValueError(f"{bits}-bit values have no scale that can be known: save it with 8 or 16 bits")
+    values = np.asarray(image).astype(np.uint16)
+    return np.uint16(65535) - values if tags.get(_PHOTOMETRIC) == 0 else values  # 0: white is zero
+
+
+def _float_grey(image: ImageFile) -> NDArray[np.float32]:
+    values = np.asarray(image, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise ValueError(f"its floats reach from {low:g} to {high:g}, not 0 to 1: save it with 8 or 16 bits")
+    return values
+
+
+def _sixteen_colour(path: Path, high: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Decode 16-bit colours, of which Pillow keeps the high bytes: `high`, uint8 (H, W, 3).
+
+    OpenCV turns some TIFF files although it is told not to, so its pixels are turned until they agree with Pillow's.
+    """
+    cv2 = import_cv2()
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if values is not None and values.dtype == np.uint16:
+        rgb: NDArray[np.uint16] = values[..., ::-1]
+        for turned in (rgb, *(turn(rgb) for turn in _UPRIGHT.values())):
+            if turned.shape == high.shape and np.array_equal(turned >> 8, high):
+                return cast("NDArray[np.uint16]", turned)
+    raise ValueError("its 16-bit colours cannot be decoded: save it with 8 bits")
+
+
+def import_cv2() -> Any:
+    """Import OpenCV late, and say what to install where it cannot be loaded."""
+    try:
+        import cv2
+    except ImportError as error:  # opencv-python links the system's libGL, which servers lack
+        raise UsageError(
+            "opencv-missing",
+            "cannot load OpenCV",
+            item=str(error),
+            fix="run: pip install --force-reinstall opencv-python-headless",
+        ) from error
+    return cv2

@@ -1,0 +1,241 @@
+"""From an image to a network's input, and where on the network's grid the image then lies.
+
+The way back is not stored as a transform but as a box of whole grid cells (design §3.5). So that undoing it is
+exact, an image that does not fill the input is placed on multiples of `align`, the input pixels per whole grid
+cell: at stride 1 any pixel will do, at stride 4 the scaled image is rounded to whole cells of 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemble_kit.dumping.images import import_cv2
+from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.spec import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Size = tuple[int, int]
+Resize = Literal["stretch", "letterbox"]
+Channels = Literal["rgb", "bgr", "grey"]
+Anchor = Literal["center", "corner"]
+
+MAX_ALIGN = 64
+"""Coarsest cell that images are placed on; beyond it rounding to whole cells would distort them."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a network's input: resize, scale to 0..1, subtract `mean`, divide by `std`.
+
+    Parameters
+    ----------
+    size : (h, w) of the input; None keeps each image's own size, which only a sliding window can use.
+    resize : "stretch" fills the input and changes the aspect; "letterbox" keeps it and pads the rest.
+    mean, std : one value per channel, on the 0..1 scale, in the order of `channels`. A network that was
+        trained on 0..255 has mean 0 and std 1/255.
+    channels : "rgb", "bgr", or "grey": luma (ITU-R 601), three times.
+    anchor : where letterbox puts the image: "center" or "corner" (top left).
+    fill : grey of the padding, on the 0..1 scale, before `mean` and `std`.
+    """
+
+    size: Size | None = None
+    resize: Resize = "stretch"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    channels: Channels = "rgb"
+    anchor: Anchor = "center"
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            object.__setattr__(self, "size", parse_size(self.size))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _triple(name, getattr(self, name)))
+        if min(abs(v) for v in self.std) == 0:
+            raise _invalid("std", self.std, "three values other than 0")
+        for name, allowed in (
+            ("resize", ("stretch", "letterbox")),
+            ("channels", ("rgb", "bgr", "grey")),
+            ("anchor", ("center", "corner")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise _invalid(name, getattr(self, name), " or ".join(allowed))
+        if not _number(self.fill) or not 0 <= self.fill <= 1:
+            raise _invalid("fill", self.fill, "a number from 0 to 1")
+        object.__setattr__(self, "fill", float(self.fill))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Read it from plain JSON values; a key that is not known is refused."""
+        known = {f.name for f in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) - known:
+            odd = some(sorted(set(values) - known)) if isinstance(values, Mapping) else type(values).__name__
+            raise UsageError(
+                "preprocess-invalid",
+                "cannot read preprocessing",
+                item=f"unknown: {odd}",
+                fix=f"use only the keys {', '.join(sorted(known))}",
+            )
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Preprocess:
+        """Read it from a JSON file: {"size": [h, w], "resize": "stretch", "mean": [...], "std": [...], ...}."""
+        from ensemble_kit.formats import strict_json
+
+        return cls.from_dict(strict_json.load(Path(path)))
+
+    def but(self, **changes: Any) -> Preprocess:
+        """Copy it with what is not None in `changes`."""
+        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+    def place(self, image: Size, canvas: Size | None = None, align: Size = (1, 1)) -> Box:
+        """Say which pixels of the input an image of (H, W) covers.
+
+        `canvas` is the input's (h, w) where `size` is None; `align` the multiples that the box must fall on.
+        """
+        canvas = self.canvas([image], align) if canvas is None else canvas
+        if self.size is None:
+            return Box(0, 0, *_own_size(image, align))
+        if self.resize == "stretch":
+            return Box(0, 0, *canvas)
+        scale = min(canvas[0] / image[0], canvas[1] / image[1])
+        spans = [_span(*v, scale, self.anchor) for v in zip(image, canvas, align, strict=True)]
+        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+
+    def canvas(self, images: Sequence[Size], align: Size = (1, 1), least: int = 1) -> Size:
+        """Say the input's (h, w): `size`, or else the smallest that holds every image, at least `least`."""
+        if self.size is not None:
+            return self.size
+        own = [_own_size(image, align) for image in images]
+        return tuple(max(_up(least, a), *(s[k] for s in own)) for k, a in enumerate(align))  # type: ignore[return-value]
+
+    def apply(
+        self, image: NDArray[Any], canvas: Size | None = None, align: Size = (1, 1)
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Turn an image, (H, W) or RGB (H, W, 3), into the input, float32 (3, h, w), and its box on it.
+
+        uint8 and uint16 are scaled by their range; floats are taken as 0..1. Resizing is bilinear without
+        anti-aliasing, in the image's own type, as cv2.resize does it and most trainers call it.
+        """
+        cv2 = import_cv2()
+        plane = image.shape[0], image.shape[1]
+        canvas = self.canvas([plane], align) if canvas is None else canvas
+        box = self.place(plane, canvas, align)
+        pixels = self._channels(image)
+        if box.shape != plane:
+            pixels = cv2.resize(pixels, box.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+        pixels = pixels.astype(np.float32) / np.float32(scale)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        out = np.empty((3, *canvas), np.float32)
+        if box.shape != canvas:
+            out[:] = ((np.float32(self.fill) - mean) / std)[:, None, None]
+        planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        out[:, box.y0 : box.y1, box.x0 : box.x1] = (planes - mean[:, None, None]) / std[:, None, None]
+        return out, box
+
+    def _channels(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Bring the channels in order; grey stays (H, W) while it is resized, a third of the work."""
+        if image.ndim == 2 or self.channels == "rgb":
+            return image
+        if self.channels == "bgr":
+            return np.ascontiguousarray(image[..., ::-1])
+        cv2 = import_cv2()
+        grey: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return grey
+
+
+def alignment(canvas: Size, grid: Size) -> Size:
+    """Say on which multiples of input pixels a box falls on whole cells: the stride of an ordinary head."""
+    return canvas[0] // math.gcd(canvas[0], grid[0]), canvas[1] // math.gcd(canvas[1], grid[1])
+
+
+def check_alignment(canvas: Size, grid: Size, what: str) -> Size:
+    """Return the alignment, or refuse a grid on whose whole cells nothing can be placed without distorting it."""
+    align = alignment(canvas, grid)
+    if max(align) > MAX_ALIGN:
+        raise MismatchError(
+            "grid-not-aligned",
+            f"cannot place images exactly for {what}",
+            item=f"an input of {canvas[0]} x {canvas[1]} gives a grid of {grid[0]} x {grid[1]}, no whole stride",
+            fix="pass a size that the network's stride divides (a multiple of 32 as a rule), or --resize stretch",
+        )
+    return align
+
+
+def grid_box(box: Box, canvas: Size, grid: Size) -> Box:
+    """Carry a box on the input over to the grid; exact, because `place` put it on whole cells."""
+    ends = [(v * g, c) for v, g, c in zip(box, (*grid, *grid), (*canvas, *canvas), strict=True)]
+    if any(a % c for a, c in ends):
+        raise MismatchError(
+            "grid-not-aligned",
+            "cannot place an image on whole grid cells",
+            item=f"box {tuple(box)} of an input of {canvas} on a grid of {grid}",
+            fix="place the image with align=alignment(canvas, grid)",
+        )
+    return Box(*(a // c for a, c in ends))
+
+
+def parse_size(value: object) -> Size:
+    """Read a size: `512x640`, `512`, 512, or (512, 640); height first."""
+    parts: Any = value
+    if isinstance(value, str):
+        parts = value.lower().replace("×", "x").split("x")
+    elif _number(value):
+        parts = [value]
+    try:
+        numbers = [int(str(p)) for p in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or not all(0 < n <= 2**16 for n in numbers):
+        raise _invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
+    return numbers[0], numbers[1]
+
+
+def _own_size(image: Size, align: Size) -> Size:
+    """Round an image's own size to whole cells: less than half a cell of change."""
+    return tuple(max(a, (2 * n + a) // (2 * a) * a) for n, a in zip(image, align, strict=True))  # type: ignore[return-value]
+
+
+def _span(image: int, canvas: int, align: int, scale: float, anchor: Anchor) -> tuple[int, int]:
+    """Place one side of a letterboxed image: its scaled length in whole cells, then its start."""
+    cells = canvas // align
+    length = min(max(1, math.floor(image * scale / align + 0.5)), cells)
+    start = (cells - length) // 2 if anchor == "center" else 0
+    return start * align, (start + length) * align
+
+
+def _up(value: int, align: int) -> int:
+    return -(-value // align) * align
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _triple(name: str, value: object) -> tuple[float, float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(_number(v) for v in value):
+        raise _invalid(name, value, "three finite numbers, one a channel")
+    return float(value[0]), float(value[1]), float(value[2])
+
+
+def _invalid(name: str, value: object, wanted: str) -> UsageError:
+    return UsageError(
+        "preprocess-invalid", "cannot use preprocessing", item=f"{name} = {value!r}", fix=f"pass {name} as {wanted}"
+    )

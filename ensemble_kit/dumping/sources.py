@@ -1,0 +1,172 @@
+"""Where a dump's values come from: `Source`, the seam between networks and folders of arrays, and the latter.
+
+A source yields pieces, one a sample, in the order asked for, and failures where a file cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ensemble_kit.dumping.images import image_size
+from ensemble_kit.dumping.preprocess import Size
+from ensemble_kit.dumping.recipe import Recipe
+from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
+from ensemble_kit.spec import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ensemble_kit.backends.arrays import ArrayForm
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One sample's values, float (C, h, w), and where its image lies on the grid."""
+
+    sample: str
+    values: NDArray[np.float32]
+    plane: Size
+    box: Box
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One sample whose file cannot be read."""
+
+    sample: str
+    error: EnskError
+
+
+class Source(Protocol):
+    """What yields a piece a sample; the one seam between networks and folders of arrays."""
+
+    def learn(self, todo: Sequence[str]) -> Size:
+        """Find out the grid (h, w), from the first sample that can be read."""
+
+    def pieces(self, todo: Sequence[str]) -> Generator[Piece | Failure, None, None]:
+        """Yield samples in the order of `todo`."""
+
+    def record(self) -> dict[str, Any]:
+        """Say for the store's provenance what the values come from."""
+
+    def check_memory(self, budget: int) -> None:
+        """Refuse work that would hold more bytes than `budget`, after `learn`."""
+
+
+class ArraySource:
+    """Pieces from a folder of arrays."""
+
+    def __init__(
+        self,
+        name: str,
+        arrays: Mapping[str, Path],
+        images: Mapping[str, Path],
+        form: ArrayForm,
+        recipe: Recipe,
+        jobs: int,
+    ) -> None:
+        self._arrays, self._images, self._form, self._jobs = arrays, images, form, jobs
+        self._name, self._recipe = name, recipe
+        self._grid: Size | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Say what was read."""
+        import numpy as np
+
+        return {"model": f"arrays in {self._name}", "versions": {"numpy": np.__version__}}
+
+    def check_memory(self, budget: int) -> None:
+        """Nothing to refuse: every array is checked against the budget as it is read."""
+
+    def learn(self, todo: Sequence[str]) -> Size:
+        """Read the first array that can be read."""
+        failures = []
+        for sample in todo:
+            try:
+                values = self._form.read(self._arrays[sample])
+            except DamagedError as error:
+                failures.append(Failure(sample, error))
+                continue
+            self._grid = values.shape[1], values.shape[2]
+            return self._grid
+        raise DamagedError(
+            "images-unreadable",
+            f"cannot read any of {len(todo)} arrays",
+            item="; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:5]),
+            fix="dump the arrays again",
+        )
+
+    def pieces(self, todo: Sequence[str]) -> Generator[Piece | Failure, None, None]:
+        """Read ahead in threads and yield a piece a sample."""
+        with closing(read_ahead(todo, self._read, self._jobs, 2 * self._jobs)) as stream:
+            for sample, future in stream:
+                try:
+                    yield future.result()
+                except DamagedError as error:
+                    yield Failure(sample, error)
+
+    def _read(self, sample: str) -> Piece:
+        plane, values = image_size(self._images[sample]), self._form.read(self._arrays[sample])
+        grid = values.shape[1], values.shape[2]
+        if grid != self._grid:
+            raise MismatchError(
+                "array-shape",
+                "cannot store arrays of two sizes",
+                item=f"sample {sample!r} has {grid[0]} x {grid[1]}, the first had {self._grid}",
+                fix="resize the arrays to one size, or dump them at the network's own grid",
+            )
+        prep = self._recipe.preprocess
+        return Piece(sample, values, plane, replace(prep, size=grid).place(plane))
+
+
+def array_source(
+    folder: Path,
+    recipe: Recipe,
+    classes: Sequence[str],
+    paths: Mapping[str, Path],
+    root: Path,
+    jobs: int,
+    memory: int | None,
+    weights: str | Path | None,
+) -> ArraySource:
+    """Open a folder of arrays; options that only a network that runs can follow are refused."""
+    from ensemble_kit.backends.arrays import DEFAULT_LIMIT, ArrayForm, match
+
+    given = {"--tta": recipe.tta, "--tile": recipe.tile, "--half": recipe.half, "--weights": weights}
+    useless = [option for option, value in given.items() if value]
+    if useless:
+        raise UsageError(
+            "option-invalid",
+            "cannot run arrays, only read them",
+            item=f"{', '.join(useless)} with {str(folder)!r}",
+            fix=f"leave {', '.join(useless)} out, or pass a model that runs",
+        )
+    limit = DEFAULT_LIMIT if memory is None else memory // jobs
+    form = ArrayForm(len(classes), recipe.key, recipe.scale, limit)
+    return ArraySource(folder.resolve().name, match(paths, folder, root), paths, form, recipe, jobs)
+
+
+def read_ahead(
+    items: Sequence[str], work: Callable[[str], _T], jobs: int, depth: int
+) -> Generator[tuple[str, Future[_T]], None, None]:
+    """Do `work` on items in threads, at most `depth` ahead of the one who asks; yield them in order."""
+    queue: deque[tuple[str, Future[_T]]] = deque()
+    pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="ensk-read")
+    try:
+        for item in items:
+            queue.append((item, pool.submit(work, item)))
+            if len(queue) >= max(1, depth):
+                yield queue.popleft()
+        while queue:
+            yield queue.popleft()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -108,7 +108,9 @@ def test_resample(grid: np.ndarray, height: int, width: int) -> None:
 
 
 @given(
-    hnp.arrays(np.float16, st.tuples(st.integers(1, 5), st.integers(1, 30)), elements=st.floats(-65504, 65504, width=16)),
+    hnp.arrays(
+        np.float16, st.tuples(st.integers(1, 5), st.integers(1, 30)), elements=st.floats(-65504, 65504, width=16)
+    ),
     st.sampled_from([1.0, 0.5, 3.0]),
 )
 def test_softmax_levels(z: np.ndarray, temperature: float) -> None:
@@ -118,40 +120,39 @@ def test_softmax_levels(z: np.ndarray, temperature: float) -> None:
 
 
 @given(st.data())
-def test_add_scores(data: st.DataObject) -> None:
+def test_scores_and_counts_at_every_level(data: st.DataObject) -> None:
     levels = data.draw(hnp.arrays(np.uint16, st.tuples(st.just(6), st.just(7)), elements=st.integers(0, 40)))
     truth = data.draw(hnp.arrays(np.bool_, (6, 7)))
     low, high = data.draw(st.sampled_from([(0, 41), (5, 30), (0, 12)]))
     eps, empty, skip = data.draw(st.sampled_from([(0.0, 1.0, False), (1e-4, 0.0, False), (0.0, 0.0, True)]))
-    found, index = np.unique(levels[(levels >= low) & (levels < high)], return_inverse=True)
-    hits = truth[(levels >= low) & (levels < high)]
+    own = np.unique(levels[(levels >= low) & (levels < high)])
+    pred = np.array([(levels >= level).sum() for level in own], np.int64)
+    tp = np.array([truth[levels >= level].sum() for level in own], np.int64)
+    above, above_tp = int((levels >= high).sum()), int(truth[levels >= high].sum())
     total, counted = np.zeros(high - low + 1), np.zeros(high - low + 1, np.int64)
     counts.add_scores(
-        found,
-        np.bincount(index, minlength=found.size),
-        np.bincount(index, weights=hits, minlength=found.size).astype(np.int64),
-        int((levels >= high).sum()),
-        int(truth[levels >= high].sum()),
-        int(truth.sum()),
-        low,
-        high,
-        eps,
-        empty,
-        skip,
-        total,
-        counted,
+        own, pred, tp, above, above_tp, int(truth.sum()), low, high, 2.0, 1.0, 0.0, eps, empty, skip, total, counted
     )
+    sums = np.zeros((2, high - low + 1), np.int64)
+    counts.add_counts(own, pred, tp, above, above_tp, low, high, sums[0], sums[1])
+    at = np.zeros((2, 1), np.int64)
+    one = np.array([above]), np.array([above_tp])
     for level in range(low, high + 1):
         mask = levels >= level
         nothing = not mask.any() and not truth.any()
         assert counted[level - low] == (0 if nothing and skip else 1)
         assert total[level - low] == (0 if nothing and skip else reference.dice(mask, truth, eps, empty))
+        assert sums[:, level - low].tolist() == [mask.sum(), (mask & truth).sum()]
+        counts.counts_at(level, np.array([0, own.size]), own, pred, tp, *one, at[0], at[1])
+        assert at[:, 0].tolist() == [(mask & truth).sum(), mask.sum()]
 
 
 def test_every_kernel_stands_behind_the_fence() -> None:
     for module in (runs, fuse, counts, tables, reference):
         source = inspect.getsource(module)
-        imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
+        imported = {
+            line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
+        }
         assert imported <= {"numpy", "numba", "functools", "ensemble_kit"}, module.__name__
         assert "fastmath" not in source
         assert "parallel" not in source

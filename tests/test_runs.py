@@ -117,7 +117,7 @@ def test_encode_takes_any_layout(dtype: str, rng: np.random.Generator) -> None:
     frozen = mask.copy()
     frozen.setflags(write=False)
     assert encode(frozen) == wanted
-    if dtype != bool:
+    if dtype is not bool:
         assert encode(-(mask.astype(np.int8))) == wanted
 
 

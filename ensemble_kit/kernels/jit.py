@@ -45,3 +45,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     finally:
         config.CACHE_DIR = before
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a piece of kernels into each of them: a call would pass every array as seven numbers on the stack."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)

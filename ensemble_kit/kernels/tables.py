@@ -65,6 +65,43 @@ def fp16_codes_in_order() -> Levels:
     return _frozen((key ^ ((key >> 15) & 0x7FFF)).view(np.uint16))
 
 
+@lru_cache(maxsize=32)
+def power_table(r: float) -> Levels:
+    """Every level on the scale of the power mean, monotone uint16 (65536,).
+
+    floor(65535 (s / 65535)^r + 0.5) for 0 < r <= 1; the geometric mean's scale, r = 0, is the logarithm, sixteen
+    octaves long: floor(65535 max(0, 1 + log2(s / 65535) / 16) + 0.5).
+    """
+    s = np.arange(65536) / 65535
+    if r > 0:
+        return _frozen(np.floor(65535 * s**r + 0.5).astype(np.uint16))
+    with np.errstate(divide="ignore"):
+        return _frozen(np.floor(65535 * np.maximum(0, 1 + np.log2(s) / 16) + 0.5).astype(np.uint16))
+
+
+def power_of(mean: str) -> float | None:
+    """Return R of "power:R"; 1 for "probability"; None for anything else."""
+    if mean == "probability":
+        return 1.0
+    try:
+        r = float(mean.removeprefix("power:")) if mean.startswith("power:") else -1.0
+    except ValueError:
+        return None
+    return r if 0 <= r < 1 else None
+
+
+def mean_scale(mean: str) -> Levels:
+    """What a level becomes before it is averaged, for "probability" (itself) and "power:R"."""
+    r = power_of(mean)
+    return identity() if r is None or r == 1 else power_table(r)
+
+
+def probability_of_power(level: ArrayLike, r: float) -> NDArray[np.float64]:
+    """Return the probability whose level on the scale of `power_table(r)` is `level`."""
+    share = np.asarray(level, np.float64) / 65535
+    return np.asarray(share ** (1 / r) if r > 0 else np.where(share == 0, 0.0, 2.0 ** (16 * (share - 1))))
+
+
 def axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Left neighbour and weight of the right one (of 256) for each output index: half-pixel centres, edges clamped."""
     o = np.arange(n_out, dtype=np.int64)

@@ -1,0 +1,338 @@
+"""`FusedSample`: one sample of an ensemble, laid out for the kernels that decide and count it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.errors import MismatchError
+from ensemble_kit.runs import Runs
+from ensemble_kit.spec import Upsample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.store import LogitStore
+
+Scale = Literal["levels", "q", "ready"]
+"""What a code becomes: the level of an fp16 logit, its `q`, or what it is already (softmax, resampled scores)."""
+
+
+class FusedSample:
+    """One sample of an ensemble: what the kernels need, laid out once.
+
+    Members of one grid (`_cells`) are decided by `kernels.cells`, which reads their logits once and at memory speed;
+    members whose grids differ, or a plane narrower than the grid, by the blocks of `kernels.fuse`.
+    """
+
+    def __init__(self, ensemble: Ensemble, sample: str, upsample: Upsample) -> None:
+        fusion, members = ensemble.fusion, ensemble.members
+        self.sample = sample
+        self._places = [m.placement(sample) for m in members]
+        self.plane = self._places[0].plane
+        for member, place in zip(members, self._places, strict=True):
+            if place.plane != self.plane:
+                raise MismatchError(
+                    "image-size-differs",
+                    "cannot fuse members that saw images of different sizes",
+                    item=f"sample {sample!r}: {self.plane[0]} x {self.plane[1]} in {members[0].member!r}, "
+                    f"{place.plane[0]} x {place.plane[1]} in {member.member!r}",
+                    fix="dump both members from the same images",
+                )
+        self._late = upsample == "logits"
+        self._after_q = self._late and fusion.mean == "probability"
+        self._temperatures = fusion.temperatures
+        if ensemble.activation == "softmax":
+            self._scale: Scale = "ready"
+            self._orders = [np.arange(len(ensemble.classes))] * len(members)
+            self._codes = [
+                _softmax(m.read(sample), t)[_class_order(m, ensemble.classes)]
+                for m, t in zip(members, fusion.temperatures, strict=True)
+            ]
+        else:
+            self._scale = "q" if self._late or fusion.mean == "logit" else "levels"
+            self._orders = [_class_order(m, ensemble.classes) for m in members]
+            self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
+        self._weights = np.array(fusion.weights, np.int64)
+        if not self._late and len({(p.grid, p.box) for p in self._places}) > 1:
+            self._to_finest_grid()
+        self._scales = _scales(self._scale, self._temperatures, self._after_q)
+
+    def _to_finest_grid(self) -> None:
+        """Interpolate every member's scores to the box of the member with the most cells (§3.3, "scores")."""
+        from ensemble_kit.kernels import fuse, tables
+
+        scales = _scales(self._scale, self._temperatures, False)
+        finest = max(self._places, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
+        box, moved = finest.box, []
+        for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._orders, strict=True)):
+            out = np.zeros((len(order), *finest.grid), np.uint16)
+            inside = out[:, box.y0 : box.y1, box.x0 : box.x1]
+            own = place.box
+            rows, row_parts = tables.axis(own.shape[0], box.shape[0])
+            cols, col_parts = tables.axis(own.shape[1], box.shape[1])
+            for k, c in enumerate(order):
+                cells = scales.tables[scales.table_of[m]][codes[c, own.y0 : own.y1, own.x0 : own.x1]]
+                fuse.resample(
+                    np.ascontiguousarray(cells),
+                    rows,
+                    row_parts,
+                    own.shape[0] - 1,
+                    cols,
+                    col_parts,
+                    own.shape[1] - 1,
+                    inside[k],
+                )
+            moved.append(out)
+        self._codes, self._scale = moved, "ready"
+        self._places = [finest] * len(moved)
+        self._orders = [np.arange(len(o)) for o in self._orders]
+
+    @cached_property
+    def _addresses(self) -> NDArray[np.int64]:
+        """Where each member's box of each class begins, (C, M); `self._codes` keeps the memory alive."""
+        return np.stack(
+            [
+                c.__array_interface__["data"][0] + 2 * ((order * p.grid[0] + p.box.y0) * p.grid[1] + p.box.x0)
+                for c, order, p in zip(self._codes, self._orders, self._places, strict=True)
+            ],
+            axis=1,
+        )
+
+    @cached_property
+    def _cells(self) -> tuple[Any, ...] | None:
+        """Pixels by row and column of cells, where all members have one grid and every column has a pixel."""
+        shapes = {p.box.shape for p in self._places}
+        (h, w), (H, W) = self._places[0].box.shape, self.plane
+        if len(shapes) > 1 or w > W:
+            return None
+        row_at, row_parts = _axis(h, H)
+        col_at, col_parts = _axis(w, W)
+        return row_at, row_parts, col_at, col_parts, self._late
+
+    @cached_property
+    def _strides(self) -> NDArray[np.int64]:
+        return np.array([p.grid[1] for p in self._places], np.int64)
+
+    def runs(self, c: int, level: int) -> Runs:
+        """Decide class number `c`: on iff the pixel's value is at least `level`."""
+        return self.decide({c: level})[c]
+
+    def decide(self, levels: dict[int, int]) -> dict[int, Runs]:
+        """Decide several classes, `{class number: level}`, in one call."""
+        from ensemble_kit.kernels import cells, fuse
+
+        chosen = np.fromiter(levels, np.int64, len(levels))
+        if self._cells is None:
+            return {
+                c: Runs.trusted(fuse.threshold_runs(level, *self._blocks.plan(c)), self.plane)
+                for c, level in levels.items()
+            }
+        wanted = np.fromiter(levels.values(), np.int64, len(levels))
+        codes = self._scales.codes_from(np.stack([wanted, wanted], axis=1))
+        starts, ends, offsets = cells.decide(
+            self._addresses[chosen],
+            self._strides,
+            *codes,
+            wanted,
+            *self._scales.arrays,
+            self._weights[chosen],
+            *self._cells,
+        )
+        cuts = offsets.tolist()
+        return {
+            c: Runs.trusted((starts[a:b], ends[a:b]), self.plane)
+            for c, a, b in zip(levels, cuts[:-1], cuts[1:], strict=True)
+        }
+
+    def counts(self, c: int, truth: Runs, low: int, high: int) -> tuple[Any, ...]:
+        """Count pixels and truth pixels of class number `c` by level; see `kernels.cells.count`."""
+        from ensemble_kit.kernels import cells, fuse
+
+        if self._cells is None:
+            return fuse.level_counts(low, high, truth.starts, truth.ends, *self._blocks.plan(c))
+        firsts, spans = self._scales.codes_from(np.array([[low, high]]))
+        return cells.count(
+            low,
+            high,
+            truth.starts,
+            truth.ends,
+            self._addresses[c],
+            self._strides,
+            firsts[0],
+            spans[0],
+            *self._scales.arrays,
+            self._weights[c],
+            *self._cells,
+            self._histogram,
+        )
+
+    @cached_property
+    def _histogram(self) -> NDArray[np.int64]:
+        return np.zeros((65536, 2), np.int64)
+
+    def levels(self) -> NDArray[np.uint16]:
+        """Fuse all classes on the finest grid, uint16 (C, h, w); of a sample opened with upsample="scores"."""
+        from ensemble_kit.kernels import fuse
+
+        out = np.empty((len(self._weights), *self._places[0].grid), np.uint16)
+        tables = self._scales.by_member
+        for c, weights in enumerate(self._weights):
+            planes = [codes[order[c]] for codes, order in zip(self._codes, self._orders, strict=True)]
+            addresses = np.array([p.__array_interface__["data"][0] for p in planes], np.int64)
+            fuse.fuse_grid(addresses, tables, weights, out[c].reshape(-1))
+        return out
+
+    @cached_property
+    def _blocks(self) -> _Blocks:
+        return _Blocks(self)
+
+
+class _Blocks:
+    """The arrays that the kernels of `fuse.py` take, for members of several grids."""
+
+    def __init__(self, sample: FusedSample) -> None:
+        from ensemble_kit.kernels import fuse, tables
+
+        self._sample = sample
+        H, W = sample.plane
+        boxes = [p.box for p in sample._places]
+        vertical = [tables.axis(b.shape[0], H) for b in boxes]
+        horizontal = [tables.axis(b.shape[1], W) for b in boxes]
+        self._rows, self._row_parts = np.stack([i for i, _ in vertical]), np.stack([f for _, f in vertical])
+        self._cols, self._col_parts = np.stack([i for i, _ in horizontal]), np.stack([f for _, f in horizontal])
+        self._last = np.array([(b.shape[0] - 1, b.shape[1] - 1) for b in boxes], np.int64)
+        self._shape = (-(-H // fuse.BLOCK), -(-W // fuse.BLOCK))
+        self._bounds: dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
+
+    def plan(self, c: int) -> tuple[Any, ...]:
+        """Return what the walking kernels take for class `c`: bounds of its blocks, then the evaluation's arrays."""
+        from ensemble_kit.kernels import fuse
+
+        s = self._sample
+        weights, addresses = s._weights[c], s._addresses[c]
+        if c not in self._bounds:
+            lower, upper = np.empty(self._shape, np.uint16), np.empty(self._shape, np.uint16)
+            fuse.block_bounds(
+                addresses,
+                s._strides,
+                np.int16(s._scales.fold),
+                np.int16(s._scales.flip),
+                self._rows,
+                self._cols,
+                self._last,
+                s._scales.bounds_by_member,
+                weights,
+                lower,
+                upper,
+            )
+            self._bounds[c] = lower, upper
+        return (
+            *self._bounds[c],
+            addresses,
+            s._strides,
+            s._scales.by_member,
+            s._scales.after,
+            weights,
+            self._rows,
+            self._row_parts,
+            self._cols,
+            self._col_parts,
+            self._last,
+            s._late,
+        )
+
+
+class _Scales(NamedTuple):
+    """What codes become, the same for every sample of an ensemble.
+
+    Parameters
+    ----------
+    tables : uint16 (T, 65536), score by code; members of one temperature share one, which keeps it in cache.
+    table_of : int64 (M,), which table is each member's.
+    after : uint16 (65536,), what an interpolated score becomes.
+    bounds : uint16 (T, 65536), what a score becomes in the end, by key: codes in the order of their scores.
+    fold, flip : what turns a code into its key, `(code ^ ((code >> 15) & fold)) ^ flip` as int16.
+    """
+
+    tables: NDArray[np.uint16]
+    table_of: NDArray[np.int64]
+    after: NDArray[np.uint16]
+    bounds: NDArray[np.uint16]
+    fold: int
+    flip: int
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.uint16]]:
+        return self.tables, self.table_of, self.after
+
+    @property
+    def by_member(self) -> NDArray[np.uint16]:
+        return self.tables[self.table_of]
+
+    @property
+    def bounds_by_member(self) -> NDArray[np.uint16]:
+        return self.bounds[self.table_of]
+
+    def codes_from(self, levels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First code and span, (n, k, M) each, of the codes whose score is at least each of `levels` (n, k).
+
+        They are one interval on the circle of 65,536: fp16's positive codes rise from +0, and its negative ones, from
+        -0 on, follow the largest positive. A span of -1 says that there are none.
+        """
+        kinds, which = np.unique(levels, return_inverse=True)
+        first, span = np.empty((len(self.tables), kinds.size), np.int64), np.empty((len(self.tables), kinds.size), np.int64)
+        lowest, highest = (-0x7C01, 0x7C00) if self.fold else (-0x8000, 0x7FFF)  # from -inf to +inf; NaN has no place
+        for t, bounds in enumerate(self.bounds):
+            key = np.searchsorted(bounds[lowest + 0x8000 : highest + 0x8001], kinds) + lowest
+            if self.fold:
+                first[t] = np.maximum(key, 0)
+                span[t] = np.where(key >= 0, 0x7FFF - key, (key ^ 0x7FFF) & 0xFFFF)
+            else:
+                first[t], span[t] = key + 0x8000, 0x7FFF - key
+            span[t][key > highest] = -1
+        shape = (*levels.shape, self.table_of.size)
+        return tuple(np.ascontiguousarray(v.T[which][..., self.table_of].reshape(shape)) for v in (first, span))  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=16)
+def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool) -> _Scales:
+    from ensemble_kit.kernels import tables
+
+    kinds = (1.0,) if scale == "ready" else tuple(dict.fromkeys(temperatures))
+    made = [
+        tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else tables.fp16_levels(t)
+        for t in kinds
+    ]
+    after = tables.q_levels() if after_q else tables.identity()
+    order = tables.identity() if scale == "ready" else tables.fp16_codes_in_order()
+    fold, flip = (0, -32768) if scale == "ready" else (0x7FFF, 0)
+    table_of = np.array([0 if scale == "ready" else kinds.index(t) for t in temperatures], np.int64)
+    return _Scales(np.stack(made), table_of, after, np.stack([after[t[order]] for t in made]), fold, flip)
+
+
+@lru_cache(maxsize=256)
+def _axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First output index behind each cell, int64 (n_in + 1,), and the weight of each output's far neighbour."""
+    from ensemble_kit.kernels import tables
+
+    near, parts = tables.axis(n_in, n_out)
+    return np.searchsorted(near, np.arange(n_in + 1)), parts
+
+
+def _softmax(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
+    from ensemble_kit.kernels import fuse
+
+    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
+    out = np.empty(flat.shape, np.uint16)
+    fuse.softmax_levels(flat, temperature, out)
+    return out.reshape(logits.shape)
+
+
+def _class_order(member: LogitStore, classes: Sequence[str]) -> NDArray[np.int64]:
+    position = {name: k for k, name in enumerate(member.classes)}
+    return np.array([position[name] for name in classes], np.int64)

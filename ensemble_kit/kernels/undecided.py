@@ -1,0 +1,231 @@
+"""The pixels that members do not agree on, and the score of any weights over them.
+
+A pixel that every member puts below the band, or every member puts above it, is decided for all convex weights; so
+a trial of weights need only look at the others, kept as one 16-bit value per member.
+"""
+
+import numpy as np
+
+from ensemble_kit.kernels.jit import kernel
+
+BLOCK = 32
+"""Blocks are 32 x 32 pixels of the plane, as in `fuse`."""
+
+
+@kernel
+def gather(codes, starts, widths, fold, flip, tables, rows, row_parts, cols, col_parts, last, low, high, keys_low,
+           keys_high, stride, truth_starts, truth_ends):  # fmt: skip
+    """Collect one class's undecided pixels of one sample.
+
+    Parameters
+    ----------
+    codes : uint16, every member's plane one after another; member m's begins at `starts[m]`, rows `widths[m]` long.
+    fold, flip : int16, what turns a code into a key whose signed order is the order of scores, as in `fuse`.
+    tables : uint16 (M, 65536), the value of a code.
+    rows, row_parts, cols, col_parts, last : where each member's cells lie, as in `fuse`.
+    low, high : values; a pixel is decided where all members lie below `low`, or all at or above `high`.
+    keys_low, keys_high : int64 (M,), the first key of each member whose value is at least `low`, and `high`.
+    stride : every stride-th pixel of every stride-th row stands for the rest.
+
+    Returns
+    -------
+    values uint16 (n, M), hits first; how many are hits; pixels above, and hits among them; hits in all.
+    """
+    members, height, width = starts.size, rows.shape[1], cols.shape[1]
+    widest, first = widths.max(), stride // 2
+    high_keys, low_keys = np.empty(widest, np.int16), np.empty(widest, np.int16)
+    across = -(-width // BLOCK)
+    state = np.empty(across, np.uint8)  # 1: some member may reach low; 2: some member may lie below high
+    truth = np.empty((BLOCK, width), np.uint8)
+    grid = np.empty((BLOCK + 2, BLOCK + 2), np.int64)
+    hits, misses = np.empty((256, members), np.uint16), np.empty((256, members), np.uint16)
+    pixels = np.empty((BLOCK * BLOCK, members), np.uint16)
+    n_hits, n_misses, above, above_hits, area, t = 0, 0, 0, 0, 0, 0
+    for by in range(-(-height // BLOCK)):
+        oy0, oy1 = by * BLOCK, min((by + 1) * BLOCK, height)
+        truth[:] = 0
+        while t < truth_starts.size and truth_starts[t] < oy1 * width:
+            for p in range(max(truth_starts[t], oy0 * width), min(truth_ends[t], oy1 * width)):
+                truth[p // width - oy0, p % width] = 1
+            if truth_ends[t] > oy1 * width:
+                break
+            t += 1
+        state[:] = 0
+        for m in range(members):
+            r0, r1 = rows[m, oy0], min(rows[m, oy1 - 1] + 1, last[m, 0])
+            c0, c1 = cols[m, 0], min(cols[m, width - 1] + 1, last[m, 1])
+            n = c1 - c0 + 1
+            for r in range(r0, r1 + 1):
+                at = starts[m] + r * widths[m] + c0
+                row = codes[at : at + n].view(np.int16)
+                if r == r0:
+                    for x in range(n):
+                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        high_keys[x] = key
+                        low_keys[x] = key
+                else:
+                    for x in range(n):
+                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        high_keys[x] = max(high_keys[x], key)
+                        low_keys[x] = min(low_keys[x], key)
+            for bx in range(across):
+                x0 = cols[m, bx * BLOCK] - c0
+                x1 = min(cols[m, min((bx + 1) * BLOCK, width) - 1] + 1, last[m, 1]) - c0
+                top, bottom = high_keys[x0], low_keys[x0]
+                for x in range(x0 + 1, x1 + 1):
+                    top = max(top, high_keys[x])
+                    bottom = min(bottom, low_keys[x])
+                if top >= keys_low[m]:
+                    state[bx] |= 1
+                if bottom < keys_high[m]:
+                    state[bx] |= 2
+        for bx in range(across):
+            ox0, ox1 = bx * BLOCK, min((bx + 1) * BLOCK, width)
+            y_first = oy0 + (first - oy0) % stride
+            x_first = ox0 + (first - ox0) % stride
+            if state[bx] != 3:
+                for y in range(y_first, oy1, stride):
+                    for x in range(x_first, ox1, stride):
+                        area += truth[y - oy0, x]
+                        if state[bx] == 2:
+                            continue
+                        above += 1
+                        above_hits += truth[y - oy0, x]
+                continue
+            for m in range(members):
+                r0, r1 = rows[m, oy0], min(rows[m, oy1 - 1] + 1, last[m, 0])
+                c0, c1 = cols[m, ox0], min(cols[m, ox1 - 1] + 1, last[m, 1])
+                if r1 - r0 + 1 > grid.shape[0] or c1 - c0 + 1 > grid.shape[1]:
+                    grid = np.empty((max(r1 - r0 + 1, grid.shape[0]), max(c1 - c0 + 1, grid.shape[1])), np.int64)
+                for r in range(r1 - r0 + 1):
+                    at = starts[m] + (r0 + r) * widths[m] + c0
+                    for c in range(c1 - c0 + 1):
+                        grid[r, c] = tables[m, codes[at + c]]
+                k = 0
+                for y in range(y_first, oy1, stride):
+                    a = rows[m, y] - r0
+                    b = min(a + 1, r1 - r0)
+                    fy = row_parts[m, y]
+                    for x in range(x_first, ox1, stride):
+                        c = cols[m, x] - c0
+                        d = min(c + 1, c1 - c0)
+                        fx = col_parts[m, x]
+                        top_value = (256 - fx) * grid[a, c] + fx * grid[a, d]
+                        foot_value = (256 - fx) * grid[b, c] + fx * grid[b, d]
+                        pixels[k, m] = ((256 - fy) * top_value + fy * foot_value + 32768) >> 16
+                        k += 1
+            k = 0
+            for y in range(y_first, oy1, stride):
+                for x in range(x_first, ox1, stride):
+                    reaches, below = False, False
+                    for m in range(members):
+                        reaches |= pixels[k, m] >= low
+                        below |= pixels[k, m] < high
+                    hit = truth[y - oy0, x]
+                    area += hit
+                    if not below:
+                        above += 1
+                        above_hits += hit
+                    elif reaches:
+                        if hit:
+                            if n_hits == hits.shape[0]:
+                                hits = _grown(hits)
+                            hits[n_hits] = pixels[k]
+                            n_hits += 1
+                        else:
+                            if n_misses == misses.shape[0]:
+                                misses = _grown(misses)
+                            misses[n_misses] = pixels[k]
+                            n_misses += 1
+                    k += 1
+    out = np.empty((n_hits + n_misses, members), np.uint16)
+    out[:n_hits] = hits[:n_hits]
+    out[n_hits:] = misses[:n_misses]
+    return out, n_hits, above, above_hits, area
+
+
+@kernel
+def _grown(array):
+    out = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
+    out[: array.shape[0]] = array
+    return out
+
+
+@kernel
+def curve(values, offsets, splits, above, above_hits, truth, samples, table, low, high, a, b, c, eps, empty, skip,
+          pooled, counts, touched, top, counted):  # fmt: skip
+    """Fuse one class's undecided pixels and score it at every level of `low … high`.
+
+    Only levels that occur are visited: each sample adds the *differences* of its score between them, and one sum
+    from above turns differences into scores.
+
+    Parameters
+    ----------
+    values : uint16 (n, M); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
+    above, above_hits, truth : int64 (samples,), decided on for all weights, hits among those, hits in all.
+    samples : numbers of the samples that count.
+    table : uint32 (M, 65536), the member's integer weight times the level of a value; a pixel's level is
+        `(sum + 32768) >> 16`.
+    a, b, c, eps, empty, skip : the score `(a tp + eps) / (pred + b truth - c tp + eps)`; see `counts`.
+    pooled : score the pixels of all samples together.
+    counts : int64 (65537, 2) of zeros, left so; misses and hits at each level.
+    touched : uint64 (1025,) of zeros, left so; a bit for each level that occurs.
+    top, counted : float64 and int64 (65537,), written in `low … high`: sums of scores, and how many count.
+    """
+    members = table.shape[0]
+    top[low : high + 1] = 0
+    counted[low : high + 1] = 0
+    pred, tp, area = 0, 0, 0
+    for k in range(samples.size):
+        s = samples[k]
+        pred += above[s]
+        tp += above_hits[s]
+        area += truth[s]
+        for i in range(offsets[s], offsets[s + 1]):
+            total = np.uint32(32768)
+            for m in range(members):
+                total += table[m, values[i, m]]
+            level = np.int64(total >> np.uint32(16))
+            if level >= low:
+                level = min(level, high)
+                counts[level, 1 if i < splits[s] else 0] += 1
+                touched[level >> 6] |= np.uint64(1) << np.uint64(level & 63)
+        if pooled and k + 1 < samples.size:
+            continue
+        pred += counts[high, 0] + counts[high, 1]
+        tp += counts[high, 1]
+        counts[high, 0] = 0
+        counts[high, 1] = 0
+        value, one = _score(pred, tp, area, a, b, c, eps, empty, skip)
+        top[high] += value
+        counted[high] += one
+        for word in range(high >> 6, (low >> 6) - 1, -1):
+            if touched[word] == 0:
+                continue
+            bits = touched[word]
+            touched[word] = 0
+            for bit in range(63, -1, -1):
+                if (bits >> np.uint64(bit)) & np.uint64(1) == 0:
+                    continue
+                level = word * 64 + bit
+                if level == high:
+                    continue
+                pred += counts[level, 0] + counts[level, 1]
+                tp += counts[level, 1]
+                counts[level, 0] = 0
+                counts[level, 1] = 0
+                now, count = _score(pred, tp, area, a, b, c, eps, empty, skip)
+                top[level] += now - value
+                counted[level] += count - one
+                value, one = now, count
+        pred, tp, area = 0, 0, 0
+    for level in range(high - 1, low - 1, -1):
+        top[level] += top[level + 1]
+        counted[level] += counted[level + 1]
+
+
+@kernel
+def _score(pred, tp, truth, a, b, c, eps, empty, skip):
+    if pred + truth == 0:
+        return (0.0, 0) if skip else (empty, 1)
+    return (a * tp + eps) / (pred + b * truth - c * tp + eps), 1

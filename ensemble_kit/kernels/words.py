@@ -1,0 +1,120 @@
+"""Sixty-four comparisons at once: what Numba's own loops do not turn into vector instructions.
+
+Each intrinsic is a handful of LLVM instructions on one vector of 64 lanes, which LLVM cuts to the registers that the
+processor has; none of them names an instruction set. (The same comparison as a Numba loop over 16-bit integers,
+`word |= (code >= low) << k`, stays scalar: 3.2 GB/s against 36.)
+"""
+
+import numpy as np
+from numba import types
+from numba.core.cgutils import ir
+from numba.extending import intrinsic
+
+from ensemble_kit.kernels.jit import kernel
+
+LANES = 64
+
+
+@intrinsic
+def code_at(typingctx, address):  # noqa: ARG001 - Numba's signature of an intrinsic
+    """Load the 16-bit code at an address, as int64."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
+        return builder.zext(builder.load(place), ir.IntType(64))
+
+    return signature, generate
+
+
+def _vector(builder, address, bits):
+    """Load 64 unaligned integers of so many bits."""
+    kind = ir.VectorType(ir.IntType(bits), LANES)
+    loaded = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    loaded.align = 1
+    return loaded
+
+
+def _splat(builder, value):
+    kind = ir.VectorType(value.type, LANES)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    every = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), every)
+
+
+@intrinsic
+def codes_within(typingctx, address, first, span):  # noqa: ARG001
+    """Tell, of 64 16-bit codes at `address`, which lie in `first … first + span` on the circle of 65,536: bit k is
+    code k's.
+    """
+    signature = types.int64(types.int64, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        first, span = (builder.trunc(v, ir.IntType(16)) for v in arguments[1:])
+        moved = builder.sub(_vector(builder, arguments[0], 16), _splat(builder, first))
+        return builder.bitcast(builder.icmp_unsigned("<=", moved, _splat(builder, span)), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def bytes_on(typingctx, address):  # noqa: ARG001
+    """Tell which of 64 bytes at `address` are not 0: bit k is byte k's."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        loaded = _vector(builder, arguments[0], 8)
+        return builder.bitcast(builder.icmp_unsigned("!=", loaded, ir.Constant(loaded.type, None)), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def fetch(typingctx, address):  # noqa: ARG001
+    """Ask for the two cache lines at `address`, which need not exist."""
+    signature = types.void(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        for line in (0, 64):
+            place = builder.inttoptr(builder.add(arguments[0], ir.Constant(ir.IntType(64), line)), byte)
+            builder.call(ask, [place, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def fetch1(typingctx, address):  # noqa: ARG001
+    """Ask for the two cache lines at `address`, which need not exist."""
+    signature = types.void(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        for line in (0,):
+            place = builder.inttoptr(builder.add(arguments[0], ir.Constant(ir.IntType(64), line)), byte)
+            builder.call(ask, [place, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def lowest(typingctx, word):  # noqa: ARG001
+    """Find the place of the lowest bit that is set; the word must not be 0."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature, generate
+
+
+@kernel
+def half_up(word):
+    """The word with every bit one place lower, 0 coming in at the top (int64's own shift repeats the sign)."""
+    return (word >> 1) & np.int64(0x7FFFFFFFFFFFFFFF)

@@ -1,0 +1,263 @@
+"""Sufficient statistics: how many pixels, and how many of the truth, lie at or above every level.
+
+One pass over scores and truth makes them; thresholds, folds, bootstrap, curves and gates are then read off the table
+in milliseconds, and no pixel is touched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.scores import Ensemble, over_samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = "ensk.statistics/1"
+Band = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Counts of one class in a band of levels, for every sample; exact at full plane resolution.
+
+    Parameters
+    ----------
+    low, high : the band is `low … high-1`.
+    offsets : int64 (samples + 1,); sample s has the entries `offsets[s]:offsets[s+1]` of the next three.
+    levels : uint16 (n,), the levels of the band that occur, ascending within a sample.
+    pred, tp : int64 (n,), pixels, and truth pixels, at that level and above.
+    above, above_tp : int64 (samples,), those at `high` and above.
+    truth : int64 (samples,), pixels of the truth.
+    """
+
+    low: int
+    high: int
+    offsets: NDArray[np.int64]
+    levels: NDArray[np.uint16]
+    pred: NDArray[np.int64]
+    tp: NDArray[np.int64]
+    above: NDArray[np.int64]
+    above_tp: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+    def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
+
+        `level` lies in the band or is its upper edge; beyond it only where nothing lies above.
+        """
+        from ensemble_kit.kernels import counts
+
+        tp, pred = np.empty_like(self.above), np.empty_like(self.above)
+        counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
+        return tp, pred
+
+    def of_sample(self, s: int) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
+        """Return levels, pixels and truth pixels at or above them, of sample number `s`."""
+        own = slice(self.offsets[s], self.offsets[s + 1])
+        return self.levels[own], self.pred[own], self.tp[own]
+
+    @cached_property
+    def breaks(self) -> NDArray[np.int64]:
+        """Levels that occur in any sample, ascending; between two of them no mask changes."""
+        return np.unique(self.levels).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of every class of an ensemble against the truth.
+
+    Memory is 18 bytes for each level that occurs in a (sample, class), at most 1.2 MB of them; with the band that
+    tuning scans by default a hand-bone mask at 2048² has about 2,000, so that 800 samples of 29 classes take 0.8 GB.
+    Time is one pass over the stores (see docs/benchmarks.md).
+
+    Parameters
+    ----------
+    samples, classes : rows and columns.
+    tables : one `ClassStatistics` per class.
+    source : what they were counted from; two statistics of one source are interchangeable.
+    """
+
+    samples: tuple[str, ...]
+    classes: tuple[str, ...]
+    tables: tuple[ClassStatistics, ...]
+    source: str
+
+    def widened(self, bands: Mapping[int, ClassStatistics]) -> Statistics:
+        """Return these statistics with the tables of some classes replaced."""
+        tables = tuple(bands.get(c, table) for c, table in enumerate(self.tables))
+        return Statistics(self.samples, self.classes, tables, self.source)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an `.npz` without pickles; complete, or nothing."""
+        from ensemble_kit.files import atomic_write
+
+        head = {"format": FORMAT, "samples": self.samples, "classes": self.classes, "source": self.source,
+                "bands": [(t.low, t.high) for t in self.tables]}  # fmt: skip
+        arrays: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
+        for c, table in enumerate(self.tables):
+            arrays.update({f"{name}_{c}": getattr(table, name) for name in _ARRAYS})
+        with atomic_write(Path(path)) as out:
+            np.savez(out, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Raises
+        ------
+        IncompleteError
+            There is no such file.
+        DamagedError
+            It holds something else.
+        """
+        try:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                head = json.loads(file["head"].tobytes())
+                if head["format"] != FORMAT:
+                    raise ValueError(f"its format is {head['format']!r}")
+                n = len(head["samples"])
+                tables = tuple(
+                    ClassStatistics(low, high, **{name: file[f"{name}_{c}"] for name in _ARRAYS})
+                    for c, (low, high) in enumerate(head["bands"])
+                )
+            if len(tables) != len(head["classes"]) or any(not _is_sound(t, n) for t in tables):
+                raise ValueError("its arrays do not fit each other")
+            return cls(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
+        except FileNotFoundError:
+            raise IncompleteError(
+                "statistics-missing",
+                "cannot read statistics",
+                item=f"there is no file {str(path)!r}",
+                fix="make it with ensk tune-thresholds --statistics",
+            ) from None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            raise DamagedError(
+                "statistics-invalid",
+                "cannot read statistics",
+                item=f"{str(path)!r}: {error}",
+                fix="remove the file; ensk tune-thresholds --statistics counts again",
+            ) from None
+
+
+_ARRAYS = ("offsets", "levels", "pred", "tp", "above", "above_tp", "truth")
+
+
+def _is_sound(t: ClassStatistics, samples: int) -> bool:
+    """Tell whether a table's arrays can be handed to a kernel, which checks nothing."""
+    kinds = [getattr(t, name).dtype == (np.uint16 if name == "levels" else np.int64) for name in _ARRAYS]
+    n = t.levels.shape
+    return bool(
+        all(kinds)
+        and t.offsets.shape == (samples + 1,)
+        and t.above.shape == t.above_tp.shape == t.truth.shape == (samples,)
+        and t.pred.shape == t.tp.shape == n
+        and (np.diff(t.offsets) >= 0).all()
+        and (int(t.offsets[0]), int(t.offsets[-1])) == (0, n[0])
+        and 0 <= t.low < t.high <= 65536
+        and bool(((t.levels >= t.low) & (t.levels < t.high)).all())
+    )
+
+
+def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
+    """Digest of the members' content, how they are fused, and the truth."""
+    digest = hashlib.sha256(json.dumps([m.fingerprint for m in ensemble.members]).encode())
+    digest.update(repr((ensemble.fusion, ensemble.classes, ensemble.samples)).encode())
+    for sample in ensemble.samples:
+        for name in ensemble.classes:
+            runs = truth[sample, name]
+            digest.update(repr(runs.shape).encode() + runs.starts.tobytes() + runs.ends.tobytes())
+    return digest.hexdigest()
+
+
+def count(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    bands: Mapping[int, Band],
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> dict[int, ClassStatistics]:
+    """Count some classes in one pass over the stores.
+
+    Parameters
+    ----------
+    truth : masks of the ensemble's samples and classes (see `check_truth`).
+    bands : for each class number, the band (low, high) of levels to tell apart.
+    """
+
+    def one(sample: str) -> dict[int, tuple[Any, ...]]:
+        fused = ensemble.fused(sample)
+        return {c: fused.counts(c, truth[sample, ensemble.classes[c]], low, high) for c, (low, high) in bands.items()}
+
+    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "counting", listener)]
+    found = {}
+    for c, (low, high) in bands.items():
+        parts = [row.pop(c) for row in rows]
+        above = np.array([p[3] for p in parts], np.int64)
+        above_tp = np.array([p[4] for p in parts], np.int64)
+        found[c] = ClassStatistics(
+            low,
+            high,
+            offsets=np.cumsum([0, *(p[0].size for p in parts)]),
+            levels=np.concatenate([p[0] for p in parts]),
+            pred=np.concatenate([p[1][::-1].cumsum()[::-1] + a for p, a in zip(parts, above, strict=True)]),
+            tp=np.concatenate([p[2][::-1].cumsum()[::-1] + a for p, a in zip(parts, above_tp, strict=True)]),
+            above=above,
+            above_tp=above_tp,
+            truth=np.array([truth[s, ensemble.classes[c]].area for s in ensemble.samples], np.int64),
+        )
+    return found
+
+
+def check_truth(ensemble: Ensemble, truth: MaskSet) -> None:
+    """Refuse truth that does not hold exactly the ensemble's classes, samples and image sizes."""
+    if set(truth.classes) != set(ensemble.classes):
+        raise MismatchError(
+            "classes-differ",
+            "cannot compare with the truth",
+            item=f"truth has {some(truth.classes)}, the members have {some(ensemble.classes)}",
+            fix="give both the same class names; the order does not matter",
+        )
+    _check_samples(ensemble.samples, truth.samples)
+    for sample in ensemble.samples:
+        (H, W), (h, w) = ensemble.image_size(sample), truth.image_size(sample)
+        if (h, w) != (H, W):
+            raise MismatchError(
+                "image-size-differs",
+                "cannot compare with the truth",
+                item=f"sample {sample!r}: image {H} x {W}, truth {h} x {w}",
+                fix="pass the truth at the image's own size (--image-size HxW)",
+            )
+
+
+def _check_samples(dumped: Sequence[str], with_truth: Sequence[str]) -> None:
+    known = set(with_truth)
+    missing = [s for s in dumped if s not in known]
+    if missing:
+        raise IncompleteError(
+            "truth-missing",
+            "cannot compare with the truth",
+            item=f"{len(missing)} of {len(dumped)} samples have none: {some(missing)}",
+            fix="add their truth, or dump only the samples that have one",
+        )
+    extra = [s for s in with_truth if s not in set(dumped)]
+    if extra:
+        raise MismatchError(
+            "samples-differ",
+            "cannot compare with the truth",
+            item=f"{len(extra)} samples of the truth have no logits: {some(extra)}",
+            fix="dump them too, or pass truth of the dumped samples only",
+        )

@@ -1,0 +1,488 @@
+"""`ThresholdSet`: what tuning found, in one readable file, and whether it fits an ensemble."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.metrics import Measure
+from ensemble_kit.spec import LEVELS, Convention
+from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ensemble_kit.scores import Ensemble, Fusion
+    from ensemble_kit.tuning import Best, Curve
+
+FORMAT = "ensk.thresholds/1"
+FOLDER = Path("thresholds")
+"""Where `tune-thresholds` writes by default and `vote` looks names up."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Two numbers that are equal for calibrated scores: the best threshold of pooled Dice, and half of that Dice.
+
+    Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", 2014.
+    """
+
+    threshold: float
+    half_dice: float
+
+    @classmethod
+    def of(cls, pooled: Best, ensemble: Ensemble) -> Calibration:
+        """Take them from the best level of pooled Dice."""
+        return cls(shown(pooled.level, ensemble.fusion.mean), pooled.score / 2)
+
+    @property
+    def is_off(self) -> bool:
+        """Tell whether the two are more than a tenth apart: the scores are no probabilities."""
+        return abs(self.threshold - self.half_dice) > 0.1
+
+
+@dataclass(frozen=True)
+class ClassThreshold:
+    """The threshold of one class and what it did on validation.
+
+    Parameters
+    ----------
+    level : what decides; `threshold` shows it on the probability scale.
+    score, score_at_half : the objective there and at 0.5; NaN where every sample is skipped.
+    plateau : levels around it with the same score, both ends included.
+    positives, samples : validation samples where the truth is not empty, and all of them.
+    band : levels that were scanned, half-open; the others are certified not to be better.
+    calibration : whether the class's scores are probabilities.
+    """
+
+    name: str
+    level: int
+    score: float
+    score_at_half: float
+    plateau: tuple[int, int]
+    positives: int
+    samples: int
+    band: tuple[int, int]
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The samples a set was tuned on, the scores there, and the scores on samples that did not choose it."""
+
+    n: int
+    digest: str
+    in_sample: float
+    in_sample_at_half: float
+    crossed: CrossValidation | None = None
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
+    ) -> Validation:
+        """Digest the sample ids; their order does not matter."""
+        text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
+        return cls(len(samples), hashlib.sha256(text.encode()).hexdigest(), in_sample, in_sample_at_half, crossed)
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """A member as the set knows it: its name, the store it was tuned on, and the model behind it where known."""
+
+    name: str
+    fingerprint: str
+    model: str | None
+
+
+class ThresholdSet:
+    """Thresholds per class, with the fusion, convention and validation that they belong to.
+
+    Made by `tune_thresholds`, kept by `save` and `load`; `Ensemble.vote` takes it and refuses one that does not fit.
+
+    Attributes
+    ----------
+    levels, thresholds : dict by class, the deciding level and the same on the probability scale.
+    score : the objective over all classes, exactly what the vote gets on the same samples.
+    per_class : dict by class, the objective of each.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[ClassThreshold],
+        fusion: Fusion,
+        members: Sequence[MemberRecord],
+        measure: Measure,
+        validation: Validation,
+        search: Mapping[str, Any],
+        created: str,
+        rules: tuple[str, ...] = (),
+    ) -> None:
+        self.classes, self.fusion, self.members = tuple(classes), fusion, tuple(members)
+        self.measure, self.validation = measure, validation
+        self.search, self.created, self.rules = dict(search), created, rules
+        self.curves: Mapping[str, Curve] = {}  # of the tuning that made it; a loaded set has none
+
+    @classmethod
+    def of(
+        cls,
+        ensemble: Ensemble,
+        classes: Sequence[ClassThreshold],
+        measure: Measure,
+        validation: Validation,
+        search: Mapping[str, Any],
+        rules: tuple[str, ...] = (),
+    ) -> ThresholdSet:
+        """Record what was found together with the ensemble it was found for."""
+        from ensemble_kit import __version__
+
+        members = [MemberRecord(m.member, m.fingerprint, model_digest(m.provenance)) for m in ensemble.members]
+        versions = {"ensemble_kit": __version__, "numpy": np.__version__}
+        return cls(
+            classes,
+            ensemble.fusion,
+            members,
+            measure,
+            validation,
+            {**search, "versions": versions},
+            _today(),
+            rules,
+        )
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Deciding level of each class, 0 … 65535."""
+        return {c.name: c.level for c in self.classes}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Threshold of each class on the probability scale."""
+        return {c.name: shown(c.level, self.fusion.mean) for c in self.classes}
+
+    @property
+    def score(self) -> float:
+        """The objective over all classes on the validation samples."""
+        return self.validation.in_sample
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """The objective of each class on the validation samples."""
+        return {c.name: c.score for c in self.classes}
+
+    def __repr__(self) -> str:
+        return (
+            f"ThresholdSet({len(self.classes)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
+        )
+
+    def _repr_html_(self) -> str:
+        from ensemble_kit.notebook import set_html
+
+        return set_html(self)
+
+    def plot(self, classes: Sequence[str] | None = None) -> Figure:
+        """Draw each class's score at every threshold; see `ensemble_kit.notebook.plot_set`."""
+        from ensemble_kit.notebook import plot_set
+
+        return plot_set(self, classes)
+
+    def check_fits(self, ensemble: Ensemble) -> None:
+        """Refuse an ensemble of other classes, members, models, mean, upsampling, weights or temperatures."""
+        self.check_members(ensemble)
+        ours, theirs = self.fusion, ensemble.fusion
+        weights = dict(zip(ensemble.classes, theirs.weights, strict=True))
+        self._compare(
+            [
+                ("mean", ours.mean, theirs.mean),
+                ("upsample", ours.upsample, theirs.upsample),
+                ("temperatures", ours.temperatures, theirs.temperatures),
+                ("weights", self._weights_by_class(), weights),
+            ]
+        )
+
+    def check_members(self, ensemble: Ensemble) -> None:
+        """Refuse an ensemble of other classes, members or models, however it is fused."""
+        tuned = {m.name: m.model for m in self.members}
+        now = {m.member: model_digest(m.provenance) for m in ensemble.members}
+        self._compare(
+            [
+                ("classes", sorted(self.levels), sorted(ensemble.classes)),
+                ("members", sorted(m.name for m in self.members), sorted(ensemble.fusion.members)),
+                *(
+                    (f"model of member {name!r}", tuned[name], model)
+                    for name, model in now.items()
+                    if model is not None and tuned.get(name) is not None
+                ),
+            ]
+        )
+
+    @staticmethod
+    def _compare(pairs: list[tuple[str, object, object]]) -> None:
+        for what, tuned, now in pairs:
+            if tuned != now:
+                raise MismatchError(
+                    "set-does-not-fit",
+                    "cannot vote with a threshold set that was tuned for another ensemble",
+                    item=f"{what}: tuned for {tuned}, asked for {now}",
+                    fix="pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
+                )
+
+    def _weights_by_class(self) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self.levels, self.fusion.weights, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the file (design §4.2)."""
+        f, v, m = self.fusion, self.validation, self.measure
+        return {
+            "format": FORMAT,
+            "created": self.created,
+            "classes": [self._class_dict(c) for c in self.classes],
+            "fusion": {
+                "mean": f.mean,
+                "upsample": f.upsample,
+                "members": [{"name": m.name, "fingerprint": m.fingerprint, "model": m.model} for m in self.members],
+                "weights": {c: list(w) for c, w in self._weights_by_class().items()},
+                "temperatures": list(f.temperatures),
+            },
+            "rules": list(self.rules),
+            "metric": {
+                "name": m.metric,
+                "objective": m.objective,
+                "empty": m.convention.empty,
+                "eps": m.convention.eps,
+            },
+            "validation": {
+                "n": v.n,
+                "digest": v.digest,
+                "in_sample": _stable(v.in_sample),
+                "in_sample_at_half": _stable(v.in_sample_at_half),
+                "folds": v.crossed.folds if v.crossed else None,
+                "out_of_fold": _crossed_dict(v.crossed) if v.crossed else None,
+            },
+            "search": self.search,
+        }
+
+    def _class_dict(self, c: ClassThreshold) -> dict[str, Any]:
+        folds = self.validation.crossed.classes[c.name] if self.validation.crossed else None
+        return {
+            "name": c.name,
+            "level": c.level,
+            "threshold": _stable(shown(c.level, self.fusion.mean)),
+            "score": _stable(c.score),
+            "score_at_half": _stable(c.score_at_half),
+            "plateau": list(c.plateau),
+            "positives": c.positives,
+            "samples": c.samples,
+            "band": list(c.band),
+            "calibration": {
+                "threshold": _stable(c.calibration.threshold),
+                "half_dice": _stable(c.calibration.half_dice),
+            },
+            "folds": folds
+            and {
+                "levels": list(folds.levels),
+                "gain": _interval_list(folds.gain),
+                "keeps": folds.keeps,
+                "score": _stable(folds.score),
+            },
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the set as JSON: sorted keys, numbers to nine decimals; complete, or nothing."""
+        from ensemble_kit.files import atomic_write
+
+        text = json.dumps(self.to_dict(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        with atomic_write(Path(path)) as out:
+            out.write(text.encode() + b"\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ThresholdSet:
+        """Read a set.
+
+        Raises
+        ------
+        IncompleteError
+            There is no such file.
+        DamagedError
+            It is no threshold set, or one that says impossible things.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (FileNotFoundError, IsADirectoryError):
+            raise IncompleteError(
+                "set-missing",
+                "cannot read a threshold set",
+                item=f"{str(path)!r} is no file",
+                fix="make one with ensk tune-thresholds",
+            ) from None
+        except UnicodeDecodeError:
+            raise _invalid(path, "it is not UTF-8 text") from None
+        try:
+            d = json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+            if d.get("format") != FORMAT:
+                raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r}")
+            return cls._from_dict(d)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+            if isinstance(error, DamagedError):
+                raise
+            raise _invalid(path, f"{type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, d: dict[str, Any]) -> ThresholdSet:
+        from ensemble_kit.kernels import tables
+        from ensemble_kit.scores import Fusion
+
+        f, m, v = d["fusion"], d["metric"], d["validation"]
+        names = [c["name"] for c in d["classes"]]
+        if len(set(names)) != len(names) or set(f["weights"]) != set(names):
+            raise ValueError("its classes stand twice, or its weights are of other classes")
+        members = [MemberRecord(r["name"], r["fingerprint"], r["model"]) for r in f["members"]]
+        weights = tuple(tuple(int(w) for w in f["weights"][n]) for n in names)
+        temperatures = tuple(float(t) for t in f["temperatures"])
+        fusion = Fusion(f["mean"], f["upsample"], tuple(r.name for r in members), weights, temperatures)
+        if fusion.mean != "logit" and tables.power_of(fusion.mean) is None:
+            raise ValueError(f"its mean is {fusion.mean!r}")
+        if fusion.upsample not in {"logits", "scores"}:
+            raise ValueError(f"its upsampling is {fusion.upsample!r}")
+        if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):
+            raise ValueError("its weights do not add up to 65536 over its members")
+        crossed = None
+        if v["out_of_fold"] is not None:
+            crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
+        return cls(
+            [_class_from(c) for c in d["classes"]],
+            fusion,
+            members,
+            Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
+            Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
+            d["search"],
+            d["created"],
+            tuple(str(r) for r in d["rules"]),
+        )
+
+
+def find(name: str) -> Path:
+    """Find a set by path, or by name in the folder `thresholds/`."""
+    for path in (Path(name), FOLDER / name, FOLDER / f"{name}.json"):
+        if path.is_file():
+            return path
+    known = sorted(p.stem for p in FOLDER.glob("*.json") if p.name != "schema.json")
+    raise IncompleteError(
+        "set-missing",
+        "cannot find a threshold set",
+        item=f"{name!r} is no file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
+        fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
+    )
+
+
+def _class_from(c: dict[str, Any]) -> ClassThreshold:
+    return ClassThreshold(
+        c["name"],
+        _level(c["level"]),
+        _number(c["score"]),
+        _number(c["score_at_half"]),
+        (_level(c["plateau"][0]), _level(c["plateau"][1])),
+        int(c["positives"]),
+        int(c["samples"]),
+        (int(c["band"][0]), int(c["band"][1])),
+        Calibration(_number(c["calibration"]["threshold"]), _number(c["calibration"]["half_dice"])),
+    )
+
+
+def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
+    return {
+        "groups": crossed.groups,
+        "shrink": crossed.shrink,
+        "scores": {name: _stable(score) for name, score in crossed.scores.items()},
+        "gain": _interval_list(crossed.gain),
+        "common_level": crossed.common_level,
+    }
+
+
+def _crossed_from(folds: int, d: dict[str, Any], classes: dict[str, dict[str, Any]]) -> CrossValidation:
+    return CrossValidation(
+        int(folds),
+        int(d["groups"]),
+        bool(d["shrink"]),
+        {name: _number(score) for name, score in d["scores"].items()},
+        _interval_from(d["gain"]),
+        _level(d["common_level"]),
+        {
+            name: ClassFolds(
+                tuple(_level(v) for v in c["levels"]), _interval_from(c["gain"]), bool(c["keeps"]), _number(c["score"])
+            )
+            for name, c in classes.items()
+        },
+    )
+
+
+def _interval_list(interval: Interval) -> list[float | None]:
+    return [_stable(interval.value), _stable(interval.low), _stable(interval.high)]
+
+
+def _interval_from(values: list[float | None]) -> Interval:
+    value, low, high = (_number(v) for v in values)
+    return Interval(value, low, high)
+
+
+def shown(level: int, mean: str) -> float:
+    """Show a level as a threshold, the probability that has it: level / 65535 for mean="probability"."""
+    from ensemble_kit.kernels import tables
+
+    power = tables.power_of(mean)
+    if power is None:
+        return float(tables.sigmoid(tables.logit_of_q(level)))
+    return level / (LEVELS - 1) if power == 1 else float(tables.probability_of_power(level, power))
+
+
+def model_digest(provenance: Mapping[str, Any]) -> str | None:
+    """Tell which model made a store, by the SHA-256 of its weights; None where the store does not say."""
+    weights = provenance.get("weights")
+    digest = weights.get("sha256") if isinstance(weights, Mapping) else provenance.get("model_sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def _today() -> str:
+    """Return the date (UTC), or SOURCE_DATE_EPOCH's: a command run again must end in the same bytes."""
+    return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
+
+
+def _stable(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 9)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _level(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LEVELS:
+        raise ValueError(f"level {value!r} is not in 0 … 65535")
+    return value
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({k for k, _ in pairs}) != len(pairs):
+        raise UsageError("json-invalid", "cannot read JSON", item="a key stands twice", fix="keep one of the two")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _invalid(path: str | os.PathLike[str], why: str) -> DamagedError:
+    return DamagedError(
+        "set-invalid",
+        "cannot read a threshold set",
+        item=f"{str(path)!r}: {why}",
+        fix="make it again with ensk tune-thresholds",
+    )

@@ -1,0 +1,373 @@
+"""Honest scores: folds by group, thresholds judged on samples that did not choose them, and what of it is noise."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.metrics import Measure
+from ensemble_kit.spec import LEVELS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.statistics import ClassStatistics, Statistics
+    from ensemble_kit.tuning import Curve
+
+Groups = Mapping[str, str] | str | None
+Counts = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
+
+_RESAMPLES = 2000
+_DECISIONS = 400  # resamples behind one keep-or-share decision
+_NOISE = 0.16  # a gain stands above noise where this quantile of its bootstrap is above 0: one standard error
+
+
+def read_groups(text: str | None) -> Groups:
+    """Read what a person typed as groups: the path of a CSV file of sample,group, or a regular expression."""
+    if text is None or not Path(text).is_file():
+        return text
+    with Path(text).open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    bad = next((k for k, row in enumerate(rows, start=1) if len(row) != 2), None)
+    if bad is not None:
+        raise DamagedError(
+            "groups-invalid",
+            "cannot read groups",
+            item=f"{text!r} row {bad} has {len(rows[bad - 1])} fields",
+            fix="write two columns: sample,group",
+        )
+    named = dict(rows)
+    if len(named) != len(rows):
+        raise DamagedError(
+            "groups-invalid", "cannot read groups", item=f"{text!r} names a sample twice", fix="keep one"
+        )
+    return named
+
+
+def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
+    """Name the group of each sample.
+
+    Parameters
+    ----------
+    groups : None makes each sample a group of its own; a mapping names each sample's; a regular expression is
+        searched in the sample's id, and its first group (or the whole match) is the name.
+
+    Raises
+    ------
+    MismatchError
+        A sample without a group.
+    UsageError
+        Not a regular expression.
+    """
+    if groups is None:
+        return list(samples)
+    if isinstance(groups, str):
+        try:
+            pattern = re.compile(groups)
+        except re.error as error:
+            raise UsageError(
+                "groups-invalid",
+                "cannot group samples",
+                item=f"{groups!r} is no regular expression ({error})",
+                fix="pass an expression whose first group is the name, such as '^(ID[0-9]+)', or a file",
+            ) from None
+        found = {s: pattern.search(s) for s in samples}
+        named = {s: m[1] if m.re.groups else m[0] for s, m in found.items() if m is not None}
+    else:
+        named = {s: str(groups[s]) for s in samples if s in groups}
+    missing = [s for s in samples if named.get(s) is None]
+    if missing:
+        raise MismatchError(
+            "groups-missing",
+            "cannot group samples",
+            item=f"{len(missing)} of {len(samples)} have no group: {some(missing)}",
+            fix="name the group of every sample, in the file or by the expression",
+        )
+    return [named[s] for s in samples]
+
+
+def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) -> list[NDArray[np.int64]]:
+    """Share samples out into folds, no group on both sides of a split: sample numbers of each fold.
+
+    Groups are taken in a seeded order, the largest first, each into the fold that is smallest so far.
+
+    Raises
+    ------
+    UsageError
+        Fewer than 3 folds (the decision inside a fold needs 2 more), or fewer groups than folds.
+    """
+    names = group_of(samples, groups)
+    members: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        members.setdefault(name, []).append(k)
+    if folds < 3 or len(members) < folds:
+        raise UsageError(
+            "folds-invalid",
+            "cannot cross-validate",
+            item=f"{folds} folds of {len(members)} groups ({len(samples)} samples)",
+            fix="pass 3 or more folds, at most one per group; 0 does without",
+        )
+    order = np.random.default_rng(seed).permutation(sorted(members))
+    out: list[list[int]] = [[] for _ in range(folds)]
+    for name in sorted(order.tolist(), key=lambda n: -len(members[n])):  # stable: ties stay in the seeded order
+        min(out, key=len).extend(members[name])
+    return [np.array(sorted(fold), np.int64) for fold in out]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+@dataclass(frozen=True)
+class ClassFolds:
+    """One class across folds.
+
+    Parameters
+    ----------
+    levels : the level that each fold's training samples chose.
+    gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
+    keeps : whether the class keeps its own threshold: its gain is above noise.
+    score : out-of-fold score of the tuned setting.
+    """
+
+    levels: tuple[int, ...]
+    gain: Interval
+    keeps: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What tuning is worth on samples that did not choose it.
+
+    Parameters
+    ----------
+    folds, groups, shrink : how it was done.
+    scores : out-of-fold scores of the "tuned" setting (shrunk where asked), of every class's "own" threshold, of one
+        "shared" threshold, and of 0.5 ("half"), which needs no training.
+    gain : of the tuned setting over 0.5, out of fold.
+    common_level : what a class takes that does not keep its own: the best shared level, or 0.5 where that gains
+        nothing above noise either.
+    classes : by class name.
+    """
+
+    folds: int
+    groups: int
+    shrink: bool
+    scores: dict[str, float]
+    gain: Interval
+    common_level: int
+    classes: dict[str, ClassFolds] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Counts of every class and sample under one way of choosing levels: int64 (classes, samples)."""
+
+    tp: NDArray[np.int64]
+    pred: NDArray[np.int64]
+
+    @classmethod
+    def blank(cls, shape: tuple[int, int]) -> _Setting:
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+
+    def counts(self, pick: slice = slice(None)) -> Counts:
+        """Truth pixels and pixels of some classes."""
+        return self.tp[pick], self.pred[pick]
+
+    def put(self, c: int, samples: NDArray[np.int64], table: ClassStatistics, level: int) -> None:
+        """Fill in what class `c` does on some samples at `level`."""
+        tp, pred = table.at(min(level, table.high))
+        self.tp[c, samples], self.pred[c, samples] = tp[samples], pred[samples]
+
+
+class Resampler:
+    """Draws groups with replacement and scores settings on what was drawn.
+
+    Parameters
+    ----------
+    names : the group of each sample.
+    """
+
+    def __init__(self, names: Sequence[str], seed: int) -> None:
+        self._index = np.unique(np.array(names, object).astype(str), return_inverse=True)[1]
+        self._groups, self._seed = int(self._index.max()) + 1, seed
+
+    def gains(
+        self,
+        measure: Measure,
+        setting: Counts,
+        other: Counts,
+        truth: NDArray[np.int64],
+        samples: NDArray[np.int64] | None = None,
+        resamples: int = _RESAMPLES,
+    ) -> NDArray[np.float64]:
+        """Gain of one setting over another in each resample: float64 (resamples,), NaN where nothing counts.
+
+        Counts are (classes, samples); `samples` restricts them to some.
+        """
+        use = np.arange(truth.shape[1]) if samples is None else samples
+        index = np.unique(self._index[use], return_inverse=True)[1]
+        groups = int(index.max()) + 1
+        drawn = np.random.default_rng(self._seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+        weights = drawn[:, index].astype(np.float64)
+        one, two = (
+            _resampled(measure, tp[:, use], pred[:, use], truth[:, use], weights) for tp, pred in (setting, other)
+        )
+        return one - two
+
+    def interval(self, measure: Measure, setting: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
+        """Gain of one setting over another, with its interval."""
+        gains = self.gains(measure, setting, other, truth)
+        gains = gains[~np.isnan(gains)]
+        value = measure.of_all(*setting, truth) - measure.of_all(*other, truth)
+        low, high = np.quantile(gains, [0.025, 0.975]) if gains.size else (np.nan, np.nan)
+        return Interval(value, float(low), float(high))
+
+    def above_noise(
+        self, measure: Measure, setting: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
+    ) -> bool:
+        """Tell whether the gain of one setting over another exceeds its standard error."""
+        gains = self.gains(measure, setting, other, truth, samples, _DECISIONS)
+        gains = gains[~np.isnan(gains)]
+        return bool(gains.size) and float(np.quantile(gains, _NOISE)) > 0
+
+
+def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Score counts (classes, samples) under each row of weights (resamples, samples)."""
+    with np.errstate(invalid="ignore"):
+        if measure.objective == "pooled":
+            per_class = measure.values(weights @ tp.T, weights @ pred.T, weights @ truth.T)
+            counted = ~np.isnan(per_class)
+            return np.asarray(np.where(counted, per_class, 0).sum(1) / counted.sum(1))
+        values = measure.values(tp, pred, truth)
+        counted = ~np.isnan(values)
+        top = weights @ np.where(counted, values, 0).sum(0)
+        return np.asarray(top / (weights @ counted.sum(0)))
+
+
+def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
+    """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
+
+    It is looked for in the band that all classes were counted in.
+    """
+    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
+    cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
+    if curves[0].measure.objective == "pooled":
+        score = sum(c.scores(which)[part] for c, part in zip(curves, cut, strict=True))
+    else:
+        sums = [c.sums(which) for c in curves]
+        top, foot = (sum(s[k][part] for s, part in zip(sums, cut, strict=True)) for k in (0, 1))
+        score = np.where(np.asarray(foot) == 0, 1.0, np.asarray(top) / np.maximum(foot, 1))
+    best = np.flatnonzero(np.asarray(score) >= np.max(score) - 1e-12) + low
+    return int(min(best.tolist(), key=lambda level: (abs(2 * level - (LEVELS - 1)), level)))
+
+
+def cross_validate(
+    statistics: Statistics,
+    measure: Measure,
+    folds: Sequence[NDArray[np.int64]],
+    names: Sequence[str],
+    half: int,
+    shrink: bool,
+    seed: int,
+    curves: Sequence[Curve],
+) -> CrossValidation:
+    """Choose thresholds on all folds but one and judge them on that one, for every fold.
+
+    With `shrink`, what gains nothing above noise on samples that did not choose it is not used: a class takes the
+    common level instead of its own, and the common level is 0.5 where a shared threshold gains nothing over it.
+    Inside each fold these decisions are made on the other folds alone (nested).
+
+    Parameters
+    ----------
+    folds : sample numbers of each; they are the parts of `curves`, one per class.
+    names : the group of each sample.
+    half : the level of 0.5.
+    """
+    truth = np.stack([t.truth for t in statistics.tables])
+    judge = Resampler(names, seed)
+    settings = {name: _Setting.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
+    levels: list[list[int]] = [[] for _ in curves]
+    for k, fold in enumerate(folds):
+        rest = [j for j in range(len(folds)) if j != k]
+        decision = _decide(_out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds)
+        shared = shared_level(curves, rest)
+        common = shared if decision.shares else half
+        for c, one in enumerate(curves):
+            own = one.best(rest).level
+            levels[c].append(own)
+            tuned = own if not shrink or decision.keeps[c] else common
+            for name, level in {"tuned": tuned, "own": own, "shared": shared, "half": half}.items():
+                settings[name].put(c, fold, one.table, level)
+    every = list(range(len(folds)))
+    decision = _decide(settings, measure, truth, judge, every, folds)
+    classes = {}
+    for c, name in enumerate(statistics.classes):
+        pick = slice(c, c + 1)
+        own_counts, other = (settings[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
+        classes[name] = ClassFolds(
+            tuple(levels[c]),
+            judge.interval(measure, own_counts, other, truth[pick]),
+            not shrink or decision.keeps[c],
+            measure.of_class(settings["tuned"].tp[c], settings["tuned"].pred[c], truth[c]),
+        )
+    scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in settings.items()}
+    gain = judge.interval(measure, settings["tuned"].counts(), settings["half"].counts(), truth)
+    common = shared_level(curves, every) if decision.shares else half
+    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What gains above noise: each class's own threshold over the common one, the shared threshold over 0.5."""
+
+    keeps: list[bool]
+    shares: bool
+
+
+def _decide(
+    settings: Mapping[str, _Setting],
+    measure: Measure,
+    truth: NDArray[np.int64],
+    judge: Resampler,
+    rest: Sequence[int],
+    folds: Sequence[NDArray[np.int64]],
+) -> _Decision:
+    """Decide from out-of-fold counts on the folds of `rest`."""
+    seen = np.concatenate([folds[j] for j in rest])
+    own, shared, half = (settings[name] for name in ("own", "shared", "half"))
+    shares = judge.above_noise(measure, shared.counts(), half.counts(), truth, seen)
+    common = shared if shares else half
+    picks = [slice(c, c + 1) for c in range(len(truth))]
+    keeps = [judge.above_noise(measure, own.counts(p), common.counts(p), truth[p], seen) for p in picks]
+    return _Decision(keeps, shares)
+
+
+def _out_of_fold(
+    curves: Sequence[Curve], folds: Sequence[NDArray[np.int64]], rest: Sequence[int], half: int, shape: tuple[int, int]
+) -> dict[str, _Setting]:
+    """Fill in, for each fold of `rest`, what thresholds chosen on the others of `rest` do there."""
+    settings = {name: _Setting.blank(shape) for name in ("own", "shared", "half")}
+    for j in rest:
+        inner = [i for i in rest if i != j]
+        shared = shared_level(curves, inner)
+        for c, one in enumerate(curves):
+            for name, level in {"own": one.best(inner).level, "shared": shared, "half": half}.items():
+                settings[name].put(c, folds[j], one.table, level)
+    return settings

@@ -1,0 +1,214 @@
+"""Hard votes: members that have decided already, combined run by run (design §3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Literal
+
+import numpy as np
+
+from ensemble_kit.errors import UsageError
+from ensemble_kit.masks import MaskSet, check_same_keys
+from ensemble_kit.runs import Runs
+
+_MOST = 1 << 60
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a pixel is on: exact integers behind the words.
+
+    Parameters
+    ----------
+    weights : integers, one per member; a common multiple of what was given.
+    unit : how many of them are 1 of what was given.
+    quorum : integer in the same unit, or None for the majority of the members that count.
+    ties : what an exact half gives, where `quorum` is None.
+    empty : whether a member whose mask is empty counts ("vote") or not ("abstain").
+    """
+
+    weights: tuple[int, ...]
+    unit: int
+    quorum: int | None
+    ties: Literal["off", "on"]
+    empty: Literal["vote", "abstain"]
+
+    @classmethod
+    def of(
+        cls,
+        members: int,
+        weights: Sequence[float] | None = None,
+        quorum: float | None = None,
+        ties: Literal["off", "on"] = "off",
+        empty: Literal["vote", "abstain"] = "vote",
+    ) -> Rule:
+        """Check the options of a hard vote and make them exact: numbers count as the decimals they are written as."""
+        if ties not in {"off", "on"} or empty not in {"vote", "abstain"}:
+            raise UsageError(
+                "option-invalid",
+                "cannot vote",
+                item=f"ties={ties!r}, empty={empty!r}",
+                fix="pass ties='off' or 'on', empty='vote' or 'abstain'",
+            )
+        given = [1] * members if weights is None else list(weights)
+        exact = [_exact(w) for w in given]
+        if len(exact) != members or any(w is None or w < 0 for w in exact) or not any(exact):
+            raise UsageError(
+                "weights-invalid",
+                "cannot vote",
+                item=f"weights {given} for {members} members",
+                fix="pass one finite number of at least 0 per member, not all 0",
+            )
+        need = None if quorum is None else _exact(quorum)
+        if quorum is not None and (need is None or need <= 0):
+            raise UsageError(
+                "quorum-invalid",
+                "cannot vote",
+                item=f"quorum={quorum!r}",
+                fix="pass a quorum above 0: with 0, every pixel of every plane would be on",
+            )
+        known = [w for w in (*exact, need) if w is not None]
+        total = sum(w for w in exact if w is not None)
+        if need is not None and need > total:
+            raise UsageError(
+                "quorum-invalid",
+                "cannot vote",
+                item=f"quorum={quorum!r}, all weights add up to {float(total):g}",
+                fix="pass a quorum that the members can reach",
+            )
+        unit = lcm(*(w.denominator for w in known))
+        if sum(known) * unit > _MOST:
+            raise UsageError(
+                "weights-invalid",
+                "cannot vote",
+                item=f"weights {given} have no common unit below 2^60",
+                fix="write the weights with fewer decimals",
+            )
+        return cls(
+            tuple(int(w * unit) for w in exact if w is not None),
+            unit,
+            None if need is None else int(need * unit),
+            ties,
+            empty,
+        )
+
+    def need(self, total: int) -> int:
+        """Return what the weights of the members that are on must add up to, of `total` that count."""
+        if self.quorum is not None:
+            return self.quorum
+        return -(-total // 2) if self.ties == "on" else total // 2 + 1
+
+    @property
+    def logic(self) -> Literal["AND", "OR"] | None:
+        """Tell whether the rule amounts to an AND or an OR of several members that all count."""
+        counting = [w for w in self.weights if w > 0]
+        total = sum(counting)
+        if len(counting) < 2:
+            return None
+        if self.need(total) > total - min(counting):
+            return "AND"
+        return "OR" if self.need(total) <= min(counting) else None
+
+    def __str__(self) -> str:
+        total = sum(self.weights)
+        equal = set(self.weights) == {self.unit}
+        if self.quorum is None and not equal:
+            words = f"on where the weight is {'at least' if self.ties == 'on' else 'more than'} half of {self._number(total)}"
+        else:
+            words = f"on where {'' if equal else 'the weight is '}≥ {self._number(self.need(total))} of {self._number(total)}"
+        if self.quorum is None and equal and total // self.unit % 2 == 0:
+            words += f" (an exact half is {self.ties})"
+        if self.empty == "abstain":
+            words += (
+                "; a member whose mask is empty abstains"
+                if self.quorum is not None
+                else "; a member whose mask is empty abstains, and the majority is of the others"
+            )
+        if self.logic:
+            words += f"; this is an {self.logic} of the members"
+        return words
+
+    def _number(self, weight: int) -> str:
+        whole, rest = divmod(weight, self.unit)
+        if rest == 0:
+            return str(whole)
+        if self.quorum is None and set(self.weights) == {self.unit}:
+            return str(whole + 1)  # members cannot be on by halves
+        return f"{weight / self.unit:g}"
+
+
+def hard_vote(
+    masks: Sequence[MaskSet],
+    weights: Sequence[float] | None = None,
+    quorum: float | None = None,
+    ties: Literal["off", "on"] = "off",
+    empty: Literal["vote", "abstain"] = "vote",
+) -> MaskSet:
+    """Vote over members' masks: a pixel is on iff the weights of the members that have it on reach the quorum.
+
+    Parameters
+    ----------
+    masks : one MaskSet per member, all with the same samples, classes and sizes; joined by name.
+    weights : one number per member; default: 1 each.
+    quorum : what the weights must add up to; default: strictly more than half of the total.
+    ties : whether an exact half of the total is on; only without `quorum`.
+    empty : "vote" counts a member whose whole mask of a (sample, class) is empty, "abstain" leaves it out of the
+        total; where all abstain the result is empty.
+
+    Returns
+    -------
+    MaskSet
+        With `.rule`, the rule in force in words, which tells where it amounts to an AND or an OR.
+
+    Raises
+    ------
+    UsageError
+        A quorum of 0 or beyond the total, weights that are negative or all 0.
+    MismatchError, IncompleteError
+        Members of different samples, classes or sizes.
+
+    Examples
+    --------
+    >>> from ensemble_kit import MaskSet, Runs
+    >>> members = [MaskSet({("x", "bone"): Runs([k], [k + 3], (2, 4))}) for k in range(3)]
+    >>> voted = hard_vote(members)
+    >>> voted.rule, voted["x", "bone"].text()
+    ('on where ≥ 2 of 3', '2 3')
+    """
+    from ensemble_kit.kernels import runs as kernels
+
+    if not masks:
+        raise UsageError("members-none", "cannot vote", item="there is no member", fix="pass at least one mask set")
+    rule = Rule.of(len(masks), weights, quorum, ties, empty)
+    first = masks[0]
+    for k, other in enumerate(masks[1:], start=2):
+        check_same_keys(other, first, (f"member {k}", "member 1"))
+    voted: dict[tuple[str, str], Runs] = {}
+    for key, runs in first.items():
+        members = [(m[key], w) for m, w in zip(masks, rule.weights, strict=True)]
+        if empty == "abstain":
+            members = [(r, w) for r, w in members if r]
+        total = sum(w for _, w in members)
+        if total == 0:
+            voted[key] = Runs.empty(runs.shape)
+            continue
+        offsets = np.cumsum([0, *(len(r) for r, _ in members)])
+        made = kernels.weighted_vote(
+            np.concatenate([r.starts for r, _ in members]),
+            np.concatenate([r.ends for r, _ in members]),
+            offsets,
+            np.array([w for _, w in members], np.int64),
+            rule.need(total),
+        )
+        voted[key] = Runs.trusted(made, runs.shape)
+    return MaskSet(voted, rule=str(rule))
+
+
+def _exact(value: float) -> Fraction | None:
+    try:
+        return Fraction(str(value))
+    except ValueError:
+        return None

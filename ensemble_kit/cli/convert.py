@@ -1,0 +1,120 @@
+"""`ensk convert`: masks from one format to another."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+
+import typer
+
+from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ensemble_kit.formats import Format
+    from ensemble_kit.masks import MaskSet
+
+
+def convert(
+    masks: Annotated[Path, typer.Argument(help="Masks to read: a file or a folder.", metavar="MASKS")],
+    common: Common,
+    out: Annotated[Path, typer.Option("--out", help="Where to write; - is a CSV on stdout.", metavar="MASKS")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="Format of the output; of the input, where the output's name rules it out."),
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Format of the input.", metavar="FORMAT")] = None,
+    image_size: ImageSizeOption = None,
+    classes: ClassesOption = None,
+    like: Annotated[Path | None, typer.Option("--like", help="Sample submission: header and order of rows.")] = None,
+) -> None:
+    """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks."""
+    from ensemble_kit.files import is_stream
+    from ensemble_kit.formats import read_masks, write_masks
+
+    source, target = _formats(masks, out, format_, from_, like)
+    if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
+        raise UsageError("output-is-input", "cannot convert masks in place", item=f"{out} is the input too",
+                         fix="pass another --out")  # fmt: skip
+    read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
+    plan = {"in": str(masks), "from": _name(source), "out": str(out), "format": _name(target),
+            "samples": len(read.samples), "classes": len(read.classes)}  # fmt: skip
+    if common.dry_run:
+        projected = _projected(read, target, out, like)
+        common.answer(plan | {"bytes": projected, "dry_run": True},
+                      f"{_words(plan)}, at most {size(projected)}; nothing is written")  # fmt: skip
+        return
+    write_masks(read, out, target, like=like, force=common.force)
+    if str(out) == "-" or is_stream(out):
+        common.say(_words(plan))  # stdout may hold the masks
+        return
+    written = _bytes_at(out)
+    common.answer(plan | {"bytes": written}, f"{_words(plan)}, {size(written)}")
+
+
+def _formats(
+    masks: Path, out: Path, format_: str | None, from_: str | None, like: Path | None
+) -> tuple[Format, Format]:
+    """Decide which format is read and which written.
+
+    `--from` names the input's and `--format` the output's. With `--format` alone, one that the output's name rules
+    out (`--format handbone --out masks.json`) names the input's, and one that fits the output names the input's too
+    where the input does not tell its own (a CSV whose header several dialects share).
+    """
+    from ensemble_kit.formats import fits, kind_of_output, recognise
+
+    if format_ is not None and from_ is None and not fits(format_, out):
+        format_, from_ = None, format_
+    target: Format = format_ if format_ is not None else kind_of_output(out, like)
+    if from_ is not None:
+        return from_, target
+    try:
+        return recognise(masks), target
+    except UsageError as error:
+        unclear = error.code in {"format-ambiguous", "format-unknown"}
+        if format_ is None or not unclear or not fits(format_, masks):
+            raise
+        return format_, target
+
+
+def _projected(masks: MaskSet, target: Format, out: Path, like: Path | None) -> int:
+    """Count the bytes of one file by writing them nowhere; take a byte a pixel for a folder."""
+    from ensemble_kit.formats import is_folder, write_to
+
+    if is_folder(target, out):
+        return sum(runs.shape[0] * runs.shape[1] + 1024 for runs in masks.values())  # and a header a file
+    sink = _Sink()
+    write_to(masks, cast(BinaryIO, sink), target, like)
+    return sink.count
+
+
+class _Sink(io.RawIOBase):
+    """Counts what is written to it."""
+
+    count = 0
+
+    def writable(self) -> bool:
+        """Tell that it takes bytes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Count bytes."""
+        size = memoryview(data).nbytes
+        self.count += size
+        return size
+
+
+def _name(chosen: Format) -> str:
+    return chosen if isinstance(chosen, str) else chosen.name
+
+
+def _words(plan: dict[str, Any]) -> str:
+    return (f"{plan['in']} ({plan['from']}) → {plan['out']} ({plan['format']}): "
+            f"{plan['samples']} samples x {plan['classes']} classes")  # fmt: skip
+
+
+def _bytes_at(path: Path) -> int:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files)

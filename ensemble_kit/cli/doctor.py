@@ -1,0 +1,93 @@
+"""`ensk doctor`: versions, threads, devices, disk."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common, size
+
+_PACKAGES = [
+    "ensemble_kit",
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "pandas",
+    "optuna",
+    "opencv-python",
+    "opencv-python-headless",
+    "zarr",
+    "typer",
+    "rich",
+    "pillow",
+    "google-crc32c",
+    "onnxruntime",
+    "safetensors",
+    "matplotlib",
+    "obstore",
+]
+
+
+def doctor(
+    common: Common,
+    path: Annotated[Path, typer.Option("--path", help="Where stores will be written.")] = Path(),
+) -> None:
+    """Tell what this machine has: versions, threads, memory, devices, disk."""
+    disk = shutil.disk_usage(path)
+    values: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "disk_free": disk.free,
+        "devices": _devices(),
+        "problems": _problems(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+    shown = {
+        **{k: values[k] for k in ("python", "platform", "threads")},
+        "memory": size(values["memory"]),
+        "disk free": f"{size(disk.free)} at {path.absolute()}",
+        "devices": ", ".join(values["devices"]),
+        **{k: v or "not installed" for k, v in values["versions"].items()},
+    }
+    text = "\n".join(f"{k.ljust(22)}  {v}" for k, v in shown.items())
+    common.answer(values, "\n".join([text, *(f"problem: {p}" for p in values["problems"])]))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return ["cpu"]
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{k} {torch.cuda.get_device_name(k)}" for k in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _problems() -> list[str]:
+    found = []
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        found.append(f"OpenCV cannot be loaded ({error}); fix: pip install opencv-python-headless")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        found.append(f"torch cannot be loaded ({error}), which dump-logits needs; fix: pip install torch")
+    return found

@@ -1,0 +1,140 @@
+"""`ensk dump-logits`: options → one call of `dumping.dump_logits`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common, size
+from ensemble_kit.errors import UsageError
+
+_MODEL_HELP = "module:callable, a file .onnx, .pt2 or TorchScript (with --trust), or a folder of .npy/.npz arrays."
+
+
+def dump_logits(
+    model: Annotated[str, typer.Argument(help=_MODEL_HELP)],
+    images: Annotated[Path, typer.Option("--images", help="Folder of PNG, JPEG, TIFF, BMP.")],
+    classes: Annotated[Path, typer.Option("--classes", help="One name a line, in the order of the outputs; or JSON.")],
+    out: Annotated[str, typer.Option("--out", help="The store; an unfinished one is gone on with.")],
+    member: Annotated[
+        str | None, typer.Option("--member", help="The model's name in ensembles; default: the model's own.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="State dict (.pt, .safetensors) to load into it.")
+    ] = None,
+    input_size: Annotated[str | None, typer.Option("--size", help="Input of the network, HxW or one number.")] = None,
+    resize: Annotated[str | None, typer.Option("--resize", help="stretch (default) or letterbox.")] = None,
+    mean: Annotated[str | None, typer.Option("--mean", help="Three values on the 0..1 scale; default 0,0,0.")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Three values on the 0..1 scale; default 1,1,1.")] = None,
+    channels: Annotated[str | None, typer.Option("--channels", help="rgb (default), bgr or grey.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", help="JSON file of the five above; they go before it.")
+    ] = None,
+    activation: Annotated[
+        str, typer.Option("--activation", help="sigmoid, or softmax for exclusive classes.")
+    ] = "sigmoid",
+    domain: Annotated[str, typer.Option("--domain", help="What comes out: logits or probabilities.")] = "logits",
+    key: Annotated[str | None, typer.Option("--key", help="Name of the array in .npz files.")] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="What the arrays were multiplied by.")] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images (with --tile: windows) at a time.")
+    ] = 4,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    half: Annotated[bool, typer.Option("--half", help="Half precision, on CUDA.")] = False,
+    tta: Annotated[str | None, typer.Option("--tta", help="Average over hflip,vflip,rot90.")] = None,
+    swap_classes: Annotated[
+        str | None, typer.Option("--swap-classes", help="What a mirror exchanges: A=B,C=D, a file, or none.")
+    ] = None,
+    tile: Annotated[int | None, typer.Option("--tile", min=1, help="Slide a window of N x N over the image.")] = None,
+    overlap: Annotated[float, typer.Option("--overlap", help="Of neighbouring windows, as a fraction.")] = 0.25,
+    part: Annotated[
+        str, typer.Option("--part", help="i/n: the i-th of n shares, for n processes or machines.")
+    ] = "1/1",
+    ids: Annotated[str, typer.Option("--id", help="Sample ids: the file's name, stem or path.")] = "name",
+    trust: Annotated[bool, typer.Option("--trust", help="Open model files that can run code.")] = False,
+    common: Common = Common(),
+) -> None:
+    """Run a model over images and store its logits."""
+    from ensemble_kit import dumping
+    from ensemble_kit.backends.tta import parse_swap
+    from ensemble_kit.dumping.preprocess import Preprocess
+    from ensemble_kit.dumping.recipe import Recipe
+    from ensemble_kit.formats.classes import read_classes
+
+    prep = (Preprocess() if preprocess is None else Preprocess.load(preprocess)).but(
+        size=input_size,
+        resize=resize,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        channels=channels,
+    )
+    values: dict[str, Any] = {"activation": activation, "domain": domain}  # checked by Recipe
+    recipe = Recipe(
+        prep,
+        tta=tuple(name.strip() for name in tta.split(",")) if tta else (),
+        swap=parse_swap(swap_classes) if swap_classes else None,
+        tile=tile,
+        overlap=overlap,
+        half=half,
+        key=key,
+        scale=scale,
+        **values,
+    )
+    with common.progress() as listen:
+        done = dumping.dump_logits(
+            model,
+            images,
+            read_classes(classes),
+            out,
+            recipe,
+            member=member,
+            weights=weights,
+            batch_size=batch_size,
+            device=device,
+            part=_part(part),
+            ids=ids,  # type: ignore[arg-type]
+            trust=trust,
+            jobs=common.jobs,
+            memory=common.memory,
+            seed=common.seed,
+            force=common.force,
+            dry_run=common.dry_run,
+            listen=listen,
+            say=common.say,
+        )
+    verb = "would write" if common.dry_run else "wrote"
+    count = done.samples - done.resumed if common.dry_run else done.written
+    common.answer({**asdict(done), "dry_run": common.dry_run}, f"{verb} {count} samples, {size(done.bytes)}, to {out}")
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """Read comma-separated numbers; one stands for all three."""
+    if text is None:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in {1, 3}:
+        raise UsageError(
+            "option-invalid",
+            "cannot read numbers",
+            item=f"{option} {text!r}",
+            fix=f"pass one number or three, such as {option} 0.485,0.456,0.406",
+        )
+    return values * 3 if len(values) == 1 else values
+
+
+def _part(text: str) -> tuple[int, int]:
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal()):
+        raise UsageError(
+            "option-invalid",
+            "cannot share the work",
+            item=f"--part {text!r}",
+            fix="pass i/n with 1 <= i <= n, such as --part 1/4",
+        )
+    return int(i), int(n)

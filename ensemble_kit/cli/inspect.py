@@ -1,0 +1,138 @@
+"""`ensk inspect`: what a store, a threshold set or a mask file holds."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.errors import UsageError
+
+
+def inspect(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="A logit store, a threshold set or a mask file; or two threshold sets.", metavar="PATH [PATH]"),
+    ],
+    common: Common,
+    format: FormatOption = None,  # noqa: A002 - the option's name
+    image_size: ImageSizeOption = None,
+    classes: ClassesOption = None,
+) -> None:
+    """Show what a store, a threshold set or a mask file holds; of two threshold sets, what differs."""
+    from ensemble_kit.store import is_store
+
+    path = paths[0]
+    if len(paths) > 1:
+        values, text = _two_sets(paths, common)
+    elif is_store(path):
+        values, text = _store(path)
+    elif path.suffix == ".json" and _is_set(path):
+        values, text = _set(path)
+    else:
+        values, text = _masks(path, format, size_of_images(image_size), class_names(classes))
+    common.answer(values, text)
+
+
+def _lines(values: dict[str, Any]) -> str:
+    width = max(len(k) for k in values)
+    return "\n".join(
+        f"{k.ljust(width)}  {', '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in values.items()
+    )
+
+
+def _store(path: Path) -> tuple[dict[str, Any], str]:
+    from ensemble_kit.store import LogitStore
+
+    store = LogitStore(path)
+    held = [s for s in store.samples if s not in set(store.missing)]
+    values = {
+        "kind": "logit store",
+        "member": store.member,
+        "activation": store.activation,
+        "classes": list(store.classes),
+        "grid": list(store.grid),
+        "samples": len(store.samples),
+        "committed": len(held),
+        "saturated values": sum(store.saturated(s) for s in held),
+        "image sizes": sorted({"x".join(map(str, store.image_size(s))) for s in held}),
+        "fingerprint": store.fingerprint,
+    }
+    return {**values, "provenance": store.provenance}, _lines(values)
+
+
+def _is_set(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b'"ensk.thresholds/' in file.read(1 << 20)
+
+
+def _set(path: Path) -> tuple[dict[str, Any], str]:
+    from ensemble_kit.thresholds import ThresholdSet
+
+    tuned = ThresholdSet.load(path)
+    rows = [
+        [
+            c.name,
+            str(c.level),
+            f"{tuned.thresholds[c.name]:.4f}",
+            f"{c.score:.4f}",
+            f"{c.score_at_half:.4f}",
+            f"{c.positives}/{c.samples}",
+        ]
+        for c in tuned.classes
+    ]
+    f = tuned.fusion
+    head = {
+        "kind": "threshold set",
+        "members": list(f.members),
+        "mean": f.mean,
+        "upsample": f.upsample,
+        "objective": str(tuned.measure),
+        "validation samples": tuned.validation.n,
+        "score, in-sample": f"{tuned.score:.6f}",
+        "created": tuned.created,
+    }
+    columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
+    return {"kind": "threshold set", **tuned.to_dict()}, _lines(head) + "\n\n" + table("", columns, rows)
+
+
+def _two_sets(paths: list[Path], common: Common) -> tuple[dict[str, Any], str]:
+    from ensemble_kit.comparison import compare_sets
+    from ensemble_kit.thresholds import ThresholdSet, find
+
+    if len(paths) > 2:
+        raise UsageError(
+            "paths-count",
+            "cannot inspect these together",
+            item=f"{len(paths)} paths",
+            fix="pass one path, or two threshold sets to compare",
+        )
+    compared = compare_sets(*(ThresholdSet.load(find(str(p))) for p in paths))
+    report = compared.report()
+    for text in report.warnings:
+        common.warn(text)
+    head = _lines({"A": paths[0], "B": paths[1]})
+    return compared.to_dict(), "\n".join(
+        [head, "", table(report.title, report.columns, report.rows), "", *report.lines]
+    )
+
+
+def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> tuple[dict[str, Any], str]:  # noqa: A002
+    from ensemble_kit.formats import read_masks
+
+    masks = read_masks(path, format=format, image_size=image_size, classes=classes)
+    rows = []
+    for name in masks.classes:
+        own = [masks[s, name] for s in masks.samples]
+        rows.append([name, str(sum(bool(r) for r in own)), str(sum(r.area for r in own)), str(sum(map(len, own)))])
+    values = {
+        "kind": "masks",
+        "samples": len(masks.samples),
+        "classes": list(masks.classes),
+        "image sizes": sorted({"x".join(map(str, masks.image_size(s))) for s in masks.samples}),
+    }
+    per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
+    return {**values, "per_class": per_class}, _lines(values) + "\n\n" + table(
+        "", ["class", "not empty", "pixels", "runs"], rows
+    )

@@ -1,0 +1,79 @@
+"""`ensk verify`: every checksum of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common, size
+from ensemble_kit.errors import DamagedError, IncompleteError, some
+
+if TYPE_CHECKING:
+    from ensemble_kit.store import Verification
+
+
+def verify(
+    store: Annotated[Path, typer.Argument(help="A store of logits.")],
+    common: Common,
+) -> None:
+    """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
+    from ensemble_kit.store import LogitStore
+
+    opened = LogitStore(store)
+    if common.dry_run:
+        held = len(opened.samples) - len(opened.missing)
+        total = held * opened.bytes_per_sample
+        common.answer(
+            {"store": str(store), "samples": held, "bytes": total}, f"would read {held} samples, {size(total)}"
+        )
+        return
+    with common.progress() as listen:
+        found = opened.verify(listen)
+    for name in found.unknown:
+        common.warn(f"{store}: {name!r} belongs to no sample")
+    sound = (
+        f"{store}: all {found.checked} samples are sound ({size(found.bytes)}), fingerprint {opened.fingerprint[:16]}"
+    )
+    common.answer(_values(found, opened.fingerprint), sound if found.sound else _listing(found))
+    _raise(found, store)
+
+
+def _values(found: Verification, fingerprint: str) -> dict[str, Any]:
+    return {
+        "store": found.path,
+        "sound": found.sound,
+        "samples": found.samples,
+        "checked": found.checked,
+        "bytes": found.bytes,
+        "fingerprint": fingerprint,
+        "damaged": [{"sample": d.sample, "key": d.key, "reason": d.reason} for d in found.damaged],
+        "missing": list(found.missing),
+        "unknown": list(found.unknown),
+    }
+
+
+def _listing(found: Verification) -> str:
+    lines = [f"damaged  {d.sample}  {d.key}  {d.reason}" for d in found.damaged]
+    return "\n".join([*lines, *[f"missing  {sample}" for sample in found.missing]])
+
+
+def _raise(found: Verification, store: Path) -> None:
+    if found.damaged:
+        paths = " ".join(f"'{store / d.key}'" for d in found.damaged[:20])
+        raise DamagedError(
+            "store-damaged",
+            "cannot trust a store",
+            item=f"{store}: {len(found.damaged)} of {found.samples} samples are damaged: "
+            f"{some([d.sample for d in found.damaged])}",
+            fix=f"rm -rf {paths}{' …' if len(found.damaged) > 20 else ''} and run the same dump again; "
+            "it dumps what is missing",
+        )
+    if found.missing:
+        raise IncompleteError(
+            "store-incomplete",
+            "cannot call a store complete",
+            item=f"{store}: {len(found.missing)} of {found.samples} samples are missing: {some(found.missing)}",
+            fix=f"run the same `ensk dump-logits … --out {store}` again; it goes on with what is missing",
+        )

@@ -1,0 +1,146 @@
+"""The demo's road: real commands, run one after the other, then one table of what they reached."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble_kit.cli.common import Common, table
+from ensemble_kit.errors import UsageError
+from ensemble_kit.formats import read_masks
+from ensemble_kit.metrics import Overlap, dice
+
+DATA = Path(__file__).with_name("data")
+NETWORKS = ("unet", "fpn", "dilated")
+THREE = "mean of the three"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Arguments of `ensk`, and the name under which the mask file it writes is scored, if any."""
+
+    arguments: tuple[str, ...]
+    scored_as: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The command as a person types it."""
+        return shlex.join(["ensk", *self.arguments])
+
+    @property
+    def out(self) -> Path:
+        """What the command writes."""
+        return Path(self.arguments[self.arguments.index("--out") + 1])
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `ensk demo` answers: values for --json, a table for people."""
+
+    values: dict[str, Any]
+    text: str
+
+
+def commands(out: Path) -> list[Command]:
+    """List the whole chain: dump, tune, vote; all below the folder `out`."""
+    data = out / "data"
+    val, test = ([str(out / f"{name}_{part}.zarr") for name in NETWORKS] for part in ("val", "test"))
+    truth = str(data / "val" / "masks")
+
+    def vote(stores: Sequence[str], name: str, scored_as: str, *options: str) -> Command:
+        return Command(("vote", *stores, *options, "--out", str(out / f"{name}.csv")), scored_as)
+
+    dumps = [
+        Command(
+            ("dump-logits", f"ensemble_kit.demo.networks:{name}", "--weights", str(data / "weights" / f"{name}.pt"),
+             "--images", str(data / part / "images"), "--classes", str(data / "classes.txt"), "--preprocess",
+             str(data / "preprocess.json"), "--member", name, "--out", str(out / f"{name}_{part}.zarr"))
+        )
+        for part in ("val", "test")
+        for name in NETWORKS
+    ]  # fmt: skip
+    tuned = [
+        Command(("tune-thresholds", *stores, "--val", truth, "--out", str(out / f"{name}.json")))
+        for name, stores in [("demo", val), *((n, [s]) for n, s in zip(NETWORKS, val, strict=True))]
+    ]
+    own_sets = [option for name in NETWORKS for option in ("--thresholds", str(out / f"{name}.json"))]
+    votes = [
+        *(vote([s], n, f"{n} at 0.5", "--thresholds", "0.5") for n, s in zip(NETWORKS, test, strict=True)),
+        vote(test, "soft_half", f"{THREE}, soft at 0.5", "--soft", "--thresholds", "0.5"),
+        vote(test, "submission", f"{THREE}, soft tuned", "--soft", "--thresholds", str(out / "demo.json")),
+        vote(test, "submission_hard", f"{THREE}, hard vote", "--hard", *own_sets),
+    ]
+    return [*dumps, *tuned, *votes]
+
+
+def run(out: Path, common: Common) -> Demo:
+    """Run the chain into the folder `out` and score what it wrote against the test images' truth."""
+    start = time.monotonic()
+    _make_room(out, common.force)
+    shutil.copytree(DATA, out / "data")
+    plan = commands(out)
+    for command in plan:
+        common.say(f"$ {command.line}")
+        _execute(command)
+    truth = read_masks(out / "data" / "test" / "masks")
+    sizes = {s: truth.image_size(s) for s in truth.samples}
+    scores = {
+        c.scored_as: dice(read_masks(c.out, image_size=sizes, classes=truth.classes), truth) for c in plan if c.scored_as
+    }
+    seconds = time.monotonic() - start
+    return Demo(
+        {
+            "seconds": round(seconds, 1),
+            "submission": str(out / "submission.csv"),
+            "commands": [c.line for c in plan],
+            "scores": {name: {"mean": s.mean, **s.per_class} for name, s in scores.items()},
+        },
+        _text(scores, out, seconds),
+    )
+
+
+def _make_room(out: Path, force: bool) -> None:
+    """Make the folder; what an earlier demo left is replaced (with --force where it came to its end), nothing else."""
+    if out.exists():
+        ours, ended = (out / "data" / "ATTRIBUTION.md").is_file(), (out / "submission_hard.csv").exists()
+        if not ours or (ended and not force):
+            raise UsageError(
+                "output-exists",
+                "cannot run the demo here",
+                item=f"{str(out)!r} {'holds the result of an earlier one' if ours else 'exists and is not a demo folder'}",
+                fix="pass --force to replace it" if ours else "pass another --out",
+            )
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+
+
+def _execute(command: Command) -> None:
+    """Run a command in this process, without its talk; its errors are the demo's."""
+    from ensemble_kit.cli.app import app
+
+    with redirect_stdout(io.StringIO()):
+        app([*command.arguments, "-q"], standalone_mode=False)
+
+
+def _text(scores: dict[str, Overlap], out: Path, seconds: float) -> str:
+    first = next(iter(scores.values()))
+    rows = [
+        [name, *(f"{score.per_class[c]:.4f}" for c in first.classes), f"{score.mean:.4f}"]
+        for name, score in scores.items()
+    ]
+    title = f"Dice on {len(first.samples)} test images that no network saw ({first.convention})"
+    return "\n".join(
+        [
+            table(title, ["", *first.classes, "mean"], rows),
+            "",
+            "As measured: few images, so neither the ensemble nor tuning need win on them.",
+            f"The submission is {out / 'submission.csv'}; every command above can be run again ({seconds:.0f} s in all).",
+        ]
+    )

@@ -1,0 +1,115 @@
+"""The surface of the package: names, imports, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import ensemble_kit as ek
+import error_codes
+from ensemble_kit import errors
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "numba", "pandas", "optuna", "cv2", "matplotlib", "zarr", "scipy", "PIL", "rich"}
+
+
+def test_public_names() -> None:
+    assert sorted(ek.__all__) == [
+        "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
+        "MaskSet", "MismatchError", "ResourceError", "Runs", "ThresholdSet", "UnsafeError", "UsageError", "dice",
+        "encode", "hard_vote", "iou", "read_masks", "tune_thresholds",
+    ]  # fmt: skip
+    for name in ek.__all__:
+        assert getattr(ek, name).__doc__, name
+    assert set(ek.__all__) <= set(dir(ek))
+    with pytest.raises(AttributeError, match="no attribute 'vote'"):
+        ek.vote  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "statement", ["import ensemble_kit", "import ensemble_kit.cli.app", "from ensemble_kit import *"]
+)
+def test_imports_are_light(statement: str) -> None:
+    code = f"{statement}\nimport sys, json; print(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert (
+        set(json.loads(out)) & (HEAVY if "*" not in statement else {"torch", "numba", "pandas", "optuna", "cv2"})
+        == set()
+    )
+
+
+def test_errors_are_also_builtins() -> None:
+    kinds = {
+        errors.UsageError: (2, ValueError), errors.DamagedError: (3, ValueError), errors.IncompleteError: (4, LookupError),
+        errors.ResourceError: (5, OSError), errors.MismatchError: (6, ValueError), errors.UnsafeError: (7, PermissionError),
+        errors.LockedError: (8, BlockingIOError),
+    }  # fmt: skip
+    for kind, (code, builtin) in kinds.items():
+        error = kind("some-code", "cannot do it", item="this one", fix="do that")
+        assert issubclass(kind, builtin)
+        assert issubclass(kind, ek.EnskError)
+        assert (error.exit_code, str(error)) == (code, "cannot do it: this one · fix: do that")
+
+
+def test_every_error_code_stands_in_the_readme() -> None:
+    """Codes are stable: README lists exactly those of the source (`python tests/error_codes.py` writes them)."""
+    assert error_codes.used() == error_codes.listed()
+
+
+def test_the_wheel_holds_one_package_and_the_demo(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"ensemble_kit"}
+    assert {"ensemble_kit/py.typed", "ensemble_kit/demo/data/weights/unet.pt"} <= set(names)
+    assert not [n for n in names if "__pycache__" in n or n.endswith((".nbi", ".nbc"))]
+
+
+def test_demo_data_is_small_and_attributed() -> None:
+    data = ROOT / "ensemble_kit" / "demo" / "data"
+    assert sum(p.stat().st_size for p in data.rglob("*") if p.is_file()) <= 6_000_000
+    assert "Timm Kandaouroff" in (data / "ATTRIBUTION.md").read_text()
+
+
+def test_the_sets_that_ship_keep_the_schema() -> None:
+    schema = json.loads((ROOT / "thresholds" / "schema.json").read_text())
+    sets = [p for p in (ROOT / "thresholds").glob("*.json") if p.name != "schema.json"]
+    assert "demo" in {p.stem for p in sets}
+    for path in sets:
+        jsonschema.validate(json.loads(path.read_text()), schema)
+        assert ek.ThresholdSet.load(path).levels
+
+
+def test_types_and_licence() -> None:
+    assert (ROOT / "ensemble_kit" / "py.typed").exists()
+    assert "MIT" in (ROOT / "LICENSE").read_text()
+
+
+def test_modules_point_down() -> None:
+    """cli → pipeline → (tuning, voting, scores) → (masks, runs, thresholds, store) → kernels, spec, errors."""
+    rank = {"errors": 0, "events": 0, "spec": 1, "kernels": 1, "files": 1, "runs": 2, "masks": 3, "formats": 4}
+    for low, height in rank.items():
+        home = ROOT / "ensemble_kit" / low
+        for path in [home.with_suffix(".py")] if home.with_suffix(".py").exists() else home.rglob("*.py"):
+            for node in ast.parse(path.read_text()).body:  # imports at the top only: late ones are a method's own
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ensemble_kit."):
+                    target = (node.module or "").split(".")[1]
+                    assert target == low or rank.get(target, 9) < height or target == "kernels", f"{path}: {target}"

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench floors clean
+.PHONY: help demo test lint bench bench-compare floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -26,7 +26,7 @@ demo: $(STAMP)        ## three real networks, real images, one submission CSV wi
 	$(BIN)/ensk demo --out demo-out --force
 
 test: $(STAMP)        ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff check .
@@ -35,7 +35,12 @@ lint: $(STAMP)        ## ruff and mypy
 
 bench: $(STAMP)       ## benchmarks against rivals, in one process; writes the table of README
 	$(BIN)/python -m pip install -q -e '.[bench]'
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/run.py --readme README.md
+	$(BIN)/python tests/benchmarks/growth.py
+
+BASE ?= HEAD
+bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0
+	$(BIN)/python tests/benchmarks/compare.py $(BASE)
 
 FLOORS = numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
 floors: pyproject.toml ## the suite on the oldest versions that pyproject allows

@@ -84,6 +84,17 @@ class LockedError(EnskError, BlockingIOError):
     exit_code = 8
 
 
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuse an argument of another type with the words of an error, not with a traceback three calls below."""
+    if not isinstance(value, kind):
+        raise UsageError(
+            "argument-kind",
+            f"cannot use {name}",
+            item=f"it is of type {type(value).__name__}",
+            fix=f"pass {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}",
+        )
+
+
 def some(items: object, limit: int = 5) -> str:
     """List the first few of many names, with the count of the rest: `'a', 'b' and 7 more`."""
     names = [repr(i) for i in items]  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.scores import Ensemble
-    from ensemble_kit.store import LogitStore
 
 Scale = Literal["levels", "q", "ready"]
 """What a code becomes: the level of an fp16 logit, its `q`, or what it is already (softmax, resampled scores)."""
@@ -30,6 +28,8 @@ class FusedSample:
     """
 
     def __init__(self, ensemble: Ensemble, sample: str, upsample: Upsample) -> None:
+        from ensemble_kit.kernels import tables
+
         fusion, members = ensemble.fusion, ensemble.members
         self.sample = sample
         self._places = [m.placement(sample) for m in members]
@@ -44,29 +44,32 @@ class FusedSample:
                     fix="dump both members from the same images",
                 )
         self._late = upsample == "logits"
-        self._after_q = self._late and fusion.mean == "probability"
+        self._after_q, self._mean = self._late and fusion.mean != "logit", fusion.mean
         self._temperatures = fusion.temperatures
         if ensemble.activation == "softmax":
             self._scale: Scale = "ready"
             self._orders = [np.arange(len(ensemble.classes))] * len(members)
             self._codes = [
-                _softmax(m.read(sample), t)[_class_order(m, ensemble.classes)]
+                tables.mean_scale(fusion.mean)[_softmax(m.read(sample), t)[_class_order(m.classes, ensemble.classes)]]
                 for m, t in zip(members, fusion.temperatures, strict=True)
             ]
         else:
             self._scale = "q" if self._late or fusion.mean == "logit" else "levels"
-            self._orders = [_class_order(m, ensemble.classes) for m in members]
+            self._orders = [_class_order(m.classes, ensemble.classes) for m in members]
             self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
-        self._weights = np.array(fusion.weights, np.int64)
+        self._weights = _weights(fusion.weights)
         if not self._late and len({(p.grid, p.box) for p in self._places}) > 1:
             self._to_finest_grid()
-        self._scales = _scales(self._scale, self._temperatures, self._after_q)
+        self._scales = _scales(self._scale, self._temperatures, self._after_q, self._mean)
+
+    def _codes_from(self, low: tuple[int, ...], high: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return _codes_from(self._scale, self._temperatures, self._after_q, self._mean, low, high)
 
     def _to_finest_grid(self) -> None:
         """Interpolate every member's scores to the box of the member with the most cells (§3.3, "scores")."""
         from ensemble_kit.kernels import fuse, tables
 
-        scales = _scales(self._scale, self._temperatures, False)
+        scales = _scales(self._scale, self._temperatures, False, self._mean)
         finest = max(self._places, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
         box, moved = finest.box, []
         for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._orders, strict=True)):
@@ -132,13 +135,12 @@ class FusedSample:
                 c: Runs.trusted(fuse.threshold_runs(level, *self._blocks.plan(c)), self.plane)
                 for c, level in levels.items()
             }
-        wanted = np.fromiter(levels.values(), np.int64, len(levels))
-        codes = self._scales.codes_from(np.stack([wanted, wanted], axis=1))
+        wanted = tuple(levels.values())
         starts, ends, offsets = cells.decide(
             self._addresses[chosen],
             self._strides,
-            *codes,
-            wanted,
+            *self._codes_from(wanted, wanted),
+            np.array(wanted, np.int64),
             *self._scales.arrays,
             self._weights[chosen],
             *self._cells,
@@ -155,7 +157,7 @@ class FusedSample:
 
         if self._cells is None:
             return fuse.level_counts(low, high, truth.starts, truth.ends, *self._blocks.plan(c))
-        firsts, spans = self._scales.codes_from(np.array([[low, high]]))
+        firsts, spans = self._codes_from((low,), (high,))
         return cells.count(
             low,
             high,
@@ -278,41 +280,51 @@ class _Scales(NamedTuple):
     def bounds_by_member(self) -> NDArray[np.uint16]:
         return self.bounds[self.table_of]
 
-    def codes_from(self, levels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First code and span, (n, k, M) each, of the codes whose score is at least each of `levels` (n, k).
-
-        They are one interval on the circle of 65,536: fp16's positive codes rise from +0, and its negative ones, from
-        -0 on, follow the largest positive. A span of -1 says that there are none.
-        """
-        kinds, which = np.unique(levels, return_inverse=True)
-        first, span = np.empty((len(self.tables), kinds.size), np.int64), np.empty((len(self.tables), kinds.size), np.int64)
-        lowest, highest = (-0x7C01, 0x7C00) if self.fold else (-0x8000, 0x7FFF)  # from -inf to +inf; NaN has no place
-        for t, bounds in enumerate(self.bounds):
-            key = np.searchsorted(bounds[lowest + 0x8000 : highest + 0x8001], kinds) + lowest
-            if self.fold:
-                first[t] = np.maximum(key, 0)
-                span[t] = np.where(key >= 0, 0x7FFF - key, (key ^ 0x7FFF) & 0xFFFF)
-            else:
-                first[t], span[t] = key + 0x8000, 0x7FFF - key
-            span[t][key > highest] = -1
-        shape = (*levels.shape, self.table_of.size)
-        return tuple(np.ascontiguousarray(v.T[which][..., self.table_of].reshape(shape)) for v in (first, span))  # type: ignore[return-value]
-
 
 @lru_cache(maxsize=16)
-def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool) -> _Scales:
+def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: str) -> _Scales:
     from ensemble_kit.kernels import tables
 
+    power = tables.mean_scale(mean)  # the identity, but for mean="power:R"
     kinds = (1.0,) if scale == "ready" else tuple(dict.fromkeys(temperatures))
     made = [
-        tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else tables.fp16_levels(t)
+        tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else power[tables.fp16_levels(t)]
         for t in kinds
     ]
-    after = tables.q_levels() if after_q else tables.identity()
+    after = power[tables.q_levels()] if after_q else tables.identity()
     order = tables.identity() if scale == "ready" else tables.fp16_codes_in_order()
     fold, flip = (0, -32768) if scale == "ready" else (0x7FFF, 0)
     table_of = np.array([0 if scale == "ready" else kinds.index(t) for t in temperatures], np.int64)
     return _Scales(np.stack(made), table_of, after, np.stack([after[t[order]] for t in made]), fold, flip)
+
+
+@lru_cache(maxsize=256)
+def _codes_from(
+    scale: Scale,
+    temperatures: tuple[float, ...],
+    after_q: bool,
+    mean: str,
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First code and span, (n, 2, M) each, of the codes whose score is at least each low and each high level.
+
+    They are one interval on the circle of 65,536: fp16's positive codes rise from +0, and its negative ones, from
+    -0 on, follow the largest positive. A span of -1 says that there are none.
+    """
+    scales, wanted = _scales(scale, temperatures, after_q, mean), np.array([low, high], np.int64).T
+    lowest, highest = (-0x7C01, 0x7C00) if scales.fold else (-0x8000, 0x7FFF)  # from -inf to +inf; NaN has no place
+    firsts, spans = [], []
+    for bounds in scales.bounds:
+        key = np.searchsorted(bounds[lowest + 0x8000 : highest + 0x8001], wanted) + lowest
+        if scales.fold:
+            first = np.maximum(key, 0)
+            span = np.where(key >= 0, 0x7FFF - key, (key ^ 0x7FFF) & 0xFFFF)
+        else:
+            first, span = key + 0x8000, 0x7FFF - key
+        firsts.append(first)
+        spans.append(np.where(key > highest, -1, span))
+    return tuple(np.ascontiguousarray(np.stack(v, axis=2)[..., scales.table_of]) for v in (firsts, spans))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=256)
@@ -333,6 +345,13 @@ def _softmax(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint
     return out.reshape(logits.shape)
 
 
-def _class_order(member: LogitStore, classes: Sequence[str]) -> NDArray[np.int64]:
-    position = {name: k for k, name in enumerate(member.classes)}
+@lru_cache(maxsize=64)
+def _class_order(own: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each of `classes` stands in a member."""
+    position = {name: k for k, name in enumerate(own)}
     return np.array([position[name] for name in classes], np.int64)
+
+
+@lru_cache(maxsize=16)
+def _weights(weights: tuple[tuple[int, ...], ...]) -> NDArray[np.int64]:
+    return np.array(weights, np.int64)

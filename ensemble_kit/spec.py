@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from ensemble_kit.errors import UsageError, some
 
 Activation = Literal["sigmoid", "softmax"]
 Mean = str  # "probability", "logit", or "power:R" with 0 <= R < 1
 Upsample = Literal["logits", "scores"]
 Empty = Literal[0, 1, "skip"]
+
+MAX_PIXELS = 2**60
+"""Most pixels of a plane: a position, and the sum of two, fit 64 bits."""
 
 LEVELS = 65536
 """Scores are 16-bit: levels 0 … 65535."""
@@ -70,14 +75,25 @@ class Placement:
 
 def check_image_size(size: Sequence[int]) -> tuple[int, int]:
     """Check an image size: (H, W) in pixels, both at least 1."""
-    if len(size) != 2 or any(int(v) != v or v < 1 for v in size):
+    if not isinstance(size, Iterable) or len(size) != 2 or any(not _is_whole(v) or v < 1 for v in size):
         raise UsageError(
             "image-size",
             "cannot use an image size",
-            item=f"{tuple(size)!r}",
+            item=f"{size!r}",
             fix="pass (height, width) in pixels, both at least 1",
         )
+    if int(size[0]) * int(size[1]) > MAX_PIXELS:
+        raise UsageError(
+            "image-size",
+            "cannot use an image size",
+            item=f"{tuple(size)!r} are more than {MAX_PIXELS} pixels",
+            fix="pass (height, width) in pixels",
+        )
     return int(size[0]), int(size[1])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
 
 
 def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:

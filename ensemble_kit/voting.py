@@ -11,10 +11,12 @@ from typing import Literal
 import numpy as np
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.masks import MaskSet, check_same_keys
+from ensemble_kit.masks import Key, MaskSet, check_same_keys
 from ensemble_kit.runs import Runs
 
 _MOST = 1 << 60
+_BATCH = 2048
+"""Pairs voted on in one call: a few MB of runs."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,11 @@ class Rule:
         total = sum(self.weights)
         equal = set(self.weights) == {self.unit}
         if self.quorum is None and not equal:
-            words = f"on where the weight is {'at least' if self.ties == 'on' else 'more than'} half of {self._number(total)}"
+            half = "at least" if self.ties == "on" else "more than"
+            words = f"on where the weight is {half} half of {self._number(total)}"
         else:
-            words = f"on where {'' if equal else 'the weight is '}≥ {self._number(self.need(total))} of {self._number(total)}"
+            what = "" if equal else "the weight is "
+            words = f"on where {what}≥ {self._number(self.need(total))} of {self._number(total)}"
         if self.quorum is None and equal and total // self.unit % 2 == 0:
             words += f" (an exact half is {self.ties})"
         if self.empty == "abstain":
@@ -178,8 +182,6 @@ def hard_vote(
     >>> voted.rule, voted["x", "bone"].text()
     ('on where ≥ 2 of 3', '2 3')
     """
-    from ensemble_kit.kernels import runs as kernels
-
     if not masks:
         raise UsageError("members-none", "cannot vote", item="there is no member", fix="pass at least one mask set")
     rule = Rule.of(len(masks), weights, quorum, ties, empty)
@@ -187,24 +189,38 @@ def hard_vote(
     for k, other in enumerate(masks[1:], start=2):
         check_same_keys(other, first, (f"member {k}", "member 1"))
     voted: dict[tuple[str, str], Runs] = {}
-    for key, runs in first.items():
-        members = [(m[key], w) for m, w in zip(masks, rule.weights, strict=True)]
-        if empty == "abstain":
-            members = [(r, w) for r, w in members if r]
-        total = sum(w for _, w in members)
-        if total == 0:
-            voted[key] = Runs.empty(runs.shape)
-            continue
-        offsets = np.cumsum([0, *(len(r) for r, _ in members)])
-        made = kernels.weighted_vote(
-            np.concatenate([r.starts for r, _ in members]),
-            np.concatenate([r.ends for r, _ in members]),
-            offsets,
-            np.array([w for _, w in members], np.int64),
-            rule.need(total),
-        )
-        voted[key] = Runs.trusted(made, runs.shape)
+    keys = list(first)
+    for begin in range(0, len(keys), _BATCH):
+        voted.update(_vote(keys[begin : begin + _BATCH], masks, rule))
     return MaskSet(voted, rule=str(rule))
+
+
+def _vote(keys: Sequence[Key], masks: Sequence[MaskSet], rule: Rule) -> dict[Key, Runs]:
+    """Vote on many (sample, class) pairs in one call of the kernel."""
+    from ensemble_kit.kernels import runs as kernels
+
+    members = [m[key] for key in keys for m in masks]
+    given = [r.starts for r in members], [r.ends for r in members]
+    bounds = np.zeros(len(members) + 1, np.int64)
+    np.cumsum([s.size for s in given[0]], out=bounds[1:])
+    weights = np.empty((len(keys), len(masks)), np.int64)
+    weights[:] = rule.weights
+    if rule.empty == "abstain":
+        weights[np.diff(bounds).reshape(weights.shape) == 0] = 0
+    totals = weights.sum(axis=1).tolist()
+    needs = {total: max(rule.need(total), 1) for total in set(totals)}  # where all abstain nothing reaches 1
+    starts, ends, offsets = kernels.weighted_votes(
+        np.concatenate(given[0]),
+        np.concatenate(given[1]),
+        bounds,
+        weights,
+        np.array([needs[total] for total in totals], np.int64),
+    )
+    cuts = offsets.tolist()
+    return {
+        key: Runs.trusted((starts[a:b], ends[a:b]), masks[0][key].shape)
+        for key, a, b in zip(keys, cuts[:-1], cuts[1:], strict=True)
+    }
 
 
 def _exact(value: float) -> Fraction | None:

@@ -25,6 +25,11 @@ def encoded(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return runs.encode_bytes(np.ascontiguousarray(mask).reshape(-1).view(np.uint8))
 
 
+def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    offsets = np.cumsum([0, *(p[0].size for p in parts)])
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), offsets
+
+
 def same(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
     return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
 
@@ -83,20 +88,50 @@ def test_text_both_ways(mask: np.ndarray, base: int, relative: bool) -> None:
 
 
 @given(st.data())
-def test_weighted_vote(data: st.DataObject) -> None:
-    shape = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 12)))
-    members = data.draw(st.lists(hnp.arrays(np.bool_, shape), min_size=1, max_size=6))
-    weights = data.draw(st.lists(st.integers(0, 5), min_size=len(members), max_size=len(members)))
-    need = data.draw(st.integers(1, max(1, sum(weights))))
-    parts = [encoded(m) for m in members]
-    voted = runs.weighted_vote(
-        np.concatenate([p[0] for p in parts]),
-        np.concatenate([p[1] for p in parts]),
-        np.cumsum([0, *(p[0].size for p in parts)]),
-        np.array(weights, np.int64),
-        need,
-    )
-    assert same(voted, reference.encode(reference.weighted_vote(members, weights, need)))
+def test_weighted_votes(data: st.DataObject) -> None:
+    shape = data.draw(st.sampled_from([(1, 1), (5, 9), (9, 12), (3, 64), (70, 700)]))
+    votes = data.draw(st.integers(1, 4))
+    count = data.draw(st.integers(1, 6))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    members = [[rng.random(shape) < rng.choice([0, 0.1, 0.5, 0.9, 1]) for _ in range(count)] for _ in range(votes)]
+    weights = data.draw(hnp.arrays(np.int64, (votes, count), elements=st.integers(0, 5)))
+    needs = np.array([data.draw(st.integers(1, max(1, int(w.sum())))) for w in weights], np.int64)
+    starts, ends, offsets = joined([encoded(m) for row in members for m in row])
+    *voted, cuts = runs.weighted_votes(starts, ends, offsets, weights, needs)
+    for v in range(votes):
+        wanted = reference.encode(reference.weighted_vote(members[v], weights[v].tolist(), int(needs[v])))
+        assert same((voted[0][cuts[v] : cuts[v + 1]], voted[1][cuts[v] : cuts[v + 1]]), wanted)
+
+
+@given(st.lists(pairs, min_size=1, max_size=5))
+def test_many_overlaps_and_texts(given: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    a, b = joined([encoded(x) for x, _ in given]), joined([encoded(y) for _, y in given])
+    out = np.empty(len(given), np.int64)
+    runs.overlaps(*a, *b, out)
+    assert out.tolist() == [(x & y).sum() for x, y in given]
+    text, cuts = runs.format_texts(*a, 1, False)
+    for k, (x, _) in enumerate(given):
+        assert text[cuts[k] : cuts[k + 1]].tobytes().decode() == reference.text(x)
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=2, max_size=40, unique=True), st.sampled_from([0, 1]), st.booleans())
+def test_long_numbers(edges: list[int], base: int, relative: bool) -> None:
+    edges = sorted(edges[: len(edges) // 2 * 2])
+    starts, ends = np.array(edges[::2]), np.array(edges[1::2])
+    text = runs.format_text(starts, ends, base, relative)
+    last, words = -base, []
+    for s, e in zip(edges[::2], edges[1::2], strict=True):
+        words += [s - last if relative or not words else s + base, e - s]
+        last = e
+    assert text.tobytes().decode() == " ".join(map(str, words))
+    assert same(runs.parse_text(text, 10**13, base, relative)[:2], (starts, ends))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([63, 64, 65, 127, 128, 1000, 4096 + 17, 70000]), st.floats(0, 1))
+def test_encode_long_masks(seed: int, size: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random(size) < share
+    assert same(encoded(mask), reference.encode(mask))
+    assert same(encoded(np.repeat(mask, 70)), reference.encode(np.repeat(mask, 70)))
 
 
 @given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 14), st.integers(1, 14))), st.integers(1, 40), st.integers(1, 40))
@@ -121,30 +156,35 @@ def test_softmax_levels(z: np.ndarray, temperature: float) -> None:
 
 @given(st.data())
 def test_scores_and_counts_at_every_level(data: st.DataObject) -> None:
-    levels = data.draw(hnp.arrays(np.uint16, st.tuples(st.just(6), st.just(7)), elements=st.integers(0, 40)))
-    truth = data.draw(hnp.arrays(np.bool_, (6, 7)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     low, high = data.draw(st.sampled_from([(0, 41), (5, 30), (0, 12)]))
     eps, empty, skip = data.draw(st.sampled_from([(0.0, 1.0, False), (1e-4, 0.0, False), (0.0, 0.0, True)]))
-    own = np.unique(levels[(levels >= low) & (levels < high)])
-    pred = np.array([(levels >= level).sum() for level in own], np.int64)
-    tp = np.array([truth[levels >= level].sum() for level in own], np.int64)
-    above, above_tp = int((levels >= high).sum()), int(truth[levels >= high].sum())
-    total, counted = np.zeros(high - low + 1), np.zeros(high - low + 1, np.int64)
-    counts.add_scores(
-        own, pred, tp, above, above_tp, int(truth.sum()), low, high, 2.0, 1.0, 0.0, eps, empty, skip, total, counted
-    )
-    sums = np.zeros((2, high - low + 1), np.int64)
-    counts.add_counts(own, pred, tp, above, above_tp, low, high, sums[0], sums[1])
-    at = np.zeros((2, 1), np.int64)
-    one = np.array([above]), np.array([above_tp])
+    planes = [rng.integers(0, 41, (6, 7)) * rng.integers(0, 2) for _ in range(4)]
+    truths = [rng.random((6, 7)) < rng.choice([0, 0.4]) for _ in range(4)]
+    own = [np.unique(v[(v >= low) & (v < high)]).astype(np.uint16) for v in planes]
+    pred = [np.array([(v >= k).sum() for k in o], np.int64) for v, o in zip(planes, own, strict=True)]
+    tp = [np.array([t[v >= k].sum() for k in o], np.int64) for v, t, o in zip(planes, truths, own, strict=True)]
+    above = np.array([(v >= high).sum() for v in planes])
+    above_tp = np.array([t[v >= high].sum() for v, t in zip(planes, truths, strict=True)])
+    offsets = np.cumsum([0, *(o.size for o in own)])
+    table = offsets, np.concatenate(own), np.concatenate(pred), np.concatenate(tp), above, above_tp
+    areas = np.array([t.sum() for t in truths])
+    size = high - low + 1
+    total, counted, pixels, hits = np.zeros(size), *np.zeros((3, size), np.int64)
+    counts.add_score_steps(np.arange(4), *table, areas, low, high, 2.0, 1.0, 0.0, eps, empty, skip, total, counted)
+    counts.sum_steps(total, counted)
+    counts.add_count_steps(np.arange(4), *table, low, high, pixels, hits)
+    counts.sum_steps(pixels, hits)
+    at = np.zeros((2, 4), np.int64)
     for level in range(low, high + 1):
-        mask = levels >= level
-        nothing = not mask.any() and not truth.any()
-        assert counted[level - low] == (0 if nothing and skip else 1)
-        assert total[level - low] == (0 if nothing and skip else reference.dice(mask, truth, eps, empty))
-        assert sums[:, level - low].tolist() == [mask.sum(), (mask & truth).sum()]
-        counts.counts_at(level, np.array([0, own.size]), own, pred, tp, *one, at[0], at[1])
-        assert at[:, 0].tolist() == [(mask & truth).sum(), mask.sum()]
+        masks = [v >= level for v in planes]
+        kept = [(m, t) for m, t in zip(masks, truths, strict=True) if not skip or m.any() or t.any()]
+        assert counted[level - low] == len(kept)
+        assert abs(total[level - low] - sum(reference.dice(m, t, eps, empty) for m, t in kept)) < 1e-12
+        wanted = np.array([[(m & t).sum() for m, t in zip(masks, truths, strict=True)], [m.sum() for m in masks]])
+        assert (hits[level - low], pixels[level - low]) == tuple(wanted.sum(axis=1))
+        counts.counts_at(level, *table, at[0], at[1])
+        assert np.array_equal(at, wanted)
 
 
 def test_every_kernel_stands_behind_the_fence() -> None:

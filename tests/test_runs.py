@@ -148,3 +148,18 @@ def test_comparisons_and_words() -> None:
     assert not Runs.empty((2, 2))
     assert runs != "1 1"
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize("starts", [[0.5], ["0"], [True], [float("nan")], [[0]], 3])
+def test_runs_are_whole_numbers(starts: object) -> None:
+    with pytest.raises(UsageError, match="cannot make a mask of runs"):
+        Runs(starts, [2], (2, 2))
+
+
+def test_arguments_of_other_kinds() -> None:
+    for text in (b"1 1", None, float("nan")):
+        with pytest.raises(UsageError, match="cannot use an RLE text"):
+            Runs.parse(text, (2, 2))
+    for shape in (4, (2,), (2, 0), (1.5, 2), ("2", "2"), None):
+        with pytest.raises(UsageError, match="cannot use an image size"):
+            Runs([], [], shape)

@@ -135,3 +135,27 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -
     if not a.any() and not b.any():
         return empty
     return float((2 * int((a & b).sum()) + eps) / (int(a.sum()) + int(b.sum()) + eps))
+
+
+# --- the joint search ----------------------------------------------------------------------------------------
+
+
+def undecided(
+    members: NDArray[np.uint16], truth: NDArray[np.bool_], low: int, high: int
+) -> tuple[NDArray[np.uint16], int, int, int, int]:
+    """Values (n, M) of the pixels of planes (M, H, W) that neither all lie below `low` nor all reach `high`.
+
+    Hits first, each kind in the order of rows; then how many are hits, pixels above, hits among them, hits in all.
+    """
+    flat, wanted = members.reshape(len(members), -1).T, truth.reshape(-1)
+    above, below = (flat >= high).all(1), (flat < low).all(1)
+    kept = ~above & ~below
+    hits = flat[kept & wanted]
+    return np.concatenate([hits, flat[kept & ~wanted]]), len(hits), above.sum(), (above & wanted).sum(), wanted.sum()
+
+
+def kept_components(areas: list[int], hits: list[int], least: int, most: int) -> tuple[int, int]:
+    """Pixels and hits of the components of at least `least` pixels, the `most` largest of them (0: all)."""
+    large = sorted((k for k, a in enumerate(areas) if a >= least), key=lambda k: -areas[k])
+    kept = large[: most or None]
+    return sum(areas[k] for k in kept), sum(hits[k] for k in kept)

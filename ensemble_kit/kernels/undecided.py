@@ -13,8 +13,26 @@ BLOCK = 32
 
 
 @kernel
-def gather(codes, starts, widths, fold, flip, tables, rows, row_parts, cols, col_parts, last, low, high, keys_low,
-           keys_high, stride, truth_starts, truth_ends):  # fmt: skip
+def gather(
+    codes,
+    starts,
+    widths,
+    fold,
+    flip,
+    tables,
+    rows,
+    row_parts,
+    cols,
+    col_parts,
+    last,
+    low,
+    high,
+    keys_low,
+    keys_high,
+    stride,
+    truth_starts,
+    truth_ends,
+):
     """Collect one class's undecided pixels of one sample.
 
     Parameters
@@ -152,12 +170,34 @@ def _grown(array):
 
 
 @kernel
-def curve(values, offsets, splits, above, above_hits, truth, samples, table, low, high, a, b, c, eps, empty, skip,
-          pooled, counts, touched, top, counted):  # fmt: skip
-    """Fuse one class's undecided pixels and score it at every level of `low … high`.
+def curve(
+    values,
+    offsets,
+    splits,
+    above,
+    above_hits,
+    truth,
+    samples,
+    table,
+    low,
+    high,
+    a,
+    b,
+    c,
+    eps,
+    empty,
+    skip,
+    pooled,
+    counts,
+    touched,
+    top,
+    counted,
+):
+    """Fuse one class's undecided pixels, score it at every level of `low … high`, and return the best level.
 
     Only levels that occur are visited: each sample adds the *differences* of its score between them, and one sum
-    from above turns differences into scores.
+    from above turns differences into scores. Among scores within 1e-12 the level nearest to 0.5 is best, then the
+    lower; where no sample counts a level is worth 1.
 
     Parameters
     ----------
@@ -168,60 +208,77 @@ def curve(values, offsets, splits, above, above_hits, truth, samples, table, low
         `(sum + 32768) >> 16`.
     a, b, c, eps, empty, skip : the score `(a tp + eps) / (pred + b truth - c tp + eps)`; see `counts`.
     pooled : score the pixels of all samples together.
-    counts : int64 (65537, 2) of zeros, left so; misses and hits at each level.
+    counts : uint64 (65537,) of zeros, left so; misses and, in the lower half, hits at each level.
     touched : uint64 (1025,) of zeros, left so; a bit for each level that occurs.
     top, counted : float64 and int64 (65537,), written in `low … high`: sums of scores, and how many count.
     """
-    members = table.shape[0]
     top[low : high + 1] = 0
     counted[low : high + 1] = 0
-    pred, tp, area = 0, 0, 0
+    pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
+    half = np.uint64(0xFFFFFFFF)
     for k in range(samples.size):
         s = samples[k]
         pred += above[s]
         tp += above_hits[s]
         area += truth[s]
-        for i in range(offsets[s], offsets[s + 1]):
-            total = np.uint32(32768)
-            for m in range(members):
-                total += table[m, values[i, m]]
-            level = np.int64(total >> np.uint32(16))
-            if level >= low:
-                level = min(level, high)
-                counts[level, 1 if i < splits[s] else 0] += 1
-                touched[level >> 6] |= np.uint64(1) << np.uint64(level & 63)
+        _scatter(values, offsets[s], splits[s], table, low, high, np.uint64(1), counts, touched)
+        _scatter(values, splits[s], offsets[s + 1], table, low, high, np.uint64(1) << np.uint64(32), counts, touched)
         if pooled and k + 1 < samples.size:
             continue
-        pred += counts[high, 0] + counts[high, 1]
-        tp += counts[high, 1]
-        counts[high, 0] = 0
-        counts[high, 1] = 0
-        value, one = _score(pred, tp, area, a, b, c, eps, empty, skip)
-        top[high] += value
-        counted[high] += one
+        value, one = 0.0, 0
+        touched[high >> 6] |= np.uint64(1) << np.uint64(high & 63)
         for word in range(high >> 6, (low >> 6) - 1, -1):
-            if touched[word] == 0:
-                continue
             bits = touched[word]
             touched[word] = 0
-            for bit in range(63, -1, -1):
-                if (bits >> np.uint64(bit)) & np.uint64(1) == 0:
-                    continue
+            while bits != 0:
+                bit = _highest(bits)
+                bits ^= np.uint64(1) << np.uint64(bit)
                 level = word * 64 + bit
-                if level == high:
-                    continue
-                pred += counts[level, 0] + counts[level, 1]
-                tp += counts[level, 1]
-                counts[level, 0] = 0
-                counts[level, 1] = 0
+                hits = np.int64(counts[level] & half)
+                tp += hits
+                pred += hits + np.int64(counts[level] >> np.uint64(32))
+                counts[level] = 0
                 now, count = _score(pred, tp, area, a, b, c, eps, empty, skip)
                 top[level] += now - value
                 counted[level] += count - one
                 value, one = now, count
-        pred, tp, area = 0, 0, 0
-    for level in range(high - 1, low - 1, -1):
-        top[level] += top[level + 1]
-        counted[level] += counted[level + 1]
+        pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
+    best, best_level, last = -1.0, high, min(high, 65535)
+    for level in range(high, low - 1, -1):
+        if level < high:
+            top[level] += top[level + 1]
+            counted[level] += counted[level + 1]
+        score = top[level] / counted[level] if counted[level] > 0 else 1.0
+        if level <= last and score >= best - 1e-12:
+            if score > best + 1e-12 or abs(2 * level - 65535) <= abs(2 * best_level - 65535):
+                best_level = level
+            best = max(score, best)
+    return best_level
+
+
+@kernel
+def _scatter(values, first, stop, table, low, high, one, counts, touched):
+    """Add `one` to the counts of every pixel's level, and mark the level; beyond the band, at its upper edge."""
+    members = table.shape[0]
+    for i in range(first, stop):
+        total = np.uint32(32768)
+        for m in range(members):
+            total += table[m, values[i, m]]
+        level = np.int64(total >> np.uint32(16))
+        if level >= low:
+            level = min(level, high)
+            counts[level] += one
+            touched[level >> 6] |= np.uint64(1) << np.uint64(level & 63)
+
+
+@kernel
+def _highest(bits):
+    """Position of the highest bit of a word that is not 0."""
+    at = 0
+    for shift in (32, 16, 8, 4, 2, 1):
+        if bits >> np.uint64(at + shift) != 0:
+            at += shift
+    return at
 
 
 @kernel
@@ -229,3 +286,35 @@ def _score(pred, tp, truth, a, b, c, eps, empty, skip):
     if pred + truth == 0:
         return (0.0, 0) if skip else (empty, 1)
     return (a * tp + eps) / (pred + b * truth - c * tp + eps), 1
+
+
+@kernel
+def kept_components(offsets, areas, hits, least, most, pred, tp):
+    """Write the pixels and hits of each group's components that have at least `least` pixels.
+
+    Group g has the components `offsets[g]:offsets[g+1]`; of those only the `most` largest count (0: all), of equal
+    ones the first.
+    """
+    taken = np.empty(max(most, 1), np.int64)
+    for g in range(offsets.size - 1):
+        pred[g] = 0
+        tp[g] = 0
+        if most == 0:
+            for i in range(offsets[g], offsets[g + 1]):
+                if areas[i] >= least:
+                    pred[g] += areas[i]
+                    tp[g] += hits[i]
+            continue
+        for k in range(most):
+            best = -1
+            for i in range(offsets[g], offsets[g + 1]):
+                free = areas[i] >= least
+                for j in range(k):
+                    free &= taken[j] != i
+                if free and (best < 0 or areas[i] > areas[best]):
+                    best = i
+            if best < 0:
+                break
+            taken[k] = best
+            pred[g] += areas[best]
+            tp[g] += hits[best]

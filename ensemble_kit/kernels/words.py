@@ -14,9 +14,12 @@ from ensemble_kit.kernels.jit import kernel
 
 LANES = 64
 
+AHEAD = 8192
+"""Bytes to read ahead of a comparison: deciding logits then takes 1.1 x a pure read of them, against 2.2 x."""
+
 
 @intrinsic
-def code_at(typingctx, address):  # noqa: ARG001 - Numba's signature of an intrinsic
+def code_at(typingctx, address):
     """Load the 16-bit code at an address, as int64."""
     signature = types.int64(types.int64)
 
@@ -25,6 +28,50 @@ def code_at(typingctx, address):  # noqa: ARG001 - Numba's signature of an intri
         return builder.zext(builder.load(place), ir.IntType(64))
 
     return signature, generate
+
+
+@intrinsic
+def address_of(typingctx, array):
+    """Give the address of a contiguous array's first item; the caller keeps the array alive."""
+    signature = types.int64(array)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def load64(typingctx, address):
+    """Load eight unaligned bytes as int64."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        loaded = builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+        loaded.align = 1
+        return loaded
+
+    return signature, generate
+
+
+def _store(bits):
+    @intrinsic
+    def store(typingctx, address, value):
+        """Store the lowest bytes of a value at an address, unaligned."""
+        signature = types.void(types.int64, types.int64)
+
+        def generate(context, builder, signature, arguments):
+            place = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
+            builder.store(builder.trunc(arguments[1], ir.IntType(bits)), place).align = 1
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return store
+
+
+store8, store32 = _store(8), _store(32)
 
 
 def _vector(builder, address, bits):
@@ -43,7 +90,7 @@ def _splat(builder, value):
 
 
 @intrinsic
-def codes_within(typingctx, address, first, span):  # noqa: ARG001
+def codes_within(typingctx, address, first, span):
     """Tell, of 64 16-bit codes at `address`, which lie in `first … first + span` on the circle of 65,536: bit k is
     code k's.
     """
@@ -58,7 +105,7 @@ def codes_within(typingctx, address, first, span):  # noqa: ARG001
 
 
 @intrinsic
-def bytes_on(typingctx, address):  # noqa: ARG001
+def bytes_on(typingctx, address):
     """Tell which of 64 bytes at `address` are not 0: bit k is byte k's."""
     signature = types.int64(types.int64)
 
@@ -70,8 +117,20 @@ def bytes_on(typingctx, address):  # noqa: ARG001
 
 
 @intrinsic
-def fetch(typingctx, address):  # noqa: ARG001
-    """Ask for the two cache lines at `address`, which need not exist."""
+def words_on(typingctx, address):
+    """Tell which of 64 int64 at `address` are not 0: bit k is word k's."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        loaded = _vector(builder, arguments[0], 64)
+        return builder.bitcast(builder.icmp_unsigned("!=", loaded, ir.Constant(loaded.type, None)), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def fetch(typingctx, address):
+    """Ask for the 128 bytes from `address` on, which need not exist."""
     signature = types.void(types.int64)
 
     def generate(context, builder, signature, arguments):
@@ -87,24 +146,7 @@ def fetch(typingctx, address):  # noqa: ARG001
 
 
 @intrinsic
-def fetch1(typingctx, address):  # noqa: ARG001
-    """Ask for the two cache lines at `address`, which need not exist."""
-    signature = types.void(types.int64)
-
-    def generate(context, builder, signature, arguments):
-        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        for line in (0,):
-            place = builder.inttoptr(builder.add(arguments[0], ir.Constant(ir.IntType(64), line)), byte)
-            builder.call(ask, [place, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def lowest(typingctx, word):  # noqa: ARG001
+def lowest(typingctx, word):
     """Find the place of the lowest bit that is set; the word must not be 0."""
     signature = types.int64(types.int64)
 

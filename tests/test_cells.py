@@ -1,0 +1,68 @@
+"""The fast path on grids wide enough for whole words of 64 cells: seams between words, ragged ends, every kind of member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from conftest import smooth_logits
+from ensemble_kit.kernels import reference as ref
+from test_scores import effective_levels
+
+Make = Callable[..., ek.LogitStore]
+
+CASES: list[dict[str, Any]] = [
+    {"grid": (9, 64), "plane": (20, 131)},
+    {"grid": (70, 65), "plane": (140, 130), "upsample": "scores"},
+    {"grid": (6, 128), "plane": (24, 512)},
+    {"grid": (6, 128), "plane": (24, 512), "mean": "logit"},
+    {"grid": (6, 191), "plane": (7, 191), "upsample": "scores", "mean": "logit"},
+    {"grid": (8, 130), "plane": (32, 520), "weights": [5, 0, 1], "temperatures": [1.0, 2.0, 0.5]},
+    {"grid": (8, 130), "plane": (5, 520), "weights": [5, 0, 1], "upsample": "scores"},
+    {"grid": (8, 140), "plane": (32, 520), "boxes": [(1, 3, 8, 133), (0, 10, 7, 140), (1, 0, 8, 130)]},
+    {"grid": (8, 140), "plane": (32, 520), "activation": "softmax"},
+    {"grid": (8, 140), "plane": (32, 139)},  # a plane narrower than the grid: blocks, not cells
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[str(k) for k in range(len(CASES))])
+@pytest.mark.parametrize("scale", [0.4, 6.0, 60.0])
+def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: np.random.Generator) -> None:
+    stores = []
+    for k in range(3):
+        z = smooth_logits(rng, (2, *case["grid"]), scale)
+        z[rng.random(z.shape) < 0.02] = rng.choice(np.array([0, -0.0, np.inf, -np.inf, 6e-8, -6e-8, 65504], np.float16))
+        if case.get("activation") == "softmax":
+            z = np.clip(z, -60000, 60000)
+        boxes = {"a": case["boxes"][k]} if "boxes" in case else None
+        activation = case.get("activation", "sigmoid")
+        stores.append(make_store({"a": z}, case["plane"], ("x", "y"), boxes=boxes, activation=activation))
+    ens = ek.Ensemble(stores, **{k: case[k] for k in ("weights", "mean", "upsample", "temperatures") if k in case})
+    fused = ens.fused("a")
+    for c in range(2):
+        wanted = effective_levels(ens, "a", c)
+        levels = [0, 1, 20000, 32767, 32768, 32769, 65535, *rng.choice(wanted.reshape(-1), 3).tolist()]
+        for level in levels:
+            assert fused.runs(c, level) == ek.encode(wanted >= level), (c, level)
+        assert fused.decide({c: levels[2]})[c] == fused.runs(c, levels[2])
+        truth = rng.random(wanted.shape) < rng.choice([0, 0.01, 0.5, 1])
+        pixels, hits = ref.level_counts(wanted, truth)
+        for low, high in ((0, 65536), (3277, 62260), (32768, 32769), (0, 1)):
+            own, n, tp, above, above_tp = fused.counts(c, ek.encode(truth), low, high)
+            got = np.zeros((2, 65537), np.int64)
+            got[0, own.astype(int)], got[1, own.astype(int)] = n, tp
+            got[:, high] = above, above_tp
+            summed = got[:, ::-1].cumsum(axis=1)[:, ::-1]
+            assert np.array_equal(summed[0, low:high], pixels[low:high])
+            assert np.array_equal(summed[1, low:high], hits[low:high])
+
+
+def test_many_short_runs_outgrow_their_room(make_store: Make) -> None:
+    z = np.where(np.indices((96, 128)).sum(axis=0) % 2, 8, -8).astype(np.float16)[None]  # a chessboard
+    ens = ek.Ensemble([make_store({"a": np.repeat(z, 3, axis=0)}, (384, 512), ("x", "y", "z"))])
+    for c, runs in ens.fused("a").decide({0: 32768, 2: 40000}).items():
+        assert runs == ek.encode(effective_levels(ens, "a", c) >= {0: 32768, 2: 40000}[c])

@@ -1,0 +1,148 @@
+"""The cache of machine code, with real processes: broken, foreign and planted files, and a home that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = """
+import numpy as np
+from ensemble_kit.kernels import runs
+starts = np.array([1, 5], np.int64); ends = np.array([3, 9], np.int64)
+print(runs.overlap(starts, ends, starts, ends), sum(runs.overlap.stats.cache_hits.values()))
+"""
+
+
+def run(home: Path, program: str = PROGRAM, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    env |= {"XDG_CACHE_HOME": str(home), **environment}
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=300)
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> list[int]:
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("cache")
+    assert answer(run(home)) == [6, 0]
+    return home
+
+
+def files(home: Path, pattern: str) -> list[Path]:
+    found = sorted(home.glob(f"ensemble_kit/*/**/{pattern}"))
+    assert found
+    return found
+
+
+def test_second_process_compiles_nothing(filled: Path) -> None:
+    assert answer(run(filled)) == [6, 1]
+    for folder in (filled / "ensemble_kit", *(p for p in (filled / "ensemble_kit").iterdir() if p.is_dir())):
+        assert folder.stat().st_mode & 0o077 == 0
+    assert (filled / "ensemble_kit" / "key").stat().st_mode & 0o077 == 0
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = str(mark)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "bomb", "swapped", "link"])
+def test_broken_files_are_compiled_again(filled: Path, tmp_path: Path, pattern: str, damage: str) -> None:
+    mark = tmp_path / "exploded"
+    places = files(filled, pattern)
+    for place in places:
+        raw = place.read_bytes()
+        if damage == "empty":
+            place.write_bytes(b"")
+        elif damage == "cut":
+            place.write_bytes(raw[: len(raw) // 2])
+        elif damage == "flipped":
+            place.write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+        elif damage == "text":
+            place.write_bytes(b"not a cache at all" * 99)
+        elif damage == "bomb":
+            place.write_bytes(pickle.dumps(Bomb(mark)))
+        elif damage == "swapped":
+            place.write_bytes(files(filled, "*.nbi" if pattern == "*.nbc" else "*.nbc")[0].read_bytes())
+        else:
+            bomb = tmp_path / place.name
+            bomb.write_bytes(pickle.dumps(Bomb(mark)))
+            place.unlink()
+            place.symlink_to(bomb)
+    assert answer(run(filled)) == [6, 0]
+    assert not mark.exists()
+    assert answer(run(filled)) == [6, 1]  # and whole again
+
+
+def test_a_foreign_cache_is_not_taken(filled: Path) -> None:
+    (filled / "ensemble_kit" / "key").write_bytes(os.urandom(32))  # as if copied from another user
+    assert answer(run(filled)) == [6, 0]
+    assert answer(run(filled)) == [6, 1]
+    (filled / "ensemble_kit" / "key").write_bytes(b"")
+    assert answer(run(filled)) == [6, 0]
+    assert answer(run(filled)) == [6, 1]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "none"])
+def test_a_home_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
+    home = tmp_path / "home"
+    if kind == "file":
+        home.write_text("")
+    elif kind == "link":
+        home.mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        (home / "ensemble_kit").symlink_to(tmp_path / "elsewhere")
+    else:
+        home = Path("/proc/no/such/folder")
+    (tmp_path / "tmp").mkdir()
+    assert answer(run(home, TMPDIR=str(tmp_path / "tmp"))) == [6, 0]
+    assert not list((tmp_path / "tmp").iterdir())
+    if kind == "link":
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_full_disk_costs_only_the_cache(tmp_path: Path) -> None:
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n" + PROGRAM
+    program = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + program
+    assert answer(run(tmp_path, program)) == [6, 0]
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    assert [p.communicate()[0].split()[0] for p in both] == ["6", "6"]
+    assert answer(run(tmp_path)) == [6, 1]
+
+
+def test_threads_and_forks_share_kernels(filled: Path) -> None:
+    program = """
+import os, sys, threading
+import numpy as np
+from ensemble_kit.kernels import runs
+s = np.array([1, 5], np.int64); e = np.array([3, 9], np.int64)
+def work(): assert runs.overlap(s, e, s, e) == 6
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+child = os.fork()
+if child == 0:
+    work(); os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(6, 1)
+"""
+    assert answer(run(filled, program)) == [6, 1]

@@ -6,21 +6,21 @@ the manifest (`manifest.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, UnsafeError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
 from ensemble_kit.spec import Activation, Box, Placement
-from ensemble_kit.storage import creation, manifest
+from ensemble_kit.storage import chunkfile, manifest, packed, places, remote
 from ensemble_kit.storage.chunks import Chunks, SampleDamagedError
 from ensemble_kit.storage.creation import PathLike
 from ensemble_kit.storage.layout import ARRAY, MANIFEST, META
-from ensemble_kit.storage.manifest import Manifest, Record
+from ensemble_kit.storage.manifest import Record
 from ensemble_kit.storage.writer import LogitWriter
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LogitStore:
 
     Parameters
     ----------
-    path : a store's folder.
+    path : a store's folder, a finished one packed as `.zip`, or a URL (`s3://…`, by the extra `remote`).
 
     Raises
     ------
@@ -95,10 +95,11 @@ class LogitStore:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self.path = creation.resolve(path)
-        self._spec, self._layout = creation.describe(self.path)
-        self._chunks = Chunks(self.path, self._spec, self._layout)
-        self._manifest = Manifest(self.path / ARRAY / MANIFEST, self._spec)
+        self._place = places.find(path)
+        self.path: Path | str = self._place.name if "://" in self._place.name else Path(self._place.name)
+        self._spec, self._layout = self._place.describe()
+        self._chunks = Chunks(self._place, self._spec, self._layout)
+        self._manifest = self._place.manifest(self._spec)
         self._manifest.refresh(self._chunks.whole)
         self._records = self._manifest.records
 
@@ -128,6 +129,16 @@ class LogitStore:
         return self._spec.activation
 
     @property
+    def codec(self) -> str:
+        """How samples lie: "none", "lossless", or "other" where zarr's reader is the way."""
+        return self._layout.codec
+
+    @property
+    def clamp(self) -> float | None:
+        """The bound that logits were limited to when they were written, if any."""
+        return self._spec.clamp
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Where the logits come from, as the writer told it."""
         return self._spec.provenance
@@ -151,6 +162,11 @@ class LogitStore:
     def bytes_per_sample(self) -> int:
         """Size of a sample's logits."""
         return self._spec.payload
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the committed samples as they are stored."""
+        return sum(r.stored or self._spec.payload + chunkfile.TRAILER for r in self._records.values())
 
     def read(self, sample: str, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
         """Read a sample, verified: float16 (C, h, w).
@@ -227,6 +243,49 @@ class LogitStore:
             done * self._spec.payload,
         )
 
+    def mending(self, keys: Sequence[str]) -> str:
+        """Say what to do about damaged keys."""
+        return self._place.mend(keys)
+
+    def pack(self, out: PathLike, force: bool = False, listen: Listener = nobody) -> int:
+        """Pack this store into one uncompressed `.zip` for carrying; return its size in bytes.
+
+        `LogitStore("x.zip")` reads it where it lies. Every sample is verified on the way; the file appears whole or
+        not at all, and equal stores give equal bytes.
+
+        Raises
+        ------
+        IncompleteError
+            Samples are missing.
+        DamagedError
+            A sample does not hold.
+        UsageError
+            `out` exists and `force` is false.
+        """
+        if not self.complete:
+            raise IncompleteError(
+                "store-incomplete",
+                "cannot pack an unfinished store",
+                item=f"{self.path}: {len(self.missing)} of {len(self.samples)} samples are missing: "
+                f"{some(self.missing)}",
+                fix=f"run the same `ensk dump-logits … --out {self.path}` again; it goes on with what is missing",
+            )
+        if not self._layout.ours:
+            raise MismatchError(
+                "store-layout",
+                "cannot pack a store of another layout",
+                item=str(self.path),
+                fix="zip it with `zip -0 -r`; zarr's reader opens that",
+            )
+        return packed.pack(self._spec, self._stored(listen), out, force)
+
+    def _stored(self, listen: Listener) -> Iterator[tuple[Record, NDArray[np.uint8]]]:
+        total = len(self.samples)
+        for done, sample in enumerate(self.samples, 1):
+            record = self._records[sample]
+            yield record, self._chunks.stored(record)
+            listen(Progress("packing", done, total, done, sample))
+
     def _record(self, sample: str) -> Record:
         record = self._records.get(sample)
         if record is not None:
@@ -256,6 +315,8 @@ class LogitStore:
 
 
 def is_store(path: PathLike) -> bool:
-    """Tell whether a path looks like a store: a folder with a `zarr.json`, or with what is left of one."""
+    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left."""
+    if remote.url_of(path) is not None or packed.is_packed(path):
+        return True
     folder = Path(path)
     return (folder / META).exists() or (folder / ARRAY / MANIFEST).is_dir()

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,9 @@ def test_a_callable_of_any_kind_and_output(module, images, name):
         ("mynet:needs", "model-build", "argument"),
         ("mynet", "model-unknown", "mynet"),
         ("mynet.py", "model-unknown", "mynet.py"),
+        ("mynet.py:Net", "model-import", "pass mynet:Net"),
+        ("nets/unet.py:make", "model-import", r"pass nets\.unet:make"),
+        ("/home/me/mynet.py:Net", "model-import", "in /home/me and pass mynet:Net"),
     ],
 )
 def test_a_callable_that_is_none_is_refused(module, name, code, text):
@@ -274,6 +278,132 @@ def test_damaged_missing_and_swelling_weights(tmp_path):
         open_network(lambda x: x, weights=path)
 
 
+@pytest.mark.parametrize(
+    "data", [b"hello world\n", "Gewichte für später".encode(), b"\xff\xfe\0h", b"", b"{}", b"(dp0\nVa\n"]
+)
+def test_a_file_that_holds_no_weights_is_told_in_our_words(tmp_path, data):
+    path = tmp_path / "w.pt"
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match="is no weights file") as caught:
+        open_network(Small(), weights=path)
+    assert caught.value.code == "weights-damaged"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_torchs_advice_is_not_passed_on(tmp_path, old):
+    """It says to set weights_only=False, which runs whatever the file holds."""
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": small().state_dict(), "net": small()}, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(UnsafeError) as caught:
+        open_network(Small(), weights=path)
+    assert caught.value.code == "weights-can-run-code"
+    assert "Small" in caught.value.item
+    torchscript(path)
+    with pytest.raises(DamagedError, match="TorchScript") as script:
+        open_network(Small(), weights=path)
+    for told in (caught, script):
+        assert "weights_only" not in str(told.value)
+        assert "\x1b" not in str(told.value)
+
+
+# --- what tells networks apart ---------------------------------------------------------------------------------
+
+
+def digest_of(model, key="network_sha256", **options):
+    return open_network(model, device="cpu", **options)[0].record().get(key)
+
+
+class Odd(nn.Module):
+    """State of many kinds."""
+
+    def __init__(self, value=1.0):
+        super().__init__()
+        self.register_buffer("scalar", torch.tensor(value))
+        self.register_buffer("flags", torch.tensor([True, False]))
+        self.register_buffer("steps", torch.arange(3))
+        self.register_buffer("brain", torch.ones(2, dtype=torch.bfloat16))
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).T)
+        self.register_buffer("none", torch.zeros(0, 3))
+        self.lazy = nn.LazyConv2d(2, 1)
+
+    def get_extra_state(self):
+        return {"epoch": 3, "table": torch.ones(2)}
+
+    def set_extra_state(self, state):
+        pass
+
+    def forward(self, x):
+        return self.lazy(x)
+
+
+def test_a_network_is_told_by_its_state(tmp_path):
+    assert digest_of(small(0)) == digest_of(small(0).train())
+    assert len(digest_of(small(0))) == 64
+    assert digest_of(small(0)) != digest_of(small(1))
+    changed = small(0)
+    changed.norm.running_mean[0] += 1
+    assert digest_of(changed) != digest_of(small(0))
+    assert digest_of(small(0).half()) != digest_of(small(0))
+    torch.save(small(5).state_dict(), tmp_path / "w.pt")
+    torch.save({"state_dict": small(5).state_dict()}, tmp_path / "ckpt.pt")
+    loaded = digest_of(Small(), weights=tmp_path / "w.pt")
+    assert loaded == digest_of(small(5)) == digest_of(Small(), weights=tmp_path / "ckpt.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # lazy modules are new
+        assert digest_of(Odd()) == digest_of(Odd()) != digest_of(Odd(2.0))
+
+
+def test_names_and_shapes_count():
+    def holder(**tensors):
+        net = nn.Module()
+        for name, tensor in tensors.items():
+            net.register_buffer(name, tensor)
+        return digest_of(net)
+
+    flat = torch.arange(6.0)
+    all_of_them = [holder(a=flat), holder(b=flat), holder(a=flat.reshape(2, 3)), holder(a=flat.view(torch.int32)),
+                   holder(a=flat[:3], b=flat[3:]), holder(a=flat[3:], b=flat[:3])]  # fmt: skip
+    assert len(set(all_of_them)) == len(all_of_them)
+    assert holder(b=flat, a=flat[1:]) == holder(a=flat[1:], b=flat)
+
+
+def test_a_function_is_told_by_its_file_and_the_networks_it_holds(module, tmp_path):
+    import hashlib
+
+    plain = digest_of(torch.sigmoid)
+    assert plain is None  # of a compiled function there is no source
+    assert digest_of(run) == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert digest_of(partial(run, None)) == digest_of(run)
+
+    def around(net):
+        return lambda x: net(x) + 0
+
+    assert digest_of(around(small(0))) == digest_of(around(small(0))) != digest_of(around(small(1)))
+    assert digest_of(around(small(0))) != digest_of(run)
+    assert digest_of(partial(around, small(0))) != digest_of(partial(around, small(1)))
+    assert digest_of(small(0).forward) != digest_of(small(1).forward)
+
+    class Holder:
+        def __init__(self, nets):
+            self.nets = nets
+
+        def __call__(self, x):
+            return self.nets[0](x)
+
+    assert digest_of(Holder([small(0)])) == digest_of(Holder([small(0)])) != digest_of(Holder([small(1)]))
+    first = digest_of("mynet:function")
+    path = tmp_path / "mynet.py"
+    assert first == digest_of("mynet:function")
+    path.write_text(path.read_text() + "\n")
+    assert digest_of("mynet:function") != first
+
+    class Bare(nn.Module):
+        def forward(self, x):
+            return x
+
+    assert digest_of(Bare()) == digest_of(run)  # without a state, its file says what it is
+
+
 def torchscript(path, net=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated, its files are still about
@@ -342,6 +472,7 @@ def test_onnx_runs(onnx_file, images):
     assert network.size is None
     assert notes == []
     assert network.record()["model"] == "net.onnx"
+    assert network.record()["network_sha256"] == network.record()["model_sha256"]
     with pytest.raises(UsageError, match="--weights"):
         open_network(str(path), weights=path)
 
@@ -366,6 +497,11 @@ def test_onnx_external_data_stays_in_its_folder(tmp_path, images):
     assert np.allclose(run(network, images), want(images, net), atol=1e-5)
 
     data = (tmp_path / "in" / "w.bin").read_bytes()
+    (tmp_path / "in" / "w.bin").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert network.record()["model_sha256"] == digest_of(str(path), key="model_sha256")
+    assert network.record()["network_sha256"] != digest_of(str(path))  # the weights lie in the other file
+    (tmp_path / "in" / "w.bin").write_bytes(data)
+    assert network.record()["network_sha256"] == digest_of(str(path))
     (tmp_path / "secret").write_bytes(data)
     (tmp_path / "in" / "w.bin").unlink()
     with pytest.raises(DamagedError, match=r"w\.bin"):

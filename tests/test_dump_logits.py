@@ -1,5 +1,7 @@
 """The whole of dump-logits: from a folder of images and a network to a store, in this process and in real ones."""
 
+import ast
+import inspect
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ensemble_kit import dumping, errors
 from ensemble_kit.dumping import dump_logits, share
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
@@ -29,7 +32,7 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.events import Progress
-from ensemble_kit.store import LogitStore
+from ensemble_kit.store import LogitStore, LogitWriter
 
 CLASSES = ("red", "green", "blue")
 SHIFT = Preprocess(mean=(0.5, 0.5, 0.5))  # values on both sides of 0, as logits have them
@@ -261,6 +264,31 @@ def test_another_recipe_does_not_resume(folder, tmp_path):
         dump(folder, out, recipe=other, member="b")
 
 
+def test_another_network_of_the_same_name_does_not_resume(folder, tmp_path):
+    """Its weights come from within the callable: only the network itself tells them apart."""
+    torch.manual_seed(0)
+    first, second = (nn.Conv2d(3, 3, 3, 2, 1) for _ in range(2))
+    dump(folder, tmp_path / "a.zarr", first, part=(1, 2))
+    digest = LogitStore(tmp_path / "a.zarr").provenance["network_sha256"]
+    with pytest.raises(MismatchError, match="network_sha256") as caught:
+        dump(folder, tmp_path / "a.zarr", second)
+    assert (caught.value.code, caught.value.exit_code) == ("store-differs", 6)
+    assert digest[:8] in caught.value.item
+    first.load_state_dict(first.state_dict())
+    assert dump(folder, tmp_path / "a.zarr", first).resumed == 4
+
+
+def test_a_file_of_code_that_changed_does_not_resume(place):
+    code = "def tiny():\n    return lambda x: x[:, :, ::2, ::2] * {} - 1\n"
+    (place / "own.py").write_text(code.format(2))
+    assert ensk(place, "own:tiny", "a.zarr", "--size", "32", "--part", "1/2").returncode == 0
+    assert ensk(place, "own:tiny", "a.zarr", "--size", "32", "--part", "2/2").returncode == 0
+    (place / "own.py").write_text(code.format(3))
+    ran = ensk(place, "own:tiny", "a.zarr", "--size", "32")
+    assert ran.returncode == 6
+    assert "error[store-differs]" in ran.stderr
+
+
 def test_an_unreadable_image_costs_the_others_nothing(folder, tmp_path):
     good = (folder / "im3.png").read_bytes()
     (folder / "im0.png").write_bytes(b"")
@@ -399,6 +427,118 @@ def test_the_store_says_how_it_was_made(folder, tmp_path):
     assert str(tmp_path) not in json.dumps(dict(record))
 
 
+def test_files_that_are_no_images_are_counted(folder, tmp_path):
+    for name in ("a.webp", "b.WEBP", "c.gif", "notes", ".hidden.webp"):
+        (folder / name).write_bytes(b"x")
+    said: list[str] = []
+    assert dump(folder, tmp_path / "a.zarr", dry_run=True, say=said.append).samples == 7
+    assert any("4 files are ignored: 2 .webp, 1 .gif, 1 without extension" in text for text in said)
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.webp").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"holds no image.*1 file is ignored: 1 \.webp"):
+        dump(tmp_path / "only", tmp_path / "b.zarr")
+
+
+# --- what a writer takes ---------------------------------------------------------------------------------------
+
+IDS = ["a", "b", "c", "d"]
+
+
+def writer(path, **options):
+    return LogitWriter(path, **{"classes": ["x", "y"], "samples": IDS, "grid": (4, 4), **options})
+
+
+def constant(*values):
+    return np.stack([np.full((2, 4, 4), v, np.float32) for v in values])
+
+
+def test_one_value_outside_the_unit_interval_settles_what_a_writer_is_told(tmp_path):
+    with writer(tmp_path / "a.zarr") as out:
+        for _ in range(2):
+            with pytest.raises(DamagedError, match="probabilities"):
+                out.write("a", constant(0.5)[0], (8, 8))
+        with pytest.raises(DamagedError, match="probabilities"):
+            out.write(["a", "b"], constant(0.5, 0.25), (8, 8))
+        with pytest.raises(DamagedError, match="NaN"):
+            out.write(["a", "b"], constant(np.nan, 0.25), (8, 8))
+        with pytest.raises(DamagedError, match="probabilities"):
+            out.write(["a", "b"], constant(0.5, np.nan), (8, 8))
+        assert out.missing == IDS
+        out.write(["a", "b"], constant(0.5, -3), (8, 8))  # seen together, they are logits
+        out.write("c", constant(0.25)[0], (8, 8))
+    with writer(tmp_path / "a.zarr") as out:  # what is there was taken for logits
+        out.write("d", constant(0.75)[0], (8, 8))
+    assert LogitStore(tmp_path / "a.zarr").complete
+
+
+def test_a_store_of_probabilities_is_not_gone_on_with_as_logits(tmp_path):
+    with writer(tmp_path / "a.zarr", domain="probabilities") as out:
+        out.write("a", constant(0.2)[0], (8, 8))
+    with writer(tmp_path / "a.zarr") as out, pytest.raises(DamagedError, match="probabilities"):
+        out.write("b", constant(0.2)[0], (8, 8))
+
+
+@pytest.mark.parametrize(("values", "total"), [((0.5, 0.6), "1.1"), ((0.9, 0.8), "1.7"), ((0.3, 0.6), "0.9")])
+def test_exclusive_probabilities_add_up_to_one(tmp_path, values, total):
+    array = np.stack([np.full((4, 4), v, np.float32) for v in values])
+    with writer(tmp_path / "a.zarr", domain="probabilities", activation="softmax") as out:
+        fair = np.full((2, 4, 4), 0.5, np.float32)
+        fair[0, 2, 2] += 0.009
+        out.write("a", fair, (8, 8))
+        with pytest.raises(DamagedError, match=f"'b'.*{total}") as caught:
+            out.write("b", array, (8, 8))
+        assert "--activation sigmoid" in caught.value.fix
+        fair[0, 2, 2] += 0.009
+        with pytest.raises(DamagedError, match=r"1\.018"):
+            out.write("b", fair, (8, 8))
+    with writer(tmp_path / "b.zarr", domain="probabilities") as out:
+        out.write("b", array, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("ids", "array", "size", "box", "code"),
+    [
+        (["a", "z"], constant(-1, -2), (8, 8), None, "sample-unknown"),
+        (["a", "a"], constant(-1, -2), (8, 8), None, "name-doubled"),
+        (["a", "a"], constant(-1, -1), (8, 8), None, "name-doubled"),
+        (["a", "b"], constant(-1), (8, 8), None, "logits-shape"),
+        (["a", "b"], constant(-1, -2), [(8, 8), (0, 8)], None, "image-size"),
+        (["a", "b"], constant(-1, -2), [(8, 8)], None, "batch-invalid"),
+        (["a", "b"], constant(-1, -2), (8, 8), [(0, 0, 4, 4), (0, 0, 5, 4)], "box-outside-grid"),
+        (["a", 1], constant(-1, -2), (8, 8), None, "name-invalid"),
+        (["a", ["b"]], constant(-1, -2), (8, 8), None, "name-invalid"),
+        (7, constant(-1), (8, 8), None, "name-invalid"),
+    ],
+)
+def test_a_batch_that_is_refused_leaves_nothing(tmp_path, ids, array, size, box, code):
+    with writer(tmp_path / "a.zarr") as out:
+        with pytest.raises((UsageError, MismatchError)) as caught:
+            out.write(ids, array, size, box)
+        assert caught.value.code == code
+        assert out.missing == IDS
+        if code == "name-doubled":
+            assert isinstance(caught.value, UsageError)
+            assert "'a'" in caught.value.item
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"classes": "ab"}, {"samples": "img.png"}, {"samples": b"ab"}, {"classes": None}, {"classes": 3}, {"grid": 8},
+     {"grid": "ab"}, {"grid": (4, None)}, {"grid": (4, float("nan"))}, {"grid": (4.5, 4)}],
+)  # fmt: skip
+def test_a_writer_told_the_wrong_kind_of_thing(tmp_path, bad):
+    with pytest.raises(UsageError) as caught:
+        writer(tmp_path / "a.zarr", **bad)
+    assert caught.value.code == ("grid-invalid" if "grid" in bad else "name-invalid")
+    assert repr(next(iter(bad.values()))) in caught.value.item
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_dump_told_one_text_for_its_classes(folder, tmp_path):
+    with pytest.raises(UsageError, match="'rgb'"):
+        dump_logits(identity, folder, "rgb", tmp_path / "a.zarr", Recipe(SHIFT.but(size=32)), device="cpu")
+
+
 # --- folders of arrays -----------------------------------------------------------------------------------------
 
 
@@ -412,6 +552,7 @@ def test_the_original_solutions_dumps(folder, tmp_path):
     done = dump(folder, tmp_path / "a.zarr", str(arrays), recipe)
     assert (done.written, done.grid) == (7, (16, 16))
     store = LogitStore(tmp_path / "a.zarr")
+    assert "network_sha256" not in store.provenance
     for k, values in p.items():
         read = store.read(f"im{k}.png").astype(np.float64)
         assert np.allclose(1 / (1 + np.exp(-np.clip(read, -50, 50))), values, atol=1e-3)
@@ -494,8 +635,10 @@ def test_a_run_of_the_command(place):
     assert store.provenance["preprocessing"]["size"] == [32, 32]
 
     quiet = ensk(place, "mynet:Net", "net.zarr", "--preprocess", "prep.json", "-q")
-    assert (quiet.returncode, quiet.stderr) == (0, "")
-    assert "wrote 0 samples" in quiet.stdout
+    assert (quiet.returncode, quiet.stderr, quiet.stdout) == (0, "", "")
+    talk = ensk(place, "mynet:Net", "net.zarr", "--preprocess", "prep.json")
+    assert (talk.returncode, talk.stdout) == (0, "")
+    assert "wrote 0 samples" in talk.stderr
 
 
 def test_the_commands_exit_codes(place):
@@ -507,6 +650,9 @@ def test_the_commands_exit_codes(place):
         (6, "2 classes", ("mynet:Net", "a.zarr", "--size", "32", "--classes", "two.txt")),
         (2, "1 <= i <= n", ("mynet:Net", "a.zarr", "--size", "32", "--part", "3/2")),
         (2, "No such option", ("mynet:Net", "a.zarr", "--sise", "32")),
+        (2, "mynet:Net", ("mynet.py:Net", "a.zarr", "--size", "32")),
+        (2, "divide by 255: --mean 0.4,0.5,0.6", ("mynet:Net", "a.zarr", "--mean", "102,127.5,153")),
+        (3, "is no weights file", ("mynet:Net", "a.zarr", "--size", "32", "--weights", "classes.txt")),
     ):
         ran = ensk(place, *arguments)
         assert (ran.returncode, text in ran.stderr, ran.stdout) == (want, True, ""), ran.stderr
@@ -588,6 +734,9 @@ def test_onnx_and_torchscript_and_exported_on_one_network(place):
     for name in ("onnx", "pt2", "ts"):
         other = LogitStore(place / f"{name}.zarr")
         assert other.provenance["model"] == f"net.{name}"
+        assert len(other.provenance["network_sha256"]) == 64
+        if name != "onnx":  # whose weights lie in a file of their own
+            assert other.provenance["network_sha256"] == other.provenance["model_sha256"]
         assert len(other.provenance["model_sha256"]) == 64
         for sample in first.samples:
             assert np.allclose(first.read(sample), other.read(sample), atol=2e-3)
@@ -607,3 +756,14 @@ def test_importing_is_light():
     )
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stdout.strip() == "[]", ran.stdout + ran.stderr
+
+
+def test_error_codes_are_literals():
+    """The table of codes in README is made from the source: a code must stand first in its error's call."""
+    root = Path(dumping.__file__).parent.parent
+    paths = [*(root / "dumping").glob("*.py"), *(root / "backends").glob("*.py"), root / "cli" / "dump_logits.py"]
+    kinds = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
+    for path in paths:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        raised = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in kinds]
+        assert not [c.lineno for c in raised if not isinstance(c.args[0], ast.Constant)], path

@@ -280,6 +280,35 @@ def test_json_form_is_strict(tmp_path):
             Preprocess.load(path)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "fix"),
+    [
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+        ((102, 102, 102), (1, 1, 1), "--mean 0.4,0.4,0.4 --std 0.00392157,0.00392157,0.00392157"),
+        ((0, 0, 0), (255, 255, 255), "--mean 0,0,0 --std 1,1,1"),
+        ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+        ((102, 102, 102), (0.25, 0.25, 0.25), "--mean 0.4,0.4,0.4 --std 0.25,0.25,0.25"),
+    ],
+)
+def test_values_of_the_255_scale_are_refused(mean, std, fix):
+    with pytest.raises(UsageError) as caught:
+        Preprocess((8, 8), mean=mean, std=std)
+    assert caught.value.code == "preprocess-invalid"
+    assert f"divide by 255: {fix}" in caught.value.fix
+    values = [[float(v) for v in part.split(",")] for part in fix.split(" ")[1::2]]
+    assert Preprocess((8, 8), mean=tuple(values[0]), std=tuple(values[1])).std == tuple(values[1])
+
+
+def test_limits_of_mean_and_std():
+    assert Preprocess(mean=(0, 0.5, 1), std=(1, 0.5, 1 / 255)).mean == (0, 0.5, 1)
+    with pytest.raises(UsageError, match="65535"):
+        Preprocess(mean=(30000, 30000, 30000), std=(9000, 9000, 9000))
+    for bad in ({"mean": (-0.1, 0, 0)}, {"std": (-0.5, 1, 1)}, {"std": (0, 1, 1)}):
+        with pytest.raises(UsageError, match=r"0 to 1|above 0") as caught:
+            Preprocess(**bad)
+        assert "255" not in caught.value.fix
+
+
 def test_sizes_are_read():
     assert parse_size("512x640") == (512, 640)
     assert parse_size("512") == parse_size(512) == (512, 512)

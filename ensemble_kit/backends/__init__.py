@@ -6,7 +6,7 @@ One file a framework; each is imported by name only, when a MODEL asks for it.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ensemble_kit.errors import IncompleteError, UnsafeError, UsageError
@@ -72,6 +72,7 @@ def kind_of(model: str) -> Kind:
             )
         return kind
     if ":" in model and not path.exists():
+        _check_module(model)
         return "callable"
     raise UsageError(
         "model-unknown",
@@ -80,6 +81,21 @@ def kind_of(model: str) -> Kind:
         fix="pass module:callable (a plain state dict goes to --weights), a file .onnx, .pt2, .pt, .ts or "
         ".torchscript, or a folder of .npy/.npz arrays",
     )
+
+
+def _check_module(model: str) -> None:
+    """Refuse `mynet.py:tiny`, a file where the name of a module is wanted, before anything is imported."""
+    name, _, attribute = model.partition(":")
+    file = PurePath(name)
+    if file.suffix == ".py":
+        module = ".".join(file.with_suffix("").parts) if not file.is_absolute() else file.stem
+        where = f"run in {file.parent} and " if file.is_absolute() else ""
+        raise UsageError(
+            "model-import",
+            "cannot import a model",
+            item=f"{model!r} names a file, module:callable is wanted",
+            fix=f"{where}pass {module}:{attribute}",
+        )
 
 
 def open_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ _OUTPUTS = ("logits", "out", "output")
 class OnnxNetwork:
     """A network of ONNX."""
 
-    def __init__(self, session: Any, path: Path, provider: str) -> None:
-        self._session, self._path, self._provider = session, path, provider
+    def __init__(self, session: Any, path: Path, provider: str, digests: dict[str, str]) -> None:
+        self._session, self._path, self._provider, self._digests = session, path, provider, digests
         self._input, self._output = _input_of(session, path), _output_of(session)
         batch, _, h, w = (n if isinstance(n, int) else None for n in self._input.shape)
         self.size = (h, w) if h and w else None
@@ -60,7 +61,7 @@ class OnnxNetwork:
         """Say what ran."""
         return {
             "model": self._path.name,
-            "model_sha256": sha256(self._path),
+            **self._digests,
             "output": self._output,
             "device": self._provider,
             "versions": {"onnxruntime": onnxruntime.__version__},
@@ -72,7 +73,7 @@ def open_network(path: Path, device: str) -> tuple[OnnxNetwork, list[str]]:
 
     Raises UnsafeError where its data lies outside its folder, DamagedError where it is no model that runs.
     """
-    check_files(path)
+    places = check_files(path)
     provider = _choose(device)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: warnings are about the exporter's taste
@@ -82,14 +83,25 @@ def open_network(path: Path, device: str) -> tuple[OnnxNetwork, list[str]]:
         raise
     except Exception as error:
         raise _damaged(path, error) from error
-    network = OnnxNetwork(session, path, provider)
+    network = OnnxNetwork(session, path, provider, _digests(path, places))
     names = [o.name for o in session.get_outputs()]
     notes = [f"{path.name} has outputs {', '.join(names)}; {network.record()['output']!r} is taken"]
     return network, notes if len(names) > 1 else []
 
 
-def check_files(path: Path) -> None:
-    """Refuse a model that reads outside its folder, by path, symbolic link or hard link (onnxruntime reads those)."""
+def _digests(path: Path, places: list[str]) -> dict[str, str]:
+    """Digest the file, and the network: the file's own digest, bound to those of the data that lie beside it."""
+    own = sha256(path)
+    lines = [f"{place}\0{sha256(path.resolve().parent / place)}" for place in places]
+    network = hashlib.sha256("\0".join([own, *lines]).encode()).hexdigest() if lines else own
+    return {"model_sha256": own, "network_sha256": network}
+
+
+def check_files(path: Path) -> list[str]:
+    """List the files of data that a model reads; refuse one that reads outside its folder.
+
+    By path, symbolic link or hard link: onnxruntime reads those.
+    """
     if path.stat().st_nlink > 1:
         raise _unsafe(path, "is hard-linked: another name of the same file exists")
     try:
@@ -113,6 +125,7 @@ def check_files(path: Path) -> None:
             )
         if data.stat().st_nlink > 1:
             raise _unsafe(path, f"reads {place!r}, which is hard-linked to another file")
+    return sorted(places)
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
 import zipfile
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ensemble_kit.backends.identity import network_digest
 from ensemble_kit.dumping.digests import sha256
 from ensemble_kit.errors import (
     DamagedError,
@@ -91,6 +93,9 @@ def open_network(
             )
         notes = load_weights(network, Path(weights))
         record["weights"] = {"file": Path(weights).name, "sha256": sha256(Path(weights))}
+    digest = record.get("model_sha256") or network_digest(network)
+    if digest is not None:
+        record["network_sha256"] = digest
     if isinstance(network, torch.nn.Module):
         network = network.to(where)
         if kind != "exported":  # an exported program was fixed in its mode, and refuses eval()
@@ -256,19 +261,36 @@ def _read_state(path: Path) -> Any:
             fix="run: pip install 'torch>=2.10', or pass .safetensors",
         )
     _check_bomb(path)
+    _check_beginning(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UnsafeError(
             "weights-can-run-code",
             "refused to load weights",
-            item=f"{str(path)!r}: {_first_line(error)}",
+            item=f"{str(path)!r} {_more_than_tensors(error)}",
             fix="where you trained, save plain tensors: torch.save(network.state_dict(), path)",
-        ) from error
+        ) from None
     except MemoryError:
         raise
     except Exception as error:
+        if "TorchScript" in str(error):
+            raise _damaged(path, "it is TorchScript, a model and no state dict") from None
         raise _damaged(path, error) from error
+
+
+def _check_beginning(path: Path) -> None:
+    """Refuse what cannot be a file of weights: torch writes a zip, and before 1.6 a pickle of protocol 2."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head.startswith((b"PK", b"\x80")) and not zipfile.is_zipfile(path):
+        raise _damaged(path, f"it is no weights file: it {f'begins with {head!r}' if head else 'is empty'}")
+
+
+def _more_than_tensors(error: Exception) -> str:
+    """Say what torch refused to unpickle, in our own words: its text advises to run whatever the file holds."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"holds {found[1] if found else 'more than tensors'}, and to read that could run any code"
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -363,12 +385,12 @@ def _check_keys(path: Path, own: Mapping[str, Any], state: Mapping[str, torch.Te
         )
 
 
-def _damaged(path: Path, error: Exception) -> DamagedError:
+def _damaged(path: Path, why: Exception | str) -> DamagedError:
     return DamagedError(
         "weights-damaged",
         "cannot load weights",
-        item=f"{str(path)!r}: {_first_line(error)}",
-        fix="copy the file again; it is no state dict as torch.save or safetensors writes it",
+        item=f"{str(path)!r}: {why if isinstance(why, str) else _first_line(why)}",
+        fix="pass a state dict as torch.save or safetensors writes it, or copy the file again if it was one",
     )
 
 

@@ -132,7 +132,10 @@ def parse_swap(text: str) -> dict[str, str]:
             if isinstance(values, dict) and all(isinstance(v, str) for v in values.values()):
                 return values
             raise _bad_swap(text)
-        parts: Iterable[str] = (line for line in path.read_text("utf-8").splitlines() if line.strip())
+        try:
+            parts: Iterable[str] = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise _bad_swap(text) from None
     else:
         parts = text.split(",")
     split = [tuple(n.strip() for n in part.split("=")) for part in parts]

@@ -1,4 +1,4 @@
-"""`ensk convert`: masks from one format to another."""
+"""`ensk convert`: masks from one format to another; a finished store into one file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 import typer
 
 from ensemble_kit.cli.common import Common, size
-from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,28 +30,70 @@ def convert(
     classes: ClassesOption = None,
     like: Annotated[Path | None, typer.Option("--like", help="Sample submission: header and order of rows.")] = None,
 ) -> None:
-    """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks."""
+    """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats import read_masks, write_masks
+    from ensemble_kit.store import is_store
+
+    if is_store(masks):
+        _pack(masks, out, common)
+        return
 
     source, target = _formats(masks, out, format_, from_, like)
     if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
-        raise UsageError("output-is-input", "cannot convert masks in place", item=f"{out} is the input too",
-                         fix="pass another --out")  # fmt: skip
+        raise UsageError(
+            "output-is-input", "cannot convert masks in place", item=f"{out} is the input too", fix="pass another --out"
+        )
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
-    plan = {"in": str(masks), "from": _name(source), "out": str(out), "format": _name(target),
-            "samples": len(read.samples), "classes": len(read.classes)}  # fmt: skip
+    plan = {
+        "in": str(masks),
+        "from": _name(source),
+        "out": str(out),
+        "format": _name(target),
+        "samples": len(read.samples),
+        "classes": len(read.classes),
+    }
     if common.dry_run:
         projected = _projected(read, target, out, like)
-        common.answer(plan | {"bytes": projected, "dry_run": True},
-                      f"{_words(plan)}, at most {size(projected)}; nothing is written")  # fmt: skip
+        common.answer(
+            plan | {"bytes": projected, "dry_run": True},
+            f"{_words(plan)}, at most {size(projected)}; nothing is written",
+        )
         return
     write_masks(read, out, target, like=like, force=common.force)
+    warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks
         return
     written = _bytes_at(out)
     common.answer(plan | {"bytes": written}, f"{_words(plan)}, {size(written)}")
+
+
+def _pack(store: Path, out: Path, common: Common) -> None:
+    """Pack a store of logits into one uncompressed zip, which commands read like the store itself."""
+    from ensemble_kit.files import check_target
+    from ensemble_kit.store import LogitStore
+
+    if out.suffix.lower() != ".zip":
+        raise UsageError(
+            "format-unfit",
+            "cannot convert a store of logits to masks",
+            item=f"{store} is a store, --out {out}",
+            fix="pass --out FILE.zip to pack it; masks come from ensk vote",
+        )
+    opened = LogitStore(store)
+    plan = {"in": str(opened.path), "out": str(out), "samples": len(opened.samples), "format": "zip"}
+    check_target(out, force=common.force, folder=False)
+    if common.dry_run:
+        total = opened.stored_bytes
+        common.answer(plan | {"bytes": total, "dry_run": True}, f"would pack {store} into {out}: {size(total)}")
+        return
+    with common.progress() as listen:
+        written = opened.pack(out, common.force, listen)
+    common.answer(
+        plan | {"bytes": written, "fingerprint": opened.fingerprint},
+        f"{store} → {out}: {len(opened.samples)} samples, {size(written)}",
+    )
 
 
 def _formats(
@@ -111,8 +153,10 @@ def _name(chosen: Format) -> str:
 
 
 def _words(plan: dict[str, Any]) -> str:
-    return (f"{plan['in']} ({plan['from']}) → {plan['out']} ({plan['format']}): "
-            f"{plan['samples']} samples x {plan['classes']} classes")  # fmt: skip
+    return (
+        f"{plan['in']} ({plan['from']}) → {plan['out']} ({plan['format']}): "
+        f"{plan['samples']} samples x {plan['classes']} classes"
+    )
 
 
 def _bytes_at(path: Path) -> int:

@@ -27,8 +27,12 @@ def dump_logits(
     ] = None,
     input_size: Annotated[str | None, typer.Option("--size", help="Input of the network, HxW or one number.")] = None,
     resize: Annotated[str | None, typer.Option("--resize", help="stretch (default) or letterbox.")] = None,
-    mean: Annotated[str | None, typer.Option("--mean", help="Three values on the 0..1 scale; default 0,0,0.")] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Three values on the 0..1 scale; default 1,1,1.")] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="On the 0..1 scale: three values, or one for all; default 0.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="On the 0..1 scale: three values, or one for all; default 1.")
+    ] = None,
     channels: Annotated[str | None, typer.Option("--channels", help="rgb (default), bgr or grey.")] = None,
     preprocess: Annotated[
         Path | None, typer.Option("--preprocess", help="JSON file of the five above; they go before it.")
@@ -53,6 +57,12 @@ def dump_logits(
     part: Annotated[
         str, typer.Option("--part", help="i/n: the i-th of n shares, for n processes or machines.")
     ] = "1/1",
+    codec: Annotated[
+        str, typer.Option("--codec", help="none, or lossless: about half the size, slower to read.")
+    ] = "none",
+    clamp: Annotated[
+        float | None, typer.Option("--clamp", help="Limit logits to ± this (such as 12): smaller with lossless.")
+    ] = None,
     ids: Annotated[str, typer.Option("--id", help="Sample ids: the file's name, stem or path.")] = "name",
     trust: Annotated[bool, typer.Option("--trust", help="Open model files that can run code.")] = False,
     common: Common = Common(),
@@ -95,6 +105,8 @@ def dump_logits(
             batch_size=batch_size,
             device=device,
             part=_part(part),
+            codec=codec,  # type: ignore[arg-type]  # checked by the store
+            clamp=clamp,
             ids=ids,  # type: ignore[arg-type]
             trust=trust,
             jobs=common.jobs,
@@ -107,7 +119,8 @@ def dump_logits(
         )
     verb = "would write" if common.dry_run else "wrote"
     count = done.samples - done.resumed if common.dry_run else done.written
-    common.answer({**asdict(done), "dry_run": common.dry_run}, f"{verb} {count} samples, {size(done.bytes)}, to {out}")
+    common.say(f"{verb} {count} samples, {size(done.bytes)}, to {out}")
+    common.answer({**asdict(done), "dry_run": common.dry_run})
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:

@@ -11,7 +11,7 @@ from ensemble_kit.cli.common import Common, size
 from ensemble_kit.errors import DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:
-    from ensemble_kit.store import Verification
+    from ensemble_kit.store import LogitStore, Verification
 
 
 def verify(
@@ -19,25 +19,35 @@ def verify(
     common: Common,
 ) -> None:
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
+    from ensemble_kit.storage.repair import copy_fault
     from ensemble_kit.store import LogitStore
 
     opened = LogitStore(store)
+    shown = opened.path
     if common.dry_run:
         held = len(opened.samples) - len(opened.missing)
         total = held * opened.bytes_per_sample
         common.answer(
-            {"store": str(store), "samples": held, "bytes": total}, f"would read {held} samples, {size(total)}"
+            {"store": str(shown), "samples": held, "bytes": total}, f"would read {held} samples, {size(total)}"
         )
         return
     with common.progress() as listen:
         found = opened.verify(listen)
     for name in found.unknown:
-        common.warn(f"{store}: {name!r} belongs to no sample")
+        common.warn(f"{shown}: {name!r} belongs to no sample")
     sound = (
-        f"{store}: all {found.checked} samples are sound ({size(found.bytes)}), fingerprint {opened.fingerprint[:16]}"
+        f"{shown}: all {found.checked} samples are sound ({size(found.bytes)}), fingerprint {opened.fingerprint[:16]}"
     )
     common.answer(_values(found, opened.fingerprint), sound if found.sound else _listing(found))
-    _raise(found, store)
+    _raise(found, opened)
+    fault = copy_fault(Path(found.path)) if Path(found.path).is_dir() else ""
+    if fault:
+        raise DamagedError(
+            "store-copy",
+            "cannot rely on the copy of a store's description",
+            item=f"{shown}, logits/manifest/description.json: {fault}; the samples are sound",
+            fix=f"run `ensk repair {shown}`, which makes it anew",
+        )
 
 
 def _values(found: Verification, fingerprint: str) -> dict[str, Any]:
@@ -59,16 +69,15 @@ def _listing(found: Verification) -> str:
     return "\n".join([*lines, *[f"missing  {sample}" for sample in found.missing]])
 
 
-def _raise(found: Verification, store: Path) -> None:
+def _raise(found: Verification, opened: LogitStore) -> None:
+    store = opened.path
     if found.damaged:
-        paths = " ".join(f"'{store / d.key}'" for d in found.damaged[:20])
         raise DamagedError(
             "store-damaged",
             "cannot trust a store",
             item=f"{store}: {len(found.damaged)} of {found.samples} samples are damaged: "
             f"{some([d.sample for d in found.damaged])}",
-            fix=f"rm -rf {paths}{' …' if len(found.damaged) > 20 else ''} and run the same dump again; "
-            "it dumps what is missing",
+            fix=opened.mending([d.key for d in found.damaged]),
         )
     if found.missing:
         raise IncompleteError(

@@ -7,6 +7,7 @@ before anything is decoded. EXIF orientation is applied, alpha dropped, a palett
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, ResourceError, UsageError, some
+from ensemble_kit.formats.png_rows import check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +51,11 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 """What the eight EXIF orientations ask for; 1 and unknown ones ask for nothing."""
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out."""
+def find_images(folder: str | Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out.
+
+    `say` hears how many other files there are, by their extension: a .webp may well be an image that was meant.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(
@@ -59,17 +64,29 @@ def find_images(folder: str | Path) -> list[Path]:
             item=f"{str(root)!r} is not a folder",
             fix="pass the folder that holds the images",
         )
-    found = [
-        p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not _hidden(p.relative_to(root))
-    ]
+    files = [p for p in root.rglob("*") if p.is_file() and not _hidden(p.relative_to(root))]
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    ignored = _ignored(Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES))
     if not found:
         raise UsageError(
             "images-missing",
             "cannot dump anything",
-            item=f"{str(root)!r} holds no image",
+            item=f"{str(root)!r} holds no image" + (f"; {ignored}" if ignored else ""),
             fix=f"pass a folder with files ending in {', '.join(sorted(SUFFIXES))}",
         )
+    if ignored:
+        say(f"{root}: {ignored}")
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _ignored(suffixes: Counter[str]) -> str:
+    """Say how many files are ignored, by their extension; nothing where there are none."""
+    if not suffixes:
+        return ""
+    shown = sorted((-n, suffix or "without extension") for suffix, n in suffixes.items())
+    kinds = [f"{-n} {suffix}" for n, suffix in shown]
+    several = "1 file is" if suffixes.total() == 1 else f"{suffixes.total()} files are"
+    return f"{several} ignored: {', '.join(kinds[:5])}" + (", …" if len(kinds) > 5 else "")
 
 
 def _hidden(path: Path) -> bool:
@@ -137,6 +154,8 @@ def read_image(path: Path) -> NDArray[Any]:
     with _opened(path) as image:
         try:
             orientation = _orientation(image, path)
+            if image.format == "PNG":
+                check_rows(path.read_bytes())
             pixels, upright = _pixels(image, path)
         except MemoryError:
             raise

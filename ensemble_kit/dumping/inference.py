@@ -312,14 +312,21 @@ class NetworkSource:
         network = self._network
         y = network.get(network.forward(network.put(x)))
         want = len(self._classes)
-        if y.ndim != 4 or y.shape[0] != x.shape[0] or y.shape[1] != want:
-            last = y.ndim == 4 and y.shape[3] == want
+        item = f"outputs {tuple(y.shape)} for {x.shape[0]} images, {want} classes: {some(self._classes)}"
+        if y.ndim != 4 or y.shape[0] != x.shape[0]:
             raise MismatchError(
-                "classes-count" if y.ndim == 4 else "model-output",
+                "model-output",
+                "cannot take the model's outputs for maps of classes",
+                item=item,
+                fix="let the network put out (B, C, h, w), one map a class for each image",
+            )
+        if y.shape[1] != want:
+            raise MismatchError(
+                "classes-count",
                 "cannot match the model's outputs to the classes",
-                item=f"outputs {tuple(y.shape)} for {x.shape[0]} images, {want} classes: {some(self._classes)}",
+                item=item,
                 fix="let the network put out (B, C, h, w), classes second"
-                if last
+                if y.shape[3] == want
                 else "pass --classes with one name an output, in the network's order",
             )
         return y

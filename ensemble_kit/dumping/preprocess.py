@@ -39,8 +39,8 @@ class Preprocess:
     ----------
     size : (h, w) of the input; None keeps each image's own size, which only a sliding window can use.
     resize : "stretch" fills the input and changes the aspect; "letterbox" keeps it and pads the rest.
-    mean, std : one value per channel, on the 0..1 scale, in the order of `channels`. A network that was
-        trained on 0..255 has mean 0 and std 1/255.
+    mean, std : one value per channel, on the 0..1 scale, in the order of `channels`: 0 <= mean <= 1, 0 < std <= 1.
+        A network that was trained on 0..255 has mean 0 and std 1/255.
     channels : "rgb", "bgr", or "grey": luma (ITU-R 601), three times.
     anchor : where letterbox puts the image: "center" or "corner" (top left).
     fill : grey of the padding, on the 0..1 scale, before `mean` and `std`.
@@ -59,8 +59,7 @@ class Preprocess:
             object.__setattr__(self, "size", parse_size(self.size))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
-        if min(abs(v) for v in self.std) == 0:
-            raise _invalid("std", self.std, "three values other than 0")
+        _check_scale(self.mean, self.std)
         for name, allowed in (
             ("resize", ("stretch", "letterbox")),
             ("channels", ("rgb", "bgr", "grey")),
@@ -233,6 +232,33 @@ def _triple(name: str, value: object) -> tuple[float, float, float]:
     if not isinstance(value, list | tuple) or len(value) != 3 or not all(_number(v) for v in value):
         raise _invalid(name, value, "three finite numbers, one a channel")
     return float(value[0]), float(value[1]), float(value[2])
+
+
+def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Refuse what is not on the 0..1 scale.
+
+    Pixels within 0..1 have a mean within 0..1 and a standard deviation of at most 0.5; an std of 1 leaves the values
+    as they are. More is a mean or an std of bytes, and a network that is fed so puts out rubbish without a word.
+    """
+    if min(mean) < 0:
+        raise _invalid("mean", mean, "three numbers from 0 to 1")
+    if min(std) <= 0:
+        raise _invalid("std", std, "three numbers above 0, at most 1")
+    if max(*mean, *std) <= 1:
+        return
+    scale = 255 if max(*mean, *std) <= 255 else 65535
+    bytes_mean = max(mean) > 1
+    bytes_std = max(std) > 1 or (bytes_mean and set(std) == {1.0})  # an std of 1 divides by nothing on its own scale
+    divided = (
+        ",".join(f"{v / scale if ours else v:.6g}" for v in values)
+        for values, ours in ((mean, bytes_mean), (std, bytes_std))
+    )
+    raise UsageError(
+        "preprocess-invalid",
+        "cannot use a mean and an std that are not on the 0..1 scale, to which images are brought first",
+        item=f"mean = {mean}, std = {std}; at most 1 is possible",
+        fix=f"divide by {scale}: --mean {next(divided)} --std {next(divided)}",
+    )
 
 
 def _invalid(name: str, value: object, wanted: str) -> UsageError:

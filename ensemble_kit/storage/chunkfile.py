@@ -23,6 +23,8 @@ from ensemble_kit.errors import DamagedError, ResourceError, UnsafeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ensemble_kit.storage.places import Body
+
 TRAILER = 4
 _BLOCK = 1 << 20  # fits the second-level cache: read, then checked while it is there
 _CLOEXEC_READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -137,24 +139,24 @@ def read_small(path: Path, limit: int) -> bytes:
         return file.read()
 
 
-def map_payload(fd: int, size: int) -> NDArray[np.uint8]:
-    """Map a chunk file; the array keeps the mapping alive, and is read-only."""
-    mapped = mmap.mmap(fd, size + TRAILER, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-    return np.frombuffer(mapped, np.uint8)[:size]
+def map_payload(fd: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
+    """Map a payload that begins at `offset` of a file; the array keeps the mapping alive, and is read-only."""
+    ahead = offset % mmap.ALLOCATIONGRANULARITY
+    mapped = mmap.mmap(fd, ahead + size + TRAILER, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=offset - ahead)
+    return np.frombuffer(mapped, np.uint8)[ahead : ahead + size]
 
 
-def read_payload(fd: int, out: NDArray[np.uint8], check: bool) -> tuple[int, int]:
-    """Read a chunk file of `out.size` payload bytes into `out`.
+def read_payload(body: Body, out: NDArray[np.uint8], check: bool) -> tuple[int, int]:
+    """Read a chunk of `out.size` payload bytes into `out`.
 
-    Returns the checksum of what was read (0 without `check`) and the one that stands in the file. Each block is
-    read and then checked while it is in the cache.
+    Returns the checksum of what was read (0 without `check`) and the one that stands after it. Each block is read
+    and then checked while it is in the cache.
     """
-    value, at = 0, 0
-    while at < out.size:
-        done = os.preadv(fd, [out[at : at + _BLOCK].data], at)
-        if done == 0:
-            raise OSError(errno.EIO, "the file ended early")
+    value, trailer = 0, np.empty(TRAILER, np.uint8)
+    for at in range(0, out.size, _BLOCK):
+        block = out[at : at + _BLOCK]
+        body.read_into(block, at)
         if check:
-            value = crc(out[at : at + done], value)
-        at += done
-    return value, int.from_bytes(os.pread(fd, TRAILER, at), "little")
+            value = crc(block, value)
+    body.read_into(trailer, out.size)
+    return value, int.from_bytes(trailer.tobytes(), "little")

@@ -1,19 +1,20 @@
-"""The chunk files of a store: found, verified, and read or mapped."""
+"""The chunks of a store: found, verified, and read, mapped or decoded."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, ResourceError, UnsafeError, some
-from ensemble_kit.storage import chunkfile
+from ensemble_kit.storage import chunkfile, shards
 from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
 from ensemble_kit.storage.manifest import Record
+from ensemble_kit.storage.places import Body, Folder, HeldBody, Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,11 +29,12 @@ class SampleDamagedError(DamagedError):
 
 
 class Chunks:
-    """The chunk files of a store: found, verified, mapped or read."""
+    """The chunks of a store, wherever it lies: found, verified, mapped or read."""
 
-    def __init__(self, root: Path, spec: StoreSpec, how: Layout) -> None:
-        self._root, self._spec, self._layout = root, spec, how
-        self._verified: dict[int, tuple[chunkfile.Stamp, str]] = {}
+    def __init__(self, place: Place | Path, spec: StoreSpec, how: Layout) -> None:
+        self._place: Place = Folder(place) if isinstance(place, Path) else place
+        self._root, self._spec, self._layout = self._place.name, spec, how
+        self._verified: dict[int, tuple[Hashable, str]] = {}
         self._mapped: bool | None = None
 
     def key(self, record: Record) -> str:
@@ -50,14 +52,14 @@ class Chunks:
     def lost(self, records: Iterable[Record]) -> set[str]:
         """Name the samples whose file is gone or has another length, without reading any (2 µs each)."""
         out, size = set(), self._spec.payload + chunkfile.TRAILER
-        folder = os.open(self._root / ARRAY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(Path(self._root, ARRAY), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for record in records:
                 try:
                     found = os.stat(self._layout.key(record.row), dir_fd=folder, follow_symlinks=False).st_size
                 except OSError:
                     found = -1
-                if found != size:
+                if found != (record.stored or size):
                     out.add(record.sample)
         finally:
             os.close(folder)
@@ -67,10 +69,18 @@ class Chunks:
         self, record: Record, out: NDArray[np.float16] | None = None, *, trust: bool = True
     ) -> NDArray[np.float16]:
         """Read a sample and verify it, unless the same file was verified before and `trust` is on."""
+        read = self._decode if self._layout.ours else self._read_zarr
+        return self._told(record, lambda: read(record, out, trust)).view("<f2").reshape(self._spec.shape)
+
+    def stored(self, record: Record) -> NDArray[np.uint8]:
+        """Read a chunk as it is stored, once it is verified: what it decodes to is what was written."""
+        return self._told(record, lambda: self._stored(record))
+
+    def _told(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Read, a second time where the disk reports an error; say what is wrong in our words."""
         for attempt in (0, 1):
             try:
-                payload = self._read_raw(record, out, trust) if self._layout.ours else self._read_zarr(record, out)
-                break
+                return read()
             except FileNotFoundError:
                 raise self._broken(record, "the chunk is gone") from None
             except SampleDamagedError:
@@ -87,64 +97,97 @@ class Chunks:
                     raise ResourceError(
                         "io",
                         "cannot read a sample",
-                        item=f"sample {record.sample!r}, {self._root / self.key(record)}: {error.strerror or error}",
+                        item=f"sample {record.sample!r}, {self._root}/{self.key(record)}: {error.strerror or error}",
                         fix="check the disk (dmesg) or the limit that is named, then run again",
                     ) from None
-        return payload.view("<f2").reshape(self._spec.shape)
+        raise AssertionError
 
     def unknown(self) -> tuple[str, ...]:
         """List the entries of the array's folder that belong to no sample."""
         known = {self._layout.key(row).split("/")[0] for row in range(len(self._spec.samples))} | {META, MANIFEST}
-        with os.scandir(self._root / ARRAY) as entries:
-            return tuple(sorted(e.name for e in entries if e.name not in known))
+        return tuple(sorted(name for name in self._place.entries() if name not in known))
 
-    def _read_raw(self, record: Record, out: NDArray[np.float16] | None, trust: bool) -> NDArray[np.uint8]:
-        fd, stamp = chunkfile.open_file(self._root / self.key(record))
+    def _decode(self, record: Record, out: NDArray[np.float16] | None, trust: bool) -> NDArray[np.uint8]:
+        """Read a chunk of a layout that is ours."""
+        body = self._place.open(self.key(record))
         try:
-            size = self._spec.payload
-            if stamp.size != size + chunkfile.TRAILER:
-                wanted = f"wanted are {size + chunkfile.TRAILER}" + (
-                    "; probably a power cut" if stamp.size == 0 else ""
-                )
-                raise self._broken(record, f"the chunk has {stamp.size} bytes, {wanted}")
-            known = trust and self._verified.get(record.row) == (stamp, record.digest)
-            if known and out is None and self._fits():
-                try:
-                    return chunkfile.map_payload(fd, size)
-                except OSError:
-                    pass  # too many open files or mappings: memory of our own does as well
-            # what is read for the first time is read by calls, which report a bad disk; a mapping would be a SIGBUS.
-            # It is the faster way to verify, too: 11.8 against 10.2 GB/s
-            payload = np.empty(size, np.uint8) if out is None else out.reshape(-1).view(np.uint8)
-            found, trailer = chunkfile.read_payload(fd, payload, check=not known)
+            self._check_size(record, body)
+            known = trust and body.stamp is not None and self._verified.get(record.row) == (body.stamp, record.digest)
+            if self._layout.codec == "lossless":
+                payload = self._decode_shard(record, body, out)
+            else:
+                mapped = body.map(self._spec.payload) if known and out is None and self._fits() else None
+                payload = self._read_raw(record, body, out, known) if mapped is None else mapped
+            self._verified[record.row] = body.stamp, record.digest
         finally:
-            os.close(fd)
-        if not known:
-            if found != record.checksum or trailer != found:
-                raise self._differs(record, payload, found, trailer)
-            self._verified[record.row] = stamp, record.digest
+            body.close()
         if out is None:
             payload.flags.writeable = False
         return payload
+
+    def _stored(self, record: Record) -> NDArray[np.uint8]:
+        body = self._place.open(self.key(record))
+        try:
+            self._check_size(record, body)
+            content = np.empty(body.size, np.uint8)
+            body.read_into(content, 0)
+        finally:
+            body.close()
+        held = HeldBody(content)
+        if self._layout.codec == "lossless":
+            self._decode_shard(record, held, None)
+        else:
+            self._read_raw(record, held, None, known=False)
+        return content
+
+    def _check_size(self, record: Record, body: Body) -> None:
+        plain = self._layout.codec == "none"
+        wanted = record.stored or (self._spec.payload + chunkfile.TRAILER if plain else body.size)
+        if body.size != wanted:
+            cut = "; probably a power cut" if body.size == 0 else ""
+            raise self._broken(record, f"the chunk has {body.size} bytes, wanted are {wanted}{cut}")
+
+    def _read_raw(self, record: Record, body: Body, out: NDArray[np.float16] | None, known: bool) -> NDArray[np.uint8]:
+        # what is read for the first time is read by calls, which report a bad disk; a mapping would be a SIGBUS.
+        # It is the faster way to verify, too: 11.8 against 10.2 GB/s
+        payload = self._room(out)
+        found, trailer = chunkfile.read_payload(body, payload, check=not known)
+        if not known and (found != record.checksum or trailer != found):
+            raise self._differs(record, payload, found, trailer)
+        return payload
+
+    def _decode_shard(self, record: Record, body: Body, out: NDArray[np.float16] | None) -> NDArray[np.uint8]:
+        payload, names = self._room(out), self._spec.classes
+        try:
+            running = shards.decode(body, payload, len(names))
+        except shards.ShardError as error:
+            where = "the shard" if error.number is None else f"class {names[error.number]!r}"
+            raise self._broken(record, f"{where}: {error.reason}") from None
+        if running[-1] != record.checksum:  # every class is sound, but they are not those that were written
+            raise self._differs(record, payload, running[-1], running[-1])
+        return payload
+
+    def _room(self, out: NDArray[np.float16] | None) -> NDArray[np.uint8]:
+        return np.empty(self._spec.payload, np.uint8) if out is None else out.reshape(-1).view(np.uint8)
 
     def _fits(self) -> bool:
         """Map only where the whole store fits free memory, and never over a network, where a mapping can fault."""
         if self._mapped is None:
             total = self._spec.payload * len(self._spec.samples)
-            self._mapped = total < _available_memory() and _file_system(self._root) in _LOCAL
+            here = self._place.folder
+            self._mapped = here is not None and total < _available_memory() and _file_system(here) in _LOCAL
         return self._mapped
 
-    def _read_zarr(self, record: Record, out: NDArray[np.float16] | None) -> NDArray[np.uint8]:
+    def _read_zarr(self, record: Record, out: NDArray[np.float16] | None, _: bool) -> NDArray[np.uint8]:
         """Read through zarr's reader, for every layout that is not ours, and verify what it decoded."""
-        import zarr
-
-        fd, _ = chunkfile.open_file(self._root / self.key(record))
-        os.close(fd)
+        self._place.open(self.key(record)).close()
         try:
-            array: Any = zarr.open_array(self._root / ARRAY, mode="r")
+            array = self._place.zarr()
             got = np.ascontiguousarray(array[record.row], "<f2")
-        except (ValueError, RuntimeError, TypeError, KeyError) as error:
-            raise self._broken(record, f"zarr cannot decode it ({error})") from None
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of a damaged description zarr makes whatever its arithmetic does
+            raise self._broken(record, f"zarr cannot decode it ({type(error).__name__}: {error})") from None
         payload = got.reshape(-1).view(np.uint8)
         found = chunkfile.crc(payload)
         if found != record.checksum:
@@ -169,7 +212,7 @@ class Chunks:
             "sample-damaged",
             "cannot read a damaged sample",
             item=f"sample {record.sample!r} of {self._root}, {key}: {reason}",
-            fix=f"rm -rf '{self._root / key}' and run the same dump again; it dumps what is missing",
+            fix=self._place.mend([key]),
         )
         error.reason = reason
         return error

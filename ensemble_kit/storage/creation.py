@@ -29,13 +29,6 @@ PathLike = str | os.PathLike[str]
 def resolve(path: PathLike) -> Path:
     """Return the store's own folder, whatever links lead to it."""
     text = os.fspath(path)
-    if "://" in text:
-        raise UsageError(
-            "store-url",
-            "cannot open a store by a URL",
-            item=text.split("?")[0].split("@")[-1],
-            fix="copy it to a local folder and pass that",
-        )
     if "\0" in text or not text:
         raise UsageError("path-invalid", "cannot use a path", item=repr(text), fix="pass a path without NUL")
     return Path(os.path.realpath(text))
@@ -66,7 +59,7 @@ def describe(root: Path) -> tuple[StoreSpec, Layout]:
             "store-foreign",
             "cannot open what is no store of logits, or has lost its description",
             item=f"{root}: no {os.path.relpath(error.filename or root, root)}",
-            fix="restore zarr.json from a copy, or make the store with `ensk dump-logits`",
+            fix=f"run `ensk repair {root}`, or make the store with `ensk dump-logits`",
         ) from None
     return layout.parse(group, array, root)
 
@@ -139,7 +132,13 @@ def _build(root: Path, spec: StoreSpec) -> Path:
     parts = aside / ARRAY / MANIFEST
     try:
         parts.mkdir(parents=True)
-        for path, content in ((aside / META, group), (aside / ARRAY / META, array), (parts / manifest.LOCK, b"")):
+        files = {
+            aside / META: group,
+            aside / ARRAY / META: array,
+            parts / manifest.COPY: manifest.to_copy(group, array),
+            parts / manifest.LOCK: b"",
+        }
+        for path, content in files.items():
             with path.open("xb") as file:
                 file.write(content)
                 file.flush()

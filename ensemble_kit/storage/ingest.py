@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Domain = Literal["logits", "probabilities"]
 
 LARGEST = 65504.0
+SUM_TOLERANCE = 1e-2
+"""How far the probabilities of exclusive classes may add up beside 1: bfloat16 comes to 0.004."""
 _LARGEST_CODE, _INF_CODE, _ONE_CODE, _SIGN = 0x7BFF, 0x7C00, 0x3C00, 0x8000
 
 
@@ -182,16 +184,56 @@ def _not_floats(kind: str) -> UsageError:
     )
 
 
-def logits(array: Source, sample: str, classes: Sequence[str], domain: Domain, activation: Activation) -> Logits:
+def clamp_code(clamp: float | None, activation: Activation) -> int | None:
+    """Return the fp16 code of a bound on logits.
+
+    Raises
+    ------
+    UsageError
+        It bounds nothing, or the logits are of a softmax, where only their differences count.
+    """
+    if clamp is None:
+        return None
+    try:
+        bound = abs(float(clamp)) if not isinstance(clamp, bool) and float(clamp) > 0 else float("nan")
+    except (TypeError, ValueError):
+        bound = float("nan")
+    if not 1 <= bound <= LARGEST or activation != "sigmoid":
+        raise UsageError(
+            "clamp-invalid",
+            "cannot limit logits",
+            item=f"clamp={clamp!r} with {activation}",
+            fix="pass a number from 1 to 65504, such as 12, for sigmoid logits only: of a softmax's only the "
+            "differences count",
+        )
+    return int(np.float16(bound).view(np.uint16))
+
+
+def value_of(code: int) -> float:
+    """Return the number that an fp16 code stands for."""
+    return float(np.uint16(code).view(np.float16))
+
+
+def logits(
+    array: Source,
+    sample: str,
+    classes: Sequence[str],
+    domain: Domain,
+    activation: Activation,
+    clamp: int | None = None,
+    seen: bool = False,
+) -> Logits:
     """Turn one sample (C, h, w) into storable logits.
 
     Probabilities become logit(p) with sigmoid and log p with softmax, in float64. Values beyond the largest fp16
-    saturate at ±65504 and are counted.
+    saturate at ±65504 and are counted. `clamp` is the fp16 code of a bound that they are then limited to. `seen` says
+    that other samples have shown that these are logits: one alone may well lie in [0, 1] then.
 
     Raises
     ------
     DamagedError
-        NaN (named with its class and count), probabilities outside [0, 1], or "logits" that all lie in [0, 1].
+        NaN (named with its class and count), probabilities outside [0, 1] or, of exclusive classes, that do not add up
+        to 1, or "logits" that all lie in [0, 1].
     """
     if domain == "probabilities":
         array = _NumpySource(_log_odds(array, sample, classes, activation))
@@ -211,7 +253,8 @@ def logits(array: Source, sample: str, classes: Sequence[str], domain: Domain, a
                 bits, signed = codes.view(np.uint16), codes.view(np.int16)
             saturated += _saturate(bits[k], array.plane(k))
         largest, lowest = max(largest, positive), max(lowest, any_sign)
-    if domain == "logits" and largest <= _ONE_CODE and lowest <= _SIGN and _within_unit(array, len(classes)):
+    unit = domain == "logits" and not seen and largest <= _ONE_CODE and lowest <= _SIGN
+    if unit and within_unit(array, len(classes)):
         raise DamagedError(
             "logits-are-probabilities",
             "cannot take an array for logits: every value lies in [0, 1], as probabilities do",
@@ -219,6 +262,12 @@ def logits(array: Source, sample: str, classes: Sequence[str], domain: Domain, a
             fix='pass domain="probabilities" (--domain probabilities), or hand over what the network puts out '
             "before its activation",
         )
+    if clamp is not None and max(largest, lowest - _SIGN) > clamp:
+        if not codes.flags.writeable:
+            codes = codes.copy()
+        # two integer minima, since positive codes rise as int16 and all negative ones lie above them as uint16
+        np.minimum(codes.view(np.int16), np.int16(clamp), out=codes.view(np.int16))
+        np.minimum(codes.view(np.uint16), np.uint16(_SIGN | clamp), out=codes.view(np.uint16))
     return Logits(codes, saturated)
 
 
@@ -229,9 +278,10 @@ def _saturate(bits: NDArray[np.uint16], plane: NDArray[Any]) -> int:
         return int(np.count_nonzero(np.abs(plane) > LARGEST))
 
 
-def _within_unit(array: Source, classes: int) -> bool:
+def within_unit(array: Source, classes: int) -> bool:
+    """Tell whether no value of a sample lies outside [0, 1], as of probabilities; NaN does not count."""
     planes = (array.plane(k) for k in range(classes))  # as they came: -1e-9 is no probability, its fp16 is -0
-    return all(bool(plane.min() >= 0) and bool(plane.max() <= 1) for plane in planes)
+    return not any(bool(plane.min() < 0) or bool(plane.max() > 1) for plane in planes)
 
 
 def _nan(codes: NDArray[np.float16], sample: str, classes: Sequence[str]) -> DamagedError:
@@ -247,7 +297,7 @@ def _nan(codes: NDArray[np.float16], sample: str, classes: Sequence[str]) -> Dam
 
 
 def _log_odds(array: Source, sample: str, classes: Sequence[str], activation: Activation) -> NDArray[np.float32]:
-    out = np.empty(array.shape, np.float32)
+    out, total = np.empty(array.shape, np.float32), np.zeros(array.shape[1:])
     for k, name in enumerate(classes):
         p = array.plane(k).astype(np.float64)
         nan = int(np.isnan(p).sum())
@@ -268,4 +318,22 @@ def _log_odds(array: Source, sample: str, classes: Sequence[str], activation: Ac
             )
         with np.errstate(divide="ignore"):
             out[k] = np.log(p) - np.log1p(-p) if activation == "sigmoid" else np.log(p)
+        total += p
+    if activation == "softmax":
+        _check_sum(total, sample, len(classes))
     return out
+
+
+def _check_sum(total: NDArray[np.float64], sample: str, classes: int) -> None:
+    """Refuse probabilities of exclusive classes that do not add up to 1; the softmax of their logs would bend them."""
+    off = np.abs(total - 1)
+    if off.max() > SUM_TOLERANCE:
+        worst = total.flat[int(off.argmax())]
+        raise DamagedError(
+            "probabilities-sum",
+            "cannot take an array for probabilities of exclusive classes: they do not add up to 1",
+            item=f"sample {sample!r}: {classes} classes add up to {worst:.4g} at one of "
+            f"{int(np.count_nonzero(off > SUM_TOLERANCE))} such pixels of {total.size}",
+            fix='pass activation="sigmoid" (--activation sigmoid) if classes may overlap; else hand over every class, '
+            "the background too, divided by their sum",
+        )

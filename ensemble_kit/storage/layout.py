@@ -2,7 +2,7 @@
 
     STORE/zarr.json                    the group; attributes under `ensemble_kit`
     STORE/logits/zarr.json             the array: (sample, class, y, x) float16, one chunk a sample
-    STORE/logits/c.ROW.0.0.0           a sample: its payload, then its crc32c
+    STORE/logits/c.ROW.0.0.0           a sample: its payload, then its crc32c; or its shard (`shards.py`)
     STORE/logits/manifest/*.jsonl      what is committed, one part a writer (`manifest.py`)
 
 The manifest lies inside the array's folder because zarr warns of any folder in a group that is no node.
@@ -11,19 +11,26 @@ The manifest lies inside the array's folder because zarr warns of any folder in 
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
 
 from ensemble_kit.errors import DamagedError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.spec import Activation, check_names
+from ensemble_kit.storage import chunkfile, shards
+
+Codec = Literal["none", "lossless"]
+"""How a sample lies: as it is, or as a shard of compressed classes."""
 
 FORMAT = "ensk.logits/1"
 ARRAY, MANIFEST, META = "logits", "manifest", "zarr.json"
 MAX_META = 1 << 28
 MAX_CHUNK = 1 << 34
-IDENTITY = ("model", "weights", "preprocessing", "tta")
+MAX_PACKED = (1 << 31) - 17  # what blosc takes at once
+IDENTITY = ("model", "network_sha256", "weights", "preprocessing", "tta")
 """Keys of the provenance that must agree when a store is resumed, where both sides name them."""
 
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
@@ -42,6 +49,8 @@ class StoreSpec:
     activation : what turns these logits into probabilities.
     provenance : where they come from, JSON-able: model, weights, preprocessing, tta, versions, created.
     store : this store's own id; binds a manifest to it.
+    codec : "none", or "lossless" for shards of compressed classes.
+    clamp : the bound that logits were limited to, if any.
     """
 
     member: str
@@ -51,6 +60,8 @@ class StoreSpec:
     activation: Activation
     provenance: Mapping[str, Any] = field(default_factory=dict)
     store: str = field(default_factory=lambda: uuid.uuid4().hex)
+    codec: Codec = "none"
+    clamp: float | None = None
 
     def __post_init__(self) -> None:
         check_names("members", [self.member])
@@ -70,6 +81,13 @@ class StoreSpec:
                 item=f"grid={self.grid!r} with {len(self.classes)} classes",
                 fix=f"pass grid=(h, w), both at least 1, and at most {MAX_CHUNK} bytes a sample",
             )
+        if self.codec not in {"none", "lossless"} or (self.codec == "lossless" and self.plane >= MAX_PACKED):
+            raise UsageError(
+                "codec-invalid",
+                "cannot store logits with this codec",
+                item=f"codec={self.codec!r} for classes of {self.plane} bytes",
+                fix=f'pass codec="none", or "lossless" for classes of at most {MAX_PACKED} bytes',
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,13 +95,18 @@ class StoreSpec:
         return len(self.classes), *self.grid
 
     @property
+    def plane(self) -> int:
+        """Bytes of one class of a sample."""
+        return 2 * self.grid[0] * self.grid[1]
+
+    @property
     def payload(self) -> int:
         """Bytes of a sample."""
-        return 2 * len(self.classes) * self.grid[0] * self.grid[1]
+        return len(self.classes) * self.plane
 
     def group_json(self) -> bytes:
         """Write the group's `zarr.json`."""
-        own = {
+        own: dict[str, Any] = {
             "format": FORMAT,
             "store": self.store,
             "member": self.member,
@@ -92,6 +115,9 @@ class StoreSpec:
             "activation": self.activation,
             "provenance": dict(self.provenance),
         }
+        if self.clamp is not None:
+            own["clamp"] = self.clamp
+        own["check"] = _check(own)
         return _dump({"zarr_format": 3, "node_type": "group", "attributes": {"ensemble_kit": own}})
 
     def array_json(self) -> bytes:
@@ -105,12 +131,21 @@ class StoreSpec:
                 "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape]}},
                 "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
                 "fill_value": "NaN",
-                "codecs": _CODECS,
+                "codecs": shards.codecs(self.shape) if self.codec == "lossless" else _CODECS,
                 "attributes": {},
                 "dimension_names": ["sample", "class", "y", "x"],
                 "storage_transformers": [],
             }
         )
+
+
+def _check(own: Mapping[str, Any]) -> str:
+    """Digest the attributes, whatever program wrote them down: a bit that flips in a class's name is else a name."""
+    try:
+        text = json.dumps(own, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return ""  # told by _dump
+    return f"{chunkfile.crc(text.encode()):08x}"
 
 
 def _dump(value: object) -> bytes:
@@ -127,11 +162,16 @@ def _dump(value: object) -> bytes:
 
 @dataclass(frozen=True)
 class Layout:
-    """How chunks lie: `ours` is the layout that this kit reads itself; any other goes through zarr."""
+    """How chunks lie: a codec that this kit reads itself; "other" goes through zarr."""
 
-    ours: bool = True
+    codec: Codec | Literal["other"] = "none"
     separator: str = "."
     prefix: str = "c"
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether this kit reads and writes it itself."""
+        return self.codec != "other"
 
     def key(self, row: int) -> str:
         """Return the path of a sample's chunk inside the array's folder."""
@@ -150,7 +190,7 @@ def check_same(found: StoreSpec, wanted: StoreSpec, path: object) -> None:
             fix="write to another path, or replace the store with overwrite=True (--force)",
         )
 
-    for name in ("classes", "grid", "activation", "member"):
+    for name in ("classes", "grid", "activation", "member", "codec", "clamp"):
         a, b = getattr(found, name), getattr(wanted, name)
         if a != b:
             raise refuse(name, _short(a), _short(b))
@@ -184,11 +224,14 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
     UsageError
         A newer version of the format.
     """
-    own = _own(_load(group, f"{path}/{META}"), path)
-    meta = _load(array, f"{path}/{ARRAY}/{META}")
-    shape = _array_shape(meta, path)
+    about, laid = f"{path}/{META}", f"{path}/{ARRAY}/{META}"  # every message names the file
+    own = _own(_load(group, about), about)
+    meta = _load(array, laid)
+    shape = _array_shape(meta, laid)
     try:
-        provenance = own.get("provenance", {})
+        provenance, clamp = own.get("provenance", {}), own.get("clamp")
+        if clamp is not None and (type(clamp) not in {int, float} or not 0 < clamp <= 65504):
+            raise TypeError(f"clamp {_short(clamp)}")
         spec = StoreSpec(
             member=own["member"],
             classes=_names(own["classes"]),
@@ -197,23 +240,28 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
             activation=own["activation"],
             provenance=provenance if isinstance(provenance, dict) else {},
             store=str(own["store"]),
+            clamp=clamp,
         )
     except (KeyError, TypeError, UsageError) as error:
-        raise _broken(path, f"attributes of {META}: {error}") from None
+        raise _broken(about, f"its attributes: {error}") from None
     if shape[:2] != [len(spec.samples), len(spec.classes)]:
         raise _broken(
-            path,
+            laid,
             f"array of {shape[0]} samples x {shape[1]} classes, names of {len(spec.samples)} x {len(spec.classes)}",
         )
-    return spec, _layout(meta, spec, path)
+    how = _layout(meta, spec, laid)
+    return (replace(spec, codec="lossless") if how.codec == "lossless" else spec), how
 
 
 def _broken(path: object, item: str) -> DamagedError:
+    root = str(path).removesuffix(f"/{META}").removesuffix(f"/{ARRAY}")
     return DamagedError(
         "store-metadata",
         "cannot read what a store says about itself",
         item=f"{path}: {item}",
-        fix="restore zarr.json from a copy, or dump the store again with --force",
+        fix=f"run `ensk repair {root}`, or dump the store again with --force"
+        if Path(root).is_dir()
+        else "take an undamaged copy, or dump (or pack) the store again",
     )
 
 
@@ -246,8 +294,13 @@ def _load_json(raw: bytes) -> Any:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
+    def finite(text: str) -> float:
+        if float(text) in {float("inf"), float("-inf")}:
+            raise ValueError(f"the number {text[:24]} is too large")
+        return float(text)
+
     try:
-        return json.loads(raw, object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(raw, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -269,6 +322,9 @@ def _own(group: dict[str, Any], path: object) -> dict[str, Any]:
             item=f"{path}: {own['format']!r}, this ensk reads {FORMAT!r}",
             fix="install the ensk that wrote it, or a newer one",
         )
+    check = own.pop("check", None)  # stores of the first days have none
+    if check is not None and check != _check(own):
+        raise _broken(path, "its attributes were changed: their checksum does not hold")
     return own
 
 
@@ -302,7 +358,16 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
         _check_codecs(cast(Any, codecs), path)
     except (TypeError, KeyError, IndexError, AttributeError):
         raise _broken(path, "its chunks, keys or codecs are not described") from None
-    if encoding not in {"default", "v2"} or separator not in {".", "/"}:
+    if not isinstance(chunk, list) or len(chunk) != 4 or any(type(v) is not int or v < 1 for v in chunk):
+        raise _broken(path, f"chunks of {_short(chunk)}")
+    if 2 * math.prod(chunk) > MAX_CHUNK:
+        raise UnsafeError(
+            "store-too-large",
+            "refuse to open a store",
+            item=f"{path}: chunks of {chunk}, at most {MAX_CHUNK} bytes each",
+            fix="check where it comes from; dump the store again",
+        )
+    if encoding not in ("default", "v2") or separator not in (".", "/"):  # either may be a list
         raise _broken(path, f"chunk keys {encoding!r} with {separator!r}")
     if meta.get("storage_transformers"):
         raise UnsafeError(
@@ -311,11 +376,13 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
             item=f"{path}: it has storage transformers",
             fix="dump it again with this ensk",
         )
-    ours = codecs == _CODECS and chunk == [1, *spec.shape]
-    return Layout(ours, separator, "c" if encoding == "default" else "")
+    codec: Codec | Literal["other"] = "other"
+    if chunk == [1, *spec.shape]:
+        codec = "none" if codecs == _CODECS else "lossless" if codecs == shards.codecs(spec.shape) else "other"
+    return Layout(codec, separator, "c" if encoding == "default" else "")
 
 
-def _check_codecs(codecs: Sequence[Mapping[str, Any]], path: object) -> None:
+def _check_codecs(codecs: Sequence[Mapping[str, Any]], path: object, guarded: bool = False) -> None:
     names = [codec["name"] for codec in codecs]
     unknown = [name for name in names if name not in _KNOWN_CODECS]
     if unknown:
@@ -327,10 +394,11 @@ def _check_codecs(codecs: Sequence[Mapping[str, Any]], path: object) -> None:
         )
     for codec in codecs:
         if codec["name"] == "sharding_indexed":
-            _check_codecs(codec["configuration"]["codecs"], path)
+            guard = guarded or names[-1] == "crc32c"  # one around the whole shard guards what is in it
+            _check_codecs(codec["configuration"]["codecs"], path, guard)
             _check_codecs(codec["configuration"]["index_codecs"], path)
     # blosc and gzip decoders over-read or inflate what was damaged: a checksum has to come before them
-    if _any(names, ("blosc", "gzip", "zstd")) and names[-1] != "crc32c":
+    if _any(names, ("blosc", "gzip", "zstd")) and names[-1] != "crc32c" and not guarded:
         raise UnsafeError(
             "store-codec",
             "refuse to decompress what no checksum guards",

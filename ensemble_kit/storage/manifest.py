@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +29,9 @@ from ensemble_kit.storage.layout import StoreSpec
 
 FORMAT = "ensk.manifest/1"
 LOCK = "lock"
-_SUFFIX = ".jsonl"
+COPY = "description.json"
+"""A copy of the two `zarr.json` files, from which they can be made again."""
+SUFFIX = ".jsonl"
 _CHECK = len(',"check":"01234567"}')
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -45,6 +47,7 @@ class Record:
     crcs : running CRC-32C of the payload after each class, as 8 hex digits each.
     saturated : values that were cut to ±65504.
     take : 1, or more where a lost or damaged sample was dumped again; the highest counts.
+    stored : bytes of its chunk where the layout does not tell them (a shard), else 0.
     """
 
     sample: str
@@ -53,6 +56,7 @@ class Record:
     crcs: str
     saturated: int = 0
     take: int = 1
+    stored: int = 0
 
     @cached_property
     def digest(self) -> str:
@@ -81,19 +85,22 @@ class Record:
             "saturated": self.saturated,
             "crcs": self.crcs,
         }
+        if self.stored:
+            out["stored"] = self.stored
         return out if self.take == 1 else {**out, "take": self.take}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any], grid: tuple[int, int]) -> Record:
         """Read a line; raises ValueError, KeyError or TypeError where it cannot be one."""
-        crcs, numbers = line["crcs"], (line["row"], line["saturated"], line.get("take", 1))
+        crcs, stored = line["crcs"], line.get("stored", 0)
+        numbers = (line["row"], line["saturated"], line.get("take", 1), stored)
         whole = (*numbers, *line["image_size"], *line["box"])
         if any(type(v) is not int for v in whole) or not isinstance(line["sample"], str):
             raise ValueError("a field of another type")
         if not isinstance(crcs, str) or len(crcs) % 8 or not crcs or bytes.fromhex(crcs).hex() != crcs:
             raise ValueError("its checksums are no hex digits")
         placement = Placement(grid, Box(*line["box"]), tuple(line["image_size"]))
-        record = cls(line["sample"], numbers[0], placement, crcs, numbers[1], numbers[2])
+        record = cls(line["sample"], numbers[0], placement, crcs, *numbers[1:])
         if record.digest != line["digest"]:
             raise ValueError("its digest does not fit the line")
         return record
@@ -117,6 +124,11 @@ def to_line(body: Mapping[str, Any]) -> bytes:
     """Write a line with its checksum."""
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
     return text[:-1] + b',"check":"%08x"}\n' % chunkfile.crc(text)
+
+
+def to_copy(group: bytes, array: bytes) -> bytes:
+    """Write the copy of a store's description."""
+    return to_line({"group": group.decode(), "array": array.decode()})
 
 
 def from_line(raw: bytes) -> dict[str, Any] | None:
@@ -200,23 +212,14 @@ class Manifest:
 
     def _names(self) -> list[str]:
         try:
-            return sorted(n for n in os.listdir(self._folder) if n.endswith(_SUFFIX))  # noqa: PTH208 - names are wanted
+            return sorted(n for n in os.listdir(self._folder) if n.endswith(SUFFIX))  # noqa: PTH208 - names are wanted
         except FileNotFoundError:
             return []
 
     def _read(self, part: _Part) -> set[str]:
-        path = self._folder / part.name
-        try:
-            if os.lstat(path).st_size == part.size:
-                return set()
-            fd, stamp = chunkfile.open_file(path)
-        except FileNotFoundError:
-            return set()
-        with os.fdopen(fd, "rb") as file:
-            part.size = stamp.size
-            file.seek(part.offset)
-            raw = file.read()
-        touched: set[str] = set()
+        raw, touched = self._new_bytes(part), set[str]()
+        if not raw:
+            return touched
         *lines, tail = raw.split(b"\n")
         part.offset += len(raw) - len(tail)
         for line in lines:
@@ -224,6 +227,26 @@ class Manifest:
             self._take(part, line, touched)
         part.tail = bool(tail)
         return touched
+
+    def _where(self, name: str = "") -> str:
+        return str(self._folder / name)
+
+    def _mend(self) -> str:
+        return f"run `ensk repair {self._folder.parent.parent}`"
+
+    def _new_bytes(self, part: _Part) -> bytes:
+        """Return what a part holds beyond where it has been read."""
+        path = self._folder / part.name
+        try:
+            if os.lstat(path).st_size == part.size:
+                return b""
+            fd, stamp = chunkfile.open_file(path)
+        except FileNotFoundError:
+            return b""
+        with os.fdopen(fd, "rb") as file:
+            part.size = stamp.size
+            file.seek(part.offset)
+            return file.read()
 
     def _take(self, part: _Part, raw: bytes, touched: set[str]) -> None:
         body = from_line(raw)
@@ -249,8 +272,8 @@ class Manifest:
             raise DamagedError(
                 "manifest-foreign",
                 "cannot read the manifest of another store beside this one",
-                item=f"{self._folder / part.name}: store {body.get('store')!r}, here {self._spec.store!r}",
-                fix="put back the part that belongs here, or remove it and dump again; the dump resumes",
+                item=f"{self._where(part.name)}: store {body.get('store')!r}, here {self._spec.store!r}",
+                fix=f"put back the part that belongs here, or {self._mend()}",
             )
         part.headed = True
 
@@ -283,9 +306,8 @@ class Manifest:
         return DamagedError(
             "manifest-damaged",
             "cannot trust a manifest",
-            item=f"{self._folder / part.name} line {line}: {item}",
-            fix="restore that file from a copy, or remove it and run the same dump again: it dumps "
-            "the samples that only this file knew",
+            item=f"{self._where(part.name)} line {line}: {item}",
+            fix=f"{self._mend()}: it keeps what can be proved; then the same dump again",
         )
 
     def _settle(self, sample: str, whole: Callable[[Record], bool] | None) -> None:
@@ -305,12 +327,44 @@ class Manifest:
                 raise DamagedError(
                     "manifest-conflict",
                     "cannot tell which of two contradicting lines is true",
-                    item=f"sample {sample!r}: {last[0].place} and {entry.place} in {self._folder}",
-                    fix=f"remove the sample's chunk of row {entry.record.row} and one of the two files, "
-                    "then run the same dump again",
+                    item=f"sample {sample!r}: {last[0].place} and {entry.place} in {self._where()}",
+                    fix=f"{self._mend()}: it keeps the one that the bytes bear out",
                 )
         self._entries[sample] = entries
         self.records[sample] = last[0].record
+
+
+class HeldManifest(Manifest):
+    """A manifest whose parts are in memory: those of a packed store, or of one behind a URL.
+
+    Parameters
+    ----------
+    folder : what messages call the place of the parts.
+    spec : the store's description.
+    parts : their bytes, by name; may be added to before a refresh.
+    """
+
+    def __init__(self, folder: str, spec: StoreSpec, parts: dict[str, bytes]) -> None:
+        super().__init__(Path(folder), spec)
+        self._name, self.parts = folder, parts
+
+    def _where(self, name: str = "") -> str:
+        return f"{self._name}/{name}" if name else self._name
+
+    def _mend(self) -> str:
+        return "copy the store to a folder and run `ensk repair` there"
+
+    def _names(self) -> list[str]:
+        return sorted(self.parts)
+
+    def _new_bytes(self, part: _Part) -> bytes:
+        return self.parts[part.name][part.offset :]
+
+
+def to_part(store: str, records: Iterable[Record]) -> bytes:
+    """Write a finished part: its head, a line for each record, and a mark."""
+    bodies = [record.to_json() for record in records]
+    return b"".join(map(to_line, [{"format": FORMAT, "store": store}, *bodies, {"sync": len(bodies)}]))
 
 
 class PartWriter:
@@ -318,7 +372,7 @@ class PartWriter:
 
     def __init__(self, folder: Path, store: str) -> None:
         self.token = secrets.token_hex(8)
-        self.name = f"{self.token}{_SUFFIX}"
+        self.name = f"{self.token}{SUFFIX}"
         self.lines = self._samples = 0
         self._path = folder / self.name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
@@ -414,14 +468,14 @@ def replaced(folder: Path) -> LockedError:
 def live_parts(folder: Path) -> set[str]:
     """Return the tokens of the parts whose writers live."""
     out = set()
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
         except OSError:
             continue
         try:
             if _lives(fd):
-                out.add(path.name.removesuffix(_SUFFIX))
+                out.add(path.name.removesuffix(SUFFIX))
         finally:
             os.close(fd)
     return out

@@ -1,0 +1,238 @@
+"""A finished store in one uncompressed `.zip`, for carrying: read where it lies, written whole or not at all.
+
+Members are stored, never deflated, so that a sample is a range of the file and can be mapped like a chunk file. Their
+checksums are the store's own; zip's crc32 is written for others and not needed here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, EnskError, UnsafeError
+from ensemble_kit.files import atomic_write
+from ensemble_kit.storage import chunkfile, layout
+from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.storage.manifest import HeldManifest, Manifest, Record, to_part
+from ensemble_kit.storage.places import Body, FileBody
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUFFIX = ".zip"
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ALIGN, _PADDING = 64, 0xD935  # the extra field in which others (zipalign) pad, too
+_PACK_AGAIN = "take an undamaged copy, or pack the store again: ensk convert STORE --out FILE.zip"
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is a file that may hold a packed store."""
+    return Path(path).suffix.lower() == SUFFIX and Path(path).is_file()
+
+
+class _Member(NamedTuple):
+    name: str
+    header: int
+    size: int
+
+
+class Packed:
+    """A store in a `.zip`, at its top or in the one folder that it holds; read only."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.folder = str(path), path.parent
+        self._path = path
+        fd, self._stamp = chunkfile.open_file(path)
+        with os.fdopen(fd, "rb") as file:
+            self._members = _members(file, path, self._stamp.size)
+        self._prefix = _prefix(self._members)
+
+    def describe(self) -> tuple[StoreSpec, Layout]:
+        """Read the two `zarr.json` members."""
+        try:
+            group, array = (self._small(key, layout.MAX_META) for key in (META, f"{ARRAY}/{META}"))
+        except FileNotFoundError as error:
+            raise DamagedError(
+                "store-foreign",
+                "cannot open what is no store of logits, or has lost its description",
+                item=f"{self.name}: no {error.filename} in it",
+                fix=_PACK_AGAIN,
+            ) from None
+        return layout.parse(group, array, self.name)
+
+    def manifest(self, spec: StoreSpec) -> Manifest:
+        """Open the parts that were packed."""
+        folder = f"{ARRAY}/{MANIFEST}/"
+        names = [k.removeprefix(folder) for k in self._keys() if k.startswith(folder) and k.endswith(".jsonl")]
+        return HeldManifest(
+            f"{self.name}/{folder[:-1]}", spec, {n: self._small(folder + n, self._stamp.size) for n in names}
+        )
+
+    def open(self, key: str) -> Body:
+        """Open a member's range of the file."""
+        member = self._members.get(self._prefix + key)
+        if member is None:
+            raise FileNotFoundError(2, "no such member", key)
+        fd, stamp = chunkfile.open_file(self._path)
+        try:
+            if stamp != self._stamp:
+                raise DamagedError(
+                    "zip-changed",
+                    "cannot go on reading a packed store that was replaced",
+                    item=self.name,
+                    fix="open it again",
+                )
+            return FileBody(fd, (stamp, member.header), member.size, self._begin(fd, member))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def entries(self) -> Sequence[str]:
+        """Name what lies in the array's folder."""
+        return sorted({k.split("/")[1] for k in self._keys() if k.startswith(f"{ARRAY}/")})
+
+    def mend(self, keys: Sequence[str]) -> str:
+        """Say that a packed store is not mended but packed again."""
+        del keys
+        return _PACK_AGAIN
+
+    def zarr(self) -> Any:
+        """Open the array with zarr's own reader."""
+        import zarr
+        from zarr.storage import ZipStore
+
+        return zarr.open_array(ZipStore(self._path, mode="r"), path=f"{self._prefix}{ARRAY}", mode="r")
+
+    def _keys(self) -> Iterator[str]:
+        return (name[len(self._prefix) :] for name in self._members)
+
+    def _small(self, key: str, limit: int) -> bytes:
+        body = self.open(key)
+        try:
+            if body.size > limit:
+                raise UnsafeError(
+                    "store-too-large",
+                    "refuse to read a file of metadata",
+                    item=f"{self.name}, {key}: {body.size} bytes, at most {limit}",
+                    fix=_PACK_AGAIN,
+                )
+            out = np.empty(body.size, np.uint8)
+            body.read_into(out, 0)
+            return out.tobytes()
+        finally:
+            body.close()
+
+    def _begin(self, fd: int, member: _Member) -> int:
+        """Return where a member's bytes begin: only its local header knows."""
+        raw = os.pread(fd, _LOCAL.size, member.header)
+        fields = _LOCAL.unpack(raw) if len(raw) == _LOCAL.size else (b"",) * 11
+        sound = fields[0] == b"PK\3\4" and fields[3] == zipfile.ZIP_STORED and not fields[2] & 1
+        begin = member.header + _LOCAL.size + (fields[9] + fields[10] if sound else 0)
+        name = os.pread(fd, fields[9], member.header + _LOCAL.size) if sound else b""
+        if not sound or name != member.name.encode() or begin + member.size > self._stamp.size:
+            raise _damaged(self._path, f"the header of {member.name!r} does not fit the directory")
+        return begin
+
+
+def _members(file: BinaryIO, path: Path, size: int) -> dict[str, _Member]:
+    """Read the directory of a zip; refuse what could lead elsewhere or stand for two things."""
+    try:
+        with zipfile.ZipFile(file) as opened:
+            infos = opened.infolist()
+    except EnskError:
+        raise
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error, OverflowError, OSError):
+        raise DamagedError(
+            "store-foreign",
+            "cannot open a file as a packed store",
+            item=f"{path}: it is no zip, or was cut ({size} bytes)",
+            fix="pass a store's folder or one that `ensk convert STORE --out FILE.zip` packed",
+        ) from None
+    found: dict[str, _Member] = {}
+    for info in infos:
+        _check(info, path)
+        if info.filename in found:
+            raise _damaged(path, f"{info.filename!r} stands in it twice")
+        if not info.is_dir():
+            if info.compress_size != info.file_size:
+                raise _damaged(path, f"{info.filename!r} has {info.compress_size} and {info.file_size} bytes")
+            found[info.filename] = _Member(info.filename, info.header_offset, info.file_size)
+    laid = sorted(found.values(), key=lambda m: m.header)
+    for one, other in pairwise(laid):
+        if one.header + _LOCAL.size + one.size > other.header:
+            raise _damaged(path, f"{one.name!r} and {other.name!r} overlap")
+    return found
+
+
+def _check(info: zipfile.ZipInfo, path: Path) -> None:
+    name = info.orig_filename
+    parts = name.removesuffix("/").split("/")
+    if "\\" in name or "\0" in name or ":" in parts[0] or any(p in {"", ".", ".."} for p in parts):
+        raise _unsafe(path, f"the name {name!r} leads out of it", "zip-name")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise _unsafe(path, f"{name!r} is a symbolic link", "zip-name")
+    if info.flag_bits & 1:
+        raise _unsafe(path, f"{name!r} is encrypted", "zip-compressed")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise _unsafe(path, f"{name!r} is compressed, and nothing guards what it inflates to", "zip-compressed")
+
+
+def _prefix(names: Mapping[str, object]) -> str:
+    """Find the folder inside the zip that is the store: the top, or the only one there is."""
+    tops = {name.partition("/")[0] for name in names}
+    return "" if META in names or len(tops) != 1 else f"{tops.pop()}/"
+
+
+def _unsafe(path: Path, item: str, code: str) -> UnsafeError:
+    return UnsafeError(
+        code,
+        "refuse to read a zip as a store",
+        item=f"{path}: {item}",
+        fix="pack the store again without compression: ensk convert STORE --out FILE.zip, or zip -0 -r",
+    )
+
+
+def _damaged(path: Path, item: str) -> DamagedError:
+    return DamagedError("zip-damaged", "cannot trust a packed store", item=f"{path}: {item}", fix=_PACK_AGAIN)
+
+
+def pack(
+    spec: StoreSpec, chunks: Iterator[tuple[Record, NDArray[np.uint8]]], out: str | os.PathLike[str], force: bool
+) -> int:
+    """Write a packed store from the stored bytes of every sample; return its size. Equal stores give equal bytes.
+
+    Raises
+    ------
+    UsageError
+        `out` exists and `force` is false, or its folder is missing.
+    ResourceError
+        The disk is full or fails; what was there before is untouched.
+    """
+    records = []
+    with atomic_write(out, force) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as into:
+            _add(into, file, META, spec.group_json())
+            _add(into, file, f"{ARRAY}/{META}", spec.array_json())
+            for record, content in chunks:
+                _add(into, file, f"{ARRAY}/{Layout().key(record.row)}", content.data)
+                records.append(record)
+            _add(into, file, f"{ARRAY}/{MANIFEST}/packed.jsonl", to_part(spec.store, records))
+        return file.tell()
+
+
+def _add(into: zipfile.ZipFile, file: BinaryIO, name: str, content: bytes | memoryview) -> None:
+    """Add a member whose bytes begin at a multiple of 64."""
+    info = zipfile.ZipInfo(name)  # its date is 1980: the zip's bytes depend on nothing but the store
+    info.external_attr = 0o644 << 16
+    begin = file.tell() + _LOCAL.size + len(name.encode()) + 4
+    gap = -begin % _ALIGN
+    info.extra = struct.pack("<HH", _PADDING, gap) + bytes(gap)
+    into.writestr(info, content)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_kit.errors import IncompleteError, MismatchError, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.runs import Runs
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class MaskSet(Mapping[Key, Runs]):
     """
 
     def __init__(self, masks: Mapping[Key, Runs], rule: str | None = None) -> None:
-        self._masks = dict(masks)
+        self._masks = {_checked_key(key, runs): runs for key, runs in _items(masks)}
         self.rule = rule
         self.samples = tuple(dict.fromkeys(s for s, _ in self._masks))
         self.classes = tuple(dict.fromkeys(c for _, c in self._masks))
@@ -50,7 +50,7 @@ class MaskSet(Mapping[Key, Runs]):
             raise IncompleteError(
                 "masks-missing",
                 "cannot make a mask set with holes",
-                item=f"{len(missing)} of {len(self.samples) * len(self.classes)} (sample, class) pairs: {some(missing)}",
+                item=f"{len(missing)} of {len(missing) + len(self._masks)} (sample, class) pairs: {some(missing)}",
                 fix="give every sample every class; an empty mask is Runs.empty((H, W))",
             )
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -60,7 +60,8 @@ class MaskSet(Mapping[Key, Runs]):
                 raise MismatchError(
                     "mask-size-differs",
                     "cannot hold masks of two sizes for one sample",
-                    item=f"sample {sample!r}, class {name!r}: {runs.shape[0]} x {runs.shape[1]} and {size[0]} x {size[1]}",
+                    item=f"sample {sample!r}, class {name!r}: {' x '.join(map(str, runs.shape))} and "
+                    f"{' x '.join(map(str, size))}",
                     fix="give every class of a sample the size of its image",
                 )
 
@@ -83,7 +84,7 @@ class MaskSet(Mapping[Key, Runs]):
     def write(
         self,
         path: str | os.PathLike[str],
-        format: str | None = None,
+        format: str | None = None,  # noqa: A002 - the contract's name
         like: str | os.PathLike[str] | None = None,
         force: bool = True,
     ) -> None:
@@ -99,6 +100,29 @@ class MaskSet(Mapping[Key, Runs]):
         from ensemble_kit.formats import write_masks
 
         write_masks(self, Path(path), format=format, like=like, force=force)
+
+
+def _items(masks: Mapping[Key, Runs]) -> Iterable[tuple[Key, Runs]]:
+    if not isinstance(masks, Mapping):
+        raise _no_mask(f"{type(masks).__name__} is no mapping")
+    return masks.items()
+
+
+def _checked_key(key: Key, runs: Runs) -> Key:
+    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
+        raise _no_mask(f"the key {key!r}")
+    if not isinstance(runs, Runs):
+        raise _no_mask(f"{type(runs).__name__} for {key!r}")
+    return key
+
+
+def _no_mask(item: str) -> UsageError:
+    return UsageError(
+        "masks-invalid",
+        "cannot make a mask set",
+        item=item,
+        fix="pass {(sample, class): Runs} with both names as text; ek.encode(array) makes Runs of an array",
+    )
 
 
 def check_same_keys(a: MaskSet, b: MaskSet, names: tuple[str, str]) -> None:

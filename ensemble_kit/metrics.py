@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_kind
 from ensemble_kit.masks import MaskSet, check_same_keys
+from ensemble_kit.runs import overlaps
 from ensemble_kit.spec import Convention, Empty
 
 if TYPE_CHECKING:
@@ -215,12 +216,14 @@ def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
 
 
 def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str) -> Overlap:
+    check_kind("the prediction", a, MaskSet)
+    check_kind("the truth", b, MaskSet)
     check_same_keys(a, b, ("the prediction", "the truth"))
     keys = [[(s, c) for c in b.classes] for s in b.samples]
     return Overlap(
         b.samples,
         b.classes,
-        np.array([[a[k].overlap(b[k]) for k in row] for row in keys], np.int64),
+        overlaps([a[k] for row in keys for k in row], [b[k] for row in keys for k in row]).reshape(len(keys), -1),
         np.array([[a[k].area for k in row] for row in keys], np.int64),
         np.array([[b[k].area for k in row] for row in keys], np.int64),
         convention,

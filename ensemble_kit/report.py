@@ -79,6 +79,9 @@ def _warnings(tuned: ThresholdSet) -> list[str]:
     out = []
     if tuned.validation.n < _FEW:
         out.append(f"{tuned.validation.n} validation samples are few: expect less on unseen images than in-sample")
+    blind = [c.name for c in tuned.classes if not c.positives]
+    if blind:
+        out.append(f"no validation sample has them, so nothing informs their thresholds: {', '.join(blind)}")
     off = [c for c in tuned.classes if c.positives and c.calibration.is_off]
     if off:
         told = ", ".join(f"{c.name} {c.calibration.threshold:.2f} and {c.calibration.half_dice:.2f}" for c in off)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -105,7 +104,8 @@ class Ensemble:
         pipeline does (default for sigmoid stores); "scores" fuses on the grid and interpolates the result: cheaper,
         the default and the only one for softmax stores. The two differ at boundaries.
     temperatures : one number per member; logits are divided by it. Default: 1.
-    samples : "same" refuses members that hold different samples, "common" takes the intersection (`dropped` counts).
+    samples : "same" refuses members that are of different samples, "common" takes those that all of them hold, and
+        leaves out what a member was never given (`dropped` counts).
 
     Raises
     ------
@@ -124,7 +124,9 @@ class Ensemble:
         temperatures: Sequence[float] | Mapping[str, float] | None = None,
         samples: Literal["same", "common"] = "same",
     ) -> None:
-        given = [m if isinstance(m, LogitStore) else LogitStore(Path(m)) for m in members]
+        if isinstance(members, (str, os.PathLike, LogitStore)):
+            members = [members]
+        given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
         _check_mean(mean)
@@ -134,6 +136,7 @@ class Ensemble:
         self.classes = self.members[0].classes
         self.activation = self.members[0].activation
         _check_members(self.members)
+        _check_clamps(self.members, mean)
         if upsample is None:
             upsample = "logits" if self.activation == "sigmoid" else "scores"
         _check_choice("upsample", upsample, ("logits", "scores"))
@@ -154,9 +157,16 @@ class Ensemble:
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
         tuned.check_members(self)
+        _check_clamps(self.members, tuned.fusion.mean)
         other, by_class = copy.copy(self), dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
         other.fusion = replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes))
         return other
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.fusion.members)
+        return (
+            f"Ensemble({names}: {len(self.samples)} samples x {len(self.classes)} classes, mean of {self.fusion.mean})"
+        )
 
     def image_size(self, sample: str) -> tuple[int, int]:
         """Return (H, W) of a sample's image."""
@@ -238,11 +248,14 @@ class Ensemble:
 
         def decide(sample: str) -> list[Runs]:
             fused = self.fused(sample)
+            decided = fused.decide(dict(enumerate(levels)))
+            if not known:
+                return list(decided.values())
 
-            def decide_class(c: int, name: str) -> Runs:
-                return clean(fused.runs(c, levels[c]), name, known, lambda top: fused.runs(c, self.level_of(top)).area)
+            def cleaned(c: int, name: str) -> Runs:
+                return clean(decided[c], name, known, lambda top: fused.runs(c, self.level_of(top)).area)
 
-            return [decide_class(c, name) for c, name in enumerate(self.classes)]
+            return [cleaned(c, name) for c, name in enumerate(self.classes)]
 
         masks: dict[tuple[str, str], Runs] = {}
         for sample, row in over_samples(decide, self.samples, jobs, "voting", listener):
@@ -257,21 +270,28 @@ def over_samples(
 
     At most two samples a thread are in flight, so memory does not grow with their number.
     """
+    if jobs is not None and jobs < 1:
+        raise UsageError("option-invalid", "cannot share out work", item=f"jobs={jobs}", fix="pass 1 or more threads")
     threads = jobs or len(os.sched_getaffinity(0))
     listener(Progress(verb, 0, len(samples)))
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: list[Future[T]] = []
-        ahead = iter(samples)
-        try:
-            for k, sample in enumerate(samples):
-                while len(waiting) < 2 * threads and (following := next(ahead, None)) is not None:
-                    waiting.append(pool.submit(work, following))
-                result = waiting.pop(0).result()
-                listener(Progress(verb, k + 1, len(samples), k + 1, sample))
-                yield sample, result
-        finally:
-            for future in waiting:
-                future.cancel()
+    if threads == 1:  # where memory is so short that no thread can start, this still runs
+        for k, sample in enumerate(samples):
+            result = work(sample)
+            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
+            yield sample, result
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ensk-sample")
+    waiting: list[Future[T]] = []
+    ahead = iter(samples)
+    try:
+        for k, sample in enumerate(samples):
+            while len(waiting) < 2 * threads and (following := next(ahead, None)) is not None:
+                waiting.append(pool.submit(work, following))
+            result = waiting.pop(0).result()
+            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
+            yield sample, result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the samples in flight
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -317,6 +337,22 @@ def _check_members(members: Sequence[LogitStore]) -> None:
             )
 
 
+def _check_clamps(members: Sequence[LogitStore], mean: Mean) -> None:
+    """Refuse a mean of logits whose bounds differ: where they are far from 0, the wider member would decide alone."""
+    from ensemble_kit.kernels.tables import LOGIT_RANGE
+
+    bounds = [min(m.clamp or LOGIT_RANGE, LOGIT_RANGE) for m in members]
+    if mean != "logit" or len(set(bounds)) == 1:
+        return
+    low, high = bounds.index(min(bounds)), bounds.index(max(bounds))
+    raise MismatchError(
+        "clamps-differ",
+        'cannot fuse members with mean="logit" whose logits were limited differently',
+        item=f"{members[low].member!r} to ±{bounds[low]:g}, {members[high].member!r} to ±{bounds[high]:g}",
+        fix='dump all members with the same --clamp, or pass mean="probability", where far background hardly counts',
+    )
+
+
 def _check_namesakes(names: Sequence[str], rows: Sequence[Sequence[float]], temperatures: Sequence[float]) -> None:
     """Refuse members of one name that are treated differently: a tuned set could not tell them apart."""
     treated: dict[str, tuple[float, ...]] = {}
@@ -333,9 +369,9 @@ def _check_namesakes(names: Sequence[str], rows: Sequence[Sequence[float]], temp
 
 def _join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ...], int]:
     first = members[0].samples
-    held = [set(m.samples) for m in members]
+    held = [set(m.samples) - (set(m.missing) if how == "common" else set()) for m in members]
     common = set.intersection(*held)
-    union = set.union(*held)
+    union = {s for m in members for s in m.samples}
     if how == "same":
         for member, own in zip(members, held, strict=True):
             if own != union:
@@ -391,12 +427,15 @@ def _temperatures(given: Sequence[float] | Mapping[str, float] | None, members: 
         return [1.0] * len(members)
     if isinstance(given, Mapping):
         given = [given.get(m.member, float("nan")) for m in members]
-    values = [float(t) for t in given]
+    try:
+        values = [float(t) for t in given]
+    except (TypeError, ValueError):
+        values = []
     if len(values) != len(members) or not all(0 < t < float("inf") for t in values):
         raise UsageError(
             "temperatures-invalid",
             "cannot scale logits",
-            item=f"temperatures {values} for {len(members)} members",
+            item=f"temperatures {given!r} for {len(members)} members",
             fix="pass one finite number above 0 per member",
         )
     return values

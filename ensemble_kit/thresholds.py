@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.metrics import Measure
 from ensemble_kit.spec import LEVELS, Convention
 from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
@@ -194,6 +194,12 @@ class ThresholdSet:
 
         return plot_set(self, classes)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.validation.digest, *self.levels.items()))
+
     def check_fits(self, ensemble: Ensemble) -> None:
         """Refuse an ensemble of other classes, members, models, mean, upsampling, weights or temperatures."""
         self.check_members(ensemble)
@@ -296,7 +302,7 @@ class ThresholdSet:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as JSON: sorted keys, numbers to nine decimals; complete, or nothing."""
+        """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
         from ensemble_kit.files import atomic_write
 
         text = json.dumps(self.to_dict(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -314,6 +320,8 @@ class ThresholdSet:
         DamagedError
             It is no threshold set, or one that says impossible things.
         """
+        from ensemble_kit.formats import strict_json
+
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (FileNotFoundError, IsADirectoryError):
@@ -326,11 +334,11 @@ class ThresholdSet:
         except UnicodeDecodeError:
             raise _invalid(path, "it is not UTF-8 text") from None
         try:
-            d = json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+            d = strict_json.parse(text)
             if d.get("format") != FORMAT:
                 raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r}")
             return cls._from_dict(d)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             if isinstance(error, DamagedError):
                 raise
             raise _invalid(path, f"{type(error).__name__}: {error}") from None
@@ -344,8 +352,11 @@ class ThresholdSet:
         names = [c["name"] for c in d["classes"]]
         if len(set(names)) != len(names) or set(f["weights"]) != set(names):
             raise ValueError("its classes stand twice, or its weights are of other classes")
-        members = [MemberRecord(r["name"], r["fingerprint"], r["model"]) for r in f["members"]]
-        weights = tuple(tuple(int(w) for w in f["weights"][n]) for n in names)
+        members = [
+            MemberRecord(_text(r["name"]), _text(r["fingerprint"]), None if r["model"] is None else _text(r["model"]))
+            for r in f["members"]
+        ]
+        weights = tuple(tuple(_whole(w) for w in f["weights"][n]) for n in names)
         temperatures = tuple(float(t) for t in f["temperatures"])
         fusion = Fusion(f["mean"], f["upsample"], tuple(r.name for r in members), weights, temperatures)
         if fusion.mean != "logit" and tables.power_of(fusion.mean) is None:
@@ -354,6 +365,8 @@ class ThresholdSet:
             raise ValueError(f"its upsampling is {fusion.upsample!r}")
         if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):
             raise ValueError("its weights do not add up to 65536 over its members")
+        if len(temperatures) != len(members) or not all(0 < t < math.inf for t in temperatures):
+            raise ValueError(f"its temperatures are {list(temperatures)} for {len(members)} members")
         crossed = None
         if v["out_of_fold"] is not None:
             crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
@@ -444,10 +457,12 @@ def shown(level: int, mean: str) -> float:
 
 
 def model_digest(provenance: Mapping[str, Any]) -> str | None:
-    """Tell which model made a store, by the SHA-256 of its weights; None where the store does not say."""
-    weights = provenance.get("weights")
-    digest = weights.get("sha256") if isinstance(weights, Mapping) else provenance.get("model_sha256")
-    return digest if isinstance(digest, str) else None
+    """Tell what made a store: digest of its network and of what was done to images; None where it does not say."""
+    network = provenance.get("network_sha256")
+    if not isinstance(network, str):
+        return None
+    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "swap", "tile", "overlap", "scale", "clamp")}
+    return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
 
 
 def _today() -> str:
@@ -456,27 +471,30 @@ def _today() -> str:
 
 
 def _stable(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 9)
+    """Write a number in full, since a loaded score must still be the vote's; NaN is null."""
+    return None if math.isnan(value) else value
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _level(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LEVELS:
-        raise ValueError(f"level {value!r} is not in 0 … 65535")
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
     return value
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) != len(pairs):
-        raise UsageError("json-invalid", "cannot read JSON", item="a key stands twice", fix="keep one of the two")
-    return dict(pairs)
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _level(value: object) -> int:
+    if type(value) is not int or not 0 <= value < LEVELS:
+        raise ValueError(f"level {value!r} is not in 0 … 65535")
+    return value
 
 
 def _invalid(path: str | os.PathLike[str], why: str) -> DamagedError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, UsageError
+from ensemble_kit.errors import MismatchError, check_kind
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure, Objective
@@ -21,6 +21,8 @@ from ensemble_kit.validation import Groups, cross_validate, group_of, make_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ensemble_kit.search import Search
 
 _LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
 _HIGHS = (62260, 65208, LEVELS)
@@ -57,16 +59,16 @@ class Curve:
         a, b, c = coefficients(measure.metric)
         skip = convention.empty == "skip"
         empty = 0.0 if convention.empty == "skip" else float(convention.empty)
+        t = table
         for k, part in enumerate(parts):
-            for s in part.tolist():
-                own = (*table.of_sample(s), table.above[s], table.above_tp[s])
-                if measure.objective == "pooled":
-                    counts.add_counts(*own, table.low, table.high, self._foot[k], self._top[k])
-                else:
-                    counts.add_scores(
-                        *own, table.truth[s], table.low, table.high, a, b, c, convention.eps, empty, skip, self._top[k],
-                        self._foot[k],
-                    )  # fmt: skip
+            top, foot = self._top[k], self._foot[k]
+            own = part, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
+            if measure.objective == "pooled":
+                counts.add_count_steps(*own, t.low, t.high, foot, top)
+            else:
+                options = a, b, c, convention.eps, empty, skip
+                counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
+            counts.sum_steps(top, foot)
 
     def scores(self, which: Sequence[int]) -> NDArray[np.float64]:
         """Score at the levels `low … high` over some parts: float64 (high - low + 1,); 1 where all are skipped."""
@@ -210,7 +212,7 @@ def tune_thresholds(
     eps: float = 0.0,
     folds: int | None = None,
     groups: Groups = None,
-    search: Any = None,
+    search: Search | str | Sequence[str] | None = None,
     seed: int = 0,
     metric: str = "dice",
     shrink: bool = True,
@@ -228,7 +230,8 @@ def tune_thresholds(
     folds : number of folds of a cross-validation, 3 or more; None gives the plain optimum without one.
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
-    search : None.
+    search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
+        `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
     seed : of the folds and the bootstrap.
     metric : "dice", "iou", or F-beta as "f2", "f0.5".
     shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold.
@@ -246,9 +249,13 @@ def tune_thresholds(
     MismatchError
         Truth of other classes, samples or image sizes; statistics of something else.
     """
+    check_kind("the ensemble", ensemble, Ensemble)
+    check_kind("the truth", truth, MaskSet)
     measure = Measure(objective, metric, Convention(eps, empty))
     if search is not None:
-        raise UsageError("option-unknown", "cannot tune", item=f"search={search!r}", fix="pass search=None")
+        from ensemble_kit import search as joint
+
+        return joint.tune(ensemble, truth, measure, search, folds, groups, seed, shrink, statistics, jobs, listener)
     counted = statistics_for(ensemble, truth, measure, folds, groups, seed, statistics, jobs, listener)
     return tune_from(counted, ensemble, measure, folds, groups, seed, shrink)
 

@@ -33,8 +33,13 @@ def read_groups(text: str | None) -> Groups:
     """Read what a person typed as groups: the path of a CSV file of sample,group, or a regular expression."""
     if text is None or not Path(text).is_file():
         return text
-    with Path(text).open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with Path(text).open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DamagedError(
+            "groups-invalid", "cannot read groups", item=f"{text!r}: {error}", fix="save it as CSV in UTF-8"
+        ) from None
     bad = next((k for k, row in enumerate(rows, start=1) if len(row) != 2), None)
     if bad is not None:
         raise DamagedError(

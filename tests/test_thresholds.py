@@ -51,7 +51,7 @@ def test_a_set_that_does_not_fit_says_which(
 def test_other_weights_of_the_same_network_are_another_model(make_store: Make, rng: np.random.Generator) -> None:
     def member(digest: str) -> ek.LogitStore:
         logits = {"a": smooth_logits(rng, (1, 8, 8))}
-        return make_store(logits, (32, 32), ("x",), member="unet", provenance={"weights": {"sha256": digest}})
+        return make_store(logits, (32, 32), ("x",), member="unet", provenance={"network_sha256": digest})
 
     truth = ek.MaskSet({("a", "x"): ek.encode(rng.random((32, 32)) < 0.3)})
     found = ek.tune_thresholds(ek.Ensemble([member("old")]), truth)

@@ -146,9 +146,7 @@ def train(
         if epoch % 10 == 0 or epoch == EPOCHS[name]:
             seconds = time.perf_counter() - start
             figures = show(evaluate(net, *held))
-            say(
-                f"{name} epoch {epoch:3d}  {seconds:5.0f} s  loss {np.mean(losses):.3f}  validation {figures}"
-            )
+            say(f"{name} epoch {epoch:3d}  {seconds:5.0f} s  loss {np.mean(losses):.3f}  validation {figures}")
     return net
 
 

@@ -1,0 +1,253 @@
+"""The search over rules of post-processing, on the components of masks at a few levels of every class.
+
+Components do not change with a rule's numbers: they are found once for every candidate level, with holes and without,
+and a trial then only adds up the areas and hits of those that stay. Within the candidates the level of each class is
+the exact best under the trial's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.postprocess import DropSmall, FillHoles, Gate, KeepLargest, Rule
+from ensemble_kit.runs import Runs
+from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.search import studies
+from ensemble_kit.search.studies import Dimension, Params
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.metrics import Measure
+    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.tuning import Curve
+
+_CANDIDATES = 15  # levels of each class that trials choose from
+_WORTH = 0.9  # candidates score at least this share of the best level without rules
+_TOPS = (0.5, 0.6, 0.7, 0.8, 0.9)  # top thresholds of a gate
+_MOST = 3  # components that keep-largest may keep
+
+
+@dataclass(frozen=True)
+class _Components:
+    """Components of one class: group g = candidate x samples + sample has `offsets[g]:offsets[g+1]`, areas and hits."""
+
+    offsets: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    hits: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, groups: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> _Components:
+        return cls(
+            np.cumsum([0, *(a.size for a, _ in groups)]),
+            np.concatenate([a for a, _ in groups]),
+            np.concatenate([h for _, h in groups]),
+        )
+
+    def kept(self, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pixels and hits of each group where components below `least` go, and all but the `most` largest (0: none)."""
+        from ensemble_kit.kernels import undecided
+
+        pred, tp = np.empty(self.offsets.size - 1, np.int64), np.empty(self.offsets.size - 1, np.int64)
+        undecided.kept_components(self.offsets, self.areas, self.hits, least, most, pred, tp)
+        return pred, tp
+
+
+@dataclass(frozen=True)
+class _Class:
+    """One class: its candidates, their components with holes and filled, the truth, and pixels above each top."""
+
+    levels: tuple[int, ...]
+    plain: _Components
+    filled: _Components
+    truth: NDArray[np.int64]
+    tops: NDArray[np.int64]
+
+    def best(self, params: Params, measure: Measure) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """Return the best candidate under a trial's rules, and its hits and pixels in every sample."""
+        table = self.filled if params["fill-holes"] else self.plain
+        pred, tp = (
+            v.reshape(len(self.levels), -1) for v in table.kept(int(params["drop-small"]), int(params["keep-largest"]))
+        )
+        if params.get("gate-area", 1) > 1:
+            passes = self.tops[_top(params)] >= params["gate-area"]
+            pred, tp = pred * passes, tp * passes
+        scores = [measure.of_class(t, p, self.truth) for t, p in zip(tp, pred, strict=True)]
+        k = int(np.argmax(np.nan_to_num(scores, nan=1.0)))
+        return k, tp[k], pred[k]
+
+
+def _top(params: Params) -> int:
+    return int(np.argmin(np.abs(np.array(_TOPS) - params["gate-top"])))
+
+
+def rules_of(params: Params) -> tuple[Rule, ...]:
+    """Return the rules that a trial's parameters stand for, in the order in which they are applied."""
+    rules: list[Rule] = []
+    if params.get("gate-area", 1) > 1:
+        rules.append(Gate(_TOPS[_top(params)], int(params["gate-area"])))
+    if params["fill-holes"]:
+        rules.append(FillHoles())
+    if params["drop-small"] > 1:
+        rules.append(DropSmall(int(params["drop-small"])))
+    if params["keep-largest"]:
+        rules.append(KeepLargest(int(params["keep-largest"])))
+    return tuple(rules)
+
+
+def search(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    tuned: ThresholdSet,
+    plan: studies.Plan,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> ThresholdSet:
+    """Find rules for all classes, and the level of each class under them; return the set with both.
+
+    Classes that take the common threshold keep it. The first trial has no rules.
+
+    Parameters
+    ----------
+    tuned : the set of this ensemble that `tune_from` made.
+    plan : of the study.
+    """
+    from ensemble_kit.statistics import source_of
+
+    measure = tuned.measure
+    classes = _collect(ensemble, truth, tuned, jobs, listener)
+    dimensions, first = _space(classes)
+
+    def objective(params: Params) -> float:
+        return _score(classes, params, measure)
+
+    about = {
+        "source": source_of(ensemble, truth),
+        "objective": str(measure),
+        "what": ["post"],
+        "levels": [list(c.levels) for c in classes],
+    }
+    done = studies.run(plan, dimensions, [first], objective, about, listener, "cleaning")
+    rules = rules_of(done.best)
+    tuned.search["post"] = {
+        "trials": len(done.trials),
+        "best_trial": done.number,
+        "first": round(done.trials[0], 9),
+        "best": round(done.value, 9),
+        "candidates": _CANDIDATES,
+        "params": {name: round(value, 6) for name, value in done.best.items()},
+        "stopped": done.stopped,
+    }
+    if not rules:
+        return tuned
+    tuned.rules = tuple(str(r) for r in rules)
+    found = [c.best(done.best, measure) for c in classes]
+    levels = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
+    scores = [measure.of_class(tp, pred, c.truth) for c, (_, tp, pred) in zip(classes, found, strict=True)]
+    tuned.classes = tuple(
+        replace(old, level=level, score=score, plateau=(level, level))
+        for old, level, score in zip(tuned.classes, levels, scores, strict=True)
+    )
+    tuned.validation = replace(tuned.validation, in_sample=done.value)
+    return tuned
+
+
+def _score(classes: Sequence[_Class], params: Params, measure: Measure) -> float:
+    found = [c.best(params, measure) for c in classes]
+    tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
+    return measure.of_all(tp, pred, np.stack([c.truth for c in classes]))
+
+
+def _space(classes: Sequence[_Class]) -> tuple[list[Dimension], Params]:
+    areas = np.concatenate([c.truth[c.truth > 0] for c in classes])
+    most = max(2, int(np.median(areas))) if areas.size else 2
+    sizes = tuple(float(v) for v in np.unique(np.geomspace(1, most, 5).astype(int)))
+    dimensions = [
+        Dimension("drop-small", 1, most, log=True, step=1, grid=sizes),  # 1 pixel: nothing is dropped
+        Dimension("keep-largest", 0, _MOST, step=1, grid=(0, 1, 2)),  # 0: all are kept
+        Dimension("fill-holes", 0, 1, step=1, grid=(0, 1)),
+    ]
+    first: Params = {"drop-small": 1, "keep-largest": 0, "fill-holes": 0}
+    if all(c.tops.size for c in classes):
+        dimensions += [
+            Dimension("gate-area", 1, most, log=True, step=1, grid=sizes),  # 1 pixel: no gate
+            Dimension("gate-top", _TOPS[0], _TOPS[-1], step=0.1, grid=_TOPS),
+        ]
+        first |= {"gate-area": 1, "gate-top": _TOPS[0]}
+    return dimensions, first
+
+
+def _collect(
+    ensemble: Ensemble, truth: MaskSet, tuned: ThresholdSet, jobs: int | None, listener: Listener
+) -> list[_Class]:
+    """Find the components of every sample and class at the candidate levels, in one pass over the stores."""
+    levels = [_candidates(tuned, c.name, c.level) for c in tuned.classes]
+    names = [c.name for c in tuned.classes]
+
+    def one(sample: str) -> list[list[tuple[Any, Any]]]:
+        fused = ensemble.fused(sample)
+        out = []
+        for name, own in zip(names, levels, strict=True):
+            masks = [fused.runs(ensemble.classes.index(name), level) for level in own]
+            wanted = truth[sample, name]
+            out.append([(_pieces(m, wanted), _pieces(FillHoles().apply(m), wanted)) for m in masks])
+        return out
+
+    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "labelling", listener)]
+    tops = [_above_tops(ensemble, tuned.curves[name]) for name in names]
+    usable = all(t is not None for t in tops)
+    classes = []
+    for c, name in enumerate(names):
+        plain, filled = (
+            _Components.of([row[c][k][side] for k in range(len(levels[c])) for row in rows]) for side in (0, 1)
+        )
+        areas = np.array([truth[s, name].area for s in ensemble.samples], np.int64)
+        above = tops[c] if usable else None
+        classes.append(_Class(levels[c], plain, filled, areas, np.zeros(0, np.int64) if above is None else above))
+    return classes
+
+
+def _candidates(tuned: ThresholdSet, name: str, level: int) -> tuple[int, ...]:
+    """Levels around the best one where the class scores nearly as well, evenly spread over those that occur."""
+    crossed = tuned.validation.crossed
+    if crossed is not None and not crossed.classes[name].keeps:
+        return (level,)
+    curve = tuned.curves[name]
+    scores, breaks = curve.scores(range(len(curve.parts))), curve.table.breaks
+    good = breaks[scores[np.minimum(breaks, curve.table.high) - curve.table.low] >= _WORTH * scores.max()]
+    good = good[good > 0]
+    if not good.size:
+        return (level,)
+    spread = good[np.linspace(0, good.size - 1, min(_CANDIDATES - 1, good.size)).astype(int)]
+    return tuple(dict.fromkeys([level, *spread.tolist()]))
+
+
+def _above_tops(ensemble: Ensemble, curve: Curve) -> NDArray[np.int64] | None:
+    """Pixels of each sample at or above every top threshold (tops, samples); None where the band does not tell."""
+    levels = [ensemble.level_of(top) for top in _TOPS]
+    if levels[0] < curve.table.low or levels[-1] > curve.table.high:
+        return None
+    return np.stack([curve.table.at(level)[1] for level in levels])
+
+
+def _pieces(mask: Runs, truth: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Area and hits of every component, in the order of their first pixels."""
+    from ensemble_kit.kernels import components
+
+    starts, ends, labels, areas = components.components(mask.starts, mask.ends, mask.shape[1], 8)
+    hits = _hits_before(truth, ends) - _hits_before(truth, starts)
+    return areas, np.bincount(labels, hits, areas.size).astype(np.int64)
+
+
+def _hits_before(truth: Runs, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Truth pixels that stand before each position."""
+    lengths = np.concatenate([[0], np.cumsum(truth.ends - truth.starts)])
+    k = np.searchsorted(truth.starts, positions, side="right")
+    beyond = np.where(k > 0, np.maximum(truth.ends[np.maximum(k - 1, 0)] - positions, 0), 0) if len(truth) else 0
+    return np.asarray(lengths[k] - beyond)

@@ -1,0 +1,273 @@
+"""Thresholds by trials, for metrics that do not separate into classes and counts: a person's own, above all.
+
+For Dice, IoU and F-beta the exact optimum is there for less (`tuning`); it is where a study begins, and what it is
+compared with.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import EnskError, UsageError
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.metrics import Measure
+from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.search import studies
+from ensemble_kit.search.studies import Dimension, Params, Plan
+from ensemble_kit.spec import LEVELS
+from ensemble_kit.validation import Groups, make_folds
+
+if TYPE_CHECKING:
+    from ensemble_kit.thresholds import ThresholdSet
+
+Metric = Callable[[MaskSet, MaskSet], float]
+"""Takes the prediction and the truth, and returns what is maximised."""
+
+
+def is_own(text: str) -> bool:
+    """Tell whether a metric's text names a person's own, module:callable."""
+    return ":" in text
+
+
+def load(text: str) -> Metric:
+    """Import a metric, `module:callable`; the current directory can be imported from. This runs its code.
+
+    Raises
+    ------
+    UsageError
+        There is no such module or callable.
+    """
+    module, _, attribute = text.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # stays: a metric may import its parts late
+    try:
+        found = attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:
+        raise UsageError(
+            "metric-import",
+            "cannot import a metric",
+            item=f"{text!r}: {type(error).__name__}: {error}",
+            fix="pass module:callable; the module is looked for in the current directory and among what is installed",
+        ) from error
+    if not callable(found):
+        raise UsageError(
+            "metric-import",
+            "cannot import a metric",
+            item=f"{text!r} is {type(found).__name__}, not callable",
+            fix="pass a function that takes the prediction and the truth, two MaskSets, and returns a number",
+        )
+    return found
+
+
+def of_measure(measure: Measure) -> Metric:
+    """Return a built-in measure as a metric of two mask sets."""
+    return lambda prediction, truth: measure.of_all(*_counts(prediction, truth, prediction.classes))
+
+
+def tune(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    metric: Metric,
+    plan: Plan,
+    measure: Measure | None = None,
+    name: str = "own",
+    folds: int | None = None,
+    groups: Groups = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> ThresholdSet:
+    """Search one threshold per class by trials that vote and measure; the first is the exact optimum of `measure`.
+
+    Parameters
+    ----------
+    metric : what is maximised, of the masks that a trial's thresholds give and the truth.
+    plan : of the study; those of folds stand beside it as NAME/fold-1 and so on.
+    measure : what the first trial is the exact optimum of, and what the set's scores say; default: mean Dice.
+    name : of the metric, for the record and to tell studies apart.
+    folds : with it the study is done again without each fold, and judged on all that was left out.
+
+    Returns
+    -------
+    ThresholdSet
+        With the comparison in `.search`: the metric at the exact optimum, at 0.5, and at the study's best.
+
+    Raises
+    ------
+    DamagedError
+        The metric returned NaN or an infinity.
+    UsageError
+        The metric failed, or returned no number.
+    """
+    from ensemble_kit import tuning
+
+    measure = measure or Measure()
+    settings: dict[str, Any] = {
+        "objective": measure.objective,
+        "metric": measure.metric,
+        "empty": measure.convention.empty,
+        "eps": measure.convention.eps,
+    }
+    exact = tuning.tune_thresholds(ensemble, truth, **settings, seed=seed, jobs=jobs, listener=listener)
+    ask = _Asked(ensemble, truth, metric, name, jobs)
+    done = _study(ask, exact, plan, measure, listener)
+    best = ask.levels_of(done.best)
+    found = _described(exact, ensemble, truth, best, jobs)
+    found.search.update(
+        {
+            "method": "optuna",
+            "metric": name,
+            "trials": len(done.trials),
+            "sampler": plan.sampler,
+            "sampler_seed": plan.seed,
+            "best_trial": done.number,
+            "best": round(done.value, 9),
+            "exact_optimum": round(done.trials[0], 9),
+            "half": round(done.trials[1], 9) if len(done.trials) > 1 else None,
+            "stopped": done.stopped,
+        }
+    )
+    if folds:
+        found.search["nested"] = _nested(ask, plan, measure, settings, folds, groups, seed, listener)
+    return found
+
+
+class _Asked:
+    """The metric of an ensemble's masks at given levels."""
+
+    def __init__(self, ensemble: Ensemble, truth: MaskSet, metric: Metric, name: str, jobs: int | None) -> None:
+        self.ensemble, self.truth, self.metric, self.name, self.jobs = ensemble, truth, metric, name, jobs
+
+    def part(self, samples: Any) -> _Asked:
+        """Ask on some of the samples, by number."""
+        from ensemble_kit.search.joint import part_of
+
+        return _Asked(*part_of(self.ensemble, self.truth, samples), self.metric, self.name, self.jobs)
+
+    def levels_of(self, params: Params) -> tuple[int, ...]:
+        return tuple(int(params[f"level:{c}"]) for c in self.ensemble.classes)
+
+    def vote(self, levels: tuple[int, ...]) -> MaskSet:
+        def decide(sample: str) -> list[Any]:
+            fused = self.ensemble.fused(sample)
+            return [fused.runs(c, level) for c, level in enumerate(levels)]
+
+        masks = {}
+        for sample, row in over_samples(decide, self.ensemble.samples, self.jobs, "voting"):
+            masks.update({(sample, c): runs for c, runs in zip(self.ensemble.classes, row, strict=True)})
+        return MaskSet(masks)
+
+    def value(self, prediction: MaskSet) -> float:
+        try:
+            return float(self.metric(prediction, self.truth))
+        except EnskError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                "metric-failed",
+                "cannot measure",
+                item=f"metric {self.name!r}: {type(error).__name__}: {error}",
+                fix="make it take the prediction and the truth, two MaskSets, and return a number",
+            ) from error
+
+
+def _study(ask: _Asked, exact: ThresholdSet, plan: Plan, measure: Measure, listener: Listener) -> studies.Finished:
+    from ensemble_kit.statistics import source_of
+
+    classes, half = ask.ensemble.classes, ask.ensemble.level_of(0.5)
+    dimensions = [Dimension(f"level:{c}", 0, LEVELS - 1, step=1, grid=_GRID) for c in classes]
+    first: list[Params] = [
+        {f"level:{c}": exact.levels[c] for c in classes},
+        {f"level:{c}": half for c in classes},
+    ]
+    about = {
+        "source": source_of(ask.ensemble, ask.truth),
+        "objective": f"{ask.name}, from {measure}",
+        "what": ["level"],
+    }
+    return studies.run(
+        plan, dimensions, first[: plan.trials], lambda p: ask.value(ask.vote(ask.levels_of(p))), about, listener
+    )
+
+
+_GRID = tuple(float(round(LEVELS * k / 10)) for k in range(1, 10))
+
+
+def _nested(
+    ask: _Asked,
+    plan: Plan,
+    measure: Measure,
+    settings: dict[str, Any],
+    folds: int,
+    groups: Groups,
+    seed: int,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Study again without each fold; measure the masks of all samples that were left out together."""
+    from ensemble_kit import tuning
+
+    parts = make_folds(ask.ensemble.samples, folds, groups, seed)
+    found: dict[str, dict[Any, Any]] = {"study": {}, "exact": {}}
+    for k, fold in enumerate(parts):
+        rest = np.sort(np.concatenate([p for j, p in enumerate(parts) if j != k]))
+        training, held = ask.part(rest), ask.part(fold)
+        exact = tuning.tune_thresholds(training.ensemble, training.truth, **settings, jobs=ask.jobs)
+        done = _study(training, exact, replace(plan, study=f"{plan.study}/fold-{k + 1}"), measure, listener)
+        found["study"].update(held.vote(training.levels_of(done.best)))
+        found["exact"].update(held.vote(tuple(exact.levels.values())))
+    ordered = {name: MaskSet({key: masks[key] for key in ask.truth}) for name, masks in found.items()}
+    return {
+        "folds": folds,
+        "out_of_fold": round(ask.value(ordered["study"]), 9),
+        "exact_out_of_fold": round(ask.value(ordered["exact"]), 9),
+    }
+
+
+def _described(
+    exact: ThresholdSet, ensemble: Ensemble, truth: MaskSet, levels: tuple[int, ...], jobs: int | None
+) -> ThresholdSet:
+    """Return the set with other levels, and its own measure's scores there."""
+    exact.classes = tuple(replace(c, level=level) for c, level in zip(exact.classes, levels, strict=True))
+    counts = _counts(ensemble.vote(exact, jobs=jobs), truth, ensemble.classes)
+    scores = [exact.measure.of_class(*(v[c] for v in counts)) for c in range(len(levels))]
+    exact.classes = tuple(
+        replace(c, score=score, plateau=(c.level, c.level)) for c, score in zip(exact.classes, scores, strict=True)
+    )
+    exact.validation = replace(exact.validation, in_sample=exact.measure.of_all(*counts), crossed=None)
+    return exact
+
+
+def _counts(prediction: MaskSet, truth: MaskSet, classes: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """Hits, pixels and truth pixels, int64 (classes, samples) each."""
+    keys = [[(s, c) for s in truth.samples] for c in classes]
+    return (
+        np.array([[prediction[k].overlap(truth[k]) for k in row] for row in keys], np.int64),
+        np.array([[prediction[k].area for k in row] for row in keys], np.int64),
+        np.array([[truth[k].area for k in row] for row in keys], np.int64),
+    )
+
+
+def describe(tuned: ThresholdSet) -> list[str]:
+    """Say what the study reached beside the exact optimum it began with."""
+    s = tuned.search
+    if s.get("method") != "optuna":
+        return []
+    half = "" if s["half"] is None else f", 0.5 {s['half']:.4f}"
+    exact = f"exact optimum of {tuned.measure.title}"
+    best = f"best of {s['trials']} trials {s['best']:.4f} (number {s['best_trial']})"
+    lines = [f"{s['metric']}, in-sample: {exact} {s['exact_optimum']:.4f}{half}, {best}."]
+    if "nested" in s:
+        n = s["nested"]
+        how = f"out of fold ({n['folds']} folds, the study repeated without each)"
+        lines.append(f"{s['metric']}, {how}: study {n['out_of_fold']:.4f}, {exact} {n['exact_out_of_fold']:.4f}.")
+    return lines

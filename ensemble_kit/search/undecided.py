@@ -1,0 +1,380 @@
+"""The pixels that members do not agree on: all that a trial of weights has to look at.
+
+A pixel that every member puts below the band of thresholds, or every member at or above it, is decided for any convex
+weights. The others are kept, one 16-bit value per member, and one trial is: fuse them, and read the exact best
+threshold of every class off the curve.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.metrics import Measure, coefficients
+from ensemble_kit.scores import Ensemble, integer_weights, over_samples
+from ensemble_kit.spec import LEVELS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.store import LogitStore
+
+MEMORY = 500 * 10**6
+"""Bytes that undecided pixels may take unless a person says otherwise: half a second a trial for five members."""
+_LOWEST = 328  # 0.005: trials look no lower, where every pixel of the plane is; the final tuning looks everywhere
+_PROBES = 4  # samples that tell how many pixels there will be
+Kind = Literal["q", "level"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How members are fused in one trial.
+
+    Parameters
+    ----------
+    weights, temperatures : one per member, in the ensemble's order.
+    mean : as for `Ensemble`.
+    """
+
+    weights: tuple[float, ...]
+    mean: str
+    temperatures: tuple[float, ...]
+
+    @classmethod
+    def uniform(cls, ensemble: Ensemble) -> Setting:
+        """Weigh all members alike, with the ensemble's own mean and temperatures."""
+        return cls((1.0,) * len(ensemble.members), ensemble.fusion.mean, ensemble.fusion.temperatures)
+
+    def applied(self, ensemble: Ensemble) -> Ensemble:
+        """Return the ensemble fused this way."""
+        other, names = copy.copy(ensemble), ensemble.fusion.members
+        row = integer_weights(self.weights, names)
+        other.fusion = replace(
+            ensemble.fusion, mean=self.mean, weights=(row,) * len(ensemble.classes), temperatures=self.temperatures
+        )
+        return other
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one setting reaches: the objective over all classes, and the level of each class that reaches it.
+
+    The score is rounded to twelve decimals: below that it is the order of float sums.
+    """
+
+    score: float
+    levels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClassPixels:
+    """One class's undecided pixels.
+
+    Parameters
+    ----------
+    low, high : stored values; members all below `low`, or all at or above `high`, have decided.
+    values : uint16 (n, members); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
+    above, above_hits, truth : int64 (samples,), pixels decided on, hits among them, hits in all.
+    """
+
+    low: int
+    high: int
+    values: NDArray[np.uint16]
+    offsets: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    above: NDArray[np.int64]
+    above_hits: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Undecided pixels of every class and sample of an ensemble.
+
+    With upsample="logits", a stride of 1 and the ensemble's own temperatures a trial's scores are exact, to the last
+    pixel, at every threshold inside the band. Otherwise it is an approximation, and what is found is tuned anew from
+    the stores: another temperature is applied behind the interpolation instead of before it (with "logits" that is
+    rounding, and the clipping at ±16; with "scores" more), and with upsample="scores" members are interpolated before
+    they are fused, each from its own grid.
+
+    Parameters
+    ----------
+    names, temperatures : of the members, as they were collected.
+    kind : what is stored, the logit's `q` or the probability's "level".
+    stride : every stride-th pixel of every stride-th row stands for the rest.
+    classes : one `ClassPixels` per class.
+    """
+
+    names: tuple[str, ...]
+    temperatures: tuple[float, ...]
+    kind: Kind
+    stride: int
+    classes: tuple[ClassPixels, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the values take."""
+        return sum(c.values.nbytes for c in self.classes)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that a trial looks at."""
+        return sum(c.values.shape[0] for c in self.classes)
+
+    def try_setting(
+        self, setting: Setting, measure: Measure, samples: NDArray[np.int64] | None = None, jobs: int | None = None
+    ) -> Trial:
+        """Find the best threshold of every class under a setting, and the objective there.
+
+        Parameters
+        ----------
+        samples : numbers of those that count; default: all.
+        """
+        heats = zip(self.temperatures, setting.temperatures, strict=True)
+        scales = [self._scale(setting.mean, own, t) for own, t in heats]
+        weights = integer_weights(setting.weights, self.names)
+        table = np.stack([s.astype(np.uint32) * np.uint32(w) for s, w in zip(scales, weights, strict=True)])
+        scratch = _Scratch()
+        use = np.arange(self.classes[0].truth.size) if samples is None else np.asarray(samples, np.int64)
+
+        def one(pixels: ClassPixels) -> tuple[float, int, int]:
+            # decided pixels lie below `low` and at or above `high` on this trial's scale, whatever the weights
+            low = max(int(s[pixels.low - 1]) + 1 if pixels.low > 0 else 0 for s in scales)
+            high = min(int(s[pixels.high]) if pixels.high < LEVELS else LEVELS for s in scales)
+            return _best(pixels, use, table, low, high, measure, scratch)
+
+        with ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
+            found = list(pool.map(one, self.classes))
+        levels = tuple(level for _, _, level in found)
+        tops, counts = [f[0] for f in found], [f[1] for f in found]
+        if measure.objective == "pooled":
+            kept = [top for top, count in zip(tops, counts, strict=True) if count]
+            return Trial(round(sum(kept) / len(kept), 12) if kept else float("nan"), levels)
+        return Trial(round(sum(tops) / sum(counts), 12) if sum(counts) else float("nan"), levels)
+
+    def _scale(self, mean: str, own: float, temperature: float) -> NDArray[np.uint16]:
+        """What every stored value becomes in the sum: uint16 (65536,), monotone."""
+        from ensemble_kit.kernels import tables
+
+        every, ratio = np.arange(LEVELS), own / temperature
+        if self.kind == "q":
+            q = tables.identity() if ratio == 1 else tables.q_of_logit(tables.logit_of_q(every) * ratio)
+            return q if mean == "logit" else tables.mean_scale(mean)[tables.q_levels()[q]]
+        level = tables.identity()
+        if ratio != 1:
+            p = every / (LEVELS - 1)
+            with np.errstate(divide="ignore"):
+                level = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * ratio))
+        return tables.mean_scale(mean)[level]
+
+
+class _Scratch(threading.local):
+    """Room for each thread's kernel; zeros between calls."""
+
+    def __init__(self) -> None:
+        self.counts, self.touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
+        self.top, self.counted = np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64)
+
+
+def _best(
+    pixels: ClassPixels,
+    samples: NDArray[np.int64],
+    table: NDArray[np.uint32],
+    low: int,
+    high: int,
+    measure: Measure,
+    scratch: _Scratch,
+) -> tuple[float, int, int]:
+    """Sum of scores, how many count, and the level, at a class's best level; the nearest to 0.5 among equals."""
+    from ensemble_kit.kernels import undecided
+
+    a, b, c = coefficients(measure.metric)
+    convention = measure.convention
+    skip = convention.empty == "skip"
+    empty = 0.0 if convention.empty == "skip" else float(convention.empty)
+    decided = pixels.above, pixels.above_hits, pixels.truth
+    score = a, b, c, convention.eps, empty, skip, measure.objective == "pooled"
+    room = scratch.counts, scratch.touched, scratch.top, scratch.counted
+    level = int(
+        undecided.curve(
+            pixels.values, pixels.offsets, pixels.splits, *decided, samples, table, low, high, *score, *room
+        )
+    )
+    return float(scratch.top[level]), int(scratch.counted[level]), level
+
+
+def collect(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    bands: Mapping[int, tuple[int, int]],
+    memory: int | None = None,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+    hottest: float = 1.0,
+) -> Undecided:
+    """Collect an ensemble's undecided pixels in one pass over the stores.
+
+    Time is that of reading the stores once and of evaluating the members where they are undecided. Memory is two
+    bytes per member and pixel; where it would exceed `memory`, only every second (third, …) pixel of every second
+    row is kept, and `stride` says so.
+
+    Parameters
+    ----------
+    truth : masks of the ensemble's samples and classes.
+    bands : for each class number the levels, low and high, between which thresholds will be looked for.
+    memory : bytes; default 500 MB.
+    hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
+    """
+    build = _Builder(ensemble, truth, bands, hottest)
+    budget = memory or MEMORY
+    every = ensemble.samples
+    probes = every[:: max(1, len(every) // _PROBES)][:_PROBES]
+    bytes_each = sum(build.sample(s, 1, _bytes_of) for s in probes) / len(probes)
+    stride = 1
+    while bytes_each * len(every) > budget * stride**2:
+        stride += 1
+    while True:
+        found = build.all(stride, budget, jobs, listener)
+        if found is not None:
+            return found
+        stride += 1
+
+
+def _bytes_of(parts: list[tuple[Any, ...]]) -> int:
+    return sum(p[0].nbytes for p in parts)
+
+
+class _Builder:
+    def __init__(
+        self, ensemble: Ensemble, truth: MaskSet, bands: Mapping[int, tuple[int, int]], hottest: float
+    ) -> None:
+        from ensemble_kit.kernels import tables
+
+        self.ensemble, self.truth, fusion = ensemble, truth, ensemble.fusion
+        self.softmax = ensemble.activation == "softmax"
+        as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean == "logit")
+        self.kind: Kind = "q" if as_q else "level"
+        if self.softmax:
+            self.tables = np.stack([tables.identity()] * len(ensemble.members))
+        else:
+            make = tables.fp16_q if as_q else tables.fp16_levels
+            self.tables = np.stack([make(t) for t in fusion.temperatures])
+        order = tables.identity() if self.softmax else tables.fp16_codes_in_order()
+        by_key = np.maximum.accumulate(self.tables[:, order], axis=1)  # codes of NaN, at the end, hold 0
+        self.bands = [self._stored(*bands[c], hottest) for c in range(len(ensemble.classes))]
+        self.keys = [
+            [np.array([np.searchsorted(k, edge) - 32768 for k in by_key], np.int64) for edge in band]
+            for band in self.bands
+        ]
+
+    def _stored(self, low: int, high: int, hottest: float) -> tuple[int, int]:
+        """Turn a band of fused levels into one of stored values that holds it at every temperature."""
+        from ensemble_kit.kernels import tables
+
+        steps = tables.identity()  # what a stored value is on the scale of the band
+        if self.ensemble.fusion.mean != "logit":
+            scale = tables.mean_scale(self.ensemble.fusion.mean)
+            low = max(low, int(scale[_LOWEST]))
+            steps = scale[tables.q_levels()] if self.kind == "q" else scale
+        low, high = int(np.searchsorted(steps, low)), LEVELS if high == LEVELS else int(np.searchsorted(steps, high))
+        if hottest == 1:
+            return low, high
+        if self.kind == "q":
+            wide = tables.q_of_logit(tables.logit_of_q([low, min(high, LEVELS - 1)]) * hottest)
+        else:
+            p = np.clip(np.array([low, high]) / (LEVELS - 1), 1e-9, 1 - 1e-9)
+            wide = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * hottest))
+        return int(wide[0]), int(wide[1]) if high < LEVELS else LEVELS
+
+    def all(self, stride: int, budget: int, jobs: int | None, listener: Listener) -> Undecided | None:
+        """Collect every sample; None where that takes more than the budget."""
+        rows, taken = [], 0
+        work: Callable[[str], list[tuple[Any, ...]]] = lambda s: self.sample(s, stride, list)  # noqa: E731
+        for _, parts in over_samples(work, self.ensemble.samples, jobs, "collecting", listener):
+            rows.append(parts)
+            taken += _bytes_of(parts)
+            if taken > budget and stride < 64:
+                return None
+        classes = []
+        for c in range(len(self.ensemble.classes)):
+            parts = [row[c] for row in rows]
+            offsets = np.cumsum([0, *(p[0].shape[0] for p in parts)])
+            numbers = np.array([p[1:] for p in parts], np.int64)
+            classes.append(
+                ClassPixels(
+                    *self.bands[c],
+                    np.concatenate([p[0] for p in parts]),
+                    offsets,
+                    offsets[:-1] + numbers[:, 0],
+                    *(np.ascontiguousarray(numbers[:, k]) for k in (1, 2, 3)),
+                )
+            )
+            for row in rows:
+                row[c] = ()
+        fusion = self.ensemble.fusion
+        return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes))
+
+    def sample(self, sample: str, stride: int, reduce: Callable[[list[tuple[Any, ...]]], Any]) -> Any:
+        """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
+        from ensemble_kit.kernels import undecided
+
+        place = _Places(self.ensemble.members, sample)
+        members = self.ensemble.members
+        heats = zip(members, self.ensemble.fusion.temperatures, strict=True)
+        codes = [self._codes(m, sample, t) for m, t in heats]
+        fold, flip = (np.int16(0), np.int16(-32768)) if self.softmax else (np.int16(0x7FFF), np.int16(0))
+        out = []
+        for c, name in enumerate(self.ensemble.classes):
+            runs = self.truth[sample, name]
+            planes = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
+            where = np.concatenate(planes), place.starts, place.widths, fold, flip, self.tables, *place.axes
+            band = *self.bands[c], *self.keys[c]
+            out.append(undecided.gather(*where, *band, stride, runs.starts, runs.ends))
+        return reduce(out)
+
+    def _codes(self, member: LogitStore, sample: str, temperature: float) -> NDArray[np.uint16]:
+        from ensemble_kit.kernels import fuse
+
+        logits = member.read(sample)
+        if not self.softmax:
+            return np.ascontiguousarray(logits).view(np.uint16)
+        flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
+        out = np.empty(flat.shape, np.uint16)
+        fuse.softmax_levels(flat, temperature, out)
+        return out.reshape(logits.shape)
+
+
+class _Places:
+    """Where one sample's members lie on their grids, as `kernels.undecided.gather` takes it."""
+
+    def __init__(self, members: Sequence[LogitStore], sample: str) -> None:
+        self._places = [m.placement(sample) for m in members]
+        sizes = [p.grid[0] * p.grid[1] for p in self._places]
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.widths = np.array([p.grid[1] for p in self._places], np.int64)
+
+    @cached_property
+    def axes(self) -> tuple[NDArray[np.int64], ...]:
+        """Rows and their weights, columns and theirs, last cells."""
+        from ensemble_kit.kernels import tables
+
+        boxes, (H, W) = [p.box for p in self._places], self._places[0].plane
+        down = [tables.axis(b.shape[0], H) for b in boxes]
+        across = [tables.axis(b.shape[1], W) for b in boxes]
+        return (
+            np.stack([i + b.y0 for (i, _), b in zip(down, boxes, strict=True)]),
+            np.stack([f for _, f in down]),
+            np.stack([i + b.x0 for (i, _), b in zip(across, boxes, strict=True)]),
+            np.stack([f for _, f in across]),
+            np.array([(b.y1 - 1, b.x1 - 1) for b in boxes], np.int64),
+        )

@@ -1,0 +1,302 @@
+"""Distribution shift: how the scores of one set of images differ from those that thresholds were tuned on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import MismatchError, UsageError
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.report import Report
+from ensemble_kit.runs import Runs
+from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.spec import LEVELS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+UNDECIDED = (0.1, 0.9)
+"""A pixel is undecided where its score is at least the first and below the second."""
+
+_SURE = 0.05  # a difference counts where its p-value, corrected for all that were tested, is below this
+_MEDIUM = 0.5  # and where it is at least this many standard deviations: "medium" by Cohen, 1988
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity of one class over validation and over test samples.
+
+    Parameters
+    ----------
+    validation, test : float64, its value in each sample.
+    p : of a two-sided Mann–Whitney test that both are drawn from one distribution, corrected by Holm (1979) for all
+        tests of the report. Samples count as independent; those of one person are not, so take it for a hint.
+    """
+
+    validation: NDArray[np.float64]
+    test: NDArray[np.float64]
+    p: float
+
+    @property
+    def standardised(self) -> float:
+        """Cohen's d: the difference of means (test less validation) in pooled standard deviations."""
+        gap = float(self.test.mean() - self.validation.mean())
+        spread = math.sqrt((_variance(self.validation) + _variance(self.test)) / 2)
+        return gap / spread if spread else math.copysign(math.inf, gap) if gap else 0.0
+
+    @property
+    def is_shifted(self) -> bool:
+        """Tell whether the difference is above chance and of at least half a standard deviation."""
+        return self.p < _SURE and abs(self.standardised) >= _MEDIUM
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return means, difference and flag by name, for JSON; an infinite difference is None."""
+        d = self.standardised
+        return {
+            "validation": round(float(self.validation.mean()), 9),
+            "test": round(float(self.test.mean()), 9),
+            "standardised": round(d, 6) if math.isfinite(d) else None,
+            "p": round(self.p, 9),
+            "shifted": self.is_shifted,
+        }
+
+
+@dataclass(frozen=True)
+class ClassShift:
+    """What changed in one class.
+
+    Parameters
+    ----------
+    area : share of the image at or above the threshold.
+    undecided : of the pixels that score at least 0.1, the share that scores below 0.9; 0 where there is none. It does
+        not grow with the object, as a share of the image would.
+    empty : share of samples whose mask at the threshold is empty, in validation and in test.
+    """
+
+    name: str
+    area: Difference
+    undecided: Difference
+    empty: tuple[float, float]
+
+    @property
+    def is_shifted(self) -> bool:
+        """Tell whether either quantity is."""
+        return self.area.is_shifted or self.undecided.is_shifted
+
+
+@dataclass(frozen=True)
+class ShiftReport:
+    """How test scores differ from validation scores, class by class."""
+
+    classes: tuple[ClassShift, ...]
+    samples: tuple[int, int]
+    undecided: tuple[float, float]
+
+    @property
+    def shifted(self) -> tuple[str, ...]:
+        """Classes whose scores differ more than chance explains."""
+        return tuple(c.name for c in self.classes if c.is_shifted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything by name, for JSON."""
+        return {
+            "samples": {"validation": self.samples[0], "test": self.samples[1]},
+            "undecided_between": list(self.undecided),
+            "classes": [
+                {
+                    "name": c.name,
+                    "area": c.area.to_dict(),
+                    "undecided": c.undecided.to_dict(),
+                    "empty": {"validation": round(c.empty[0], 9), "test": round(c.empty[1], 9)},
+                }
+                for c in self.classes
+            ],
+            "shifted": list(self.shifted),
+        }
+
+    def report(self) -> Report:
+        """Describe it: one table, what its columns mean, and a warning for what is shifted."""
+        columns = ["class", "area val", "area test", "d", "p", "undecided val", "undecided test", "d", "p", "empty val"]
+        columns += ["empty test", "shifted"]
+        warnings = []
+        if self.shifted:
+            warnings.append(
+                "test scores are not like validation scores, so thresholds and scores may not carry over: "
+                + ", ".join(self.shifted)
+            )
+        return Report(
+            f"scores of {self.samples[1]} test samples against {self.samples[0]} validation samples",
+            columns,
+            [_row(c) for c in self.classes],
+            self._legend(),
+            warnings,
+        )
+
+    def _legend(self) -> list[str]:
+        low, high = self.undecided
+        area = "Area: share of the image at or above the threshold."
+        undecided = f"Undecided: of the pixels that score at least {low:g}, the share below {high:g}."
+        tests = "d: difference of means in standard deviations. p: Mann–Whitney, corrected by Holm over the table."
+        return [
+            f"{area} {undecided} Empty: share of samples with an empty mask.",
+            f"{tests} Shifted: p < {_SURE:g} and |d| ≥ {_MEDIUM:g}.",
+        ]
+
+    def table(self) -> pd.DataFrame:
+        """Return a pandas frame, a row for each class and quantity."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"class": c.name, "quantity": name, **value.to_dict()}
+                for c in self.classes
+                for name, value in (("area", c.area), ("undecided", c.undecided))
+            ]
+        )
+
+    def __str__(self) -> str:
+        told = ", ".join(self.shifted) or "none"
+        return f"shifted classes: {told} ({self.samples[0]} validation and {self.samples[1]} test samples)"
+
+    def _repr_html_(self) -> str:
+        from ensemble_kit.notebook import report_html
+
+        return report_html(self.report())
+
+
+def compare(
+    validation: Ensemble,
+    test: Ensemble,
+    thresholds: Any = 0.5,
+    undecided: tuple[float, float] = UNDECIDED,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> ShiftReport:
+    """Compare the scores of two sets of images that the same members saw; no truth is needed.
+
+    Takes a pass over each, about as long as a vote; memory does not depend on the number of samples.
+
+    Parameters
+    ----------
+    validation, test : ensembles of the same members, fused alike.
+    thresholds : as for `Ensemble.vote`; levels of a `ThresholdSet` where one was tuned.
+    undecided : scores from the first up to the second are undecided.
+
+    Raises
+    ------
+    MismatchError
+        Ensembles of other classes or members, or fused in another way; thresholds that do not fit.
+    UsageError
+        Two scores that are not ascending in [0, 1].
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, ensemble_kit as ek
+    >>> paths = [f"{tempfile.mkdtemp()}/{part}.zarr" for part in ("val", "test")]
+    >>> for path, shift in zip(paths, (0, 3)):
+    ...     with ek.LogitWriter(path, ["bone"], [f"s{k}" for k in range(9)], (8, 8), member="unet") as out:
+    ...         for k in range(9):
+    ...             out.write(f"s{k}", np.linspace(-9, 9 - k / 9, 64).reshape(1, 8, 8) - shift, (16, 16))
+    >>> compare(ek.Ensemble(paths[:1]), ek.Ensemble(paths[1:])).shifted
+    ('bone',)
+    """
+    _check_alike(validation, test)
+    if not 0 <= undecided[0] < undecided[1] <= 1:
+        raise UsageError(
+            "undecided-invalid",
+            "cannot compare scores",
+            item=f"undecided={undecided!r}",
+            fix="pass two ascending scores in [0, 1], such as (0.1, 0.9)",
+        )
+    measured = [_measure(e, thresholds, undecided, jobs, listener) for e in (validation, test)]
+    order = [test.classes.index(name) for name in validation.classes]
+    ours, theirs = measured[0], measured[1][:, order]
+    rough = [[_mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(order))]
+    p = np.array(_holm([value for row in rough for value in row])).reshape(-1, 2)
+    classes = tuple(
+        ClassShift(
+            name,
+            Difference(ours[0, c], theirs[0, c], float(p[c, 0])),
+            Difference(ours[1, c], theirs[1, c], float(p[c, 1])),
+            (float((ours[0, c] == 0).mean()), float((theirs[0, c] == 0).mean())),
+        )
+        for c, name in enumerate(validation.classes)
+    )
+    return ShiftReport(classes, (len(validation.samples), len(test.samples)), undecided)
+
+
+def _measure(
+    ensemble: Ensemble, thresholds: Any, undecided: tuple[float, float], jobs: int | None, listener: Listener
+) -> NDArray[np.float64]:
+    """Measure area and share of undecided pixels: float64 (2, classes, samples)."""
+    levels = ensemble.class_levels(thresholds)
+    low, high = (ensemble.level_of(score) for score in undecided)
+
+    def one(sample: str) -> list[tuple[float, float]]:
+        fused = ensemble.fused(sample)
+        plane = fused.plane[0] * fused.plane[1]
+
+        def one_class(c: int, level: int) -> tuple[float, float]:
+            first, last = min(low, level), min(max(high, level) + 1, LEVELS)
+            found, pixels, _, above, _ = fused.counts(c, Runs.empty(fused.plane), first, last)
+            area, some, sure = (int(pixels[np.searchsorted(found, at) :].sum()) + above for at in (level, low, high))
+            return area / plane, (some - sure) / some if some else 0.0
+
+        return [one_class(c, level) for c, level in enumerate(levels)]
+
+    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "comparing", listener)]
+    return np.array(rows, np.float64).transpose(2, 1, 0)
+
+
+def _check_alike(validation: Ensemble, test: Ensemble) -> None:
+    a, b = validation.fusion, test.fusion
+    weights = [dict(zip(e.classes, e.fusion.weights, strict=True)) for e in (validation, test)]
+    for what, ours, theirs in (
+        ("classes", sorted(validation.classes), sorted(test.classes)),
+        ("members", a.members, b.members),
+        ("mean", a.mean, b.mean),
+        ("upsample", a.upsample, b.upsample),
+        ("temperatures", a.temperatures, b.temperatures),
+        ("weights", weights[0], weights[1]),
+    ):
+        if ours != theirs:
+            raise MismatchError(
+                "ensembles-differ",
+                "cannot compare the scores of two ensembles",
+                item=f"{what}: {ours} in validation, {theirs} in test",
+                fix="pass stores of the same members, fused alike",
+            )
+
+
+def _variance(values: NDArray[np.float64]) -> float:
+    return float(values.var(ddof=1)) if values.size > 1 else 0.0
+
+
+def _mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    from scipy.stats import mannwhitneyu
+
+    if np.ptp(np.concatenate([a, b])) == 0:
+        return 1.0  # every value is the same: nothing to rank
+    return float(mannwhitneyu(a, b).pvalue)
+
+
+def _row(c: ClassShift) -> list[str]:
+    out = [c.name]
+    for value, digits in ((c.area, 5), (c.undecided, 4)):
+        out += [f"{v.mean():.{digits}f}" for v in (value.validation, value.test)]
+        out += [f"{value.standardised:+.2f}", f"{value.p:.3g}"]
+    return [*out, f"{c.empty[0]:.3f}", f"{c.empty[1]:.3f}", "yes" if c.is_shifted else ""]
+
+
+def _holm(values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm 1979): the k-th smallest of n times n - k + 1, never descending."""
+    out, floor = [0.0] * len(values), 0.0
+    for rank, k in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
+        floor = max(floor, min(1.0, values[k] * (len(values) - rank)))
+        out[k] = floor
+    return out

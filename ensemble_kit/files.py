@@ -41,11 +41,11 @@ def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[B
     """
     target = Path(path)
     if is_stream(target):
-        with _blamed(target), target.open("wb") as out:
+        with blamed(target), target.open("wb") as out:
             yield out
         return
     check_target(target, force=force, folder=False)
-    with _blamed(target):
+    with blamed(target):
         temporary, handle = _reserve(target)
         try:
             with os.fdopen(handle, "wb") as out:
@@ -82,7 +82,7 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
     target = Path(path)
     check_target(target, force=force, folder=True)
     _check_replaceable(target, mark)
-    with _blamed(target):
+    with blamed(target):
         temporary, handle = _reserve_folder(target)
         try:
             yield temporary
@@ -100,24 +100,39 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
 def check_name(target: Path) -> None:
     """Refuse a path whose last part no file can have."""
     if "\0" in str(target) or len(os.fsencode(target.name)) > _NAME_LIMIT or not target.name:
-        raise UsageError("output-name", "cannot write", item=f"{str(target)[:80]!r} is no name for a file",
-                         fix="pass a name of 1 to 255 bytes without NUL")  # fmt: skip
+        raise UsageError(
+            "output-name",
+            "cannot write",
+            item=f"{str(target)[:80]!r} is no name for a file",
+            fix="pass a name of 1 to 255 bytes without NUL",
+        )
 
 
 def check_target(target: Path, *, force: bool, folder: bool) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
     check_name(target)
     if not target.parent.is_dir():
-        raise UsageError("output-folder-missing", "cannot write",
-                         item=f"{target}: there is no folder {target.parent}",
-                         fix=f"make it (mkdir -p {target.parent}) or pass another path")  # fmt: skip
+        raise UsageError(
+            "output-folder-missing",
+            "cannot write",
+            item=f"{target}: there is no folder {target.parent}",
+            fix=f"make it (mkdir -p {target.parent}) or pass another path",
+        )
     if target.is_dir() != folder and target.exists():
         found, wanted = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
-        raise UsageError("output-kind", "cannot write", item=f"{target} is {found}, and {wanted} is to be written",
-                         fix="pass another path, or another format")  # fmt: skip
+        raise UsageError(
+            "output-kind",
+            "cannot write",
+            item=f"{target} is {found}, and {wanted} is to be written",
+            fix="pass another path, or another format",
+        )
     if not force and (target.exists() or target.is_symlink()):
-        raise UsageError("output-exists", "cannot write", item=f"{target} exists",
-                         fix="pass --force (force=True) to replace it, or another path")  # fmt: skip
+        raise UsageError(
+            "output-exists",
+            "cannot write",
+            item=f"{target} exists",
+            fix="pass --force (force=True) to replace it, or another path",
+        )
 
 
 def sync_folder(folder: Path) -> None:
@@ -141,7 +156,7 @@ def is_stream(target: Path) -> bool:
 
 
 @contextmanager
-def _blamed(target: Path) -> Iterator[None]:
+def blamed(target: Path) -> Iterator[None]:
     """Name the file in an error of the system that names none, or names the temporary sibling."""
     try:
         yield
@@ -150,15 +165,19 @@ def _blamed(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(target)[:100]):
             raise
-        raise ResourceError("write-failed", "cannot write", item=f"{target}: {error.strerror or error}",
-                            fix=_WRITE_FIX) from error  # fmt: skip
+        raise ResourceError(
+            "write-failed", "cannot write", item=f"{target}: {error.strerror or error}", fix=_WRITE_FIX
+        ) from error
 
 
 def _check_replaceable(target: Path, mark: str | None) -> None:
     if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
-        raise UsageError("output-foreign", "cannot replace a folder",
-                         item=f"{target} holds files that this kit did not write",
-                         fix="pass the path of a new folder, or empty this one")  # fmt: skip
+        raise UsageError(
+            "output-foreign",
+            "cannot replace a folder",
+            item=f"{target} holds files that this kit did not write",
+            fix="pass the path of a new folder, or empty this one",
+        )
 
 
 def _sibling(target: Path) -> Path:

@@ -15,19 +15,46 @@ HEADING = "## Error codes\n"
 
 
 def used() -> dict[str, set[int]]:
-    """Find the codes that the source raises or reports, with the exit codes they end in."""
+    """Find the codes that the source raises or reports, with the exit codes they end in.
+
+    A code is the first argument of an error's class, or of a function of the same module that makes such an error.
+    """
     found: dict[str, set[int]] = {}
     for path in sorted((ROOT / "ensemble_kit").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+        tree = ast.parse(path.read_text())
+        makers = {f.name: ends for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and (ends := _passed_on(f))}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not node.args:
                 continue
-            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            code, last = node.args[0].value, node.args[-1]
-            if name in KINDS:
-                found.setdefault(code, set()).add(KINDS[name])
-            elif name == "_report" and isinstance(last, ast.Constant):
-                found.setdefault(code, set()).add(last.value)
+            name, last = _name(node), node.args[-1]
+            ends = {KINDS[name]} if name in KINDS else makers.get(name, set())
+            if name == "_report" and isinstance(last, ast.Constant):
+                ends = {last.value}
+            for code in _literals(node.args[0]) if ends else ():
+                found.setdefault(code, set()).update(ends)
     return found
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def _literals(node: ast.expr) -> list[str]:
+    """The texts that an expression can be: a constant, or either side of a condition."""
+    if isinstance(node, ast.IfExp):
+        return [*_literals(node.body), *_literals(node.orelse)]
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def _passed_on(function: ast.FunctionDef) -> set[int]:
+    """Exit codes of the errors to which a function passes its first parameter as the code."""
+    parameters = [a.arg for a in function.args.args if a.arg != "self"]
+    return {
+        KINDS[_name(node)]
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and _name(node) in KINDS and node.args and parameters
+        and isinstance(node.args[0], ast.Name) and node.args[0].id == parameters[0]
+    }  # fmt: skip
 
 
 def listed() -> dict[str, set[int]]:

@@ -53,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_demo_runs_the_whole_chain(demo: Path) -> None:
     result = json.loads((demo / "demo-result.json").read_text())
     assert result["seconds"] < 120
-    assert len(result["scores"]) == 6
+    assert len(result["scores"]) == 7
     assert all(f"$ {line}" in (demo / "demo-talk.txt").read_text() for line in result["commands"])
     truth = ek.read_masks(demo / "data/test/masks")
     sizes = {s: truth.image_size(s) for s in truth.samples}
@@ -197,7 +197,7 @@ def test_score_names_its_convention(demo: Path) -> None:
         (2, "option-invalid", ["vote", "{demo}/unet_test.zarr", "--out", "{tmp}/a.csv", "--weights", "a,b"]),
         (2, "option-invalid", ["vote", "{demo}/unet_test.zarr", "--out", "{tmp}/a.csv", "--memory", "much"]),
         (2, "threshold-invalid", ["vote", "{demo}/unet_test.zarr", "--out", "{tmp}/a.csv", "--thresholds", "1.5"]),
-        (2, "output-folder", ["vote", "{demo}/unet_test.zarr", "--out", "{tmp}/no/a.csv"]),
+        (2, "output-folder-missing", ["vote", "{demo}/unet_test.zarr", "--out", "{tmp}/no/a.csv"]),
         (2, "soft-needs-stores", ["vote", "{demo}/unet.csv", "--soft", "--out", "{tmp}/a.csv"]),
         (2, "quorum-invalid", ["vote", "{demo}/unet.csv", "{demo}/fpn.csv", "--quorum", "0", "--out", "{tmp}/a.csv"]),
         (6, "set-does-not-fit", ["vote", "{demo}/unet_test.zarr", "--thresholds", "{demo}/demo.json", "--out", "{tmp}/a.csv"]),

@@ -26,7 +26,7 @@ MASKS = MaskSet({(s, c): encode(np.eye(3, 4, k) > 0) for k, s in enumerate(("a",
 def test_a_failing_block_leaves_the_old_file(tmp_path):
     path = tmp_path / "f"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as out:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as out:
         out.write(b"new")
         raise KeyboardInterrupt
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f", "old")]
@@ -46,7 +46,7 @@ def test_a_failing_block_leaves_the_old_folder(tmp_path):
     for text in ("old", "new"):
         with atomic_folder(path, mark="m") as folder:
             (folder / "m").write_text(text)
-    with pytest.raises(KeyboardInterrupt), atomic_folder(path, mark="m") as folder:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path, mark="m") as folder:
         (folder / "m").write_text("newer")
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["d"]

@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import threading
 import traceback
+from contextlib import suppress
 from types import FrameType
+from typing import Annotated, TextIO
 
 import typer
 
+from ensemble_kit import __version__
 from ensemble_kit.cli import (
     convert,
     demo,
     doctor,
     dump_logits,
     inspect,
+    repair,
     score,
     tune_thresholds,
     verify,
     vote,
 )
-from ensemble_kit.cli.common import command
+from ensemble_kit.cli.common import command, mute, printable, talk
 from ensemble_kit.errors import EnskError
 
 app = typer.Typer(
-    help="Turn many segmentation models into one answer: dump logits, tune thresholds, vote, submit.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def about(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    """Turn many segmentation models into one answer: dump logits, tune thresholds, vote, submit."""
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        talk(context.get_help())
+        raise typer.Exit(2)
+
+
 for name, module in {
     "dump-logits": dump_logits.dump_logits,
     "tune-thresholds": tune_thresholds.tune_thresholds,
@@ -39,11 +59,17 @@ for name, module in {
     "score": score.score,
     "inspect": inspect.inspect,
     "verify": verify.verify,
+    "repair": repair.repair,
     "convert": convert.convert,
     "demo": demo.demo,
     "doctor": doctor.doctor,
 }.items():
     app.command(name)(command(module))  # type: ignore[arg-type]
+
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+GRACE = 1.5
+"""Seconds that a signalled command has to leave in order; then it is left as a kill would leave it, which is safe."""
 
 
 class Signalled(BaseException):
@@ -54,15 +80,72 @@ class Signalled(BaseException):
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    for other in ENDING:
+        signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
     raise Signalled(number)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `ensk` and exit: 0 done, otherwise the code of README's table."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    _mend_streams()
+    try:
+        _watch()
+        for number in ENDING:
+            signal.signal(number, _on_signal)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    except Signalled as error:
+        _end(error.number)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)  # what was to be written is there
+    sys.exit(code)
+
+
+def _end(number: int) -> None:
+    """Exit as a signal asks, without waiting for the threads that still compute."""
+    name = signal.Signals(number).name
+    with suppress(OSError):
+        os.write(2, f"\nended by {name}; run the same command again to go on\n".encode())
+    os._exit(128 + number)
+
+
+def _watch() -> None:
+    """End the process where the main thread does not: it hears a signal only between two steps of Python.
+
+    A network's forward pass over a large image is one step of a minute.
+    """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        number = 0
+        while number not in ENDING:
+            number = os.read(heard, 1)[0]
+        select.select([heard], [], [], GRACE)  # or a second signal
+        _end(number)
+
+    threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
+
+
+def _mend_streams() -> None:
+    """Open what the caller closed, or the next file that is opened takes its number and the talk goes into it.
+
+    What cannot be encoded is escaped: a character of a class's name must not end a command of hours.
+    """
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # a closed stdout cannot be written
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    sys.stdout = sys.stdout or _text_stream(1)
+    sys.stderr = sys.stderr or _text_stream(2)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _text_stream(number: int) -> TextIO:
+    return open(number, "w", encoding="utf-8", closefd=False)
 
 
 def _run(arguments: list[str]) -> int:
@@ -75,11 +158,8 @@ def _run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return _report(error.code, str(error), error.exit_code)
-    except Signalled as error:
-        print(f"ended by {signal.Signals(error.number).name}; run the same command again to go on", file=sys.stderr)
-        return 128 + error.number
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end quietly
+        mute()
         return 0
     except MemoryError:
         return _report("memory", "cannot go on: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
@@ -93,21 +173,33 @@ def _run(arguments: list[str]) -> int:
             " · fix: check the path, its permissions and the free space, then run again",
             5,
         )
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            return _bug(error, debug=debug)
+        return _report(
+            "memory",
+            "cannot go on: the system gives no more threads"
+            " · fix: pass --jobs 1, or raise the limits of memory and processes (ulimit -v, -u)",
+            5,
+        )
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported, not thrown at the user
         if hasattr(error, "format_message"):  # typer's own, of a kind that has no public name
             command = getattr(getattr(error, "ctx", None), "command_path", "ensk")
             text = error.format_message().rstrip(".") or "no command was named"
             return _report("usage", f"cannot run {command}: {text} · fix: see {command} --help", 2)
-        if debug:
-            traceback.print_exc()
-        return _report(
-            "bug",
-            f"a bug of ours: {type(error).__name__}: {error} · fix: run again with --debug and report the traceback",
-            1,
-        )
+        return _bug(error, debug=debug)
+
+
+def _bug(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    return _report(
+        "bug",
+        f"a bug of ours: {type(error).__name__}: {error} · fix: run again with --debug and report the traceback",
+        1,
+    )
 
 
 def _report(code: str, message: str, exit_code: int) -> int:
-    clean = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)  # no terminal escapes
-    print(f"error[{code}] {clean}", file=sys.stderr, flush=True)
+    talk(f"error[{code}] {printable(message)}")
     return exit_code

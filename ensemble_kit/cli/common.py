@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import ResourceError, UsageError
 from ensemble_kit.events import Listener, Progress
 
 _UNITS = {
@@ -46,19 +48,30 @@ class Common:
     def say(self, text: str) -> None:
         """Talk to the person, on stderr; silent with -q."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            talk(printable(text))
 
     def warn(self, text: str) -> None:
         """Warn on stderr, also with -q."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        talk(printable(f"warning: {text}"))
 
     def answer(self, values: dict[str, Any], text: str | None = None) -> None:
         """Give the result on stdout: one JSON object with --json, the text otherwise."""
-        if self.json:
-            print(json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False))
-        elif text is not None:
-            print(text)
-        sys.stdout.flush()
+        narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")  # a locale that lacks the characters
+        shown = json.dumps(values, sort_keys=True, ensure_ascii=narrow, allow_nan=False) if self.json else text
+        try:
+            if shown is not None:
+                print(printable(shown))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            mute()
+            raise ResourceError(
+                "write-failed",
+                "cannot write the answer",
+                item=f"standard output: {error.strerror or error}",
+                fix="free space, or send the output elsewhere; the files that the command wrote are there",
+            ) from None
 
     def progress(self) -> Bar:
         """Make a listener that shows progress on stderr; use it with `with`."""
@@ -81,9 +94,9 @@ class Bar:
     ) -> None:
         if self._last is not None and not self._quiet:
             if self._live:
-                print(file=sys.stderr)
+                talk("")
             elif self._last.new:
-                print(self._line(self._last), file=sys.stderr, flush=True)
+                talk(self._line(self._last))
 
     def _hear(self, event: Progress) -> None:
         if self._last is None:
@@ -93,7 +106,7 @@ class Bar:
             return
         self._shown = now
         end = "" if self._live else "\n"
-        print(("\r\x1b[K" if self._live else "") + self._line(event), end=end, file=sys.stderr, flush=True)
+        talk(("\r\x1b[K" if self._live else "") + self._line(event), end)
 
     def _line(self, event: Progress) -> str:
         rate = event.new / max(time.monotonic() - self._start, 1e-9)
@@ -106,6 +119,27 @@ class Bar:
         if event.note:
             parts.append(event.note)
         return " · ".join(parts)
+
+
+def talk(text: str, end: str = "\n") -> None:
+    """Say something on stderr. Nobody may listen (a closed terminal, a full disk): that never ends a command."""
+    with suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def mute() -> None:
+    """Let nothing come of what still waits for stdout: Python would try it once more at its end, and complain."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey, as JSON does: a name in a file may hold `\x1b[2J` or turn the text round."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(c: str) -> str:
+    return c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] if ord(c) != 127 else "\\u007f"
 
 
 def size(n: int | float) -> str:
@@ -154,7 +188,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         values = {name: given.pop(name) for name in _COMMON}
         values["memory"] = parse_memory(values["memory"])
-        function(common=Common(**values), **given)
+        try:
+            function(common=Common(**values), **given)
+        except BrokenPipeError:
+            mute()  # nobody reads on: end quietly. Here, since typer would make an exit code of 1 of it
 
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "common"]

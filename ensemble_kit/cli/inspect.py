@@ -13,7 +13,9 @@ from ensemble_kit.errors import UsageError
 def inspect(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="A logit store, a threshold set or a mask file; or two threshold sets.", metavar="PATH [PATH]"),
+        typer.Argument(
+            help="A logit store, a threshold set or a mask file; or two threshold sets.", metavar="PATH [PATH]"
+        ),
     ],
     common: Common,
     format: FormatOption = None,  # noqa: A002 - the option's name
@@ -55,6 +57,8 @@ def _store(path: Path) -> tuple[dict[str, Any], str]:
         "grid": list(store.grid),
         "samples": len(store.samples),
         "committed": len(held),
+        "codec": store.codec + ("" if store.clamp is None else f", limited to ±{store.clamp:g}"),
+        "bytes": store.stored_bytes,
         "saturated values": sum(store.saturated(s) for s in held),
         "image sizes": sorted({"x".join(map(str, store.image_size(s))) for s in held}),
         "fingerprint": store.fingerprint,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.cli.common import Common
+from ensemble_kit.errors import IncompleteError, UsageError, some
+
+if TYPE_CHECKING:
+    from ensemble_kit.masks import MaskSet
 
 Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
 MeanOption = Annotated[str | None, typer.Option("--mean", help="What is averaged: probability (default) or logit.")]
@@ -28,7 +33,10 @@ SamplesOption = Annotated[
     typer.Option("--samples", help="same: members must hold the same samples; common: take those they share."),
 ]
 ImageSizeOption = Annotated[
-    str | None, typer.Option("--image-size", help="HxW of the images, where a mask file does not say it.")
+    str | None,
+    typer.Option(
+        "--image-size", help="HxW, or a store or folder of the images that says each one's, where a mask file does not."
+    ),
 ]
 ClassesOption = Annotated[
     Path | None, typer.Option("--classes", help="Class names, one a line, where a mask file does not say them.")
@@ -73,24 +81,78 @@ def fusing(
     }
 
 
-def check_output(out: Path, force: bool) -> None:
-    """Refuse, before any work, an output that exists (without --force) or whose folder does not."""
+def check_output(
+    out: Path,
+    common: Common,
+    inputs: Sequence[Path] = (),
+) -> None:
+    """Refuse, before any work, an output that cannot be written."""
     if str(out) == "-":
+        if common.json:
+            raise UsageError(
+                "output-is-stdout",
+                "cannot write two things to standard output",
+                item="--out - and --json",
+                fix="pass a file as --out, or leave --json out",
+            )
         return
-    if out.exists() and not force:
+    from ensemble_kit.files import check_target
+
+    if out.exists() and any(p.exists() and out.samefile(p) for p in inputs):
         raise UsageError(
-            "output-exists",
-            "cannot write the output",
-            item=f"{str(out)!r} exists",
-            fix="pass --force to replace it, or another --out",
+            "output-is-input",
+            "cannot write over an input",
+            item=f"{str(out)!r} is an input too",
+            fix="pass another --out",
         )
-    if not out.absolute().parent.is_dir():
+    if not out.is_dir():  # a folder is checked where its format is known
+        check_target(out, force=common.force, folder=False)
+
+
+def check_members(members: Sequence[Path]) -> None:
+    """Refuse members that are not there, before any work."""
+    missing = [str(m) for m in members if not m.exists() and "://" not in str(m)]
+    if missing:
+        raise IncompleteError(
+            "member-missing",
+            "cannot vote",
+            item=f"there is no {some(missing)}",
+            fix="check the paths of the members",
+        )
+
+
+def refuse_idle(how: str, **options: object) -> None:
+    """Refuse options that would have no effect, rather than ignore them."""
+    idle = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if idle:
         raise UsageError(
-            "output-folder",
-            "cannot write the output",
-            item=f"{str(out.absolute().parent)!r} is no folder",
-            fix="make the folder first, or pass another --out",
+            "option-idle",
+            f"cannot use {', '.join(idle)} here",
+            item=f"{'it has' if len(idle) == 1 else 'they have'} no effect with {how}",
+            fix="leave it out, or choose the other kind of vote (--soft, --hard)",
         )
+
+
+def bytes_of(stores: Sequence[Path]) -> int:
+    """Count the bytes that a command reads from its members."""
+    from ensemble_kit.store import LogitStore, is_store
+
+    total = 0
+    for path in stores:
+        if is_store(path):
+            store = LogitStore(path)
+            total += store.bytes_per_sample * (len(store.samples) - len(store.missing))
+        elif path.is_file():
+            total += path.stat().st_size
+    return total
+
+
+def warn_of_formulas(common: Common, masks: MaskSet, out: Path) -> None:
+    """Warn where a spreadsheet would take ids of a CSV for formulas. They are written verbatim, or no id came back."""
+    if out.suffix.lower() == ".csv" or str(out) == "-":
+        odd = [n for n in (*masks.samples, *masks.classes) if n.startswith(("=", "+", "-", "@", "\t", "\r"))]
+        if odd:
+            common.warn(f"{len(odd)} names begin as a formula does: {some(odd)}; do not open {out} in a spreadsheet")
 
 
 def class_names(path: Path | None) -> tuple[str, ...] | None:
@@ -100,8 +162,11 @@ def class_names(path: Path | None) -> tuple[str, ...] | None:
     return None if path is None else read_classes(path)
 
 
-def size_of_images(text: str | None) -> tuple[int, int] | None:
-    """Read `--image-size`."""
+def size_of_images(text: str | None) -> tuple[int, int] | Mapping[str, tuple[int, int]] | None:
+    """Read `--image-size`: HxW for all, or a store, a folder of images or masks that say each one's."""
     from ensemble_kit.formats.sizes import parse_image_size
+    from ensemble_kit.pipeline import sizes_from
 
-    return None if text is None else parse_image_size(text)
+    if text is None:
+        return None
+    return sizes_from(Path(text)) if Path(text).exists() else parse_image_size(text)

@@ -36,11 +36,13 @@ def score(
 ) -> None:
     """Score masks against the truth: per class and over all, with the convention named."""
     from ensemble_kit import metrics
-    from ensemble_kit.pipeline import read_pair
+    from ensemble_kit.pipeline import read_together
 
     if metric not in {"dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
-    prediction, truth = read_pair(masks, val, format, val_format, size_of_images(image_size), class_names(classes))
+    prediction, truth = read_together(
+        [masks, val], [format, val_format], size_of_images(image_size), class_names(classes)
+    )
     result = (metrics.dice if metric == "dice" else metrics.iou)(prediction, truth, eps, empty_value(empty))
     pooled = result.pooled_per_class
 

@@ -1,11 +1,13 @@
 """`ensk tune-thresholds`: the best threshold of every class on validation."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.common import Common, size, table
 from ensemble_kit.cli.options import (
     EmptyOption,
     EpsOption,
@@ -17,11 +19,14 @@ from ensemble_kit.cli.options import (
     TemperaturesOption,
     UpsampleOption,
     WeightsOption,
+    bytes_of,
     check_output,
     empty_value,
     fusing,
     size_of_images,
 )
+from ensemble_kit.errors import UsageError
+from ensemble_kit.events import Listener, Progress
 
 
 def tune_thresholds(
@@ -34,7 +39,35 @@ def tune_thresholds(
     objective: Annotated[
         str, typer.Option("--objective", help="mean: mean score over samples; pooled: score of the pooled pixels.")
     ] = "mean",
-    metric: Annotated[str, typer.Option("--metric", help="dice, iou, or F-beta such as f2.")] = "dice",
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="dice, iou, F-beta such as f2; or your own, module:callable, which takes the "
+            "prediction and the truth, two MaskSets (--method optuna; its code is run).",
+        ),
+    ] = "dice",
+    method: Annotated[
+        str, typer.Option("--method", help="exact: the best of all levels; optuna: trials, for a metric of your own.")
+    ] = "exact",
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            help="What else to search, with commas between: weights, mean (its power), "
+            "temperature, post (rules), quorum (of a hard vote); or greedy (members).",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of a study, earlier runs included.")] = 200,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds for all studies; the best until then counts.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Keeps studies, such as sqlite:///study.db: run again to go on with them."),
+    ] = None,
+    study: Annotated[str, typer.Option("--study", help="The study's name in the storage.")] = "ensk",
+    sampler: Annotated[str, typer.Option("--sampler", help="tpe, cmaes or grid.")] = "tpe",
     empty: EmptyOption = "1",
     eps: EpsOption = 0.0,
     folds: Annotated[
@@ -42,8 +75,11 @@ def tune_thresholds(
     ] = None,
     groups: Annotated[
         str | None,
-        typer.Option("--groups", help="What stays on one side of a split: a CSV file of sample,group, or a regular "
-                                      "expression whose first group names it. Default: every sample by itself."),
+        typer.Option(
+            "--groups",
+            help="What stays on one side of a split: a CSV file of sample,group, or a regular "
+            "expression whose first group names it. Default: every sample by itself.",
+        ),
     ] = None,
     shrink: Annotated[
         bool, typer.Option("--shrink/--no-shrink", help="Share one threshold among classes whose gain is noise.")
@@ -58,25 +94,54 @@ def tune_thresholds(
     samples: SamplesOption = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     image_size: ImageSizeOption = None,
-) -> None:  # fmt: skip
+    compared: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="STORE",
+            help="The members' stores of other images, such as the test set, behind one --compare each: how their "
+            "scores differ from validation, per class.",
+        ),
+    ] = None,
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Judge the rank rule per image too (ensk vote --decide rank).")
+    ] = False,
+) -> None:
     """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
     from ensemble_kit import tuning
     from ensemble_kit.metrics import Measure
-    from ensemble_kit.pipeline import open_ensemble, truth_for
+    from ensemble_kit.pipeline import judge_rank_rule, open_ensemble, truth_for
     from ensemble_kit.report import of_set
+    from ensemble_kit.search import Search, describe, metric_search
+    from ensemble_kit.shift import compare
     from ensemble_kit.spec import Convention
     from ensemble_kit.statistics import Statistics
     from ensemble_kit.thresholds import FOLDER
     from ensemble_kit.validation import group_of, read_groups
 
     ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))
+    others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
     if out is None:
-        FOLDER.mkdir(exist_ok=True)
+        if not common.dry_run:
+            FOLDER.mkdir(exist_ok=True)
         out = FOLDER / f"{'+'.join(ensemble.fusion.members)}.json"
-    check_output(out, common.force)
+    if out.parent.is_dir() or not common.dry_run:
+        check_output(out, common, [*stores, val])
     if ensemble.dropped:
         common.warn(f"{ensemble.dropped} samples are not in every member and are left out")
-    measure = Measure(cast("Any", objective), metric, Convention(eps, empty_value(empty)))
+    own = metric_search.load(metric) if metric_search.is_own(metric) else None
+    measure = Measure(cast("Any", objective), "dice" if own else metric, Convention(eps, empty_value(empty)))
+    _check_method(method, metric, own is not None, search)
+    wanted = Search(
+        tuple(w.strip() for w in (search or "weights").split(",")),
+        trials,
+        timeout,
+        storage,
+        study,
+        cast("Any", sampler),
+        common.seed,
+        common.memory,
+    )
     grouping = read_groups(groups)
     if folds is None:
         count = len(set(group_of(ensemble.samples, grouping)))
@@ -84,24 +149,115 @@ def tune_thresholds(
         if not folds:
             common.warn(f"{count} groups are too few to cross-validate: the score is in-sample only")
     if common.dry_run:
-        plan = {"out": str(out), "samples": len(ensemble.samples), "classes": list(ensemble.classes), "folds": folds}
-        common.answer(plan, f"would tune {len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}")
+        plan = {
+            "out": str(out),
+            "samples": len(ensemble.samples),
+            "classes": list(ensemble.classes),
+            "folds": folds,
+            "search": search,
+            "method": method,
+            "bytes": bytes_of(stores),
+        }
+        what = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        common.answer(plan, f"would read {size(bytes_of(stores))} and tune {what}")
         return
     truth = truth_for(ensemble, val, format, size_of_images(image_size))
     known = Statistics.load(statistics) if statistics and statistics.exists() else None
-    with common.progress() as listener:
-        counted = tuning.statistics_for(
-            ensemble, truth, measure, folds, grouping, common.seed, known, common.jobs, listener
-        )
-    if statistics and counted is not known:
-        counted.save(statistics)
-    tuned = tuning.tune_from(counted, ensemble, measure, folds, grouping, common.seed, shrink)
-    tuned.save(out)
+    with common.progress() as listener, _best_so_far(common, listener) as hear:
+        if method == "optuna":
+            tuned = metric_search.tune(
+                ensemble,
+                truth,
+                own or metric_search.of_measure(measure),
+                wanted.plan(common.seed, "", 1 + folds),
+                measure,
+                metric,
+                folds,
+                grouping,
+                common.seed,
+                common.jobs,
+                hear,
+            )
+        else:
+            counted = tuning.statistics_for(
+                ensemble, truth, measure, folds, grouping, common.seed, known, common.jobs, hear
+            )
+            if statistics and counted is not known:
+                counted.save(statistics)
+            tuned = tuning.tune_thresholds(
+                ensemble,
+                truth,
+                measure.objective,
+                measure.convention.empty,
+                eps,
+                folds,
+                grouping,
+                wanted if search else None,
+                common.seed,
+                measure.metric,
+                shrink,
+                counted,
+                common.jobs,
+                hear,
+            )
     report = of_set(tuned)
+    lines = [*report.lines, *describe(tuned), *metric_search.describe(tuned)]
+    values: dict[str, Any] = {}
+    fused = ensemble.as_tuned(tuned)
+    if rank:
+        values["rank"], told = judge_rank_rule(fused, truth, measure, folds, grouping, common.seed, common.jobs)
+        tuned.search["scaling"] = values["rank"]["scaling"]
+        lines += told
+    if others:
+        shift = compare(fused, others.as_tuned(tuned), tuned, jobs=common.jobs)
+        values["shift"], shifted = shift.to_dict(), shift.report()
+        lines += ["", table(shifted.title, shifted.columns, shifted.rows), "", *shifted.lines]
+        report.warnings.extend(shifted.warnings)
+    tuned.save(out)
     common.answer(
-        {"out": str(out), **tuned.to_dict()},
-        "\n".join([table(report.title, report.columns, report.rows), "", *report.lines]),
+        {"out": str(out), **values, **tuned.to_dict()},
+        "\n".join([table(report.title, report.columns, report.rows), "", *lines]),
     )
     for text in report.warnings:
         common.warn(text)
     common.say(f"wrote {out}")
+
+
+@contextmanager
+def _best_so_far(common: Common, listener: Listener) -> Iterator[Listener]:
+    """Where a signal ends a search, say what the best was: it is written nowhere."""
+    last = ""
+
+    def hear(event: Progress) -> None:
+        nonlocal last
+        last = event.note
+        listener(event)
+
+    try:
+        yield hear
+    except Exception:
+        raise
+    except BaseException:
+        if last:
+            common.say(f"ended while searching: {last}; nothing was written (with --storage a second run goes on)")
+        raise
+
+
+def _check_method(method: str, metric: str, own: bool, search: str | None) -> None:
+    """Refuse a method that does not exist, or that does not go with what else was asked."""
+    if method not in {"exact", "optuna"}:
+        raise UsageError("option-invalid", "cannot tune", item=f"--method {method!r}", fix="pass exact or optuna")
+    if own and method == "exact":
+        raise UsageError(
+            "metric-needs-trials",
+            "cannot tune exactly for a metric of your own",
+            item=f"--metric {metric!r} cannot be read off counts",
+            fix="pass --method optuna",
+        )
+    if search and method == "optuna":
+        raise UsageError(
+            "option-invalid",
+            "cannot tune",
+            item=f"--search {search!r} with --method optuna",
+            fix="search first, then tune what was found with --method optuna --weights …",
+        )

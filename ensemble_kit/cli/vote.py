@@ -1,11 +1,11 @@
 """`ensk vote`: members' logits or masks become one answer."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.common import Common, size
 from ensemble_kit.cli.options import (
     ClassesOption,
     FormatOption,
@@ -15,11 +15,15 @@ from ensemble_kit.cli.options import (
     TemperaturesOption,
     UpsampleOption,
     WeightsOption,
+    bytes_of,
+    check_members,
     check_output,
     class_names,
     fusing,
     numbers,
+    refuse_idle,
     size_of_images,
+    warn_of_formulas,
 )
 from ensemble_kit.errors import UsageError
 
@@ -45,13 +49,13 @@ def vote(
         ),
     ] = None,
     decide: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--decide",
             help="threshold: a pixel is on at or above its class's threshold; rank: each mask takes the pixels that "
             "maximise its expected Dice (--soft only; a set in --thresholds then gives fusion and metric).",
         ),
-    ] = "threshold",
+    ] = None,
     rank_temperature: Annotated[
         float | None,
         typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
@@ -75,74 +79,102 @@ def vote(
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
     quorum: Annotated[float | None, typer.Option("--quorum", help="Hard: weight that turns a pixel on.")] = None,
-    ties: Annotated[str, typer.Option("--ties", help="Hard: what an exact half gives, off or on.")] = "off",
+    ties: Annotated[
+        str | None, typer.Option("--ties", help="Hard: what an exact half gives, off (default) or on.")
+    ] = None,
     empty: Annotated[
-        str, typer.Option("--empty", help="Hard: a member whose mask is empty votes or abstains.")
-    ] = "vote",
+        str | None,
+        typer.Option("--empty", help="Hard: a member whose mask is empty votes (default: vote) or abstains."),
+    ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
     """Combine members into one answer and write it, for example as a submission CSV."""
-    from ensemble_kit.formats import write_masks
-    from ensemble_kit.pipeline import member_masks, open_ensemble, resolve
-    from ensemble_kit.postprocess import apply_rules, check_classes, parse_rules, refuse_gates
+    from ensemble_kit.formats import rehearse, write_masks
+    from ensemble_kit.pipeline import HardVote, SoftVote, open_ensemble, resolve
+    from ensemble_kit.postprocess import parse_rules
     from ensemble_kit.store import is_store
-    from ensemble_kit.voting import Rule, hard_vote
+    from ensemble_kit.voting import Rule
 
-    check_output(out, common.force)
+    check_output(out, common, [*members, *([like] if like else [])])
+    if len({m.absolute() for m in members}) < len(members):
+        common.warn("a member is named twice and counts twice")
     steps = parse_rules(rules or [])
-    texts = [str(step) for step in steps]
-    only_stores = all(is_store(m) for m in members)
-    hard = not only_stores if hard is None else hard
-    given = [resolve(t) for t in thresholds or ["0.5"]]
-    if not thresholds and any(is_store(m) for m in members):
-        common.say("thresholds: 0.5 for every class (pass --thresholds for a tuned set)")
-    if steps:
-        common.say(f"post-processing: {', then '.join(texts)}")
+    stores = [is_store(m) for m in members]
+    hard = not all(stores) if hard is None else hard
+    given = tuple(resolve(t) for t in thresholds or ["0.5"])
+    own_weights = numbers("--weights", weights)
     if hard:
-        refuse_gates(steps)
-        rule = Rule.of(len(members), numbers("--weights", weights), quorum, ties, empty)  # type: ignore[arg-type]
+        refuse_idle("--hard", temperatures=temperatures, decide=decide, rank_temperature=rank_temperature)
+        check_members(members)
+        options: dict[str, Any] = {
+            "weights": own_weights,
+            "quorum": quorum,
+            "ties": ties or "off",
+            "empty": empty or "vote",
+        }
+        rule = Rule.of(len(members), **options)
         (common.warn if rule.logic else common.say)(f"rule: {rule}")
-        if common.dry_run:
-            plan = {"rule": str(rule), "rules": texts, "members": [str(m) for m in members]}
-            common.answer(plan, f"would vote: {rule}")
-            return
-        with common.progress() as listener:
-            decided = member_masks(
-                members,
-                given,
-                fusing(mean, upsample, None, None, samples),
-                size_of_images(image_size),
-                class_names(classes),
-                common.jobs,
-                listener,
-            )
-        masks = hard_vote(decided, numbers("--weights", weights), quorum, ties, empty)  # type: ignore[arg-type]
-        masks = apply_rules(masks, steps)
+        if not thresholds and any(stores):
+            common.say("thresholds: 0.5 for every class of every store (pass --thresholds for tuned sets)")
+        plan: HardVote | SoftVote = HardVote(
+            tuple(members),
+            given,
+            options,
+            {"mean": mean, "upsample": upsample},
+            tuple(steps),
+            size_of_images(image_size),
+            class_names(classes),
+            samples == "common",
+        )
     else:
-        if not only_stores or len(given) != 1:
+        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, image_size=image_size, classes=classes)
+        if not all(stores) or len(given) != 1:
             raise UsageError(
                 "soft-needs-stores",
                 "cannot fuse scores",
-                item=f"{sum(not is_store(m) for m in members)} mask files, {len(given)} thresholds",
+                item=f"{stores.count(False)} of {len(members)} members are no stores, {len(given)} thresholds",
                 fix="pass logit stores only and one --thresholds, or vote with --hard",
             )
-        ensemble = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
-        if ensemble.dropped:
-            common.warn(f"{ensemble.dropped} samples are not in every member and are left out")
-        fusion = ensemble.fusion
-        common.say(f"soft vote: mean of {fusion.mean}, upsample {fusion.upsample}, members {', '.join(fusion.members)}")
-        ensemble.class_levels(given[0])  # what does not fit is refused before any work
-        check_classes(steps, ensemble.classes)
-        if common.dry_run:
-            common.answer(
-                {"samples": len(ensemble.samples), "classes": list(ensemble.classes), "rules": texts},
-                f"would vote on {len(ensemble.samples)} samples x {len(ensemble.classes)} classes",
-            )
-            return
-        with common.progress() as listener:
-            masks = ensemble.vote(given[0], steps, jobs=common.jobs, listener=listener)
+        ranks = _ranks(decide, bool(thresholds) and isinstance(given[0], float), rank_temperature)
+        fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
+        plan = SoftVote(fused, given[0], tuple(steps), ranks, rank_temperature)
+        for line in plan.told():
+            common.say(line)
+        rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
+    texts = [str(step) for step in steps]
+    if steps:
+        common.say(f"post-processing: {', then '.join(texts)}")
+    if common.dry_run:
+        read = bytes_of(members)
+        common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
+        return
+    with common.progress() as listener:
+        masks = plan.run(common.jobs, listener)
     write_masks(masks, out, format=format, like=like, force=True)
-    result = {"out": str(out), "rule": masks.rule, "rules": texts}
-    common.answer({**result, "samples": len(masks.samples), "classes": list(masks.classes)})
+    warn_of_formulas(common, masks, out)
+    if str(out) != "-":
+        values = {"out": str(out), "rule": masks.rule, "rules": texts}
+        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
+
+
+def _ranks(decide: str | None, has_number: bool, temperature: float | None) -> bool:
+    """Tell whether the rank rule decides; refuse what does not go with it."""
+    if decide not in {None, "threshold", "rank"}:
+        raise UsageError("option-invalid", "cannot decide", item=f"--decide {decide!r}", fix="pass threshold or rank")
+    if decide == "rank" and has_number:
+        raise UsageError(
+            "decide-invalid",
+            "cannot decide by rank",
+            item="--thresholds is a number",
+            fix="leave --thresholds out, or pass a set to fuse as it was tuned",
+        )
+    if decide != "rank" and temperature is not None:
+        raise UsageError(
+            "decide-invalid",
+            "cannot decide by thresholds",
+            item="--rank-temperature changes no threshold's decision",
+            fix="leave it out, or pass --decide rank",
+        )
+    return decide == "rank"

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 CLASSES = ("nerve", "vessel", "any")
 
 
-def conv(
-    cin: int, cout: int, kernel: int = 3, stride: int = 1, *, dilation: int = 1, groups: int = 1
-) -> nn.Module:
+def conv(cin: int, cout: int, kernel: int = 3, stride: int = 1, *, dilation: int = 1, groups: int = 1) -> nn.Module:
     """Build convolution → batch norm → ReLU that keeps h × w, but for the stride."""
     pad = dilation * (kernel // 2)
     layer = nn.Conv2d(cin, cout, kernel, stride, pad, dilation, groups, bias=False)
@@ -84,8 +82,7 @@ class FPN(nn.Module):
         super().__init__()
         self.stem = conv(3, 16, 3, 2)
         self.stages = nn.ModuleList(
-            nn.Sequential(Separable(a, b, 2), Separable(b, b), Separable(b, b))
-            for a, b in pairwise((16, *widths))
+            nn.Sequential(Separable(a, b, 2), Separable(b, b), Separable(b, b)) for a, b in pairwise((16, *widths))
         )
         self.lateral = nn.ModuleList(nn.Conv2d(b, pyramid, 1) for b in widths)
         self.smooth = nn.Sequential(conv(pyramid, pyramid), nn.Dropout2d(0.1))

@@ -7,14 +7,14 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ensemble_kit.cli.common import Common, table
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import read_masks
+from ensemble_kit.formats import read_classes, read_masks
 from ensemble_kit.metrics import Overlap, dice
 
 DATA = Path(__file__).with_name("data")
@@ -59,21 +59,37 @@ def commands(out: Path) -> list[Command]:
 
     dumps = [
         Command(
-            ("dump-logits", f"ensemble_kit.demo.networks:{name}", "--weights", str(data / "weights" / f"{name}.pt"),
-             "--images", str(data / part / "images"), "--classes", str(data / "classes.txt"), "--preprocess",
-             str(data / "preprocess.json"), "--member", name, "--out", str(out / f"{name}_{part}.zarr"))
+            (
+                "dump-logits",
+                f"ensemble_kit.demo.networks:{name}",
+                "--weights",
+                str(data / "weights" / f"{name}.pt"),
+                "--images",
+                str(data / part / "images"),
+                "--classes",
+                str(data / "classes.txt"),
+                "--preprocess",
+                str(data / "preprocess.json"),
+                "--member",
+                name,
+                "--out",
+                str(out / f"{name}_{part}.zarr"),
+            )
         )
         for part in ("val", "test")
         for name in NETWORKS
-    ]  # fmt: skip
+    ]
     tuned = [
         Command(("tune-thresholds", *stores, "--val", truth, "--out", str(out / f"{name}.json")))
         for name, stores in [("demo", val), *((n, [s]) for n, s in zip(NETWORKS, val, strict=True))]
     ]
+    plain = ("tune-thresholds", *val, "--val", truth, "--no-shrink", "--out", str(out / "demo_plain.json"))
+    tuned.append(Command(plain))
     own_sets = [option for name in NETWORKS for option in ("--thresholds", str(out / f"{name}.json"))]
     votes = [
         *(vote([s], n, f"{n} at 0.5", "--thresholds", "0.5") for n, s in zip(NETWORKS, test, strict=True)),
         vote(test, "soft_half", f"{THREE}, soft at 0.5", "--soft", "--thresholds", "0.5"),
+        vote(test, "plain", f"{THREE}, soft, each class its optimum", "--thresholds", str(out / "demo_plain.json")),
         vote(test, "submission", f"{THREE}, soft tuned", "--soft", "--thresholds", str(out / "demo.json")),
         vote(test, "submission_hard", f"{THREE}, hard vote", "--hard", *own_sets),
     ]
@@ -89,11 +105,11 @@ def run(out: Path, common: Common) -> Demo:
     for command in plan:
         common.say(f"$ {command.line}")
         _execute(command)
-    truth = read_masks(out / "data" / "test" / "masks")
+    order = read_classes(out / "data" / "classes.txt")
+    truth = read_masks(out / "data" / "test" / "masks", classes=order)
     sizes = {s: truth.image_size(s) for s in truth.samples}
-    scores = {
-        c.scored_as: dice(read_masks(c.out, image_size=sizes, classes=truth.classes), truth) for c in plan if c.scored_as
-    }
+    judged = [c for c in plan if c.scored_as]
+    scores = {str(c.scored_as): dice(read_masks(c.out, image_size=sizes, classes=order), truth) for c in judged}
     seconds = time.monotonic() - start
     return Demo(
         {
@@ -114,7 +130,7 @@ def _make_room(out: Path, force: bool) -> None:
             raise UsageError(
                 "output-exists",
                 "cannot run the demo here",
-                item=f"{str(out)!r} {'holds the result of an earlier one' if ours else 'exists and is not a demo folder'}",
+                item=f"{str(out)!r} {'holds an earlier result' if ours else 'exists and is not a demo folder'}",
                 fix="pass --force to replace it" if ours else "pass another --out",
             )
         shutil.rmtree(out)
@@ -125,7 +141,7 @@ def _execute(command: Command) -> None:
     """Run a command in this process, without its talk; its errors are the demo's."""
     from ensemble_kit.cli.app import app
 
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         app([*command.arguments, "-q"], standalone_mode=False)
 
 
@@ -141,6 +157,7 @@ def _text(scores: dict[str, Overlap], out: Path, seconds: float) -> str:
             table(title, ["", *first.classes, "mean"], rows),
             "",
             "As measured: few images, so neither the ensemble nor tuning need win on them.",
-            f"The submission is {out / 'submission.csv'}; every command above can be run again ({seconds:.0f} s in all).",
+            f"The submission is {out / 'submission.csv'} ({seconds:.0f} s in all).",
+            "Every command above can be run by itself; one whose output exists needs --force.",
         ]
     )

@@ -7,13 +7,14 @@ files         coco, npz, npy
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ensemble_kit.errors import DamagedError, UsageError, some
-from ensemble_kit.files import atomic_folder, atomic_write, check_name
+from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name
 from ensemble_kit.formats import coco, labelme, png, stacks, submission
 from ensemble_kit.formats.classes import order_classes, read_classes
 from ensemble_kit.formats.dialects import PRESETS, Dialect
@@ -25,23 +26,42 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
-    "FORMATS", "PRESETS", "Dialect", "fits", "is_folder", "kind_of_output", "parse_image_size", "read_classes",
-    "read_masks", "recognise", "write_masks", "write_to",
-]  # fmt: skip
+    "FORMATS",
+    "PRESETS",
+    "Dialect",
+    "fits",
+    "is_folder",
+    "kind_of_output",
+    "parse_image_size",
+    "read_classes",
+    "read_masks",
+    "recognise",
+    "rehearse",
+    "write_masks",
+    "write_to",
+]
 
 Format = str | Dialect
 
 _READERS: dict[str, Callable[[Path, ImageSizes, Sequence[str] | None], MaskSet]] = {
-    "png": png.read_binary, "indexed-png": png.read_indexed, "coco": coco.read, "labelme": labelme.read,
-    "npz": stacks.read_npz, "npy": stacks.read_npy,
-}  # fmt: skip
+    "png": png.read_binary,
+    "indexed-png": png.read_indexed,
+    "coco": coco.read,
+    "labelme": labelme.read,
+    "npz": stacks.read_npz,
+    "npy": stacks.read_npy,
+}
 _FILES: dict[str, Callable[[MaskSet, BinaryIO], None]] = {
-    "coco": coco.write, "npz": stacks.write_npz, "npy": stacks.write_npy,
-}  # fmt: skip
+    "coco": coco.write,
+    "npz": stacks.write_npz,
+    "npy": stacks.write_npy,
+}
 _FOLDERS: dict[str, tuple[Callable[[MaskSet, Path], None], str]] = {  # and the file that marks such a folder
-    "png": (png.build_binary, INDEX), "indexed-png": (png.build_indexed, INDEX),
-    "labelme": (labelme.build, labelme.INDEX), "npy": (stacks.build_npy, INDEX),
-}  # fmt: skip
+    "png": (png.build_binary, INDEX),
+    "indexed-png": (png.build_indexed, INDEX),
+    "labelme": (labelme.build, labelme.INDEX),
+    "npy": (stacks.build_npy, INDEX),
+}
 _SUFFIXES = {".csv": "csv", ".json": "coco", ".npz": "npz", ".npy": "npy"}
 
 FORMATS: tuple[str, ...] = (*PRESETS, *_READERS)
@@ -131,8 +151,9 @@ def write_masks(
     check_name(target)
     chosen = kind_of_output(target, like) if format is None else _named(format)
     if str(path) == "-":
-        write_to(masks, sys.stdout.buffer, chosen, like, classes)
-        sys.stdout.buffer.flush()
+        with blamed(Path("standard output")):
+            write_to(masks, sys.stdout.buffer, chosen, like, classes)
+            sys.stdout.buffer.flush()
     elif isinstance(chosen, str) and is_folder(chosen, target):
         build, mark = _FOLDERS[chosen]
         ordered = _ordered(masks, like, classes)
@@ -143,10 +164,34 @@ def write_masks(
             write_to(masks, out, chosen, like, classes)
 
 
+def rehearse(
+    names: MaskSet,
+    path: str | os.PathLike[str],
+    format: Format | None = None,  # noqa: A002 - as in `write_masks`
+    like: str | os.PathLike[str] | None = None,
+) -> None:
+    """Refuse, before any work, what `write_masks` would refuse at its end; nothing is written.
+
+    Parameters
+    ----------
+    names : empty masks of the samples and classes to come.
+    """
+    target = Path(path)
+    check_name(target)
+    chosen = kind_of_output(target, like) if format is None else _named(format)
+    if isinstance(chosen, str) and is_folder(chosen, target):
+        _ordered(names, like, None)
+    else:
+        write_to(names, io.BytesIO(), chosen, like)
+
+
 def write_to(
-    masks: MaskSet, out: BinaryIO, chosen: Format, like: str | os.PathLike[str] | None = None,
+    masks: MaskSet,
+    out: BinaryIO,
+    chosen: Format,
+    like: str | os.PathLike[str] | None = None,
     classes: Sequence[str] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write masks to an open binary file, in a format that is one file."""
     chosen = _named(chosen)
     _check_names(masks)
@@ -156,8 +201,12 @@ def write_to(
     elif chosen in _FILES:
         _FILES[chosen](_ordered(masks, like, classes), out)
     else:
-        raise UsageError("format-unfit", "cannot write a folder as one file", item=f"format {chosen!r}",
-                         fix="pass --format with a CSV dialect, or the path of a folder")  # fmt: skip
+        raise UsageError(
+            "format-unfit",
+            "cannot write a folder as one file",
+            item=f"format {chosen!r}",
+            fix="pass --format with a CSV dialect, or the path of a folder",
+        )
 
 
 def recognise(path: str | os.PathLike[str]) -> Format:
@@ -178,8 +227,9 @@ def recognise(path: str | os.PathLike[str]) -> Format:
     if head.startswith(b"PK\x03\x04") or source.suffix.lower() == ".npz":
         return "npz"
     if head.startswith(b"\x89PNG"):
-        raise UsageError("format-unknown", "cannot read masks", item=f"{source} is a single PNG",
-                         fix="pass the folder that holds it")  # fmt: skip
+        raise UsageError(
+            "format-unknown", "cannot read masks", item=f"{source} is a single PNG", fix="pass the folder that holds it"
+        )
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
         return _recognise_json(source)
     return submission.recognise(source)
@@ -192,8 +242,12 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Fo
     else:
         kind = "png" if path.is_dir() or not path.suffix else _SUFFIXES.get(path.suffix.lower())
     if kind is None:
-        raise UsageError("format-unknown", "cannot tell the format to write", item=f"{path}",
-                         fix=f"pass --format, one of {', '.join(FORMATS)}")  # fmt: skip
+        raise UsageError(
+            "format-unknown",
+            "cannot tell the format to write",
+            item=f"{path}",
+            fix=f"pass --format, one of {', '.join(FORMATS)}",
+        )
     if kind != "csv":
         return kind
     return submission.recognise(_existing(like)) if like is not None else PRESETS[_DEFAULT_DIALECT]
@@ -222,23 +276,32 @@ def _named(chosen: Format) -> Format:
         return PRESETS[chosen]
     if isinstance(chosen, Dialect) or chosen in _READERS:
         return chosen
-    raise UsageError("format-unknown", "cannot use a format of masks", item=f"--format {chosen!r}",
-                     fix=f"pass one of {', '.join(FORMATS)}")  # fmt: skip
+    raise UsageError(
+        "format-unknown",
+        "cannot use a format of masks",
+        item=f"--format {chosen!r}",
+        fix=f"pass one of {', '.join(FORMATS)}",
+    )
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     source = Path(path)
     if "\0" in str(source) or not source.exists():
-        raise UsageError("input-missing", "cannot read masks", item=f"there is no file or folder {source}",
-                         fix="check the path")  # fmt: skip
+        raise UsageError(
+            "input-missing", "cannot read masks", item=f"there is no file or folder {source}", fix="check the path"
+        )
     return source
 
 
 def _check_kind(path: Path, what: str, folder: bool | None) -> None:
     _existing(path)
     if folder is not None and path.is_dir() != folder:
-        raise UsageError("format-unfit", f"cannot read {what}", item=f"{path} is {'a file' if folder else 'a folder'}",
-                         fix=f"pass {'a folder' if folder else 'a file'}, or another --format")  # fmt: skip
+        raise UsageError(
+            "format-unfit",
+            f"cannot read {what}",
+            item=f"{path} is {'a file' if folder else 'a folder'}",
+            fix=f"pass {'a folder' if folder else 'a file'}, or another --format",
+        )
 
 
 def _recognise_folder(folder: Path) -> str:
@@ -246,19 +309,31 @@ def _recognise_folder(folder: Path) -> str:
         index = Index.load(folder, name)
         if index is not None:
             if index.kind not in _FOLDERS:
-                raise DamagedError("index-invalid", "cannot read the index of a folder of masks",
-                                   item=f"{folder / name} says {index.kind[:80]!r}, which is no format of folders",
-                                   fix=f"delete it and pass --format, one of {', '.join(_FOLDERS)}")  # fmt: skip
+                raise DamagedError(
+                    "index-invalid",
+                    "cannot read the index of a folder of masks",
+                    item=f"{folder / name} says {index.kind[:80]!r}, which is no format of folders",
+                    fix=f"delete it and pass --format, one of {', '.join(_FOLDERS)}",
+                )
             return index.kind
     pngs = files_under(folder, ".png")
-    found = [name for name, there in (
-        ("png", any("/" in f for f in pngs)), ("indexed-png", any("/" not in f for f in pngs)),
-        ("labelme", bool(files_under(folder, ".json"))), ("npy", bool(files_under(folder, ".npy"))),
-    ) if there]  # fmt: skip
+    found = [
+        name
+        for name, there in (
+            ("png", any("/" in f for f in pngs)),
+            ("indexed-png", any("/" not in f for f in pngs)),
+            ("labelme", bool(files_under(folder, ".json"))),
+            ("npy", bool(files_under(folder, ".npy"))),
+        )
+        if there
+    ]
     if len(found) != 1:
-        raise UsageError("format-unknown" if not found else "format-ambiguous", "cannot tell the format of a folder",
-                         item=f"{folder} can be {some(found)}" if found else f"{folder} holds no PNG, JSON or .npy",
-                         fix=f"pass --format, one of {', '.join(_FOLDERS)}")  # fmt: skip
+        raise UsageError(
+            "format-unknown" if not found else "format-ambiguous",
+            "cannot tell the format of a folder",
+            item=f"{folder} can be {some(found)}" if found else f"{folder} holds no PNG, JSON or .npy",
+            fix=f"pass --format, one of {', '.join(_FOLDERS)}",
+        )
     return found[0]
 
 
@@ -271,9 +346,12 @@ def _recognise_json(path: Path) -> str:
         return "coco"
     if keys & {"annotations", "shapes"}:
         return "labelme"
-    raise UsageError("format-unknown", "cannot tell the format of a JSON file",
-                     item=f"{path} has neither COCO's images and categories nor polygons",
-                     fix="pass a COCO file, or polygon JSON with annotations or shapes")  # fmt: skip
+    raise UsageError(
+        "format-unknown",
+        "cannot tell the format of a JSON file",
+        item=f"{path} has neither COCO's images and categories nor polygons",
+        fix="pass a COCO file, or polygon JSON with annotations or shapes",
+    )
 
 
 def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:
@@ -299,5 +377,6 @@ def _check_names(masks: MaskSet) -> None:
     for name in (*masks.samples, *masks.classes):
         why = "is blank" if not name else "is no Unicode text" if any("\ud800" <= c <= "\udfff" for c in name) else ""
         if why:
-            raise UsageError("name-invalid", "cannot write a name", item=f"{name!r} {why}",
-                             fix="give every sample and class a name")  # fmt: skip
+            raise UsageError(
+                "name-invalid", "cannot write a name", item=f"{name!r} {why}", fix="give every sample and class a name"
+            )

@@ -32,8 +32,12 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UsageError("input-missing", "cannot read the classes", item=f"there is no file {file}",
-                         fix="pass --classes FILE with one name a line, or JSON")  # fmt: skip
+        raise UsageError(
+            "input-missing",
+            "cannot read the classes",
+            item=f"there is no file {file}",
+            fix="pass --classes FILE with one name a line, or JSON",
+        )
     from ensemble_kit.formats import strict_json
 
     raw = file.read_bytes()
@@ -42,9 +46,12 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DamagedError("classes-invalid", "cannot read the classes",
-                           item=f"{file}: byte {error.start} is not UTF-8",
-                           fix="save the file as UTF-8") from None  # fmt: skip
+        raise DamagedError(
+            "classes-invalid",
+            "cannot read the classes",
+            item=f"{file}: byte {error.start} is not UTF-8",
+            fix="save the file as UTF-8",
+        ) from None
     return check_names("classes", [line.strip() for line in text.splitlines() if line.strip()])
 
 
@@ -54,8 +61,12 @@ def _names_in(value: Any, file: Path) -> list[str]:
     names = list(value) if isinstance(value, (list, dict)) else []
     names = [n.get("name") if isinstance(n, dict) else n for n in names]
     if not names or not all(isinstance(n, str) for n in names):
-        raise DamagedError("classes-invalid", "cannot read the classes", item=f"{file} lists no names",
-                           fix='write ["name", …], [{"name": …, "color": …}, …] or {"name": colour, …}')  # fmt: skip
+        raise DamagedError(
+            "classes-invalid",
+            "cannot read the classes",
+            item=f"{file} lists no names",
+            fix='write ["name", …], [{"name": …, "color": …}, …] or {"name": colour, …}',
+        )
     return names
 
 
@@ -63,8 +74,12 @@ def check_wanted(names: Sequence[str]) -> tuple[str, ...]:
     """Check class names that a caller passes: text, not blank, none twice. A mask file may hold any other name."""
     out = (names,) if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not out or not all(isinstance(n, str) and n for n in out) or len(set(out)) < len(out):
-        raise UsageError("name-invalid", "cannot use the names of classes", item=some(out) or "there is none",
-                         fix="pass a list of names, each not blank and its own")  # fmt: skip
+        raise UsageError(
+            "name-invalid",
+            "cannot use the names of classes",
+            item=some(out) or "there is none",
+            fix="pass a list of names, each not blank and its own",
+        )
     return out
 
 
@@ -86,19 +101,28 @@ def order_classes(found: Iterable[str], wanted: Sequence[str] | None, where: str
     item = f"{where} has {len(have)} classes, {len(names)} are wanted; "
     fix = "pass the classes that the masks have (--classes FILE, classes=[…]); the order is free"
     if missing:
-        raise IncompleteError("classes-missing", "cannot read masks: classes are missing",
-                              item=f"{item}missing: {some(missing, 10)}", fix=fix)  # fmt: skip
+        raise IncompleteError(
+            "classes-missing",
+            "cannot read masks: classes are missing",
+            item=f"{item}missing: {some(missing, 10)}",
+            fix=fix,
+        )
     if extra:
-        raise MismatchError("classes-differ", "cannot read masks of other classes",
-                            item=f"{item}not wanted: {some(extra, 10)}", fix=fix)  # fmt: skip
+        raise MismatchError(
+            "classes-differ", "cannot read masks of other classes", item=f"{item}not wanted: {some(extra, 10)}", fix=fix
+        )
     return names
 
 
 def need_classes(wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """Return the names passed, for a format that holds none."""
     if wanted is None:
-        raise UsageError("classes-needed", "cannot name the classes of masks", item=f"{where} holds no class names",
-                         fix="pass --classes FILE with one name a line (classes=[…])")  # fmt: skip
+        raise UsageError(
+            "classes-needed",
+            "cannot name the classes of masks",
+            item=f"{where} holds no class names",
+            fix="pass --classes FILE with one name a line (classes=[…])",
+        )
     return check_wanted(wanted)
 
 

@@ -35,9 +35,12 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     categories = _by_id(path, value, "categories", "name")
     names = order_classes((name for name, _ in categories.values()), classes, str(path))
     if not images or not names:
-        raise IncompleteError("samples-missing", "cannot read masks: there are none",
-                              item=f"{path} has {len(images)} images and {len(names)} categories",
-                              fix="pass a file with images and categories")  # fmt: skip
+        raise IncompleteError(
+            "samples-missing",
+            "cannot read masks: there are none",
+            item=f"{path} has {len(images)} images and {len(names)} categories",
+            fix="pass a file with images and categories",
+        )
     planes = {sample: sizes.of(sample, _declared(path, entry), str(path)) for sample, entry in images.values()}
     masks = {(s, c): Runs.empty(planes[s]) for s in planes for c in names}
     for where, entry in _entries(path, value, "annotations"):
@@ -50,10 +53,19 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
 def write(masks: MaskSet, out: BinaryIO) -> None:
     """Write a COCO file: one annotation a mask that is not empty, in samples' and classes' order."""
     out.write(b'{"images":')
-    out.write(_list([
-        {"id": k, "file_name": sample, "height": masks.image_size(sample)[0], "width": masks.image_size(sample)[1]}
-        for k, sample in enumerate(masks.samples, 1)
-    ]))  # fmt: skip
+    out.write(
+        _list(
+            [
+                {
+                    "id": k,
+                    "file_name": sample,
+                    "height": masks.image_size(sample)[0],
+                    "width": masks.image_size(sample)[1],
+                }
+                for k, sample in enumerate(masks.samples, 1)
+            ]
+        )
+    )
     out.write(b',"categories":')
     out.write(_list([{"id": k, "name": name} for k, name in enumerate(masks.classes, 1)]))
     out.write(b',"annotations":[')
@@ -74,9 +86,14 @@ def _list(entries: list[dict[str, Any]]) -> bytes:
 def _annotation(number: int, image_id: int, category_id: int, runs: Runs) -> dict[str, Any]:
     rle = runs.coco()
     return {
-        "id": number, "image_id": image_id, "category_id": category_id, "iscrowd": 0, "area": runs.area,
-        "bbox": _bbox(runs), "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-    }  # fmt: skip
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "iscrowd": 0,
+        "area": runs.area,
+        "bbox": _bbox(runs),
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+    }
 
 
 def _bbox(runs: Runs) -> list[int]:
@@ -143,5 +160,9 @@ def _check(sound: bool, where: str, why: str) -> None:
 
 
 def _damaged(where: object, why: str) -> DamagedError:
-    return DamagedError("coco-invalid", "cannot read a COCO file", item=f"{where}: {why}",
-                        fix="write the file again as COCO has it: images, annotations, categories")  # fmt: skip
+    return DamagedError(
+        "coco-invalid",
+        "cannot read a COCO file",
+        item=f"{where}: {why}",
+        fix="write the file again as COCO has it: images, annotations, categories",
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.runs import Order, Runs
+from ensemble_kit.runs import Order, Runs, texts
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,13 @@ class Dialect:
     def __post_init__(self) -> None:
         joined_well = self.template is None or all(self.template.count(p) == 1 for p in ("{sample}", "{class}"))
         if len(self.columns) not in {2, 3} or not joined_well or (self.template and len(self.columns) == 3):
-            raise UsageError("dialect-invalid", "cannot use a CSV dialect",
-                             item=f"columns {self.columns!r}, template {self.template!r}",
-                             fix="pass (id, class, runs), or (id, runs) with or without a template that holds "
-                                 "{sample} and {class} once each")  # fmt: skip
+            raise UsageError(
+                "dialect-invalid",
+                "cannot use a CSV dialect",
+                item=f"columns {self.columns!r}, template {self.template!r}",
+                fix="pass (id, class, runs), or (id, runs) with or without a template that holds "
+                "{sample} and {class} once each",
+            )
 
     @property
     def by_sample(self) -> bool:
@@ -65,9 +68,10 @@ class Dialect:
             return Runs.empty(shape)
         return Runs.parse(text, shape, order=self.order, base=self.base, relative=self.relative)
 
-    def text(self, runs: Runs) -> str:
-        """Write the column of runs."""
-        return runs.text(order=self.order, base=self.base, relative=self.relative) if runs else self.empty
+    def texts(self, masks: Sequence[Runs]) -> list[str]:
+        """Write the column of runs of many masks."""
+        written = texts(masks, self.order, self.base, self.relative)
+        return [text or self.empty for text in written] if self.empty else written
 
 
 class Splitter:
@@ -101,13 +105,24 @@ _ALL = (
     # The form most Kaggle competitions share: "numbered from top to bottom, then left to right", one-indexed.
     Dialect("kaggle", ("id", "rle"), template="{sample}_{class}", order="F"),
     # Severstal steel defects: submission `0002cc93b.jpg_1`; its train.csv has a row for each defect only.
-    Dialect("severstal", ("ImageId_ClassId", "EncodedPixels"), template="{sample}_{class}", order="F",
-            classes=("1", "2", "3", "4")),
-    Dialect("severstal-train", ("ImageId", "ClassId", "EncodedPixels"), order="F",
-            classes=("1", "2", "3", "4"), sparse=True),
+    Dialect(
+        "severstal",
+        ("ImageId_ClassId", "EncodedPixels"),
+        template="{sample}_{class}",
+        order="F",
+        classes=("1", "2", "3", "4"),
+    ),
+    Dialect(
+        "severstal-train", ("ImageId", "ClassId", "EncodedPixels"), order="F", classes=("1", "2", "3", "4"), sparse=True
+    ),
     # Understanding clouds from satellite images: `0011165.jpg_Fish`, masks of 350 x 525.
-    Dialect("clouds", ("Image_Label", "EncodedPixels"), template="{sample}_{class}", order="F",
-            classes=("Fish", "Flower", "Gravel", "Sugar")),
+    Dialect(
+        "clouds",
+        ("Image_Label", "EncodedPixels"),
+        template="{sample}_{class}",
+        order="F",
+        classes=("Fish", "Flower", "Gravel", "Sugar"),
+    ),
     # SIIM-ACR pneumothorax: its mask_functions.py counts from 0 down columns, each start from the end of the run
     # before; -1 is empty. (Its train-rle.csv writes a space before names and values: strip it first.)
     Dialect("siim", ("ImageId", "EncodedPixels"), order="F", base=0, relative=True, empty="-1"),
@@ -124,7 +139,7 @@ _ALL = (
     Dialect("contrails", ("record_id", "encoded_pixels"), order="F", empty="-"),
     # SenNet + HOA kidney vessels: `mask.flatten()`, first pixel 1; a scorer without blanks, so `1 0` is empty.
     Dialect("sennet", ("id", "rle"), empty="1 0"),
-)  # fmt: skip
+)
 
 PRESETS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 

@@ -44,11 +44,16 @@ class Index:
 
     def save(self, folder: Path, name: str = INDEX) -> None:
         """Write the index into the folder."""
-        (folder / name).write_bytes(strict_json.dump({
-            "format": _MARK, "kind": self.kind,
-            "classes": [{"name": n, "folder": f} for n, f in self.classes],
-            "samples": [{"id": i, "file": f, "height": H, "width": W} for i, f, (H, W) in self.samples],
-        }))  # fmt: skip
+        (folder / name).write_bytes(
+            strict_json.dump(
+                {
+                    "format": _MARK,
+                    "kind": self.kind,
+                    "classes": [{"name": n, "folder": f} for n, f in self.classes],
+                    "samples": [{"id": i, "file": f, "height": H, "width": W} for i, f, (H, W) in self.samples],
+                }
+            )
+        )
 
     @classmethod
     def load(cls, folder: Path, name: str = INDEX) -> Index | None:
@@ -86,14 +91,20 @@ class Index:
         wanted = set(files)
         have = set(files_under(folder, suffix))
         if wanted - have:
-            raise IncompleteError("files-missing", "cannot read masks: files are missing",
-                                  item=f"{folder}: {len(wanted - have)} of {len(wanted)} that {INDEX} names: "
-                                       f"{some(sorted(wanted - have), 10)}",
-                                  fix="bring the files back, or write the folder again")  # fmt: skip
+            raise IncompleteError(
+                "files-missing",
+                "cannot read masks: files are missing",
+                item=f"{folder}: {len(wanted - have)} of {len(wanted)} that {INDEX} names: "
+                f"{some(sorted(wanted - have), 10)}",
+                fix="bring the files back, or write the folder again",
+            )
         if have - wanted:
-            raise MismatchError("files-extra", "cannot read masks: there are files that the index does not name",
-                                item=f"{folder}: {len(have - wanted)}: {some(sorted(have - wanted), 10)}",
-                                fix=f"remove them, or delete {INDEX} to read the folder by its file names")  # fmt: skip
+            raise MismatchError(
+                "files-extra",
+                "cannot read masks: there are files that the index does not name",
+                item=f"{folder}: {len(have - wanted)}: {some(sorted(have - wanted), 10)}",
+                fix=f"remove them, or delete {INDEX} to read the folder by its file names",
+            )
 
 
 def index_of(kind: str, masks: MaskSet, suffix: str, folders: Sequence[str] = ()) -> Index:
@@ -145,18 +156,26 @@ def file_names(ids: Iterable[str], suffix: str, taken: Iterable[str] = (), flat:
 def check_inside(name: str) -> None:
     """Refuse a name that would leave its folder."""
     if "\0" in name or name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
-        raise UnsafeError("path-outside", "cannot use a name as a file's name",
-                          item=f"{name[:200]!r} leaves the folder",
-                          fix="rename it: no leading slash, no part '..', no NUL; a CSV takes any name")  # fmt: skip
+        raise UnsafeError(
+            "path-outside",
+            "cannot use a name as a file's name",
+            item=f"{name[:200]!r} leaves the folder",
+            fix="rename it: no leading slash, no part '..', no NUL; a CSV takes any name",
+        )
 
 
 def _is_plain(file: str, flat: bool) -> bool:
     parts = file.split("/")
     return (not flat or len(parts) == 1) and all(
-        _PLAIN.fullmatch(p) and p[0] not in ". " and p[-1] not in ". " and not _RESERVED.fullmatch(p)
-        and len(p.encode()) <= _LONGEST and not p.startswith("id-") and p.isprintable()
+        _PLAIN.fullmatch(p)
+        and p[0] not in ". "
+        and p[-1] not in ". "
+        and not _RESERVED.fullmatch(p)
+        and len(p.encode()) <= _LONGEST
+        and not p.startswith("id-")
+        and p.isprintable()
         for p in parts
-    )  # fmt: skip
+    )
 
 
 def _folded(name: str) -> str:
@@ -175,5 +194,9 @@ def _text(value: Any) -> str:
 
 
 def _damaged(path: Path, why: str) -> DamagedError:
-    return DamagedError("index-invalid", "cannot read the index of a folder of masks", item=f"{path}: {why}",
-                        fix="write the folder again, or delete the index to go by the file names")  # fmt: skip
+    return DamagedError(
+        "index-invalid",
+        "cannot read the index of a folder of masks",
+        item=f"{path}: {why}",
+        fix="write the folder again, or delete the index to go by the file names",
+    )

@@ -40,8 +40,12 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     index = Index.load(path, INDEX) if path.is_dir() else None
     files = {path / name: name for name in files_under(path, ".json")} if path.is_dir() else {path: path.name}
     if not files:
-        raise IncompleteError("files-missing", "cannot read masks: there are no files",
-                              item=f"{path} holds no JSON", fix="pass the folder that holds the polygons")  # fmt: skip
+        raise IncompleteError(
+            "files-missing",
+            "cannot read masks: there are no files",
+            item=f"{path} holds no JSON",
+            fix="pass the folder that holds the polygons",
+        )
     if index is not None:
         index.check_files(path, (file for _, file, _ in index.samples), ".json")
     found: dict[str, tuple[Path, tuple[int, int], dict[str, Runs]]] = {}
@@ -53,9 +57,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     labels = dict.fromkeys(label for _, _, masks in found.values() for label in masks)
     names = _class_names(path, index, labels, classes)
     order = [s for s, _, _ in index.samples if s in found] if index is not None else list(found)
-    return assemble(order, names, {
-        (s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names
-    })  # fmt: skip
+    return assemble(order, names, {(s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names})
 
 
 def build(masks: MaskSet, folder: Path) -> None:
@@ -65,8 +67,9 @@ def build(masks: MaskSet, folder: Path) -> None:
     for sample, file, (H, W) in index.samples:
         annotations = [
             {"type": "poly_seg", "label": name, "points": points}
-            for name in masks.classes for points in outline(masks[sample, name])
-        ]  # fmt: skip
+            for name in masks.classes
+            for points in outline(masks[sample, name])
+        ]
         value = {"filename": sample, "annotations": annotations, "metadata": {"height": H, "width": W}}
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(strict_json.dump(value))
@@ -109,18 +112,29 @@ def _class_names(
         return order_classes((n for n, _ in index.classes), classes, str(path))
     if classes is None:
         if not labels:
-            raise IncompleteError("classes-missing", "cannot read masks: no polygon names a class",
-                                  item=str(path), fix="pass --classes FILE (classes=[…])")  # fmt: skip
+            raise IncompleteError(
+                "classes-missing",
+                "cannot read masks: no polygon names a class",
+                item=str(path),
+                fix="pass --classes FILE (classes=[…])",
+            )
         return tuple(labels)
     names = check_wanted(classes)
     extra = [label for label in labels if label not in names]
     if extra:
-        raise MismatchError("classes-differ", "cannot read masks of other classes",
-                            item=f"{path} has labels that are not wanted: {some(extra, 10)}",
-                            fix="pass every label as a class (--classes FILE, classes=[…])")  # fmt: skip
+        raise MismatchError(
+            "classes-differ",
+            "cannot read masks of other classes",
+            item=f"{path} has labels that are not wanted: {some(extra, 10)}",
+            fix="pass every label as a class (--classes FILE, classes=[…])",
+        )
     return names
 
 
 def _damaged(where: object, why: str) -> DamagedError:
-    return DamagedError("polygons-invalid", "cannot read polygon JSON", item=f"{where}: {why}",
-                        fix="write it as {'annotations': [{'label': …, 'points': [[x, y], …]}, …]}")  # fmt: skip
+    return DamagedError(
+        "polygons-invalid",
+        "cannot read polygon JSON",
+        item=f"{where}: {why}",
+        fix="write it as {'annotations': [{'label': …, 'points': [[x, y], …]}, …]}",
+    )

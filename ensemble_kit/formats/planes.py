@@ -32,6 +32,9 @@ def runs_of_plane(plane: NDArray[Any], where: str) -> Runs:
 
 
 def _refused(where: str, why: str) -> DamagedError:
-    return DamagedError("mask-values", "cannot read a binary mask",
-                        item=f"{where} {why}; wanted are {{0, 1}} or {{0, 255}}",
-                        fix="write 0 and 255 (threshold soft masks); for labels pass --format indexed-png")  # fmt: skip
+    return DamagedError(
+        "mask-values",
+        "cannot read a binary mask",
+        item=f"{where} {why}; wanted are {{0, 1}} or {{0, 255}}",
+        fix="write 0 and 255 (threshold soft masks); for labels pass --format indexed-png",
+    )

@@ -21,6 +21,7 @@ from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, Us
 from ensemble_kit.formats.classes import assemble, check_wanted, need_classes, order_classes
 from ensemble_kit.formats.index import INDEX, Index, file_names, files_under, index_of
 from ensemble_kit.formats.planes import runs_of_plane
+from ensemble_kit.formats.png_rows import SIGNATURE, check_rows, pieces
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
 from ensemble_kit.formats.submission import ONLY_CLASS
 from ensemble_kit.masks import Key, MaskSet
@@ -29,7 +30,6 @@ from ensemble_kit.runs import Runs, encode
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 _MOST_CLASSES = 255
 _LOSSY = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -98,10 +98,12 @@ def read_indexed(folder: Path, sizes: ImageSizes, classes: Sequence[str] | None)
         plane = _decode(folder / file, palette=True)
         sizes.of(sample, (plane.shape[0], plane.shape[1]), str(folder / file))
         if int(plane.max()) > len(stored):
-            raise DamagedError("mask-values", "cannot read an indexed mask",
-                               item=f"{folder / file} holds the value {int(plane.max())}, "
-                                    f"there are {len(stored)} classes",
-                               fix="name the class of every value, in order (--classes FILE, classes=[…])")  # fmt: skip
+            raise DamagedError(
+                "mask-values",
+                "cannot read an indexed mask",
+                item=f"{folder / file} holds the value {int(plane.max())}, there are {len(stored)} classes",
+                fix="name the class of every value, in order (--classes FILE, classes=[…])",
+            )
         masks |= {(sample, name): encode(plane == k) for k, name in enumerate(stored, 1)}
     return assemble(files, names, masks)
 
@@ -115,9 +117,12 @@ def build_indexed(masks: MaskSet, folder: Path) -> None:
         Two classes of a sample overlap: an indexed PNG holds one class a pixel.
     """
     if len(masks.classes) > _MOST_CLASSES:
-        raise UsageError("classes-too-many", "cannot write an indexed PNG",
-                         item=f"{len(masks.classes)} classes, {_MOST_CLASSES} fit",
-                         fix="pass --format png")  # fmt: skip
+        raise UsageError(
+            "classes-too-many",
+            "cannot write an indexed PNG",
+            item=f"{len(masks.classes)} classes, {_MOST_CLASSES} fit",
+            fix="pass --format png",
+        )
     index = index_of("indexed-png", masks, ".png")
     index.save(folder)
     for sample, file, size in index.samples:
@@ -143,41 +148,56 @@ def _by_name(folder: Path, classes: Sequence[str] | None) -> tuple[tuple[str, ..
     inside = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     nested = {name: files_under(folder / name, ".png") for name in inside}
     if flat and any(nested.values()):
-        raise DamagedError("folder-mixed", "cannot read a folder of masks",
-                           item=f"{folder} holds both PNGs and folders of PNGs",
-                           fix="keep one or the other")  # fmt: skip
+        raise DamagedError(
+            "folder-mixed",
+            "cannot read a folder of masks",
+            item=f"{folder} holds both PNGs and folders of PNGs",
+            fix="keep one or the other",
+        )
     if not flat:
         names = order_classes((n for n, found in nested.items() if found), classes, str(folder))
         files = {(sample, name): f"{name}/{sample}" for name in names for sample in nested[name]}
     lossy = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in _LOSSY)
     if lossy:
-        raise DamagedError("folder-mixed", "cannot read a folder of masks",
-                           item=f"{folder}: {len(lossy)} files are no PNG: {some(lossy)}",
-                           fix="save masks as PNG; keep images elsewhere")  # fmt: skip
+        raise DamagedError(
+            "folder-mixed",
+            "cannot read a folder of masks",
+            item=f"{folder}: {len(lossy)} files are no PNG: {some(lossy)}",
+            fix="save masks as PNG; keep images elsewhere",
+        )
     _check_any(folder, files)
     return names, tuple(sorted({sample for sample, _ in files})), files
 
 
 def _check_any(folder: Path, files: Iterable[Any]) -> None:
     if not list(files):
-        raise IncompleteError("files-missing", "cannot read masks: there are no files",
-                              item=f"{folder} holds no PNG", fix="pass the folder that holds the masks")  # fmt: skip
+        raise IncompleteError(
+            "files-missing",
+            "cannot read masks: there are no files",
+            item=f"{folder} holds no PNG",
+            fix="pass the folder that holds the masks",
+        )
 
 
 def _checked(folder: Path, samples: tuple[str, ...], names: tuple[str, ...], masks: dict[Key, Runs]) -> MaskSet:
     missing = [(s, n) for s in samples for n in names if (s, n) not in masks]
     if missing:
-        raise IncompleteError("files-missing", "cannot read masks: files are missing",
-                              item=f"{folder}: {len(missing)} of {len(samples) * len(names)} (sample, class): "
-                                   f"{some(missing, 10)}",
-                              fix="write one PNG for every sample and class, also for empty masks")  # fmt: skip
+        raise IncompleteError(
+            "files-missing",
+            "cannot read masks: files are missing",
+            item=f"{folder}: {len(missing)} of {len(samples) * len(names)} (sample, class): {some(missing, 10)}",
+            fix="write one PNG for every sample and class, also for empty masks",
+        )
     return assemble(samples, names, masks)
 
 
 def _overlapping(sample: str, first: str, second: str) -> MismatchError:
-    return MismatchError("classes-overlap", "cannot write an indexed PNG: it holds one class a pixel",
-                         item=f"sample {sample!r}: classes {first!r} and {second!r} overlap",
-                         fix="pass --format png, which holds a file for each class")  # fmt: skip
+    return MismatchError(
+        "classes-overlap",
+        "cannot write an indexed PNG: it holds one class a pixel",
+        item=f"sample {sample!r}: classes {first!r} and {second!r} overlap",
+        fix="pass --format png, which holds a file for each class",
+    )
 
 
 def _decode(path: Path, palette: bool) -> NDArray[Any]:
@@ -200,23 +220,21 @@ def _decode(path: Path, palette: bool) -> NDArray[Any]:
 def _check_chunks(path: Path) -> tuple[int, int]:
     """Check size and checksums of a PNG, which decoders leave unchecked in part; return its depth and colour type."""
     raw = path.read_bytes()
-    if raw[:8] != _SIGNATURE or raw[12:16] != b"IHDR" or len(raw) < 33:
+    if raw[:8] != SIGNATURE or raw[12:16] != b"IHDR" or len(raw) < 33:
         raise _damaged(path, "it is no PNG")
     width, height, depth, kind = struct.unpack(">IIBB", raw[16:26])
     if not (0 < width < 2**31 and 0 < height < 2**31):
         raise _damaged(path, f"it declares {height} x {width} pixels")
     check_bitmap((height, width), str(path))
-    view, place, name = memoryview(raw), 8, b""
-    while name != b"IEND":
-        if place + 12 > len(raw):
-            raise _damaged(path, "it is cut")
-        length, name = struct.unpack(">I4s", raw[place : place + 8])
-        end = place + 12 + length
-        if end > len(raw):
-            raise _damaged(path, "it is cut")
-        if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(raw[end - 4 : end], "big"):
-            raise _damaged(path, f"the checksum of its part {name.decode('ascii', 'replace')!r} is wrong")
-        place = end
+    try:
+        for name, _, sound in pieces(raw):
+            if not sound:
+                raise _damaged(path, f"the checksum of its part {name.decode('ascii', 'replace')!r} is wrong")
+        check_rows(raw)
+    except DamagedError:
+        raise
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
     return depth, kind
 
 

@@ -138,8 +138,10 @@ def _contours(band: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
             piece &= plane[top : top + h, left : left + w]
             hole, _, width, _ = cv2.boundingRect(contours[child])
             cut = hole + width // 2 - left
-            waiting += [(np.ascontiguousarray(piece[:, :cut]), y + top, x + left),
-                        (np.ascontiguousarray(piece[:, cut:]), y + top, x + left + cut)]  # fmt: skip
+            waiting += [
+                (np.ascontiguousarray(piece[:, :cut]), y + top, x + left),
+                (np.ascontiguousarray(piece[:, cut:]), y + top, x + left + cut),
+            ]
     return done
 
 
@@ -157,11 +159,19 @@ def _cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise ResourceError("opencv-missing", "cannot fill polygons: OpenCV does not load", item=str(error),
-                            fix="pip install --force-reinstall --no-deps opencv-python-headless") from None  # fmt: skip
+        raise ResourceError(
+            "opencv-missing",
+            "cannot fill polygons: OpenCV does not load",
+            item=str(error),
+            fix="pip install --force-reinstall --no-deps opencv-python-headless",
+        ) from None
     return cv2
 
 
 def _damaged(where: str, why: str) -> DamagedError:
-    return DamagedError("polygon-invalid", "cannot fill a polygon", item=f"{where}: {why}",
-                        fix="write finite points of the image, at least three")  # fmt: skip
+    return DamagedError(
+        "polygon-invalid",
+        "cannot fill a polygon",
+        item=f"{where}: {why}",
+        fix="write finite points of the image, at least three",
+    )

@@ -34,8 +34,12 @@ def parse_image_size(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([0-9]{1,9})[xX×]([0-9]{1,9})", text.strip())
     if match is None:
-        raise UsageError("option-invalid", "cannot use an image size", item=f"--image-size {text!r}",
-                         fix="pass height x width in pixels, such as --image-size 2048x1024")  # fmt: skip
+        raise UsageError(
+            "option-invalid",
+            "cannot use an image size",
+            item=f"--image-size {text!r}",
+            fix="pass height x width in pixels, such as --image-size 2048x1024",
+        )
     return check_image_size((int(match[1]), int(match[2])))
 
 
@@ -72,30 +76,42 @@ class ImageSizes:
         """
         passed = self._one if self._each is None else self._each.get(sample)
         if declared is None and passed is None:
-            raise UsageError("image-size-missing", "cannot tell the size of an image",
-                             item=f"sample {sample!r}: {where} does not say it, and none was passed for it",
-                             fix="pass --image-size HxW (image_size=(H, W), or a mapping by sample)")  # fmt: skip
+            raise UsageError(
+                "image-size-missing",
+                "cannot tell the size of an image",
+                item=f"sample {sample!r}: {where} does not say it, and none was passed for it",
+                fix="pass --image-size HxW (image_size=(H, W), or a mapping by sample)",
+            )
         if declared is not None and passed is not None and declared != passed:
-            raise MismatchError("image-size-differs", "cannot read a mask of another size",
-                                item=f"sample {sample!r}: {declared[0]} x {declared[1]} in {where}, "
-                                     f"{passed[0]} x {passed[1]} was passed",
-                                fix="pass the image's own size as height x width, or leave it out")  # fmt: skip
+            raise MismatchError(
+                "image-size-differs",
+                "cannot read a mask of another size",
+                item=f"sample {sample!r}: {declared[0]} x {declared[1]} in {where}, "
+                f"{passed[0]} x {passed[1]} was passed",
+                fix="pass the image's own size as height x width, or leave it out",
+            )
         return declared if declared is not None else passed  # type: ignore[return-value]
 
 
 def declared_size(height: Any, width: Any, where: str) -> tuple[int, int]:
     """Check a size that a file declares: (H, W)."""
     if any(type(v) is not int or not 1 <= v <= SIDE_LIMIT for v in (height, width)):
-        raise DamagedError("image-size-invalid", "cannot use the size that a file declares",
-                           item=f"{where}: height {str(height)[:24]!r}, width {str(width)[:24]!r}",
-                           fix=f"write whole numbers of pixels from 1 to {SIDE_LIMIT}")  # fmt: skip
+        raise DamagedError(
+            "image-size-invalid",
+            "cannot use the size that a file declares",
+            item=f"{where}: height {str(height)[:24]!r}, width {str(width)[:24]!r}",
+            fix=f"write whole numbers of pixels from 1 to {SIDE_LIMIT}",
+        )
     return height, width
 
 
 def check_bitmap(size: tuple[int, int], where: str) -> tuple[int, int]:
     """Refuse a plane that is too large to be decoded as a bitmap, before it is."""
     if size[0] * size[1] > PIXEL_LIMIT:
-        raise DamagedError("image-too-large", "cannot decode a mask",
-                           item=f"{where} declares {size[0]} x {size[1]} pixels, the limit is {PIXEL_LIMIT}",
-                           fix="store masks of this size as runs (CSV or COCO RLE)")  # fmt: skip
+        raise DamagedError(
+            "image-too-large",
+            "cannot decode a mask",
+            item=f"{where} declares {size[0]} x {size[1]} pixels, the limit is {PIXEL_LIMIT}",
+            fix="store masks of this size as runs (CSV or COCO RLE)",
+        )
     return size

@@ -10,7 +10,11 @@ A stack is read and written plane by plane, so memory does not grow with it.
 
 from __future__ import annotations
 
+import errno
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError
+from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, MismatchError, UnsafeError, UsageError
 from ensemble_kit.formats.classes import assemble, need_classes, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of
 from ensemble_kit.formats.planes import runs_of_plane
@@ -32,6 +36,18 @@ from ensemble_kit.runs import Runs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+HEADER_ERRORS = (ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError, tokenize.TokenError)
+"""What NumPy raises for a damaged header of an array; deep brackets are a MemoryError of Python's parser."""
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
+"""What Python raises for a damaged archive, with OSError where it seeks to an impossible place."""
 _HEADER_LIMIT = 10_000  # characters; NumPy's own
 _NAMES_LIMIT = 2**28  # bytes of names
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same masks give the same bytes on any day
@@ -54,12 +70,15 @@ class _Stack:
             version = form.read_magic(file)
             reader = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}[version]
             shape, columns_first, dtype = reader(file, max_header_size=_HEADER_LIMIT)
-        except (ValueError, KeyError, EOFError) as error:
+        except HEADER_ERRORS as error:
             raise _damaged(where, f"its header is invalid ({str(error)[:120]})") from None
         if dtype.hasobject:
-            raise UnsafeError("pickle-refused", "cannot read an array of objects",
-                              item=f"{where} is {dtype}: unpickling it could run code",
-                              fix="save the masks as bool or uint8")  # fmt: skip
+            raise UnsafeError(
+                "pickle-refused",
+                "cannot read an array of objects",
+                item=f"{where} is {dtype}: unpickling it could run code",
+                fix="save the masks as bool or uint8",
+            )
         need, have = math.prod(shape) * dtype.itemsize, size - file.tell()
         if any(n < 0 for n in shape) or need != have:
             raise _damaged(where, f"its shape {shape} of {dtype} needs {need} bytes, it has {have}")
@@ -131,13 +150,19 @@ def read_npy(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> Ma
         with path.open("rb") as file:
             stack = _Stack.open(file, path.stat().st_size, str(path))
             one = len(stack.shape) in {2, 3}
-            masks = (_of_sample(stack, path.name.removesuffix(".npy"), names, sizes) if one
-                     else _of_stack(stack, None, names, sizes))  # fmt: skip
+            masks = (
+                _of_sample(stack, path.name.removesuffix(".npy"), names, sizes)
+                if one
+                else _of_stack(stack, None, names, sizes)
+            )
         return _whole(path, tuple(dict.fromkeys(s for s, _ in masks)), names, masks, classes)
     index = Index.load(path)
     names = tuple(n for n, _ in index.classes) if index is not None else need_classes(classes, str(path))
-    files = ({s: f for s, f, _ in index.samples} if index is not None
-             else {f.removesuffix(".npy"): f for f in files_under(path, ".npy")})  # fmt: skip
+    files = (
+        {s: f for s, f, _ in index.samples}
+        if index is not None
+        else {f.removesuffix(".npy"): f for f in files_under(path, ".npy")}
+    )
     if index is not None:
         index.check_files(path, files.values(), ".npy")
     for sample, name in files.items():
@@ -152,9 +177,12 @@ def write_npz(masks: MaskSet, out: BinaryIO) -> None:
     with zipfile.ZipFile(out, "w") as archive:
         for title, names in (("samples", masks.samples), ("classes", masks.classes)):
             if any(n.endswith("\0") for n in names):
-                raise UsageError("name-invalid", "cannot write names as an array",
-                                 item=f"one of the {title} ends in NUL",
-                                 fix="rename it, or pass --format handbone")  # fmt: skip
+                raise UsageError(
+                    "name-invalid",
+                    "cannot write names as an array",
+                    item=f"one of the {title} ends in NUL",
+                    fix="rename it, or pass --format handbone",
+                )
             with _entry(archive, title) as file:
                 np.lib.format.write_array(file, np.array(names, np.str_), allow_pickle=False)
         if len({masks.image_size(s) for s in masks.samples}) == 1:
@@ -177,9 +205,12 @@ def write_npy(masks: MaskSet, out: BinaryIO) -> None:
     sizes = {masks.image_size(s): s for s in masks.samples}
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]
-        raise MismatchError("image-size-differs", "cannot write one stack of masks",
-                            item=f"sample {first!r} has {a[0]} x {a[1]}, sample {second!r} {b[0]} x {b[1]}",
-                            fix="pass a path that ends in .npz, or a folder with --format npy")  # fmt: skip
+        raise MismatchError(
+            "image-size-differs",
+            "cannot write one stack of masks",
+            item=f"sample {first!r} has {a[0]} x {a[1]}, sample {second!r} {b[0]} x {b[1]}",
+            fix="pass a path that ends in .npz, or a folder with --format npy",
+        )
     _put_stack(out, masks, masks.samples, stacked=True)
 
 
@@ -214,7 +245,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except ARCHIVE_ERRORS as error:
+        raise _damaged(path, f"the archive is damaged ({error})") from None
+    except OSError as error:  # a damaged directory of the archive asks for a place before the file's begin
+        if isinstance(error, EnskError) or error.errno not in {None, errno.EINVAL}:
+            raise
         raise _damaged(path, f"the archive is damaged ({error})") from None
 
 
@@ -255,8 +290,10 @@ def _of_stack(stack: _Stack, rows: Sequence[str] | None, names: Sequence[str], s
     for sample in samples:
         sizes.of(sample, stack.shape[2:], stack.where)
     keys = ((s, c) for s in samples for c in names)
-    return {key: runs_of_plane(p, f"{stack.where}, sample {key[0]!r}, class {key[1]!r}")
-            for key, p in zip(keys, stack.planes(), strict=True)}  # fmt: skip
+    return {
+        key: runs_of_plane(p, f"{stack.where}, sample {key[0]!r}, class {key[1]!r}")
+        for key, p in zip(keys, stack.planes(), strict=True)
+    }
 
 
 def _of_sample(stack: _Stack, sample: str, names: Sequence[str], sizes: ImageSizes) -> dict[Key, Runs]:
@@ -265,24 +302,38 @@ def _of_sample(stack: _Stack, sample: str, names: Sequence[str], sizes: ImageSiz
     if not plain and (len(stack.shape) != 3 or stack.shape[0] != len(names)):
         raise _unfit(stack, f"({len(names)}, height, width)")
     sizes.of(sample, stack.shape[-2:], stack.where)  # type: ignore[arg-type]
-    return {(sample, name): runs_of_plane(p, f"{stack.where}, class {name!r}")
-            for name, p in zip(names, stack.planes(), strict=True)}  # fmt: skip
+    return {
+        (sample, name): runs_of_plane(p, f"{stack.where}, class {name!r}")
+        for name, p in zip(names, stack.planes(), strict=True)
+    }
 
 
-def _whole(path: Path, samples: tuple[str, ...], names: tuple[str, ...], masks: dict[Key, Runs],
-           classes: Sequence[str] | None) -> MaskSet:  # fmt: skip
+def _whole(
+    path: Path, samples: tuple[str, ...], names: tuple[str, ...], masks: dict[Key, Runs], classes: Sequence[str] | None
+) -> MaskSet:
     if not masks:
-        raise IncompleteError("samples-missing", "cannot read masks: there are none", item=f"{path} holds no array",
-                              fix="pass the file or folder that holds the masks")  # fmt: skip
+        raise IncompleteError(
+            "samples-missing",
+            "cannot read masks: there are none",
+            item=f"{path} holds no array",
+            fix="pass the file or folder that holds the masks",
+        )
     return assemble(samples, order_classes(names, classes, str(path)), masks)
 
 
 def _unfit(stack: _Stack, wanted: str) -> MismatchError:
-    return MismatchError("stack-shape", "cannot read a stack of masks",
-                         item=f"{stack.where} has the shape {stack.shape}, wanted is {wanted}",
-                         fix="pass the classes of the stack, in its order")  # fmt: skip
+    return MismatchError(
+        "stack-shape",
+        "cannot read a stack of masks",
+        item=f"{stack.where} has the shape {stack.shape}, wanted is {wanted}",
+        fix="pass the classes of the stack, in its order",
+    )
 
 
 def _damaged(where: object, why: str) -> DamagedError:
-    return DamagedError("stack-invalid", "cannot read a stack of masks", item=f"{where}: {why}",
-                        fix="save it again with numpy.save or numpy.savez, as bool or uint8")  # fmt: skip
+    return DamagedError(
+        "stack-invalid",
+        "cannot read a stack of masks",
+        item=f"{where}: {why}",
+        fix="save it again with numpy.save or numpy.savez, as bool or uint8",
+    )

@@ -22,11 +22,17 @@ def load(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise _refused(path, f"byte {error.start} is not UTF-8") from None
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
-    except RecursionError:
-        raise _refused(path, "it is nested too deeply") from None
+        return parse(text)
     except ValueError as error:
         raise _refused(path, str(error)) from None
+
+
+def parse(text: str) -> Any:
+    """Read JSON from text; raises ValueError, and nothing else, where it is not strict."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def dump(value: object) -> bytes:
@@ -36,8 +42,12 @@ def dump(value: object) -> bytes:
 
 
 def _refused(path: Path, why: str) -> DamagedError:
-    return DamagedError("json-invalid", "cannot read a JSON file", item=f"{path}: {why}",
-                        fix="write the file again as strict JSON in UTF-8")  # fmt: skip
+    return DamagedError(
+        "json-invalid",
+        "cannot read a JSON file",
+        item=f"{path}: {why}",
+        fix="write the file again as strict JSON in UTF-8",
+    )
 
 
 def _no_constant(name: str) -> float:

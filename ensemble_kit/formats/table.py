@@ -14,9 +14,11 @@ from typing import Protocol
 from ensemble_kit.errors import DamagedError, UsageError, some
 
 _MARKS = {  # the 32-bit marks begin with the 16-bit ones, so they are asked first
-    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
-}  # fmt: skip
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 class _Reader(Protocol):
@@ -51,8 +53,12 @@ def read_table(path: Path) -> Table:
     """
     text = _decode(path)
     if text and not text.endswith(("\n", "\r")):
-        raise _damaged("csv-cut", path, f"its last line, {_line_of(text, len(text))}, has no newline at the end: "
-                       "the file was cut", "write the file again; if it is whole, end it with a newline")  # fmt: skip
+        raise _damaged(
+            "csv-cut",
+            path,
+            f"its last line, {_line_of(text, len(text))}, has no newline at the end: the file was cut",
+            "write the file again; if it is whole, end it with a newline",
+        )
     # A mask of 2048 x 2048 can fill a field of megabytes. The limit is the process's, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -88,19 +94,28 @@ def _decode(path: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise _damaged("csv-encoding", path, f"byte 0x{raw[error.start]:02x} on line {line} is not UTF-8; its "
-                       "encoding may be Latin-1 or Windows-1252", "save it as UTF-8") from None  # fmt: skip
+        raise _damaged(
+            "csv-encoding",
+            path,
+            f"byte 0x{raw[error.start]:02x} on line {line} is not UTF-8; its encoding may be Latin-1 or Windows-1252",
+            "save it as UTF-8",
+        ) from None
 
 
 def _check_header(header: list[str], path: Path) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise _damaged("csv-header-doubled", path, f"its header has {some(twice)} more than once",
-                       "give every column its own name")  # fmt: skip
+        raise _damaged(
+            "csv-header-doubled", path, f"its header has {some(twice)} more than once", "give every column its own name"
+        )
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
-            raise UsageError("csv-delimiter", "cannot read a CSV file", item=f"{path} is delimited by {name}",
-                             fix="save it with commas")  # fmt: skip
+            raise UsageError(
+                "csv-delimiter",
+                "cannot read a CSV file",
+                item=f"{path} is delimited by {name}",
+                fix="save it with commas",
+            )
 
 
 def _rows(reader: _Reader, path: Path, width: int) -> Iterator[tuple[int, list[str]]]:
@@ -110,8 +125,12 @@ def _rows(reader: _Reader, path: Path, width: int) -> Iterator[tuple[int, list[s
         if fields is None:
             return
         if len(fields) != width:
-            raise _damaged("csv-fields", path, f"line {line} has {len(fields)} fields, the header has {width}",
-                           "write every row with all fields; quote a field that holds a comma")  # fmt: skip
+            raise _damaged(
+                "csv-fields",
+                path,
+                f"line {line} has {len(fields)} fields, the header has {width}",
+                "write every row with all fields; quote a field that holds a comma",
+            )
         yield line, fields
 
 
@@ -119,8 +138,12 @@ def _next(reader: _Reader, path: Path, line: int) -> list[str] | None:
     try:
         return next(reader, None)
     except csv.Error as error:
-        raise _damaged("csv-quote", path, f"the row that begins on line {line}: {error}",
-                       "close the quote, or write the file again if it was cut") from None  # fmt: skip
+        raise _damaged(
+            "csv-quote",
+            path,
+            f"the row that begins on line {line}: {error}",
+            "close the quote, or write the file again if it was cut",
+        ) from None
 
 
 def _line_of(text: str, end: int) -> int:

@@ -1,0 +1,53 @@
+"""Whether a PNG holds all the rows that its header declares.
+
+Pillow and libpng take a stream that ends early for a whole one: the rows that are not there come out as zeros, which
+in a mask mean that nothing is there.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_STEP = 1 << 20
+
+
+def pieces(raw: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
+    """Give each piece's name, body, and whether its checksum holds, up to IEND; raises ValueError where it is cut."""
+    view, place, name = memoryview(raw), len(SIGNATURE), b""
+    while name != b"IEND":
+        if place + 12 > len(raw):
+            raise ValueError("it is cut")
+        length, name = struct.unpack(">I4s", raw[place : place + 8])
+        end = place + 12 + length
+        if end > len(raw):
+            raise ValueError("it is cut")
+        sound = zlib.crc32(view[place + 4 : end - 4]) == int.from_bytes(raw[end - 4 : end], "big")
+        yield name, view[place + 8 : end - 4], sound
+        place = end
+
+
+def check_rows(raw: bytes) -> None:
+    """Refuse a PNG with fewer rows than it declares; raises ValueError. Memory stays at one megabyte."""
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", raw[16:29])
+    bits = depth * _CHANNELS.get(kind, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    want = 0
+    for x0, y0, dx, dy in passes:
+        columns, rows = -(-(width - x0) // dx), -(-(height - y0) // dy)
+        want += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    have, inflate = 0, zlib.decompressobj()
+    for name, body, _ in pieces(raw):
+        rest: bytes | memoryview = body if name == b"IDAT" else b""
+        while rest and have < want and not inflate.eof:
+            try:
+                have += len(inflate.decompress(rest, _STEP))
+            except zlib.error as error:
+                raise ValueError(str(error)) from None
+            rest = inflate.unconsumed_tail
+    if have < want:
+        raise ValueError(f"it declares {height} x {width} pixels and holds {have} of {want} bytes of them")

@@ -1,0 +1,437 @@
+"""L: signals at any moment, closed and full streams, little memory, odd environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import harness as h
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+
+HERE = Path(__file__).parent
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+LATEST = 2.0
+"""Seconds within which a signalled command must be gone."""
+NET = """
+import time, os, torch
+class Net(torch.nn.Module):
+    def forward(self, x):
+        wait = float(os.environ.get("ENSK_WAIT", "0"))
+        if wait > 5:
+            torch.randn(int(wait) * 1500, 1500) @ torch.randn(1500, 1500)  # one step of Python
+        time.sleep(min(wait, 0.2))
+        return torch.cat([x.mean(1, keepdim=True) * 9 - 4, 3 - x[:, :1] * 7], 1)
+"""
+
+
+class Case(NamedTuple):
+    """A command that is signalled while it works, and what it writes."""
+
+    id: str
+    name: str
+    command: tuple[str, ...]
+    out: str
+
+
+CASES = [
+    Case("L06", "vote", ("vote", "big.zarr", "big2.zarr", "--out", "work/o.csv"), "work/o.csv"),
+    Case("L06", "tune-thresholds", ("tune-thresholds", "big.zarr", "big2.zarr", "--val", "big.npz", "--folds", "3", "--out",
+                                    "work/s.json"), "work/s.json"),
+    Case("L06", "convert", ("convert", "big.npz", "--out", "work/masks"), "work/masks"),
+    Case("L06", "dump-logits", ("dump-logits", "net:Net", "--images", "images", "--classes", "classes.txt", "--size", "24x32", "--batch-size",
+                                "1", "--out", "work/n.zarr"), "work/n.zarr"),
+]  # fmt: skip
+ALONE = {
+    "L02": "test_little_memory_is_an_error_and_never_a_wrong_result",
+    "L03": "test_killed_and_run_again",
+    "L05": "test_many_chunks_open_at_once",
+    "L06": "test_the_demo_is_ended_too",
+    "L07": "test_a_second_signal_ends_it_at_once",
+    "L08": "test_a_reader_that_goes_away",
+    "L09": "test_streams_that_are_closed_or_full",
+    "L10": "test_no_terminal_no_colour_no_locale",
+    "L11": "test_arguments_that_mean_nothing",
+    "L12": "test_other_ways_to_start_python",
+    "L13": "test_no_home",
+    "L14": "test_odd_paths",
+    "L16": "test_a_disk_that_fills_while_voting",
+    "L18": "test_one_core",
+    "L19": "test_suspended_and_continued",
+    "L01": "test_memory_does_not_grow_with_samples",
+}
+ELSEWHERE = {
+    "L20": "faults/test_store_at_rest.py::test_the_first_release_is_read",
+    "L16": "test_formats_files.py::test_a_full_disk_is_named",
+    "L04": "faults/test_rle.py::test_planes_beyond_32_bits",
+}
+NOT_HERE = {
+    "L15": "needs an environment without torch; the imports are tested to be late (test_imports_are_light)",
+    "L17": "an hour of soak is for a nightly run: tests/faults/figures.py kills 1000, and W29 in little",
+}
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores and masks that take a second or two to work on, and images with a network."""
+    folder = tmp_path_factory.mktemp("ground")
+    ids, plane, draw = [f"s{k:03}" for k in range(60)], (1536, 1536), np.random.default_rng(0)
+    for name in ("big", "big2"):
+        with ek.LogitWriter(folder / f"{name}.zarr", h.CLASSES, ids, (64, 64)) as out:
+            for s in ids:
+                coarse = draw.normal(size=(2, 8, 8)) * 5
+                out.write(s, coarse.repeat(8, 1).repeat(8, 2).astype("f4"), plane)
+    ek.Ensemble([folder / "big.zarr"]).vote(0.45).write(folder / "big.npz")
+    (folder / "net.py").write_text(NET)
+    (folder / "classes.txt").write_text("radius\nulna\n")
+    from PIL import Image
+
+    (folder / "images").mkdir()
+    for k in range(12):
+        Image.fromarray(draw.integers(0, 255, (24, 32, 3), np.uint8)).save(folder / "images" / f"{k:02}.png")
+    return folder
+
+
+@pytest.fixture
+def work(ground: Path) -> Path:
+    shutil.rmtree(ground / "work", ignore_errors=True)
+    (ground / "work").mkdir()
+    return ground / "work"
+
+
+def start(ground: Path, command: tuple[str, ...], **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*h.COMMAND, *command], cwd=ground, env={**os.environ, "PYTHONPATH": str(ground), **env},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def children(pid: int) -> list[int]:
+    """Every process below one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found += [int(stat.parent.name), *children(int(stat.parent.name))]
+    return found
+
+
+def content(path: Path) -> dict[str, bytes]:
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*")
+            if p.is_file() and "manifest" not in p.parts and p.name != "zarr.json"}  # fmt: skip
+
+
+def signalled(ground: Path, case: Case, number: int, wait: float, **env: str) -> int:
+    """Start a command, signal it, and check how it ends. Return its exit code."""
+    process = start(ground, case.command, **env)
+    time.sleep(wait)
+    below = children(process.pid)
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    took = time.monotonic() - began
+    assert took < LATEST + 1.0, f"{case.name}: {took:.1f} s"  # a second for a machine that is shared
+    assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+    if process.returncode in {0, -number}:  # it was done, or Python had not come to our handler yet
+        return process.returncode
+    assert process.returncode == ENDS[signal.Signals(number)], err
+    assert "Traceback" not in err
+    assert f"ended by {signal.Signals(number).name}" in err
+    return process.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ENDS, ids=lambda n: n.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_signal_at_any_moment(ground: Path, work: Path, case: Case, number: int) -> None:
+    """Its exit code, within 2 s, no worker left; the final name is absent or whole; the next run ends the same."""
+    env = {"ENSK_WAIT": "0.1"}
+    done = start(ground, case.command, **env)
+    began = time.monotonic()
+    done.communicate(timeout=120)
+    assert done.returncode == 0
+    span = time.monotonic() - began
+    wanted, out = content(ground / case.out), ground / case.out
+    shutil.rmtree(work)
+    work.mkdir()
+    draw, ended = random.Random(number * 100 + len(case.name)), []
+    for _ in range(4):
+        ended.append(signalled(ground, case, number, 0.25 + (span - 0.25) * 0.95 * draw.random(), **env))
+        if out.exists() and case.name != "dump-logits":
+            assert content(out) == wanted
+            (shutil.rmtree if out.is_dir() else os.unlink)(out)
+        elif out.exists():
+            assert not ek.LogitStore(out).verify().damaged
+    again = start(ground, case.command, **env)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert content(out) == wanted
+    assert not h.leftovers(work)
+    assert ENDS[signal.Signals(number)] in ended, ended
+
+
+def test_a_signal_while_the_main_thread_computes(ground: Path, work: Path) -> None:
+    """One step of Python that takes a minute, as a network's forward pass can: the watch ends it all the same."""
+    assert signalled(ground, CASES[3], signal.SIGTERM, 4.0, ENSK_WAIT="90") == 143
+    assert not (work / "n.zarr").exists() or not ek.LogitStore(work / "n.zarr").verify().damaged
+
+
+def test_a_signal_while_threads_compute(ground: Path, work: Path) -> None:
+    assert signalled(ground, CASES[0], signal.SIGINT, 1.2) in {130, 0}
+    assert not (work / "o.csv").exists() or len((work / "o.csv").read_text().splitlines()) == 121
+
+
+def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:
+    process = start(ground, CASES[3].command, ENSK_WAIT="90")
+    time.sleep(4.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode in {130, -15, 143}
+    assert time.monotonic() - began < 1.2
+    assert "Traceback" not in err
+    assert not h.leftovers(work)
+
+
+@pytest.mark.slow
+def test_the_demo_is_ended_too(tmp_path: Path) -> None:
+    case = Case("L06", "demo", ("demo", "--out", str(tmp_path / "out")), "")
+    assert signalled(tmp_path, case, signal.SIGTERM, 4.0) == 143
+    assert not (tmp_path / "out" / "submission_hard.csv").exists()
+
+
+def test_killed_and_run_again(ground: Path, work: Path) -> None:
+    """SIGKILL, as the kernel sends it when memory ends."""
+    case = CASES[0]
+    for wait in (0.5, 1.0):
+        process = start(ground, case.command)
+        time.sleep(wait)
+        process.kill()
+        process.communicate()
+    process = start(ground, (*case.command, "--force"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert not h.leftovers(work)
+
+
+def test_suspended_and_continued(ground: Path, work: Path) -> None:
+    process = start(ground, CASES[0].command)
+    time.sleep(0.6)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (work / "o.csv").exists()
+
+
+SHELL = f"{sys.executable} -c 'from ensemble_kit.cli.app import main; main()'"
+
+
+def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", line.replace("ensk", SHELL)], cwd=cwd, env={**os.environ, **env},
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("ensk doctor > /dev/full", 5, "error[write-failed]"),
+        ("ensk doctor >&-", 5, "error[write-failed]"),
+        ("ensk doctor --json >&-", 5, "error[write-failed]"),
+        ("ensk doctor 2>&-", 0, ""),
+        ("ensk doctor 2> /dev/full", 0, ""),
+        ("ensk doctor <&-", 0, ""),
+        ("ensk doctor <&- >&- 2>&-", 5, ""),
+        ("ensk nothing 2> /dev/full", 2, ""),
+        ("ensk vote m.zarr --out o.csv --force >&- 2>&-", 0, ""),
+        ("ensk vote m.zarr --out - > /dev/full", 5, "error[write-failed]"),
+    ],
+)
+def test_streams_that_are_closed_or_full(tmp_path: Path, line: str, code: int, words: str) -> None:
+    h.make(tmp_path / "m.zarr")
+    ran = shell(line, tmp_path)
+    assert ran.returncode == code, ran.stderr
+    assert words in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "Exception ignored" not in ran.stderr
+    if "o.csv" in line:
+        masks = dict(ek.read_masks(tmp_path / "o.csv", image_size=h.PLANE))
+        assert masks == dict(ek.Ensemble([tmp_path / "m.zarr"]).vote(0.5))  # no talk has come into the file
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    h.masks(ids=tuple(f"i{k}" for k in range(2000))).write(tmp_path / "m.npz")
+    for line in ("ensk doctor | head -1", "ensk convert m.npz --out - | head -1", "ensk doctor --json | true"):
+        ran = shell(f"{line}; exit ${{PIPESTATUS[0]}}", tmp_path)
+        assert ran.returncode in {0, 141}, ran.stderr
+        assert ran.stderr.replace("\n", "").find("rror") < 0, ran.stderr
+    ran = shell(
+        "ensk vote m.zarr --out o.csv 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}",
+        Path(h.make(tmp_path / "m.zarr")).parent,
+    )
+    assert ran.returncode == 0
+    assert (tmp_path / "o.csv").exists()  # that nobody listens does not end the work
+
+
+def test_no_terminal_no_colour_no_locale(tmp_path: Path) -> None:
+    with ek.LogitWriter(tmp_path / "m.zarr", ["Handwurzelknöchel", "骨"], ["é"], h.GRID) as out:
+        out.write("é", h.logits()[0], h.PLANE)
+    plain = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "NO_COLOR": "1",
+        "COLUMNS": "10",
+        "TERM": "dumb",
+    }
+    for extra in ("", " --json"):
+        ran = shell(f"ensk inspect m.zarr{extra}", tmp_path, **plain)
+        assert ran.returncode == 0, ran.stderr
+        assert "\x1b" not in ran.stdout
+        assert ran.stdout.isascii()
+        if extra:
+            assert json.loads(ran.stdout)["classes"][1] == "骨"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((), "no command"), (("vot",), "vot"), (("vote", "--ouT", "x"), "--out"), (("vote", "m.zarr"), "--out"),
+     (("vote", "m.zarr", "--out", "o.csv", "--jobs", "none"), "--jobs"), (("vote", "m.zarr", "--out", "o.csv", "--jobs", "0"), "--jobs"),
+     (("doctor", "--memory", "lots"), "lots")],
+)  # fmt: skip
+def test_arguments_that_mean_nothing(arguments: tuple[str, ...], words: str) -> None:
+    ran = h.ensk(*arguments)
+    assert ran.code == 2
+    assert words in ran.err + ran.out if arguments else True
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("options", [("-O",), ("-X", "dev", "-W", "error")], ids=" ".join)
+def test_other_ways_to_start_python(tmp_path: Path, options: tuple[str, ...]) -> None:
+    store = h.make(tmp_path / "m.zarr")
+    code = "from ensemble_kit.cli.app import main; main()"
+    for command in (("vote", store, "--out", tmp_path / "o.csv"), ("verify", store)):
+        ran = subprocess.run(
+            [sys.executable, *options, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120
+        )
+        assert ran.returncode == 0, ran.stderr
+    h.chunk(store).unlink()
+    ran = subprocess.run(
+        [sys.executable, *options, "-c", code, "verify", str(store)], capture_output=True, text=True, timeout=120
+    )
+    h.judge(ran, 3, "store-damaged", h.IDS[h.VICTIM])
+
+
+def test_no_home(tmp_path: Path) -> None:
+    h.make(tmp_path / "m.zarr")
+    ran = shell("env -u HOME -u XDG_CACHE_HOME ensk verify m.zarr", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    ran = shell("ensk verify m.zarr", tmp_path, HOME="/nowhere/at/all")
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "-lead", "é骨", "q'u\"o", "100%", "$HOME", "a;b", "[x]*?"])
+def test_odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).mkdir()
+    store = h.make(tmp_path / name / f"{name}.zarr")
+    out = tmp_path / name / f"{name}.csv"
+    assert h.ensk("vote", store, "--out", out).code == 0
+    assert out.exists()
+    monkeypatch.chdir(tmp_path / name)
+    ran = h.ensk("verify", "--", f"{name}.zarr")
+    assert ran.code == 0, ran.err
+    h.chunk(store).unlink()
+    fix = h.ensk("verify", store).err.split(" · fix: ")[1].split(" and run")[0]
+    if "'" not in name:
+        subprocess.run(fix, shell=True, check=True)  # the fix can be pasted
+    assert out.exists()
+
+
+@pytest.mark.slow
+def test_many_chunks_open_at_once(tmp_path: Path) -> None:
+    ids = [f"i{k:05}" for k in range(5000)]
+    with ek.LogitWriter(tmp_path / "m.zarr", ["x"], ids, (2, 2)) as out:
+        for name in ids:
+            out.write(name, np.full((1, 2, 2), -3.0, np.float32), (4, 4))
+    began = time.monotonic()
+    assert ek.LogitStore(tmp_path / "m.zarr").complete
+    assert time.monotonic() - began < 1.5
+
+
+@h.needs_root
+def test_a_disk_that_fills_while_voting(ground: Path, tmp_path: Path) -> None:
+    before = ek.LogitStore(ground / "big.zarr").fingerprint
+    with h.tmpfs(tmp_path / "room", "8k") as room:
+        ran = h.ensk("vote", ground / "big.zarr", "--out", room / "o.csv")
+        h.judge(ran, 5, "write-failed", "o.csv", "No space left")
+        assert list(room.iterdir()) == []
+    assert ek.LogitStore(ground / "big.zarr").fingerprint == before
+
+
+def test_one_core(ground: Path, work: Path) -> None:
+    if shutil.which("taskset") is None:
+        pytest.skip("taskset is not installed")
+    for name, before in (("one", ("taskset", "-c", "0")), ("all", ())):
+        ran = h.spawn("vote", ground / "big.zarr", "--out", work / f"{name}.csv", before=before)
+        assert ran.returncode == 0, ran.stderr
+    assert (work / "one.csv").read_bytes() == (work / "all.csv").read_bytes()
+
+
+LITTLE = """
+import resource, sys
+from ensemble_kit.cli.app import _run
+import numpy, numba, ensemble_kit.scores, ensemble_kit.fused, ensemble_kit.kernels.fuse, ensemble_kit.formats
+_run(["vote", sys.argv[1], "--out", sys.argv[2] + ".first.csv", "--jobs", "1", "-q"])  # kernels are loaded
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]), used + int(sys.argv[3])))
+sys.exit(_run(["vote", sys.argv[1], "--out", sys.argv[2], "--jobs", "1", "-q"]))
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20, 4 << 20, 64 << 20])
+def test_little_memory_is_an_error_and_never_a_wrong_result(ground: Path, work: Path, room: int) -> None:
+    out = work / "o.csv"
+    ran = subprocess.run([sys.executable, "-c", LITTLE, str(ground / "big.zarr"), str(out), str(room)],
+                         capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert ran.returncode in {0, 5}, ran.stderr
+    assert "Traceback" not in ran.stderr
+    if ran.returncode == 0:
+        assert out.read_bytes() == (work / "o.csv.first.csv").read_bytes()
+    else:
+        assert "error[" in ran.stderr
+        assert not out.exists()
+
+
+PEAK = """
+import resource, sys, ensemble_kit as ek
+from ensemble_kit.scores import over_samples
+ens = ek.Ensemble(sys.argv[2:])
+few = ens.samples[:20]
+for s, masks in over_samples(lambda s: [ens.fused(s).runs(c, 30000) for c in range(2)], few, 2, "voting"): pass
+first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for s, masks in over_samples(lambda s: [ens.fused(s).runs(c, 30000) for c in range(2)], ens.samples * 10, 2, "voting"): pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_samples(ground: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", PEAK, "x", str(ground / "big.zarr"), str(ground / "big2.zarr")],
+                         capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert int(ran.stdout) < 40 << 10, ran.stderr

@@ -1,0 +1,198 @@
+"""C: many processes and threads on one store, one file, one set of kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import harness as h
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from ensemble_kit.errors import LockedError
+
+HERE = Path(__file__).parent
+COUNT = 24
+
+RANK = """
+import sys, os; sys.path.insert(0, {here!r})
+import numpy as np, harness as h
+from ensemble_kit.errors import EnskError
+from ensemble_kit.store import LogitWriter
+path, rank, world, die = sys.argv[1], *map(int, sys.argv[2:5])
+ids = [f"s{{k:02}}" for k in range({count})]
+try:
+    with LogitWriter(path, h.CLASSES, ids, h.GRID, member="m") as out:
+        for n, k in enumerate(range(rank, len(ids), world)):
+            if n == die:
+                os._exit(9)
+            out.write(ids[k], (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype("f2"), h.PLANE)
+except EnskError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def value(k: int) -> np.ndarray:
+    return (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype(np.float16)
+
+
+def ranks(path: Path, world: int, die: dict[int, int] | None = None, before: tuple[str, ...] = ()) -> list[int]:
+    """Run as many processes as a launcher would; return how each ended."""
+    script = RANK.format(here=str(HERE), count=COUNT)
+    running = [subprocess.Popen([*before, sys.executable, "-c", script, str(path), str(r), str(world), str((die or {}).get(r, -1))],
+                                stderr=subprocess.DEVNULL) for r in range(world)]  # fmt: skip
+    return [p.wait(timeout=120) for p in running]
+
+
+def is_whole(path: Path) -> None:
+    opened = ek.LogitStore(path)
+    assert opened.complete
+    assert opened.verify().sound
+    for k, name in enumerate(opened.samples):
+        assert np.array_equal(opened.read(name), value(k))
+
+
+class Case(NamedTuple):
+    """Ranks that share a store: how many, and which die before which of their samples."""
+
+    id: str
+    how: str
+    world: int
+    die: dict[int, int]
+
+
+CASES = [
+    Case("C01", "four ranks, rows of all interleaved", 4, {}),
+    Case("C03", "eight ranks make the store at once", 8, {}),
+    Case("C06", "the last of four dies in the midst", 4, {3: 2}),
+    Case("C06", "two of four die at once", 4, {0: 0, 2: 5}),
+]
+ALONE = {
+    "C07": "test_another_number_of_ranks_goes_on",
+    "C09": "test_samples_twice_or_never",
+    "C11": "test_kernels_from_many_threads",
+    "C14": "test_a_file_system_without_locks",
+    "C15": "test_many_processes_on_a_cold_cache",
+    "C05": "test_the_lock_of_a_dead_writer_is_free",
+}
+ELSEWHERE = {
+    "C02": "test_writer.py::test_two_processes_write_one_sample_differently",
+    "C03": "test_writer.py::test_fork_creates_once",
+    "C05": "test_writer.py::test_a_dead_writers_lock_vanishes",
+    "C10": "test_jit.py::test_threads_and_forks_share_kernels, test_writer.py::test_a_writer_does_not_cross_a_fork",
+    "C15": "test_jit.py::test_two_processes_at_once",
+}
+NOT_HERE = {
+    "C13": "threads run over samples and are as many as the cores that this process may use (sched_getaffinity); "
+           "a launcher that binds ranks to cores therefore divides them, and --jobs says another number",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id} {c.how}")
+def test_ranks_share_a_store(tmp_path: Path, case: Case) -> None:
+    path = tmp_path / "m.zarr"
+    ends = ranks(path, case.world, case.die)
+    assert ends == [9 if r in case.die else 0 for r in range(case.world)]
+    if case.die:
+        missing = [f"s{k:02}" for r, at in case.die.items() for k in range(r, COUNT, case.world)[at:]]
+        opened = ek.LogitStore(path)
+        assert sorted(opened.missing) == sorted(missing)
+        assert not opened.verify().damaged
+        h.judge(h.ensk("verify", path), 4, "store-incomplete", f"{len(missing)} of {COUNT}")
+        assert json.loads(h.ensk("verify", path, "--json").out)["missing"] == opened.missing
+        assert ranks(path, case.world) == [0] * case.world  # every rank again: what is there is not written twice
+    is_whole(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
+
+
+def test_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
+    assert ranks(tmp_path / "m.zarr", 4, dict.fromkeys(range(4), 2)) == [9] * 4
+    assert ranks(tmp_path / "m.zarr", 3) == [0] * 3
+    is_whole(tmp_path / "m.zarr")
+
+
+def test_samples_twice_or_never(tmp_path: Path) -> None:
+    """A sampler that pads gives samples to two ranks (equal bytes: kept once); one that drops leaves them out."""
+    ids = [f"s{k}" for k in range(10)]
+    shares = [range(r, 12, 4) for r in range(4)]  # padded: 0 and 1 come twice
+    writers = [ek.LogitWriter(tmp_path / "m.zarr", h.CLASSES, ids, h.GRID) for _ in shares]
+    for share, out in zip(shares, writers, strict=True):
+        for k in share:
+            out.write(ids[k % 10], value(k % 10), h.PLANE)
+    [out.close() for out in writers]
+    assert ek.LogitStore(tmp_path / "m.zarr").verify().checked == 10
+    with ek.LogitWriter(tmp_path / "d.zarr", h.CLASSES, ids, h.GRID) as out:
+        for k in range(8):  # dropped: 8 and 9 never come
+            out.write(ids[k], value(k), h.PLANE)
+    h.judge(h.ensk("verify", tmp_path / "d.zarr"), 4, "store-incomplete", "'s8', 's9'")
+
+
+@h.needs_strace
+def test_a_file_system_without_locks(tmp_path: Path) -> None:
+    """flock fails with ENOLCK everywhere: ranks still write, each its own part."""
+    path = tmp_path / "m.zarr"
+    assert ranks(path, 1, before=h.traced("flock", "error=ENOLCK")) == [0]
+    is_whole(path)
+
+
+def test_the_lock_of_a_dead_writer_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "m.zarr"
+    child = os.fork()
+    if child == 0:
+        out = ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID)
+        out.write(h.IDS[0], h.logits()[0], h.PLANE)
+        time.sleep(60)
+        os._exit(0)
+    try:
+        deadline = time.monotonic() + 30
+        while not (path / "logits/c.0.0.0.0").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        started = time.monotonic()
+        with pytest.raises(LockedError) as caught:
+            ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID, overwrite=True)
+        assert (caught.value.exit_code, caught.value.code) == (8, "store-locked")
+        assert time.monotonic() - started < 2
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    started = time.monotonic()
+    with ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID, overwrite=True) as out:
+        assert out.missing == list(h.IDS)
+    assert time.monotonic() - started < 2
+
+
+def test_kernels_from_many_threads(tmp_path: Path) -> None:
+    stores = [h.make(tmp_path / f"{k}.zarr", seed=k) for k in range(2)]
+    wanted, found, failed = dict(ek.Ensemble(stores).vote(0.4, jobs=1)), list[bool](), list[BaseException]()
+
+    def work() -> None:
+        try:
+            for _ in range(10):
+                found.append(dict(ek.Ensemble(stores).vote(0.4, jobs=2)) == wanted)
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not failed
+    assert found == [True] * 40
+
+
+@pytest.mark.slow
+def test_many_processes_on_a_cold_cache(tmp_path: Path) -> None:
+    code = "import ensemble_kit as ek; print(ek.encode([[0, 1, 1]]).text())"
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(8)
+    ]
+    assert [p.communicate(timeout=300)[0] for p in running] == ["2 2\n"] * 8

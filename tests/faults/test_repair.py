@@ -1,0 +1,153 @@
+"""`ensk repair`: every fault of a store at rest, repaired, dumped again, and the same store as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import harness as h
+import numpy as np
+import pytest
+import test_store_at_rest as at_rest
+
+import ensemble_kit as ek
+from ensemble_kit.errors import EnskError, LockedError
+from ensemble_kit.storage.repair import repair
+
+CASES = [c for c in at_rest.CASES if c.id != "S33"]
+FOLDER = "logits/manifest/quarantine"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return h.make(tmp_path_factory.mktemp("whole") / "m.zarr")
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "m.zarr"))
+
+
+def bytes_of(folder: Path) -> list[bytes]:
+    """Every file's bytes, wherever it lies; links as what they say."""
+    return sorted(p.readlink().as_posix().encode() if p.is_symlink() else p.read_bytes()
+                  for p in folder.rglob("*") if p.is_symlink() or p.is_file())  # fmt: skip
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id} {c.how}")
+def test_a_repaired_store_is_dumped_to_its_end(whole: Path, store: Path, case: at_rest.Case) -> None:
+    before = ek.LogitStore(whole).fingerprint
+    case.inject(store)
+    damaged, held = tree(store), bytes_of(store)
+    planned = h.ensk("repair", store, "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    assert tree(store) == damaged  # a plan is only a plan
+    ran = h.ensk("repair", store, "--json")
+    assert ran.code == 0, ran.err
+    said, plan = json.loads(ran.out), json.loads(planned.out)
+    assert [(s["what"], s["path"]) for s in said["steps"] if not s["path"].endswith(".jsonl")] == [
+        (s["what"], s["path"]) for s in plan["steps"] if not s["path"].endswith(".jsonl")
+    ]
+    now = bytes_of(store)
+    for content in held:  # nothing is lost: every file is somewhere
+        assert content in now
+        now.remove(content)
+    opened = ek.LogitStore(store)
+    found = opened.verify()
+    assert not found.damaged
+    assert list(found.missing) == said["missing"]
+    assert (said["lost"] == []) == (case.id in {"S14", "S15", "S17", "S18", "S19", "S21", "S23", "S25", "S26", "S27"})
+    if case.others or said["lost"] == []:
+        assert set(said["missing"]) <= ({h.IDS[h.VICTIM]} if case.id != "S21" else set(h.IDS)) | set(
+            [h.IDS[2]] if case.id == "S23" else []
+        )
+    for sample in set(h.IDS) - set(said["missing"]):
+        np.testing.assert_array_equal(opened.read(sample), h.logits()[h.IDS.index(sample)])
+    assert json.loads(h.ensk("repair", store, "--json").out)["steps"] == []  # nothing is left to do
+    h.make(store)
+    assert ek.LogitStore(store).fingerprint == before
+    assert ek.LogitStore(store).verify().sound
+
+
+def test_zarr_does_not_see_the_quarantine(store: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    h.chunk(store).write_bytes(b"")
+    (store / "zarr.json").write_bytes(b"")
+    repair(store)
+    assert len([p for p in (store / FOLDER).rglob("*") if p.is_file()]) == 3  # chunk, description, part
+    group = zarr.open(store, mode="r")  # any warning is an error here
+    assert [n for n, _ in group.members(max_depth=None)] == ["logits"]
+    assert np.isnan(group["logits"][h.VICTIM]).all()
+    assert ek.LogitStore(store).verify().unknown == ()
+
+
+def test_what_is_left_can_be_voted_on(store: Path, tmp_path: Path) -> None:
+    """The way on with the samples that are whole, said aloud; without it nothing is left out in silence."""
+    h.chunk(store).unlink()
+    ran = h.ensk("repair", store)
+    assert "--samples common" in ran.err
+    out = tmp_path / "o.csv"
+    h.judge(h.ensk("vote", store, "--out", out), 4, "sample-missing", h.IDS[h.VICTIM])
+    ran = h.ensk("vote", store, "--samples", "common", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "1 samples are not in every member" in ran.err
+    assert h.IDS[h.VICTIM] not in out.read_text()
+
+
+def test_two_lines_that_differ_in_the_image_prove_nothing(store: Path) -> None:
+    at_rest.second_part(store, image_size=[64, 48])
+    done = repair(store)
+    assert done.lost == (h.IDS[0],)
+    assert "different images" in str(done.steps)
+
+
+def test_what_cannot_be_repaired(store: Path, tmp_path: Path) -> None:
+    h.judge(h.ensk("repair", tmp_path / "none"), 4, "store-missing", tmp_path / "none")
+    (tmp_path / "file").touch()
+    h.judge(h.ensk("repair", tmp_path / "file"), 2, "store-no-folder", tmp_path / "file")
+    (store / "zarr.json").unlink()
+    (store / "logits/manifest/description.json").write_bytes(b"{}")
+    before = tree(store)
+    h.judge(h.ensk("repair", store), 3, "store-unrepairable", "description.json", "zarr.json")
+    assert tree(store) == before
+    (store / "logits/manifest").rename(tmp_path / "aside")
+    (store / "logits/manifest").symlink_to(tmp_path / "aside")
+    h.judge(h.ensk("repair", store), 7, "store-link", "manifest")
+
+
+@pytest.mark.parametrize("change", [lambda raw: raw[:-9], lambda raw: raw.replace(b"ulna", b"elna"), lambda _: b""])
+def test_the_copy_of_the_description_is_made_anew(store: Path, change: Callable[[bytes], bytes]) -> None:
+    copy = store / "logits/manifest/description.json"
+    whole = copy.read_bytes()
+    h.edit(copy, change)
+    h.judge(h.ensk("verify", store), 3, "store-copy", "description.json", "ensk repair")
+    assert ek.LogitStore(store).verify().sound  # it is only a copy
+    assert [s.path for s in repair(store).steps] == ["logits/manifest/description.json"] * 2
+    assert copy.read_bytes() == whole
+    copy.unlink()
+    h.judge(h.ensk("verify", store), 3, "store-copy", "gone")
+    assert [s.path for s in repair(store).steps] == ["logits/manifest/description.json"]
+    assert h.ensk("verify", store).code == 0
+
+
+def test_a_living_writer_is_left_alone(store: Path) -> None:
+    h.chunk(store).unlink()
+    with ek.LogitWriter(store, h.CLASSES, h.IDS, h.GRID) as out:
+        out.write(h.IDS[h.VICTIM], h.logits()[h.VICTIM], h.PLANE)
+        with pytest.raises(LockedError):
+            repair(store)
+    assert repair(store).steps == ()
+
+
+def test_a_lock_that_is_gone_is_made_anew(store: Path) -> None:
+    (store / "logits/manifest/lock").unlink()
+    with pytest.raises(EnskError), ek.LogitWriter(store, h.CLASSES, h.IDS, h.GRID) as out:
+        out.write(h.IDS[0], h.logits()[1], h.PLANE)
+    assert [s.path for s in repair(store).steps] == ["logits/manifest/lock"]
+    h.make(store)

@@ -194,7 +194,7 @@ class Ensemble:
         p = float(threshold)
         power = tables.power_of(self.fusion.mean)
         if power is not None:
-            return int(tables.mean_scale(self.fusion.mean)[int(np.floor(65535 * p + 0.5))])
+            return int(tables.level_of_probability(tables.power_share(np.float64(p), power)))
         with np.errstate(divide="ignore"):
             return int(tables.q_of_logit(np.log(np.float64(p)) - np.log1p(-np.float64(p))))
 

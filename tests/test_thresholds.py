@@ -102,7 +102,7 @@ def test_find(
 
 def test_shown_thresholds_come_back(make_store: Make, rng: np.random.Generator) -> None:
     store = make_store({"a": smooth_logits(rng, (1, 8, 8))}, (32, 32), ("x",))
-    for mean in ("probability", "logit"):
+    for mean in ("probability", "logit", "power:0.5", "power:0"):
         ens = ek.Ensemble([store], mean=mean)
         for level in (0, 1, 500, 32767, 32768, 65000, 65534, 65535):
             if mean == "logit" and level in {0, 65535}:

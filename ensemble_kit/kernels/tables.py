@@ -72,11 +72,16 @@ def power_table(r: float) -> Levels:
     floor(65535 (s / 65535)^r + 0.5) for 0 < r <= 1; the geometric mean's scale, r = 0, is the logarithm, sixteen
     octaves long: floor(65535 max(0, 1 + log2(s / 65535) / 16) + 0.5).
     """
-    s = np.arange(65536) / 65535
+    return _frozen(level_of_probability(power_share(np.arange(65536) / 65535, r)))
+
+
+def power_share(p: ArrayLike, r: float) -> NDArray[np.float64]:
+    """Map probabilities to the scale of the power mean, [0, 1] to [0, 1], as `power_table` states it."""
+    value = np.asarray(p, np.float64)
     if r > 0:
-        return _frozen(np.floor(65535 * s**r + 0.5).astype(np.uint16))
+        return np.asarray(value**r)
     with np.errstate(divide="ignore"):
-        return _frozen(np.floor(65535 * np.maximum(0, 1 + np.log2(s) / 16) + 0.5).astype(np.uint16))
+        return np.asarray(np.maximum(0, 1 + np.log2(value) / 16))
 
 
 def power_of(mean: str) -> float | None:

@@ -240,3 +240,20 @@ def measure(command: Callable[[], list[str]]) -> float:
         after = os.times()
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     return sorted(times)[3]
+
+
+def test_a_signal_inside_another_error_is_still_the_signal() -> None:
+    """Python 3.11 wraps what is raised while a class is made; a reader may then take it for a damaged file."""
+    from ensemble_kit.cli import app
+
+    try:
+        try:
+            raise app.Signalled(15)
+        except BaseException as signalled:
+            raise RuntimeError("Error calling __set_name__") from signalled
+    except RuntimeError as wrapped:
+        try:
+            raise ek.DamagedError("stack-invalid", "cannot read", item=str(wrapped), fix="…") from None
+        except ek.DamagedError as error:
+            assert app._signal_behind(error) == 15
+    assert app._signal_behind(ValueError()) is None

@@ -154,18 +154,35 @@ def _run(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False, prog_name="ensk")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except EnskError as error:
-        if debug:
+    except Exception as error:  # noqa: BLE001 - the last line of defence: every end becomes an exit code
+        if (number := _signal_behind(error)) is not None:
+            raise Signalled(number) from None
+        if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
+        return _exit_code(error)
+
+
+def _signal_behind(error: BaseException | None) -> int | None:
+    """Find the signal that an error comes from: Python wraps what is raised while a class is made (3.11)."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, Signalled):
+            return error.number
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _exit_code(error: Exception) -> int:
+    """Report an error in its three parts; return its exit code."""
+    if isinstance(error, EnskError):
         return _report(error.code, str(error), error.exit_code)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         mute()
         return 0
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return _report("memory", "cannot go on: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
+    if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "no file named"
         return _report(
             "io",
@@ -173,31 +190,19 @@ def _run(arguments: list[str]) -> int:
             " · fix: check the path, its permissions and the free space, then run again",
             5,
         )
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
-            return _bug(error, debug=debug)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return _report(
             "memory",
             "cannot go on: the system gives no more threads"
             " · fix: pass --jobs 1, or raise the limits of memory and processes (ulimit -v, -u)",
             5,
         )
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported, not thrown at the user
-        if hasattr(error, "format_message"):  # typer's own, of a kind that has no public name
-            command = getattr(getattr(error, "ctx", None), "command_path", "ensk")
-            text = error.format_message().rstrip(".") or "no command was named"
-            return _report("usage", f"cannot run {command}: {text} · fix: see {command} --help", 2)
-        return _bug(error, debug=debug)
-
-
-def _bug(error: Exception, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    return _report(
-        "bug",
-        f"a bug of ours: {type(error).__name__}: {error} · fix: run again with --debug and report the traceback",
-        1,
-    )
+    if hasattr(error, "format_message"):  # typer's own, of a kind that has no public name
+        command = getattr(getattr(error, "ctx", None), "command_path", "ensk")
+        text = error.format_message().rstrip(".") or "no command was named"
+        return _report("usage", f"cannot run {command}: {text} · fix: see {command} --help", 2)
+    message = f"a bug of ours: {type(error).__name__}: {error}"
+    return _report("bug", f"{message} · fix: run again with --debug and report the traceback", 1)
 
 
 def _report(code: str, message: str, exit_code: int) -> int:

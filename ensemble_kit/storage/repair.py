@@ -88,7 +88,7 @@ def repair(path: creation.PathLike, *, dry_run: bool = False, listener: Listener
     ...     out.write("a.png", np.float32([[[-4, 4], [4, -4]]]), image_size=(8, 8))
     >>> open(path + "/zarr.json", "w").close()  # as a power cut may leave it
     >>> [step.what for step in repair(path).steps]
-    ['moved aside: it is empty, probably by a power cut', 'made from the copy beside the manifest']
+    ['moved aside: empty, probably by a power cut', 'made from the copy beside the manifest']
     """
     root = creation.resolve(path)
     if not root.is_dir():

@@ -202,7 +202,7 @@ def test_many_rows_stream(tmp_path: Path) -> None:
         command = [sys.executable, "-c", MANY, tmp_path / "m.csv", samples]
         grew.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     assert (grew[1] - grew[0]) * 1024 < 400 * 50_000, grew
-    assert sum(1 for _ in (tmp_path / "m.csv").open()) == 100_001
+    assert (tmp_path / "m.csv").read_bytes().count(b"\n") == 100_001
 
 
 def test_the_environment_changes_no_byte(tmp_path: Path) -> None:

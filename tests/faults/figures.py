@@ -469,7 +469,7 @@ def speed(args: argparse.Namespace) -> list[str]:
                 out.write(s, array, shape[1:])
         with clock(theirs):
             target = zarr.create_array(folder / f"t{turn}.zarr", shape=(count, *shape), chunks=(1, *shape), dtype="float16",
-                                       compressors=None, fill_value=float("nan"))  # fmt: skip
+                                       compressors=None, fill_value=float("nan"), config={"write_empty_chunks": True})  # fmt: skip
             for k in range(count):
                 target[k] = array
         shutil.rmtree(folder / f"t{turn}.zarr")
@@ -551,7 +551,7 @@ def main() -> None:
         print(f"## {parts[title]}", flush=True)
         PAGE.parent.mkdir(exist_ok=True)
         order = [t for t, _, _ in SECTIONS.values() if t in parts]
-        PAGE.write_text((HEAD + "\n" + "".join(f"## {parts[t]}" for t in order)).rstrip("\n") + "\n")
+        PAGE.write_text("\n".join([HEAD, *(f"## {parts[t].strip()}\n" for t in order)]))
 
 
 if __name__ == "__main__":

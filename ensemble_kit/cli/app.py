@@ -93,10 +93,10 @@ def main(arguments: list[str] | None = None) -> None:
         for number in ENDING:
             signal.signal(number, _on_signal)
         code = _run(sys.argv[1:] if arguments is None else arguments)
+        for number in ENDING:  # the work is done: its exit code stands, whatever comes while Python ends
+            signal.signal(number, signal.SIG_IGN)
     except Signalled as error:
         _end(error.number)
-    for number in ENDING:
-        signal.signal(number, signal.SIG_DFL)  # what was to be written is there
     sys.exit(code)
 
 

@@ -257,3 +257,18 @@ def test_a_signal_inside_another_error_is_still_the_signal() -> None:
         except ek.DamagedError as error:
             assert app._signal_behind(error) == 15
     assert app._signal_behind(ValueError()) is None
+
+
+def test_the_rank_rule_and_other_images_stand_beside_thresholds(demo: Path, tmp_path: Path) -> None:
+    val, test = ([demo / f"{n}_{part}.zarr" for n in NETWORKS] for part in ("val", "test"))
+    truth = demo / "data/val/masks"
+    ran = ensk(
+        "tune-thresholds", *val, "--val", truth, "--rank", "--json", "--compare", *test, "--out", tmp_path / "t.json"
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert 0 < told["rank"]["score"] < 1
+    assert told["rank"]["scaling"] == told["search"]["scaling"]
+    assert {c["name"] for c in told["shift"]["classes"]} == {"nerve", "vessel", "any"}
+    ran = ensk("vote", *test, "--decide", "rank", "--thresholds", tmp_path / "t.json", "--out", tmp_path / "rank.csv")
+    assert ran.returncode == 0, ran.stderr

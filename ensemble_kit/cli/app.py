@@ -151,7 +151,7 @@ def _text_stream(number: int) -> TextIO:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        code = app(arguments, standalone_mode=False, prog_name="ensk")
+        code = app(_spread(arguments), standalone_mode=False, prog_name="ensk")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: every end becomes an exit code
@@ -160,6 +160,19 @@ def _run(arguments: list[str]) -> int:
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
         return _exit_code(error)
+
+
+def _spread(arguments: list[str]) -> list[str]:
+    """Repeat `--compare` before each path that follows it: an option of typer's takes one value."""
+    out: list[str] = []
+    many = False
+    for word in arguments:
+        if word.startswith("-"):
+            many = word == "--compare"
+        elif many and out[-1] != "--compare":
+            out.append("--compare")
+        out.append(word)
+    return out
 
 
 def _signal_behind(error: BaseException | None) -> int | None:

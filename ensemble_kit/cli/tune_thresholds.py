@@ -98,9 +98,9 @@ def tune_thresholds(
         list[Path] | None,
         typer.Option(
             "--compare",
-            metavar="STORE",
-            help="The members' stores of other images, such as the test set, behind one --compare each: how their "
-            "scores differ from validation, per class.",
+            metavar="STORE...",
+            help="The members' stores of other images, such as the test set: how their scores differ from validation, "
+            "per class.",
         ),
     ] = None,
     rank: Annotated[

@@ -170,8 +170,11 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path(__file__).with_name("train.log"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--epochs", type=int, help="fewer than the networks' own numbers, for a trial run")
     parser.add_argument("--only", nargs="*", default=list(BUILDERS), choices=list(BUILDERS))
     args = parser.parse_args()
+    if args.epochs:
+        EPOCHS.update(dict.fromkeys(EPOCHS, args.epochs))
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
 

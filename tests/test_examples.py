@@ -1,0 +1,71 @@
+"""The examples run: training for one epoch, the demo's data, and the comparison of ways to choose thresholds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ensemble_kit as ek
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(ek.__file__).parent / "demo" / "data"
+
+
+@pytest.fixture(scope="module")
+def usgra(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as the authors' data: the demo's images, twice over in `train`, so that some are not held out."""
+    root = tmp_path_factory.mktemp("usgra")
+    for part, copies in (("train", 2), ("test", 1)):
+        for folder in ("images", "masks"):
+            (root / part / folder).mkdir(parents=True)
+        for source in ("val", "test") if part == "train" else ("test",):
+            for image in (DATA / source / "images").glob("*.png"):
+                nerve, vessel = (
+                    np.asarray(Image.open(DATA / source / "masks" / c / image.name)) > 0 for c in ("nerve", "vessel")
+                )
+                for k in range(copies):
+                    name = f"{k}{image.name}" if copies > 1 else image.name
+                    shutil.copyfile(image, root / part / "images" / name)
+                    Image.fromarray(np.where(vessel, 2, nerve).astype(np.uint8)).save(root / part / "masks" / name)
+    return root
+
+
+def run(*arguments: object) -> str:
+    ran = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_training_for_one_epoch(usgra: Path, tmp_path: Path) -> None:
+    script = ROOT / "examples/usgra/train.py"
+    told = run(
+        script,
+        "--data",
+        usgra / "train",
+        "--out",
+        tmp_path,
+        "--log",
+        tmp_path / "log",
+        "--epochs",
+        1,
+        "--only",
+        "dilated",
+    )
+    assert "16 images to train on, 40 to validate" in told
+    assert (tmp_path / "dilated.pt").exists()
+
+
+def test_the_comparison_writes_its_table(usgra: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- usgra -->\nold\n<!-- /usgra -->\nafter\n")
+    run(ROOT / "examples/usgra/compare.py", "--data", usgra, "--trials", 2, "--readme", readme)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- usgra -->\n| mean of the three networks")
+    assert text.count("\n| ") == 8
+    assert text.endswith("<!-- /usgra -->\nafter\n")

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
-Thresholds = "float | Sequence[float] | Mapping[str, float] | ThresholdSet"
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class Resampler:
 
     def __init__(self, names: Sequence[str], seed: int) -> None:
         self._index = np.unique(np.array(names, object).astype(str), return_inverse=True)[1]
-        self._groups, self._seed = int(self._index.max()) + 1, seed
+        self._seed = seed
 
     def gains(
         self,

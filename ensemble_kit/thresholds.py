@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.metrics import Measure
-from ensemble_kit.spec import LEVELS, Convention
-from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
+from ensemble_kit.spec import LEVELS
+from ensemble_kit.validation import CrossValidation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from ensemble_kit.scores import Ensemble, Fusion
     from ensemble_kit.tuning import Best, Curve
 
-FORMAT = "ensk.thresholds/1"
 FOLDER = Path("thresholds")
 """Where `tune-thresholds` writes by default and `vote` looks names up."""
 
@@ -205,12 +203,13 @@ class ThresholdSet:
         self.check_members(ensemble)
         ours, theirs = self.fusion, ensemble.fusion
         weights = dict(zip(ensemble.classes, theirs.weights, strict=True))
+        tuned = dict(zip(self.levels, ours.weights, strict=True))
         self._compare(
             [
                 ("mean", ours.mean, theirs.mean),
                 ("upsample", ours.upsample, theirs.upsample),
                 ("temperatures", ours.temperatures, theirs.temperatures),
-                ("weights", self._weights_by_class(), weights),
+                *((f"weights of class {name!r}", _shares(tuned[name]), _shares(weights[name])) for name in weights),
             ]
         )
 
@@ -241,73 +240,17 @@ class ThresholdSet:
                     fix="pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
                 )
 
-    def _weights_by_class(self) -> dict[str, tuple[int, ...]]:
-        return dict(zip(self.levels, self.fusion.weights, strict=True))
-
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file (design §4.2)."""
-        f, v, m = self.fusion, self.validation, self.measure
-        return {
-            "format": FORMAT,
-            "created": self.created,
-            "classes": [self._class_dict(c) for c in self.classes],
-            "fusion": {
-                "mean": f.mean,
-                "upsample": f.upsample,
-                "members": [{"name": m.name, "fingerprint": m.fingerprint, "model": m.model} for m in self.members],
-                "weights": {c: list(w) for c, w in self._weights_by_class().items()},
-                "temperatures": list(f.temperatures),
-            },
-            "rules": list(self.rules),
-            "metric": {
-                "name": m.metric,
-                "objective": m.objective,
-                "empty": m.convention.empty,
-                "eps": m.convention.eps,
-            },
-            "validation": {
-                "n": v.n,
-                "digest": v.digest,
-                "in_sample": _stable(v.in_sample),
-                "in_sample_at_half": _stable(v.in_sample_at_half),
-                "folds": v.crossed.folds if v.crossed else None,
-                "out_of_fold": _crossed_dict(v.crossed) if v.crossed else None,
-            },
-            "search": self.search,
-        }
+        from ensemble_kit import threshold_file
 
-    def _class_dict(self, c: ClassThreshold) -> dict[str, Any]:
-        folds = self.validation.crossed.classes[c.name] if self.validation.crossed else None
-        return {
-            "name": c.name,
-            "level": c.level,
-            "threshold": _stable(shown(c.level, self.fusion.mean)),
-            "score": _stable(c.score),
-            "score_at_half": _stable(c.score_at_half),
-            "plateau": list(c.plateau),
-            "positives": c.positives,
-            "samples": c.samples,
-            "band": list(c.band),
-            "calibration": {
-                "threshold": _stable(c.calibration.threshold),
-                "half_dice": _stable(c.calibration.half_dice),
-            },
-            "folds": folds
-            and {
-                "levels": list(folds.levels),
-                "gain": _interval_list(folds.gain),
-                "keeps": folds.keeps,
-                "score": _stable(folds.score),
-            },
-        }
+        return threshold_file.encode(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
-        from ensemble_kit.files import atomic_write
+        from ensemble_kit import threshold_file
 
-        text = json.dumps(self.to_dict(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        with atomic_write(Path(path)) as out:
-            out.write(text.encode() + b"\n")
+        threshold_file.write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ThresholdSet:
@@ -320,66 +263,9 @@ class ThresholdSet:
         DamagedError
             It is no threshold set, or one that says impossible things.
         """
-        from ensemble_kit.formats import strict_json
+        from ensemble_kit import threshold_file
 
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (FileNotFoundError, IsADirectoryError):
-            raise IncompleteError(
-                "set-missing",
-                "cannot read a threshold set",
-                item=f"{str(path)!r} is no file",
-                fix="make one with ensk tune-thresholds",
-            ) from None
-        except UnicodeDecodeError:
-            raise _invalid(path, "it is not UTF-8 text") from None
-        try:
-            d = strict_json.parse(text)
-            if d.get("format") != FORMAT:
-                raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r}")
-            return cls._from_dict(d)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            if isinstance(error, DamagedError):
-                raise
-            raise _invalid(path, f"{type(error).__name__}: {error}") from None
-
-    @classmethod
-    def _from_dict(cls, d: dict[str, Any]) -> ThresholdSet:
-        from ensemble_kit.kernels import tables
-        from ensemble_kit.scores import Fusion
-
-        f, m, v = d["fusion"], d["metric"], d["validation"]
-        names = [c["name"] for c in d["classes"]]
-        if len(set(names)) != len(names) or set(f["weights"]) != set(names):
-            raise ValueError("its classes stand twice, or its weights are of other classes")
-        members = [
-            MemberRecord(_text(r["name"]), _text(r["fingerprint"]), None if r["model"] is None else _text(r["model"]))
-            for r in f["members"]
-        ]
-        weights = tuple(tuple(_whole(w) for w in f["weights"][n]) for n in names)
-        temperatures = tuple(float(t) for t in f["temperatures"])
-        fusion = Fusion(f["mean"], f["upsample"], tuple(r.name for r in members), weights, temperatures)
-        if fusion.mean != "logit" and tables.power_of(fusion.mean) is None:
-            raise ValueError(f"its mean is {fusion.mean!r}")
-        if fusion.upsample not in {"logits", "scores"}:
-            raise ValueError(f"its upsampling is {fusion.upsample!r}")
-        if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):
-            raise ValueError("its weights do not add up to 65536 over its members")
-        if len(temperatures) != len(members) or not all(0 < t < math.inf for t in temperatures):
-            raise ValueError(f"its temperatures are {list(temperatures)} for {len(members)} members")
-        crossed = None
-        if v["out_of_fold"] is not None:
-            crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
-        return cls(
-            [_class_from(c) for c in d["classes"]],
-            fusion,
-            members,
-            Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
-            Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
-            d["search"],
-            d["created"],
-            tuple(str(r) for r in d["rules"]),
-        )
+        return threshold_file.read(Path(path))
 
 
 def find(name: str) -> Path:
@@ -394,56 +280,6 @@ def find(name: str) -> Path:
         item=f"{name!r} is no file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
         fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
     )
-
-
-def _class_from(c: dict[str, Any]) -> ClassThreshold:
-    return ClassThreshold(
-        c["name"],
-        _level(c["level"]),
-        _number(c["score"]),
-        _number(c["score_at_half"]),
-        (_level(c["plateau"][0]), _level(c["plateau"][1])),
-        int(c["positives"]),
-        int(c["samples"]),
-        (int(c["band"][0]), int(c["band"][1])),
-        Calibration(_number(c["calibration"]["threshold"]), _number(c["calibration"]["half_dice"])),
-    )
-
-
-def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
-    return {
-        "groups": crossed.groups,
-        "shrink": crossed.shrink,
-        "scores": {name: _stable(score) for name, score in crossed.scores.items()},
-        "gain": _interval_list(crossed.gain),
-        "common_level": crossed.common_level,
-    }
-
-
-def _crossed_from(folds: int, d: dict[str, Any], classes: dict[str, dict[str, Any]]) -> CrossValidation:
-    return CrossValidation(
-        int(folds),
-        int(d["groups"]),
-        bool(d["shrink"]),
-        {name: _number(score) for name, score in d["scores"].items()},
-        _interval_from(d["gain"]),
-        _level(d["common_level"]),
-        {
-            name: ClassFolds(
-                tuple(_level(v) for v in c["levels"]), _interval_from(c["gain"]), bool(c["keeps"]), _number(c["score"])
-            )
-            for name, c in classes.items()
-        },
-    )
-
-
-def _interval_list(interval: Interval) -> list[float | None]:
-    return [_stable(interval.value), _stable(interval.low), _stable(interval.high)]
-
-
-def _interval_from(values: list[float | None]) -> Interval:
-    value, low, high = (_number(v) for v in values)
-    return Interval(value, low, high)
 
 
 def shown(level: int, mean: str) -> float:
@@ -465,42 +301,10 @@ def model_digest(provenance: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
 
 
+def _shares(weights: Sequence[int]) -> str:
+    return ", ".join(f"{w / LEVELS:.5g}" for w in weights)
+
+
 def _today() -> str:
     """Return the date (UTC), or SOURCE_DATE_EPOCH's: a command run again must end in the same bytes."""
     return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
-
-
-def _stable(value: float) -> float | None:
-    """Write a number in full, since a loaded score must still be the vote's; NaN is null."""
-    return None if math.isnan(value) else value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
-    return value
-
-
-def _level(value: object) -> int:
-    if type(value) is not int or not 0 <= value < LEVELS:
-        raise ValueError(f"level {value!r} is not in 0 … 65535")
-    return value
-
-
-def _invalid(path: str | os.PathLike[str], why: str) -> DamagedError:
-    return DamagedError(
-        "set-invalid",
-        "cannot read a threshold set",
-        item=f"{str(path)!r}: {why}",
-        fix="make it again with ensk tune-thresholds",
-    )

@@ -35,7 +35,7 @@ def test_a_set_that_does_not_fit_says_which(
         make_store({"a": smooth_logits(rng, (2, 8, 8))}, (32, 32), ("x", "z"), member=n) for n in ("fpn", "unet")
     ]
     cases: list[tuple[ek.Ensemble, str]] = [
-        (ek.Ensemble(stores), "weights"),
+        (ek.Ensemble(stores), "weights of class 'x'"),
         (ek.Ensemble(stores[:1]), "members"),
         (ek.Ensemble([stores[0], other], weights=[1, 2]), "members"),
         (ek.Ensemble(stores, weights=[1, 2], mean="logit"), "mean"),
@@ -46,6 +46,8 @@ def test_a_set_that_does_not_fit_says_which(
     for ens, what in cases:
         with pytest.raises(ek.MismatchError, match=f"another ensemble: {what}: tuned for"):
             ens.vote(found)
+    with pytest.raises(ek.MismatchError, match=r"tuned for 0\.33333, 0\.66667, asked for 0\.5, 0\.5"):
+        ek.Ensemble(stores).vote(found)
 
 
 def test_other_weights_of_the_same_network_are_another_model(make_store: Make, rng: np.random.Generator) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from operator import attrgetter
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error; nothing here unpickles
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ensemble_kit import imports
 from ensemble_kit.backends.identity import network_digest
 from ensemble_kit.dumping.digests import sha256
 from ensemble_kit.errors import (
@@ -124,12 +122,8 @@ def _open(model: object, kind: Kind) -> tuple[Callable[[Any], Any], dict[str, An
 
 def _build(name: str) -> Callable[[Any], Any]:
     """Import `module:callable` and call it; the current directory can be imported from."""
-    module_name, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # stays: a network may import its parts late
     try:
-        found = attrgetter(attribute)(importlib.import_module(module_name))
+        found = imports.by_name(name)
     except Exception as error:
         raise UsageError(
             "model-import",

@@ -6,16 +6,13 @@ compared with.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from operator import attrgetter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ensemble_kit import imports
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.masks import MaskSet
@@ -46,12 +43,8 @@ def load(text: str) -> Metric:
     UsageError
         There is no such module or callable.
     """
-    module, _, attribute = text.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # stays: a metric may import its parts late
     try:
-        found = attrgetter(attribute)(importlib.import_module(module))
+        found = imports.by_name(text)
     except Exception as error:
         raise UsageError(
             "metric-import",
@@ -66,7 +59,7 @@ def load(text: str) -> Metric:
             item=f"{text!r} is {type(found).__name__}, not callable",
             fix="pass a function that takes the prediction and the truth, two MaskSets, and returns a number",
         )
-    return found
+    return cast(Metric, found)
 
 
 def of_measure(measure: Measure) -> Metric:

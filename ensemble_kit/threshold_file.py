@@ -1,0 +1,231 @@
+"""The file of a threshold set, `ensk.thresholds/1` (design §4.2): JSON with sorted keys and numbers in full."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ensemble_kit.errors import DamagedError, IncompleteError
+from ensemble_kit.files import atomic_write
+from ensemble_kit.formats import strict_json
+from ensemble_kit.kernels import tables
+from ensemble_kit.metrics import Measure
+from ensemble_kit.scores import Fusion
+from ensemble_kit.spec import LEVELS, Convention
+from ensemble_kit.thresholds import Calibration, ClassThreshold, MemberRecord, ThresholdSet, Validation, shown
+from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
+
+FORMAT = "ensk.thresholds/1"
+
+
+def write(tuned: ThresholdSet, path: Path) -> None:
+    """Write a set; complete, or nothing."""
+    text = json.dumps(encode(tuned), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as out:
+        out.write(text.encode() + b"\n")
+
+
+def read(path: Path) -> ThresholdSet:
+    """Read a set; what it says is checked."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise IncompleteError(
+            "set-missing",
+            "cannot read a threshold set",
+            item=f"{str(path)!r} is no file",
+            fix="make one with ensk tune-thresholds",
+        ) from None
+    except UnicodeDecodeError:
+        raise _invalid(path, "it is not UTF-8 text") from None
+    try:
+        d = strict_json.parse(text)
+        if d.get("format") != FORMAT:
+            raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r}")
+        return _decode(d)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise _invalid(path, f"{type(error).__name__}: {error}") from None
+
+
+def encode(tuned: ThresholdSet) -> dict[str, Any]:
+    """Return the content of the file."""
+    f, v, m = tuned.fusion, tuned.validation, tuned.measure
+    return {
+        "format": FORMAT,
+        "created": tuned.created,
+        "classes": [_class_dict(c, f.mean, v.crossed) for c in tuned.classes],
+        "fusion": {
+            "mean": f.mean,
+            "upsample": f.upsample,
+            "members": [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in tuned.members],
+            "weights": {c.name: list(w) for c, w in zip(tuned.classes, f.weights, strict=True)},
+            "temperatures": list(f.temperatures),
+        },
+        "rules": list(tuned.rules),
+        "metric": {
+            "name": m.metric,
+            "objective": m.objective,
+            "empty": m.convention.empty,
+            "eps": m.convention.eps,
+        },
+        "validation": {
+            "n": v.n,
+            "digest": v.digest,
+            "in_sample": _stable(v.in_sample),
+            "in_sample_at_half": _stable(v.in_sample_at_half),
+            "folds": v.crossed.folds if v.crossed else None,
+            "out_of_fold": _crossed_dict(v.crossed) if v.crossed else None,
+        },
+        "search": tuned.search,
+    }
+
+
+def _class_dict(c: ClassThreshold, mean: str, crossed: CrossValidation | None) -> dict[str, Any]:
+    folds = crossed.classes[c.name] if crossed else None
+    return {
+        "name": c.name,
+        "level": c.level,
+        "threshold": _stable(shown(c.level, mean)),
+        "score": _stable(c.score),
+        "score_at_half": _stable(c.score_at_half),
+        "plateau": list(c.plateau),
+        "positives": c.positives,
+        "samples": c.samples,
+        "band": list(c.band),
+        "calibration": {
+            "threshold": _stable(c.calibration.threshold),
+            "half_dice": _stable(c.calibration.half_dice),
+        },
+        "folds": folds
+        and {
+            "levels": list(folds.levels),
+            "gain": _interval_list(folds.gain),
+            "keeps": folds.keeps,
+            "score": _stable(folds.score),
+        },
+    }
+
+
+def _decode(d: dict[str, Any]) -> ThresholdSet:
+    f, m, v = d["fusion"], d["metric"], d["validation"]
+    names = [c["name"] for c in d["classes"]]
+    if len(set(names)) != len(names) or set(f["weights"]) != set(names):
+        raise ValueError("its classes stand twice, or its weights are of other classes")
+    members = [
+        MemberRecord(_text(r["name"]), _text(r["fingerprint"]), None if r["model"] is None else _text(r["model"]))
+        for r in f["members"]
+    ]
+    weights = tuple(tuple(_whole(w) for w in f["weights"][n]) for n in names)
+    temperatures = tuple(float(t) for t in f["temperatures"])
+    fusion = Fusion(f["mean"], f["upsample"], tuple(r.name for r in members), weights, temperatures)
+    if fusion.mean != "logit" and tables.power_of(fusion.mean) is None:
+        raise ValueError(f"its mean is {fusion.mean!r}")
+    if fusion.upsample not in {"logits", "scores"}:
+        raise ValueError(f"its upsampling is {fusion.upsample!r}")
+    if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):
+        raise ValueError("its weights do not add up to 65536 over its members")
+    if len(temperatures) != len(members) or not all(0 < t < math.inf for t in temperatures):
+        raise ValueError(f"its temperatures are {list(temperatures)} for {len(members)} members")
+    crossed = None
+    if v["out_of_fold"] is not None:
+        crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
+    return ThresholdSet(
+        [_class_from(c) for c in d["classes"]],
+        fusion,
+        members,
+        Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
+        Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
+        d["search"],
+        d["created"],
+        tuple(str(r) for r in d["rules"]),
+    )
+
+
+def _class_from(c: dict[str, Any]) -> ClassThreshold:
+    return ClassThreshold(
+        c["name"],
+        _level(c["level"]),
+        _number(c["score"]),
+        _number(c["score_at_half"]),
+        (_level(c["plateau"][0]), _level(c["plateau"][1])),
+        int(c["positives"]),
+        int(c["samples"]),
+        (int(c["band"][0]), int(c["band"][1])),
+        Calibration(_number(c["calibration"]["threshold"]), _number(c["calibration"]["half_dice"])),
+    )
+
+
+def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
+    return {
+        "groups": crossed.groups,
+        "shrink": crossed.shrink,
+        "scores": {name: _stable(score) for name, score in crossed.scores.items()},
+        "gain": _interval_list(crossed.gain),
+        "common_level": crossed.common_level,
+    }
+
+
+def _crossed_from(folds: int, d: dict[str, Any], classes: dict[str, dict[str, Any]]) -> CrossValidation:
+    return CrossValidation(
+        int(folds),
+        int(d["groups"]),
+        bool(d["shrink"]),
+        {name: _number(score) for name, score in d["scores"].items()},
+        _interval_from(d["gain"]),
+        _level(d["common_level"]),
+        {
+            name: ClassFolds(
+                tuple(_level(v) for v in c["levels"]), _interval_from(c["gain"]), bool(c["keeps"]), _number(c["score"])
+            )
+            for name, c in classes.items()
+        },
+    )
+
+
+def _interval_list(interval: Interval) -> list[float | None]:
+    return [_stable(interval.value), _stable(interval.low), _stable(interval.high)]
+
+
+def _interval_from(values: list[float | None]) -> Interval:
+    value, low, high = (_number(v) for v in values)
+    return Interval(value, low, high)
+
+
+def _stable(value: float) -> float | None:
+    """Write a number in full, since a loaded score must still be the vote's; NaN is null."""
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _level(value: object) -> int:
+    if type(value) is not int or not 0 <= value < LEVELS:
+        raise ValueError(f"level {value!r} is not in 0 … 65535")
+    return value
+
+
+def _invalid(path: Path, why: str) -> DamagedError:
+    return DamagedError(
+        "set-invalid",
+        "cannot read a threshold set",
+        item=f"{str(path)!r}: {why}",
+        fix="make it again with ensk tune-thresholds",
+    )

@@ -1,15 +1,16 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Both make .venv by themselves.
 PYTHON ?= python3
 TORCH  ?= torch
+TORCHVISION ?= torch torchvision
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-compare floors clean
+.PHONY: help demo test example example-test lint bench bench-compare floors clean
 
 help:                 ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
 # torch goes first, so that TORCH=... decides which build everything after it finds installed.
 # opencv-python 5 needs the system's libGL; where that is missing the headless build takes its place.
@@ -22,11 +23,31 @@ $(STAMP): pyproject.toml Makefile
 	  $(BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
 	touch $(STAMP)
 
+# The large example has an environment of its own: its libraries need torchvision, built for the same torch.
+EXAMPLE := examples/hand_bones
+EXAMPLE_VENV  := .venv-hand-bones
+EXAMPLE_BIN   := $(EXAMPLE_VENV)/bin
+EXAMPLE_STAMP := $(EXAMPLE_VENV)/.installed
+$(EXAMPLE_STAMP): pyproject.toml Makefile $(EXAMPLE)/requirements.txt
+	$(PYTHON) -m venv $(EXAMPLE_VENV)
+	$(EXAMPLE_BIN)/python -m pip install -q --upgrade pip
+	$(EXAMPLE_BIN)/python -m pip install -q $(TORCHVISION)
+	$(EXAMPLE_BIN)/python -m pip install -q $(TORCHVISION) -e '.[onnx]' -r $(EXAMPLE)/requirements.txt
+	$(EXAMPLE_BIN)/python -c 'import cv2' 2>/dev/null || \
+	  $(EXAMPLE_BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	touch $(EXAMPLE_STAMP)
+
 demo: $(STAMP)        ## three real networks, real images, one submission CSV with a score
 	$(BIN)/ensk demo --out demo-out --force
 
 test: $(STAMP)        ## the whole suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tuned, voted, scored (examples/hand_bones)
+	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out
+
+example-test: $(EXAMPLE_STAMP) ## the suite of examples/hand_bones
+	$(EXAMPLE_BIN)/python -m pytest $(EXAMPLE)/tests
 
 lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff check .
@@ -51,4 +72,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors demo-out dist
+	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) demo-out hand-bones-out dist

@@ -244,19 +244,19 @@ def measure(command: Callable[[], list[str]]) -> float:
 
 def test_a_signal_inside_another_error_is_still_the_signal() -> None:
     """Python 3.11 wraps what is raised while a class is made; a reader may then take it for a damaged file."""
-    from ensemble_kit.cli import app
+    from ensemble_kit.cli import signals
 
     try:
         try:
-            raise app.Signalled(15)
+            raise signals.Signalled(15)
         except BaseException as signalled:
             raise RuntimeError("Error calling __set_name__") from signalled
     except RuntimeError as wrapped:
         try:
             raise ek.DamagedError("stack-invalid", "cannot read", item=str(wrapped), fix="…") from None
         except ek.DamagedError as error:
-            assert app._signal_behind(error) == 15
-    assert app._signal_behind(ValueError()) is None
+            assert signals.signal_behind(error) == 15
+    assert signals.signal_behind(ValueError()) is None
 
 
 def test_the_rank_rule_and_other_images_stand_beside_thresholds(demo: Path, tmp_path: Path) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
-import threading
 import traceback
-from contextlib import suppress
-from types import FrameType
 from typing import Annotated, TextIO
 
 import typer
@@ -23,6 +18,7 @@ from ensemble_kit.cli import (
     inspect,
     repair,
     score,
+    signals,
     tune_thresholds,
     verify,
     vote,
@@ -67,64 +63,16 @@ for name, module in {
     app.command(name)(command(module))  # type: ignore[arg-type]
 
 
-ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-GRACE = 1.5
-"""Seconds that a signalled command has to leave in order; then it is left as a kill would leave it, which is safe."""
-
-
-class Signalled(BaseException):
-    """A signal asks the process to end; raised in the main thread so that every `finally` runs."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _on_signal(number: int, _: FrameType | None) -> None:
-    for other in ENDING:
-        signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
-    raise Signalled(number)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run `ensk` and exit: 0 done, otherwise the code of README's table."""
     _mend_streams()
     try:
-        _watch()
-        for number in ENDING:
-            signal.signal(number, _on_signal)
+        signals.listen()
         code = _run(sys.argv[1:] if arguments is None else arguments)
-        for number in ENDING:  # the work is done: its exit code stands, whatever comes while Python ends
-            signal.signal(number, signal.SIG_IGN)
-    except Signalled as error:
-        _end(error.number)
+        signals.ignore()
+    except signals.Signalled as error:
+        signals.end(error.number)
     sys.exit(code)
-
-
-def _end(number: int) -> None:
-    """Exit as a signal asks, without waiting for the threads that still compute."""
-    name = signal.Signals(number).name
-    with suppress(OSError):
-        os.write(2, f"\nended by {name}; run the same command again to go on\n".encode())
-    os._exit(128 + number)
-
-
-def _watch() -> None:
-    """End the process where the main thread does not: it hears a signal only between two steps of Python.
-
-    A network's forward pass over a large image is one step of a minute.
-    """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-
-    def wait() -> None:
-        number = 0
-        while number not in ENDING:
-            number = os.read(heard, 1)[0]
-        select.select([heard], [], [], GRACE)  # or a second signal
-        _end(number)
-
-    threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
 
 
 def _mend_streams() -> None:
@@ -155,8 +103,8 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: every end becomes an exit code
-        if (number := _signal_behind(error)) is not None:
-            raise Signalled(number) from None
+        if (number := signals.signal_behind(error)) is not None:
+            raise signals.Signalled(number) from None
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
         return _exit_code(error)
@@ -173,17 +121,6 @@ def _spread(arguments: list[str]) -> list[str]:
             out.append("--compare")
         out.append(word)
     return out
-
-
-def _signal_behind(error: BaseException | None) -> int | None:
-    """Find the signal that an error comes from: Python wraps what is raised while a class is made (3.11)."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, Signalled):
-            return error.number
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _exit_code(error: Exception) -> int:

@@ -25,7 +25,7 @@ _PACKAGES = [
     "typer",
     "rich",
     "pillow",
-    "google-crc32c",
+    "fastcrc",
     "onnxruntime",
     "safetensors",
     "matplotlib",

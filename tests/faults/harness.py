@@ -68,7 +68,7 @@ def ensk(*arguments: object) -> Ran:
     return Ran(code, out.getvalue(), err.getvalue())
 
 
-COMMAND = (sys.executable, "-c", "from ensemble_kit.cli.app import main; main()")
+COMMAND = (sys.executable, "-m", "ensemble_kit")
 
 
 def spawn(*arguments: object, before: tuple[str, ...] = (), **options: Any) -> subprocess.CompletedProcess[str]:

@@ -110,7 +110,8 @@ def work(ground: Path) -> Path:
 
 
 def start(ground: Path, command: tuple[str, ...], **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*h.COMMAND, *command], cwd=ground, env={**os.environ, "PYTHONPATH": str(ground), **env},
+    path = os.pathsep.join(filter(None, [str(ground), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen([*h.COMMAND, *command], cwd=ground, env={**os.environ, "PYTHONPATH": path, **env},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def test_a_signal_at_any_moment(ground: Path, work: Path, case: Case, number: in
     work.mkdir()
     draw, ended = random.Random(number * 100 + len(case.name)), []
     for _ in range(4):
-        ended.append(signalled(ground, case, number, 0.25 + (span - 0.25) * 0.95 * draw.random(), **env))
+        ended.append(signalled(ground, case, number, 0.1 + (span - 0.1) * 0.95 * draw.random(), **env))
         if out.exists() and case.name != "dump-logits":
             assert content(out) == wanted
             (shutil.rmtree if out.is_dir() else os.unlink)(out)
@@ -192,6 +193,17 @@ def test_a_signal_while_the_main_thread_computes(ground: Path, work: Path) -> No
 def test_a_signal_while_threads_compute(ground: Path, work: Path) -> None:
     assert signalled(ground, CASES[0], signal.SIGINT, 1.2) in {130, 0}
     assert not (work / "o.csv").exists() or len((work / "o.csv").read_text().splitlines()) == 121
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda n: n.name)
+@pytest.mark.parametrize("module", ["typer", "threading"])
+def test_a_signal_while_modules_are_imported(tmp_path: Path, number: int, module: str) -> None:
+    """The first tenths of a second of a command are imports; a module that signals itself stands for any of them."""
+    (tmp_path / f"{module}.py").write_text(f"import os; os.kill(os.getpid(), {int(number)}); raise SystemExit(9)")
+    process = start(tmp_path, ("doctor",))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == ENDS[signal.Signals(number)], err
+    assert err == f"\nended by {signal.Signals(number).name}; run the same command again to go on\n"
 
 
 def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:
@@ -240,7 +252,7 @@ def test_suspended_and_continued(ground: Path, work: Path) -> None:
     assert (work / "o.csv").exists()
 
 
-SHELL = f"{sys.executable} -c 'from ensemble_kit.cli.app import main; main()'"
+SHELL = f"{sys.executable} -m ensemble_kit"
 
 
 def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,85 @@
+"""SIGHUP, SIGINT and SIGTERM end a command in order, and in any case within two seconds: exit 129, 130, 143.
+
+Light on purpose: `ensemble_kit.__main__` listens before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+GRACE = 1.5
+"""Seconds that a signalled command has to leave in order; then it is left as a kill would leave it, which is safe."""
+
+
+class Signalled(BaseException):
+    """A signal asks the process to end; raised in the main thread so that every `finally` runs."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def end(number: int, _: FrameType | None = None) -> None:
+    """Exit as a signal asks, without waiting for the threads that still compute."""
+    name = signal.Signals(number).name
+    try:  # noqa: SIM105 - a signal may come while contextlib is half imported
+        os.write(2, f"\nended by {name}; run the same command again to go on\n".encode())
+    except OSError:  # nobody listens
+        pass
+    os._exit(128 + number)
+
+
+def listen_early() -> None:
+    """End at once on a signal, without a traceback: nothing was begun that would have to be put in order."""
+    for number in ENDING:
+        signal.signal(number, end)
+
+
+def listen() -> None:
+    """From here on raise `Signalled` in the main thread, and end the process where that does not end.
+
+    Python hears a signal only between two of its steps, and a network's forward pass over a large image is one step
+    of a minute.
+    """
+    import select
+    import threading
+
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        number = 0
+        while number not in ENDING:
+            number = os.read(heard, 1)[0]
+        select.select([heard], [], [], GRACE)  # or a second signal
+        end(number)
+
+    threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
+    for number in ENDING:
+        signal.signal(number, _raise)
+
+
+def ignore() -> None:
+    """The work is done: its exit code stands, whatever comes while Python ends."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def signal_behind(error: BaseException | None) -> int | None:
+    """Find the signal that an error comes from: Python wraps what is raised while a class is made (3.11)."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, Signalled):
+            return error.number
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    for other in ENDING:
+        signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
+    raise Signalled(number)

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test example example-test lint bench bench-compare floors clean
+.PHONY: help demo test test-optimized coverage example example-test lint bench bench-compare floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -43,6 +43,12 @@ demo: $(STAMP)        ## three real networks, real images, one submission CSV wi
 test: $(STAMP)        ## the whole suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+test-optimized: $(STAMP) ## the whole suite under python -O, children too; its own assertions hold
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto --dist loadfile
+
+coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+
 example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tuned, voted, scored (examples/hand_bones)
 	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out
 
@@ -72,4 +78,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) demo-out hand-bones-out dist
+	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) demo-out hand-bones-out dist .coverage* htmlcov

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
 
+pytest.register_assert_rewrite("harness")  # its assertions hold under `python -O` too, as those of tests do
 settings.register_profile("kit", deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
 

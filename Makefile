@@ -60,9 +60,9 @@ lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)       ## benchmarks against rivals, in one process; writes the table of README
+bench: $(STAMP)       ## benchmarks against rivals, in one process; writes README's table (USGRA=FOLDER: more logits)
 	$(BIN)/python -m pip install -q -e '.[bench]'
-	$(BIN)/python tests/benchmarks/run.py --readme README.md
+	$(BIN)/python tests/benchmarks/run.py --readme README.md $(if $(USGRA),--usgra $(USGRA))
 	$(BIN)/python tests/benchmarks/growth.py
 
 BASE ?= HEAD

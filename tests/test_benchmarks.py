@@ -8,7 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUN = Path(__file__).parent / "benchmarks" / "run.py"
+import pytest
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+RUN = BENCHMARKS / "run.py"
+sys.path.append(str(BENCHMARKS))
+
+from compare import report  # noqa: E402 - scripts, not a package
+from measure import Bar, Row, interleaved  # noqa: E402
 
 
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
@@ -19,11 +26,84 @@ def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "docs" / "benchmarks.json").read_text())
-    assert len(record["rows"]) >= 15
+    assert len(record["rows"]) >= 40
     assert all(row["seconds"]["ours"] > 0 for row in record["rows"])
-    assert all(row["of_read"] > 0 for row in record["rows"] if "R" in row["seconds"])
+    assert all(row["of_read"] > 0 and row["gigabytes_per_second"] > 0 for row in record["rows"])
     assert record["machine"]["packages"]["numba"]
     text = readme.read_text()
     assert text.startswith("before\n<!-- bench -->\n| job |")
     assert text.endswith("<!-- bench -->\nafter\n")
     assert "stale words" not in text
+
+
+def row(ours: float, **rivals: float) -> Row:
+    seconds = {"ours": ours, "R": 1e-3, **rivals}
+    return Row("job", "a mask", seconds, (), "the call", 1e6, rivals=list(rivals))
+
+
+@pytest.mark.parametrize(
+    ("bar", "met", "missed"),
+    [
+        (Bar("seconds", 2e-3), row(2e-3), row(3e-3)),
+        (Bar("reads", 2), row(2e-3), row(3e-3)),
+        (Bar("times", 2), row(2e-3, a=4e-3, b=9e-3), row(3e-3, a=4e-3, b=9e-3)),
+        (Bar("times", 2, "b"), row(2e-3, a=1e-3, b1=4e-3, b2=9e-3), row(3e-3, a=1e-3, b1=4e-3, b2=9e-3)),
+    ],
+    ids=["seconds", "reads", "fastest rival", "named rivals"],
+)
+def test_a_bar_is_met_or_the_row_says_by_how_much_not(bar: Bar, met: Row, missed: Row) -> None:
+    met.bars = missed.bars = (bar,)
+    assert met.missed == ""
+    assert "1.50 × off: the call" in missed.missed
+
+
+def test_a_bar_without_its_rival_says_nothing() -> None:
+    alone = row(1.0)
+    alone.bars = (Bar("times", 2, "torch"),)
+    assert alone.missed == ""
+
+
+def test_what_is_done_before_a_job_is_not_timed() -> None:
+    ticks = 0
+
+    def job() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    def before() -> None:
+        nonlocal ticks
+        ticks += 1000
+
+    def other() -> None:
+        job()
+
+    other.before = before  # type: ignore[attr-defined]
+    taken = interleaved({"plain": job, "prepared": other}, 10, most=3, clock=lambda: float(ticks))
+    assert taken == {"plain": 1, "prepared": 1}
+
+
+def test_a_comparison_tells_slower_jobs_from_noise() -> None:
+    base = {"steady": [1.0, 2.0, 1.0], "slower": [1.0, 2.0, 1.0], "noisy": [1.0, 2.0, 1.0], "gone": [1.0]}
+    now = {"steady": [1.0, 2.0, 1.0], "slower": [1.2, 2.6, 1.3], "noisy": [1.5, 1.9, 1.2], "new": [1.0]}
+    lines, slower = report(base, now)
+    told = {line.split(" ms  ")[1]: line.split(" ms  ")[0].split() for line in lines}
+    assert slower == 1
+    assert told["slower  SLOWER"][:4] == ["1.30", "(", "1.20", "to"]
+    assert told["noisy"][0] == "1.20"
+    assert told["new"][0] == "new"
+    assert told["gone"][0] == "gone"
+
+
+def test_two_revisions_are_compared() -> None:
+    root = BENCHMARKS.parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    command = [sys.executable, str(BENCHMARKS / "compare.py"), "HEAD", "--group", "rules", "--quick", "--turns", "1"]
+    done = subprocess.run([*command, "--seconds", "0.1"], capture_output=True, text=True, timeout=300)
+    assert done.returncode in {0, 1}, done.stderr
+    assert done.stdout.count("on runs of 512 × 512") == 3
+    assert "multiples of those at HEAD" in done.stdout
+    unknown = subprocess.run([*command[:2], "no-such-revision"], capture_output=True, text=True, timeout=60)
+    assert "cannot check out 'no-such-revision'" in unknown.stderr
+    listed = subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True, check=True)
+    assert "/base" not in listed.stdout

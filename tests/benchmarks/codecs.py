@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from inputs import indexed_truth
 
 import ensemble_kit as ek
 from ensemble_kit.storage import shards
@@ -100,18 +101,6 @@ def clamped(store: ek.LogitStore, clamp: float | None, path: Path) -> ek.LogitSt
         for s in store.samples:
             out.write(s, store.read(s), store.image_size(s), store.box(s))
     return ek.LogitStore(path)
-
-
-def indexed_truth(folder: Path, samples: Sequence[str]) -> ek.MaskSet:
-    """Read indexed PNGs: nerve is 1, vessel is 2, any is both."""
-    from PIL import Image
-
-    found = {}
-    for s in samples:
-        index = np.asarray(Image.open(folder / s))
-        for name, mask in {"nerve": index == 1, "vessel": index == 2, "any": index > 0}.items():
-            found[s, name] = ek.encode(mask)
-    return ek.MaskSet(found)
 
 
 def effect(name: str, stores: Sequence[Path], truth: ek.MaskSet, folder: Path) -> Iterator[str]:

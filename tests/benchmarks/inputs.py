@@ -1,9 +1,14 @@
-"""Generated inputs of the reference case: bones on a hand, as networks of stride 4 put them out."""
+"""Inputs: bones on a hand as networks of stride 4 put them out, generated; and the truth of USGRA-SEG."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
+
+import ensemble_kit as ek
 
 CLASSES = 29
 GRID = 512
@@ -62,3 +67,28 @@ def run_edges(members: int, classes: int, plane: int = PLANE, seed: int = 0) -> 
     masks = bone_masks(classes, plane, seed)
     rng = np.random.default_rng([seed, 99])
     return [[np.roll(mask, tuple(rng.integers(-4, 5, 2)), (0, 1)) for mask in masks] for _ in range(members)]
+
+
+def dirty_masks(count: int, plane: int = PLANE, seed: int = 0) -> list[NDArray[np.bool_]]:
+    """Masks (plane, plane) as a vote of noisy networks leaves them: a bone with 40 specks around and 10 holes in it."""
+    out = bone_masks(count, plane, seed)
+    for k, mask in enumerate(out):
+        rng = np.random.default_rng([seed, k, 7])
+        inside = np.argwhere(mask)
+        for y, x in inside[rng.integers(0, len(inside), 10)]:
+            mask[y : y + 3, x : x + 3] = False
+        for y, x in rng.integers(0, plane - 6, (40, 2)):
+            mask[y : y + 4, x : x + 4] = True
+    return out
+
+
+def indexed_truth(folder: Path, samples: Sequence[str]) -> ek.MaskSet:
+    """Read indexed PNGs: nerve is 1, vessel is 2, any is both."""
+    from PIL import Image
+
+    found = {}
+    for s in samples:
+        index = np.asarray(Image.open(folder / s))
+        for name, mask in {"nerve": index == 1, "vessel": index == 2, "any": index > 0}.items():
+            found[s, name] = ek.encode(mask)
+    return ek.MaskSet(found)

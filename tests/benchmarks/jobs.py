@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +14,12 @@ from typing import Any
 import inputs
 import numpy as np
 import rivals
-from measure import Row, interleaved, reader
+from measure import Bar, Row, interleaved, reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
 from ensemble_kit.fused import FusedSample
+from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.runs import overlaps, texts
 from ensemble_kit.scores import Fusion, integer_weights
 from ensemble_kit.spec import Box, Placement
@@ -25,7 +27,13 @@ from ensemble_kit.spec import Box, Placement
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the inputs are, and how long to measure each job."""
+    """How large the inputs are, and how long to measure each job.
+
+    Parameters
+    ----------
+    samples : different samples of the searches; of the store rows half as many.
+    tag, note : stand behind the name of every job: what its input is, and what is to be known of it.
+    """
 
     members: int = inputs.MEMBERS
     classes: int = inputs.CLASSES
@@ -35,212 +43,306 @@ class Scale:
     seconds: float = 6.0
     rivals: bool = True
     only: str = ""
+    tag: str = ""
+    note: str = ""
 
+
+LIMITS = {
+    "soft": "the cells around boundaries are evaluated one by one; on small grids, the calls from Python",
+    "call": "a call from Python and the arrays of its result",
+    "coco": "the bits of a row are compared with the row before it",
+    "hard": "a MaskSet is made anew, and every run is a Python object",
+    "csv": "runs are Python objects, one a row, and the file is synced",
+    "search": "every sample's undecided pixels are counted by level, and every class's curve is certified",
+}
+"""What stands in the way where a bar is missed."""
 
 QUICK = Scale(members=3, classes=4, grid=128, plane=512, samples=2, seconds=0.2)
 FULL_SAMPLES = 160
+Rows = Iterator["Row | None"]
 
 
 class MemoryMember:
     """A member whose logits lie in memory."""
 
-    def __init__(self, name: str, arrays: dict[str, NDArray[np.float16]], plane: tuple[int, int]) -> None:
-        self.member, self._arrays = name, arrays
-        first = next(iter(arrays.values()))
-        self.classes = tuple(f"bone {c}" for c in range(first.shape[0]))
-        self._place = Placement(first.shape[1:], Box(0, 0, *first.shape[1:]), plane)
+    def __init__(
+        self, name: str, classes: tuple[str, ...], arrays: Mapping[str, NDArray[np.float16]],
+        places: Mapping[str, Placement],
+    ) -> None:  # fmt: skip
+        self.member, self.classes, self._arrays, self._places = name, classes, arrays, places
 
     def read(self, sample: str) -> NDArray[np.float16]:
         return self._arrays[sample]
 
     def placement(self, sample: str) -> Placement:
-        return self._place
+        return self._places[sample]
 
 
-def memory_ensemble(arrays: list[NDArray[np.float16]], plane: int, upsample: str) -> Any:
-    """What `FusedSample` needs of an ensemble, over arrays (C, h, w) in memory."""
-    members = tuple(MemoryMember(f"m{k}", {"x": a}, (plane, plane)) for k, a in enumerate(arrays))
+def memory_ensemble(arrays: Sequence[NDArray[np.float16]], plane: int, upsample: str) -> Any:
+    """What `FusedSample` needs of an ensemble, over one sample's arrays (C, h, w) in memory: sample "x"."""
+    C, *grid = arrays[0].shape
+    classes = tuple(f"bone {c}" for c in range(C))
+    place = Placement(tuple(grid), Box(0, 0, *grid), (plane, plane))
+    members = tuple(MemoryMember(f"m{k}", classes, {"x": a}, {"x": place}) for k, a in enumerate(arrays))
     names = tuple(m.member for m in members)
     weights = integer_weights([1.0] * len(members), names)
-    fusion = Fusion("probability", upsample, names, (weights,) * len(members[0].classes), (1.0,) * len(members))
-    return SimpleNamespace(fusion=fusion, members=members, classes=members[0].classes, activation="sigmoid")
+    fusion = Fusion("probability", upsample, names, (weights,) * C, (1.0,) * len(members))
+    return SimpleNamespace(fusion=fusion, members=members, classes=classes, activation="sigmoid")
 
 
-def table(scale: Scale, only: str = "", keep_going: bool = False) -> Iterator[Row]:
-    """Measure every job whose name holds `only`; with `keep_going`, a job that fails ends only its own group."""
-    scale = replace(scale, only=only)
-    for group in (soft_votes, rle, hard_votes, csv_files, thresholds):
+def in_memory(ensemble: ek.Ensemble) -> Any:
+    """The same for a real ensemble: its members' logits are read once and kept."""
+    members = [
+        MemoryMember(
+            m.member, m.classes, {s: m.read(s).copy() for s in ensemble.samples},
+            {s: m.placement(s) for s in ensemble.samples},
+        )
+        for m in ensemble.members
+    ]  # fmt: skip
+    return SimpleNamespace(
+        fusion=ensemble.fusion, members=members, classes=ensemble.classes, activation=ensemble.activation
+    )
+
+
+def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None) -> Iterator[Row]:
+    """Measure the jobs of every group, or of one; with `keep_going`, a job that fails ends only its own group."""
+    import genuine
+    import stored
+
+    groups: dict[str, Callable[[Scale], Rows]] = {
+        "soft": soft_votes,
+        "rle": rle,
+        "rules": rules,
+        "hard": hard_votes,
+        "csv": csv_files,
+        "thresholds": thresholds,
+        "stored": stored.rows,
+        "genuine": lambda scale: genuine.rows(scale, usgra),
+    }
+    for name, rows in groups.items():
+        if group not in {"", name}:
+            continue
         try:
-            yield from (row for row in group(scale) if row is not None)
+            yield from (row for row in rows(scale) if row is not None)
         except Exception:
             if not keep_going:
                 raise
 
 
-def _measured(scale: Scale, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], **row: Any) -> Row | None:
-    read = row.pop("read", None)
-    per = row.pop("per", 1.0)
-    if scale.only not in row["job"]:
+def measured(
+    scale: Scale,
+    job: str,
+    ours: Callable[[], Any],
+    others: Mapping[str, Callable[[], Any]],
+    unit: str,
+    bars: Sequence[Bar] = (),
+    limit: str = "",
+    read: Sequence[NDArray[Any]] | None = None,
+    reading: Callable[[], Any] | None = None,
+    read_bytes: float = 0,
+    per: float = 1.0,
+    note: str = "",
+    clock: str = "CPU",
+) -> Row | None:
+    """Measure one row, unless its name does not hold what is looked for.
+
+    Parameters
+    ----------
+    read : the input, which R reads; or `reading` and `read_bytes`, where R is a job of its own.
+    per : units of work in one call of any candidate; bars and seconds are of one unit.
+    """
+    job += scale.tag
+    if scale.only not in job:
         return None
-    jobs = {"ours": ours, **({"R": reader(read)} if read is not None else {}), **(others if scale.rivals else {})}
-    seconds = {name: s / per for name, s in interleaved(jobs, scale.seconds).items()}
+    if read is not None:
+        reading, read_bytes = reader(read), sum(a.nbytes for a in read)
+    jobs = {"ours": ours, **({"R": reading} if reading else {}), **(others if scale.rivals else {})}
+    timer = time.perf_counter if clock == "wall" else time.process_time
+    seconds = {name: s / per for name, s in interleaved(jobs, scale.seconds, clock=timer).items()}
+    reference = not scale.tag  # seconds are promised of the reference case only, and nothing of a quick run
     return Row(
-        seconds=seconds,
-        rivals=[name for name in others if name in seconds],
-        read_bytes=sum(a.nbytes for a in read) if read is not None else 0,
-        **row,
+        job,
+        unit,
+        seconds,
+        tuple(b for b in bars if scale.plane == inputs.PLANE and (reference or b.kind != "seconds")),
+        limit,
+        read_bytes * getattr(reading, "factor", 1.0) / per,
+        note or scale.note,
+        [name for name in others if name in seconds],
+        clock,
     )
 
 
 # --- soft votes ----------------------------------------------------------------------------------------------
 
 
-def soft_votes(scale: Scale) -> Iterator[Row | None]:
+def soft_votes(scale: Scale) -> Rows:
     for noisy in (False, True):
-        yield from _soft_votes(scale, noisy)
+        arrays = inputs.bone_logits(scale.members, scale.classes, scale.grid, noisy=noisy)
+        label = f"{', noisy logits' if noisy else ''}: {scale.members} × {scale.classes} × {scale.grid}² fp16"
+        plane = (scale.plane, scale.plane)
+        for upsample in ("scores", "logits"):
+            ensemble = memory_ensemble(arrays, scale.plane, upsample)
+            yield soft_vote(scale, ensemble, ["x"], upsample, plane, f"{label} → CSV rows at {scale.plane}²")
 
 
-def _soft_votes(scale: Scale, noisy: bool) -> Iterator[Row | None]:
-    arrays = inputs.bone_logits(scale.members, scale.classes, scale.grid, noisy=noisy)
+def soft_vote(
+    scale: Scale, ensemble: Any, samples: Sequence[str], upsample: Any, plane: tuple[int, int], label: str
+) -> Row | None:
+    """Measure fusing, deciding and writing RLE texts of samples, from logits in memory."""
+    levels = dict.fromkeys(range(len(ensemble.classes)), 32768)
+
+    def ours() -> str:
+        rows = []
+        for sample in samples:
+            masks = FusedSample(ensemble, sample, upsample).decide(levels)
+            drawn = zip(ensemble.classes, texts(list(masks.values())), strict=True)
+            rows += [f"{sample},{name},{text}\n" for name, text in drawn]
+        return "".join(rows)
+
     text = rivals.rlemasklib_text if rivals.optional("rlemasklib") else rivals.tuned_text
-    for upsample, bar in (("scores", "≤ 1.6 R, ≥ 50 × torch"), ("logits", "≤ 2.6 R, ≥ 150 × torch")):
-        ensemble = memory_ensemble(arrays, scale.plane, upsample)
-        levels = dict.fromkeys(range(scale.classes), 32768)
-
-        def ours(ensemble: Any = ensemble, upsample: Any = upsample, levels: dict[int, int] = levels) -> str:
-            masks = FusedSample(ensemble, "x", upsample).decide(levels)
-            rows = texts(list(masks.values()))
-            return "".join(f"x,{name},{text}\n" for name, text in zip(ensemble.classes, rows, strict=True))
-
-        others = {} if noisy else rivals.soft_rivals(arrays, scale.plane, upsample, text)
-        yield _measured(
-            scale,
-            ours,
-            others,
-            read=arrays,
-            job=f"soft vote, upsample={upsample!r}{', noisy logits' if noisy else ''}: "
-            f"{scale.members} × {scale.classes} × {scale.grid}² fp16 → CSV rows at {scale.plane}²",
-            unit="a sample",
-            bar="" if noisy else bar,
-        )
+    arrays = [[m.read(s) for m in ensemble.members] for s in samples]
+    others = rivals.together([rivals.soft_rivals(a, plane, upsample, text) for a in arrays]) if scale.rivals else {}
+    bars = {
+        "scores": (Bar("reads", 1.6), Bar("times", 50, "torch")),
+        "logits": (Bar("reads", 2.6), Bar("times", 150, "torch, class by class")),
+    }[upsample]
+    return measured(
+        scale, f"soft vote, upsample={upsample!r}{label}", ours, others, "a sample", bars, LIMITS["soft"],
+        read=[a for own in arrays for a in own], per=len(samples),
+    )  # fmt: skip
 
 
 # --- RLE -----------------------------------------------------------------------------------------------------
 
 
-def rle(scale: Scale) -> Iterator[Row | None]:
-    count = scale.classes  # enough masks to be cold in every cache
-    masks = inputs.bone_masks(count, scale.plane)
-    columns = [np.asfortranarray(m).view(np.uint8) for m in masks]
-    size = f"{scale.plane}²"
+def rle(scale: Scale) -> Rows:
+    yield from rle_of(scale, inputs.bone_masks(scale.classes, scale.plane))  # enough masks to be cold in every cache
+
+
+def rle_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
+    """Measure encoding, parsing and comparing masks (H, W) of one size."""
+    count, (H, W) = len(masks), masks[0].shape
+    size = f"{H}²" if H == W else f"{H} × {W}"
     others: dict[str, Any] = {
         "NumPy, tuned": rivals.scaled(lambda: [rivals.tuned_text(m) for m in masks[:4]], count / 4),
         "the notebooks' snippet": rivals.scaled(lambda: [rivals.classic_text(m) for m in masks[:2]], count / 2),
     }
     if rivals.optional("rlemasklib"):
         others["rlemasklib + NumPy"] = lambda: [rivals.rlemasklib_text(m) for m in masks]
-    yield _measured(
-        scale, lambda: [ek.encode(m).text() for m in masks], others, read=masks, per=count,
-        job=f"RLE text from a byte mask of {size}, memory-cold", unit="a mask", bar="≤ 1.1 R",
+    yield measured(
+        scale, f"RLE text from a byte mask of {size}, memory-cold", lambda: [ek.encode(m).text() for m in masks],
+        others, "a mask", [Bar("reads", 1.1)], LIMITS["call"], read=masks, per=count,
     )  # fmt: skip
-    yield from _coco(scale, masks, columns, size)
+    yield from _coco(scale, masks, size)
 
     runs = [ek.encode(m) for m in masks]
-    written, plane = [r.text() for r in runs], (scale.plane, scale.plane)
-    yield _measured(
-        scale, lambda: [ek.Runs.parse(t, plane) for t in written],
+    written = [r.text() for r in runs]
+    yield measured(
+        scale, "text → runs", lambda: [ek.Runs.parse(t, (H, W)) for t in written],
         {
-            "the notebooks' loop, to a mask": lambda: [rivals.notebook_parse(t, plane) for t in written],
+            "the notebooks' loop, to a mask": lambda: [rivals.notebook_parse(t, (H, W)) for t in written],
             "NumPy, to runs": lambda: [rivals.numpy_parse(t) for t in written],
         },
-        per=count, job="text → runs", unit="a mask", bar="≤ 5 µs",
+        "a mask", [Bar("seconds", 5e-6)], LIMITS["call"],
+        read=[np.frombuffer(t.encode(), np.uint8) for t in written if t], per=count,
     )  # fmt: skip
     moved = runs[1:] + runs[:1]
-    pairs = list(zip(runs, moved, strict=True))
     others = {"NumPy": rivals.scaled(lambda: [(a & b).sum() for a, b in pairwise(masks[:3])], count / 2)}
     if rivals.optional("rlemasklib"):
         coded = [rivals.optional("rlemasklib").RLEMask.from_array(m.T) for m in masks]
         others["rlemasklib"] = lambda: [a.iou(b) for a, b in zip(coded, coded[1:] + coded[:1], strict=True)]
-    if rivals.optional("pycocotools"):
-        coco = [r.coco() for r in runs]
-        iou = rivals.optional("pycocotools.mask").iou
-        others["pycocotools"] = lambda: [iou([a], [b], [0]) for a, b in zip(coco, coco[1:] + coco[:1], strict=True)]
-    areas = [r.area for r in runs]
+    for name in ("pycocotools", "faster-coco-eval", "hotcoco"):
+        if library := rivals.coco_library(name):
+            others[name] = lambda iou=library.iou: [
+                iou([a], [b], [0]) for a, b in zip(coco, coco[1:] + coco[:1], strict=True)
+            ]
+    coco = [r.coco() for r in runs]
+    areas = np.array([r.area for r in runs])
 
     def dice() -> NDArray[np.float64]:
-        both = overlaps([a for a, _ in pairs], [b for _, b in pairs])
-        return 2 * both / (np.array(areas) + np.array(areas[1:] + areas[:1]))
+        return 2 * overlaps(runs, moved) / np.maximum(areas + np.roll(areas, -1), 1)
 
-    yield _measured(scale, dice, others, per=count, job="Dice of a pair of runs", unit="a pair", bar="≤ 3 µs")
+    yield measured(
+        scale, "Dice of a pair of runs", dice, others, "a pair", [Bar("seconds", 3e-6)], LIMITS["call"],
+        read=[edge for r in runs for edge in (r.starts, r.ends)], per=count,
+    )  # fmt: skip
 
 
-def _coco(scale: Scale, masks: list[Any], columns: list[Any], size: str) -> Iterator[Row | None]:
-    libraries: dict[str, Any] = {}
-    for name, module in (
-        ("pycocotools", "pycocotools.mask"),
-        ("faster-coco-eval", "faster_coco_eval.core.mask"),
-        ("hotcoco", "hotcoco.mask"),
-    ):
-        if rivals.optional(module):
-            libraries[name] = rivals.optional(module).encode
-    for order, given, bar in (
-        ("C", masks, "≥ 1.4 × the fastest rival"),
-        ("F", columns, "at par with the fastest rival"),
-    ):
+def _coco(scale: Scale, masks: Sequence[NDArray[np.bool_]], size: str) -> Rows:
+    columns = [np.asfortranarray(m).view(np.uint8) for m in masks]
+    for order, given, times in (("C", masks, 1.4), ("F", columns, 1.0)):
         few = 4 if order == "C" else len(given)  # C-ordered input costs these libraries a transposition
         part = [m.view(np.uint8) for m in given[:few]]
-        others = {
+        others: dict[str, Callable[[], Any]] = {
             name: rivals.scaled(
-                lambda encode=encode, part=part: [encode(np.asfortranarray(m)) for m in part], len(given) / few
+                lambda encode=library.encode, part=part: [encode(np.asfortranarray(m)) for m in part], len(given) / few
             )
-            for name, encode in libraries.items()
+            for name in ("pycocotools", "faster-coco-eval", "hotcoco")
+            if (library := rivals.coco_library(name))
         }
         if rivals.optional("rlemasklib"):
             make = rivals.optional("rlemasklib").RLEMask.from_array
             others["rlemasklib"] = lambda make=make, given=given: [make(m).to_dict() for m in given]
-        yield _measured(
-            scale, lambda given=given: [ek.encode(m).coco() for m in given], others, read=[m.T if order == "F" else m for m in given],
-            per=len(given), job=f"COCO RLE of a byte mask of {size}, {order} order", unit="a mask", bar=bar,
+        yield measured(
+            scale, f"COCO RLE of a byte mask of {size}, {order} order",
+            lambda given=given: [ek.encode(m).coco() for m in given], others, "a mask", [Bar("times", times)],
+            LIMITS["coco"], read=[m.T if order == "F" else m for m in given], per=len(given),
         )  # fmt: skip
 
 
-# --- hard votes, files ---------------------------------------------------------------------------------------
+# --- rules, hard votes, files --------------------------------------------------------------------------------
 
 
-def hard_votes(scale: Scale) -> Iterator[Row | None]:
-    for members, bar in ((3, 1.0), (5, 1.2), (9, 2.0), (15, 2.5)):
-        masks = inputs.run_edges(members, scale.classes, scale.plane)
-        sets = [ek.MaskSet({("x", f"bone {c}"): ek.encode(m) for c, m in enumerate(row)}) for row in masks]
-        yield _measured(
-            scale, lambda sets=sets: ek.hard_vote(sets), rivals.hard_rivals(masks) if scale.rivals else {},
-            per=scale.classes, job=f"hard vote of {members} members, {scale.classes} classes in one call",
-            unit="a class", bar=f"≥ {bar} × rlemasklib",
+def rules(scale: Scale) -> Rows:
+    yield from rules_of(scale, inputs.dirty_masks(scale.classes, scale.plane))
+
+
+def rules_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
+    """Measure the rules of post-processing on masks (H, W) that are runs already."""
+    runs, (H, W) = [ek.encode(m) for m in masks], masks[0].shape
+    bars = [Bar("seconds", 15e-6)]
+    for rule, others in (
+        (DropSmall(100), rivals.drop_small(masks, 100)),
+        (KeepLargest(), rivals.keep_largest(masks)),
+        (FillHoles(), rivals.fill_holes(masks)),
+    ):
+        yield measured(
+            scale, f"{rule} on runs of {H} × {W}", lambda rule=rule: [rule.apply(m) for m in runs], others,
+            "a mask", bars, LIMITS["call"], read=[edge for r in runs for edge in (r.starts, r.ends)], per=len(runs),
         )  # fmt: skip
 
 
-def csv_files(scale: Scale) -> Iterator[Row | None]:
+def hard_votes(scale: Scale) -> Rows:
+    for members in (3, 5, 9, 15):
+        yield hard_vote(scale, inputs.run_edges(members, scale.classes, scale.plane))
+
+
+def hard_vote(scale: Scale, masks: Sequence[Sequence[NDArray[np.bool_]]]) -> Row | None:
+    """Measure a majority of members' masks, which are runs already; `masks[member][class]`."""
+    M, C = len(masks), len(masks[0])
+    sets = [ek.MaskSet({("x", f"bone {c}"): ek.encode(m) for c, m in enumerate(row)}) for row in masks]
+    bar = Bar("times", {3: 1.0, 5: 1.2, 9: 2.0, 15: 2.5}[M], "rlemasklib")
+    return measured(
+        scale, f"hard vote of {M} members, {C} classes in one call", lambda: ek.hard_vote(sets),
+        rivals.hard_rivals(masks) if scale.rivals else {}, "a class", [bar], LIMITS["hard"],
+        read=[edge for s in sets for r in s.values() for edge in (r.starts, r.ends)], per=C,
+    )  # fmt: skip
+
+
+def csv_files(scale: Scale) -> Rows:
     rows = 300 if scale.plane == inputs.PLANE else 5
     masks = [ek.encode(m) for m in inputs.bone_masks(scale.classes, scale.plane)]
     whole = ek.MaskSet({(f"image{k:04}.png", f"bone {c}"): m for k in range(rows) for c, m in enumerate(masks)})
     size = (scale.plane, scale.plane)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "out.csv")
-
-        def pandas() -> None:
-            import pandas as pd
-
-            texts = [" ".join(map(str, np.stack([m.starts + 1, m.ends - m.starts], 1).reshape(-1).tolist()))
-                     for m in whole.values()]  # fmt: skip
-            keys = list(whole)
-            pd.DataFrame({"image_name": [k[0] for k in keys], "class": [k[1] for k in keys], "rle": texts}).to_csv(
-                Path(folder, "pandas.csv"), index=False
-            )
-
         whole.write(path, "handbone")
         megabytes = path.stat().st_size / 1e6
-        yield _measured(
-            scale, lambda: whole.write(path, "handbone"), {"pandas": pandas},
-            job=f"runs → CSV file of {megabytes:.0f} MB, durable", unit="a file", bar="≤ 30 ms",
+        yield measured(
+            scale, f"runs → CSV file of {megabytes:.0f} MB, durable", lambda: whole.write(path, "handbone"),
+            {"pandas": rivals.pandas_csv(whole, Path(folder, "pandas.csv"))}, "a file", [Bar("seconds", 0.03)],
+            LIMITS["csv"], read=[edge for r in whole.values() for edge in (r.starts, r.ends)],
         )  # fmt: skip
         paths = [Path(folder, f"m{k}.csv") for k in range(5)]
         for p in paths:
@@ -249,43 +351,40 @@ def csv_files(scale: Scale) -> Iterator[Row | None]:
         def vote() -> None:
             ek.hard_vote([ek.read_masks(p, "handbone", image_size=size) for p in paths]).write(path, "handbone")
 
-        yield _measured(
-            scale, vote, {}, job=f"five CSVs of {megabytes:.0f} MB → voted CSV, {len(whole)} rows", unit="a vote", bar="≤ 0.5 s",
+        yield measured(
+            scale, f"five CSVs of {megabytes:.0f} MB → voted CSV, {len(whole)} rows", vote,
+            rivals.csv_votes(paths, size, len(whole)), "a vote", [Bar("seconds", 0.5)], LIMITS["csv"],
+            read=[np.fromfile(p, np.uint8) for p in paths],
         )  # fmt: skip
 
 
 # --- thresholds ----------------------------------------------------------------------------------------------
 
 
-def thresholds(scale: Scale) -> Iterator[Row | None]:
+def thresholds(scale: Scale) -> Rows:
     total = FULL_SAMPLES if scale.plane == inputs.PLANE else 4
     logits = [inputs.bone_logits(1, scale.classes, scale.grid, seed=k)[0] for k in range(scale.samples)]
-    for plane, bar in ((scale.grid, "≤ 0.3 s"), (scale.plane, "≤ 2.5 s")):
+    for plane, seconds in ((scale.grid, 0.3), (scale.plane, 2.5)):
         with tempfile.TemporaryDirectory() as folder:
             ensemble, truth = _tuning_case(Path(folder), logits, plane, total)
             others: dict[str, Any] = {}
-            if plane == scale.grid and scale.rivals:
+            if scale.rivals:
                 from ensemble_kit.kernels import tables
 
                 levels = np.stack([tables.fp16_levels(1.0)[z.view(np.uint16)] for z in logits])
-                names = truth.samples[: scale.samples]
-                drawn = np.stack([[truth[s, c].decode() for c in truth.classes] for s in names])
-                factor = total / len(names)
-                others["NumPy, one trial"] = rivals.scaled(rivals.threshold_trial(levels, drawn), factor)
-                study = rivals.optuna_study(levels[:2], drawn[:2], 5)
-                if study is not None:
-                    others["Optuna, 200 trials"] = rivals.scaled(study, 40 * total / 2)
-                curve = rivals.sklearn_curve(levels[:1], drawn[:1])
-                if curve is not None:
-                    others["sklearn, pooled, all thresholds"] = rivals.scaled(curve, scale.classes * total)
-            yield _measured(
+                few = scale.samples if plane == scale.grid else 1
+                drawn = np.stack([[truth[s, c].decode() for c in truth.classes] for s in truth.samples[:few]])
+                others = rivals.threshold_rivals(levels[:few], drawn, total)
+            yield measured(
                 scale,
+                f"best of all 65,536 thresholds × {scale.classes} classes × {total} samples at {plane}²",
                 lambda e=ensemble, t=truth: ek.tune_thresholds(e, t, jobs=1).score,
                 others,
-                read=None,
-                job=f"best of all 65,536 thresholds × {scale.classes} classes × {total} samples at {plane}²",
-                unit="a search",
-                bar=bar,
+                "a search",
+                [Bar("seconds", seconds)],
+                LIMITS["search"],
+                reading=rivals.scaled(reader(logits), total / len(logits)),
+                read_bytes=sum(z.nbytes for z in logits),
                 note=f"{scale.samples} different samples, each {total // scale.samples} times",
             )
 

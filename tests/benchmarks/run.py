@@ -1,10 +1,10 @@
 """Measure every job beside its rivals and write docs/benchmarks.json, docs/benchmarks.md and README's table.
 
-    python tests/benchmarks/run.py [--quick] [--only TEXT] [--ours] [--out FOLDER] [--readme FILE]
+    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER] [--readme FILE]
 
-One thread for everybody, medians of process-CPU time, candidates interleaved in one process. pytest-benchmark times
-one function after the other, so that a busy minute of the machine falls on one candidate alone; that is why this is
-a script.
+One thread for everybody, medians of process-CPU time, candidates interleaved in one process; rows that say "all cores"
+or "cold" take wall time. pytest-benchmark times one function after the other, so that a busy minute of the machine
+falls on one candidate alone; that is why this is a script.
 """
 
 # ruff: noqa: E402 - threads are set before anybody is imported
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jobs
 import rivals
-from measure import Row
+from measure import Row, duration
 
 PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless", "rlemasklib", "hotcoco", "pycocotools",
             "faster-coco-eval", "monai", "scikit-learn", "optuna", "pandas")  # fmt: skip
@@ -41,19 +41,21 @@ PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless"
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
+    parser.add_argument("--group", default="", help="soft, rle, rules, hard, csv, thresholds, stored or genuine")
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")
     parser.add_argument("--keep-going", action="store_true", help="leave out jobs that fail, for an older package")
     parser.add_argument("--seconds", type=float, help="CPU seconds for each job")
+    parser.add_argument("--usgra", type=Path, help="folder of USGRA-SEG; without it genuine logits are the demo's own")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json and benchmarks.md")
     parser.add_argument("--readme", type=Path, help="file whose table between <!-- bench --> marks is replaced")
     options = parser.parse_args(arguments)
 
     one_thread()
     scale = jobs.QUICK if options.quick else jobs.Scale()
-    scale = replace(scale, rivals=not options.ours, seconds=options.seconds or scale.seconds)
+    scale = replace(scale, rivals=not options.ours, seconds=options.seconds or scale.seconds, only=options.only)
     rows = []
-    for row in jobs.table(scale, options.only, options.keep_going):
+    for row in jobs.table(scale, options.group, options.keep_going, options.usgra):
         rows.append(row)
         print(line(row), file=sys.stderr, flush=True)
 
@@ -98,26 +100,29 @@ def as_json(row: Row) -> dict[str, Any]:
     """Make a row's figures, and what is derived from them."""
     best = row.best_rival
     return asdict(row) | {
+        "bars": [str(bar) for bar in row.bars],
+        "missed": row.missed,
         "of_read": row.of_read,
         "fraction_of_bandwidth": 1 / row.of_read if row.of_read else None,
+        "gigabytes_per_second": row.read_bytes / row.seconds["ours"] / 1e9,
         "times_faster_than": {name: row.seconds[name] / row.seconds["ours"] for name in row.rivals},
         "best_rival": best[0] if best else None,
     }
 
 
-def duration(seconds: float) -> str:
-    """Write seconds to three digits, with the unit that suits them."""
-    for size, unit in ((1, "s"), (1e-3, "ms")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds / size < 1000 else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+def of_read(row: Row) -> str:
+    """Write our time in pure reads, the share of the read's rate, and the rate."""
+    if row.of_read is None:
+        return ""
+    rate = row.read_bytes / row.seconds["ours"] / 1e9
+    return f"{row.of_read:.3g} R = {100 / row.of_read:.2g} %, {rate:.2g} GB/s"
 
 
 def line(row: Row) -> str:
     """Write a row in words, for the terminal."""
-    of_read = f" = {row.of_read:.2f} R" if row.of_read else ""
     others = ", ".join(f"{n} {duration(row.seconds[n])}" for n in sorted(row.rivals, key=lambda n: row.seconds[n]))
-    return f"{row.job}: {duration(row.seconds['ours'])} {row.unit}{of_read} [{row.bar}] | {others}"
+    bars = f"[{', '.join(map(str, row.bars))}]{' MISSED ' + row.missed if row.missed else ''}"
+    return f"{row.job}: {duration(row.seconds['ours'])} {row.unit} = {of_read(row)} {bars} | {others}"
 
 
 def markdown(rows: list[Row]) -> str:
@@ -128,9 +133,9 @@ def markdown(rows: list[Row]) -> str:
             f"{n} {duration(r.seconds[n])} (**{r.seconds[n] / r.seconds['ours']:.3g} ×**)"
             for n in sorted(r.rivals, key=lambda n: r.seconds[n])
         )
-        note = f" ({r.note})" if r.note else ""
-        of_read = f"{r.of_read:.2f} R" if r.of_read else ""
-        out.append(f"| {r.job}{note} | {duration(r.seconds['ours'])} {r.unit} | {of_read} | {r.bar} | {others} |")
+        job = f"{r.job}{f' ({r.note})' if r.note else ''}{', wall time' if r.clock == 'wall' else ''}"
+        bars = f"{', '.join(map(str, r.bars))}{f'; **missed**, {r.missed}' if r.missed else ''}"
+        out.append(f"| {job} | {duration(r.seconds['ours'])} {r.unit} | {of_read(r)} | {bars} | {others} |")
     return "\n".join(out) + "\n"
 
 
@@ -140,8 +145,10 @@ def page(table: str) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in m["packages"].items())
     return (
         "# Benchmarks\n\nWritten by `make bench`; nothing here is typed by hand. One thread for everybody, medians of "
-        "process-CPU time, candidates interleaved in one process. R is a pure read of the same input, by Numba, in the "
-        f"same run.\n\n{m['cpu']}, {m['cores']} cores, Python {m['python']}; {versions}. {m['when']}.\n\n{table}"
+        "process-CPU time, candidates interleaved in one process; rows of all cores or of a cold disk take wall time. R is "
+        "a pure read of the same input, by Numba in memory and by `preadv` from files, in the same run; beside it "
+        "stand the share of that read's rate that we reach, and the rate. A bar that is missed says by how much, and "
+        f"what the limit is.\n\n{m['cpu']}, {m['cores']} cores, Python {m['python']}; {versions}. {m['when']}.\n\n{table}"
     )
 
 

@@ -144,11 +144,11 @@ def _shown(c: str) -> str:
 
 def size(n: int | float) -> str:
     """Write a number of bytes for people: `1.5 GB`."""
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if n < 1000 or unit == "TB":
+    for unit in ("B", "KB", "MB", "GB"):
+        if n < 1000:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1000
-    raise AssertionError
+    return f"{n:.1f} TB"
 
 
 def parse_memory(text: str | None) -> int | None:

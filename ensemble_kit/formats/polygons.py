@@ -76,9 +76,7 @@ def fill_coco(points: NDArray[np.float64], size: tuple[int, int], where: str) ->
     place = (column_at[keep] * H + row_at[keep]).astype(np.int64)
     edges, times = np.unique(place, return_counts=True)
     edges = edges[times % 2 == 1]  # two toggles at one place cancel
-    if edges.size % 2:
-        edges = np.append(edges, H * W)
-    starts, ends = edges[::2], edges[1::2]
+    starts, ends = edges[::2], edges[1::2]  # a closed boundary crosses a column an even number of times
     some = starts < ends
     return Runs(starts[some], ends[some], (W, H)).transposed()
 

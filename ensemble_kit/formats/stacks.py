@@ -97,8 +97,7 @@ class _Stack:
         else:
             for _ in range(math.prod(self.shape[:-2])):
                 yield np.frombuffer(self._take(H * W), self.dtype).reshape(H, W)
-        if self.file.read(1):  # a zip entry's checksum is compared at its end
-            raise _damaged(self.where, "it is longer than its header says")
+        self.file.read(1)  # a zip entry's checksum is compared at its end
 
     def _take(self, count: int) -> bytes:
         raw = self.file.read(count * self.dtype.itemsize)
@@ -274,7 +273,7 @@ def _names(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, path: Path) -
             raise _damaged(where, f"it is {stack.dtype} of shape {stack.shape}, not a list of names")
         try:
             names = tuple(np.frombuffer(file.read(), stack.dtype).tolist())
-        except ValueError as error:
+        except (ValueError, SystemError) as error:  # NumPy's answer to a character beyond Unicode
             raise _damaged(where, str(error)) from None
     if len(set(names)) != len(names) or not all(names):
         raise _damaged(where, "a name stands twice or is blank")

@@ -77,30 +77,27 @@ class Chunks:
         return self._told(record, lambda: self._stored(record))
 
     def _told(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Read, a second time where the disk reports an error; say what is wrong in our words."""
-        for attempt in (0, 1):
-            try:
-                return read()
-            except FileNotFoundError:
-                raise self._broken(record, "the chunk is gone") from None
-            except SampleDamagedError:
+        """Read; say what is wrong in our words."""
+        try:
+            return _twice(read)
+        except FileNotFoundError:
+            raise self._broken(record, "the chunk is gone") from None
+        except SampleDamagedError:
+            raise
+        except DamagedError:
+            raise self._broken(record, "the chunk is no regular file") from None
+        except UnsafeError as error:
+            item = f"sample {record.sample!r} of {self._root}, {self.key(record)}"
+            raise UnsafeError(error.code, error.what, item=item, fix=error.fix) from None
+        except OSError as error:
+            if isinstance(error, EnskError):
                 raise
-            except DamagedError:
-                raise self._broken(record, "the chunk is no regular file") from None
-            except UnsafeError as error:
-                item = f"sample {record.sample!r} of {self._root}, {self.key(record)}"
-                raise UnsafeError(error.code, error.what, item=item, fix=error.fix) from None
-            except OSError as error:
-                if isinstance(error, EnskError):
-                    raise
-                if attempt or error.errno != errno.EIO:
-                    raise ResourceError(
-                        "io",
-                        "cannot read a sample",
-                        item=f"sample {record.sample!r}, {self._root}/{self.key(record)}: {error.strerror or error}",
-                        fix="check the disk (dmesg) or the limit that is named, then run again",
-                    ) from None
-        raise AssertionError
+            raise ResourceError(
+                "io",
+                "cannot read a sample",
+                item=f"sample {record.sample!r}, {self._root}/{self.key(record)}: {error.strerror or error}",
+                fix="check the disk (dmesg) or the limit that is named, then run again",
+            ) from None
 
     def unknown(self) -> tuple[str, ...]:
         """List the entries of the array's folder that belong to no sample."""
@@ -216,6 +213,16 @@ class Chunks:
         )
         error.reason = reason
         return error
+
+
+def _twice(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Read, and once more where the disk reports an error."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return read()
 
 
 def _available_memory() -> int:

@@ -152,7 +152,6 @@ class _Part:
     lines: int = 0
     samples: int = 0
     headed: bool = False
-    tail: bool = False
     size: int = -1
     torn: list[int] = field(default_factory=list)
     open: list[Entry] = field(default_factory=list)
@@ -205,11 +204,6 @@ class Manifest:
         """Return a line of every committed sample that no mark covers in any part."""
         return [lines[-1] for lines in self._entries.values() if lines and not any(e.marked for e in lines)]
 
-    @property
-    def torn(self) -> int:
-        """Lines at the ends of parts that a crash tore and that are left out."""
-        return sum(len(part.torn) + part.tail for part in self._parts.values())
-
     def _names(self) -> list[str]:
         try:
             return sorted(n for n in os.listdir(self._folder) if n.endswith(SUFFIX))  # noqa: PTH208 - names are wanted
@@ -225,7 +219,6 @@ class Manifest:
         for line in lines:
             part.lines += 1
             self._take(part, line, touched)
-        part.tail = bool(tail)
         return touched
 
     def _where(self, name: str = "") -> str:

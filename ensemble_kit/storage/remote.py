@@ -163,7 +163,9 @@ class Remote:
         import obstore
 
         with self._asking("read", key):
-            for attempt in range(_BROKEN_OFF):
+            tries = _BROKEN_OFF
+            while True:
+                tries -= 1
                 try:
                     return bytes(obstore.get(self._objects, self._prefix + key).bytes())
                 except (obstore.exceptions.NotFoundError, FileNotFoundError) as error:
@@ -171,9 +173,8 @@ class Remote:
                         raise
                     return None
                 except obstore.exceptions.GenericError as error:  # obstore tries requests again, not every broken body
-                    if attempt == _BROKEN_OFF - 1 or _reason(error) != _BREAK:
+                    if not tries or _reason(error) != _BREAK:
                         raise
-        raise AssertionError
 
     def put(self, key: str, content: bytes | memoryview, *, new: bool = False) -> bool:
         """Put an object whole; with `new`, False where there is one already."""

@@ -28,7 +28,8 @@ def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "docs" / "benchmarks.json").read_text())
     assert len(record["rows"]) >= 40
     assert all(row["seconds"]["ours"] > 0 for row in record["rows"])
-    assert all(row["of_read"] > 0 and row["gigabytes_per_second"] > 0 for row in record["rows"])
+    unread = [row["job"] for row in record["rows"] if not (row["of_read"] and row["gigabytes_per_second"])]
+    assert unread == ["first `ensk vote` (hard, two CSV files)", "second `ensk vote` (hard, two CSV files)"]
     assert record["machine"]["packages"]["numba"]
     text = readme.read_text()
     assert text.startswith("before\n<!-- bench -->\n| job |")

@@ -106,9 +106,11 @@ def in_memory(ensemble: ek.Ensemble) -> Any:
 
 def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None) -> Iterator[Row]:
     """Measure the jobs of every group, or of one; with `keep_going`, a job that fails ends only its own group."""
+    import first_call
     import genuine
     import stored
 
+    full = scale.plane == inputs.PLANE
     groups: dict[str, Callable[[Scale], Rows]] = {
         "soft": soft_votes,
         "rle": rle,
@@ -118,6 +120,7 @@ def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path |
         "thresholds": thresholds,
         "stored": stored.rows,
         "genuine": lambda scale: genuine.rows(scale, usgra),
+        "first": lambda scale: first_call.first_calls(scale.only, repeats=5 if full else 1, soft=full),
     }
     for name, rows in groups.items():
         if group not in {"", name}:

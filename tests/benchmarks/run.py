@@ -41,7 +41,7 @@ PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless"
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
-    parser.add_argument("--group", default="", help="soft, rle, rules, hard, csv, thresholds, stored or genuine")
+    parser.add_argument("--group", default="", help="soft, rle, rules, hard, csv, thresholds, stored, genuine or first")
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")
     parser.add_argument("--keep-going", action="store_true", help="leave out jobs that fail, for an older package")
@@ -104,7 +104,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "missed": row.missed,
         "of_read": row.of_read,
         "fraction_of_bandwidth": 1 / row.of_read if row.of_read else None,
-        "gigabytes_per_second": row.read_bytes / row.seconds["ours"] / 1e9,
+        "gigabytes_per_second": row.read_bytes / row.seconds["ours"] / 1e9 if row.of_read else None,
         "times_faster_than": {name: row.seconds[name] / row.seconds["ours"] for name in row.rivals},
         "best_rival": best[0] if best else None,
     }
@@ -122,7 +122,7 @@ def line(row: Row) -> str:
     """Write a row in words, for the terminal."""
     others = ", ".join(f"{n} {duration(row.seconds[n])}" for n in sorted(row.rivals, key=lambda n: row.seconds[n]))
     bars = f"[{', '.join(map(str, row.bars))}]{' MISSED ' + row.missed if row.missed else ''}"
-    return f"{row.job}: {duration(row.seconds['ours'])} {row.unit} = {of_read(row)} {bars} | {others}"
+    return f"{row.job}: {duration(row.seconds['ours'])} {row.unit}{of_read(row) and f' = {of_read(row)}'} {bars} | {others}"
 
 
 def markdown(rows: list[Row]) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ensemble_kit import UsageError
 from hand_bones.layout import META
 from hand_bones.radiograph import Exposure, Metal, expose
-from hand_bones.skeleton import Bone, Build, Points, Pose, rotation, skeleton
+from hand_bones.skeleton import Bone, Build, Points, Pose, rotation, sesamoids, skeleton
 
 BENT = {"train": 0.11, "test": 0.58}
 """Share of persons whose wrists are bent."""
@@ -168,8 +168,9 @@ def _hand(build: Build, bent: bool, left: bool, rng: np.random.Generator) -> Han
     exposure = Exposure(
         noise=float(rng.uniform(0.006, 0.02)),
         scatter=float(rng.uniform(0.02, 0.14)),
+        balance=float(rng.uniform(0.15, 0.45)),
         crispness=float(rng.uniform(0.15, 0.7)),
-        gamma=float(rng.uniform(0.8, 1.15)),
+        gamma=float(rng.uniform(0.65, 1.0)),
         black=float(rng.uniform(0.0, 0.09)),
         white=float(rng.uniform(0.84, 1.0)),
         blur=float(rng.uniform(0.1, 0.2)),
@@ -191,10 +192,11 @@ def picture(hand: Hand, size: int, rng: np.random.Generator) -> tuple[NDArray[np
     wide = size * fine
     bones = skeleton(hand.build, hand.pose)
     matrix, shift, per_mm = _placement(hand, bones, wide, rng)
+    small = [bone.moved(matrix, shift) for bone in sesamoids(bones, hand.build)]
     bones = {label: bone.moved(matrix, shift) for label, bone in bones.items()}
     flesh = _flesh(bones, hand.build.scale)
     metals = _metals(hand.oddity, bones, per_mm, rng)
-    image = expose(list(bones.values()), flesh, metals, wide, per_mm, hand.exposure, rng)
+    image = expose([*bones.values(), *small], flesh, metals, wide, per_mm, hand.exposure, rng)
     image = _mark(image, hand.left, rng)
     if fine > 1:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
@@ -208,7 +210,7 @@ def picture(hand: Hand, size: int, rng: np.random.Generator) -> tuple[NDArray[np
 
 def _placement(hand: Hand, bones: dict[str, Bone], wide: int, rng: np.random.Generator) -> tuple[Points, Points, float]:
     """Lay the hand on the plate: `matrix @ mm + shift` are pixels, and pixels per mm."""
-    tilt = float(rng.normal(0, 2.5)) + hand.pose.wrist * float(rng.uniform(0.1, 0.8))
+    tilt = float(rng.normal(0, 2.5)) - hand.pose.wrist * float(rng.uniform(0.1, 0.8))
     turn = rotation(-tilt)
     if not hand.left:
         turn = np.diag([-1.0, 1.0]) @ turn
@@ -235,7 +237,7 @@ def _flesh(bones: dict[str, Bone], scale: float) -> list[tuple[Points, float, fl
         numbers = range(3, 0, -1) if finger == 0 else range(3 + 4 * finger, 4 * finger - 1, -1)
         rays = [bones[f"finger-{k}"].axis for k in numbers]
         slim = (1.14, 1.0, 1.03, 0.96, 0.83)[finger]
-        add(rays[0][0], rays[0][1], *((13, 12, 24) if finger else (16, 12.5, 21)))
+        add(rays[0][0], rays[0][1], *((11, 12, 24) if finger else (12.5, 12.5, 21)))
         radii = (10.6, 9.2, 8.5, 7.2) if finger else (10.6, 9.0, 7.6)
         for (start, end), r0, r1 in zip(rays[1:], radii, radii[1:], strict=False):
             far = end + (end - start) * (0.12 if end is rays[-1][1] else 0.05)
@@ -245,11 +247,14 @@ def _flesh(bones: dict[str, Bone], scale: float) -> list[tuple[Points, float, fl
         add(one.mean(axis=0), other.mean(axis=0), 12, 12, 25)
         add(one[1] + (one[1] - one[0]) * 0.06, other[1] + (other[1] - other[0]) * 0.06, 8, 8, 18)
     add(middle["finger-3"], heads[0].mean(axis=0), 8, 12, 20)  # the web of the thumb
-    add(middle["finger-3"], middle["Capitate"], 13, 16, 25)
-    add(middle["Hamate"], middle["Trapezium"], 14, 13, 27)
+    add(middle["finger-3"], middle["Capitate"], 15, 17, 26)
+    add(middle["finger-19"], middle["Triquetrum"], 13, 13, 25)
+    add(middle["Hamate"], middle["Trapezium"], 14, 12, 27)
+    add(middle["Scaphoid"], bones["Radius"].axis[0], 14, 17, 29)
+    add(middle["Triquetrum"], bones["Ulna"].axis[0], 12, 14, 28)
     for bone, r in (("Radius", 16), ("Ulna", 13)):
         start, end = bones[bone].axis
-        beyond = start + (end - start) * 2.6
+        beyond = start + (end - start) * 5
         add(middle["Capitate"], start, r + 3, r + 1, 29)
         add(start, end, r, r + 3, 36)
         add(end, beyond, r + 3, r + 8, 44)

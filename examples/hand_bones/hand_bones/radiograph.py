@@ -17,8 +17,12 @@ from hand_bones.skeleton import Bone, Points
 
 Plane = NDArray[np.float32]
 
-SOFT, CORTICAL, TRABECULAR, METAL = 0.026, 0.078, 0.019, 0.9
+SOFT, CORTICAL, TRABECULAR, METAL = 0.026, 0.105, 0.03, 0.9
 """Attenuation per mm at about 55 kV; bone's is what it adds to the soft tissue that it displaces."""
+
+
+FLAT = 0.6
+"""Cortex towards the plate, as a share of the cortex at the sides: tubular bones are hollowed more that way."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Exposure:
     ----------
     noise : standard deviation of the photon noise where nothing absorbs.
     scatter : share of scattered radiation.
+    balance : share of the coarse differences that the display takes away, so that thin and thick parts both show.
     crispness : strength of the edge enhancement.
     gamma : of the display; below 1 is brighter.
     black, white : grey levels of the empty background and of the brightest bone, 0…1.
@@ -37,6 +42,7 @@ class Exposure:
 
     noise: float
     scatter: float
+    balance: float
     crispness: float
     gamma: float
     black: float
@@ -90,7 +96,7 @@ def _flesh(capsules: Sequence[tuple[Points, float, float, float]], size: int, sc
     small = -(-size // step)
     at = (np.arange(small, dtype=np.float32) + 0.5) * step - 0.5
     x, y = at[None, :], at[:, None]
-    soft = 1.1  # mm over which capsules melt into one another
+    soft = 1.5  # mm over which capsules melt into one another
     total = np.full((small, small), 1e-30, np.float32)
     reach, depth = np.zeros_like(total), np.zeros_like(total)
     for ends, r0, r1, thick in capsules:
@@ -141,18 +147,17 @@ def _add(absorbed: Plane, bone: Bone, grain: Plane, scale: float, rng: np.random
     half, shell, marrow = (_at(share, values) for values in (bone.half_width, bone.shell, bone.marrow))
     whole = half * _dome(rim, half)
     inner = np.maximum(half - shell, 0.2)
-    spongy = inner * _dome(np.maximum(rim - shell, 0), inner)
+    spongy = (half - FLAT * shell) * _dome(np.maximum(rim - shell, 0), inner)
     offset = rng.uniform(0, grain.shape[0], 2)
     texture = cv2.remap(
         grain,
-        ((s + offset[0]) % (grain.shape[1] - 1)).astype(np.float32),
-        ((t + offset[1]) % (grain.shape[0] - 1)).astype(np.float32),
+        (s + offset[0]).astype(np.float32),
+        (t + offset[1]).astype(np.float32),
         cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
     )
-    bony = 2 * CORTICAL * (whole - spongy) * (1 + 0.05 * texture) + 2 * TRABECULAR * spongy * marrow * (
-        1 + 0.5 * texture
-    )
-    absorbed[crop] += bony.astype(np.float32)
+    bony = CORTICAL * (whole - spongy) * (1 + 0.04 * texture) + TRABECULAR * spongy * marrow * (1 + 0.33 * texture)
+    absorbed[crop] += 2 * bony.astype(np.float32)
 
 
 def _at(share: Plane, values: Points) -> Plane:
@@ -162,13 +167,16 @@ def _at(share: Plane, values: Points) -> Plane:
 
 
 def _trabeculae(rng: np.random.Generator, scale: float) -> Plane:
-    """Make a texture of fibres along y: standard deviation 1."""
+    """Make a texture of fibres along y that can be tiled: standard deviation 1."""
     side = 512
-    parts = [
-        cv2.GaussianBlur(rng.standard_normal((side, side), np.float32), (0, 0), sigmaX=a * scale, sigmaY=b * scale)
-        for a, b in ((0.17, 0.9), (0.16, 0.16), (0.5, 1.2))
-    ]
-    return np.sum([part / part.std() * share for part, share in zip(parts, (0.75, 0.45, 0.5), strict=True)], axis=0)
+    white = np.fft.rfft2(rng.standard_normal((side, side)))
+    fy, fx = np.fft.fftfreq(side)[:, None] * scale, np.fft.rfftfreq(side)[None, :] * scale  # cycles per mm
+    total = np.zeros((side, side))
+    for across, along, share in ((0.14, 0.8, 0.7), (0.13, 0.13, 0.55), (0.45, 1.1, 0.5)):  # mm
+        part = np.fft.irfft2(white * np.exp(-2 * np.pi**2 * ((fx * across) ** 2 + (fy * along) ** 2)), (side, side))
+        total += share * part / part.std()
+        white = np.roll(white, 37, axis=0)
+    return (total / total.std()).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, size: int, wavelength: float) -> Plane:
@@ -188,14 +196,17 @@ def _develop(absorbed: Plane, scale: float, exposure: Exposure, rng: np.random.G
     """Photons to grey levels: scatter, blur, noise, logarithm, edge enhancement, window."""
     light = np.exp(-absorbed)
     light = cv2.GaussianBlur(light, (0, 0), exposure.blur * scale)
-    haze = cv2.resize(light, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
-    haze = cv2.GaussianBlur(haze, (0, 0), max(12 * scale / 8, 0.5))
-    light += exposure.scatter * cv2.resize(haze, light.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    light /= 1 + exposure.scatter
+    light = (light + exposure.scatter * _wide(light, 12 * scale)) / (1 + exposure.scatter)
     light += np.sqrt(light) * exposure.noise * rng.standard_normal(light.shape, np.float32)
     dense = -np.log(np.maximum(light, 0.02))
-    wide = cv2.GaussianBlur(dense, (0, 0), 2.5 * scale)
-    dense += exposure.crispness * (dense - wide)
-    top = np.quantile(dense[::4, ::4], 0.9985)
+    dense += exposure.crispness * (dense - cv2.GaussianBlur(dense, (0, 0), 2.5 * scale))
+    dense -= exposure.balance * np.minimum(_wide(dense, 16 * scale), dense)
+    top = np.quantile(dense[::4, ::4], 0.996)
     shown = np.clip(dense / top, 0, 1.25) ** exposure.gamma
     return np.clip(exposure.black + (exposure.white - exposure.black) * shown, 0, 1)
+
+
+def _wide(plane: Plane, sigma: float) -> Plane:
+    """Blur widely, on an eighth of the pixels."""
+    small = cv2.resize(plane, None, fx=0.125, fy=0.125, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / 8), plane.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -148,7 +148,7 @@ FINGERS = (
     ((58.0, METACARPAL, 0.87), (41.4, PROXIMAL, 0.93), (25.7, MIDDLE, 0.94), (17.3, DISTAL, 1.0)),
     ((53.7, METACARPAL, 0.84), (32.7, PROXIMAL, 0.82), (18.1, MIDDLE, 0.81), (16.0, DISTAL, 0.85)),
 )
-BASES = ((26.5, 3.2), (15.2, 9.6), (1.4, 10.2), (-10.6, 8.4), (-20.2, 4.4))
+BASES = ((26.3, 2.6), (15.0, 9.0), (1.4, 9.6), (-10.4, 7.7), (-19.8, 3.7))
 LEAN = (48.0, 8.0, 0.5, -8.5, -17.0)
 SPLAY = (-14.0, 3.5, 1.0, -1.5, -5.5)
 JOINT = 1.3
@@ -172,11 +172,11 @@ CARPALS = {
 DEPTH = {"Pisiform": 5.0, "Trapezoid": 6.0, "Capitate": 7.5, "Hamate": 7.0}
 RADIUS = (
     "21.6 -16.6, 17.6 -19.4, 11.6 -22.4, 5 -23.8, -2 -24.6, -7 -24, -8.4 -26, -7.2 -30, -4.4 -37, -1.8 -48, -0.4 -66,"
-    " 0 -100, 0 -150, 15 -150, 14.6 -100, 14.4 -66, 15.6 -52, 18.4 -41, 21 -31, 22.6 -22.6, 23 -18.4"
+    " 0 -100, 0 -200, 0 -300, 15 -300, 15 -200, 14.6 -100, 14.4 -66, 15.6 -52, 18.4 -41, 21 -31, 22.6 -22.6, 23 -18.4"
 )
 ULNA = (
     "-20.8 -20.8, -19.4 -23, -16.6 -25.2, -12 -25.6, -8 -26.6, -6.8 -29.4, -7.8 -34, -8.6 -44, -8 -66, "
-    "-7 -100, -7 -150, -19 -150, -18.6 -100, -18.8 -66, -19.2 -46, -20.4 -36, -21.8 -29, -22.2 -24"
+    "-7 -100, -7 -200, -7 -300, -19 -300, -19 -200, -18.6 -100, -18.8 -66, -19.2 -46, -20.4 -36, -21.8 -29, -22.2 -24"
 )
 WRIST = np.array([0.0, -3.0])
 FOREARM = ("Radius", "Ulna")
@@ -194,6 +194,23 @@ def skeleton(build: Build, pose: Pose) -> dict[str, Bone]:
     share = dict.fromkeys(ROW, 0.5) | dict.fromkeys(FOREARM, 1.0)
     placed = {b.label: b.turned(-pose.wrist * share.get(b.label, 0.0), WRIST * build.scale) for b in bones}
     return {label: placed[label] for label in CLASSES}
+
+
+def sesamoids(bones: dict[str, Bone], build: Build) -> list[Bone]:
+    """Give the two small bones below the thumb's knuckle, which nobody labels."""
+    start, end = bones["finger-3"].axis
+    along = (end - start) / np.hypot(*(end - start))
+    across = np.array([-along[1], along[0]])
+    turn = np.linspace(0, 2 * np.pi, 25)[:-1]
+    found = []
+    for side, dice in ((-1, build.shape[-1]), (1, build.shape[-2])):
+        middle = end - along * 3.2 * build.scale + across * side * (4.2 + 0.5 * np.tanh(dice)) * build.scale
+        half = (2.1 + 0.4 * np.tanh(dice)) * build.scale
+        ring = middle + half * (np.outer(np.cos(turn), across) + 1.35 * np.outer(np.sin(turn), along))
+        one = np.ones(3)
+        axis = np.stack([middle - along * half, middle + along * half])
+        found.append(Bone("sesamoid", ring, axis, half * one, 0.4 * one, build.density * one))
+    return found
 
 
 def rotation(degrees: float) -> Points:
@@ -225,7 +242,7 @@ def _tube(label: str, length: float, form: Form, width: float, bow: float, build
     t, right, left = form.profile.T
     share = (1 - np.cos(np.linspace(0, np.pi, 61))) / 2  # closer together at the ends
     y = share * length
-    close = _rounded(y, 2.4 * width, 3) * _rounded(length - y, form.head * width, 2.3)
+    close = _rounded(y, 3.6 * width, 2.4) * _rounded(length - y, form.head * width, 2.3)
     bend = bow * 4 * share * (1 - share)
     sides = [sign * PchipInterpolator(t, side)(share) * close * width for side, sign in ((right, 1), (left, -1))]
     ring = np.concatenate([np.stack([sides[0] + bend, y], 1), np.stack([sides[1] + bend, y], 1)[::-1]])
@@ -255,7 +272,8 @@ def _block(label: str, corners: Points, build: Build, dice: Iterator[float]) -> 
     ripple = 1 + 0.05 * d * np.sin(np.arange(len(own)) * 2.4 + 5 * a)
     outline = _smooth(own * ripple[:, None] + middle) * build.scale
     depth = DEPTH.get(label, 6.5) * build.scale
-    axis = np.array([[0.0, outline[:, 1].min()], [0.0, outline[:, 1].max()]])
+    x = outline[:, 0].mean()
+    axis = np.array([[x, outline[:, 1].min()], [x, outline[:, 1].max()]])
     one = np.ones(3)
     return Bone(label, outline, axis, depth * one, 0.62 * build.cortex * one, 1.05 * build.density * one)
 

@@ -17,6 +17,9 @@ from hand_bones.classes import CLASSES
 from hand_bones.layout import Record, annotated
 from hand_bones.truth import truth_masks
 
+LEAST = 0.08
+"""Least median absolute deviation: hands differ by so much anyhow."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -70,12 +73,13 @@ class Survey:
     def suspects(self, factor: float = 6.0) -> list[tuple[str, str]]:
         """Name images that a person should look at: (image id, reason), the strangest first.
 
-        A class that nobody drew, or whose area, as a share of all bones of its image, is further from the class's
-        median than `factor` median absolute deviations. Whoever looks puts the bad ones into the removal list.
+        A class that nobody drew, or whose share of all bones of its image is too far from the class's median: further,
+        in logarithms, than `factor` median absolute deviations, each at least `LEAST`. Whoever looks puts the bad ones
+        into the removal list.
         """
         part = np.log(np.maximum(self.area, 1e-9) / self.area.sum(axis=1, keepdims=True).clip(1e-9))
         off = np.abs(part - np.median(part, axis=0))
-        strange = off / np.maximum(np.median(off, axis=0), 0.02)
+        strange = off / np.maximum(np.median(off, axis=0), LEAST)
         found = []
         for n, c in zip(*np.where((strange > factor) | (self.area == 0)), strict=True):
             usual = 100 * float(np.median(self.area[:, c]))

@@ -46,12 +46,12 @@ def test_the_table_has_a_row_a_class_and_names_what_it_overlaps(records):
 def test_sound_data_has_no_suspects_and_wrong_labels_are_found(records):
     assert survey(records).suspects() == []
     drawn = records[7].annotation
-    names = {"finger-1": "finger-2", "finger-2": "finger-1"}  # two labels exchanged, one never drawn
+    names = {"finger-1": "finger-3", "finger-3": "finger-1"}  # two labels exchanged, one never drawn
     kept = tuple((names.get(label, label), points) for label, points in drawn.polygons if label != "Lunate")
     wrong = [*records[:7], replace(records[7], annotation=Annotation(kept, drawn.size)), *records[8:]]
     suspects = survey(wrong).suspects()
     assert {image_id for image_id, _ in suspects} == {records[7].image_id}
-    assert {reason.split()[0] for _, reason in suspects} == {"finger-1", "finger-2", "Lunate"}
+    assert {reason.split()[0] for _, reason in suspects} == {"finger-1", "finger-3", "Lunate"}
     assert suspects[0] == (records[7].image_id, "Lunate is not drawn")
 
 

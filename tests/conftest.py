@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,12 @@ def make_store(tmp_path: Path) -> Callable[..., ek.LogitStore]:
         return write_store(tmp_path / f"{name or f'm{next(count)}'}.zarr", *args, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real S3 server, started once a session; skipped where it is not installed."""
+    import s3
+
+    with s3.running(tmp_path_factory.mktemp("s3")) as url:
+        yield url

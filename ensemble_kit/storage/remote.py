@@ -177,16 +177,22 @@ class Remote:
                         raise
 
     def put(self, key: str, content: bytes | memoryview, *, new: bool = False) -> bool:
-        """Put an object whole; with `new`, False where there is one already."""
+        """Put an object whole; with `new`, False where there is another one already."""
         import obstore
 
         with self._asking("write", key):
-            try:
-                mode = "create" if new else "overwrite"
-                obstore.put(self._objects, self._prefix + key, content, mode=mode, use_multipart=False)
-            except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
-                return False
-        return True
+            tries = _BROKEN_OFF
+            while True:
+                tries -= 1
+                try:
+                    mode = "create" if new else "overwrite"
+                    obstore.put(self._objects, self._prefix + key, content, mode=mode, use_multipart=False)
+                    return True
+                except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+                    return self.get(key) == content  # it may be ours: the answer to a put can be lost
+                except obstore.exceptions.GenericError as error:  # obstore tries no conditional put again
+                    if not tries or _reason(error) != _BREAK:
+                        raise
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error."""
@@ -252,7 +258,7 @@ def _reason(error: Exception) -> str:
         (r"(?i)timed? ?out|kind: Timeout", f"no answer within {_TIMEOUT.seconds} s{after}"),
         (r"(?i)dns error|failed to lookup|name or service", "the host's name is not known"),
         (r"169\.254\.169\.254|(?i:credential)", "no credentials were found"),
-        (r"kind: Connect|(?i:refused)", f"no connection to the host{after}"),
+        (r"kind: Connect\b|(?i:refused)", f"no connection to the host{after}"),
         (r"(?i)decod|body|reset|incomplete|ContentRange|end of file", _BREAK),
     ):
         if re.search(pattern, text):
@@ -321,10 +327,18 @@ class Sink:
             take = 1 if there is None else there.take + 1
             if self._compact:
                 self._expand()
-            key = Layout().key(record.row)
-            self._remote.put(f"{ARRAY}/{key}", content.tobytes() + checksum.to_bytes(4, "little"))
-            self._put_commit(replace(record, take=take), new=there is None)
-            self._present.add(key)
+            name = Layout().key(record.row)
+            key, body = f"{ARRAY}/{name}", content.tobytes() + checksum.to_bytes(4, "little")
+            before = None
+            if not self._remote.put(key, body, new=there is None):
+                other = self._remote.get(f"{_PARTS}/{record.row}.jsonl")
+                if other is not None:
+                    self._join(record, other)
+                    return
+                before = self._remote.get(key)  # of a dead writer, or of one who is about to commit
+                self._remote.put(key, body)
+            self._put_commit(replace(record, take=take), new=there is None, before=before)
+            self._present.add(name)
 
     def finish(self) -> None:
         """Put all commits into one object once nothing is missing, so that opening the store takes one request."""
@@ -353,23 +367,31 @@ class Sink:
             )
         return True
 
-    def _put_commit(self, record: Record, *, new: bool) -> None:
+    def _put_commit(self, record: Record, *, new: bool, before: bytes | None) -> None:
+        key, content = f"{_PARTS}/{record.row}.jsonl", to_part(self.spec.store, [record])
+        if self._remote.put(key, content, new=new):
+            self._keep(record, content)
+            return
+        if before is not None:  # another was faster, and this writer's object stands in the place of that one's
+            self._remote.put(f"{ARRAY}/{Layout().key(record.row)}", before)
+        self._join(record, self._remote.get(key) or b"")
+
+    def _join(self, record: Record, content: bytes) -> None:
+        """Take in another writer's commit of a sample; refuse one of other content."""
         name = f"{record.row}.jsonl"
-        content = to_part(self.spec.store, [record])
-        if not self._remote.put(f"{_PARTS}/{name}", content, new=new):
-            # another writer, or ours: a put whose answer was lost and that was tried again
-            other = self._remote.get(f"{_PARTS}/{name}") or b""
-            held = HeldManifest(f"{self._remote.name}/{_PARTS}", self.spec, {name: other})
-            held.refresh()
-            there = held.records.get(record.sample)
-            if there is None or not self._settled(there, record):
-                raise DamagedError(
-                    "sample-damaged",
-                    "cannot commit a sample that another writer has committed and damaged",
-                    item=f"{record.sample!r}, {self._remote.name}/{_PARTS}/{name}",
-                    fix=self._remote.mend([f"{_PARTS}/{name}"]),
-                )
-            content = other
+        held = HeldManifest(f"{self._remote.name}/{_PARTS}", self.spec, {name: content})
+        held.refresh()
+        there = held.records.get(record.sample)
+        if there is None or not self._settled(there, record):
+            raise DamagedError(
+                "sample-damaged",
+                "cannot commit a sample that another writer has committed and damaged",
+                item=f"{record.sample!r}, {self._remote.name}/{_PARTS}/{name}",
+                fix=self._remote.mend([f"{_PARTS}/{name}"]),
+            )
+        self._keep(record, content)
+
+    def _keep(self, record: Record, content: bytes) -> None:
         self._manifest.parts[f"{record.row}.{record.take}.jsonl"] = content
         self._manifest.refresh()
 

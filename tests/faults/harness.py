@@ -36,9 +36,11 @@ CATALOGUE = {
     "M": "01 02 03 05 06 07 09 10 11 13 14 15 17 18 19",
     "T": "01 02 03 04 05 06 07 08 09 10 11 12",
     "X": "01 02 03 05 06 07 09 10 11 13 14 15 17 18 19 21 22 23 25 26 27 29 30 31 33 34 35 37 38",
+    "R": "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22",
+    "P": "01 02 03 04 05 06 07 08 09 10 11 12",
     "L": "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20",
 }
-"""The faults, a family a row; those of remote stores (R) and of the supply chain (P) have suites of their own."""
+"""The faults, a family a row."""
 
 ROOT = os.geteuid() == 0
 STRACE = shutil.which("strace") is not None
@@ -93,7 +95,7 @@ def logits(seed: int = 0, count: int = len(IDS), grid: tuple[int, int] = GRID) -
     return (np.random.default_rng(seed).normal(size=(count, len(CLASSES), *grid)) * 5).astype(np.float16)
 
 
-def make(path: Path, seed: int = 0, upto: int | None = None, **options: Any) -> Path:
+def make(path: Path | str, seed: int = 0, upto: int | None = None, **options: Any) -> Path | str:
     """Write a store of six samples and two classes."""
     with ek.LogitWriter(path, CLASSES, IDS, GRID, **options) as out:
         for name, array in list(zip(IDS, logits(seed), strict=True))[:upto]:

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 FAMILIES = {
     "S": "test_store_at_rest", "W": "test_writing", "C": "test_many_processes", "E": "test_rle", "F": "test_csv",
     "N": "test_numerics", "M": "test_matching", "T": "test_tuning_faults", "X": "test_security", "L": "test_load",
+    "R": "test_remote_faults", "P": "test_supply_chain",
 }  # fmt: skip
 
 

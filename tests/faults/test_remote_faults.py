@@ -1,0 +1,319 @@
+"""R: a real S3 server behind a proxy that answers as a bad day does: refused, cut, silent, late, lost, another's."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import harness as h
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from ensemble_kit.errors import DamagedError, EnskError, LockedError, ResourceError
+from ensemble_kit.storage import remote
+from s3 import SECRET, environment
+
+pytest.importorskip("obstore")
+
+RETRIES = 2
+CHUNK, COMMIT = "/logits/c.", "/manifest/"
+
+
+@dataclass
+class Proxy:
+    """Hands requests on to the server, but the first `left` of a method whose path holds `part`: those meet `fault`."""
+
+    target: str
+    url: str = ""
+    method: str = ""
+    part: str = ""
+    fault: str | Callable[[], None] = ""
+    left: int = 0
+    after: int = 0
+    """Requests that are spared first."""
+    met: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bad(self, method: str, part: str, fault: str | Callable[[], None], left: int = 999, after: int = 0) -> None:
+        self.method, self.part, self.fault, self.left, self.after, self.met = method, part, fault, left, after, 0
+
+    def meets(self, method: str, path: str) -> str | Callable[[], None]:
+        """Return the fault that this request meets; "" for none."""
+        with self.lock:
+            if method != self.method or self.part not in path:
+                return ""
+            if self.after:
+                self.after -= 1
+                return ""
+            if self.left == 0:
+                return ""
+            self.left -= 1
+            self.met += 1
+            return self.fault
+
+
+class Handler(BaseHTTPRequestHandler):
+    proxy: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.proxy.meets(self.command, self.path)
+        if callable(fault):
+            fault()
+        elif fault == "hang":
+            self.proxy.released.wait(30)
+            return self._hang_up()
+        elif fault == "reset":
+            return self._hang_up()
+        elif fault.isdigit():
+            return self._answer(int(fault), {}, f"<Error><Code>X</Code><Message>{SECRET}</Message></Error>".encode())
+        status, headers, body = self._handed_on(sent)
+        if fault == "lost":  # done, and nobody hears of it
+            return self._hang_up()
+        if fault == "portal":
+            return self._answer(200, {}, b"<html>sign in</html>")
+        if fault == "empty":
+            return self._answer(200, headers, b"")
+        if fault == "half":
+            return self._answer(status, {**headers, "Content-Range": f"bytes 0-{len(body) // 2 - 1}/{len(body) // 2}"},
+                                body[: len(body) // 2])  # fmt: skip
+        if fault == "stale list":
+            body = re.sub(rb"<Contents>.*</Contents>", b"", body, flags=re.DOTALL)
+        self._answer(status, headers, body, upto=len(body) // 2 if fault == "cut" else None)
+        return None
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _any  # noqa: N815
+
+    def _handed_on(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        to = urlsplit(self.proxy.target)
+        connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():  # the host too, which the client has signed
+                connection.putheader(name, value)
+            connection.endheaders(sent)
+            answer = connection.getresponse()
+            kept = {k: v for k, v in answer.getheaders() if k.lower() not in {"content-length", "transfer-encoding",
+                                                                            "connection", "date", "server"}}  # fmt: skip
+            return answer.status, kept, answer.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, upto: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 204 and not (self.command == "HEAD" and "Content-Length" in headers):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:upto])
+        if upto is not None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        pass  # a connection that was closed on purpose
+
+
+@pytest.fixture
+def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    told = Proxy(server)
+    with Server(("127.0.0.1", 0), type("Bound", (Handler,), {"proxy": told})) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        told.url = f"http://127.0.0.1:{running.server_address[1]}"
+        environment(monkeypatch, told.url)
+        monkeypatch.setattr(remote, "_RETRIES", RETRIES)
+        monkeypatch.setattr(remote, "_TIMEOUT", timedelta(seconds=1))
+        yield told
+        told.released.set()
+        running.shutdown()
+
+
+@pytest.fixture
+def url(proxy: Proxy, request: pytest.FixtureRequest) -> str:
+    return f"s3://probe/{abs(hash(request.node.name)):x}/m.zarr"
+
+
+class Read(NamedTuple):
+    """A fault that a reader of a whole store meets, and how the reading ends."""
+
+    id: str
+    fault: str
+    times: int
+    error: type[EnskError] | None
+    words: str
+    requests: int
+
+
+MANY = 99
+READS = [
+    Read("R01", "404", MANY, DamagedError, "the chunk is gone", 1),
+    Read("R02", "403", MANY, ResourceError, "the credentials are refused", 1),
+    Read("R02", "401", MANY, ResourceError, "the credentials are refused", 1),
+    Read("R03", "503", 1, None, "", 1),
+    Read("R03", "500", RETRIES, None, "", RETRIES),
+    Read("R04", "503", MANY, ResourceError, f"the server answers 503, after {RETRIES} retries", 1 + RETRIES),
+    Read("R05", "cut", 1, None, "", 1),
+    Read("R05", "cut", MANY, ResourceError, "the connection broke off", 0),
+    Read("R06", "half", MANY, DamagedError, "the chunk has", 1),
+    Read("R06", "portal", MANY, DamagedError, "the chunk has 20 bytes", 1),
+    Read("R06", "empty", MANY, DamagedError, "the chunk has 0 bytes", 1),
+    Read("R07", "hang", MANY, ResourceError, "no answer within 1 s", 0),
+    Read("R08", "reset", 1, None, "", 1),
+    Read("R08", "reset", MANY, ResourceError, "", 0),
+]
+CASES = READS
+ALONE = {
+    "R09": "test_a_put_that_is_refused_acknowledges_nothing",
+    "R10": "test_a_put_whose_answer_is_lost",
+    "R11": "test_the_loser_of_a_race_damages_nothing",
+    "R13": "test_keys_that_expire_on_the_way",
+    "R15": "test_a_listing_that_lags_behind",
+    "R16": "test_hosts_that_are_not_there",
+    "R17": "test_a_fault_is_named_once_and_in_order",
+}
+ELSEWHERE = {
+    "R01": "test_remote.py::test_a_missing_or_damaged_object_is_named",
+    "R02": "test_remote.py::test_wrong_keys_and_bucket",
+    "R14": "test_remote.py::test_wrong_keys_and_bucket, test_remote.py::test_urls_that_are_refused",
+    "R17": "test_remote.py::test_commands_take_urls",
+}
+DASK = "the kit starts no Dask and sends it nothing: a dump is divided by --part i/n or by ranks, a vote by threads"
+NOT_HERE = {
+    "R12": "nothing is uploaded in parts: a sample is one put, which is whole or absent",
+    "R18": DASK,
+    "R19": DASK,
+    "R20": DASK,
+    "R21": DASK,
+    "R22": DASK,
+}
+
+
+@pytest.mark.parametrize("case", READS, ids=lambda c: f"{c.id} {c.fault} x {c.times}")
+def test_a_fault_is_named_once_and_in_order(proxy: Proxy, url: str, case: Read) -> None:
+    """It is got over or told with sample and reason, within bounds, and no secret is in any message."""
+    h.make(url)
+    opened = ek.LogitStore(url)
+    proxy.bad("GET", f"{CHUNK}{h.VICTIM}.", case.fault, case.times)
+    began = time.monotonic()
+    if case.error is None:
+        np.testing.assert_array_equal(opened.read(h.IDS[h.VICTIM]), h.logits()[h.VICTIM])
+    else:
+        with pytest.raises(case.error) as caught:
+            opened.read(h.IDS[h.VICTIM])
+        text = str(caught.value)
+        assert case.words in text
+        assert f"c.{h.VICTIM}.0.0.0" in text
+        assert SECRET not in text
+        assert "reshape" not in text
+    assert time.monotonic() - began < 20
+    assert proxy.met == case.requests or not case.requests, proxy.met
+    proxy.bad("", "", "")
+    np.testing.assert_array_equal(opened.read(h.IDS[h.VICTIM]), h.logits()[h.VICTIM])
+
+
+@pytest.mark.parametrize("part", [CHUNK, COMMIT], ids=["chunk", "commit"])
+@pytest.mark.parametrize("fault", ["500", "403"])
+def test_a_put_that_is_refused_acknowledges_nothing(proxy: Proxy, url: str, fault: str, part: str) -> None:
+    h.make(url, upto=2)
+    proxy.bad("PUT", part, fault)
+    with pytest.raises(ResourceError) as caught:
+        h.make(url)
+    assert SECRET not in str(caught.value)
+    proxy.bad("", "", "")
+    assert ek.LogitStore(url).missing == list(h.IDS[2:])
+    h.make(url)
+    assert ek.LogitStore(url).verify().sound
+
+
+@pytest.mark.parametrize("part", [CHUNK, COMMIT, "zarr.json"], ids=["chunk", "commit", "description"])
+def test_a_put_whose_answer_is_lost(proxy: Proxy, url: str, part: str) -> None:
+    """The put is tried again, finds what it has put itself, and takes it for its own."""
+    proxy.bad("PUT", part, "lost", 1)
+    h.make(url)
+    assert proxy.met == 1
+    assert ek.LogitStore(url).verify().sound
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same", "other"])
+def test_the_loser_of_a_race_damages_nothing(proxy: Proxy, url: str, same: bool) -> None:
+    """Two writers of one sample, both before the other's commit: equal bytes are one, others are refused (8)."""
+    h.make(url, upto=0)
+    first, second = (ek.LogitWriter(url, h.CLASSES, h.IDS, h.GRID) for _ in range(2))
+    for k, part in enumerate((f"{CHUNK}0.", f"{COMMIT}1.")):  # before its object, and between object and commit
+        proxy.bad("PUT", part, partial(first.write, h.IDS[k], h.logits()[k], image_size=h.PLANE), 1)
+        late = h.logits()[k] if same else h.logits()[k] + np.float16(1)
+        if same:
+            second.write(h.IDS[k], late, image_size=h.PLANE)
+        else:
+            with pytest.raises(LockedError) as caught:
+                second.write(h.IDS[k], late, image_size=h.PLANE)
+            assert caught.value.code == "sample-committed"
+        assert proxy.met == 1
+    opened = ek.LogitStore(url)
+    for k in range(2):
+        np.testing.assert_array_equal(opened.read(h.IDS[k]), h.logits()[k])
+
+
+def test_keys_that_expire_on_the_way(proxy: Proxy, url: str) -> None:
+    proxy.bad("PUT", CHUNK, "403", after=3)
+    with pytest.raises(ResourceError, match="credentials are refused"):
+        h.make(url)
+    proxy.bad("", "", "")
+    assert ek.LogitStore(url).missing == list(h.IDS[3:])
+    h.make(url)  # with new keys
+    assert ek.LogitStore(url).verify().sound
+
+
+def test_a_listing_that_lags_behind(proxy: Proxy, url: str) -> None:
+    """What is committed is asked for by key: a listing without it hides nothing from readers, and loses nothing."""
+    h.make(url, upto=4)
+    wanted = [ek.LogitStore(url).read(s) for s in h.IDS[:4]]
+    proxy.bad("GET", "list-type=2", "stale list")
+    assert ek.LogitStore(url).missing == list(h.IDS[4:])
+    h.make(url)
+    assert proxy.met
+    proxy.bad("", "", "")
+    opened = ek.LogitStore(url)
+    assert opened.verify().sound
+    for sample, logits in zip(h.IDS, wanted, strict=False):
+        np.testing.assert_array_equal(opened.read(sample), logits)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"), [("http://127.0.0.1:9", "no connection"), ("http://nowhere.invalid", "name is not known")]
+)
+def test_hosts_that_are_not_there(monkeypatch: pytest.MonkeyPatch, host: str, words: str) -> None:
+    environment(monkeypatch, host)
+    monkeypatch.setattr(remote, "_RETRIES", RETRIES)
+    ran = h.ensk("verify", "s3://probe/m.zarr")
+    h.judge(ran, 5, "remote", "s3://probe/m.zarr", words)
+    assert SECRET not in ran.err

@@ -32,7 +32,7 @@ class Config:
     batch_size, accumulate : images in a batch, batches in a step of the optimizer.
     image_size : side of the square input, in pixels.
     mean, std : of the three channels, on the 0..1 scale.
-    folds, fold : persons are divided into so many folds; this one (counted from 0) validates.
+    fold : the part of the splits, counted from 0, that validates.
     validate_every : epochs from one validation to the next.
     workers : processes that load images.
     amp : mixed precision, on CUDA.
@@ -53,7 +53,6 @@ class Config:
     image_size: int = 1024
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    folds: int = 5
     fold: int = 0
     validate_every: int = 1
     workers: int = 0
@@ -68,15 +67,13 @@ class Config:
             if not (isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value))):
                 raise _invalid(key, value, "three numbers")
             object.__setattr__(self, key, tuple(float(v) for v in value))
-        least = {"seed": 0, "early_stop": 0, "fold": 0, "workers": 0, "folds": 2}
+        least = {"seed": 0, "early_stop": 0, "fold": 0, "workers": 0}
         for known in fields(self):
             value = getattr(self, known.name)
             if known.type == "int" and not (type(value) is int and value >= least.get(known.name, 1)):
                 raise _invalid(known.name, value, f"a whole number, {least.get(known.name, 1)} or more")
             if known.type == "Section" and not isinstance(value, Mapping):
                 raise _invalid(known.name, value, 'an object such as {"name": …}')
-        if self.fold >= self.folds:
-            raise _invalid("fold", self.fold, f"less than folds, {self.folds}")
         if type(self.amp) is not bool:
             raise _invalid("amp", self.amp, "true or false")
         if self.wandb not in {"offline", "online", "disabled"}:

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
-from transformers import (
-    Mask2FormerConfig,
-    Mask2FormerForUniversalSegmentation,
-    PretrainedConfig,
-    PreTrainedModel,
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
-    SwinConfig,
-)
 
 from hand_bones.config import Section, construct, refuse_unknown
+
+if TYPE_CHECKING:  # 3 s to import, so only where a network needs it
+    from transformers import (
+        Mask2FormerForUniversalSegmentation,
+        PretrainedConfig,
+        PreTrainedModel,
+        SegformerForSemanticSegmentation,
+    )
 
 LEAST = 1e-6
 """Probability below which Mask2Former's logits are not told apart: a logit of −13.8."""
@@ -63,7 +62,7 @@ class Mask2Former(nn.Module):
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Compute the original's loss: queries are matched to the classes present, (B, C, S, S) of 0 and 1."""
-        present = [mask.flatten(1).any(1) for mask in masks]
+        present = [mask.flatten(1).amax(1) > 0 for mask in masks]
         return self.network(
             pixel_values=images,
             mask_labels=[mask[there].float() for mask, there in zip(masks, present, strict=True)],
@@ -81,6 +80,8 @@ def per_class(queries: Tensor, masks: Tensor) -> Tensor:
 
 def segformer(classes: int, pretrained: str | None = None, config: Section | None = None) -> Segformer:
     """Build SegFormer from keys of SegformerConfig, or from `pretrained`, a folder or a name on the hub."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
     return Segformer(_transformer(SegformerForSemanticSegmentation, SegformerConfig, classes, pretrained, config or {}))
 
 
@@ -88,6 +89,8 @@ def mask2former(
     classes: int, pretrained: str | None = None, config: Section | None = None, backbone: Section | None = None
 ) -> Mask2Former:
     """Build Mask2Former from keys of Mask2FormerConfig, on a Swin backbone from keys of SwinConfig."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
     options = dict(config or {})
     if backbone is not None:
         refuse_unknown("the backbone", backbone, SwinConfig().to_dict())

@@ -32,7 +32,7 @@ def test_a_file_is_read_and_written_alike(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": True}, "epochs = True"),
         ({"batch_size": 2.5}, "batch_size = 2.5"),
-        ({"fold": 5}, "fold = 5"),
+        ({"fold": -1}, "fold = -1"),
         ({"mean": [0.5]}, "mean = [0.5]"),
         ({"model": "unet"}, "model = 'unet'"),
         ({"wandb": "yes"}, "wandb = 'yes'"),

@@ -71,7 +71,7 @@ def test_logits_of_certain_queries_are_finite_with_gradients() -> None:
 def test_mask2former_has_a_loss_of_its_own() -> None:
     torch.manual_seed(0)
     network = networks.build(tiny("mask2former"), 3)
-    images, masks = torch.rand(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
+    images, masks = torch.rand(2, 3, 64, 64), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     masks[0, 1, 10:40, 10:40] = 1  # the second image has nothing on it
     optimizer = build_optimizer({"name": "adamw", "lr": 1e-2}, network)
     values = []

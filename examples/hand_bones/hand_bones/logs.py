@@ -1,0 +1,59 @@
+"""The log of a run: a CSV file with an epoch a row, and a run of Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hand_bones.config import Config
+from hand_bones.experiment import replacing
+
+Row = Mapping[str, float | None]
+
+
+class Log:
+    """Writes `log.csv` and, unless the configuration says "disabled", a W&B run; a context manager.
+
+    W&B's "offline" needs neither a network nor an account: `wandb sync FOLDER/wandb/offline-run-*` uploads later.
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._file = folder / "log.csv"
+        self._run: Any = None
+        if config.wandb != "disabled":
+            import wandb
+
+            self._run = wandb.init(
+                project="hand-bones",
+                name=config.name,
+                dir=folder,
+                config=asdict(config),
+                mode=config.wandb,
+                settings=wandb.Settings(silent=True),
+            )
+
+    def write(self, history: Sequence[Row]) -> None:
+        """Write all epochs so far: a file that is whole at every moment, and no row twice after a resume."""
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        text = io.StringIO(newline="")
+        rows = csv.DictWriter(text, columns, lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(history)
+        with replacing(self._file) as out:
+            out.write(text.getvalue().encode())
+        if self._run is not None:
+            self._run.log({k: v for k, v in history[-1].items() if v is not None})
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=0 if kind is None else 1)

@@ -276,10 +276,11 @@ def _metals(oddity: str, bones: dict[str, Bone], per_mm: float, rng: np.random.G
     if oddity == "pins":
         host = bones[str(rng.choice(["Radius", "finger-19", "finger-15", "finger-7"]))]
         pins = []
-        for tilt in rng.uniform(-16, 16, int(rng.integers(1, 4))):
-            start, end = host.axis[0] + (host.axis[1] - host.axis[0]) * np.array([[-0.08], [0.85]])
-            turn = rotation(float(tilt))
-            pins.append(Metal(_bar(start, start + turn @ (end - start), 0.7 * per_mm), 1.4))
+        start, end = host.axis
+        for k in range(int(rng.integers(1, 4))):  # through the shaft, crossing one another
+            reach = rotation(float(rng.uniform(3, 8) * (-1) ** k)) @ (end - start) * 0.46
+            middle = start + (end - start) * rng.uniform(0.42, 0.52)
+            pins.append(Metal(_bar(middle - reach, middle + reach, 0.7 * per_mm), 1.4))
         return pins
     if oddity == "nail art":
         gems = []

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ensemble_kit.errors import MismatchError
-from ensemble_kit.runs import Runs
+from ensemble_kit.runs import Runs, joined
 from ensemble_kit.spec import Upsample
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from ensemble_kit.scores import Ensemble
@@ -28,8 +30,6 @@ class FusedSample:
     """
 
     def __init__(self, ensemble: Ensemble, sample: str, upsample: Upsample) -> None:
-        from ensemble_kit.kernels import tables
-
         fusion, members = ensemble.fusion, ensemble.members
         self.sample = sample
         self._places = [m.placement(sample) for m in members]
@@ -46,19 +46,22 @@ class FusedSample:
         self._late = upsample == "logits"
         self._after_q, self._mean = self._late and fusion.mean != "logit", fusion.mean
         self._temperatures = fusion.temperatures
+        own_classes = tuple([m.classes for m in members])
         if ensemble.activation == "softmax":
+            from ensemble_kit.kernels import tables
+
             self._scale: Scale = "ready"
-            self._orders = [np.arange(len(ensemble.classes))] * len(members)
+            power, order = tables.mean_scale(fusion.mean), _order(own_classes, ensemble.classes).T
             self._codes = [
-                tables.mean_scale(fusion.mean)[_softmax(m.read(sample), t)[_class_order(m.classes, ensemble.classes)]]
-                for m, t in zip(members, fusion.temperatures, strict=True)
+                power[_softmax(m.read(sample), t)[own]]
+                for m, t, own in zip(members, fusion.temperatures, order, strict=True)
             ]
+            own_classes = (ensemble.classes,) * len(members)
         else:
             self._scale = "q" if self._late or fusion.mean == "logit" else "levels"
-            self._orders = [_class_order(m.classes, ensemble.classes) for m in members]
             self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
-        self._weights = _weights(fusion.weights)
-        if not self._late and len({(p.grid, p.box) for p in self._places}) > 1:
+        self._order, self._weights = _order(own_classes, ensemble.classes), _weights(fusion.weights)
+        if not self._late and any((p.grid, p.box) != (self._places[0].grid, self._places[0].box) for p in self._places):
             self._to_finest_grid()
         self._scales = _scales(self._scale, self._temperatures, self._after_q, self._mean)
 
@@ -72,7 +75,7 @@ class FusedSample:
         scales = _scales(self._scale, self._temperatures, False, self._mean)
         finest = max(self._places, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
         box, moved = finest.box, []
-        for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._orders, strict=True)):
+        for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._order.T, strict=True)):
             out = np.zeros((len(order), *finest.grid), np.uint16)
             inside = out[:, box.y0 : box.y1, box.x0 : box.x1]
             own = place.box
@@ -93,57 +96,47 @@ class FusedSample:
             moved.append(out)
         self._codes, self._scale = moved, "ready"
         self._places = [finest] * len(moved)
-        self._orders = [np.arange(len(o)) for o in self._orders]
+        self._order = np.repeat(np.arange(len(self._order))[:, None], len(moved), axis=1)
 
     @cached_property
-    def _addresses(self) -> NDArray[np.int64]:
-        """Where each member's box of each class begins, (C, M); `self._codes` keeps the memory alive."""
-        return np.stack(
-            [
-                c.__array_interface__["data"][0] + 2 * ((order * p.grid[0] + p.box.y0) * p.grid[1] + p.box.x0)
-                for c, order, p in zip(self._codes, self._orders, self._places, strict=True)
-            ],
-            axis=1,
-        )
-
-    @cached_property
-    def _cells(self) -> tuple[Any, ...] | None:
-        """Pixels by row and column of cells, where all members have one grid and every column has a pixel."""
-        shapes = {p.box.shape for p in self._places}
-        (h, w), (H, W) = self._places[0].box.shape, self.plane
-        if len(shapes) > 1 or w > W:
+    def _laid(self) -> tuple[Any, ...] | None:
+        """What the kernels of `cells.py` take of every class; where members' grids differ, or are too wide, None."""
+        first = self._places[0].box.shape
+        if any(p.box.shape != first for p in self._places) or first[1] > self.plane[1]:
             return None
-        row_at, row_parts = _axis(h, H)
-        col_at, col_parts = _axis(w, W)
-        return row_at, row_parts, col_at, col_parts, self._late
-
-    @cached_property
-    def _strides(self) -> NDArray[np.int64]:
-        return np.array([p.grid[1] for p in self._places], np.int64)
+        # a sample is told where its members lie, and `self._codes` keeps the memory alive
+        planes = np.array(
+            [
+                (
+                    c.__array_interface__["data"][0] + 2 * (p.box.y0 * p.grid[1] + p.box.x0),
+                    2 * p.grid[0] * p.grid[1],
+                    p.grid[1],
+                )
+                for c, p in zip(self._codes, self._places, strict=True)
+            ],
+            np.int64,
+        )
+        return planes, self._order, self._weights, *self._scales.arrays, *_pixels(first, self.plane), self._late
 
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
         return self.decide({c: level})[c]
 
-    def decide(self, levels: dict[int, int]) -> dict[int, Runs]:
+    def decide(self, levels: Mapping[int, int]) -> dict[int, Runs]:
         """Decide several classes, `{class number: level}`, in one call."""
         from ensemble_kit.kernels import cells, fuse
 
-        chosen = np.fromiter(levels, np.int64, len(levels))
-        if self._cells is None:
+        if self._laid is None:
             return {
                 c: Runs.trusted(fuse.threshold_runs(level, *self._blocks.plan(c)), self.plane)
                 for c, level in levels.items()
             }
         wanted = tuple(levels.values())
         starts, ends, offsets = cells.decide(
-            self._addresses[chosen],
-            self._strides,
-            *self._codes_from(wanted, wanted),
+            np.array(tuple(levels), np.int64),
             np.array(wanted, np.int64),
-            *self._scales.arrays,
-            self._weights[chosen],
-            *self._cells,
+            *self._codes_from(wanted, wanted),
+            *self._laid,
         )
         cuts = offsets.tolist()
         return {
@@ -151,31 +144,31 @@ class FusedSample:
             for c, a, b in zip(levels, cuts[:-1], cuts[1:], strict=True)
         }
 
-    def counts(self, c: int, truth: Runs, low: int, high: int) -> tuple[Any, ...]:
-        """Count pixels and truth pixels of class number `c` by level; see `kernels.cells.count`."""
-        from ensemble_kit.kernels import cells, fuse
+    def counts(self, bands: Mapping[int, tuple[int, int]], truth: Sequence[Runs] | None = None) -> LevelCounts:
+        """Count pixels by effective level, in the bands `{class number: (low, high)}`, in one call.
 
-        if self._cells is None:
-            return fuse.level_counts(low, high, truth.starts, truth.ends, *self._blocks.plan(c))
-        firsts, spans = self._codes_from((low,), (high,))
-        return cells.count(
-            low,
-            high,
-            truth.starts,
-            truth.ends,
-            self._addresses[c],
-            self._strides,
-            firsts[0],
-            spans[0],
-            *self._scales.arrays,
-            self._weights[c],
-            *self._cells,
-            self._histogram,
+        Parameters
+        ----------
+        truth : for each of these classes, the mask whose pixels are counted, too; without, there is none.
+        """
+        from ensemble_kit.kernels import cells
+
+        truth = [Runs.empty(self.plane)] * len(bands) if truth is None else truth
+        if self._laid is None:
+            return LevelCounts.joined([self._blocks.counts(c, t, *bands[c]) for c, t in zip(bands, truth, strict=True)])
+        edges, kind = tuple(bands.values()), np.uint32 if self.plane[0] * self.plane[1] < 1 << 32 else np.int64
+        codes = self._codes_from(tuple([low for low, _ in edges]), tuple([high for _, high in edges]))
+        return LevelCounts(
+            *cells.count(
+                np.array(tuple(bands)),
+                np.array(edges),
+                *joined(truth),
+                np.zeros((65536, 2), np.int64),
+                np.empty(0, kind),
+                *codes,
+                *self._laid,
+            )
         )
-
-    @cached_property
-    def _histogram(self) -> NDArray[np.int64]:
-        return np.zeros((65536, 2), np.int64)
 
     def levels(self) -> NDArray[np.uint16]:
         """Fuse all classes on the finest grid, uint16 (C, h, w); of a sample opened with upsample="scores"."""
@@ -184,7 +177,7 @@ class FusedSample:
         out = np.empty((len(self._weights), *self._places[0].grid), np.uint16)
         tables = self._scales.by_member
         for c, weights in enumerate(self._weights):
-            planes = [codes[order[c]] for codes, order in zip(self._codes, self._orders, strict=True)]
+            planes = [codes[k] for codes, k in zip(self._codes, self._order[c], strict=True)]
             addresses = np.array([p.__array_interface__["data"][0] for p in planes], np.int64)
             fuse.fuse_grid(addresses, tables, weights, out[c].reshape(-1))
         return out
@@ -192,6 +185,43 @@ class FusedSample:
     @cached_property
     def _blocks(self) -> _Blocks:
         return _Blocks(self)
+
+
+class LevelCounts(NamedTuple):
+    """Pixels and truth pixels of several classes of one sample, by level.
+
+    Parameters
+    ----------
+    offsets : int64 (n + 1,); the k-th class has the entries `offsets[k]:offsets[k+1]` of the next three.
+    levels : uint16, the levels of the band that occur, ascending within a class.
+    pred, tp : uint32, for planes of 2^32 pixels int64: pixels, and truth pixels, at that level and above.
+    above, above_tp : int64 (n,), those above the band.
+    """
+
+    offsets: NDArray[np.int64]
+    levels: NDArray[np.uint16]
+    pred: NDArray[Any]
+    tp: NDArray[Any]
+    above: NDArray[np.int64]
+    above_tp: NDArray[np.int64]
+
+    def of(self, k: int) -> tuple[NDArray[np.uint16], NDArray[Any], NDArray[Any], int, int]:
+        """Return the k-th class's levels, pred, tp, above and above_tp."""
+        own = slice(self.offsets[k], self.offsets[k + 1])
+        return self.levels[own], self.pred[own], self.tp[own], int(self.above[k]), int(self.above_tp[k])
+
+    @classmethod
+    def joined(cls, classes: Sequence[tuple[Any, ...]]) -> LevelCounts:
+        """Join classes, each as `of` returns it."""
+        levels, pred, tp, above, above_tp = zip(*classes, strict=True)
+        return cls(
+            np.cumsum([0, *(v.size for v in levels)]),
+            np.concatenate(levels),
+            np.concatenate(pred),
+            np.concatenate(tp),
+            np.array(above),
+            np.array(above_tp),
+        )
 
 
 class _Blocks:
@@ -208,20 +238,32 @@ class _Blocks:
         self._rows, self._row_parts = np.stack([i for i, _ in vertical]), np.stack([f for _, f in vertical])
         self._cols, self._col_parts = np.stack([i for i, _ in horizontal]), np.stack([f for _, f in horizontal])
         self._last = np.array([(b.shape[0] - 1, b.shape[1] - 1) for b in boxes], np.int64)
+        self._corners = np.array([2 * (p.box.y0 * p.grid[1] + p.box.x0) for p in sample._places])
+        self._sizes = np.array([2 * p.grid[0] * p.grid[1] for p in sample._places])
+        self._addresses = np.array([c.__array_interface__["data"][0] for c in sample._codes]) + self._corners
+        self._widths = np.array([p.grid[1] for p in sample._places])
         self._shape = (-(-H // fuse.BLOCK), -(-W // fuse.BLOCK))
         self._bounds: dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
+
+    def counts(self, c: int, truth: Runs, low: int, high: int) -> tuple[Any, ...]:
+        """Count one class, as `LevelCounts.of` returns it."""
+        from ensemble_kit.kernels import fuse
+
+        levels, pixels, hits, above, above_tp = fuse.level_counts(low, high, truth.starts, truth.ends, *self.plan(c))
+        pred, tp = (v[::-1].cumsum()[::-1] + more for v, more in ((pixels, above), (hits, above_tp)))
+        return levels, pred, tp, above, above_tp
 
     def plan(self, c: int) -> tuple[Any, ...]:
         """Return what the walking kernels take for class `c`: bounds of its blocks, then the evaluation's arrays."""
         from ensemble_kit.kernels import fuse
 
         s = self._sample
-        weights, addresses = s._weights[c], s._addresses[c]
+        weights, addresses = s._weights[c], self._addresses + s._order[c] * self._sizes
         if c not in self._bounds:
             lower, upper = np.empty(self._shape, np.uint16), np.empty(self._shape, np.uint16)
             fuse.block_bounds(
                 addresses,
-                s._strides,
+                self._widths,
                 np.int16(s._scales.fold),
                 np.int16(s._scales.flip),
                 self._rows,
@@ -236,7 +278,7 @@ class _Blocks:
         return (
             *self._bounds[c],
             addresses,
-            s._strides,
+            self._widths,
             s._scales.by_member,
             s._scales.after,
             weights,
@@ -291,7 +333,7 @@ def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: 
         tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else power[tables.fp16_levels(t)]
         for t in kinds
     ]
-    after = power[tables.q_levels()] if after_q else tables.identity()
+    after = power[tables.q_levels()] if after_q else tables.identity().copy()  # a read-only one: compiled once more
     order = tables.identity() if scale == "ready" else tables.fp16_codes_in_order()
     fold, flip = (0, -32768) if scale == "ready" else (0x7FFF, 0)
     table_of = np.array([0 if scale == "ready" else kinds.index(t) for t in temperatures], np.int64)
@@ -328,12 +370,15 @@ def _codes_from(
 
 
 @lru_cache(maxsize=256)
-def _axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First output index behind each cell, int64 (n_in + 1,), and the weight of each output's far neighbour."""
+def _pixels(box: tuple[int, int], plane: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
+    """Pixels behind the cells: `row_at`, `row_parts`, `col_at`, `col_parts` of `kernels.cells.decide`."""
     from ensemble_kit.kernels import tables
 
-    near, parts = tables.axis(n_in, n_out)
-    return np.searchsorted(near, np.arange(n_in + 1)), parts
+    out: tuple[NDArray[np.int64], ...] = ()
+    for n_in, n_out in zip(box, plane, strict=True):
+        near, parts = tables.axis(n_in, n_out)
+        out += np.searchsorted(near, np.arange(n_in + 1)), parts
+    return out
 
 
 def _softmax(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
@@ -346,10 +391,9 @@ def _softmax(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint
 
 
 @lru_cache(maxsize=64)
-def _class_order(own: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Where each of `classes` stands in a member."""
-    position = {name: k for k, name in enumerate(own)}
-    return np.array([position[name] for name in classes], np.int64)
+def _order(members: tuple[tuple[str, ...], ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each of `classes` stands in each member, int64 (C, M)."""
+    return np.array([[own.index(name) for own in members] for name in classes], np.int64)
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.events import Listener, nobody
+from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
@@ -135,10 +136,10 @@ def rank_vote(
 
     def decide(sample: str) -> list[Runs]:
         fused = ensemble.fused(sample)
+        counted = fused.counts(dict.fromkeys(range(len(ensemble.classes)), _BAND))
 
         def decide_class(c: int, name: str) -> Runs:
-            counted = fused.counts(c, Runs.empty(fused.plane), *_BAND)
-            levels, pixels, _ = _with_last(*counted)
+            levels, pixels, _ = _histogram(*counted.of(c))
             runs = fused.runs(c, rank_level(levels, pixels, chances, convention))
             return clean(runs, name, known, lambda top: fused.runs(c, ensemble.level_of(top)).area)
 
@@ -377,32 +378,31 @@ def _histograms(
 ) -> Iterator[tuple[int, int, NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]]:
     """Yield class number, sample number, levels that occur, and their pixels and hits; of statistics or the stores."""
     if statistics is None:
+        bands = dict.fromkeys(range(len(ensemble.classes)), _BAND)
 
-        def one(sample: str) -> list[tuple[Any, ...]]:
-            fused = ensemble.fused(sample)
-            return [fused.counts(c, truth[sample, name], *_BAND) for c, name in enumerate(ensemble.classes)]
+        def one(sample: str) -> LevelCounts:
+            return ensemble.fused(sample).counts(bands, [truth[sample, name] for name in ensemble.classes])
 
-        for s, (_, row) in enumerate(over_samples(one, ensemble.samples, jobs, "ranking", listener)):
-            for c, counted in enumerate(row):
-                yield c, s, *_with_last(*counted)
+        for s, (_, counted) in enumerate(over_samples(one, ensemble.samples, jobs, "ranking", listener)):
+            for c in bands:
+                yield c, s, *_histogram(*counted.of(c))
         return
     _check_full(ensemble, truth, statistics)
     for c, table in enumerate(statistics.tables):
         for s in range(len(ensemble.samples)):
             levels, pred, tp = table.of_sample(s)
-            above, above_tp = int(table.above[s]), int(table.above_tp[s])
-            pixels, hits = -np.diff(pred, append=above), -np.diff(tp, append=above_tp)
             on = int(levels.size > 0 and levels[0] == 0)
-            yield c, s, *_with_last(levels[on:], pixels[on:], hits[on:], above, above_tp)
+            yield c, s, *_histogram(levels[on:], pred[on:], tp[on:], int(table.above[s]), int(table.above_tp[s]))
 
 
-def _with_last(
-    levels: NDArray[np.uint16], pixels: NDArray[np.int64], hits: NDArray[np.int64], above: int, above_hits: int
+def _histogram(
+    levels: NDArray[np.uint16], pred: NDArray[Any], tp: NDArray[Any], above: int, above_tp: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
-    """Append what lies above the band, all of it at the last level."""
-    if not above:
-        return levels, pixels, hits
-    return np.append(levels, np.uint16(LEVELS - 1)), np.append(pixels, above), np.append(hits, above_hits)
+    """Turn counts at and above each level into counts at each; what lies above the band counts at the last level."""
+    if above:
+        levels, pred, tp = np.append(levels, np.uint16(LEVELS - 1)), np.append(pred, above), np.append(tp, above_tp)
+    pixels, hits = (np.append(at[:-1].astype(np.int64) - at[1:], at[-1:]) for at in (pred, tp))
+    return levels, pixels, hits
 
 
 def _check_full(ensemble: Ensemble, truth: MaskSet, statistics: Statistics) -> None:

@@ -331,7 +331,7 @@ def texts(masks: Sequence[Runs], order: Order = "C", base: int = 1, relative: bo
     laid = masks if order == "C" else [m.transposed() for m in masks]
     if not laid:
         return []
-    written, cuts = kernels.format_texts(*_joined(laid), base, relative)
+    written, cuts = kernels.format_texts(*joined(laid), base, relative)
     whole, places = str(written.data, "ascii"), cuts.tolist()
     return [whole[a:b] for a, b in pairwise(places)]
 
@@ -356,11 +356,11 @@ def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
             one._check_plane(other)
     out = np.zeros(len(a), np.int64)
     if len(a):
-        kernels.overlaps(*_joined(a), *_joined(b), out)
+        kernels.overlaps(*joined(a), *joined(b), out)
     return out
 
 
-def _joined(masks: Sequence[Runs]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def joined(masks: Sequence[Runs]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """All starts, all ends, and where each mask's begin."""
     offsets = np.zeros(len(masks) + 1, np.int64)
     np.cumsum([m._starts.size for m in masks], out=offsets[1:])

@@ -12,7 +12,6 @@ import numpy as np
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.report import Report
-from ensemble_kit.runs import Runs
 from ensemble_kit.scores import Ensemble, over_samples
 from ensemble_kit.spec import LEVELS
 
@@ -241,10 +240,14 @@ def _measure(
         fused = ensemble.fused(sample)
         plane = fused.plane[0] * fused.plane[1]
 
+        counted = fused.counts(
+            {c: (min(low, level), min(max(high, level) + 1, LEVELS)) for c, level in enumerate(levels)}
+        )
+
         def one_class(c: int, level: int) -> tuple[float, float]:
-            first, last = min(low, level), min(max(high, level) + 1, LEVELS)
-            found, pixels, _, above, _ = fused.counts(c, Runs.empty(fused.plane), first, last)
-            area, some, sure = (int(pixels[np.searchsorted(found, at) :].sum()) + above for at in (level, low, high))
+            found, pred, _, above, _ = counted.of(c)
+            pred = np.append(pred, above)
+            area, some, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, low, high))
             return area / plane, (some - sure) / some if some else 0.0
 
         return [one_class(c, level) for c, level in enumerate(levels)]

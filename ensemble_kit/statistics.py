@@ -23,6 +23,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.formats import stacks
+from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.scores import Ensemble, over_samples
 
@@ -228,34 +229,25 @@ def count(
     truth : masks of the ensemble's samples and classes (see `check_truth`).
     bands : for each class number, the band (low, high) of levels to tell apart.
     """
+    names = [ensemble.classes[c] for c in bands]
 
-    def one(sample: str) -> dict[int, tuple[Any, ...]]:
-        fused = ensemble.fused(sample)
-        H, W = fused.plane
-        kind = np.uint32 if H * W < 1 << 32 else np.int64
-        found = {}
-        for c, (low, high) in bands.items():
-            levels, pixels, hits, above, above_tp = fused.counts(c, truth[sample, ensemble.classes[c]], low, high)
-            pred, tp = (at[::-1].cumsum()[::-1] + more for at, more in ((pixels, above), (hits, above_tp)))
-            found[c] = levels, pred.astype(kind), tp.astype(kind), above, above_tp
-        return found
+    def one(sample: str) -> LevelCounts:
+        return ensemble.fused(sample).counts(bands, [truth[sample, name] for name in names])
 
     rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "counting", listener)]
     found = {}
-    for c, (low, high) in bands.items():
-        parts = [row.pop(c) for row in rows]
-        above = np.array([p[3] for p in parts], np.int64)
-        above_tp = np.array([p[4] for p in parts], np.int64)
+    for k, (c, (low, high)) in enumerate(bands.items()):
+        own = [slice(row.offsets[k], row.offsets[k + 1]) for row in rows]
         found[c] = ClassStatistics(
             low,
             high,
-            offsets=np.cumsum([0, *(p[0].size for p in parts)]),
-            levels=np.concatenate([p[0] for p in parts]),
-            pred=np.concatenate([p[1] for p in parts]),
-            tp=np.concatenate([p[2] for p in parts]),
-            above=above,
-            above_tp=above_tp,
-            truth=np.array([truth[s, ensemble.classes[c]].area for s in ensemble.samples], np.int64),
+            offsets=np.cumsum([0, *(part.stop - part.start for part in own)]),
+            levels=np.concatenate([row.levels[part] for row, part in zip(rows, own, strict=True)]),
+            pred=np.concatenate([row.pred[part] for row, part in zip(rows, own, strict=True)]),
+            tp=np.concatenate([row.tp[part] for row, part in zip(rows, own, strict=True)]),
+            above=np.array([row.above[k] for row in rows]),
+            above_tp=np.array([row.above_tp[k] for row in rows]),
+            truth=np.array([truth[s, names[k]].area for s in ensemble.samples], np.int64),
         )
     return found
 

@@ -11,7 +11,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.kernels import reference as ref
-from test_scores import effective_levels
+from test_scores import check_counts, effective_levels
 
 Make = Callable[..., ek.LogitStore]
 
@@ -25,6 +25,10 @@ CASES: list[dict[str, Any]] = [
     {"grid": (8, 130), "plane": (5, 520), "weights": [5, 0, 1], "upsample": "scores"},
     {"grid": (8, 140), "plane": (32, 520), "boxes": [(1, 3, 8, 133), (0, 10, 7, 140), (1, 0, 8, 130)]},
     {"grid": (8, 140), "plane": (32, 520), "activation": "softmax"},
+    {"grid": (70, 130), "plane": (70, 130)},
+    {"grid": (70, 130), "plane": (70, 130), "upsample": "scores"},
+    {"grid": (70, 130), "plane": (35, 260), "upsample": "scores"},
+    {"grid": (70, 130), "plane": (280, 520), "upsample": "scores"},  # more pixels in the band than are sorted
     {"grid": (8, 140), "plane": (32, 139)},  # a plane narrower than the grid: blocks, not cells
 ]
 
@@ -48,17 +52,13 @@ def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: n
         levels = [0, 1, 20000, 32767, 32768, 32769, 65535, *rng.choice(wanted.reshape(-1), 3).tolist()]
         for level in levels:
             assert fused.runs(c, level) == ek.encode(wanted >= level), (c, level)
-        assert fused.decide({c: levels[2]})[c] == fused.runs(c, levels[2])
+        both = fused.decide({1 - c: levels[5], c: levels[2]})
+        assert both == {c: fused.runs(c, levels[2]), 1 - c: fused.runs(1 - c, levels[5])}
         truth = rng.random(wanted.shape) < rng.choice([0, 0.01, 0.5, 1])
         pixels, hits = ref.level_counts(wanted, truth)
         for low, high in ((0, 65536), (3277, 62260), (32768, 32769), (0, 1)):
-            own, n, tp, above, above_tp = fused.counts(c, ek.encode(truth), low, high)
-            got = np.zeros((2, 65537), np.int64)
-            got[0, own.astype(int)], got[1, own.astype(int)] = n, tp
-            got[:, high] = above, above_tp
-            summed = got[:, ::-1].cumsum(axis=1)[:, ::-1]
-            assert np.array_equal(summed[0, low:high], pixels[low:high])
-            assert np.array_equal(summed[1, low:high], hits[low:high])
+            counted = fused.counts({1 - c: (1, 2), c: (low, high)}, [ek.encode(~truth), ek.encode(truth)])
+            check_counts(counted.of(1), pixels, hits, low, high)
 
 
 def test_many_short_runs_outgrow_their_room(make_store: Make) -> None:

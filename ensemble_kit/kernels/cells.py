@@ -7,7 +7,8 @@ table is monotone, so the pixels between four cells that no member has on are of
 have on are on, without arithmetic. What is left, about 0.2 % of a bone's plane, is evaluated exactly.
 
 A walk over the rows of quads turns bits into *events*: the quads where what the pixels are (off, on, or mixed)
-changes. No plane of levels and no mask is made.
+changes. No plane of levels and no mask is made. Where no pixel lies between two rows or columns of cells, as on a
+plane of the grid's own size, a quad leaves out the neighbours that weigh nothing.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ OFF, ON, MIXED = 0, 1, 2
 
 
 @kernel
-def mark(addresses, strides, width, firsts, spans, any_bits, all_bits):
+def mark(addresses, planes, width, firsts, spans, any_bits, all_bits):
     """Set bit c of row r where any member reaches the low level in cell (r, c), and where all reach the high one.
 
     `firsts` and `spans` (2, M) are the intervals of codes that reach each; a negative span is an empty one. Member
@@ -30,7 +31,7 @@ def mark(addresses, strides, width, firsts, spans, any_bits, all_bits):
         low, low_span, high, high_span = firsts[0, m], spans[0, m], firsts[1, m], spans[1, m]
         low_mask, high_mask = np.int64(0 if low_span < 0 else -1), np.int64(0 if high_span < 0 else -1)
         for r in range(any_bits.shape[0]):
-            row = addresses[m] + 2 * r * strides[m]
+            row = addresses[m] + 2 * r * planes[m, 2]
             for k in range(words):
                 if 64 * k + 64 <= width:
                     fetch(row + 128 * k + AHEAD)
@@ -57,12 +58,21 @@ def _last_word(row, begin, width, first, span):
 
 
 @part
-def _find_events(r, any_bits, all_bits, width, places, kinds):
-    """Write the quads of row `r` where the kind of the pixels changes, or is mixed; return how many there are.
+def _neighbours(parts, at):
+    """Tell for each row (or column) of cells whether some pixel behind it lies between it and the next one."""
+    out = np.zeros(at.size - 1, np.int64)
+    for r in range(at.size - 1):
+        for y in range(at[r], at[r + 1]):
+            out[r] |= parts[y] != 0
+    return out
 
-    A quad at the right or lower edge of the grid has itself for a neighbour.
+
+@part
+def _find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
+    """Write the quads of rows `r` and `r2` where the kind of the pixels changes, or is mixed; return how many.
+
+    A quad at the right edge of the grid has itself for a neighbour, and so has every quad without `across`.
     """
-    r2 = min(r + 1, any_bits.shape[0] - 1)
     words, n = any_bits.shape[1], 0
     was_on, was_mixed = np.int64(0), np.int64(0)  # of the last quad before this word
     some, every = any_bits[r, 0] | any_bits[r2, 0], all_bits[r, 0] & all_bits[r2, 0]
@@ -77,8 +87,10 @@ def _find_events(r, any_bits, all_bits, width, places, kinds):
                 valid = (np.int64(1) << end) - 1
                 some |= some_next << end
                 every |= every_next << end
-        maybe = some | half_up(some) | (some_next << 63)
-        on = every & (half_up(every) | (every_next << 63)) & valid
+        maybe, on = some, every & valid
+        if across:
+            maybe |= half_up(some) | (some_next << 63)
+            on &= half_up(every) | (every_next << 63)
         mixed = maybe & ~on & valid
         event = ((on ^ ((on << 1) | was_on)) | mixed | (mixed << 1) | was_mixed) & valid
         if k == 0:
@@ -96,7 +108,8 @@ def _find_events(r, any_bits, all_bits, width, places, kinds):
 
 @part
 def _score_cells(
-    r, r2, n, places, kinds, addresses, strides, h, w, tables, table_of, after, weights, late, scores, stamps, stamp
+    r, r2, across, n, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late, scores, stamps,
+    stamp,
 ):  # fmt: skip
     """Put the scores of cells (r, c) and (r2, c) of mixed quads into `scores[row & 1, c]`, unless they are there.
 
@@ -110,9 +123,9 @@ def _score_cells(
         if places[e] >> 5 != line and r + 3 < h:  # outlines go on: ask for the cells that the next rows will need
             line = places[e] >> 5
             for m in range(members):
-                fetch(addresses[m] + 2 * ((r + 3) * strides[m] + places[e]))
+                fetch(addresses[m] + 2 * ((r + 3) * planes[m, 2] + places[e]))
         follows = e + 1 < n and kinds[e + 1] == MIXED and places[e + 1] == places[e] + 1
-        for corner in range(2 if follows else 4):  # the right corners are the next quad's left ones
+        for corner in range(2 if follows or not across else 4):  # the right corners are the next quad's left ones
             row = r2 if corner & 1 else r
             c = min(places[e] + (corner >> 1), w - 1)
             if stamps[row & 1, c] == stamp + row:
@@ -120,7 +133,7 @@ def _score_cells(
             stamps[row & 1, c] = stamp + row
             total = np.int64(32768)
             for m in range(members):
-                score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * strides[m] + c))])
+                score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * planes[m, 2] + c))])
                 if late:
                     scores[row & 1, c, m] = score
                     scores[row & 1, c, members + m] = after[score]
@@ -130,7 +143,7 @@ def _score_cells(
 
 
 @part
-def _look_closer(r, r2, n, places, kinds, low, high, w, weights, late, scores):
+def _look_closer(r, r2, across, n, places, kinds, low, high, w, weights, late, scores):
     """Turn mixed quads whose corners allow it into OFF (all pixels below `low`) or ON (all reach `high`).
 
     Events that then change nothing are dropped; return how many are left.
@@ -139,7 +152,7 @@ def _look_closer(r, r2, n, places, kinds, low, high, w, weights, late, scores):
     for e in range(n):
         c, kind = places[e], kinds[e]
         if kind == MIXED:
-            c2 = min(c + 1, w - 1)
+            c2 = min(c + across, w - 1)
             least, most = np.int64(32768), np.int64(32768)
             for m in range(members if late else 1):
                 k = members + m if late else 0
@@ -188,67 +201,72 @@ def _rows_in_use(bits):
     return used
 
 
+@part
+def _find_planes(planes, order, addresses):
+    """Write where a class begins in each member."""
+    for m in range(order.size):
+        addresses[m] = planes[m, 0] + order[m] * planes[m, 1]
+
+
+@part
+def _room(h, w, scores_of_a_cell):
+    """Scratch of a walk: bits of all cells, events of one row, scores of two rows of cells and whose they are."""
+    any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
+    places, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
+    scores, stamps = np.empty((2, w, scores_of_a_cell), np.int64), np.empty((2, w), np.int64)
+    for c in range(w):
+        stamps[0, c], stamps[1, c] = -1, -1
+    return any_bits, all_bits, places, kinds, scores, stamps
+
+
 @kernel
 def decide(
-    addresses,
-    strides,
-    firsts,
-    spans,
-    levels,
-    tables,
-    table_of,
-    after,
-    weights,
-    row_at,
-    row_parts,
-    col_at,
-    col_parts,
-    late,
-):
+    chosen, levels, firsts, spans, planes, order, weights, tables, table_of, after, row_at, row_parts, col_at,
+    col_parts, late,
+):  # fmt: skip
     """Runs of the pixels whose effective level reaches their class's.
 
     Parameters
     ----------
-    addresses : int64 (C, M), where each member's box of each class begins.
-    strides : int64 (M,), row length of each member's grid.
-    firsts, spans : int64 (C, 2, M), the codes that reach the class's level: `first … first + span`, or none if
-        span < 0; twice.
-    levels : int64 (C,).
+    chosen, levels : int64 (n,), numbers of the classes to decide, and the level of each.
+    firsts, spans : int64 (n, 2, M), the codes that reach the level, `first … first + span` or none if span < 0; twice.
+    planes : int64 (M, 3), of each member: where its box begins in the class that it has first, the bytes from one
+        class to the next, and the cells of a row of its grid.
+    order : int64 (C, M), where each class stands in each member.
+    weights : int64 (C, M), adding up to 65536 in each row.
     tables : uint16 (T, 65536), score of each code. table_of : int64 (M,), which is each member's.
     after : uint16 (65536,), what an interpolated score becomes.
-    weights : int64 (C, M), adding up to 65536 in each row.
     row_at, col_at : int64 (h + 1,) and (w + 1,), first pixel below and right of each row and column of cells; every
         column has a pixel (W >= w). row_parts, col_parts : int64 (H,) and (W,), weight of the far neighbour, of 256.
     late : interpolate each member, then fuse (upsample="logits"); otherwise fuse, then interpolate ("scores").
 
     Returns
     -------
-    starts, ends : int64 (n,) of all classes; offsets : int64 (C + 1,), where each class's begin.
+    starts, ends : int64 (runs,) of all chosen classes; offsets : int64 (n + 1,), where each class's begin.
     """
-    classes, members = addresses.shape
-    h, w, H, W = row_at.size - 1, col_at.size - 1, row_parts.size, col_parts.size
-    any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
-    places, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
-    scores, stamps = np.empty((2, w, 2 * members if late else 1), np.int64), np.empty((2, w), np.int64)
-    for c in range(w):
-        stamps[0, c], stamps[1, c] = -1, -1
-    edges, n = np.empty(16384, np.int64), 0
-    offsets = np.zeros(classes + 1, np.int64)
-    for cls in range(classes):
-        mark(addresses[cls], strides, w, firsts[cls], spans[cls], any_bits, all_bits)
+    members, h, w, H, W = order.shape[1], row_at.size - 1, col_at.size - 1, row_parts.size, col_parts.size
+    any_bits, all_bits, places, kinds, scores, stamps = _room(h, w, 2 * members if late else 1)
+    down, across = _neighbours(row_parts, row_at), _neighbours(col_parts, col_at).max()
+    addresses, edges, n = np.empty(members, np.int64), np.empty(16384, np.int64), 0
+    offsets = np.zeros(chosen.size + 1, np.int64)
+    for k in range(chosen.size):
+        cls = chosen[k]
+        _find_planes(planes, order[cls], addresses)
+        mark(addresses, planes, w, firsts[k], spans[k], any_bits, all_bits)
         used = _rows_in_use(any_bits)
         r, on = 0, False
         while r < h:
             r, n, on = _decide_rows(
-                r, edges, n, on, cls * h, used, any_bits, all_bits, places, kinds, scores, stamps, addresses[cls],
-                strides, levels[cls], tables, table_of, after, weights[cls], row_at, row_parts, col_at, col_parts, late,
+                r, edges, n, on, k * h, used, down, across, any_bits, all_bits, places, kinds, scores, stamps,
+                addresses, planes, levels[k], tables, table_of, after, weights[cls], row_at, row_parts, col_at,
+                col_parts, late,
             )  # fmt: skip
             if r < h:
                 edges = _grown(edges)
         if on:
             edges[n] = H * W
             n += 1
-        offsets[cls + 1] = n // 2
+        offsets[k + 1] = n // 2
     starts, ends = np.empty(n // 2, np.int64), np.empty(n // 2, np.int64)
     for k in range(n // 2):
         starts[k], ends[k] = edges[2 * k], edges[2 * k + 1]
@@ -257,8 +275,8 @@ def decide(
 
 @kernel
 def _decide_rows(
-    first, edges, n, on, stamp, used, any_bits, all_bits, places, kinds, scores, stamps, addresses,
-    strides, level, tables, table_of, after, weights, row_at, row_parts, col_at, col_parts, late,
+    first, edges, n, on, stamp, used, down, across, any_bits, all_bits, places, kinds, scores, stamps, addresses,
+    planes, level, tables, table_of, after, weights, row_at, row_parts, col_at, col_parts, late,
 ):  # fmt: skip
     """Append one class's edges from row `first` on, until all is done or `edges` is full; return where it stopped.
 
@@ -274,13 +292,13 @@ def _decide_rows(
                 edges[n] = row_at[r] * W
                 n, on = n + 1, False
             continue
-        r2 = min(r + 1, h - 1)
-        found = _find_events(r, any_bits, all_bits, w, places, kinds)
+        r2 = min(r + down[r], h - 1)
+        found = _find_events(r, r2, across, any_bits, all_bits, w, places, kinds)
         _score_cells(
-            r, r2, found, places, kinds, addresses, strides, h, w, tables, table_of, after, weights, late, scores,
-            stamps, stamp,
+            r, r2, across, found, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late,
+            scores, stamps, stamp,
         )  # fmt: skip
-        found = _look_closer(r, r2, found, places, kinds, level, level, w, weights, late, scores)
+        found = _look_closer(r, r2, across, found, places, kinds, level, level, w, weights, late, scores)
         most = 1
         for e in range(found):
             most += col_at[places[e] + 1] - col_at[places[e]] if kinds[e] == MIXED else 1
@@ -290,13 +308,12 @@ def _decide_rows(
             fy = row_parts[y]
             for e in range(found):
                 c = places[e]
-                c2 = min(c + 1, w - 1)
                 if kinds[e] != MIXED:
                     edges[n] = y * W + col_at[c]  # written always, kept where the state changes: nothing to mispredict
                     n += on != (kinds[e] == ON)
                     on = kinds[e] == ON
                     continue
-                _sides(scores, r, r2, c, c2, fy, late, members, sides)
+                _sides(scores, r, r2, c, min(c + across, w - 1), fy, late, members, sides)
                 if late:
                     for x in range(col_at[c], col_at[c + 1]):
                         now = _fused_between(sides, col_parts[x], after, weights) >= level
@@ -323,55 +340,91 @@ def _grown(array):
 
 @kernel
 def count(
-    low, high, truth_starts, truth_ends, addresses, strides, firsts, spans, tables, table_of, after, weights,
-    row_at, row_parts, col_at, col_parts, late, histogram,
+    chosen, bands, truth_starts, truth_ends, truth_offsets, histogram, like, firsts, spans, planes, order, weights,
+    tables, table_of, after, row_at, row_parts, col_at, col_parts, late,
 ):  # fmt: skip
-    """Count pixels, and truth pixels among them, of one class by effective level.
+    """Count pixels, and truth pixels among them, by effective level.
 
-    Parameters are one class's of `decide`, but `firsts` and `spans` are the codes that reach `low` and those that
-    reach `high`; `histogram` is int64 (65536, 2) of zeros, and is handed back so.
+    Parameters
+    ----------
+    chosen : int64 (n,), numbers of the classes to count.
+    bands : int64 (n, 2), the levels `low … high-1` of each that are told apart.
+    truth_starts, truth_ends : int64, runs of the truth; those of the k-th chosen class are
+        `truth_offsets[k]:truth_offsets[k+1]`.
+    histogram : int64 (65536, 2) of zeros, and is handed back so.
+    like : an array of the type that pixels are counted in, uint32 or int64.
+    firsts, spans : int64 (n, 2, M), the codes that reach `low`, and those that reach `high`.
+    planes, order, … : as for `decide`.
 
     Returns
     -------
-    levels uint16 (n,), ascending, those of `low … high-1` that occur; their pixels and truth pixels, int64 (n,) each;
-    then the pixels and the truth pixels at `high` and above.
+    offsets int64 (n + 1,), where each class's entries begin in the next three; levels uint16, ascending, those of the
+    band that occur; their pixels and truth pixels at that level and above; then the pixels and the truth pixels
+    at `high` and above, int64 (n,) each.
+    """
+    members, h, w = order.shape[1], row_at.size - 1, col_at.size - 1
+    any_bits, all_bits, places, kinds, scores, stamps = _room(h, w, 2 * members if late else 1)
+    down, across = _neighbours(row_parts, row_at), _neighbours(col_parts, col_at).max()
+    # most classes have so few pixels in the band that sorting them costs 5 ns each; adding them one by one to a
+    # histogram that fills a cache, and taking them out of it, cost 15
+    seen = np.empty(max(65536, 2 * col_parts.size), np.int32)
+    other, addresses = np.empty(seen.size, np.int32), np.empty(members, np.int64)
+    above, above_hits = np.empty(chosen.size, np.int64), np.empty(chosen.size, np.int64)
+    levels, pred, tp = np.empty(65536, np.uint16), np.empty(65536, like.dtype), np.empty(65536, like.dtype)
+    offsets = np.zeros(chosen.size + 1, np.int64)
+    for k in range(chosen.size):
+        cls = chosen[k]
+        _find_planes(planes, order[cls], addresses)
+        mark(addresses, planes, w, firsts[k], spans[k], any_bits, all_bits)
+        own = truth_offsets[k], truth_offsets[k + 1]
+        n, spilled, above[k], above_hits[k] = _count_rows(
+            bands[k, 0], bands[k, 1], truth_starts[own[0] : own[1]], truth_ends[own[0] : own[1]], seen, histogram,
+            k * h, _rows_in_use(any_bits), down, across, any_bits, all_bits, places, kinds, scores, stamps, addresses,
+            planes, tables, table_of, after, weights[cls], row_at, row_parts, col_at, col_parts, late,
+        )  # fmt: skip
+        first = offsets[k]
+        while first + (65536 if spilled else n) > levels.size:
+            levels, pred, tp = _grown(levels), _grown(pred), _grown(tp)
+        if spilled:
+            _add(seen[:n], histogram)
+            n = _from_histogram(histogram, levels[first:], pred[first:], tp[first:])
+        else:
+            _sort(seen[:n], other)
+            n = _from_sorted(seen[:n], levels[first:], pred[first:], tp[first:])
+        offsets[k + 1] = first + n
+        pixels, hits = above[k], above_hits[k]
+        for e in range(first + n - 1, first - 1, -1):
+            pixels += pred[e]
+            hits += tp[e]
+            pred[e], tp[e] = pixels, hits
+    n = offsets[chosen.size]
+    return offsets, levels[:n].copy(), pred[:n].copy(), tp[:n].copy(), above, above_hits
+
+
+@kernel
+def _count_rows(
+    low, high, truth_starts, truth_ends, seen, histogram, stamp, used, down, across, any_bits, all_bits, places,
+    kinds, scores, stamps, addresses, planes, tables, table_of, after, weights, row_at, row_parts, col_at, col_parts,
+    late,
+):  # fmt: skip
+    """Write a code for each pixel of the band into `seen`: twice its level, plus one for a truth pixel.
+
+    Where they do not fit, they go on into the histogram. Return how many are in `seen`, whether any are not, and the
+    pixels and truth pixels above the band.
     """
     members, h, w, W = weights.size, row_at.size - 1, col_at.size - 1, col_parts.size
-    any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
-    places, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
-    scores, stamps = np.empty((2, w, 2 * members if late else 1), np.int64), np.empty((2, w), np.int64)
-    for c in range(w):
-        stamps[0, c], stamps[1, c] = -1, -1
-    sides = np.empty((2, members), np.int64)
-    touched = np.zeros(1024, np.int64)  # a bit for each level that occurs: scanning 65,536 counts took 20 us
-    mark(addresses, strides, w, firsts, spans, any_bits, all_bits)
-    used = _rows_in_use(any_bits)
+    sides, n, spilled = np.empty((2, members), np.int64), 0, False
     above, above_hits, t, runs = np.int64(0), np.int64(0), 0, truth_starts.size
     for r in range(h):
         if not used[r] or row_at[r] == row_at[r + 1]:
             continue
-        r2 = min(r + 1, h - 1)
-        found = _find_events(r, any_bits, all_bits, w, places, kinds)
+        r2 = min(r + down[r], h - 1)
+        found = _find_events(r, r2, across, any_bits, all_bits, w, places, kinds)
         _score_cells(
-            r,
-            r2,
-            found,
-            places,
-            kinds,
-            addresses,
-            strides,
-            h,
-            w,
-            tables,
-            table_of,
-            after,
-            weights,
-            late,
-            scores,
-            stamps,
-            0,
-        )
-        found = _look_closer(r, r2, found, places, kinds, low, high, w, weights, late, scores)
+            r, r2, across, found, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late,
+            scores, stamps, stamp,
+        )  # fmt: skip
+        found = _look_closer(r, r2, across, found, places, kinds, low, high, w, weights, late, scores)
         for y in range(row_at[r], row_at[r + 1]):
             for e in range(found):
                 if kinds[e] == OFF:
@@ -389,45 +442,73 @@ def count(
                             break
                         t += 1
                     continue
-                _sides(scores, r, r2, c, min(c + 1, w - 1), row_parts[y], late, members, sides)
+                _sides(scores, r, r2, c, min(c + across, w - 1), row_parts[y], late, members, sides)
                 for x in range(col_at[c], col_at[c + 1]):
                     fx = col_parts[x]
                     if late:
                         level = _fused_between(sides, fx, after, weights)
                     else:
                         level = ((256 - fx) * sides[0, 0] + fx * sides[1, 0]) >> 16
-                    if level < low:
-                        continue
                     while t < runs and truth_ends[t] <= y * W + x:
                         t += 1
                     hit = t < runs and truth_starts[t] <= y * W + x
-                    if level >= high:
-                        above += 1
-                        above_hits += hit
-                    else:
-                        touched[level >> 6] |= np.int64(1) << (level & 63)
-                        histogram[level, 0] += 1
-                        histogram[level, 1] += hit
-    return _collected(touched, histogram, above, above_hits)
+                    seen[n] = 2 * level + hit
+                    n += (level >= low) & (level < high)
+                    above += level >= high
+                    above_hits += (level >= high) & hit
+            if n + W > seen.size:
+                _add(seen[:n], histogram)
+                n, spilled = 0, True
+    return n, spilled, above, above_hits
 
 
 @part
-def _collected(touched, histogram, above, above_hits):
-    """Take the levels that occur out of the histogram, and leave zeros."""
+def _add(seen, histogram):
+    """Count codes, each twice a level plus one for a truth pixel, in the histogram."""
+    for k in range(seen.size):
+        histogram[seen[k] >> 1, 0] += 1
+        histogram[seen[k] >> 1, 1] += seen[k] & 1
+
+
+@part
+def _sort(seen, other):
+    """Sort codes by level, by counting: first by the low byte, into `other`, then by the high one, back."""
+    places = np.zeros((2, 257), np.int64)
+    for k in range(seen.size):
+        places[0, ((seen[k] >> 1) & 255) + 1] += 1
+        places[1, (seen[k] >> 9) + 1] += 1
+    for b in range(1, 257):
+        places[0, b] += places[0, b - 1]
+        places[1, b] += places[1, b - 1]
+    for k in range(seen.size):
+        b = (seen[k] >> 1) & 255
+        other[places[0, b]] = seen[k]
+        places[0, b] += 1
+    for k in range(seen.size):
+        b = other[k] >> 9
+        seen[places[1, b]] = other[k]
+        places[1, b] += 1
+
+
+@part
+def _from_sorted(seen, levels, pixels, hits):
+    """Write the levels that occur in sorted codes, and the pixels and truth pixels of each; return how many."""
+    n, level, here, hits_here = -1, np.int64(-1), np.int64(0), np.int64(0)
+    for k in range(seen.size):
+        same = np.int64(seen[k] >> 1 == level)  # nothing to mispredict, and nothing to read back
+        level, here, hits_here = np.int64(seen[k] >> 1), same * here + 1, same * hits_here + (seen[k] & 1)
+        n += 0 if same else 1
+        levels[n], pixels[n], hits[n] = level, here, hits_here
+    return n + 1
+
+
+@part
+def _from_histogram(histogram, levels, pixels, hits):
+    """Write the levels that occur, and the pixels and truth pixels of each; return how many. Zeros are left."""
     n = 0
-    for k in range(touched.size):
-        word = touched[k]
-        while word != 0:
-            word &= word - 1
-            n += 1
-    levels, pixels, hits = np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.int64)
-    n = 0
-    for k in range(touched.size):
-        word = touched[k]
-        while word != 0:
-            level = 64 * k + lowest(word)
-            word &= word - 1
+    for level in range(histogram.shape[0]):
+        if histogram[level, 0] != 0:
             levels[n], pixels[n], hits[n] = level, histogram[level, 0], histogram[level, 1]
             histogram[level, 0], histogram[level, 1] = 0, 0
             n += 1
-    return levels, pixels, hits, above, above_hits
+    return n

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from ensemble_kit.cores import cores
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
 from ensemble_kit.fused import FusedSample
@@ -271,7 +272,7 @@ def over_samples(
     """
     if jobs is not None and jobs < 1:
         raise UsageError("option-invalid", "cannot share out work", item=f"jobs={jobs}", fix="pass 1 or more threads")
-    threads = jobs or len(os.sched_getaffinity(0))
+    threads = jobs or cores()
     listener(Progress(verb, 0, len(samples)))
     if threads == 1:  # where memory is so short that no thread can start, this still runs
         for k, sample in enumerate(samples):

@@ -212,6 +212,15 @@ class LogitStore:
         """Count the values that were cut to ±65504."""
         return self._record(sample).saturated
 
+    @property
+    def twins(self) -> list[tuple[str, ...]]:
+        """Samples whose logits are equal to the last bit: the same image under two names, or two blank ones."""
+        groups: dict[str, list[str]] = {}
+        for sample in self._spec.samples:
+            if sample in self._records:
+                groups.setdefault(self._records[sample].crcs, []).append(sample)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
     def verify(self, listener: Listener = nobody) -> Verification:
         """Read every committed sample again and compare it with its digest; nothing is raised for damage."""
         damaged, done, total = [], 0, len(self._records)

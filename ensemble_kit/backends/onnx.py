@@ -76,7 +76,7 @@ def open_network(path: Path, device: str) -> tuple[OnnxNetwork, list[str]]:
     places = check_files(path)
     provider = _choose(device)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: warnings are about the exporter's taste
+    options.log_severity_level = 4  # warnings are about the exporter's taste, and errors are raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except MemoryError:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cores import cores
 
 _PACKAGES = [
     "ensemble_kit",
@@ -42,7 +43,7 @@ def doctor(
     values: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": cores(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "disk_free": disk.free,
         "devices": _devices(),

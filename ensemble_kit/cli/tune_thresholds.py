@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -25,8 +26,12 @@ from ensemble_kit.cli.options import (
     fusing,
     size_of_images,
 )
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, some
 from ensemble_kit.events import Listener, Progress
+
+if TYPE_CHECKING:
+    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.validation import Groups
 
 
 def tune_thresholds(
@@ -148,6 +153,12 @@ def tune_thresholds(
         folds = min(5, count) if count >= 3 else 0
         if not folds:
             common.warn(f"{count} groups are too few to cross-validate: the score is in-sample only")
+    apart = _apart(ensemble, grouping) if folds else []
+    if apart:
+        common.warn(
+            f"{len(apart)} pairs of samples have the very same logits and are not in one group (--groups), so "
+            f"that one may be tuned on the other: {some(apart)}"
+        )
     if common.dry_run:
         plan = {
             "out": str(out),
@@ -221,6 +232,15 @@ def tune_thresholds(
     for text in report.warnings:
         common.warn(text)
     common.say(f"wrote {out}")
+
+
+def _apart(ensemble: "Ensemble", grouping: "Groups") -> list[str]:
+    """Name samples that every member takes for one image, and that a split may part."""
+    from ensemble_kit.validation import group_of
+
+    same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
+    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
+    return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], grouping))) > 1]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit.backends import kind_of
+from ensemble_kit.cores import cores
 from ensemble_kit.dumping.images import IdForm, find_images, identify
 from ensemble_kit.dumping.inference import NetworkSource, open_averaged
 from ensemble_kit.dumping.preprocess import Size
@@ -298,11 +299,6 @@ def share(samples: Sequence[str], part: tuple[int, int]) -> list[str]:
             fix="pass i/n with 1 <= i <= n, such as --part 1/4",
         )
     return list(samples[i - 1 :: n])
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _versions(record: Mapping[str, Any]) -> dict[str, str]:

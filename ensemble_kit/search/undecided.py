@@ -8,7 +8,6 @@ threshold of every class off the curve.
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit.cores import cores
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure, coefficients
@@ -153,7 +153,7 @@ class Undecided:
             high = min(int(s[pixels.high]) if pixels.high < LEVELS else LEVELS for s in scales)
             return _best(pixels, use, table, low, high, measure, scratch)
 
-        with ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(jobs or cores()) as pool:
             found = list(pool.map(one, self.classes))
         levels = tuple(level for _, _, level in found)
         tops, counts = [f[0] for f in found], [f[1] for f in found]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import harness as h
 import numpy as np
@@ -65,6 +65,7 @@ ALONE = {
     "L12": "test_other_ways_to_start_python",
     "L13": "test_no_home",
     "L14": "test_odd_paths",
+    "L15": "test_without_torch_and_onnxruntime",
     "L16": "test_a_disk_that_fills_while_voting",
     "L18": "test_one_core",
     "L19": "test_suspended_and_continued",
@@ -76,7 +77,6 @@ ELSEWHERE = {
     "L04": "faults/test_rle.py::test_planes_beyond_32_bits",
 }
 NOT_HERE = {
-    "L15": "needs an environment without torch; the imports are tested to be late (test_imports_are_light)",
     "L17": "an hour of soak is for a nightly run: tests/faults/figures.py kills 1000, and W29 in little",
 }
 
@@ -220,6 +220,50 @@ def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:
     assert not h.leftovers(work)
 
 
+def onnx_model(path: Path, *nodes: Any) -> Path:
+    """A network of images (n, 3, h, w) whose two logits are made by `nodes` of the name `x`."""
+    onnx = pytest.importorskip("onnx")
+    tensor, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes, "net", [tensor("x", kind, ["n", 3, "h", "w"])], [tensor("y", kind, ["n", 2, "h", "w"])]
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_model_that_never_ends(ground: Path, work: Path) -> None:
+    """No time is guessed in which a network must answer: a signal ends the loop that nothing else does."""
+    onnx = pytest.importorskip("onnx")
+    node, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    pair = [1, 2, 24, 32]
+    body = onnx.helper.make_graph(
+        [node("Identity", ["go"], ["on"]), node("Mul", ["v", "v"], ["w"])], "body",
+        [tensor("i", onnx.TensorProto.INT64, []), tensor("go", onnx.TensorProto.BOOL, []), tensor("v", onnx.TensorProto.FLOAT, pair)],
+        [tensor("on", onnx.TensorProto.BOOL, []), tensor("w", onnx.TensorProto.FLOAT, pair)],
+    )  # fmt: skip
+    numbers = onnx.numpy_helper.from_array
+    constants = [node("Constant", [], [name], value=numbers(np.array(value)))
+                 for name, value in (("most", 2**62), ("true", True), ("from", [0]), ("to", [2]), ("axis", [1]))]  # fmt: skip
+    onnx_model(work / "loop.onnx", *constants, node("Slice", ["x", "from", "to", "axis"], ["half"]),
+               node("Loop", ["most", "true", "half"], ["y"], body=body))  # fmt: skip
+    command = ("dump-logits", "work/loop.onnx", "--images", "images", "--classes", "classes.txt", "--size", "24x32",
+               "--batch-size", "1", "--out", "work/n.zarr")  # fmt: skip
+    assert signalled(ground, Case("L06", "loop", command, ""), signal.SIGTERM, 4.0) == 143
+    assert not (work / "n.zarr").exists() or len(ek.LogitStore(work / "n.zarr").missing) == 12
+
+
+def test_a_model_that_asks_for_terabytes(ground: Path, work: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node, numbers = onnx.helper.make_node, onnx.numpy_helper.from_array
+    size = node("Constant", [], ["size"], value=numbers(np.array([1, 2, 2**20, 2**20])))
+    onnx_model(work / "bomb.onnx", size, node("ConstantOfShape", ["size"], ["y"]))
+    process = start(ground, ("dump-logits", "work/bomb.onnx", "--images", "images", "--classes", "classes.txt", "--size", "24x32",
+                             "--out", "work/n.zarr"))  # fmt: skip
+    _, err = process.communicate(timeout=60)
+    h.judge(h.Ran(process.returncode, "", err), 3, "model-failed", "00.png", "Failed to allocate memory")
+    assert "\x1b" not in err
+
+
 @pytest.mark.slow
 def test_the_demo_is_ended_too(tmp_path: Path) -> None:
     case = Case("L06", "demo", ("demo", "--out", str(tmp_path / "out")), "")
@@ -352,6 +396,47 @@ def test_other_ways_to_start_python(tmp_path: Path, options: tuple[str, ...]) ->
         [sys.executable, *options, "-c", code, "verify", str(store)], capture_output=True, text=True, timeout=120
     )
     h.judge(ran, 3, "store-damaged", h.IDS[h.VICTIM])
+
+
+def test_without_torch_and_onnxruntime(tmp_path: Path) -> None:
+    """Where they are not installed, everything but running networks works, and that says what to install."""
+    for name in ("torch", "onnxruntime", "onnx"):
+        (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name}", name="{name}")')
+    store = h.make(tmp_path / "m.zarr")
+    h.masks().write(tmp_path / "val.csv", format="handbone")
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "classes.txt").write_text("\n".join(h.CLASSES))
+    from PIL import Image
+
+    for k, name in enumerate(h.IDS):
+        np.save(tmp_path / "arrays" / f"{Path(name).stem}.npy", h.logits()[k])
+        Image.new("L", h.PLANE[::-1]).save(tmp_path / "images" / name)
+    dump = ("--images", "images", "--classes", "classes.txt", "--force")
+    for command in (
+        ("tune-thresholds", "m.zarr", "--val", "val.csv", "--image-size", "32x24", "--out", "set.json"),
+        ("vote", "m.zarr", "--thresholds", "set.json", "--out", "o.csv"),
+        ("score", "o.csv", "--val", "val.csv", "--image-size", "32x24"),
+        ("verify", "m.zarr"), ("inspect", "m.zarr"), ("doctor",),
+        ("dump-logits", "arrays", *dump, "--out", "n.zarr"),
+    ):  # fmt: skip
+        process = start(tmp_path, command)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert ek.LogitStore(tmp_path / "n.zarr").fingerprint.strip()
+    np.testing.assert_array_equal(
+        ek.LogitStore(tmp_path / "n.zarr").read(h.IDS[1]), ek.LogitStore(store).read(h.IDS[1])
+    )
+    (tmp_path / "net.py").write_text("def build(): raise SystemExit(9)")
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    (tmp_path / "net.pt2").write_bytes(b"PK\3\4")
+    for model, words in (("net:build", "torch"), ("net.onnx", "ensemble_kit[onnx]"), ("net.pt2", "torch")):
+        process = start(tmp_path, ("dump-logits", model, *dump, "--trust", "--size", "24x32", "--out", "x.zarr"))
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2, err
+        assert "Traceback" not in err
+        assert "pip install" in err.split(" · fix: ")[1]
+        assert words in err.split(" · fix: ")[1]
 
 
 def test_no_home(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -79,6 +80,7 @@ ALONE = {
     "C07": "test_another_number_of_ranks_goes_on",
     "C09": "test_samples_twice_or_never",
     "C11": "test_kernels_from_many_threads",
+    "C13": "test_ranks_divide_the_cores",
     "C14": "test_a_file_system_without_locks",
     "C15": "test_many_processes_on_a_cold_cache",
     "C05": "test_the_lock_of_a_dead_writer_is_free",
@@ -90,10 +92,7 @@ ELSEWHERE = {
     "C10": "test_jit.py::test_threads_and_forks_share_kernels, test_writer.py::test_a_writer_does_not_cross_a_fork",
     "C15": "test_jit.py::test_two_processes_at_once",
 }
-NOT_HERE = {
-    "C13": "threads run over samples and are as many as the cores that this process may use (sched_getaffinity); "
-           "a launcher that binds ranks to cores therefore divides them, and --jobs says another number",
-}  # fmt: skip
+NOT_HERE: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id} {c.how}")
@@ -196,3 +195,16 @@ def test_many_processes_on_a_cold_cache(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     assert [p.communicate(timeout=300)[0] for p in running] == ["2 2\n"] * 8
+
+
+def test_ranks_divide_the_cores() -> None:
+    """torchrun starts ranks on all cores alike and tells each how many they are: together they take each core once."""
+    threads = {}
+    for ranks in ("1", "2", "1000", "many", ""):
+        ran = h.spawn("doctor", "--json", env={**os.environ, "LOCAL_WORLD_SIZE": ranks})
+        threads[ranks] = json.loads(ran.stdout)["threads"]
+    mine, whole = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    assert threads == {"1": mine, "2": max(1, min(mine, whole // 2)), "1000": 1, "many": mine, "": mine}
+    source = Path(ek.__file__).parent
+    asking = {p.name for p in source.rglob("*.py") if re.search("sched_getaffinity|cpu_count", p.read_text())}
+    assert asking == {"cores.py"}

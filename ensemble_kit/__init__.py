@@ -28,7 +28,28 @@ _HOME = {
     "UnsafeError": "errors",
     "LockedError": "errors",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605 - a sorted list of literals
+__all__ = [  # spelt out, because type checkers do not evaluate it
+    "DamagedError",
+    "Ensemble",
+    "EnskError",
+    "IncompleteError",
+    "LockedError",
+    "LogitStore",
+    "LogitWriter",
+    "MaskSet",
+    "MismatchError",
+    "ResourceError",
+    "Runs",
+    "ThresholdSet",
+    "UnsafeError",
+    "UsageError",
+    "dice",
+    "encode",
+    "hard_vote",
+    "iou",
+    "read_masks",
+    "tune_thresholds",
+]
 
 if TYPE_CHECKING:
     from typing import Any

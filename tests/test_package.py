@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -31,6 +32,16 @@ def test_public_names() -> None:
     assert set(ek.__all__) <= set(dir(ek))
     with pytest.raises(AttributeError, match="no attribute 'vote'"):
         ek.vote  # noqa: B018
+
+
+def test_strict_type_checkers_see_the_public_names(tmp_path: Path) -> None:
+    user = tmp_path / "user.py"
+    user.write_text(f"from ensemble_kit import {', '.join(ek.__all__)}\n")
+    words = ["--strict", "--follow-imports=silent", "--no-site-packages", "--cache-dir", tmp_path, user]
+    command = [sys.executable, "-m", "mypy", *words]
+    env = os.environ | {"MYPYPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,12 @@ class FusedSample:
             )
         )
 
+    def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+        """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
+        from ensemble_kit.kernels import sizes
+
+        return sizes.levels_within(runs.starts, runs.ends, *self._blocks.evaluation(c))
+
     def levels(self) -> NDArray[np.uint16]:
         """Fuse all classes on the finest grid, uint16 (C, h, w); of a sample opened with upsample="scores"."""
         from ensemble_kit.kernels import fuse
@@ -244,6 +250,7 @@ class _Blocks:
         self._widths = np.array([p.grid[1] for p in sample._places])
         self._shape = (-(-H // fuse.BLOCK), -(-W // fuse.BLOCK))
         self._bounds: dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
+        self._tables = sample._scales.by_member
 
     def counts(self, c: int, truth: Runs, low: int, high: int) -> tuple[Any, ...]:
         """Count one class, as `LevelCounts.of` returns it."""
@@ -253,16 +260,19 @@ class _Blocks:
         pred, tp = (v[::-1].cumsum()[::-1] + more for v, more in ((pixels, above), (hits, above_tp)))
         return levels, pred, tp, above, above_tp
 
+    def _at(self, c: int) -> NDArray[np.int64]:
+        """Where each member's box of class `c` begins."""
+        return self._addresses + self._sample._order[c] * self._sizes
+
     def plan(self, c: int) -> tuple[Any, ...]:
         """Return what the walking kernels take for class `c`: bounds of its blocks, then the evaluation's arrays."""
         from ensemble_kit.kernels import fuse
 
         s = self._sample
-        weights, addresses = s._weights[c], self._addresses + s._order[c] * self._sizes
         if c not in self._bounds:
             lower, upper = np.empty(self._shape, np.uint16), np.empty(self._shape, np.uint16)
             fuse.block_bounds(
-                addresses,
+                self._at(c),
                 self._widths,
                 np.int16(s._scales.fold),
                 np.int16(s._scales.flip),
@@ -270,18 +280,22 @@ class _Blocks:
                 self._cols,
                 self._last,
                 s._scales.bounds_by_member,
-                weights,
+                s._weights[c],
                 lower,
                 upper,
             )
             self._bounds[c] = lower, upper
+        return (*self._bounds[c], *self.evaluation(c))
+
+    def evaluation(self, c: int) -> tuple[Any, ...]:
+        """Return what evaluates pixels of class `c`: the second part of `plan`."""
+        s = self._sample
         return (
-            *self._bounds[c],
-            addresses,
+            self._at(c),
             self._widths,
-            s._scales.by_member,
+            self._tables,
             s._scales.after,
-            weights,
+            s._weights[c],
             self._rows,
             self._row_parts,
             self._cols,

@@ -128,8 +128,8 @@ class Curve:
         seen, truth, hits = table.at(table.low)[1][own], table.truth[own], table.above_tp[own]
         if self.measure.objective == "pooled":
             truth, hits, seen = (v.sum(keepdims=True) for v in (truth, hits, seen))
-        below = _bound(truth, np.maximum(seen, truth), truth, self.measure)
-        above = _bound(hits, hits, truth, self.measure)
+        below = best_case(truth, np.maximum(seen, truth), truth, self.measure)
+        above = best_case(hits, hits, truth, self.measure)
         return (
             table.low == 0 or below < best,
             table.high == LEVELS or not table.above[own].any() or above < best,
@@ -147,14 +147,14 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
-def _bound(tp: Any, pred: Any, truth: NDArray[np.int64], measure: Measure) -> float:
+def best_case(tp: Any, pred: Any, truth: NDArray[np.int64], measure: Measure) -> float:
     """Bound a class's score by each sample's best case; a sample without truth can at best become empty, worth 1."""
     eps = measure.convention.eps
-    best_case = Measure("mean", measure.metric, Convention(eps, 1))
+    best = Measure("mean", measure.metric, Convention(eps, 1))
     if measure.convention.empty != "skip":
-        return best_case.of_class(tp, pred, truth)
+        return best.of_class(tp, pred, truth)
     some = truth > 0  # the others are skipped, or count as a mask of at least one pixel without a hit
-    return max(rank(best_case.of_class(tp[some], pred[some], truth[some])), eps / (1 + eps))
+    return max(rank(best.of_class(tp[some], pred[some], truth[some])), eps / (1 + eps))
 
 
 def rank(score: float) -> float:

@@ -3,11 +3,14 @@
 Components do not change with a rule's numbers: they are found once for every candidate level, with holes and without,
 and a trial then only adds up the areas and hits of those that stay. Within the candidates the level of each class is
 the exact best under the trial's rules.
+
+The smallest component alone needs neither candidates nor trials where scores add up over samples: `sizes.py` finds the
+best of all levels at each of 16 sizes, and the study's rules have to do better than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,7 @@ from ensemble_kit.masks import MaskSet
 from ensemble_kit.postprocess import DropSmall, FillHoles, Gate, KeepLargest, Rule
 from ensemble_kit.runs import Runs
 from ensemble_kit.scores import Ensemble, over_samples
-from ensemble_kit.search import studies
+from ensemble_kit.search import sizes, studies
 from ensemble_kit.search.studies import Dimension, Params
 
 if TYPE_CHECKING:
@@ -111,7 +114,8 @@ def search(
 ) -> ThresholdSet:
     """Find rules for all classes, and the level of each class under them; return the set with both.
 
-    Classes that take the common threshold keep it. The first trial has no rules.
+    Classes that take the common threshold keep it. The first trial has no rules. What the best trial found is taken
+    where it scores higher than the smallest component alone at its exact best.
 
     Parameters
     ----------
@@ -134,7 +138,10 @@ def search(
         "levels": [list(c.levels) for c in classes],
     }
     done = studies.run(plan, dimensions, [first], objective, about, listener, "cleaning")
-    rules = rules_of(done.best)
+    rules, value = rules_of(done.best), done.value
+    found = [c.best(done.best, measure) for c in classes]
+    levels: Sequence[int] = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
+    tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
     tuned.search["post"] = {
         "trials": len(done.trials),
         "best_trial": done.number,
@@ -144,18 +151,31 @@ def search(
         "params": {name: round(value, 6) for name, value in done.best.items()},
         "stopped": done.stopped,
     }
+    if sizes.applies(measure):
+        exact = sizes.search(ensemble, truth, tuned, _sizes(classes, sizes.SIZES), jobs, listener)
+        tuned.search["post"]["exact"] = exact.to_dict()
+        if exact.score >= value:
+            rules, value = (exact.rule,) if exact.rule else (), exact.score
+            levels, tp, pred = exact.levels, exact.tp, exact.pred
     if not rules:
         return tuned
     tuned.rules = tuple(str(r) for r in rules)
-    found = [c.best(done.best, measure) for c in classes]
-    levels = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
-    scores = [measure.of_class(tp, pred, c.truth) for c, (_, tp, pred) in zip(classes, found, strict=True)]
+    scores = [measure.of_class(t, p, c.truth) for t, p, c in zip(tp, pred, classes, strict=True)]
     tuned.classes = tuple(
         replace(old, level=level, score=score, plateau=(level, level))
         for old, level, score in zip(tuned.classes, levels, scores, strict=True)
     )
-    tuned.validation = replace(tuned.validation, in_sample=done.value)
+    tuned.validation = replace(tuned.validation, in_sample=value)
     return tuned
+
+
+def describe(exact: Mapping[str, Any]) -> str:
+    """Say what the smallest component alone reaches."""
+    sure = "certain for all 65,536" if exact["certain"] else "not certain beyond the band that was looked at"
+    return (
+        f"Smallest component alone, the best of all levels at each of {len(exact['sizes'])} sizes: "
+        f"{exact['rule'] or 'none goes'}, {exact['score']:.4f}; {sure}."
+    )
 
 
 def _score(classes: Sequence[_Class], params: Params, measure: Measure) -> float:
@@ -165,22 +185,28 @@ def _score(classes: Sequence[_Class], params: Params, measure: Measure) -> float
 
 
 def _space(classes: Sequence[_Class]) -> tuple[list[Dimension], Params]:
-    areas = np.concatenate([c.truth[c.truth > 0] for c in classes])
-    most = max(2, int(np.median(areas))) if areas.size else 2
-    sizes = tuple(float(v) for v in np.unique(np.geomspace(1, most, 5).astype(int)))
+    few = tuple(map(float, _sizes(classes, 5)))
+    most = few[-1]
     dimensions = [
-        Dimension("drop-small", 1, most, log=True, step=1, grid=sizes),  # 1 pixel: nothing is dropped
+        Dimension("drop-small", 1, most, log=True, step=1, grid=few),  # 1 pixel: nothing is dropped
         Dimension("keep-largest", 0, _MOST, step=1, grid=(0, 1, 2)),  # 0: all are kept
         Dimension("fill-holes", 0, 1, step=1, grid=(0, 1)),
     ]
     first: Params = {"drop-small": 1, "keep-largest": 0, "fill-holes": 0}
     if all(c.tops.size for c in classes):
         dimensions += [
-            Dimension("gate-area", 1, most, log=True, step=1, grid=sizes),  # 1 pixel: no gate
+            Dimension("gate-area", 1, most, log=True, step=1, grid=few),  # 1 pixel: no gate
             Dimension("gate-top", _TOPS[0], _TOPS[-1], step=0.1, grid=_TOPS),
         ]
         first |= {"gate-area": 1, "gate-top": _TOPS[0]}
     return dimensions, first
+
+
+def _sizes(classes: Sequence[_Class], count: int) -> list[int]:
+    """Sizes of smallest components to try, from 1 pixel to what half of the truth's masks have."""
+    areas = np.concatenate([c.truth[c.truth > 0] for c in classes])
+    most = max(2, int(np.median(areas))) if areas.size else 2
+    return [int(v) for v in np.unique(np.rint(np.geomspace(1, most, count)))]
 
 
 def _collect(

@@ -466,6 +466,8 @@ def describe(tuned: ThresholdSet) -> list[str]:
             )
     if tuned.rules:
         lines.append(f"Post-processing: {', then '.join(tuned.rules)}.")
+    if "exact" in s.get("post", {}):
+        lines.append(cleaning.describe(s["post"]["exact"]))
     uniform = s.get("uniform", {}).get("in_sample")
     if uniform is not None:
         lines.append(f"In-sample {tuned.score:.4f}; the uniform ensemble with tuned thresholds {uniform:.4f}.")

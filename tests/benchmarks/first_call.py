@@ -85,7 +85,7 @@ def rows(kind: str, arguments: Sequence[str], folder: Path, repeats: int) -> lis
         )
         for job, unit, found, most, limit in (
             ("first", "more than the second", more, 8.0, "LLVM makes machine code in one thread"),
-            ("second", "in all", second, 1.5, "Python imports NumPy, Numba and zarr"),
+            ("second", "in all", second, 1.5, "Python imports Numba, which imports SciPy"),
         )
     ]  # fmt: skip
 

@@ -87,20 +87,21 @@ def of_stores(scale: jobs.Scale, paths: Sequence[Path], truth: ek.MaskSet) -> jo
     yield from jobs.rle_of(scale, masks[0])
     yield from jobs.rules_of(scale, masks[0])
     yield jobs.hard_vote(scale, masks)
-    yield search_row(scale, ensemble, truth, samples)
+    yield from searches(scale, ensemble, truth, samples)
 
 
-def search_row(scale: jobs.Scale, ensemble: ek.Ensemble, truth: ek.MaskSet, samples: Sequence[str]) -> Any:
-    """Measure the exact search from stores, beside trials on scores that are laid out already."""
-    others: dict[str, Any] = {}
+def searches(scale: jobs.Scale, ensemble: ek.Ensemble, truth: ek.MaskSet, samples: Sequence[str]) -> jobs.Rows:
+    """Measure the exact searches from stores, beside trials on scores that are laid out already."""
+    others: list[dict[str, Any]] = [{}, {}]
     if scale.rivals:
         few = samples[:4]
         levels = np.stack([p for s, p in zip(ensemble.samples, planes(ensemble), strict=True) if s in few])
         drawn = np.stack([[truth[s, c].decode() for c in ensemble.classes] for s in few])
-        others = rivals.threshold_rivals(levels, drawn, len(ensemble.samples))
+        others = [make(levels, drawn, len(ensemble.samples)) for make in (rivals.threshold_rivals, rivals.size_trials)]
     logits = [m.read(s) for m in ensemble.members for s in ensemble.samples]
     count = f"{len(ensemble.classes)} classes × {len(ensemble.samples)} samples"
-    return jobs.measured(
+    yield jobs.measured(
         scale, f"best of all 65,536 thresholds × {count}", lambda: ek.tune_thresholds(ensemble, truth, jobs=1).score,
-        others, "a search", reading=reader(logits), read_bytes=sum(z.nbytes for z in logits),
+        others[0], "a search", reading=reader(logits), read_bytes=sum(z.nbytes for z in logits),
     )  # fmt: skip
+    yield jobs.size_row(scale, ensemble, truth, others[1], reader(logits), logits)

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 import ensemble_kit as ek
 from ensemble_kit.fused import FusedSample
+from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.runs import overlaps, texts
 from ensemble_kit.scores import Fusion, integer_weights
+from ensemble_kit.search import sizes
 from ensemble_kit.spec import Box, Placement
 
 
@@ -53,12 +55,14 @@ LIMITS = {
     "coco": "the bits of a row are compared with the row before it",
     "hard": "a MaskSet is made anew, and every run is a Python object",
     "csv": "runs are Python objects, one a row, and the file is synced",
+    "sizes": "every pixel of the band is joined to its neighbours, and every level of a mask is scored at every size",
     "search": "every sample's undecided pixels are counted by level, and every class's curve is certified",
 }
 """What stands in the way where a bar is missed."""
 
 QUICK = Scale(members=3, classes=4, grid=128, plane=512, samples=2, seconds=0.2)
 FULL_SAMPLES = 160
+BAND = (3277, 62260)  # 0.05 to 0.95: what tuning counts at first
 Rows = Iterator["Row | None"]
 
 
@@ -390,6 +394,26 @@ def thresholds(scale: Scale) -> Rows:
                 read_bytes=sum(z.nbytes for z in logits),
                 note=f"{scale.samples} different samples, each {total // scale.samples} times",
             )
+            if plane == scale.grid:
+                others = rivals.size_trials(levels[:1], drawn[:1], total) if scale.rivals else {}
+                yield size_row(
+                    scale, ensemble, truth, others, rivals.scaled(reader(logits), total / len(logits)), logits
+                )
+
+
+def size_row(
+    scale: Scale, ensemble: Any, truth: ek.MaskSet, others: Mapping[str, Any], reading: Callable[[], Any],
+    logits: Sequence[NDArray[Any]],
+) -> Row | None:  # fmt: skip
+    """Measure the exact thresholds at 16 sizes of the smallest component."""
+    steps = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512]
+    bands, C, total = dict.fromkeys(range(len(truth.classes)), BAND), len(truth.classes), len(truth.samples)
+    (H, W) = truth.image_size(truth.samples[0])
+    return measured(
+        scale, f"all thresholds × {len(steps)} smallest-component sizes × {C} classes × {total} samples at {H} × {W}",
+        lambda: sizes.curves(ensemble, truth, bands, steps, Measure(), jobs=1), others, "a search",
+        [Bar("seconds", 3.0)], LIMITS["sizes"], reading=reading, read_bytes=sum(z.nbytes for z in logits),
+    )  # fmt: skip
 
 
 def _tuning_case(folder: Path, logits: list[NDArray[np.float16]], plane: int, total: int) -> tuple[Any, Any]:

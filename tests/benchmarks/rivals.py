@@ -225,12 +225,13 @@ def fill_holes(masks: Sequence[NDArray[np.bool_]]) -> dict[str, Job]:
 
 
 def _on_bitmaps(
-    masks: Sequence[NDArray[np.bool_]], choose: Callable[[NDArray[Any]], NDArray[np.bool_]]
+    masks: Sequence[NDArray[np.bool_]], choose: Callable[[NDArray[Any]], NDArray[np.bool_]], count: int = 2
 ) -> dict[str, Job]:
-    """Components by scipy and OpenCV; `choose` tells by their areas which stay."""
+    """Components of the first `count` masks by scipy and OpenCV; `choose` tells by their areas which stay."""
     jobs: dict[str, Job] = {}
     ndimage, cv2 = optional("scipy.ndimage"), optional("cv2")
-    few, part = masks[:2], len(masks) / len(masks[:2])
+    few = masks[:count]
+    part = len(masks) / len(few)
     if ndimage is not None:
 
         def scipy() -> list[Any]:
@@ -352,6 +353,19 @@ def threshold_trial(levels: NDArray[np.uint16], truth: NDArray[np.bool_]) -> Job
         return float(np.mean(dice))
 
     return trial
+
+
+def size_trials(levels: NDArray[np.uint16], truth: NDArray[np.bool_], total: int) -> dict[str, Job]:
+    """Score one vector of thresholds and one size from ready scores (samples, C, H, W), as a study's objective does."""
+    few = [(own >= 32768, wanted) for own, wanted in zip(levels[0, :4], truth[0, :4], strict=True)]
+    planes, factor = [on for on, _ in few], total * levels.shape[1] / len(few)
+
+    def trial(clean: Job) -> float:
+        pairs = zip(clean(), (wanted for _, wanted in few), strict=True)
+        return float(np.mean([2 * (m & t).sum() / max(m.sum() + t.sum(), 1) for m, t in pairs]))
+
+    cleaners = _on_bitmaps(planes, lambda areas: areas >= 100, len(planes))
+    return {f"{name}, one trial": scaled(lambda clean=clean: trial(clean), factor) for name, clean in cleaners.items()}
 
 
 def sklearn_curve(levels: NDArray[np.uint16], truth: NDArray[np.bool_]) -> Job | None:

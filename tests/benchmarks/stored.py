@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 import ensemble_kit as ek
 from ensemble_kit.statistics import count
 
-BAND = (3277, 62260)  # 0.05 to 0.95: what tuning counts at first
 ENSK = "from ensemble_kit.cli.app import main; main()"
 REPEATS = 4  # each different sample stands in a store that many times
 
@@ -64,7 +63,7 @@ def store_rows(scale: jobs.Scale, folder: Path) -> jobs.Rows:
     paths = write_stores(folder, scale, members, scale.grid)
     files, cores = chunk_files(paths), len(os.sched_getaffinity(0))
     kept = ek.Ensemble(paths, upsample="scores")
-    truth, bands = moved_votes(kept), dict.fromkeys(range(len(kept.classes)), BAND)
+    truth, bands = moved_votes(kept), dict.fromkeys(range(len(kept.classes)), jobs.BAND)
     samples, size = len(kept.samples), sum(f.stat().st_size for f in files)
     label = f"{members} stores → fused → counts by level, {scale.classes} × {scale.grid}²"
 

@@ -1,0 +1,248 @@
+"""Exact thresholds under the smallest-component rule: every level of every class, at every one of some sizes.
+
+A trial of thresholds and a size labels every mask anew. One descent of the levels (`kernels/sizes.py`) counts them all:
+16 sizes at all levels of 160 samples of 29 classes cost less than one such trial.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.events import Listener, nobody
+from ensemble_kit.masks import MaskSet
+from ensemble_kit.metrics import Measure, coefficients
+from ensemble_kit.postprocess import DropSmall
+from ensemble_kit.runs import Runs, overlaps
+from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.spec import LEVELS
+from ensemble_kit.tuning import best_case
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.fused import FusedSample
+    from ensemble_kit.thresholds import ThresholdSet
+
+SIZES = 16
+_MEMORY = 1 << 28  # bytes of curves at a time; more classes take more passes over the stores
+_CLOSE = 1e-12
+
+
+@dataclass(frozen=True)
+class SizeCurves:
+    """One class's mean score at every level of a band, under the smallest-component rule at every size.
+
+    Parameters
+    ----------
+    low, high : the band: thresholds `low … high`, both included.
+    sizes : ascending; components of fewer pixels go.
+    scores : float64 (high - low + 1, sizes).
+    least : int64 (samples, sizes), pixels that are left at `low`: no lower level has fewer.
+    most_hits : int64 (samples, sizes), truth pixels that are left at `high`: no higher level has more.
+    truth : int64 (samples,).
+    """
+
+    low: int
+    high: int
+    sizes: tuple[int, ...]
+    scores: NDArray[np.float64]
+    least: NDArray[np.int64]
+    most_hits: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+    def best(self, j: int) -> tuple[int, float]:
+        """Return the best level at size number `j`, of equal ones the nearest to 0.5 and then the lower; its score."""
+        scores = self.scores[: LEVELS - self.low, j]  # no pixel reaches level 65536: the band's edge, no threshold
+        near = self.low + np.flatnonzero(scores >= scores.max() - _CLOSE)
+        level = int(near[np.argmin(np.abs(2 * near - (LEVELS - 1)))])
+        return level, float(scores[level - self.low])
+
+    def outside(self, j: int, measure: Measure) -> float:
+        """Bound the score of every level beyond the band at size number `j`: masks only grow as the level falls."""
+        below = best_case(self.truth, np.maximum(self.least[:, j], self.truth), self.truth, measure)
+        hits = self.most_hits[:, j]
+        above = best_case(hits, hits, self.truth, measure)
+        return max(below if self.low > 0 else 0.0, above if self.high < LEVELS - 1 else 0.0)
+
+
+def curves(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    bands: Mapping[int, tuple[int, int]],
+    sizes: Sequence[int],
+    measure: Measure,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> dict[int, SizeCurves]:
+    """Score some classes at every level of their bands and at every size.
+
+    Memory is 8 bytes a level and size of a class, whatever the number of samples.
+
+    Parameters
+    ----------
+    truth : masks of the ensemble's samples and classes.
+    bands : for each class number, the levels low and high.
+    sizes : numbers of pixels, ascending.
+    measure : "mean" over samples, and empty masks count.
+    """
+    from ensemble_kit.kernels import sizes as kernels
+
+    counter = _Counter(ensemble, truth, bands, np.array(sizes, np.int64))
+    options = (*coefficients(measure.metric), measure.convention.eps, float(measure.convention.empty))
+    totals = {c: np.zeros((high - low + 1, len(sizes))) for c, (low, high) in bands.items()}
+    edges: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64], int]]] = {c: [] for c in bands}
+    for _, found in over_samples(counter.sample, ensemble.samples, jobs, "cleaning", listener):
+        for (c, (low, high)), (levels, pred, tp, area) in zip(bands.items(), found, strict=True):
+            kernels.add_steps(levels, pred, tp, area, low, high, *options, totals[c])
+            edges[c].append((pred[-1], tp[0], area))
+    out = {}
+    for c, (low, high) in bands.items():
+        kernels.sum_steps(totals[c])
+        totals[c] /= len(ensemble.samples)
+        least, most_hits, area = (np.array([e[k] for e in edges[c]]) for k in range(3))
+        out[c] = SizeCurves(low, high, tuple(sizes), totals[c], least, most_hits, area)
+    return out
+
+
+class _Counter:
+    """Counts one sample's classes by level and size; a thread keeps its plane of nodes."""
+
+    def __init__(
+        self, ensemble: Ensemble, truth: MaskSet, bands: Mapping[int, tuple[int, int]], sizes: NDArray[np.int64]
+    ) -> None:
+        self._ensemble, self._truth, self._bands, self._sizes = ensemble, truth, bands, sizes
+        self._own = threading.local()
+
+    def sample(self, name: str) -> list[tuple[Any, ...]]:
+        """Return levels, pixels and truth pixels at each (see `kernels.sizes.by_level`), and the truth's pixels."""
+        from ensemble_kit.kernels import sizes as kernels
+
+        fused, out = self._ensemble.fused(name), []
+        within = fused.decide({c: low for c, (low, _) in self._bands.items()})
+        above = _above(fused, {c: high for c, (_, high) in self._bands.items()})
+        nodes = self._nodes(fused.plane)
+        for c in self._bands:
+            wanted = self._truth[name, self._ensemble.classes[c]]
+            positions, levels = fused.pixels(c, within[c] - above[c])
+            falling = np.argsort(levels, kind="stable")[::-1]
+            counts = kernels.by_level(
+                above[c].starts, above[c].ends, positions, levels, falling, wanted.starts, wanted.ends,
+                fused.plane[1], self._sizes, nodes,
+            )  # fmt: skip
+            out.append((*counts, wanted.area))
+        return out
+
+    def _nodes(self, plane: tuple[int, int]) -> NDArray[np.int32]:
+        if getattr(self._own, "plane", None) != plane:
+            self._own.plane, self._own.nodes = plane, np.zeros((plane[0] + 2) * (plane[1] + 2), np.int32)
+        nodes: NDArray[np.int32] = self._own.nodes
+        return nodes
+
+
+def _above(fused: FusedSample, highs: dict[int, int]) -> dict[int, Runs]:
+    """Decide at the upper edges; no pixel reaches level 65536."""
+    found = fused.decide({c: high for c, high in highs.items() if high < LEVELS})
+    return {c: found.get(c, Runs.empty(fused.plane)) for c in highs}
+
+
+# --- the search ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The best size for all classes, and each class's best level at it.
+
+    Parameters
+    ----------
+    rule : the rule; None where no component goes.
+    tp, pred, truth : int64 (classes, samples), counts at these levels under the rule, from the masks themselves.
+    certain : no level of any band's outside, at any of the sizes, can do better.
+    """
+
+    sizes: tuple[int, ...]
+    rule: DropSmall | None
+    levels: tuple[int, ...]
+    tp: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    score: float
+    certain: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a set records."""
+        return {
+            "sizes": list(self.sizes),
+            "rule": None if self.rule is None else str(self.rule),
+            "score": round(self.score, 9),
+            "certain": self.certain,
+        }
+
+
+def applies(measure: Measure) -> bool:
+    """Tell whether scores add up over samples, so that a class's curve at a size is one sum."""
+    return measure.objective == "mean" and measure.convention.empty != "skip"
+
+
+def search(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    tuned: ThresholdSet,
+    sizes: Sequence[int],
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> Cleaned:
+    """Find the size, one for all classes, and the levels that score best; ties go to the smaller size.
+
+    Classes that take the common threshold keep it. Levels are looked for in the bands of `tuned`, which were certain
+    without rules; `certain` tells whether they are under these.
+    """
+    measure, crossed = tuned.measure, tuned.validation.crossed
+    fixed = {
+        c: t.level for c, t in enumerate(tuned.classes) if crossed is not None and not crossed.classes[t.name].keeps
+    }
+    bands = {}
+    for c, t in enumerate(tuned.classes):
+        low, high = tuned.curves[t.name].table.low, tuned.curves[t.name].table.high
+        bands[c] = min(low, fixed.get(c, low)), max(high, fixed.get(c, high))
+    at_once = max(1, _MEMORY // (8 * len(sizes) * max(high - low + 1 for low, high in bands.values())))
+    best, bounds = np.empty((len(bands), len(sizes), 2)), np.zeros((len(bands), len(sizes)))
+    for first in range(0, len(bands), at_once):
+        part = {c: bands[c] for c in range(first, min(first + at_once, len(bands)))}
+        for c, curve in curves(ensemble, truth, part, sizes, measure, jobs, listener).items():
+            for j in range(len(sizes)):
+                if c in fixed:
+                    best[c, j] = fixed[c], curve.scores[fixed[c] - curve.low, j]
+                else:
+                    best[c, j], bounds[c, j] = curve.best(j), curve.outside(j, measure)
+    means = best[:, :, 1].mean(axis=0)
+    j = int(np.flatnonzero(means >= means.max() - _CLOSE)[0])
+    reach = np.maximum(best[:, :, 1], bounds).mean(axis=0)
+    levels = tuple(int(v) for v in best[:, j, 0])
+    rule = DropSmall(sizes[j]) if sizes[j] > 1 else None
+    tp, pred, area = _counts(ensemble, truth, levels, rule, jobs, listener)
+    return Cleaned(
+        tuple(sizes), rule, levels, tp, pred, area, measure.of_all(tp, pred, area),
+        certain=bool((reach <= means[j] + _CLOSE).all()),
+    )  # fmt: skip
+
+
+def _counts(
+    ensemble: Ensemble, truth: MaskSet, levels: Sequence[int], rule: DropSmall | None, jobs: int | None,
+    listener: Listener,
+) -> tuple[NDArray[np.int64], ...]:  # fmt: skip
+    """Count hits, pixels and truth pixels of the masks themselves, (classes, samples) each."""
+
+    def one(sample: str) -> NDArray[np.int64]:
+        masks = list(ensemble.fused(sample).decide(dict(enumerate(levels))).values())
+        cleaned = masks if rule is None else [rule.apply(m) for m in masks]
+        wanted = [truth[sample, name] for name in ensemble.classes]
+        return np.array([overlaps(cleaned, wanted), [m.area for m in cleaned], [m.area for m in wanted]], np.int64)
+
+    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "measuring", listener)]
+    tp, pred, area = np.stack(rows, axis=2)
+    return tp, pred, area

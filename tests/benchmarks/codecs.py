@@ -10,6 +10,7 @@ of larger grids, for sizes and speeds only. Speeds are GB/s of raw logits, one t
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -94,6 +95,54 @@ def speed(name: str, arrays: list[np.ndarray], folder: Path) -> Iterator[str]:
                f"{written:.2f} | {first:.2f} | {again:.2f} |")  # fmt: skip
 
 
+CODECS = {
+    "none": None,
+    "lz4, byte shuffle": ("lz4", 5, 1),
+    "lz4, bit shuffle": ("lz4", 5, 2),
+    "lz4, no shuffle": ("lz4", 5, 0),
+    "zstd 1, byte shuffle": ("zstd", 1, 1),
+    "zstd 3, byte shuffle": ("zstd", 3, 1),
+    "zstd 1, bit shuffle": ("zstd", 1, 2),
+}
+"""What could stand inside a shard: blosc's codec, level and shuffle (0 none, 1 bytes, 2 bits)."""
+
+
+def alternatives(name: str, arrays: list[np.ndarray]) -> Iterator[str]:
+    """One row for each codec and each shape of inner chunks: ratio, and coding in memory by one thread."""
+    from numcodecs import blosc
+
+    blosc.use_threads = False
+    C, h, w = arrays[0].shape
+    shapes = {"a class": (1, h, w), "a sample": (C, h, w), "64 x 64 of all classes": (C, 64, 64)}
+    arrays = (arrays * max(1, int(8e6 // sum(a.nbytes for a in arrays))))[: max(1, int(6e7 // arrays[0].nbytes))]
+    raw = sum(a.nbytes for a in arrays)
+    for label, codec in CODECS.items():
+        for chunk, shape in shapes.items():
+            if chunk != "a class" and label != "lz4, byte shuffle":
+                continue  # shapes are compared with the codec that was chosen
+            pieces = [p for a in arrays for p in cut(a, shape)]
+            if codec is None:
+                coded, encode = pieces, "–"
+                decode = f"{median_rate(lambda: [p.copy() for p in pieces], raw):.2f}"  # noqa: B023
+            else:
+                kind, level, shuffle = codec
+                compress = lambda p: blosc.compress(p, kind.encode(), level, shuffle)  # noqa: B023, E731
+                coded = [compress(p) for p in pieces]
+                encode = f"{median_rate(lambda: [compress(p) for p in pieces], raw, 3):.2f}"  # noqa: B023
+                decode = f"{median_rate(lambda: [blosc.decompress(c) for c in coded], raw):.2f}"  # noqa: B023
+            ratio = raw / sum(len(c) if isinstance(c, bytes) else c.nbytes for c in coded)
+            yield f"| {name} ({C} x {h} x {w}) | {label} | {chunk} | {ratio:.2f} | {encode} | {decode} |"
+
+
+def cut(array: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Cut an array (C, h, w) into contiguous chunks of a shape; those at the edges are smaller."""
+    corners = itertools.product(*(range(0, n, step) for n, step in zip(array.shape, shape, strict=True)))
+    return [
+        np.ascontiguousarray(array[tuple(slice(at, at + step) for at, step in zip(corner, shape, strict=True))])
+        for corner in corners
+    ]
+
+
 def clamped(store: ek.LogitStore, clamp: float | None, path: Path) -> ek.LogitStore:
     """Copy a store with a clamp."""
     with ek.LogitWriter(path, store.classes, store.samples, store.grid, member=store.member, clamp=clamp,
@@ -138,6 +187,10 @@ def main() -> None:
         for name, arrays in data.items():
             (folder / "speed").mkdir(exist_ok=True)
             lines += speed(name, arrays, folder / "speed")
+        lines += ["", "| logits | codec | inner chunk | ratio | encode | decode |", "|---|---|---|---:|---:|---:|"]
+        for name, arrays in data.items():
+            if name != "bones, smooth":  # smoother than any network's
+                lines += alternatives(name, arrays)
         lines += [
             "",
             "| ensemble of three | clamp | Dice at 0.5 | pixels off | tuned | logit mean: at 0.5 | pixels off | tuned |",

@@ -27,7 +27,7 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.storage import creation
+from ensemble_kit.storage import chunkfile, creation
 from ensemble_kit.store import LogitStore, LogitWriter, is_store
 
 CLASSES = ["radius", "ulna", "pisiform"]
@@ -84,7 +84,7 @@ def test_round_trip(store: Path) -> None:
     assert opened.complete
     assert opened.missing == []
     for name, array in zip(IDS, values(0), strict=True):
-        for _ in range(2):  # read, then mapped
+        for _ in range(2):  # verified, then known
             got = opened.read(name)
             assert got.dtype == np.float16
             assert not got.flags.writeable
@@ -96,6 +96,25 @@ def test_round_trip(store: Path) -> None:
     assert opened.placement(IDS[0]).plane == (80, 60)
     assert opened.saturated(IDS[0]) == 0
     assert "20 of 20" in repr(opened)
+
+
+def test_first_read_maps_only_what_is_in_memory(store: Path) -> None:
+    def is_mapped() -> bool:
+        got = LogitStore(store).read(IDS[3])
+        np.testing.assert_array_equal(got, values(0)[3])
+        return bool(got.base is not None and not got.base.flags.owndata)
+
+    chunk = store / "logits/c.3.0.0.0"
+    with chunk.open("rb+", buffering=0) as file:
+        assert is_mapped()
+        os.fsync(file.fileno())  # only what is on the disk can be let go of
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if chunkfile.is_cached(file.fileno(), chunk.stat().st_size):
+            pytest.skip("a file system in memory")
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # asking made the system read it
+        assert not is_mapped()
+        file.write(b"\x01")  # what is in memory is verified as well
+    assert code_of(DamagedError, lambda: LogitStore(store).read(IDS[3]))[0] == "sample-damaged"
 
 
 def test_batches_sizes_and_boxes(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ensemble_kit.storage.places import Body
 
 TRAILER = 4
+_POPULATE_READ = 22  # of madvise, since Linux 5.14; Python has no name for it
 _BLOCK = 1 << 19  # fits the second-level cache: read, then checked while it is there
 _CLOEXEC_READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -139,10 +140,26 @@ def read_small(path: Path, limit: int) -> bytes:
         return file.read()
 
 
-def map_payload(fd: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
-    """Map a payload that begins at `offset` of a file; the array keeps the mapping alive, and is read-only."""
+def is_cached(fd: int, size: int, offset: int = 0) -> bool:
+    """Tell whether the system seems to have a payload in memory: a byte of each block is asked for, without waiting."""
+    try:
+        return all(
+            os.preadv(fd, [bytearray(1)], offset + at, os.RWF_NOWAIT) for at in (*range(0, size, _BLOCK), size - 1)
+        )
+    except OSError:  # not there, or a file system that cannot tell
+        return False
+
+
+def map_payload(fd: int, size: int, offset: int = 0, cached: bool = False) -> NDArray[np.uint8]:
+    """Map a payload that begins at `offset` of a file; the array keeps the mapping alive, and is read-only.
+
+    With `cached` all its pages are brought in now: a disk that fails then is an OSError, where a page that is first
+    touched later would be a SIGBUS.
+    """
     ahead = offset % mmap.ALLOCATIONGRANULARITY
     mapped = mmap.mmap(fd, ahead + size + TRAILER, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=offset - ahead)
+    if cached:
+        mapped.madvise(_POPULATE_READ)
     return np.frombuffer(mapped, np.uint8)[ahead : ahead + size]
 
 
@@ -152,11 +169,17 @@ def read_payload(body: Body, out: NDArray[np.uint8], check: bool) -> tuple[int, 
     Returns the checksum of what was read (0 without `check`) and the one that stands after it. Each block is read
     and then checked while it is in the cache.
     """
-    value, trailer = 0, np.empty(TRAILER, np.uint8)
+    value = 0
     for at in range(0, out.size, _BLOCK):
         block = out[at : at + _BLOCK]
         body.read_into(block, at)
         if check:
             value = crc(block, value)
-    body.read_into(trailer, out.size)
-    return value, int.from_bytes(trailer.tobytes(), "little")
+    return value, read_trailer(body, out.size)
+
+
+def read_trailer(body: Body, size: int) -> int:
+    """Read the checksum that stands after a payload of `size` bytes."""
+    trailer = np.empty(TRAILER, np.uint8)
+    body.read_into(trailer, size)
+    return int.from_bytes(trailer.tobytes(), "little")

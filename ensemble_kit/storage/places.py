@@ -36,8 +36,8 @@ class Body(Protocol):
     def read_into(self, out: NDArray[np.uint8], at: int) -> None:
         """Fill `out` with the bytes from `at` on."""
 
-    def map(self, size: int) -> NDArray[np.uint8] | None:
-        """Map the first `size` bytes, read-only; None where that cannot be."""
+    def map(self, size: int, cached: bool) -> NDArray[np.uint8] | None:
+        """Map the first `size` bytes, read-only; None where that cannot be, or with `cached` needs the disk."""
 
     def close(self) -> None:
         """Let go."""
@@ -89,14 +89,17 @@ class FileBody:
                 raise OSError(errno.EIO, "the file ended early")
             done += got
 
-    def map(self, size: int) -> NDArray[np.uint8] | None:
-        """Map the first `size` bytes; None where they lie at an odd place, or there are too many mappings."""
-        if self._offset % 2:
+    def map(self, size: int, cached: bool) -> NDArray[np.uint8] | None:
+        """Map the first `size` bytes; None where they lie at an odd place, or there are too many mappings.
+
+        With `cached` also None unless the system has all of them in memory, so that a bad disk cannot show.
+        """
+        if self._offset % 2 or (cached and not chunkfile.is_cached(self._fd, size, self._offset)):
             return None
         try:
-            return chunkfile.map_payload(self._fd, size, self._offset)
+            return chunkfile.map_payload(self._fd, size, self._offset, cached)
         except OSError:
-            return None  # too many open files or mappings: memory of our own does as well
+            return None  # too many open files or mappings, or an old kernel: memory of our own does as well
 
     def close(self) -> None:
         """Close the file."""
@@ -113,7 +116,7 @@ class HeldBody:
         """Fill `out` with the bytes from `at` on."""
         out[:] = self._content[at : at + out.size]
 
-    def map(self, size: int) -> NDArray[np.uint8] | None:
+    def map(self, size: int, cached: bool) -> NDArray[np.uint8] | None:  # noqa: ARG002 - it always is
         """Return the memory itself."""
         out = self._content[:size]
         out.flags.writeable = False

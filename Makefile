@@ -32,7 +32,7 @@ $(EXAMPLE_STAMP): pyproject.toml Makefile $(EXAMPLE)/requirements.txt
 	$(PYTHON) -m venv $(EXAMPLE_VENV)
 	$(EXAMPLE_BIN)/python -m pip install -q --upgrade pip
 	$(EXAMPLE_BIN)/python -m pip install -q $(TORCHVISION)
-	$(EXAMPLE_BIN)/python -m pip install -q $(TORCHVISION) -e '.[onnx]' -r $(EXAMPLE)/requirements.txt
+	$(EXAMPLE_BIN)/python -m pip install -q $(TORCHVISION) -e '.[onnx,plot]' -r $(EXAMPLE)/requirements.txt
 	$(EXAMPLE_BIN)/python -c 'import cv2' 2>/dev/null || \
 	  $(EXAMPLE_BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
 	touch $(EXAMPLE_STAMP)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -33,9 +33,6 @@ from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.runs import Runs
 from ensemble_kit.spec import check_names
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Connectivity = Literal[4, 8]
 Above = Callable[[float], int]
@@ -163,8 +160,11 @@ class DropSmall(Rule):
 
     def apply(self, runs: Runs) -> Runs:
         """Return the mask without its small components."""
-        least = self.least(runs.shape)
-        return _keep(runs, self.connectivity, lambda areas: areas >= least)
+        from ensemble_kit.kernels import components as kernels
+
+        W = runs.shape[1]
+        left = kernels.drop_small(runs.starts, runs.ends, W, self.connectivity, self.least(runs.shape))
+        return Runs.trusted(left, runs.shape)
 
     def _arguments(self) -> list[str]:
         if self.min_area is not None:
@@ -206,14 +206,10 @@ class KeepLargest(Rule):
 
     def apply(self, runs: Runs) -> Runs:
         """Return the mask with its k largest components only."""
-        return _keep(runs, self.connectivity, self._largest)
+        from ensemble_kit.kernels import components as kernels
 
-    def _largest(self, areas: NDArray[np.int64]) -> NDArray[np.bool_]:
-        if self.k >= areas.size:
-            return np.ones(areas.size, np.bool_)
-        kept = np.zeros(areas.size, np.bool_)
-        kept[areas.argmax() if self.k == 1 else np.argsort(-areas, kind="stable")[: self.k]] = True
-        return kept
+        left = kernels.keep_largest(runs.starts, runs.ends, runs.shape[1], self.connectivity, self.k)
+        return Runs.trusted(left, runs.shape)
 
     def _arguments(self) -> list[str]:
         return [] if self.k == 1 else [str(self.k)]
@@ -412,17 +408,6 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     refuse_gates(known)
     check_classes(known, masks.classes)
     return MaskSet({key: clean(runs, key[1], known) for key, runs in masks.items()}, rule=masks.rule)
-
-
-def _keep(runs: Runs, connectivity: int, choose: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> Runs:
-    """Keep the components that `choose` says by their areas, which stand in the order of their first pixels."""
-    from ensemble_kit.kernels import components as kernels
-
-    if not runs:
-        return runs
-    starts, ends, labels, areas = kernels.components(runs.starts, runs.ends, runs.shape[1], connectivity)
-    kept = choose(areas)
-    return runs if kept.all() else Runs.trusted(kernels.keep(starts, ends, labels, kept), runs.shape)
 
 
 def _refuse(item: str, fix: str, what: str = "cannot post-process") -> UsageError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ensemble_kit.errors import MismatchError
-from ensemble_kit.runs import Runs, joined
+from ensemble_kit.runs import ManyRuns, Runs
 from ensemble_kit.spec import Upsample
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class FusedSample:
             *cells.count(
                 np.array(tuple(bands)),
                 np.array(edges),
-                *joined(truth),
+                *ManyRuns.of(truth),
                 np.zeros((65536, 2), np.int64),
                 np.empty(0, kind),
                 *codes,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.runs import Runs
+from ensemble_kit.runs import ManyRuns, Runs
 
 if TYPE_CHECKING:
     import os
+
+    from numpy.typing import NDArray
 
 Key = tuple[str, str]
 
@@ -18,7 +23,8 @@ Key = tuple[str, str]
 class MaskSet(Mapping[Key, Runs]):
     """Masks by (sample, class); joined by these names, never by position.
 
-    Every sample holds every class (an empty mask is an entry too), and all masks of a sample have one size.
+    Every sample holds every class (an empty mask is an entry too), and all masks of a sample have one size. The runs
+    of all masks lie in three arrays, so that a vote or a file takes one call of a kernel; `masks[key]` is a view.
 
     Parameters
     ----------
@@ -41,21 +47,22 @@ class MaskSet(Mapping[Key, Runs]):
     """
 
     def __init__(self, masks: Mapping[Key, Runs], rule: str | None = None) -> None:
-        self._masks = {_checked_key(key, runs): runs for key, runs in _items(masks)}
-        self.rule = rule
-        self.samples = tuple(dict.fromkeys(s for s, _ in self._masks))
-        self.classes = tuple(dict.fromkeys(c for _, c in self._masks))
-        if len(self._masks) != len(self.samples) * len(self.classes):
-            missing = [(s, c) for s in self.samples for c in self.classes if (s, c) not in self._masks]
+        if not isinstance(masks, Mapping):
+            raise _no_mask(f"{type(masks).__name__} is no mapping")
+        for key, runs in masks.items():
+            _check_item(key, runs)
+        samples, classes = tuple(dict.fromkeys(s for s, _ in masks)), tuple(dict.fromkeys(c for _, c in masks))
+        if len(masks) != len(samples) * len(classes):
+            missing = [(s, c) for s in samples for c in classes if (s, c) not in masks]
             raise IncompleteError(
                 "masks-missing",
                 "cannot make a mask set with holes",
-                item=f"{len(missing)} of {len(missing) + len(self._masks)} (sample, class) pairs: {some(missing)}",
+                item=f"{len(missing)} of {len(missing) + len(masks)} (sample, class) pairs: {some(missing)}",
                 fix="give every sample every class; an empty mask is Runs.empty((H, W))",
             )
-        self._sizes: dict[str, tuple[int, int]] = {}
-        for (sample, name), runs in self._masks.items():
-            size = self._sizes.setdefault(sample, runs.shape)
+        sizes: dict[str, tuple[int, int]] = {}
+        for (sample, name), runs in masks.items():
+            size = sizes.setdefault(sample, runs.shape)
             if size != runs.shape:
                 raise MismatchError(
                     "mask-size-differs",
@@ -64,19 +71,86 @@ class MaskSet(Mapping[Key, Runs]):
                     f"{' x '.join(map(str, size))}",
                     fix="give every class of a sample the size of its image",
                 )
+        runs_of_all = ManyRuns.of([masks[s, c] for s in samples for c in classes])
+        self._fill(sizes, classes, runs_of_all, np.arange(len(masks)).reshape(len(samples), len(classes)), rule)
+
+    @classmethod
+    def trusted(
+        cls,
+        sizes: Mapping[str, tuple[int, int]],
+        classes: tuple[str, ...],
+        runs: ManyRuns,
+        places: NDArray[np.int64],
+        rule: str | None = None,
+    ) -> MaskSet:
+        """Wrap runs that are known to be sound. Nothing is checked or copied.
+
+        Parameters
+        ----------
+        sizes : (H, W) of each sample, in the samples' order.
+        runs : of all masks, in any order.
+        places : int64 (samples, classes), which mask of `runs` is that of each sample and class.
+        """
+        self = cls.__new__(cls)
+        self._fill(sizes, classes, runs, places, rule)
+        return self
+
+    def _fill(
+        self,
+        sizes: Mapping[str, tuple[int, int]],
+        classes: tuple[str, ...],
+        runs: ManyRuns,
+        places: NDArray[np.int64],
+        rule: str | None,
+    ) -> None:
+        self.samples, self.classes, self.rule = tuple(sizes), classes, rule
+        self._sizes, self._runs, self._places = sizes, runs, places
+        self._rows = {sample: k for k, sample in enumerate(self.samples)}
+        self._columns = {name: k for k, name in enumerate(classes)}
 
     def image_size(self, sample: str) -> tuple[int, int]:
         """Return (H, W) of a sample."""
         return self._sizes[sample]
 
+    def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskSet:
+        """Return the masks of these samples and classes, in this order; no run is copied."""
+        sizes = {sample: self._sizes[sample] for sample in samples}
+        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.places(samples, classes), self.rule)
+
+    def with_runs(self, runs: ManyRuns, rule: str) -> MaskSet:
+        """Return other masks of the same samples and classes, in the order of this set's keys."""
+        places = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
+        return MaskSet.trusted(self._sizes, self.classes, runs, places, rule)
+
+    def places(self, samples: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+        """Return which mask of `packed` is that of each sample and class, int64 (samples, classes)."""
+        if (samples, classes) == (self.samples, self.classes):
+            return self._places
+        rows, columns = [self._rows[s] for s in samples], [self._columns[c] for c in classes]
+        return self._places[np.ix_(np.array(rows, np.intp), np.array(columns, np.intp))]
+
+    def places_of(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        """Return which mask of `packed` is that of each key, int64 (n,)."""
+        return self._places[[self._rows[s] for s, _ in keys], [self._columns[c] for _, c in keys]]
+
+    @property
+    def packed(self) -> ManyRuns:
+        """The runs of all masks, and perhaps others, for kernels: `places` tells which are whose."""
+        return self._runs
+
     def __getitem__(self, key: Key) -> Runs:
-        return self._masks[key]
+        try:
+            sample, name = key
+            place = self._places[self._rows[sample], self._columns[name]]
+        except (KeyError, TypeError, ValueError):
+            raise KeyError(key) from None
+        return self._runs.mask(place, self._sizes[sample])
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(self._masks)
+        return product(self.samples, self.classes)
 
     def __len__(self) -> int:
-        return len(self._masks)
+        return self._places.size
 
     def __repr__(self) -> str:
         return f"MaskSet({len(self.samples)} samples x {len(self.classes)} classes)"
@@ -102,18 +176,11 @@ class MaskSet(Mapping[Key, Runs]):
         write_masks(self, Path(path), format=format, like=like, force=force)
 
 
-def _items(masks: Mapping[Key, Runs]) -> Iterable[tuple[Key, Runs]]:
-    if not isinstance(masks, Mapping):
-        raise _no_mask(f"{type(masks).__name__} is no mapping")
-    return masks.items()
-
-
-def _checked_key(key: Key, runs: Runs) -> Key:
+def _check_item(key: Key, runs: Runs) -> None:
     if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
         raise _no_mask(f"the key {key!r}")
     if not isinstance(runs, Runs):
         raise _no_mask(f"{type(runs).__name__} for {key!r}")
-    return key
 
 
 def _no_mask(item: str) -> UsageError:
@@ -127,6 +194,8 @@ def _no_mask(item: str) -> UsageError:
 
 def check_same_keys(a: MaskSet, b: MaskSet, names: tuple[str, str]) -> None:
     """Refuse two mask sets whose classes, samples or image sizes differ."""
+    if a.classes == b.classes and a._sizes == b._sizes:
+        return
     if set(a.classes) != set(b.classes):
         only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
         raise MismatchError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -173,11 +173,11 @@ class Runs:
         base : number of the first pixel, 0 or 1.
         relative : count each start from the end of the run before it; only the first start then has the base.
         """
-        from ensemble_kit.kernels import runs as kernels
+        from ensemble_kit.kernels import rle as kernels
 
         _check_text_options(order, base)
         laid = self if order == "C" else self.transposed()
-        return kernels.format_text(laid._starts, laid._ends, base, relative).tobytes().decode("ascii")
+        return str(kernels.format_text(laid._starts, laid._ends, base, relative).data, "ascii")
 
     @classmethod
     def parse(
@@ -193,32 +193,29 @@ class Runs:
         DamagedError
             Anything else, naming the number at fault.
         """
-        from ensemble_kit.kernels import runs as kernels
+        from ensemble_kit.kernels import rle as kernels
 
         check_kind("an RLE text", text, str)
         _check_text_options(order, base)
         H, W = check_image_size(shape)
-        raw = np.frombuffer(_bytes(text) if text.strip(" ") else b"", np.uint8)
-        starts, ends, fault, where = kernels.parse_text(raw, H * W, base, relative)
-        if fault != kernels.OK:
-            raise DamagedError(
-                "rle-invalid",
-                "cannot read an RLE text",
-                item=_rle_fault(text, fault, where, H, W, base),
-                fix=_RLE_FIX.get(fault, "write `start length` pairs with one space between numbers"),
-            )
+        raw = _bytes(text)
+        padded = np.frombuffer(raw + bytes(kernels.PAD), np.uint8)
+        starts, ends, sound = kernels.parse_text(padded, len(raw), H * W, base, relative)
+        if not sound:
+            item, fix = _fault(raw, (H, W), base, relative)
+            raise DamagedError("rle-invalid", "cannot read an RLE text", item=item, fix=fix)
         laid = cls.trusted((starts, ends), (H, W) if order == "C" else (W, H))
         return laid if order == "C" else laid.transposed()
 
     def coco(self) -> dict[str, Any]:
         """Return the mask as pycocotools has it: `{"size": [H, W], "counts": bytes}`, compressed, column-major."""
-        from ensemble_kit.kernels import runs as kernels
+        from ensemble_kit.kernels import rle as kernels
 
         return {"size": list(self.shape), "counts": kernels.counts_to_coco(self.coco_counts()).tobytes()}
 
     def coco_counts(self) -> NDArray[np.int64]:
         """Return COCO's uncompressed counts, int64: column-major lengths of off, on, off, … from the first pixel."""
-        from ensemble_kit.kernels import runs as kernels
+        from ensemble_kit.kernels import rle as kernels
 
         laid = self.transposed()
         return kernels.coco_counts(laid._starts, laid._ends, self.shape[0] * self.shape[1])
@@ -232,7 +229,7 @@ class Runs:
         DamagedError
             Counts that are malformed, negative, or do not add up to H × W.
         """
-        from ensemble_kit.kernels import runs as kernels
+        from ensemble_kit.kernels import rle as kernels
 
         def refuse(item: str) -> DamagedError:
             return DamagedError(
@@ -267,6 +264,31 @@ class Runs:
         starts, ends = edges[::2], edges[1::2]
         some = starts < ends
         return cls(starts[some], ends[some], (W, H)).transposed()
+
+
+class ManyRuns(NamedTuple):
+    """Runs of many masks one after the other, as kernels take and give them: one call for all, no object a mask."""
+
+    starts: NDArray[np.int64]
+    """First position of each run, int64 (n,)."""
+    ends: NDArray[np.int64]
+    """Position behind each run, int64 (n,)."""
+    offsets: NDArray[np.int64]
+    """Where each mask's runs begin, and the end of the last one's, int64 (masks + 1,)."""
+
+    @classmethod
+    def of(cls, masks: Sequence[Runs]) -> ManyRuns:
+        """Copy the runs of many masks into one."""
+        offsets = np.zeros(len(masks) + 1, np.int64)
+        np.cumsum([m._starts.size for m in masks], out=offsets[1:])
+        none = [np.zeros(0, np.int64)]  # for no mask at all
+        starts, ends = [*none, *(m._starts for m in masks)], [*none, *(m._ends for m in masks)]
+        return cls(np.concatenate(starts), np.concatenate(ends), offsets)
+
+    def mask(self, place: int, shape: tuple[int, int]) -> Runs:
+        """View one mask."""
+        begin, end = self.offsets[place : place + 2].tolist()
+        return Runs.trusted((self.starts[begin:end], self.ends[begin:end]), shape)
 
 
 def _positions(values: ArrayLike) -> NDArray[np.int64]:
@@ -325,15 +347,16 @@ def texts(masks: Sequence[Runs], order: Order = "C", base: int = 1, relative: bo
     >>> texts([Runs([0], [2], (2, 2)), Runs.empty((2, 2))])
     ['1 2', '']
     """
-    from ensemble_kit.kernels import runs as kernels
+    from ensemble_kit.kernels import rle as kernels
 
     _check_text_options(order, base)
-    laid = masks if order == "C" else [m.transposed() for m in masks]
-    if not laid:
-        return []
-    written, cuts = kernels.format_texts(*joined(laid), base, relative)
-    whole, places = str(written.data, "ascii"), cuts.tolist()
-    return [whole[a:b] for a, b in pairwise(places)]
+    many = ManyRuns.of(masks if order == "C" else [m.transposed() for m in masks])
+    glue = np.full(len(masks) + kernels.PAD, ord("\n"), np.uint8)
+    cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, max(len(masks) - 1, 0))
+    written = kernels.format_texts(
+        glue, cuts, many.starts, many.ends, many.offsets[:-1], many.offsets[1:], base, relative
+    )
+    return str(written.data, "ascii").split("\n") if len(masks) else []
 
 
 def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
@@ -356,15 +379,8 @@ def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
             one._check_plane(other)
     out = np.zeros(len(a), np.int64)
     if len(a):
-        kernels.overlaps(*joined(a), *joined(b), out)
+        kernels.overlaps(*ManyRuns.of(a), *ManyRuns.of(b), out)
     return out
-
-
-def joined(masks: Sequence[Runs]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """All starts, all ends, and where each mask's begin."""
-    offsets = np.zeros(len(masks) + 1, np.int64)
-    np.cumsum([m._starts.size for m in masks], out=offsets[1:])
-    return np.concatenate([m._starts for m in masks]), np.concatenate([m._ends for m in masks]), offsets
 
 
 def _exact_int(value: object) -> int:
@@ -388,33 +404,38 @@ def _check_text_options(order: str, base: int) -> None:
         )
 
 
-def _rle_fault(text: str, fault: int, where: int, H: int, W: int, base: int) -> str:
-    from ensemble_kit.kernels import runs as kernels
-
-    if fault == kernels.BAD_CHARACTER:
-        raw = _bytes(text)
+def _fault(raw: bytes, shape: tuple[int, int], base: int, relative: bool) -> tuple[str, str]:
+    """Tell what is wrong with an RLE text that the kernel refused, and how to mend it."""
+    H, W = shape
+    last, start, behind = H * W - 1 + base, 0, 0
+    found = re.match(rb"[0-9]++(?: [0-9]++)*+", raw)
+    numbers, end = (found[0].split(b" "), found.end()) if found else ([], 0)
+    for k, digits in enumerate(numbers):
+        number = digits.decode() if len(digits) <= 24 else f"{digits[:20].decode()}… ({len(digits)} digits)"
+        named = f"number {k + 1} is {number}, "
+        if digits.startswith(b"0") and len(digits) > 1:
+            return f"{named}which has a leading zero", _GRAMMAR_FIX
+        value = int(digits) if len(digits) < 20 else H * W + 1
+        if k % 2:
+            if value == 0:
+                return f"{named}a length of zero", _GRAMMAR_FIX
+            if value > H * W - start:
+                return f"{named}and its run ends beyond the last pixel {last} of {H} x {W}", _SIZE_FIX
+            behind = start + value
+        else:
+            start = behind + value if relative and k else value - base
+            if start < 0:
+                return f"{named}a start below the first pixel, {base}", "pass base=0, or write starts that count from 1"
+            if start < behind:
+                return f"{named}a start inside or before the run before it", _GRAMMAR_FIX
+            if start >= H * W:
+                return f"{named}beyond the last pixel {last} of {H} x {W}", _SIZE_FIX
+    if end < len(raw):
+        where = min(end + (raw[end : end + 1] == b" " and end > 0), len(raw) - 1)
         around = raw[max(0, where - 8) : where + 8].decode(errors="replace")
-        return f"unexpected character at byte {where} of {len(raw)}, around {around!r}"
-    if fault == kernels.ODD_NUMBERS:
-        return f"{where} numbers, which is odd: the last start has no length"
-    number = text.split(" ")[where]
-    number = number if len(number) <= 24 else f"{number[:20]}… ({len(number)} digits)"
-    last = H * W - 1 + base
-    return (
-        f"number {where + 1} is {number}, "
-        + {
-            kernels.LEADING_ZERO: "which has a leading zero",
-            kernels.ZERO_LENGTH: "a length of zero",
-            kernels.NOT_SORTED: "a start inside or before the run before it",
-            kernels.OUTSIDE: f"and its run ends beyond the last pixel {last} of {H} x {W}",
-            kernels.BELOW_BASE: f"a start below the first pixel, {base}",
-            kernels.TOO_LARGE: f"beyond the last pixel {last} of {H} x {W}",
-        }[fault]
-    )
+        return f"unexpected character at byte {where} of {len(raw)}, around {around!r}", _GRAMMAR_FIX
+    return f"{len(numbers)} numbers, which is odd: the last start has no length", _GRAMMAR_FIX
 
 
-_RLE_FIX = {
-    6: "check the image's height and width, the order (C or F), and the base (0 or 1)",
-    7: "pass base=0, or write starts that count from 1",
-    8: "check the image's height and width, and the file",
-}
+_GRAMMAR_FIX = "write `start length` pairs with one space between numbers"
+_SIZE_FIX = "check the image's height and width, the order (C or F), and the base (0 or 1)"

@@ -75,25 +75,31 @@ class Placement:
 
 def check_image_size(size: Sequence[int]) -> tuple[int, int]:
     """Check an image size: (H, W) in pixels, both at least 1."""
-    if not isinstance(size, Iterable) or len(size) != 2 or any(not _is_whole(v) or v < 1 for v in size):
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        height = width = 0
+    if not (_is_whole(height) and _is_whole(width) and height > 0 and width > 0):
         raise UsageError(
             "image-size",
             "cannot use an image size",
             item=f"{size!r}",
             fix="pass (height, width) in pixels, both at least 1",
         )
-    if int(size[0]) * int(size[1]) > MAX_PIXELS:
+    if int(height) * int(width) > MAX_PIXELS:
         raise UsageError(
             "image-size",
             "cannot use an image size",
             item=f"{tuple(size)!r} are more than {MAX_PIXELS} pixels",
             fix="pass (height, width) in pixels",
         )
-    return int(size[0]), int(size[1])
+    return int(height), int(width)
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
+    return type(value) is int or (
+        isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
+    )
 
 
 def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -11,12 +11,10 @@ from typing import Literal
 import numpy as np
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.masks import Key, MaskSet, check_same_keys
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks import MaskSet, check_same_keys
+from ensemble_kit.runs import ManyRuns
 
 _MOST = 1 << 60
-_BATCH = 2048
-"""Pairs voted on in one call: a few MB of runs."""
 
 
 @dataclass(frozen=True)
@@ -184,46 +182,30 @@ def hard_vote(
     """
     if not masks:
         raise UsageError("members-none", "cannot vote", item="there is no member", fix="pass at least one mask set")
+    from ensemble_kit.kernels import runs as kernels
+
     rule = Rule.of(len(masks), weights, quorum, ties, empty)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
         check_same_keys(other, first, (f"member {k}", "member 1"))
-    voted: dict[tuple[str, str], Runs] = {}
-    keys = list(first)
-    for begin in range(0, len(keys), _BATCH):
-        voted.update(_vote(keys[begin : begin + _BATCH], masks, rule))
-    return MaskSet(voted, rule=str(rule))
-
-
-def _vote(keys: Sequence[Key], masks: Sequence[MaskSet], rule: Rule) -> dict[Key, Runs]:
-    """Vote on many (sample, class) pairs in one call of the kernel."""
-    from ensemble_kit.kernels import runs as kernels
-
-    members = [m[key] for key in keys for m in masks]
-    given = [r.starts for r in members], [r.ends for r in members]
-    bounds = np.zeros(len(members) + 1, np.int64)
-    np.cumsum([s.size for s in given[0]], out=bounds[1:])
-    weights = np.empty((len(keys), len(masks)), np.int64)
-    weights[:] = rule.weights
-    if rule.empty == "abstain":
-        weights[np.diff(bounds).reshape(weights.shape) == 0] = 0
-    totals = weights.sum(axis=1).tolist()
-    needs = {total: max(rule.need(total), 1) for total in set(totals)}  # where all abstain nothing reaches 1
-    starts, ends, offsets = kernels.weighted_votes(
-        np.concatenate(given[0]),
-        np.concatenate(given[1]),
-        bounds,
-        weights,
-        np.array([needs[total] for total in totals], np.int64),
+    places = [m.places(first.samples, first.classes).reshape(-1) for m in masks]
+    members = np.empty((len(masks), 4), np.int64)
+    for member, own, where in zip(masks, members, places, strict=True):
+        kernels.locate(*member.packed, where, own)
+    voted = kernels.weighted_votes(
+        members,
+        len(first),
+        np.array(rule.weights, np.int64),
+        rule.quorum or 0,
+        int(rule.ties == "on"),
+        rule.empty == "abstain",
     )
-    cuts = offsets.tolist()
-    return {
-        key: Runs.trusted((starts[a:b], ends[a:b]), masks[0][key].shape)
-        for key, a, b in zip(keys, cuts[:-1], cuts[1:], strict=True)
-    }
+    return first.with_runs(ManyRuns(*voted), str(rule))
 
 
-def _exact(value: float) -> Fraction | None:
+def _exact(value: float) -> Fraction | int | None:
+    if type(value) is int:
+        return value
     try:
         return Fraction(str(value))
     except ValueError:

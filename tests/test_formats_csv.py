@@ -128,7 +128,7 @@ def test_bytes_are_exact(tmp_path):
 
 def test_siim_is_relative_from_zero_down_columns():
     runs = encode([[1, 0, 1], [1, 0, 0], [0, 1, 1]])
-    assert PRESETS["siim"].texts([runs])[0] == "0 2 3 2 1 1"  # down columns: 110 001 101
+    assert runs.text("F", base=0, relative=True) == "0 2 3 2 1 1"  # down columns: 110 001 101
 
 
 def test_a_dialect_of_ones_own(tmp_path):

@@ -6,11 +6,11 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ensemble_kit.kernels import counts, fuse, reference, runs, tables
+from ensemble_kit.kernels import counts, fuse, reference, rle, runs, tables
 
 ALL_FP16 = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
 FINITE = ~np.isnan(ALL_FP16)
@@ -28,6 +28,10 @@ def encoded(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     offsets = np.cumsum([0, *(p[0].size for p in parts)])
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), offsets
+
+
+def padded(text: bytes | np.ndarray) -> np.ndarray:
+    return np.frombuffer(bytearray(bytes(text) + b"7" * rle.PAD), np.uint8)
 
 
 def same(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
@@ -80,26 +84,33 @@ def test_transpose(mask: np.ndarray) -> None:
 
 @given(masks, st.sampled_from([0, 1]), st.booleans())
 def test_text_both_ways(mask: np.ndarray, base: int, relative: bool) -> None:
-    written = runs.format_text(*encoded(mask), base, relative)
+    written = rle.format_text(*encoded(mask), base, relative)
     assert written.tobytes().decode() == reference.text(mask, "C", base, relative)
-    starts, ends, fault, _ = runs.parse_text(written, mask.size, base, relative)
-    assert fault == runs.OK
-    assert same((starts, ends), encoded(mask))
+    *parsed, sound = rle.parse_text(padded(written), written.size, mask.size, base, relative)
+    assert sound
+    assert same(parsed, encoded(mask))
 
 
 @given(st.data())
 def test_weighted_votes(data: st.DataObject) -> None:
     shape = data.draw(st.sampled_from([(1, 1), (5, 9), (9, 12), (3, 64), (70, 700)]))
-    votes = data.draw(st.integers(1, 4))
-    count = data.draw(st.integers(1, 6))
+    votes, members = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    members = [[rng.random(shape) < rng.choice([0, 0.1, 0.5, 0.9, 1]) for _ in range(count)] for _ in range(votes)]
-    weights = data.draw(hnp.arrays(np.int64, (votes, count), elements=st.integers(0, 5)))
-    needs = np.array([data.draw(st.integers(1, max(1, int(w.sum())))) for w in weights], np.int64)
-    starts, ends, offsets = joined([encoded(m) for row in members for m in row])
-    *voted, cuts = runs.weighted_votes(starts, ends, offsets, weights, needs)
+    masks = [[rng.random(shape) < rng.choice([0, 0.1, 0.5, 0.9, 1]) for _ in range(votes)] for _ in range(members)]
+    weights = data.draw(hnp.arrays(np.int64, members, elements=st.integers(0, 5)))
+    quorum = data.draw(st.integers(0, max(1, int(weights.sum()))))
+    ties, abstain = data.draw(st.integers(0, 1)), data.draw(st.booleans())
+    given, located = [], np.empty((members, 4), np.int64)
+    for own, row in zip(masks, located, strict=True):  # each member holds its masks in an order of its own
+        places = rng.permutation(votes)
+        given.append((*joined([encoded(own[k]) for k in np.argsort(places)]), places))
+        runs.locate(*given[-1], row)
+    *voted, cuts = runs.weighted_votes(located, votes, weights, quorum, ties, abstain)
     for v in range(votes):
-        wanted = reference.encode(reference.weighted_vote(members[v], weights[v].tolist(), int(needs[v])))
+        on = [own[v] for own in masks]
+        counting = [int(w) for w, m in zip(weights, on, strict=True) if m.any() or not abstain]
+        need = quorum or (-(-sum(counting) // 2) if ties else sum(counting) // 2 + 1)
+        wanted = reference.encode(reference.weighted_vote(on, weights.tolist(), max(need, 1)))
         assert same((voted[0][cuts[v] : cuts[v + 1]], voted[1][cuts[v] : cuts[v + 1]]), wanted)
 
 
@@ -109,22 +120,58 @@ def test_many_overlaps_and_texts(given: list[tuple[np.ndarray, np.ndarray]]) -> 
     out = np.empty(len(given), np.int64)
     runs.overlaps(*a, *b, out)
     assert out.tolist() == [(x & y).sum() for x, y in given]
-    text, cuts = runs.format_texts(*a, 1, False)
-    for k, (x, _) in enumerate(given):
-        assert text[cuts[k] : cuts[k + 1]].tobytes().decode() == reference.text(x)
+    glue = ["<" * k for k in range(len(given) + 1)]
+    text = rle.format_texts(
+        padded("".join(glue).encode()), np.cumsum([0, *map(len, glue)]), *a[:2], a[2][:-1], a[2][1:], 1, False
+    )
+    texts = [reference.text(x) for x, _ in given]
+    assert text.tobytes().decode() == "".join(g + t for g, t in zip(glue, [*texts, ""], strict=True))
+    begins = np.cumsum([1, *(len(t) + 1 for t in texts)])
+    raw, sizes = padded((" " + ",".join(texts) + ",").encode()), np.array([x.size for x, _ in given])
+    *parsed, fault = rle.parse_texts(raw, begins[:-1], begins[1:] - 1, sizes, 1, False)
+    assert fault == len(given)
+    assert same(parsed[:2], a[:2])
+    assert np.array_equal(parsed[2], a[2])
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=2, max_size=40, unique=True), st.sampled_from([0, 1]), st.booleans())
 def test_long_numbers(edges: list[int], base: int, relative: bool) -> None:
     edges = sorted(edges[: len(edges) // 2 * 2])
     starts, ends = np.array(edges[::2]), np.array(edges[1::2])
-    text = runs.format_text(starts, ends, base, relative)
+    text = rle.format_text(starts, ends, base, relative)
     last, words = -base, []
     for s, e in zip(edges[::2], edges[1::2], strict=True):
         words += [s - last if relative or not words else s + base, e - s]
         last = e
     assert text.tobytes().decode() == " ".join(map(str, words))
-    assert same(runs.parse_text(text, 10**13, base, relative)[:2], (starts, ends))
+    *parsed, sound = rle.parse_text(padded(text), text.size, 10**13, base, relative)
+    assert sound
+    assert same(parsed, (starts, ends))
+
+
+@given(st.text("0123456789  -,", max_size=24) | st.lists(st.integers(0, 70), max_size=8).map(lambda v: " ".join(map(str, v))),
+       st.sampled_from([0, 1]), st.booleans())  # fmt: skip
+@example("9" * 19 + " 1", 1, False)
+@example("9" * 20 + " 1", 1, False)
+@example("1152921504606846976 1", 1, False)
+@example("1 9223372036854775807", 1, False)
+@example("9000000000000000000 9000000000000000000", 0, True)
+@example("1 " * 300, 1, False)
+@example(" " * 300, 1, False)
+def test_a_text_is_refused_or_read_as_it_is_written(text: str, base: int, relative: bool) -> None:
+    *parsed, sound = rle.parse_text(padded(text.encode()), len(text), 64, base, relative)
+    wanted = reference.parse(text, 64, base, relative)
+    assert sound == (wanted is not None)
+    if wanted is not None:
+        assert same(parsed, reference.encode(wanted))
+
+
+@given(st.binary(max_size=150))
+def test_split_fields(raw: bytes) -> None:
+    marks, plain, ascii_only = rle.split_fields(padded(raw), len(raw))
+    assert marks.tolist() == [k for k, byte in enumerate(raw) if byte in b",\n"]
+    assert plain == (not set(raw) & set(b'"\r\0'))
+    assert ascii_only == raw.isascii()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([63, 64, 65, 127, 128, 1000, 4096 + 17, 70000]), st.floats(0, 1))
@@ -188,7 +235,7 @@ def test_scores_and_counts_at_every_level(data: st.DataObject) -> None:
 
 
 def test_every_kernel_stands_behind_the_fence() -> None:
-    for module in (runs, fuse, counts, tables, reference):
+    for module in (runs, rle, fuse, counts, tables, reference):
         source = inspect.getsource(module)
         imported = {
             line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))

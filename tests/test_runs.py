@@ -79,6 +79,18 @@ def test_grammar_accepts(text: str) -> None:
     assert Runs.parse(text, (10, 10)).text() == {"1 3 4 2": "1 5", " ": ""}.get(text, text)
 
 
+@given(st.text("0123456789  -", max_size=24) | st.lists(st.integers(0, 30), max_size=6).map(lambda v: " ".join(map(str, v))),
+       st.sampled_from("CF"), st.sampled_from([0, 1]), st.booleans())  # fmt: skip
+def test_a_text_is_read_or_its_fault_is_named(text: str, order: str, base: int, relative: bool) -> None:
+    wanted = reference.parse(text, 20, base, relative)
+    if wanted is not None:
+        assert Runs.parse(text, (4, 5), order, base, relative) == encode(wanted.reshape((4, 5), order=order))
+        return
+    with pytest.raises(DamagedError, match=r"number \d|byte \d|numbers, which is odd") as caught:
+        Runs.parse(text, (4, 5), order, base, relative)
+    assert caught.value.code == "rle-invalid"
+
+
 def test_beyond_32_bits() -> None:
     shape = (1 << 17, 1 << 17)
     runs = Runs([1 << 33], [(1 << 33) + 5], shape)

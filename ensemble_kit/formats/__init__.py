@@ -367,7 +367,7 @@ def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Seque
 
 def _reordered(masks: MaskSet, samples: Sequence[str], classes: Sequence[str] | None) -> MaskSet:
     names = order_classes(masks.classes, classes, "the mask set")
-    return MaskSet({(s, c): masks[s, c] for s in samples for c in names}, rule=masks.rule)
+    return masks.arranged(samples, names)
 
 
 def _check_names(masks: MaskSet) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.runs import Order, Runs, texts
+from ensemble_kit.runs import Order, Runs
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,6 @@ class Dialect:
         if self.empty and text == self.empty:
             return Runs.empty(shape)
         return Runs.parse(text, shape, order=self.order, base=self.base, relative=self.relative)
-
-    def texts(self, masks: Sequence[Runs]) -> list[str]:
-        """Write the column of runs of many masks."""
-        written = texts(masks, self.order, self.base, self.relative)
-        return [text or self.empty for text in written] if self.empty else written
 
 
 class Splitter:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.formats.classes import assemble, check_wanted, order_classes
+from ensemble_kit.formats.classes import check_wanted, order_classes
 from ensemble_kit.formats.dialects import PRESETS, Dialect, Splitter, with_columns
 from ensemble_kit.formats.sizes import ImageSizes
-from ensemble_kit.formats.table import Table, format_row, read_table
+from ensemble_kit.formats.table import Table, format_row, quoted, read_table
 from ensemble_kit.masks import Key, MaskSet
-from ensemble_kit.runs import Runs
+from ensemble_kit.runs import ManyRuns, Runs
 
-_BATCH = 4096
-"""Rows that are written in one call: a few MB of text."""
+_BATCH = 256
+"""Rows that are written in one call: their text stays in the cache on its way to the file."""
 
 ONLY_CLASS = "mask"
 """Class of a dialect that has one row a sample and no class, unless the caller names it."""
@@ -75,16 +78,20 @@ def read(path: Path, dialect: Dialect, sizes: ImageSizes, classes: Sequence[str]
     """
     table = read_table(path)
     places = _places(table, dialect)
-    keys = _Keys(dialect, sizes.samples, classes, path)
-    masks: dict[Key, Runs] = {}
-    lines: dict[Key, int] = {}
-    for line, fields in table.rows:
-        key = keys.of(line, [fields[p] for p in places[:-1]])
-        if key in lines:
-            raise _doubled(path, key, lines[key], line)
-        lines[key] = line
-        masks[key] = _parse(dialect, fields[places[-1]], sizes.of(key[0], where=path.name), (path, line, key))
-    return _whole(path, dialect, sizes, classes, masks)
+    keys = _Keys(dialect, sizes.samples, classes, path).of(table.lines, [table.column(p) for p in places[:-1]])
+    rows = {key: k for k, key in enumerate(keys)}
+    if len(rows) < len(keys):
+        raise _doubled(path, keys, table.lines)
+    if not rows:
+        raise IncompleteError(
+            "rows-missing", "cannot read masks: there are no rows", item=f"{path} has a header only", fix=_WHOLE_FIX
+        )
+    planes = {sample: sizes.of(sample, where=path.name) for sample, _ in keys}
+    runs = _parse_column(table, places[-1], dialect, keys, planes)
+    names = _whole(path, dialect, classes, rows, planes)
+    none = len(keys)  # the empty mask, where a dialect leaves rows out
+    where = np.array([rows.get((s, c), none) for s in planes for c in names], np.int64)
+    return MaskSet.trusted(planes, names, runs, where.reshape(len(planes), len(names)))
 
 
 def write(masks: MaskSet, out: BinaryIO, dialect: Dialect, order: Order | None = None) -> None:
@@ -98,18 +105,41 @@ def write(masks: MaskSet, out: BinaryIO, dialect: Dialect, order: Order | None =
     _check_fits(masks, dialect)
     header = order.header if order else dialect.columns
     places = order.places if order else tuple(range(len(dialect.columns)))
-    keys = list(order.keys) if order else [(s, c) for s in masks.samples for c in masks.classes]
+    keys = order.keys if order else tuple(masks)
     out.write(format_row(list(header)).encode())
-    row = [""] * len(places)
-    for begin in range(0, len(keys), _BATCH):
-        batch = keys[begin : begin + _BATCH]
-        rows = []
-        for (sample, name), text in zip(batch, dialect.texts([masks[key] for key in batch]), strict=True):
-            values = (dialect.join(sample, name), name, text)
-            for place, value in zip(places, values if len(places) == 3 else values[::2], strict=True):
-                row[place] = value
-            rows.append(format_row(row))
-        out.write("".join(rows).encode())
+    out.writelines(_rows(masks, keys[begin : begin + _BATCH], dialect, places) for begin in range(0, len(keys), _BATCH))
+
+
+def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, places: tuple[int, ...]) -> memoryview:
+    """Write many rows in one call: what stands between two runs columns goes to the kernel as one piece."""
+    from ensemble_kit.kernels import rle as kernels
+
+    if dialect.order == "C":
+        runs, where = masks.packed, masks.places_of(keys)
+    else:
+        runs, where = ManyRuns.of([masks[key].transposed() for key in keys]), np.arange(len(keys))
+    firsts, lasts = runs.offsets[where], runs.offsets[where + 1]
+    ids = [tuple(quoted(field) for field in _id_fields(dialect, key)) for key in keys]
+    *ids_at, runs_at = places
+    in_order = sorted(range(len(ids_at)), key=ids_at.__getitem__)
+    before = "".join(f"{{{k}}}," for k in in_order if ids_at[k] < runs_at)
+    behind = "".join(f",{{{k}}}" for k in in_order if ids_at[k] > runs_at) + "\n"
+    pieces = [before.format(*ids[0])]
+    pieces += [behind.format(*one) + before.format(*other) for one, other in pairwise(ids)]
+    if dialect.empty:
+        for k in np.flatnonzero(firsts == lasts).tolist():
+            pieces[k] += dialect.empty
+    glue = [piece.encode() for piece in (*pieces, behind.format(*ids[-1]))]
+    return kernels.format_texts(
+        np.frombuffer(bytearray().join([*glue, bytes(kernels.PAD)]), np.uint8),
+        np.cumsum([0, *map(len, glue)]),
+        runs.starts,
+        runs.ends,
+        firsts,
+        lasts,
+        dialect.base,
+        dialect.relative,
+    ).data
 
 
 def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> Order:
@@ -129,17 +159,13 @@ def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> Order:
     places = _places(table, dialect, renamed=True)
     _check_fits(masks, dialect)
     known = {_id_fields(dialect, key): key for key in masks}
-    lines: dict[tuple[str, ...], int] = {}
-    missing: list[tuple[str, ...]] = []
-    for line, fields in table.rows:
-        row = tuple(fields[p] for p in places[:-1])
-        if row in lines:
-            raise _doubled(path, row, lines[row], line)
-        lines[row] = line
-        if row not in known:
-            missing.append(row)
-    _check_same(path, masks, missing, [key for row, key in known.items() if row not in lines], len(lines))
-    return Order(table.header, places, tuple(known[row] for row in lines))
+    rows = list(zip(*(table.column(p) for p in places[:-1]), strict=True))
+    listed = set(rows)
+    if len(listed) < len(rows):
+        raise _doubled(path, rows, table.lines)
+    missing = [row for row in rows if row not in known]
+    _check_same(path, masks, missing, [key for row, key in known.items() if row not in listed], len(rows))
+    return Order(table.header, places, tuple(known[row] for row in rows))
 
 
 class _Keys:
@@ -160,17 +186,19 @@ class _Keys:
             )
         self._split = Splitter(dialect, known, samples) if dialect.template is not None else None
 
-    def of(self, line: int, fields: list[str]) -> Key:
+    def of(self, lines: Sequence[int], columns: Sequence[list[str]]) -> list[Key]:
+        """Return the key of each row from its line and its id fields."""
         if self._split is not None:
-            return self._apart(line, fields[0])
-        key = (fields[0], fields[1] if len(fields) == 2 else self._only)
-        if not all(key):
+            return [self._apart(line, joined) for line, joined in zip(lines, columns[0], strict=True)]
+        keys = list(zip(columns[0], columns[1] if len(columns) == 2 else [self._only] * len(lines), strict=True))
+        if not all(map(all, keys)):
+            line, key = next((line, key) for line, key in zip(lines, keys, strict=True) if not all(key))
             raise self._refuse(
                 "row-unnamed",
                 f"line {line}: sample {key[0]!r}, class {key[1]!r}: a name is blank",
                 "name the sample and the class of every row",
             )
-        return key
+        return keys
 
     def _apart(self, line: int, joined: str) -> Key:
         assert self._split is not None
@@ -222,43 +250,66 @@ def _only_class(known: tuple[str, ...], dialect: Dialect, path: Path) -> str:
     return known[0] if known else ONLY_CLASS
 
 
-def _parse(dialect: Dialect, text: str, size: tuple[int, int], where: tuple[Path, int, Key]) -> Runs:
+def _parse_column(
+    table: Table, column: int, dialect: Dialect, keys: Sequence[Key], planes: Mapping[str, tuple[int, int]]
+) -> ManyRuns:
+    """Read the runs of all rows in one call; behind them stands an empty mask."""
+    from ensemble_kit.kernels import rle as kernels
+
+    begins, ends = table.spans(column)
+    token = dialect.empty.encode()
+    for k in np.flatnonzero(ends - begins == len(token)).tolist() if token else ():
+        if bytes(table.text.data[begins[k] : ends[k]]) == token:
+            ends[k] = begins[k]
+    pixels = {sample: H * W for sample, (H, W) in planes.items()}
+    sizes = np.array([pixels[sample] for sample, _ in keys], np.int64)
+    starts, stops, offsets, fault = kernels.parse_texts(table.text, begins, ends, sizes, dialect.base, dialect.relative)
+    if fault < len(keys):
+        raise _named(table, fault, column, dialect, keys[fault], planes)
+    runs = ManyRuns(starts, stops, np.append(offsets, offsets[-1]))
+    if dialect.order == "C":
+        return runs
+    laid = [runs.mask(k, planes[sample][::-1]) for k, (sample, _) in enumerate(keys)]
+    return ManyRuns.of([*(mask.transposed() for mask in laid), Runs.empty((1, 1))])
+
+
+def _named(
+    table: Table, row: int, column: int, dialect: Dialect, key: Key, planes: Mapping[str, tuple[int, int]]
+) -> DamagedError:
+    """Say what is wrong with a text that the kernel refused, and where it stands."""
     try:
-        return dialect.parse(text, size)
+        dialect.parse(table.column(column)[row], planes[key[0]])
     except DamagedError as error:
-        path, line, (sample, name) = where
-        raise DamagedError(
+        return DamagedError(
             error.code,
             "cannot read a mask",
-            item=f"{path}, line {line}, sample {sample!r}, class {name!r}: {error.item}",
+            item=f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}: {error.item}",
             fix=error.fix,
-        ) from None
+        )
+    raise AssertionError("two readers of one text differ")
 
 
 def _whole(
-    path: Path, dialect: Dialect, sizes: ImageSizes, classes: Sequence[str] | None, masks: dict[Key, Runs]
-) -> MaskSet:
-    """Check that every sample has every class, and put the masks in order."""
-    samples = tuple(dict.fromkeys(sample for sample, _ in masks))
-    if not samples:
-        raise IncompleteError(
-            "rows-missing", "cannot read masks: there are no rows", item=f"{path} has a header only", fix=_WHOLE_FIX
-        )
-    found = dict.fromkeys(name for _, name in masks)
+    path: Path,
+    dialect: Dialect,
+    classes: Sequence[str] | None,
+    keys: Mapping[Key, int],
+    samples: Mapping[str, tuple[int, int]],
+) -> tuple[str, ...]:
+    """Check that every sample has every class; return the classes in order."""
+    found = dict.fromkeys(name for _, name in keys)
     if dialect.sparse:
         found = dict.fromkeys(classes if classes is not None else dialect.classes) | found
     names = order_classes(found, classes, str(path))
-    if len(masks) < len(samples) * len(names):
-        missing = [(s, c) for s in samples for c in names if (s, c) not in masks]
-        if not dialect.sparse:
-            raise IncompleteError(
-                "rows-missing",
-                "cannot read masks: rows are missing",
-                item=f"{path}: {len(missing)} of {len(samples) * len(names)} (sample, class) rows: {some(missing, 10)}",
-                fix=_WHOLE_FIX,
-            )
-        masks |= {key: Runs.empty(sizes.of(key[0], where=path.name)) for key in missing}
-    return assemble(samples, names, masks)
+    if len(keys) < len(samples) * len(names) and not dialect.sparse:
+        missing = [(s, c) for s in samples for c in names if (s, c) not in keys]
+        raise IncompleteError(
+            "rows-missing",
+            "cannot read masks: rows are missing",
+            item=f"{path}: {len(missing)} of {len(samples) * len(names)} (sample, class) rows: {some(missing, 10)}",
+            fix=_WHOLE_FIX,
+        )
+    return names
 
 
 def _check_fits(masks: MaskSet, dialect: Dialect) -> None:
@@ -313,10 +364,15 @@ def _short(rows: list[tuple[str, ...]]) -> list[object]:
     return [row if len(row) > 1 else row[0] for row in rows]
 
 
-def _doubled(path: Path, key: tuple[str, ...], first: int, second: int) -> DamagedError:
+def _doubled(path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int]) -> DamagedError:
+    """Name the first row that stands twice."""
+    seen: dict[tuple[str, ...], int] = {}
+    first, second, row = next(
+        (seen[r], line, r) for r, line in zip(rows, lines, strict=True) if seen.setdefault(r, line) != line
+    )
     return DamagedError(
         "row-doubled",
         "cannot read a CSV file with a row twice",
-        item=f"{path}: {key if len(key) > 1 else key[0]!r} on line {first} and on line {second}",
+        item=f"{path}: {row if len(row) > 1 else row[0]!r} on line {first} and on line {second}",
         fix="keep one row for each sample and class",
     )

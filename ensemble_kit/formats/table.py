@@ -5,13 +5,19 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ensemble_kit.errors import DamagedError, UsageError, some
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, EnskError, UsageError, some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MARKS = {  # the 32-bit marks begin with the 16-bit ones, so they are asked first
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -32,16 +38,32 @@ class _Reader(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file's header and rows, all text; `rows` can be walked once."""
+    """A CSV file's header and rows, all text."""
 
     path: Path
     header: tuple[str, ...]
-    rows: Iterator[tuple[int, list[str]]]
-    """The line on which a row begins, counted from 1, and its fields, as many as the header has."""
+    lines: Sequence[int]
+    """The line on which each row begins, counted from 1."""
+    text: NDArray[np.uint8]
+    """The fields of all rows in UTF-8, one byte between two, and some bytes behind the last that may be read."""
+    marks: NDArray[np.int64]
+    """Places of the bytes before, between and behind the fields, int64 (rows * width + 1,)."""
+
+    def spans(self, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the fields of a column begin and end in `text`, int64 (rows,) each."""
+        width = len(self.header)
+        return self.marks[:-1][column::width] + 1, self.marks[1:][column::width].copy()
+
+    def column(self, column: int) -> list[str]:
+        """Return the fields of a column."""
+        text = self.text.data
+        raw = [bytes(text[a:b]) for a, b in zip(*(span.tolist() for span in self.spans(column)), strict=True)]
+        known = {field: field.decode() for field in set(raw)}  # ids repeat: a sample has a row for each class
+        return [known[field] for field in raw]
 
 
 def read_table(path: Path) -> Table:
-    """Open a CSV file: UTF-8 with or without a mark, commas, a header, a newline at the end.
+    """Read a CSV file: UTF-8 with or without a mark, commas, a header, a newline at the end.
 
     Raises
     ------
@@ -51,7 +73,55 @@ def read_table(path: Path) -> Table:
     UsageError
         Another delimiter.
     """
-    text = _decode(path)
+    text, size = _load(path)
+    return _plain(path, text, size) or _general(path, text[:size].tobytes())
+
+
+def _load(path: Path) -> tuple[NDArray[np.uint8], int]:
+    """Read a file, and leave the room behind it that kernels look at; return the file's size too."""
+    from ensemble_kit.kernels.rle import PAD
+
+    with path.open("rb", buffering=0) as file:
+        text, size = np.empty(os.fstat(file.fileno()).st_size + PAD, np.uint8), 0
+        while got := file.readinto(text.data[size:]):
+            size += got
+            if text.size < size + PAD:  # a pipe tells no size
+                text = np.concatenate([text, np.empty_like(text)])
+    return text, size
+
+
+def _plain(path: Path, text: NDArray[np.uint8], size: int) -> Table | None:
+    """Split a file in which every comma and newline ends a field, as in nearly every submission.
+
+    Whatever is not so, or is wrong, gives None: `_general` reads it, or finds what is wrong with it.
+    """
+    from ensemble_kit.kernels import rle as kernels
+
+    marks, plain, ascii_only = kernels.split_fields(text, size)
+    if not plain or marks.size == 0 or marks[-1] != size - 1:
+        return None
+    ends_row = text[marks] == ord("\n")
+    width = int(ends_row.argmax()) + 1
+    ends_row = ends_row[: marks.size // width * width].reshape(-1, width)
+    if marks.size % width or not ends_row[:, -1].all() or ends_row[:, :-1].any():
+        return None
+    try:
+        if not ascii_only:
+            codecs.decode(text[:size].data, "utf-8")
+        header = bytes(text.data[: marks[width - 1]]).decode("utf-8-sig").split(",")
+        _check_header(header, path)
+    except (UnicodeDecodeError, EnskError):
+        return None
+    if header == [""]:
+        return None
+    return Table(path, tuple(header), range(2, len(ends_row) + 1), text, marks[width - 1 :])
+
+
+def _general(path: Path, raw: bytes) -> Table:
+    """Read any file, or refuse it."""
+    from ensemble_kit.kernels.rle import PAD
+
+    text = _decode(path, raw)
     if text and not text.endswith(("\n", "\r")):
         raise _damaged(
             "csv-cut",
@@ -66,7 +136,14 @@ def read_table(path: Path) -> Table:
     if not header:
         raise _damaged("csv-empty", path, "it has no header line", "write a header and one row a mask")
     _check_header(header, path)
-    return Table(path, tuple(header), _rows(reader, path, len(header)))
+    lines, fields = [], []
+    for line, row in _rows(reader, path, len(header)):
+        lines.append(line)
+        fields += [field.encode() for field in row]
+    marks = np.cumsum([-1, *(len(field) + 1 for field in fields)])
+    return Table(
+        path, tuple(header), lines, np.frombuffer(bytearray(b",".join([*fields, bytes(PAD)])), np.uint8), marks
+    )
 
 
 def format_row(fields: list[str]) -> str:
@@ -74,17 +151,17 @@ def format_row(fields: list[str]) -> str:
 
     csv.writer before Python 3.13 leaves a bare `\r` unquoted, which ends the row on reading: so this is our own.
     """
-    return ",".join([_quoted(f) for f in fields]) + "\n"
+    return ",".join([quoted(f) for f in fields]) + "\n"
 
 
-def _quoted(field: str) -> str:
+def quoted(field: str) -> str:
+    """Quote a field if it needs it."""
     if "," in field or '"' in field or "\n" in field or "\r" in field:
         return '"' + field.replace('"', '""') + '"'
     return field
 
 
-def _decode(path: Path) -> str:
-    raw = path.read_bytes()
+def _decode(path: Path, raw: bytes) -> str:
     name = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None)
     if name is None and b"\0" in raw[: raw.find(b"\n") + 1 or None]:  # the header: an id may hold one
         name = "UTF-16 or binary (it holds NUL bytes)"

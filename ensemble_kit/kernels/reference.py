@@ -114,6 +114,22 @@ def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: boo
     return " ".join(map(str, words))
 
 
+def parse(text: str, size: int, base: int = 1, relative: bool = False) -> NDArray[np.bool_] | None:
+    """Draw an RLE text as a flat mask of `size` pixels; None where it breaks the grammar."""
+    words = text.split(" ") if text.strip(" ") else []
+    if len(words) % 2 or not all(word.isdecimal() and str(int(word)) == word for word in words):
+        return None
+    mask, behind = np.zeros(size, np.bool_), 0
+    for k in range(0, len(words), 2):
+        start = behind + int(words[k]) if relative and k else int(words[k]) - base
+        length = int(words[k + 1])
+        if length < 1 or start < behind or start + length > size:
+            return None
+        behind = start + length
+        mask[start:behind] = True
+    return mask
+
+
 def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pixels at or above each of the 65,536 levels, and truth pixels among them."""
     pixels = np.bincount(levels.reshape(-1), minlength=65536)

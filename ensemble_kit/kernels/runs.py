@@ -3,10 +3,7 @@
 import numpy as np
 
 from ensemble_kit.kernels.jit import kernel, part
-from ensemble_kit.kernels.words import AHEAD, address_of, bytes_on, fetch, load64, lowest, store8, store32, words_on
-
-# What is wrong with an RLE text, as `parse_text` reports it.
-OK, BAD_CHARACTER, ODD_NUMBERS, LEADING_ZERO, ZERO_LENGTH, NOT_SORTED, OUTSIDE, BELOW_BASE, TOO_LARGE = range(9)
+from ensemble_kit.kernels.words import AHEAD, address_of, bytes_on, fetch, load64, lowest, words_on
 
 _LARGEST = 1 << 61  # a sum of two such positions stays inside int64
 
@@ -135,14 +132,23 @@ _BAND = 16384
 
 
 @kernel
-def weighted_votes(starts, ends, offsets, weights, needs):
-    """Runs, for many votes, where the weights of the members that are on add up to at least the vote's need (>= 1).
+def locate(starts, ends, offsets, places, out):
+    """Put the addresses of a member's arrays into `out`: a kernel takes any number of members so."""
+    out[0], out[1], out[2], out[3] = address_of(starts), address_of(ends), address_of(offsets), address_of(places)
+
+
+@kernel
+def weighted_votes(members, votes, weights, quorum, ties, abstain):
+    """Runs, for many votes, where the weights of the members that are on add up to what is needed.
 
     Parameters
     ----------
-    starts, ends : int64 (n,), runs of all members of all votes. offsets : int64 (votes * members + 1,), where those
-        of vote v, member m begin, at v * members + m.
-    weights : int64 (votes, members), at least 0. needs : int64 (votes,).
+    members : int64 (members, 4), of each what `locate` gives of its starts, ends, offsets, and places: vote v is on
+        the member's mask `places[v]`. The caller keeps the arrays alive.
+    weights : int64 (members,), at least 0.
+    quorum : what is needed, or 0 for the majority of the weights that count; `ties`, 0 or 1: whether half of them
+        is one.
+    abstain : whether a member with an empty mask does not count; where none counts the result is empty.
 
     Returns
     -------
@@ -152,31 +158,37 @@ def weighted_votes(starts, ends, offsets, weights, needs):
     comparison of one member's next edge with another's has to be predicted: a k-way sweep took 16 us for 5 members
     and 101 for 15, this 6 and 15.
     """
-    votes, members = weights.shape
     change = np.zeros(_BAND, np.int64)
     bits = np.zeros(_BAND // 64, np.int64)
     place = address_of(bits)
-    cursor = np.empty((2, members), np.int64)
-    edges, n = np.empty(2 * starts.size + 2, np.int64), 0
-    out_offsets = np.zeros(votes + 1, np.int64)
+    M = weights.size
+    cursor, stop = np.empty((2, M), np.int64), np.empty(M, np.int64)
+    edges, n = np.empty(1024, np.int64), 0
+    offsets = np.zeros(votes + 1, np.int64)
     for v in range(votes):
-        for m in range(members):
-            cursor[0, m] = cursor[1, m] = offsets[v * members + m]
-        total, on, need = np.int64(0), False, needs[v]
+        room, counting = n, np.int64(0)
+        for m in range(M):
+            mask = members[m, 2] + 8 * load64(members[m, 3] + 8 * v)
+            cursor[0, m] = cursor[1, m] = load64(mask)
+            stop[m] = load64(mask + 8)
+            room += 2 * (stop[m] - cursor[0, m])
+            if not abstain or cursor[0, m] < stop[m]:
+                counting += weights[m]
+        while room >= edges.size:  # one more than are kept is written
+            edges = grown(edges)
+        need = max(quorum if quorum > 0 else (counting - ties) // 2 + 1, 1)
+        total, on = np.int64(0), False
         while True:
             first = _LARGEST
-            for m in range(members):
-                stop = offsets[v * members + m + 1]
-                if cursor[0, m] < stop:
-                    first = min(first, starts[cursor[0, m]])
-                if cursor[1, m] < stop:
-                    first = min(first, ends[cursor[1, m]])
+            for m in range(M):
+                for side in range(2):
+                    if cursor[side, m] < stop[m]:
+                        first = min(first, load64(members[m, side] + 8 * cursor[side, m]))
             if first == _LARGEST:
                 break
-            for m in range(members):
-                stop = offsets[v * members + m + 1]
-                cursor[0, m] = _scatter(starts, cursor[0, m], stop, first, weights[v, m], change, bits)
-                cursor[1, m] = _scatter(ends, cursor[1, m], stop, first, -weights[v, m], change, bits)
+            for m in range(M):
+                cursor[0, m] = _scatter(members[m, 0], cursor[0, m], stop[m], first, weights[m], change, bits)
+                cursor[1, m] = _scatter(members[m, 1], cursor[1, m], stop[m], first, -weights[m], change, bits)
             for t in range(_BAND // 4096):
                 touched = words_on(place + 512 * t)
                 while touched != 0:
@@ -193,16 +205,16 @@ def weighted_votes(starts, ends, offsets, weights, needs):
                         edges[n] = first + p
                         n += now != on
                         on = now
-        out_offsets[v + 1] = n // 2
+        offsets[v + 1] = n // 2
     starts, ends = split_edges(edges, n)
-    return starts, ends, out_offsets
+    return starts, ends, offsets
 
 
 @part
-def _scatter(edges, k, stop, first, weight, change, bits):
+def _scatter(edges, k, last, first, weight, change, bits):
     """Add a member's edges inside the band to it; return the first edge behind."""
-    while k < stop and edges[k] - first < _BAND:
-        p = edges[k] - first
+    while k < last and load64(edges + 8 * k) - first < _BAND:  # a break inside took twice as long
+        p = load64(edges + 8 * k) - first
         change[p] += weight
         bits[p >> 6] |= np.int64(1) << (p & 63)
         k += 1
@@ -276,206 +288,3 @@ def _vertical(starts, ends, height, width, rising, count):
             for x in range(width):
                 column[x + 1] += column[x]
     return places
-
-
-@kernel
-def parse_text(text, size, base, relative):
-    """Runs of an RLE text `start length start length …` in ASCII bytes, with what is wrong and at which number.
-
-    Blank is empty. With `relative`, only the first start has the base and each further one counts from the end of
-    the run before it. Adjacent runs become one.
-    """
-    n = text.size
-    starts, ends = np.empty(n // 4 + 1, np.int64), np.empty(n // 4 + 1, np.int64)
-    count, p, number = 0, 0, 0
-    start, last, place, value = np.int64(0), np.int64(0), address_of(text), np.int64(0)
-    while p < n:
-        if number > 0:
-            if text[p] != 32:
-                return starts[:0], ends[:0], BAD_CHARACTER, p
-            p += 1
-        if p >= n or text[p] < 48 or text[p] > 57:
-            return starts[:0], ends[:0], BAD_CHARACTER, min(p, n - 1)
-        if text[p] == 48 and p + 1 < n and 48 <= text[p + 1] <= 57:
-            return starts[:0], ends[:0], LEADING_ZERO, number
-        value, digits = _short_number(place + p) if p + 8 <= n else (np.int64(0), 0)
-        p += digits
-        while digits == 0 and p < n and 48 <= text[p] <= 57:
-            if value > _LARGEST // 10 - 1:
-                return starts[:0], ends[:0], TOO_LARGE, number
-            value = 10 * value + np.int64(text[p]) - 48
-            p += 1
-        if number & 1 == 0:
-            if relative and number > 0:
-                start = last + value
-            else:
-                start = value - base
-                if start < 0:
-                    return starts[:0], ends[:0], BELOW_BASE, number
-            if start < last:
-                return starts[:0], ends[:0], NOT_SORTED, number
-        else:
-            if value == 0:
-                return starts[:0], ends[:0], ZERO_LENGTH, number
-            if start > size or value > size - start:
-                return starts[:0], ends[:0], OUTSIDE, number
-            if count > 0 and start == last:
-                ends[count - 1] = start + value
-            else:
-                starts[count], ends[count] = start, start + value
-                count += 1
-            last = start + value
-        number += 1
-    if number & 1:
-        return starts[:0], ends[:0], ODD_NUMBERS, number
-    return starts[:count].copy(), ends[:count].copy(), OK, number
-
-
-@part
-def _short_number(place):
-    """Value and digits of a number of at most seven digits in the eight bytes at `place`; 0 digits if it is longer.
-
-    All bytes at once: digit by digit, the end of each number is a branch that cannot be foreseen.
-    """
-    word = load64(place) ^ 0x3030303030303030  # a digit becomes its value, anything else at least 10
-    foreign = ((word + 0x7676767676767676) | word) & -0x7F7F7F7F7F7F7F80
-    if foreign == 0:
-        return np.int64(0), np.int64(0)
-    digits = lowest(foreign) >> 3
-    word <<= 64 - 8 * digits  # the last digit into the highest byte, zeros for those that are not there
-    word = 10 * word + ((word >> 8) & 0x00FFFFFFFFFFFFFF)
-    pairs = 0x000000FF000000FF
-    value = (word & pairs) * 0x000F424000000064 + ((word >> 16) & pairs) * 0x0000271000000001
-    return (value >> 32) & 0xFFFFFFFF, digits
-
-
-@kernel
-def format_text(starts, ends, base, relative):
-    """ASCII bytes of `start length start length …`; empty for no runs."""
-    offsets = np.empty(2, np.int64)
-    offsets[0], offsets[1] = 0, starts.size
-    return format_texts(starts, ends, offsets, base, relative)[0]
-
-
-@kernel
-def format_texts(starts, ends, offsets, base, relative):
-    """ASCII bytes of `start length start length …` of many masks, and int64 offsets of where each begins.
-
-    Mask k is `starts[offsets[k]:offsets[k+1]]`.
-    """
-    masks = offsets.size - 1
-    widest, largest = 1, base
-    for k in range(masks):
-        if offsets[k] < offsets[k + 1]:
-            largest = max(largest, ends[offsets[k + 1] - 1] + base)
-    while largest >= 10:
-        largest //= 10
-        widest += 1
-    out = np.empty(starts.size * 2 * (widest + 1) + 8, np.uint8)  # 8: digits are stored by fours
-    cuts = np.empty(masks + 1, np.int64)
-    place = address_of(out)
-    first = place
-    for k in range(masks):
-        cuts[k] = place - first
-        last = -np.int64(base)
-        for i in range(offsets[k], offsets[k + 1]):
-            place = _put_number(place, starts[i] - last if relative or i == offsets[k] else starts[i] + base)
-            place = _put_number(place, ends[i] - starts[i])
-            last = ends[i]
-        if offsets[k] < offsets[k + 1]:
-            place -= 1  # no space behind the last number
-    cuts[masks] = place - first
-    return out[: cuts[masks]], cuts
-
-
-def _four_digits():
-    """Every number below 10,000 as four ASCII bytes in one uint32: padded with zeros, and cut to its digits."""
-    value = np.arange(10000)
-    digits = np.stack([value // 1000, value // 100 % 10, value // 10 % 10, value % 10], axis=1) + 48
-    padded = digits.astype(np.uint8).view("<u4").reshape(-1)
-    length = 1 + (value >= 10) + (value >= 100) + (value >= 1000)
-    return padded, (padded >> (32 - 8 * length)).astype(np.uint32), length.astype(np.uint8)
-
-
-_PADDED, _CUT, _LENGTH = _four_digits()
-
-
-@part
-def _put_number(place, value):
-    """Write the digits of `value` and a space at an address; return the address behind them."""
-    if value < 10000:
-        store32(place, _CUT[value])
-        place += _LENGTH[value]
-    elif value < 100000000:
-        high = value // 10000
-        store32(place, _CUT[high])
-        place += _LENGTH[high]
-        store32(place, _PADDED[value - 10000 * high])
-        place += 4
-    else:
-        digits, rest = 1, value
-        while rest >= 10:
-            rest //= 10
-            digits += 1
-        for k in range(digits):
-            store8(place + digits - 1 - k, 48 + value % 10)
-            value //= 10
-        place += digits
-    store8(place, 32)
-    return place + 1
-
-
-@kernel
-def coco_counts(starts, ends, size):
-    """Lengths of off, on, off, … from the first position, as COCO has them."""
-    n = 2 * starts.size
-    counts = np.empty(n + 1, np.int64)
-    last = np.int64(0)
-    for k in range(starts.size):
-        counts[2 * k], counts[2 * k + 1] = starts[k] - last, ends[k] - starts[k]
-        last = ends[k]
-    counts[n] = size - last
-    return counts if last < size else counts[:n].copy()
-
-
-@kernel
-def counts_to_coco(counts):
-    """COCO's compressed text of uncompressed counts: from the third on each is the difference to the one two
-    before, in groups of five bits, sign-extended (pycocotools `rleToString`).
-    """
-    out = np.empty(counts.size * 13 + 1, np.uint8)
-    p = 0
-    for i in range(counts.size):
-        value = counts[i] - (counts[i - 2] if i > 2 else 0)
-        more = True
-        while more:
-            group = value & 31
-            value >>= 5
-            more = value != -1 if group & 16 else value != 0
-            out[p] = (group | 32 if more else group) + 48
-            p += 1
-    return out[:p].copy()
-
-
-@kernel
-def coco_to_counts(text):
-    """Uncompressed counts of COCO's compressed text; the last value tells whether the text was well formed."""
-    counts = np.empty(text.size + 1, np.int64)
-    m, p = 0, 0
-    while p < text.size:
-        value, shift, more = np.int64(0), 0, True
-        while more:
-            if p >= text.size or text[p] < 48 or text[p] > 111 or shift > 55:
-                return counts[:0], False
-            group = np.int64(text[p]) - 48
-            value |= (group & 31) << shift
-            more = group & 32 != 0
-            p += 1
-            shift += 5
-            if not more and group & 16:
-                value |= np.int64(-1) << shift
-        if m > 2:
-            value += counts[m - 2]
-        counts[m] = value
-        m += 1
-    return counts[:m].copy(), True

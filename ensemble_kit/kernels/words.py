@@ -63,7 +63,8 @@ def _store(bits):
 
         def generate(context, builder, signature, arguments):
             place = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
-            builder.store(builder.trunc(arguments[1], ir.IntType(bits)), place).align = 1
+            value = arguments[1] if bits == 64 else builder.trunc(arguments[1], ir.IntType(bits))
+            builder.store(value, place).align = 1
             return context.get_dummy_value()
 
         return signature, generate
@@ -71,7 +72,7 @@ def _store(bits):
     return store
 
 
-store8, store32 = _store(8), _store(32)
+store8, store32, store64 = _store(8), _store(32), _store(64)
 
 
 def _vector(builder, address, bits):
@@ -89,19 +90,25 @@ def _splat(builder, value):
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), every)
 
 
-@intrinsic
-def codes_within(typingctx, address, first, span):
-    """Tell, of 64 16-bit codes at `address`, which lie in `first … first + span` on the circle of 65,536: bit k is
-    code k's.
-    """
-    signature = types.int64(types.int64, types.int64, types.int64)
+def _within(bits):
+    @intrinsic
+    def within(typingctx, address, first, span):
+        """Tell which of 64 integers at `address` lie in `first … first + span` on the circle of all integers of so
+        many bits: bit k is integer k's.
+        """
+        signature = types.int64(types.int64, types.int64, types.int64)
 
-    def generate(context, builder, signature, arguments):
-        first, span = (builder.trunc(v, ir.IntType(16)) for v in arguments[1:])
-        moved = builder.sub(_vector(builder, arguments[0], 16), _splat(builder, first))
-        return builder.bitcast(builder.icmp_unsigned("<=", moved, _splat(builder, span)), ir.IntType(64))
+        def generate(context, builder, signature, arguments):
+            first, span = (builder.trunc(v, ir.IntType(bits)) for v in arguments[1:])
+            moved = builder.sub(_vector(builder, arguments[0], bits), _splat(builder, first))
+            return builder.bitcast(builder.icmp_unsigned("<=", moved, _splat(builder, span)), ir.IntType(64))
 
-    return signature, generate
+        return signature, generate
+
+    return within
+
+
+bytes_within, codes_within = _within(8), _within(16)
 
 
 @intrinsic

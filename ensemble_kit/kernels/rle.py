@@ -1,0 +1,281 @@
+"""Runs as text: `start length start length …`, COCO's compressed counts, and the fields of the CSV around them."""
+
+import numpy as np
+
+from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.runs import grown
+from ensemble_kit.kernels.words import address_of, bytes_within, load64, lowest, store8, store32, store64
+
+PAD = 64
+"""Bytes that may be read behind a text: it is looked at 64 bytes at a time."""
+
+_SPACE, _COMMA, _NEWLINE, _RETURN, _QUOTE = 32, 44, 10, 13, 34
+
+
+@kernel
+def split_fields(text, size):
+    """Places of the commas and newlines in the first `size` bytes of CSV text, whether all of them end a field (there
+    is no quote, carriage return or NUL), and whether all is ASCII. `text` has `PAD` bytes more.
+    """
+    place, plain, ascii_only = address_of(text), True, True
+    marks, n = np.empty(size // 256 + 1024, np.int64), 0
+    for p in range(0, size, 64):
+        inside = np.int64(-1) if p + 64 <= size else (np.int64(1) << (size - p)) - 1
+        found = (bytes_within(place + p, _COMMA, 0) | bytes_within(place + p, _NEWLINE, 0)) & inside
+        others = (
+            bytes_within(place + p, _QUOTE, 0) | bytes_within(place + p, _RETURN, 0) | bytes_within(place + p, 0, 0)
+        )
+        plain &= others & inside == 0
+        ascii_only &= bytes_within(place + p, 128, 127) & inside == 0
+        if n + 64 > marks.size:
+            marks = grown(marks)
+        while found != 0:
+            marks[n] = p + lowest(found)
+            n += 1
+            found &= found - 1
+    return marks[:n], plain, ascii_only
+
+
+@kernel
+def parse_texts(text, begins, ends, sizes, base, relative):
+    """Runs of many RLE texts, each in ASCII at `text[begins[k]:ends[k]]`, on planes of `sizes[k]` pixels.
+
+    A text is blank (no runs) or numbers with one space between, without leading zeros; starts ascend, lengths are at
+    least 1, and no run overlaps another or leaves the plane. With `relative`, only the first start has the base and
+    each further one counts from the end of the run before it. Adjacent runs become one. `text` has `PAD` bytes more.
+
+    Returns starts and ends of all, int64 offsets (n + 1,) of where each text's begin, and the number of the first
+    text that is anything else, with n if there is none.
+
+    Where numbers end is found first, 64 bytes a look: number by number, each would wait for the one before it.
+    """
+    n, widest = begins.size, np.int64(0)
+    for k in range(n):
+        widest = max(widest, ends[k] - begins[k])
+    marks = np.empty(widest + 1, np.int64)
+    out_starts, out_ends = np.empty(text.size // 8 + 16, np.int64), np.empty(text.size // 8 + 16, np.int64)
+    offsets = np.zeros(n + 1, np.int64)
+    place, count = address_of(text), np.int64(0)
+    for k in range(n):
+        numbers = _ends_of_numbers(place, begins[k], ends[k], marks)
+        if numbers & 1:
+            return out_starts, out_ends, offsets, k
+        while count + numbers // 2 + 1 > out_starts.size:
+            out_starts, out_ends = grown(out_starts), grown(out_ends)
+        count = _runs_between(place, begins[k], marks[:numbers], sizes[k], base, relative, out_starts, out_ends, count)
+        if count < 0:
+            return out_starts, out_ends, offsets, k
+        offsets[k + 1] = count
+    return out_starts[:count], out_ends[:count], offsets, n
+
+
+@kernel
+def parse_text(text, end, size, base, relative):
+    """Runs of the one RLE text in the first `end` bytes, as `parse_texts` reads them, and whether it is sound."""
+    marks, place = np.empty(end + 1, np.int64), address_of(text)
+    numbers = _ends_of_numbers(place, 0, end, marks)
+    starts, ends, count = np.empty(numbers // 2, np.int64), np.empty(numbers // 2, np.int64), np.int64(-1)
+    if numbers & 1 == 0:
+        count = _runs_between(place, 0, marks[:numbers], size, base, relative, starts, ends, 0)
+    return starts[: max(count, 0)], ends[: max(count, 0)], count >= 0
+
+
+@part
+def _runs_between(place, begin, marks, size, base, relative, starts, ends, count):
+    """Append the runs of a text whose numbers end at `marks`; return their new count, or -1 if they are not sound."""
+    p, behind, origin, sound = begin, np.int64(-1), -np.int64(base), True
+    for i in range(0, marks.size, 2):
+        start, fine = _number(place, p, marks[i])
+        length, also = _number(place, marks[i] + 1, marks[i + 1])
+        p = marks[i + 1] + 1
+        start += origin
+        sound &= fine & also & (start >= max(behind, 0)) & (length > 0) & (length <= size - start)
+        if start != behind:
+            starts[count] = start
+            count += 1
+        behind = start + length
+        ends[count - 1] = behind
+        if relative:
+            origin = behind
+    return count if sound else np.int64(-1)
+
+
+@part
+def _ends_of_numbers(place, begin, end, marks):
+    """Put the place behind each number of a text into `marks`; count them: none if it is blank, 1 if it holds what is
+    neither digit nor space.
+    """
+    n, digits_seen = 0, False
+    for p in range(begin, end, 64):
+        inside = np.int64(-1) if p + 64 <= end else (np.int64(1) << (end - p)) - 1
+        digits = bytes_within(place + p, 48, 9)
+        gaps = ~digits & inside
+        if gaps & ~bytes_within(place + p, _SPACE, 0) != 0:
+            return 1
+        digits_seen |= digits & inside != 0
+        while gaps != 0:
+            marks[n] = p + lowest(gaps)
+            n += 1
+            gaps &= gaps - 1
+    if not digits_seen:
+        return 0
+    marks[n] = end
+    return n + 1
+
+
+@part
+def _number(place, begin, end):
+    """Value of the digits in `begin … end`, and whether there are 1 to 19 of them, without a leading zero.
+
+    Of 19 digits, those beyond int64 give a negative value.
+    """
+    digits = end - begin
+    if digits < 1 or digits > 8:
+        value, sound = np.int64(0), 8 < digits < 20 and load64(place + begin) & 255 != 48
+        for p in range(begin, end if sound else begin):
+            value = 10 * value + (load64(place + p) & 255) - 48
+        return value, sound
+    word = load64(place + begin) ^ 0x3030303030303030
+    sound = (word & 255 != 0) | (digits == 1)
+    word <<= 64 - 8 * digits  # the last digit into the highest byte, zeros for those that are not there
+    word = 10 * word + ((word >> 8) & 0x00FFFFFFFFFFFFFF)
+    pairs = 0x000000FF000000FF
+    value = (word & pairs) * 0x000F424000000064 + ((word >> 16) & pairs) * 0x0000271000000001
+    return (value >> 32) & 0xFFFFFFFF, sound
+
+
+@kernel
+def format_texts(glue, cuts, starts, ends, firsts, lasts, base, relative):
+    """ASCII bytes of `start length start length …` of many masks, with other bytes before, between and behind them.
+
+    Mask k is `starts[firsts[k]:lasts[k]]`; piece k of the glue, `glue[cuts[k]:cuts[k+1]]`, stands before it, and the
+    last piece behind all. The glue has `PAD` bytes more.
+    """
+    masks, runs, largest = firsts.size, np.int64(0), np.int64(base)
+    for k in range(masks):
+        runs += lasts[k] - firsts[k]
+        if firsts[k] < lasts[k]:
+            largest = max(largest, ends[lasts[k] - 1] + base)
+    widest = 1
+    while largest >= 10:
+        largest //= 10
+        widest += 1
+    out = np.empty(glue.size + runs * 2 * (widest + 1) + 64, np.uint8)  # bytes are stored by eights
+    place, glued = address_of(out), address_of(glue)
+    first = place
+    for k in range(masks + 1):
+        size = cuts[k + 1] - cuts[k]
+        for p in range(0, size, 8):
+            store64(place + p, load64(glued + cuts[k] + p))
+        place += size
+        if k == masks:
+            break
+        last = -np.int64(base)
+        for i in range(firsts[k], lasts[k]):
+            place = _put_number(place, starts[i] - last if relative or i == firsts[k] else starts[i] + base)
+            place = _put_number(place, ends[i] - starts[i])
+            last = ends[i]
+        if firsts[k] < lasts[k]:
+            place -= 1  # no space behind the last number
+    return out[: place - first]
+
+
+@kernel
+def format_text(starts, ends, base, relative):
+    """ASCII bytes of `start length start length …`; empty for no runs."""
+    first, last = np.zeros(1, np.int64), np.empty(1, np.int64)
+    last[0] = starts.size
+    return format_texts(np.zeros(PAD, np.uint8), np.zeros(3, np.int64), starts, ends, first, last, base, relative)
+
+
+def _four_digits():
+    """Every number below 10,000 as four ASCII bytes in one uint32: padded with zeros, and cut to its digits."""
+    value = np.arange(10000)
+    digits = np.stack([value // 1000, value // 100 % 10, value // 10 % 10, value % 10], axis=1) + 48
+    padded = digits.astype(np.uint8).view("<u4").reshape(-1)
+    length = 1 + (value >= 10) + (value >= 100) + (value >= 1000)
+    return padded, (padded >> (32 - 8 * length)).astype(np.uint32), length.astype(np.uint8)
+
+
+_PADDED, _CUT, _LENGTH = _four_digits()
+
+
+@part
+def _put_number(place, value):
+    """Write the digits of `value` and a space at an address; return the address behind them."""
+    if value < 10000:
+        store32(place, _CUT[value])
+        place += _LENGTH[value]
+    elif value < 100000000:
+        high = value // 10000
+        store32(place, _CUT[high])
+        place += _LENGTH[high]
+        store32(place, _PADDED[value - 10000 * high])
+        place += 4
+    else:
+        digits, rest = 1, value
+        while rest >= 10:
+            rest //= 10
+            digits += 1
+        for k in range(digits):
+            store8(place + digits - 1 - k, 48 + value % 10)
+            value //= 10
+        place += digits
+    store8(place, 32)
+    return place + 1
+
+
+@kernel
+def coco_counts(starts, ends, size):
+    """Lengths of off, on, off, … from the first position, as COCO has them."""
+    n = 2 * starts.size
+    counts = np.empty(n + 1, np.int64)
+    last = np.int64(0)
+    for k in range(starts.size):
+        counts[2 * k], counts[2 * k + 1] = starts[k] - last, ends[k] - starts[k]
+        last = ends[k]
+    counts[n] = size - last
+    return counts if last < size else counts[:n].copy()
+
+
+@kernel
+def counts_to_coco(counts):
+    """COCO's compressed text of uncompressed counts: from the third on each is the difference to the one two
+    before, in groups of five bits, sign-extended (pycocotools `rleToString`).
+    """
+    out = np.empty(counts.size * 13 + 1, np.uint8)
+    p = 0
+    for i in range(counts.size):
+        value = counts[i] - (counts[i - 2] if i > 2 else 0)
+        more = True
+        while more:
+            group = value & 31
+            value >>= 5
+            more = value != -1 if group & 16 else value != 0
+            out[p] = (group | 32 if more else group) + 48
+            p += 1
+    return out[:p].copy()
+
+
+@kernel
+def coco_to_counts(text):
+    """Uncompressed counts of COCO's compressed text; the last value tells whether the text was well formed."""
+    counts = np.empty(text.size + 1, np.int64)
+    m, p = 0, 0
+    while p < text.size:
+        value, shift, more = np.int64(0), 0, True
+        while more:
+            if p >= text.size or text[p] < 48 or text[p] > 111 or shift > 55:
+                return counts[:0], False
+            group = np.int64(text[p]) - 48
+            value |= (group & 31) << shift
+            more = group & 32 != 0
+            p += 1
+            shift += 5
+            if not more and group & 16:
+                value |= np.int64(-1) << shift
+        if m > 2:
+            value += counts[m - 2]
+        counts[m] = value
+        m += 1
+    return counts[:m].copy(), True

@@ -24,6 +24,7 @@ from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.runs import overlaps, texts
 from ensemble_kit.scores import Fusion, integer_weights
 from ensemble_kit.search import sizes
+from ensemble_kit.search.undecided import Setting
 from ensemble_kit.spec import Box, Placement
 
 
@@ -56,6 +57,7 @@ LIMITS = {
     "hard": "a MaskSet is made anew, and every run is a Python object",
     "csv": "runs are Python objects, one a row, and the file is synced",
     "sizes": "every pixel of the band is joined to its neighbours, and every level of a mask is scored at every size",
+    "weights": "every undecided pixel is fused anew, and every level that occurs is scored",
     "search": "every sample's undecided pixels are counted by level, and every class's curve is certified",
 }
 """What stands in the way where a bar is missed."""
@@ -122,6 +124,7 @@ def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path |
         "hard": hard_votes,
         "csv": csv_files,
         "thresholds": thresholds,
+        "weights": weights,
         "stored": stored.rows,
         "genuine": lambda scale: genuine.rows(scale, usgra),
         "first": lambda scale: first_call.first_calls(scale.only, repeats=5 if full else 1, soft=full),
@@ -408,9 +411,10 @@ def size_row(
     """Measure the exact thresholds at 16 sizes of the smallest component."""
     steps = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512]
     bands, C, total = dict.fromkeys(range(len(truth.classes)), BAND), len(truth.classes), len(truth.samples)
-    (H, W) = truth.image_size(truth.samples[0])
+    planes = sorted({truth.image_size(name) for name in truth.samples})
+    size = " and ".join(f"{H} × {W}" for H, W in planes)
     return measured(
-        scale, f"all thresholds × {len(steps)} smallest-component sizes × {C} classes × {total} samples at {H} × {W}",
+        scale, f"all thresholds × {len(steps)} smallest-component sizes × {C} classes × {total} samples at {size}",
         lambda: sizes.curves(ensemble, truth, bands, steps, Measure(), jobs=1), others, "a search",
         [Bar("seconds", 3.0)], LIMITS["sizes"], reading=reading, read_bytes=sum(z.nbytes for z in logits),
     )  # fmt: skip
@@ -448,3 +452,33 @@ def _tuning_case(folder: Path, logits: list[NDArray[np.float16]], plane: int, to
             moved = ek.encode(np.roll(runs.decode(), (k + c) % 3 - 1, axis=1))
             truth.update({(name, classes[c]): moved for name in names[k :: len(logits)]})
     return ensemble, ek.MaskSet({(s, c): truth[s, c] for s in names for c in classes})
+
+
+def weights(scale: Scale) -> Rows:
+    """Measure one trial of member weights with every threshold at its optimum; see trials.py for the case."""
+    import trials
+
+    rng, pixels = np.random.default_rng(0), 1165 if scale.plane == inputs.PLANE else 100
+    table = trials.drawn(pixels, rng)
+
+    def trial() -> None:
+        setting = Setting(tuple(rng.random(trials.MEMBERS)), "probability", (1.0,) * trials.MEMBERS)
+        table.try_setting(setting, Measure(), jobs=1)
+
+    planes, truth = trials.planes(rng)
+    yield measured(
+        scale,
+        f"one trial of member weights, thresholds profiled out: {trials.SAMPLES} samples × {trials.CLASSES} classes × "
+        f"{trials.MEMBERS} members",
+        trial,
+        {
+            "NumPy, one vector of thresholds": rivals.scaled(
+                lambda: trials.plain(planes, truth, rng.random(trials.MEMBERS)), trials.SAMPLES
+            )
+        },
+        "a trial",
+        [Bar("seconds", 0.12)],
+        LIMITS["weights"],
+        read=[c.values for c in table.classes],
+        note=f"{pixels:,} undecided pixels a mask",
+    )

@@ -41,7 +41,9 @@ PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless"
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
-    parser.add_argument("--group", default="", help="soft, rle, rules, hard, csv, thresholds, stored, genuine or first")
+    parser.add_argument(
+        "--group", default="", help="soft, rle, rules, hard, csv, thresholds, weights, stored, genuine or first"
+    )
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")
     parser.add_argument("--keep-going", action="store_true", help="leave out jobs that fail, for an older package")

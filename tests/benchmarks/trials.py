@@ -36,6 +36,11 @@ def drawn(pixels: int, rng: np.random.Generator) -> Undecided:
     return Undecided(tuple("abcde"), (1.0,) * MEMBERS, "q", 1, tuple(classes))
 
 
+def planes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one sample: probabilities (M, C, h, w) and truth (C, h, w)."""
+    return rng.random((MEMBERS, CLASSES, GRID, GRID), np.float32), rng.random((CLASSES, GRID, GRID)) < 0.1
+
+
 def plain(planes: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
     """Fuse probabilities (M, C, h, w) and score one vector of thresholds, as people write it."""
     on = np.tensordot(weights / weights.sum(), planes, 1) > 0.5
@@ -66,9 +71,8 @@ def main() -> None:
 
     trial()
     ours = median(trial)
-    planes = rng.random((MEMBERS, CLASSES, GRID, GRID), np.float32)
-    truth = rng.random((CLASSES, GRID, GRID)) < 0.1
-    naive = SAMPLES * median(lambda: plain(planes, truth, rng.random(MEMBERS)), 3)
+    probabilities, truth = planes(rng)
+    naive = SAMPLES * median(lambda: plain(probabilities, truth, rng.random(MEMBERS)), 3)
     size = f"{options.pixels:,} a mask, {table.bytes / 1e6:.0f} MB"
     lines = [
         "# A trial of member weights\n",

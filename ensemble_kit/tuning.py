@@ -70,9 +70,13 @@ class Curve:
                 counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
             counts.sum_steps(top, foot)
 
-    def scores(self, which: Sequence[int]) -> NDArray[np.float64]:
-        """Score at the levels `low … high` over some parts: float64 (high - low + 1,); 1 where all are skipped."""
-        top, foot = (sum(v[k] for k in which) for v in (self._top, self._foot))
+    def scores(
+        self,
+        which: Sequence[int],
+        at: NDArray[np.int64] | slice = slice(None),
+    ) -> NDArray[np.float64]:
+        """Score the levels `low … high`, or low + `at`, over some parts: float64; 1 where all samples are skipped."""
+        top, foot = (sum(v[k][at] for k in which) for v in (self._top, self._foot))
         if self.measure.objective == "pooled":
             truth = self.table.truth[self.samples(which)].sum()
             return np.nan_to_num(self.measure.values(top, foot, truth), nan=1.0)
@@ -99,11 +103,11 @@ class Curve:
         segments near the maximum; exactly rounded sums decide among them, and are what is reported.
         """
         which = range(len(self.parts)) if which is None else which
-        table, curve = self.table, self.scores(which)
+        table = self.table
         top = LEVELS - 1 if not table.above.any() else table.high - 1
         ends = np.append(table.breaks[table.breaks < top], top)  # a segment is (end before, end]
         starts = np.append(table.low, ends[:-1] + 1)
-        rough = curve[np.minimum(ends, table.high) - table.low]
+        rough = self.scores(which, np.minimum(ends, table.high) - table.low)
         near = np.flatnonzero(rough >= rough.max() - _CLOSE)
         # neighbours with one float are one group: no sample of these parts changes between them
         groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough[near]) != 0)) + 1)

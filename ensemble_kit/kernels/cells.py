@@ -108,9 +108,25 @@ def _find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
 
 @part
 def _score_cells(
-    r, r2, across, n, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late, scores, stamps,
+    r,
+    r2,
+    across,
+    n,
+    places,
+    kinds,
+    addresses,
+    planes,
+    h,
+    w,
+    tables,
+    table_of,
+    after,
+    weights,
+    late,
+    scores,
+    stamps,
     stamp,
-):  # fmt: skip
+):
     """Put the scores of cells (r, c) and (r2, c) of mixed quads into `scores[row & 1, c]`, unless they are there.
 
     One score, the fused one; or with `late` each member's `q`, then what `after` makes of each. Quads share cells
@@ -131,15 +147,17 @@ def _score_cells(
             if stamps[row & 1, c] == stamp + row:
                 continue
             stamps[row & 1, c] = stamp + row
-            total = np.int64(32768)
-            for m in range(members):
-                score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * planes[m, 2] + c))])
-                if late:
+            if late:
+                for m in range(members):
+                    score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * planes[m, 2] + c))])
                     scores[row & 1, c, m] = score
                     scores[row & 1, c, members + m] = after[score]
-                total += weights[m] * score
-            if not late:
-                scores[row & 1, c, 0] = total >> 16
+                continue
+            total = np.int64(32768)  # nothing is stored on the way: the arrays above need not be looked up again
+            for m in range(members):
+                code = code_at(addresses[m] + 2 * (row * planes[m, 2] + c))
+                total += weights[m] * np.int64(tables[table_of[m], code])
+            scores[row & 1, c, 0] = total >> 16
 
 
 @part
@@ -221,9 +239,22 @@ def _room(h, w, scores_of_a_cell):
 
 @kernel
 def decide(
-    chosen, levels, firsts, spans, planes, order, weights, tables, table_of, after, row_at, row_parts, col_at,
-    col_parts, late,
-):  # fmt: skip
+    chosen,
+    levels,
+    firsts,
+    spans,
+    planes,
+    order,
+    weights,
+    tables,
+    table_of,
+    after,
+    row_at,
+    row_parts,
+    col_at,
+    col_parts,
+    late,
+):
     """Runs of the pixels whose effective level reaches their class's.
 
     Parameters
@@ -257,10 +288,33 @@ def decide(
         r, on = 0, False
         while r < h:
             r, n, on = _decide_rows(
-                r, edges, n, on, k * h, used, down, across, any_bits, all_bits, places, kinds, scores, stamps,
-                addresses, planes, levels[k], tables, table_of, after, weights[cls], row_at, row_parts, col_at,
-                col_parts, late,
-            )  # fmt: skip
+                r,
+                edges,
+                n,
+                on,
+                k * h,
+                used,
+                down,
+                across,
+                any_bits,
+                all_bits,
+                places,
+                kinds,
+                scores,
+                stamps,
+                addresses,
+                planes,
+                levels[k],
+                tables,
+                table_of,
+                after,
+                weights[cls],
+                row_at,
+                row_parts,
+                col_at,
+                col_parts,
+                late,
+            )
             if r < h:
                 edges = _grown(edges)
         if on:
@@ -275,9 +329,33 @@ def decide(
 
 @kernel
 def _decide_rows(
-    first, edges, n, on, stamp, used, down, across, any_bits, all_bits, places, kinds, scores, stamps, addresses,
-    planes, level, tables, table_of, after, weights, row_at, row_parts, col_at, col_parts, late,
-):  # fmt: skip
+    first,
+    edges,
+    n,
+    on,
+    stamp,
+    used,
+    down,
+    across,
+    any_bits,
+    all_bits,
+    places,
+    kinds,
+    scores,
+    stamps,
+    addresses,
+    planes,
+    level,
+    tables,
+    table_of,
+    after,
+    weights,
+    row_at,
+    row_parts,
+    col_at,
+    col_parts,
+    late,
+):
     """Append one class's edges from row `first` on, until all is done or `edges` is full; return where it stopped.
 
     Growing `edges` in here would keep it in memory for the sake of the rare case: the walk took five times as long.
@@ -295,9 +373,25 @@ def _decide_rows(
         r2 = min(r + down[r], h - 1)
         found = _find_events(r, r2, across, any_bits, all_bits, w, places, kinds)
         _score_cells(
-            r, r2, across, found, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late,
-            scores, stamps, stamp,
-        )  # fmt: skip
+            r,
+            r2,
+            across,
+            found,
+            places,
+            kinds,
+            addresses,
+            planes,
+            h,
+            w,
+            tables,
+            table_of,
+            after,
+            weights,
+            late,
+            scores,
+            stamps,
+            stamp,
+        )
         found = _look_closer(r, r2, across, found, places, kinds, level, level, w, weights, late, scores)
         most = 1
         for e in range(found):
@@ -340,9 +434,27 @@ def _grown(array):
 
 @kernel
 def count(
-    chosen, bands, truth_starts, truth_ends, truth_offsets, histogram, like, firsts, spans, planes, order, weights,
-    tables, table_of, after, row_at, row_parts, col_at, col_parts, late,
-):  # fmt: skip
+    chosen,
+    bands,
+    truth_starts,
+    truth_ends,
+    truth_offsets,
+    histogram,
+    like,
+    firsts,
+    spans,
+    planes,
+    order,
+    weights,
+    tables,
+    table_of,
+    after,
+    row_at,
+    row_parts,
+    col_at,
+    col_parts,
+    late,
+):
     """Count pixels, and truth pixels among them, by effective level.
 
     Parameters
@@ -378,10 +490,34 @@ def count(
         mark(addresses, planes, w, firsts[k], spans[k], any_bits, all_bits)
         own = truth_offsets[k], truth_offsets[k + 1]
         n, spilled, above[k], above_hits[k] = _count_rows(
-            bands[k, 0], bands[k, 1], truth_starts[own[0] : own[1]], truth_ends[own[0] : own[1]], seen, histogram,
-            k * h, _rows_in_use(any_bits), down, across, any_bits, all_bits, places, kinds, scores, stamps, addresses,
-            planes, tables, table_of, after, weights[cls], row_at, row_parts, col_at, col_parts, late,
-        )  # fmt: skip
+            bands[k, 0],
+            bands[k, 1],
+            truth_starts[own[0] : own[1]],
+            truth_ends[own[0] : own[1]],
+            seen,
+            histogram,
+            k * h,
+            _rows_in_use(any_bits),
+            down,
+            across,
+            any_bits,
+            all_bits,
+            places,
+            kinds,
+            scores,
+            stamps,
+            addresses,
+            planes,
+            tables,
+            table_of,
+            after,
+            weights[cls],
+            row_at,
+            row_parts,
+            col_at,
+            col_parts,
+            late,
+        )
         first = offsets[k]
         while first + (65536 if spilled else n) > levels.size:
             levels, pred, tp = _grown(levels), _grown(pred), _grown(tp)
@@ -403,10 +539,34 @@ def count(
 
 @kernel
 def _count_rows(
-    low, high, truth_starts, truth_ends, seen, histogram, stamp, used, down, across, any_bits, all_bits, places,
-    kinds, scores, stamps, addresses, planes, tables, table_of, after, weights, row_at, row_parts, col_at, col_parts,
+    low,
+    high,
+    truth_starts,
+    truth_ends,
+    seen,
+    histogram,
+    stamp,
+    used,
+    down,
+    across,
+    any_bits,
+    all_bits,
+    places,
+    kinds,
+    scores,
+    stamps,
+    addresses,
+    planes,
+    tables,
+    table_of,
+    after,
+    weights,
+    row_at,
+    row_parts,
+    col_at,
+    col_parts,
     late,
-):  # fmt: skip
+):
     """Write a code for each pixel of the band into `seen`: twice its level, plus one for a truth pixel.
 
     Where they do not fit, they go on into the histogram. Return how many are in `seen`, whether any are not, and the
@@ -421,9 +581,25 @@ def _count_rows(
         r2 = min(r + down[r], h - 1)
         found = _find_events(r, r2, across, any_bits, all_bits, w, places, kinds)
         _score_cells(
-            r, r2, across, found, places, kinds, addresses, planes, h, w, tables, table_of, after, weights, late,
-            scores, stamps, stamp,
-        )  # fmt: skip
+            r,
+            r2,
+            across,
+            found,
+            places,
+            kinds,
+            addresses,
+            planes,
+            h,
+            w,
+            tables,
+            table_of,
+            after,
+            weights,
+            late,
+            scores,
+            stamps,
+            stamp,
+        )
         found = _look_closer(r, r2, across, found, places, kinds, low, high, w, weights, late, scores)
         for y in range(row_at[r], row_at[r + 1]):
             for e in range(found):

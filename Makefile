@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimized coverage example example-test lint bench bench-compare floors clean
+.PHONY: help demo test test-optimized coverage mutation example example-test lint bench bench-compare floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -46,8 +46,16 @@ test: $(STAMP)        ## the whole suite
 test-optimized: $(STAMP) ## the whole suite under python -O, children too; its own assertions hold
 	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto --dist loadfile
 
+mutation: $(STAMP)    ## mutation testing of runs and voting: what changes of their source no test notices
+	$(BIN)/python tests/mutation.py
+
+# the tests of those modules, but for what runs, and dies, in processes of its own
+COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs voting thresholds formats_* cli_verify \
+  refusals tuning validation faults/test_store_at_rest faults/test_rle faults/test_csv faults/test_repair \
+  faults/test_security faults/test_remote_faults faults/test_stateful faults/test_matching faults/test_numerics, \
+  tests/$(if $(findstring /,$t),$t,test_$t).py))
 coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered $(COVERED)
 
 example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tuned, voted, scored (examples/hand_bones)
 	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out

@@ -121,7 +121,7 @@ class Rule:
         else:
             what = "" if equal else "the weight is "
             words = f"on where {what}≥ {self._number(self.need(total))} of {self._number(total)}"
-        if self.quorum is None and equal and total // self.unit % 2 == 0:
+        if self.quorum is None and equal and total % 2 == 0:
             words += f" (an exact half is {self.ties})"
         if self.empty == "abstain":
             words += (
@@ -137,8 +137,6 @@ class Rule:
         whole, rest = divmod(weight, self.unit)
         if rest == 0:
             return str(whole)
-        if self.quorum is None and set(self.weights) == {self.unit}:
-            return str(whole + 1)  # members cannot be on by halves
         return f"{weight / self.unit:g}"
 
 

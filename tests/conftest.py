@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
 
+EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
+"""Of each property; fewer for mutation testing, more for a night's soak."""
+
 pytest.register_assert_rewrite("harness")  # its assertions hold under `python -O` too, as those of tests do
-settings.register_profile("kit", deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+settings.register_profile("kit", deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
 
 

@@ -23,18 +23,18 @@ HERE = Path(__file__).parent
 COUNT = 24
 
 RANK = """
-import sys, os; sys.path.insert(0, {here!r})
-import numpy as np, harness as h
+import sys, os
+import numpy as np
 from ensemble_kit.errors import EnskError
 from ensemble_kit.store import LogitWriter
 path, rank, world, die = sys.argv[1], *map(int, sys.argv[2:5])
 ids = [f"s{{k:02}}" for k in range({count})]
 try:
-    with LogitWriter(path, h.CLASSES, ids, h.GRID, member="m") as out:
+    with LogitWriter(path, {classes}, ids, {grid}, member="m") as out:
         for n, k in enumerate(range(rank, len(ids), world)):
             if n == die:
                 os._exit(9)
-            out.write(ids[k], (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype("f2"), h.PLANE)
+            out.write(ids[k], (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype("f2"), {plane})
 except EnskError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -47,7 +47,7 @@ def value(k: int) -> np.ndarray:
 
 def ranks(path: Path, world: int, die: dict[int, int] | None = None, before: tuple[str, ...] = ()) -> list[int]:
     """Run as many processes as a launcher would; return how each ended."""
-    script = RANK.format(here=str(HERE), count=COUNT)
+    script = RANK.format(classes=h.CLASSES, grid=h.GRID, plane=h.PLANE, count=COUNT)
     running = [subprocess.Popen([*before, sys.executable, "-c", script, str(path), str(r), str(world), str((die or {}).get(r, -1))],
                                 stderr=subprocess.DEVNULL) for r in range(world)]  # fmt: skip
     return [p.wait(timeout=120) for p in running]

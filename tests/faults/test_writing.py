@@ -28,15 +28,15 @@ from ensemble_kit.files import atomic_folder, atomic_write
 HERE = Path(__file__).parent
 
 WRITER = """
-import sys; sys.path.insert(0, {here!r})
-import numpy as np, harness as h
+import sys
+import numpy as np
 from ensemble_kit.store import LogitWriter
 IDS = [f"s{{k:03}}" for k in range({count})]
 def value(k): return (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype(np.float16)
 if __name__ == "__main__":
-    with LogitWriter(sys.argv[1], h.CLASSES, IDS, h.GRID, member="m") as out:
+    with LogitWriter(sys.argv[1], {classes}, IDS, {grid}, member="m") as out:
         for name in out.missing:
-            out.write(name, value(int(name[1:])), h.PLANE)
+            out.write(name, value(int(name[1:])), {plane})
             print(name, flush=True)
 """
 
@@ -47,7 +47,7 @@ def value(k: int) -> np.ndarray:
 
 def writer(path: Path, count: int = 40, before: tuple[str, ...] = (), **options: object) -> subprocess.Popen[str]:
     """Start a process that writes what is missing and says each sample once it is acknowledged."""
-    script = WRITER.format(here=str(HERE), count=count)
+    script = WRITER.format(classes=h.CLASSES, grid=h.GRID, plane=h.PLANE, count=count)
     command = [*before, sys.executable, "-c", script, str(path)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 

@@ -18,7 +18,7 @@ _MOST = 1 << 60
 
 
 @dataclass(frozen=True)
-class Rule:
+class VoteRule:
     """When a pixel is on: exact integers behind the words.
 
     Parameters
@@ -44,7 +44,7 @@ class Rule:
         quorum: float | None = None,
         ties: Literal["off", "on"] = "off",
         empty: Literal["vote", "abstain"] = "vote",
-    ) -> Rule:
+    ) -> VoteRule:
         """Check the options of a hard vote and make them exact: numbers count as the decimals they are written as."""
         if ties not in {"off", "on"} or empty not in {"vote", "abstain"}:
             raise UsageError(
@@ -182,7 +182,7 @@ def hard_vote(
         raise UsageError("members-none", "cannot vote", item="there is no member", fix="pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
 
-    rule = Rule.of(len(masks), weights, quorum, ties, empty)
+    rule = VoteRule.of(len(masks), weights, quorum, ties, empty)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
         check_same_keys(other, first, (f"member {k}", "member 1"))

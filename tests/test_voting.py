@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ensemble_kit as ek
-from ensemble_kit.voting import Rule
+from ensemble_kit.voting import VoteRule
 
 KEY = ("s", "x")
 
@@ -79,7 +79,7 @@ def test_and_or_majority() -> None:
     ],
 )  # fmt: skip
 def test_the_rule_in_words(options: dict[str, Any], words: str) -> None:
-    assert str(Rule.of(**options)) == words
+    assert str(VoteRule.of(**options)) == words
 
 
 def test_decimal_weights_reach_their_sum() -> None:

@@ -94,7 +94,7 @@ def vote(
     from ensemble_kit.pipeline import HardVote, SoftVote, open_ensemble, resolve
     from ensemble_kit.postprocess import parse_rules
     from ensemble_kit.store import is_store
-    from ensemble_kit.voting import Rule
+    from ensemble_kit.voting import VoteRule
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
@@ -113,7 +113,7 @@ def vote(
             "ties": ties or "off",
             "empty": empty or "vote",
         }
-        rule = Rule.of(len(members), **options)
+        rule = VoteRule.of(len(members), **options)
         (common.warn if rule.logic else common.say)(f"rule: {rule}")
         if not thresholds and any(stores):
             common.say("thresholds: 0.5 for every class of every store (pass --thresholds for tuned sets)")

@@ -188,29 +188,36 @@ def format_text(starts, ends, base, relative):
     return format_texts(np.zeros(PAD, np.uint8), np.zeros(3, np.int64), starts, ends, first, last, base, relative)
 
 
-def _four_digits():
-    """Every number below 10,000 as four ASCII bytes in one uint32: padded with zeros, and cut to its digits."""
-    value = np.arange(10000)
-    digits = np.stack([value // 1000, value // 100 % 10, value // 10 % 10, value % 10], axis=1) + 48
-    padded = digits.astype(np.uint8).view("<u4").reshape(-1)
-    length = 1 + (value >= 10) + (value >= 100) + (value >= 1000)
-    return padded, (padded >> (32 - 8 * length)).astype(np.uint32), length.astype(np.uint8)
+@part
+def _four_digits(value):
+    """Four digits of a number below 10,000, a byte each, the first in the lowest.
+
+    Divided by multiplying: a table of all is cold behind every mask that was just read, 12 us for 370 numbers, not 9.
+    """
+    hundreds = (value * 5243) >> 19
+    pairs = hundreds | (value - 100 * hundreds) << 16
+    tens = ((pairs * 103) >> 10) & 0x000F000F
+    return tens | (pairs - 10 * tens) << 8
 
 
-_PADDED, _CUT, _LENGTH = _four_digits()
+@part
+def _put_head(place, value):
+    """Write the digits of a number below 10,000; return the address behind them."""
+    digits = _four_digits(value)
+    zeros = lowest(digits | 1 << 24) & 24  # bits of leading zeros; one digit stays
+    store32(place, (digits + 0x30303030) >> zeros)
+    return place + 4 - (zeros >> 3)
 
 
 @part
 def _put_number(place, value):
     """Write the digits of `value` and a space at an address; return the address behind them."""
     if value < 10000:
-        store32(place, _CUT[value])
-        place += _LENGTH[value]
+        place = _put_head(place, value)
     elif value < 100000000:
-        high = value // 10000
-        store32(place, _CUT[high])
-        place += _LENGTH[high]
-        store32(place, _PADDED[value - 10000 * high])
+        head = value // 10000
+        place = _put_head(place, head)
+        store32(place, _four_digits(value - 10000 * head) + 0x30303030)
         place += 4
     else:
         digits, rest = 1, value

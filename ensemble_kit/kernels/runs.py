@@ -23,25 +23,35 @@ def encode_bytes(mask):
     return split_edges(edges, n)
 
 
+_LOOK = 256
+
+
 @kernel
 def _append_edges(mask, p, edges, n, on):
-    """Append the places from `p` on where the mask changes, until it ends or `edges` is full: 64 pixels a look.
+    """Append the places from `p` on where the mask changes, until it ends or `edges` is full.
 
-    Returns where it stopped, the number of edges, and the last pixel's state (0 or 1). (Eight pixels a look in
-    Numba's own loop took twice a pure read.)
+    Returns where it stopped, the number of edges, and the last pixel's state (0 or 1). 256 pixels a look that are all
+    as the last one was are passed over: 1.01 x a pure read, against 1.06 with 64. (Eight pixels a look in Numba's own
+    loop took twice a pure read.)
     """
-    place, room = address_of(mask), edges.size - 65
-    while p + 64 <= mask.size and n < room:
-        fetch(place + p + AHEAD)
-        word = bytes_on(place + p)
-        change = word ^ ((word << 1) | on)
-        on = (word >> 63) & 1
-        while change != 0:
-            edges[n] = p + lowest(change)
-            n += 1
-            change &= change - 1
-        p += 64
-    if p + 64 > mask.size and n < room:
+    place, room = address_of(mask), edges.size - _LOOK - 1
+    while p + _LOOK <= mask.size and n < room:
+        for t in range(0, _LOOK, 128):
+            fetch(place + p + t + AHEAD)
+        changed = np.int64(0)
+        for t in range(0, _LOOK, 64):
+            changed |= bytes_on(place + p + t) ^ -on
+        if changed != 0:
+            for t in range(0, _LOOK, 64):
+                word = bytes_on(place + p + t)
+                change = word ^ ((word << 1) | on)
+                on = (word >> 63) & 1
+                while change != 0:
+                    edges[n] = p + t + lowest(change)
+                    n += 1
+                    change &= change - 1
+        p += _LOOK
+    if p + _LOOK > mask.size and n < room:
         while p < mask.size:
             now = np.int64(mask[p] != 0)
             edges[n] = p

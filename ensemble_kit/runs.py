@@ -281,8 +281,8 @@ class ManyRuns(NamedTuple):
         """Copy the runs of many masks into one."""
         offsets = np.zeros(len(masks) + 1, np.int64)
         np.cumsum([m._starts.size for m in masks], out=offsets[1:])
-        none = [np.zeros(0, np.int64)]  # for no mask at all
-        starts, ends = [*none, *(m._starts for m in masks)], [*none, *(m._ends for m in masks)]
+        none = np.zeros(0, np.int64)
+        starts, ends = [m._starts for m in masks] or [none], [m._ends for m in masks] or [none]
         return cls(np.concatenate(starts), np.concatenate(ends), offsets)
 
     def mask(self, place: int, shape: tuple[int, int]) -> Runs:

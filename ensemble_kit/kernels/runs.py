@@ -273,28 +273,30 @@ def _vertical(starts, ends, height, width, rising, count):
     """Column-major positions of the pixels that begin (rising) or end a column run, in order."""
     shift = -width if rising else width
     column = np.zeros(width + 1, np.int64)
+    found, columns, n = np.empty(count, np.int64), np.empty(count, np.int64), 0
+    j = 0
+    for i in range(starts.size):
+        low, high = starts[i] + shift, ends[i] + shift
+        while j < starts.size and ends[j] <= low:
+            j += 1
+        k, p = j, low
+        while p < high:  # the gaps of the neighbouring row inside [low, high)
+            stop = high if k >= starts.size else min(high, max(p, starts[k]))
+            while p < stop:
+                y = (p - shift) // width
+                x = p - shift - y * width
+                column[x + 1] += 1
+                found[n], columns[n] = x * height + y + (0 if rising else 1), x
+                n += 1
+                p += 1
+            if k < starts.size and p < high:
+                p = min(high, ends[k])
+            k += 1
+    for x in range(width):
+        column[x + 1] += column[x]
     places = np.empty(count, np.int64)
-    for step in range(2):  # first count by column, then put each in its place
-        j = 0
-        for i in range(starts.size):
-            low, high = starts[i] + shift, ends[i] + shift
-            while j < starts.size and ends[j] <= low:
-                j += 1
-            k, p = j, low
-            while p < high:  # the gaps of the neighbouring row inside [low, high)
-                stop = high if k >= starts.size else min(high, max(p, starts[k]))
-                while p < stop:
-                    x = (p - shift) % width
-                    if step == 0:
-                        column[x + 1] += 1
-                    else:
-                        places[column[x]] = x * height + (p - shift) // width + (0 if rising else 1)
-                        column[x] += 1
-                    p += 1
-                if k < starts.size and p < high:
-                    p = min(high, ends[k])
-                k += 1
-        if step == 0:
-            for x in range(width):
-                column[x + 1] += column[x]
+    for k in range(n):  # each into its column, which keeps the order of rows
+        x = columns[k]
+        places[column[x]] = found[k]
+        column[x] += 1
     return places

@@ -43,7 +43,7 @@ class Run:
         words = list(map(str, arguments))
         ensk = Path(sys.executable).with_name("ensk")
         begin, shown = (
-            ([ensk], "ensk") if program == "ensk" else ([sys.executable, HERE / program], f"python {program}")
+            ([ensk], "ensk") if program == "ensk" else ([sys.executable, "-u", HERE / program], f"python {program}")
         )
         print(f"\n$ {shown} {shlex.join(words)}", flush=True)
         start = time.perf_counter()

@@ -23,7 +23,14 @@ def main() -> None:
 
     def training(config: Path) -> list[str]:
         paths = ("--data", a.data, "--experiments", a.experiments)
-        return [sys.executable, str(script), str(config), *map(str, paths), *a.options]
+        return [
+            sys.executable,
+            "-u",
+            str(script),
+            str(config),
+            *map(str, paths),
+            *a.options,
+        ]  # -u: the log grows as it goes
 
     if not queue.run(a.root, training):
         sys.exit(1)

@@ -78,17 +78,34 @@ def per_class(queries: Tensor, masks: Tensor) -> Tensor:
     return torch.log(-torch.expm1(none)) - none
 
 
-def segformer(classes: int, pretrained: str | None = None, config: Section | None = None) -> Segformer:
-    """Build SegFormer from keys of SegformerConfig, or from `pretrained`, a folder or a name on the hub."""
+def segformer(
+    classes: int, pretrained: str | None = None, architecture: str | None = None, config: Section | None = None
+) -> Segformer:
+    """Build SegFormer from keys of SegformerConfig.
+
+    Parameters
+    ----------
+    pretrained, architecture : a local folder or a name on the hub, whose weights or whose sizes alone are taken.
+    """
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-    return Segformer(_transformer(SegformerForSemanticSegmentation, SegformerConfig, classes, pretrained, config or {}))
+    kinds = SegformerForSemanticSegmentation, SegformerConfig
+    return Segformer(_transformer(*kinds, classes, pretrained, architecture, config or {}))
 
 
 def mask2former(
-    classes: int, pretrained: str | None = None, config: Section | None = None, backbone: Section | None = None
+    classes: int,
+    pretrained: str | None = None,
+    architecture: str | None = None,
+    config: Section | None = None,
+    backbone: Section | None = None,
 ) -> Mask2Former:
-    """Build Mask2Former from keys of Mask2FormerConfig, on a Swin backbone from keys of SwinConfig."""
+    """Build Mask2Former from keys of Mask2FormerConfig, on a Swin backbone from keys of SwinConfig.
+
+    Parameters
+    ----------
+    pretrained, architecture : a local folder or a name on the hub, whose weights or whose sizes alone are taken.
+    """
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
     options = dict(config or {})
@@ -96,8 +113,8 @@ def mask2former(
         refuse_unknown("the backbone", backbone, SwinConfig().to_dict())
         stages = [f"stage{k + 1}" for k in range(len(backbone.get("depths", SwinConfig().depths)))]
         options["backbone_config"] = SwinConfig(**backbone, out_features=stages)
-    network = _transformer(Mask2FormerForUniversalSegmentation, Mask2FormerConfig, classes, pretrained, options)
-    return Mask2Former(network)
+    kinds = Mask2FormerForUniversalSegmentation, Mask2FormerConfig
+    return Mask2Former(_transformer(*kinds, classes, pretrained, architecture, options))
 
 
 def _transformer(
@@ -105,11 +122,14 @@ def _transformer(
     config: type[PretrainedConfig],
     classes: int,
     pretrained: str | None,
+    architecture: str | None,
     options: Section,
 ) -> Any:
     refuse_unknown(config.__name__, options, config().to_dict())
     if pretrained is not None:
         return kind.from_pretrained(pretrained, num_labels=classes, ignore_mismatched_sizes=True, **options)
+    if architecture is not None:
+        return kind(config.from_pretrained(architecture, num_labels=classes, **options))
     return kind(config(num_labels=classes, **options))
 
 
@@ -121,7 +141,6 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "segformer": segformer,
     "mask2former": mask2former,
 }
-PRETRAINED = {"encoder_weights", "pretrained", "weights"}
 
 
 def build(section: Section, classes: int, *, pretrained: bool = True) -> nn.Module:
@@ -131,7 +150,11 @@ def build(section: Section, classes: int, *, pretrained: bool = True) -> nn.Modu
     ----------
     pretrained : load what the section asks for; without it weights are random, for a state dict to be loaded after.
     """
-    options = {k: v for k, v in section.items() if k != "weights" and (pretrained or k not in PRETRAINED)}
+    options = {k: v for k, v in section.items() if k != "weights"}
+    if not pretrained:
+        options.pop("encoder_weights", None)
+        if "pretrained" in options:
+            options["architecture"] = options.pop("pretrained")
     network: nn.Module = construct("the network", options, FAMILIES, classes=classes)
     if pretrained and section.get("weights"):
         network.load_state_dict(torch.load(section["weights"], map_location="cpu", weights_only=True))

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from hand_bones.augment import Augmentation
 from hand_bones.config import Config
 from hand_bones.losses import build as build_criterion
 from hand_bones.networks import build as build_network
@@ -75,10 +77,16 @@ def test_sections_name_what_they_do_not_know(make: object, named: str) -> None:
     assert named in caught.value.item
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.json")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "configs").rglob("*.json")), ids=lambda f: f"{f.parent.name}-{f.stem}"
+)
 def test_the_configurations_that_ship_are_valid(file: Path) -> None:
     config = Config.load(file)
     assert config.name == file.stem
     if config.criterion != "own":
         build_criterion(config.criterion)
     build_optimizer(config.optimizer, nn.Linear(1, 1))
+    Augmentation(config.augmentation)
+    if "pretrained" not in config.model:  # what is on the hub cannot be asked here
+        with torch.device("meta"):
+            build_network(config.model, 29, pretrained=False)

@@ -98,7 +98,9 @@ def test_local_weights_are_loaded_and_left_out(tmp_path: Path) -> None:
 def test_a_pretrained_folder_is_loaded_with_another_number_of_classes(family: str, tmp_path: Path) -> None:
     network = networks.build(tiny(family), 5)
     network.network.save_pretrained(tmp_path / "there")
-    other = networks.build({"name": family, "pretrained": str(tmp_path / "there")}, 3)
+    section = {"name": family, "pretrained": str(tmp_path / "there")}
+    other = networks.build(section, 3)
     ours, theirs = network.state_dict(), other.state_dict()
     assert sum(torch.equal(ours[k], theirs[k]) for k in ours if ours[k].shape == theirs[k].shape) > 0.9 * len(ours)
     assert other.eval()(torch.rand(1, 3, 64, 64)).shape[1] == 3
+    networks.build(section, 3, pretrained=False).load_state_dict(theirs)  # as inference and a resumed run build it

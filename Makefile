@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimized coverage mutation example example-test lint bench bench-compare floors clean
+.PHONY: help demo test test-optimized coverage mutation soak example example-test lint bench bench-compare floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -45,6 +45,9 @@ test: $(STAMP)        ## the whole suite
 
 test-optimized: $(STAMP) ## the whole suite under python -O, children too; its own assertions hold
 	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto --dist loadfile
+
+soak: $(STAMP)        ## an hour of every command in one process: nothing may grow
+	ENSK_SOAK=3600 $(BIN)/python -m pytest tests/faults/test_load.py -k hours_of_work
 
 mutation: $(STAMP)    ## mutation testing of runs and voting: what changes of their source no test notices
 	$(BIN)/python tests/mutation.py

@@ -29,7 +29,7 @@ def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     assert len(record["rows"]) >= 40
     assert all(row["seconds"]["ours"] > 0 for row in record["rows"])
     unread = [row["job"] for row in record["rows"] if not (row["of_read"] and row["gigabytes_per_second"])]
-    assert unread == ["first `ensk vote` (hard, two CSV files)", "second `ensk vote` (hard, two CSV files)"]
+    assert unread == ["first `ensk vote` (hard, three CSV files)", "second `ensk vote` (hard, three CSV files)"]
     assert record["machine"]["packages"]["numba"]
     text = readme.read_text()
     assert text.startswith("before\n<!-- bench -->\n| job |")

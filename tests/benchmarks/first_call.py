@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def first_calls(only: str = "", repeats: int = 5, soft: bool = True) -> Iterator[Row]:
-    """Measure soft votes of stores, and a hard vote of two CSVs, where their names hold `only`."""
+    """Measure soft votes of stores, and a hard vote of three CSVs, where their names hold `only`."""
     with tempfile.TemporaryDirectory(prefix="ensk-first-") as made:
         folder = Path(made)
-        votes = {"hard, two CSV files": ["--hard", "--quorum", "1", "--image-size", "256x256", *write_masks(folder)]}
+        votes = {"hard, three CSV files": ["--hard", "--image-size", "256x256", *write_masks(folder)]}
         for name, grids in GRIDS.items() if soft else ():
             votes[f"soft, {name}"] = ["--soft", "--thresholds", "0.5", *write_stores(folder / name, grids)]
         for name, arguments in votes.items():
@@ -60,7 +60,7 @@ def write_stores(folder: Path, grids: Sequence[int]) -> list[str]:
 
 
 def write_masks(folder: Path) -> list[str]:
-    paths = [str(folder / f"m{m}.csv") for m in range(2)]
+    paths = [str(folder / f"m{m}.csv") for m in range(3)]
     for m, path in enumerate(paths):
         masks = inputs.bone_masks(3, 256, seed=m)
         ek.MaskSet({("x.png", str(c)): ek.encode(np.asarray(mask)) for c, mask in enumerate(masks)}).write(

@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -167,8 +168,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_readme(readme: Path, table: str) -> None:
-    """Put the table between the marks of README."""
+def write_readme(readme: Path, table: str, picture: Path) -> None:
+    """Put the table between the marks of README, and the picture beside it."""
+    shutil.copyfile(picture, readme.with_name("errors.jpg"))
+    table += "\n![Truth, the submission, and where it errs](errors.jpg)\n"
     head, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     _, _, foot = rest.partition(MARKS[1])
     readme.write_text(f"{head}{MARKS[0]}\n{table}{MARKS[1]}{foot}", encoding="utf-8")
@@ -190,7 +193,8 @@ def main() -> None:
     table = report(a.out, a.size, run.seconds)
     print(f"\n{table}\nsubmission: {a.out / 'submission.csv'}; pictures: {a.out / 'pictures'}")
     if a.readme:
-        write_readme(a.readme, table)
+        (picture,) = (a.out / "pictures").glob("*_errors.jpg")
+        write_readme(a.readme, table, picture)
 
 
 if __name__ == "__main__":

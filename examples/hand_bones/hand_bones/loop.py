@@ -72,9 +72,10 @@ class Trainer:
 
     def fit(self) -> Progress:
         """Train what is left of the epochs, then write the logits of the best network's validation."""
-        with Log(self.config, self.folder) as log:
-            while not self._finished():
-                self._epoch(log)
+        if not self._finished():
+            with Log(self.config, self.folder) as log:
+                while not self._finished():
+                    self._epoch(log)
         weights = torch.load(self.folder / "best.pt", map_location=self.device, weights_only=True)
         self.network.load_state_dict(weights)
         write_logits(self.network, self.data.held_out, self.config, self.device, self.folder)

@@ -25,6 +25,8 @@ with open(sys.argv[2], "a") as trace:
 print("training", config.name)
 if "slow" in text and not pathlib.Path(sys.argv[2] + ".go").exists():
     time.sleep(60)
+if "short" in text:
+    time.sleep(0.15)
 sys.exit("fail" in text)
 """
 RUNNER = """
@@ -75,9 +77,9 @@ def run_when_free(trace: Path, say: Callable[[str], None]) -> bool:
     raise AssertionError("the lock was not let go")
 
 
-def wait_for(trace: Path, text: str) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
-    while not (trace.exists() and text in trace.read_text()):
+    while not holds():
         assert time.monotonic() < end, "the training did not begin"
         time.sleep(0.02)
 
@@ -101,7 +103,7 @@ def test_a_second_time_keeps_the_first(trace: Path) -> None:
 def test_killed_in_the_middle_and_started_again(trace: Path, together: bool) -> None:
     put(trace, a="", b="slow", c="")
     killed = start(trace)
-    wait_for(trace, "b.json")
+    wait_until(lambda: trace.exists() and "b.json" in trace.read_text())
     (os.killpg if together else os.kill)(killed.pid, signal.SIGKILL)
     killed.wait()
     assert where(trace) == {"done": ["a"], "running": ["b"], "queue": ["c"]}
@@ -135,3 +137,22 @@ def test_one_that_comes_while_it_runs_is_taken_too(trace: Path) -> None:
 
     assert queue.run(trace.parent / "root", come, say=lambda _: None)
     assert where(trace) == {"done": ["a", "b"]}
+
+
+def test_killed_again_and_again_none_is_lost(trace: Path) -> None:
+    """SIGKILL to queue and training at moments spread over starting, moving and training."""
+    names = sorted(f"c{k}" for k in range(6))
+    put(trace, **dict.fromkeys(names, "short"))
+    for k in range(12):
+        begun = len(trace.read_text()) if trace.exists() else 0
+        killed = start(trace)
+        if k < 4:
+            wait_until(lambda begun=begun: trace.exists() and len(trace.read_text()) > begun)
+        else:
+            time.sleep(0.05 * k)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        assert sorted(name for folder in where(trace).values() for name in folder) == names
+    assert run_when_free(trace, lambda _: None)
+    assert where(trace) == {"done": names}
+    assert len(trace.read_text().split()) >= 4 + len(names)  # four were hit while they trained

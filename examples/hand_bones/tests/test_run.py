@@ -30,9 +30,10 @@ def test_one_command_from_nothing_to_a_scored_table(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     text = readme.read_text()
     assert text.startswith("before\n<!-- measured -->\n| mean Dice | validation | test: all 29 |")
-    assert text.endswith("s in all.\n<!-- /measured -->\nafter\n")
+    assert text.endswith("(errors.jpg)\n<!-- /measured -->\nafter\n")
+    assert (tmp_path / "errors.jpg").read_bytes().startswith(b"\xff\xd8")
     assert "\nold\n" not in text
-    assert text.split("<!-- measured -->\n")[1].split("<!-- /measured -->")[0] in ended.stdout
+    assert text.split("<!-- measured -->\n")[1].split("\n![")[0] in ended.stdout
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:] == [
         f"| {name}"

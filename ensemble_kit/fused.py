@@ -120,29 +120,25 @@ class FusedSample:
 
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
-        return self.decide({c: level})[c]
+        return self.decide({c: level}).mask(0, self.plane)
 
-    def decide(self, levels: Mapping[int, int]) -> dict[int, Runs]:
-        """Decide several classes, `{class number: level}`, in one call."""
+    def decide(self, levels: Mapping[int, int]) -> ManyRuns:
+        """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
         from ensemble_kit.kernels import cells, fuse
 
         if self._laid is None:
-            return {
-                c: Runs.trusted(fuse.threshold_runs(level, *self._blocks.plan(c)), self.plane)
-                for c, level in levels.items()
-            }
+            blocks = self._blocks
+            decided = [fuse.threshold_runs(level, *blocks.plan(c)) for c, level in levels.items()]
+            return ManyRuns.of([Runs.trusted(runs, self.plane) for runs in decided])
         wanted = tuple(levels.values())
-        starts, ends, offsets = cells.decide(
-            np.array(tuple(levels), np.int64),
-            np.array(wanted, np.int64),
-            *self._codes_from(wanted, wanted),
-            *self._laid,
+        return ManyRuns(
+            *cells.decide(
+                np.array(tuple(levels), np.int64),
+                np.array(wanted, np.int64),
+                *self._codes_from(wanted, wanted),
+                *self._laid,
+            )
         )
-        cuts = offsets.tolist()
-        return {
-            c: Runs.trusted((starts[a:b], ends[a:b]), self.plane)
-            for c, a, b in zip(levels, cuts[:-1], cuts[1:], strict=True)
-        }
 
     def counts(self, bands: Mapping[int, tuple[int, int]], truth: Sequence[Runs] | None = None) -> LevelCounts:
         """Count pixels by effective level, in the bands `{class number: (low, high)}`, in one call.

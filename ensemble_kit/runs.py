@@ -285,6 +285,18 @@ class ManyRuns(NamedTuple):
         starts, ends = [m._starts for m in masks] or [none], [m._ends for m in masks] or [none]
         return cls(np.concatenate(starts), np.concatenate(ends), offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence[ManyRuns]) -> ManyRuns:
+        """Put the masks of all parts one after the other."""
+        if not parts:
+            return cls.of([])
+        starts, ends, counts = zip(*((p.starts, p.ends, np.diff(p.offsets)) for p in parts), strict=True)
+        return cls(np.concatenate(starts), np.concatenate(ends), np.cumsum(np.concatenate([[0], *counts])))
+
+    def masks(self, shape: tuple[int, int]) -> list[Runs]:
+        """View every mask, all of one size."""
+        return [self.mask(place, shape) for place in range(self.offsets.size - 1)]
+
     def mask(self, place: int, shape: tuple[int, int]) -> Runs:
         """View one mask."""
         begin, end = self.offsets[place : place + 2].tolist()

@@ -18,7 +18,7 @@ from ensemble_kit.events import Listener, Progress, nobody
 from ensemble_kit.fused import FusedSample
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
-from ensemble_kit.runs import Runs
+from ensemble_kit.runs import ManyRuns, Runs
 from ensemble_kit.spec import LEVELS, Mean, Upsample
 from ensemble_kit.store import LogitStore
 
@@ -246,21 +246,22 @@ class Ensemble:
         known = parse_rules(rules or getattr(thresholds, "rules", ()))
         check_classes(known, self.classes)
 
-        def decide(sample: str) -> list[Runs]:
+        def decide(sample: str) -> tuple[tuple[int, int], ManyRuns]:
             fused = self.fused(sample)
             decided = fused.decide(dict(enumerate(levels)))
             if not known:
-                return list(decided.values())
+                return fused.plane, decided
 
             def cleaned(c: int, name: str) -> Runs:
-                return clean(decided[c], name, known, lambda top: fused.runs(c, self.level_of(top)).area)
+                runs = decided.mask(c, fused.plane)
+                return clean(runs, name, known, lambda top: fused.runs(c, self.level_of(top)).area)
 
-            return [cleaned(c, name) for c, name in enumerate(self.classes)]
+            return fused.plane, ManyRuns.of([cleaned(c, name) for c, name in enumerate(self.classes)])
 
-        masks: dict[tuple[str, str], Runs] = {}
-        for sample, row in over_samples(decide, self.samples, jobs, "voting", listener):
-            masks.update({(sample, name): runs for name, runs in zip(self.classes, row, strict=True)})
-        return MaskSet(masks)
+        found = dict(over_samples(decide, self.samples, jobs, "voting", listener))
+        runs = ManyRuns.joined([decided for _, decided in found.values()])
+        places = np.arange(len(found) * len(self.classes)).reshape(len(found), len(self.classes))
+        return MaskSet.trusted({sample: plane for sample, (plane, _) in found.items()}, self.classes, runs, places)
 
 
 def over_samples(

@@ -53,7 +53,7 @@ def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: n
         for level in levels:
             assert fused.runs(c, level) == ek.encode(wanted >= level), (c, level)
         both = fused.decide({1 - c: levels[5], c: levels[2]})
-        assert both == {c: fused.runs(c, levels[2]), 1 - c: fused.runs(1 - c, levels[5])}
+        assert both.masks(fused.plane) == [fused.runs(1 - c, levels[5]), fused.runs(c, levels[2])]
         truth = rng.random(wanted.shape) < rng.choice([0, 0.01, 0.5, 1])
         pixels, hits = ref.level_counts(wanted, truth)
         for low, high in ((0, 65536), (3277, 62260), (32768, 32769), (0, 1)):
@@ -64,5 +64,6 @@ def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: n
 def test_many_short_runs_outgrow_their_room(make_store: Make) -> None:
     z = np.where(np.indices((96, 128)).sum(axis=0) % 2, 8, -8).astype(np.float16)[None]  # a chessboard
     ens = ek.Ensemble([make_store({"a": np.repeat(z, 3, axis=0)}, (384, 512), ("x", "y", "z"))])
-    for c, runs in ens.fused("a").decide({0: 32768, 2: 40000}).items():
-        assert runs == ek.encode(effective_levels(ens, "a", c) >= {0: 32768, 2: 40000}[c])
+    levels = {0: 32768, 2: 40000}
+    for c, runs in zip(levels, ens.fused("a").decide(levels).masks((384, 512)), strict=True):
+        assert runs == ek.encode(effective_levels(ens, "a", c) >= levels[c])

@@ -126,9 +126,9 @@ class _Counter:
         within = fused.decide({c: low for c, (low, _) in self._bands.items()})
         above = _above(fused, {c: high for c, (_, high) in self._bands.items()})
         nodes = self._nodes(fused.plane)
-        for c in self._bands:
+        for c, reached in zip(self._bands, within.masks(fused.plane), strict=True):
             wanted = self._truth[name, self._ensemble.classes[c]]
-            positions, levels = fused.pixels(c, within[c] - above[c])
+            positions, levels = fused.pixels(c, reached - above[c])
             falling = np.argsort(levels, kind="stable")[::-1]
             counts = kernels.by_level(
                 above[c].starts, above[c].ends, positions, levels, falling, wanted.starts, wanted.ends,
@@ -146,7 +146,8 @@ class _Counter:
 
 def _above(fused: FusedSample, highs: dict[int, int]) -> dict[int, Runs]:
     """Decide at the upper edges; no pixel reaches level 65536."""
-    found = fused.decide({c: high for c, high in highs.items() if high < LEVELS})
+    reachable = {c: high for c, high in highs.items() if high < LEVELS}
+    found = dict(zip(reachable, fused.decide(reachable).masks(fused.plane), strict=True))
     return {c: found.get(c, Runs.empty(fused.plane)) for c in highs}
 
 
@@ -238,7 +239,8 @@ def _counts(
     """Count hits, pixels and truth pixels of the masks themselves, (classes, samples) each."""
 
     def one(sample: str) -> NDArray[np.int64]:
-        masks = list(ensemble.fused(sample).decide(dict(enumerate(levels))).values())
+        fused = ensemble.fused(sample)
+        masks = fused.decide(dict(enumerate(levels))).masks(fused.plane)
         cleaned = masks if rule is None else [rule.apply(m) for m in masks]
         wanted = [truth[sample, name] for name in ensemble.classes]
         return np.array([overlaps(cleaned, wanted), [m.area for m in cleaned], [m.area for m in wanted]], np.int64)

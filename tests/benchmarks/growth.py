@@ -36,7 +36,7 @@ arrays = [np.memmap(f"{folder}/m{{m}}.fp16", np.float16, "r", shape=shape) for m
 ensemble = jobs.memory_ensemble(arrays, 2048, "scores")
 levels = dict.fromkeys(range(a["classes"]), 32768)
 def vote():
-    return sum(map(len, texts(list(FusedSample(ensemble, "x", "scores").decide(levels).values()))))
+    return sum(map(len, texts(FusedSample(ensemble, "x", "scores").decide(levels).masks((2048, 2048)))))
 vote()
 before = resource.getrusage(resource.RUSAGE_SELF)
 begin = time.process_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +19,13 @@ from measure import Bar, Row, interleaved, reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
+from ensemble_kit.formats import submission
+from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.fused import FusedSample
+from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
-from ensemble_kit.runs import overlaps, texts
+from ensemble_kit.runs import overlaps
 from ensemble_kit.scores import Fusion, integer_weights
 from ensemble_kit.search import sizes
 from ensemble_kit.search.undecided import Setting
@@ -202,14 +206,14 @@ def soft_vote(
 ) -> Row | None:
     """Measure fusing, deciding and writing RLE texts of samples, from logits in memory."""
     levels = dict.fromkeys(range(len(ensemble.classes)), 32768)
+    places = np.arange(len(levels))[None]
 
-    def ours() -> str:
-        rows = []
+    def ours() -> bytes:
+        out = io.BytesIO()
         for sample in samples:
-            masks = FusedSample(ensemble, sample, upsample).decide(levels)
-            drawn = zip(ensemble.classes, texts(list(masks.values())), strict=True)
-            rows += [f"{sample},{name},{text}\n" for name, text in drawn]
-        return "".join(rows)
+            runs = FusedSample(ensemble, sample, upsample).decide(levels)
+            submission.write(MaskSet.trusted({sample: plane}, ensemble.classes, runs, places), out, PRESETS["handbone"])
+        return out.getvalue()
 
     text = rivals.rlemasklib_text if rivals.optional("rlemasklib") else rivals.tuned_text
     arrays = [[m.read(s) for m in ensemble.members] for s in samples]
@@ -448,8 +452,9 @@ def _tuning_case(folder: Path, logits: list[NDArray[np.float16]], plane: int, to
     ensemble.members = tuple(Kept(m) for m in ensemble.members)
     truth = {}
     for k in range(len(logits)):
-        decided = ensemble.fused(names[k]).decide(dict.fromkeys(range(len(classes)), 26000))
-        for c, runs in decided.items():
+        fused = ensemble.fused(names[k])
+        decided = fused.decide(dict.fromkeys(range(len(classes)), 26000))
+        for c, runs in enumerate(decided.masks(fused.plane)):
             moved = ek.encode(np.roll(runs.decode(), (k + c) % 3 - 1, axis=1))
             truth.update({(name, classes[c]): moved for name in names[k :: len(logits)]})
     return ensemble, ek.MaskSet({(s, c): truth[s, c] for s in names for c in classes})

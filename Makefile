@@ -64,7 +64,7 @@ example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tu
 	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out
 
 example-test: $(EXAMPLE_STAMP) ## the suite of examples/hand_bones
-	$(EXAMPLE_BIN)/python -m pytest $(EXAMPLE)/tests
+	OMP_WAIT_POLICY=PASSIVE $(EXAMPLE_BIN)/python -m pytest $(EXAMPLE)/tests
 
 lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff check .

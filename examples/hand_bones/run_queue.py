@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def main() -> None:
     parser.add_argument("--lightning", action="store_true", help="train with train_lightning.py")
     parser.add_argument("options", nargs="*", help="after --: further options of the training, such as --debug")
     a = parser.parse_args()
+    # threads that wait sleep: on two cores that others used too a step took 0.45 s so, and 1 to 3 s with spinning ones
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     script = HERE / ("train_lightning.py" if a.lightning else "train.py")
 
     def training(config: Path) -> list[str]:

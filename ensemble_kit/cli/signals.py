@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -58,6 +59,7 @@ def listen() -> None:
         end(number)
 
     threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
+    sys.unraisablehook = _unraisable
     for number in ENDING:
         signal.signal(number, _raise)
 
@@ -77,6 +79,13 @@ def signal_behind(error: BaseException | None) -> int | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """End where Python can raise nothing, as in a `__del__` or a library's callback: the signal would be lost."""
+    if isinstance(lost.exc_value, Signalled):
+        end(lost.exc_value.number)
+    sys.__unraisablehook__(lost)
 
 
 def _raise(number: int, _: FrameType | None) -> None:

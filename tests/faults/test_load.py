@@ -225,6 +225,24 @@ def test_a_signal_while_modules_are_imported(tmp_path: Path, number: int, module
     assert err == f"\nended by {signal.Signals(number).name}; run the same command again to go on\n"
 
 
+def test_a_signal_where_nothing_can_be_raised() -> None:
+    """In a `__del__`, or in a callback of LLVM's, Python prints an exception and forgets it."""
+    code = """
+import os, time
+from ensemble_kit.cli import signals
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), 15)
+        time.sleep(9)
+signals.listen()
+Last()
+time.sleep(9)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert ran.returncode == 143
+    assert ran.stderr.strip() == "ended by SIGTERM; run the same command again to go on"
+
+
 def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:
     process = start(ground, CASES[3].command, ENSK_WAIT="90")
     time.sleep(4.0)

@@ -100,7 +100,7 @@ class FusedSample:
 
     @cached_property
     def _laid(self) -> tuple[Any, ...] | None:
-        """What the kernels of `cells.py` take of every class; where members' grids differ, or are too wide, None."""
+        """What the kernels of one grid take of every class; where members' grids differ, or are too wide, None."""
         first = self._places[0].box.shape
         if any(p.box.shape != first for p in self._places) or first[1] > self.plane[1]:
             return None
@@ -147,7 +147,7 @@ class FusedSample:
         ----------
         truth : for each of these classes, the mask whose pixels are counted, too; without, there is none.
         """
-        from ensemble_kit.kernels import cells
+        from ensemble_kit.kernels import cell_counts
 
         truth = [Runs.empty(self.plane)] * len(bands) if truth is None else truth
         if self._laid is None:
@@ -155,7 +155,7 @@ class FusedSample:
         edges, kind = tuple(bands.values()), np.uint32 if self.plane[0] * self.plane[1] < 1 << 32 else np.int64
         codes = self._codes_from(tuple([low for low, _ in edges]), tuple([high for _, high in edges]))
         return LevelCounts(
-            *cells.count(
+            *cell_counts.count(
                 np.array(tuple(bands)),
                 np.array(edges),
                 *ManyRuns.of(truth),

@@ -1,0 +1,246 @@
+"""Cells that share one grid, looked at four at a time, at the speed at which their logits can be read.
+
+The codes whose score reaches a level are one interval of the 65,536 (`fused.py` finds it), so a first pass compares
+64 cells at a time and keeps two bits a cell: whether *any* member reaches the level, and whether *all* do. A *quad*
+is a cell and its right, lower and diagonal neighbour; bilinear interpolation is a convex combination and every
+table is monotone, so the pixels between four cells that no member has on are off, and those between four that all
+have on are on, without arithmetic. What is left, about 0.2 % of a bone's plane, is evaluated exactly.
+
+A walk over the rows of quads turns bits into *events*: the quads where what the pixels are (off, on, or mixed)
+changes. No plane of levels and no mask is made. Where no pixel lies between two rows or columns of cells, as on a
+plane of the grid's own size, a quad leaves out the neighbours that weigh nothing.
+"""
+
+import numpy as np
+
+from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.words import AHEAD, code_at, codes_within, fetch, half_up, lowest
+
+OFF, ON, MIXED = 0, 1, 2
+
+
+@kernel
+def mark(addresses, planes, width, firsts, spans, any_bits, all_bits):
+    """Set bit c of row r where any member reaches the low level in cell (r, c), and where all reach the high one.
+
+    `firsts` and `spans` (2, M) are the intervals of codes that reach each; a negative span is an empty one. Member
+    after member, so that each plane is read as one stream: eight rows of every member in turn cost a third more.
+    """
+    words = any_bits.shape[1]
+    for m in range(addresses.size):
+        low, low_span, high, high_span = firsts[0, m], spans[0, m], firsts[1, m], spans[1, m]
+        low_mask, high_mask = np.int64(0 if low_span < 0 else -1), np.int64(0 if high_span < 0 else -1)
+        for r in range(any_bits.shape[0]):
+            row = addresses[m] + 2 * r * planes[m, 2]
+            for k in range(words):
+                if 64 * k + 64 <= width:
+                    fetch(row + 128 * k + AHEAD)
+                    some = codes_within(row + 128 * k, low, low_span) & low_mask
+                    every = codes_within(row + 128 * k, high, high_span) & high_mask
+                else:
+                    some = _last_word(row, 64 * k, width, low, low_span)
+                    every = _last_word(row, 64 * k, width, high, high_span)
+                if m == 0:
+                    any_bits[r, k], all_bits[r, k] = some, every
+                else:
+                    any_bits[r, k] |= some
+                    all_bits[r, k] &= every
+
+
+@part
+def _last_word(row, begin, width, first, span):
+    """Compare the fewer than 64 cells at the end of a row, one by one."""
+    word = np.int64(0)
+    for x in range(width - begin):
+        if ((code_at(row + 2 * (begin + x)) - first) & 65535) <= span:
+            word |= np.int64(1) << x
+    return word
+
+
+@part
+def neighbours(parts, at):
+    """Tell for each row (or column) of cells whether some pixel behind it lies between it and the next one."""
+    out = np.zeros(at.size - 1, np.int64)
+    for r in range(at.size - 1):
+        for y in range(at[r], at[r + 1]):
+            out[r] |= parts[y] != 0
+    return out
+
+
+@part
+def find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
+    """Write the quads of rows `r` and `r2` where the kind of the pixels changes, or is mixed; return how many.
+
+    A quad at the right edge of the grid has itself for a neighbour, and so has every quad without `across`.
+    """
+    words, n = any_bits.shape[1], 0
+    was_on, was_mixed = np.int64(0), np.int64(0)  # of the last quad before this word
+    some, every = any_bits[r, 0] | any_bits[r2, 0], all_bits[r, 0] & all_bits[r2, 0]
+    for k in range(words):
+        valid = np.int64(-1)
+        if k + 1 < words:
+            some_next, every_next = any_bits[r, k + 1] | any_bits[r2, k + 1], all_bits[r, k + 1] & all_bits[r2, k + 1]
+        else:
+            end = width - 64 * k
+            some_next, every_next = some >> (end - 1), every >> (end - 1)
+            if end < 64:  # the cell behind the last one repeats it
+                valid = (np.int64(1) << end) - 1
+                some |= some_next << end
+                every |= every_next << end
+        maybe, on = some, every & valid
+        if across:
+            maybe |= half_up(some) | (some_next << 63)
+            on &= half_up(every) | (every_next << 63)
+        mixed = maybe & ~on & valid
+        event = ((on ^ ((on << 1) | was_on)) | mixed | (mixed << 1) | was_mixed) & valid
+        if k == 0:
+            event |= 1  # the row before may have ended in any state
+        while event != 0:
+            bit = lowest(event)
+            event &= event - 1
+            places[n] = 64 * k + bit
+            kinds[n] = ON if (on >> bit) & 1 else MIXED if (mixed >> bit) & 1 else OFF
+            n += 1
+        was_on, was_mixed = (on >> 63) & 1, (mixed >> 63) & 1
+        some, every = some_next, every_next
+    return n
+
+
+@part
+def score_cells(
+    r,
+    r2,
+    across,
+    n,
+    places,
+    kinds,
+    addresses,
+    planes,
+    h,
+    w,
+    tables,
+    table_of,
+    after,
+    weights,
+    late,
+    scores,
+    stamps,
+    stamp,
+):
+    """Put the scores of cells (r, c) and (r2, c) of mixed quads into `scores[row & 1, c]`, unless they are there.
+
+    One score, the fused one; or with `late` each member's `q`, then what `after` makes of each. Quads share cells
+    with their neighbours: three of four are there already.
+    """
+    members, line = addresses.size, np.int64(-1)
+    for e in range(n):
+        if kinds[e] != MIXED:
+            continue
+        if places[e] >> 5 != line and r + 3 < h:  # outlines go on: ask for the cells that the next rows will need
+            line = places[e] >> 5
+            for m in range(members):
+                fetch(addresses[m] + 2 * ((r + 3) * planes[m, 2] + places[e]))
+        follows = e + 1 < n and kinds[e + 1] == MIXED and places[e + 1] == places[e] + 1
+        for corner in range(2 if follows or not across else 4):  # the right corners are the next quad's left ones
+            row = r2 if corner & 1 else r
+            c = min(places[e] + (corner >> 1), w - 1)
+            if stamps[row & 1, c] == stamp + row:
+                continue
+            stamps[row & 1, c] = stamp + row
+            if late:
+                for m in range(members):
+                    score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * planes[m, 2] + c))])
+                    scores[row & 1, c, m] = score
+                    scores[row & 1, c, members + m] = after[score]
+                continue
+            total = np.int64(32768)  # nothing is stored on the way: the arrays above need not be looked up again
+            for m in range(members):
+                code = code_at(addresses[m] + 2 * (row * planes[m, 2] + c))
+                total += weights[m] * np.int64(tables[table_of[m], code])
+            scores[row & 1, c, 0] = total >> 16
+
+
+@part
+def look_closer(r, r2, across, n, places, kinds, low, high, w, weights, late, scores):
+    """Turn mixed quads whose corners allow it into OFF (all pixels below `low`) or ON (all reach `high`).
+
+    Events that then change nothing are dropped; return how many are left.
+    """
+    kept, members = 0, weights.size
+    for e in range(n):
+        c, kind = places[e], kinds[e]
+        if kind == MIXED:
+            c2 = min(c + across, w - 1)
+            least, most = np.int64(32768), np.int64(32768)
+            for m in range(members if late else 1):
+                k = members + m if late else 0
+                a, b, d, f = scores[r & 1, c, k], scores[r & 1, c2, k], scores[r2 & 1, c, k], scores[r2 & 1, c2, k]
+                if late:
+                    least += weights[m] * min(a, b, d, f)
+                    most += weights[m] * max(a, b, d, f)
+                else:
+                    least, most = min(a, b, d, f) << 16, max(a, b, d, f) << 16
+            kind = OFF if most >> 16 < low else ON if least >> 16 >= high else MIXED
+        if e == 0 or kind == MIXED or kind != kinds[kept - 1]:
+            places[kept], kinds[kept] = c, kind
+            kept += 1
+    return kept
+
+
+@part
+def find_sides(scores, r, r2, c, c2, fy, late, members, sides):
+    """Interpolate a quad's left and right cells down to one row of pixels: level x 256, of every score."""
+    for m in range(members if late else 1):
+        sides[0, m] = (256 - fy) * scores[r & 1, c, m] + fy * scores[r2 & 1, c, m]
+        sides[1, m] = (256 - fy) * scores[r & 1, c2, m] + fy * scores[r2 & 1, c2, m]
+
+
+@part
+def fused_between(sides, fx, after, weights):
+    """The effective level of one pixel between two sides, each member interpolated first."""
+    total = np.int64(32768)
+    for m in range(weights.size):
+        total += weights[m] * after[((256 - fx) * sides[0, m] + fx * sides[1, m] + 32768) >> 16]
+    return total >> 16
+
+
+@part
+def rows_in_use(bits):
+    """Tell which rows of quads have a bit in one of their two rows of cells."""
+    h = bits.shape[0]
+    used = np.zeros(h, np.bool_)
+    for r in range(h):
+        seen = np.int64(0)
+        for k in range(bits.shape[1]):
+            seen |= bits[r, k]
+        used[r] = seen != 0
+    for r in range(h - 1):
+        used[r] |= used[r + 1]
+    return used
+
+
+@part
+def find_planes(planes, order, addresses):
+    """Write where a class begins in each member."""
+    for m in range(order.size):
+        addresses[m] = planes[m, 0] + order[m] * planes[m, 1]
+
+
+@part
+def make_room(h, w, scores_of_a_cell):
+    """Scratch of a walk: bits of all cells, events of one row, scores of two rows of cells and whose they are."""
+    any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
+    places, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
+    scores, stamps = np.empty((2, w, scores_of_a_cell), np.int64), np.empty((2, w), np.int64)
+    for c in range(w):
+        stamps[0, c], stamps[1, c] = -1, -1
+    return any_bits, all_bits, places, kinds, scores, stamps
+
+
+@kernel
+def grown(array):
+    """Copy an array into one of twice its length."""
+    out = np.empty(2 * array.size, array.dtype)
+    for k in range(array.size):  # a slice on the left drags in the formatting of its error: 1.7 s of compilation
+        out[k] = array[k]
+    return out

@@ -81,7 +81,7 @@ def store_rows(scale: jobs.Scale, folder: Path) -> jobs.Rows:
         "zarr + NumPy": rivals.scaled(lambda: numpy_counts(paths, truth, kept.samples[:1]), samples),
     }
     bar = Bar("times", 0.7, "the same kernel")
-    limit = "the first read is a copy by preadv, so that a bad disk gives an error, and verifies every byte"
+    limit = "the first read verifies every byte where it lies, so a sample passes from memory twice"
     common: dict[str, Any] = {"unit": "a sample", "per": samples, "read_bytes": size}
     yield jobs.measured(
         scale, f"{label}, hot, stores opened anew", lambda: counted(opened()), others,

@@ -139,6 +139,8 @@ class MaskSet(Mapping[Key, Runs]):
         return self._runs
 
     def __getitem__(self, key: Key) -> Runs:
+        if not isinstance(key, tuple):
+            raise KeyError(key)
         try:
             sample, name = key
             place = self._places[self._rows[sample], self._columns[name]]

@@ -232,9 +232,14 @@ def test_a_file_that_is_replaced_while_it_is_open(store: LogitStore, tmp_path: P
     opened.read(IDS[0])
     other = make(tmp_path / "n.zarr", "lossless")
     other.pack(path, force=True)
-    with pytest.raises(EnskError) as caught:
-        opened.read(IDS[0])
-    assert caught.value.exit_code == 3
+    assert code_of(DamagedError, lambda: opened.read(IDS[0]))[0] == "zip-changed"
+
+
+def test_a_new_name_for_a_file_is_no_other_file(store: LogitStore, tmp_path: Path) -> None:
+    store.pack(tmp_path / "m.zip")
+    opened = LogitStore(tmp_path / "m.zip")
+    os.link(tmp_path / "m.zip", tmp_path / "n.zip")
+    np.testing.assert_array_equal(opened.read(IDS[0]), store.read(IDS[0]))
 
 
 def test_the_command(store: LogitStore, tmp_path: Path) -> None:

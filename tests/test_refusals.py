@@ -480,3 +480,11 @@ def test_many_at_once_are_each_by_itself() -> None:
         assert runs.texts(masks, order=order) == [m.text(order=order) for m in masks]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zip"):
         runs.overlaps(masks, others[:-1])
+
+
+@pytest.mark.parametrize("key", ["ab", ["a", "b"], ("a",), ("a", "b", "c"), ("a", "x"), ("x", "b"), 1])
+def test_a_key_that_no_mask_has(key: Any) -> None:
+    masks = ek.MaskSet({("a", "b"): ek.Runs.empty((2, 2))})
+    assert key not in masks
+    with pytest.raises(KeyError):
+        masks[key]

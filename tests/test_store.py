@@ -299,6 +299,19 @@ def test_a_damaged_chunk_is_named(store: Path, name: str, warm: bool) -> None:
         assert found.unknown == ("C.4.0.0.0",)
 
 
+def test_a_change_that_puts_the_time_back_is_noticed(store: Path) -> None:
+    opened, path = LogitStore(store), chunk(store, 4)
+    for _ in range(2):
+        opened.read(IDS[4])
+    before = path.stat()
+    first = path.read_bytes()[0]
+    with path.open("r+b") as file:
+        file.write(bytes([first ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DamagedError):
+        opened.read(IDS[4])
+
+
 def test_every_bit_counts(store: Path) -> None:
     opened, path, draw = LogitStore(store), chunk(store, 2), np.random.default_rng(0)
     raw = path.read_bytes()
@@ -655,6 +668,26 @@ def test_many_descriptors_are_not_kept(store: Path) -> None:
         for name in IDS:
             opened.read(name)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_samples_that_are_kept_leave_descriptors_to_others(tmp_path: Path) -> None:
+    """A mapping holds a descriptor of its own; 60 samples must fit where 40 files may be open."""
+    ids = [f"i{k}" for k in range(60)]
+    with LogitWriter(tmp_path / "m.zarr", ["x"], ids, (8, 8)) as out:
+        for name in ids:
+            out.write(name, np.full((1, 8, 8), -3.0, np.float32), (8, 8))
+    code = """
+import os, resource, sys
+import numpy as np
+from ensemble_kit import LogitStore
+store = LogitStore("m.zarr")
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+kept = [store.read(name) for name in store.samples]
+files = [open(os.devnull) for _ in range(12)]
+assert all((z == -3).all() for z in kept)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_mapping_is_given_up_where_memory_is_short(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
+    """Of the last change of anything; a program can put the other times back, not this."""
 
 
 def crc(block: NDArray[np.uint8] | bytes, start: int = 0) -> int:
@@ -123,7 +125,7 @@ def open_file(path: Path) -> tuple[int, Stamp]:
             item=str(path),
             fix="remove it and dump that sample again",
         )
-    return fd, Stamp(state.st_size, state.st_mtime_ns, state.st_ino)
+    return fd, Stamp(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
 
 
 def read_small(path: Path, limit: int) -> bytes:

@@ -84,7 +84,9 @@ class Chunks:
             raise self._broken(record, "the chunk is gone") from None
         except SampleDamagedError:
             raise
-        except DamagedError:
+        except DamagedError as error:
+            if error.code != "store-foreign":  # the whole file is another, or damaged: it says so itself
+                raise
             raise self._broken(record, "the chunk is no regular file") from None
         except UnsafeError as error:
             item = f"sample {record.sample!r} of {self._root}, {self.key(record)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,6 +98,9 @@ class FileBody:
         if self._offset % 2 or (cached and not chunkfile.is_cached(self._fd, size, self._offset)):
             return None
         try:
+            os.close(free := os.dup(self._fd))  # a mapping keeps a descriptor of its own: leave half of them to others
+            if free >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2:
+                return None
             return chunkfile.map_payload(self._fd, size, self._offset, cached)
         except OSError:
             return None  # too many open files or mappings, or an old kernel: memory of our own does as well

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cv2
 from hand_bones import pictures
 from hand_bones.command import run
-from PIL import Image
+from hand_bones.images import read_grey, read_size
 
 from ensemble_kit import IncompleteError, UsageError
 
@@ -35,11 +34,16 @@ def main() -> None:
             item=f"{len(a.masks)} mask files, {'a' if a.truth else 'no'} truth",
             fix="overlay takes one, errors one and --truth, disagreement several",
         )
+    if a.width < 1:
+        raise UsageError(
+            "pictures-arguments", f"cannot draw {a.kind}", item=f"--width {a.width}", fix="pass at least 1"
+        )
     files = {path.name: path for path in sorted(a.images.rglob("*.png"))}
-    sizes = {}
-    for name, path in files.items():
-        with Image.open(path) as image:
-            sizes[name] = (image.height, image.width)
+    if not files:
+        raise IncompleteError(
+            "images-missing", f"cannot draw {a.kind}", item=f"{a.images} holds no *.png", fix="pass the images' folder"
+        )
+    sizes = {name: read_size(path) for name, path in files.items()}
     members = {str(path): pictures.load_masks(path, sizes) for path in a.masks}
     first = next(iter(members.values()))
     truth = pictures.load_masks(a.truth, sizes) if a.truth else None
@@ -48,7 +52,7 @@ def main() -> None:
             raise IncompleteError(
                 "images-missing", "cannot draw on an image that is not there", item=sample, fix=f"look under {a.images}"
             )
-        grey = cv2.imread(str(files[sample]), cv2.IMREAD_GRAYSCALE)
+        grey = read_grey(files[sample])
         if truth is not None:
             picture = pictures.errors(grey, first, truth, sample)
         elif a.kind == "overlay":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from hand_bones.classes import CLASSES
 from hand_bones.command import run
-from hand_bones.layout import read_layout, read_removals, remove
+from hand_bones.layout import read_layout, removals_of
 from hand_bones.survey import Survey, survey
 from hand_bones.wrist import BENT
 
@@ -40,13 +40,10 @@ def draw(found: Survey, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--removals", type=Path, help="a line an image: image_id reason")
+    parser.add_argument("--removals", type=Path, help="a line an image: image_id reason; without it ROOT/removals.txt")
     parser.add_argument("--out", type=Path, default=Path("eda"))
     a = parser.parse_args()
-    records = read_layout(a.root, "train")
-    if a.removals:
-        records = remove(records, read_removals(a.removals))
-    found = survey(records)
+    found = survey(read_layout(a.root, "train", removals=removals_of(a.root, a.removals)))
     a.out.mkdir(parents=True, exist_ok=True)
     found.table().to_csv(a.out / "classes.csv", index=False, float_format="%.4f")
     suspects = [f"{image_id} {reason}" for image_id, reason in found.suspects()]

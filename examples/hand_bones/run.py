@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from hand_bones import command, networks, queue
 from hand_bones.classes import CARPALS, CLASSES, FINGERS
 from hand_bones.config import Config
+from hand_bones.images import read_size
 
 import ensemble_kit as ek
 
@@ -36,8 +36,14 @@ MARKS = "<!-- measured -->", "<!-- /measured -->"
 
 @dataclass
 class Run:
-    """Runs commands, shows them as a person types them, and keeps how long each kind took."""
+    """Runs commands, shows them as a person types them, and keeps how long each kind took.
 
+    Attributes
+    ----------
+    again : whether an earlier start made the data; `seconds` are of this start alone.
+    """
+
+    again: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, what: str, program: str, *arguments: object) -> None:
@@ -55,15 +61,33 @@ class Run:
 
 
 def make_data(run: Run, data: Path, size: int) -> None:
-    """Generate the hands and divide them; what is there already is kept."""
-    if not (data / "splits.csv").is_file():
+    """Generate the hands and divide them, in a folder that gets its name when it is complete; what is there is kept."""
+    if data.exists():
+        check_data(data, size)
+    else:
+        partial = data.with_name(f".{data.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         people = ("--people", PEOPLE, "--test-people", TEST_PEOPLE)
-        run("hands", "generate.py", data, *people, "--size", size, "--seed", SEED)
-        groups = ("--groups", data / "groups.csv")
-        run("folds and truth", "make_splits.py", data, "--folds", FOLDS, "--out", data / "splits.csv", *groups)
+        run("hands", "generate.py", partial, *people, "--size", size, "--seed", SEED)
+        files = ("--out", partial / "splits.csv", "--groups", partial / "groups.csv")
+        run("folds and truth", "make_splits.py", partial, "--folds", FOLDS, *files)
+        partial.rename(data)
     run("folds and truth", "write_truth.py", data, "test", data / "test.csv")
     fold = ("--splits", data / "splits.csv", "--fold", 0)
     run("folds and truth", "write_truth.py", data, "train", data / "val.csv", *fold)
+
+
+def check_data(data: Path, size: int) -> None:
+    """Refuse data that no run of this size made."""
+    image = min((data / "train" / "DCM").glob("*/*.png"), default=None)
+    found = read_size(image) if image is not None and (data / "splits.csv").is_file() else None
+    if found != (size, size):
+        raise ek.MismatchError(
+            "run-differs",
+            "cannot go on with the data of another run",
+            item=f"{data}: " + (f"{found[0]} x {found[1]}, not {size} x {size}" if found else "no images or no splits"),
+            fix="pass the --size of its first start, or another --out",
+        )
 
 
 def train(run: Run, out: Path, epochs: int | None) -> None:
@@ -138,14 +162,15 @@ def scores(out: Path, size: int) -> dict[str, list[float]]:
     return found
 
 
-def report(out: Path, size: int, seconds: Mapping[str, float]) -> str:
+def report(out: Path, size: int, run: Run) -> str:
     """Write what was measured, on what and where, as Markdown."""
     heads = ["mean Dice", "validation", *(f"test: {group}" for group in GROUPS)]
     rows = [[name, *(f"{value:.4f}" for value in values)] for name, values in scores(out, size).items()]
     hands = {part: len(list((out / "data" / part / "DCM").rglob("*.png"))) for part in ("train", "test")}
     networks = "; ".join(f"{name}, {parameters(out / 'experiments' / name):,} parameters" for name in NETWORKS)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    times = ", ".join(f"{what} {s:.0f} s" for what, s in seconds.items())
+    times = ", ".join(f"{what} {s:.0f} s" for what, s in run.seconds.items())
+    whole = "since it was started again, without what earlier starts took" if run.again else "in all"
     table = "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---", *["---:"] * (len(heads) - 1)], *rows])
     return (
         f"{table}\n\n"
@@ -153,7 +178,7 @@ def report(out: Path, size: int, seconds: Mapping[str, float]) -> str:
         "of the tuned row were chosen on the very images of its validation figure. "
         f"Networks, from random weights: {networks}.\n\n"
         f"Measured on {cores()} CPU cores ({platform.machine()}), {device}, torch {torch.__version__}: "
-        f"{times}; {sum(seconds.values()):.0f} s in all.\n"
+        f"{times}; {sum(run.seconds.values()):.0f} s {whole}.\n"
     )
 
 
@@ -184,13 +209,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="fewer than the configurations' own, for a trial")
     parser.add_argument("--readme", type=Path, help="put the measured table between the marks of this file")
     a = parser.parse_args()
-    run = Run()
+    run = Run(again=(a.out / "data").exists())
     make_data(run, a.out / "data", a.size)
     train(run, a.out, a.epochs)
     dump(run, a.out)
     combine(run, a.out)
     draw(run, a.out)
-    table = report(a.out, a.size, run.seconds)
+    table = report(a.out, a.size, run)
     print(f"\n{table}\nsubmission: {a.out / 'submission.csv'}; pictures: {a.out / 'pictures'}")
     if a.readme:
         (picture,) = (a.out / "pictures").glob("*_errors.jpg")

@@ -11,7 +11,7 @@ from pathlib import Path
 from hand_bones import splits
 from hand_bones.command import run
 from hand_bones.generator import TRUTH
-from hand_bones.layout import read_layout
+from hand_bones.layout import read_layout, removals_of
 from hand_bones.truth import truth_masks
 
 
@@ -22,8 +22,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="a .csv in the competition's dialect, or any path that ensk knows")
     parser.add_argument("--splits", type=Path, default=Path("splits.csv"))
     parser.add_argument("--fold", type=int)
+    parser.add_argument("--removals", type=Path, help="of the training images; without it ROOT/removals.txt")
     a = parser.parse_args()
-    records = read_layout(a.root, a.split, annotations=a.root / TRUTH if a.split == "test" else None)
+    if a.split == "train":
+        records = read_layout(a.root, "train", removals=removals_of(a.root, a.removals))
+    else:
+        records = read_layout(a.root, "test", annotations=a.root / TRUTH)
     if a.fold is not None:
         _, records = splits.parts(records, splits.read_splits(a.splits), a.fold)
     masks = truth_masks(records)

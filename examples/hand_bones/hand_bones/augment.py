@@ -6,6 +6,7 @@ so a loader's seed decides it. torchvision has no median and no CLAHE, and its J
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ class Jpeg(OnGrey):
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__()
-        if not 1 <= low <= high <= 100:
+        if not 1 <= _whole("quality", low) <= _whole("quality", high) <= 100:
             raise ValueError(f"quality = {low}, {high}, two of 1…100 in order are needed")
         self.low, self.high = low, high
 
@@ -99,7 +100,7 @@ class MedianBlur(OnGrey):
 
     def __init__(self, limit: int) -> None:
         super().__init__()
-        if limit < 3:
+        if _whole("limit", limit) < 3:
             raise ValueError(f"limit = {limit}, at least 3 is needed")
         self.limit = limit
 
@@ -117,7 +118,7 @@ class Clahe(OnGrey):
 
     def __init__(self, clip: float, tiles: int) -> None:
         super().__init__()
-        if clip < 1 or tiles < 1:
+        if not 1 <= clip < math.inf or _whole("tiles", tiles) < 1:
             raise ValueError(f"clip = {clip}, tiles = {tiles}, at least 1 is needed")
         self.clip, self.tiles = clip, tiles
 
@@ -130,8 +131,17 @@ class Clahe(OnGrey):
         return cv2.createCLAHE(clip, (self.tiles, self.tiles)).apply(grey)
 
 
+def _whole(name: str, value: int) -> int:
+    """Refuse what only looks like a whole number: it would fail in the middle of an epoch."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} = {value!r}, a whole number is needed")
+    return value
+
+
 def resize(size: int) -> v2.Transform:
     """Bring image and masks to a side of `size` pixels, whatever the dataset's was."""
+    if _whole("size", size) < 1:
+        raise ValueError(f"size = {size}, at least 1 is needed")
     return v2.Resize((size, size), antialias=False)
 
 
@@ -150,6 +160,8 @@ def affine(
 
 def elastic(alpha: float = 50.0, sigma: float = 8.0, p: float = 0.3) -> v2.Transform:
     """Displace pixels smoothly (Simard 2003): `alpha` is the strength, `sigma` the smoothness, in pixels."""
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma = {sigma}, more than 0 is needed")
     return v2.RandomApply([v2.ElasticTransform(alpha, sigma)], p)
 
 
@@ -170,6 +182,8 @@ def median_blur(limit: int = 5, p: float = 0.2) -> v2.Transform:
 
 def flip(swap: Mapping[str, str] = FLIP_SWAP, p: float = 0.5) -> v2.Transform:
     """Mirror left and right; `swap` names pairs of classes that this exchanges, here none."""
+    if not isinstance(swap, Mapping):
+        raise TypeError(f"swap = {swap!r}, pairs of classes are needed")
     return v2.RandomApply([Flip(swapped(CLASSES, swap))], p)
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ensemble_kit import DamagedError
+from hand_bones.images import read_grey
 from hand_bones.layout import Record, annotated
 from hand_bones.polygons import draw
 from hand_bones.truth import original_size
@@ -46,28 +45,9 @@ class HandDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record, annotation = self.records[index]
         original = original_size(record)
-        grey = cv2.resize(read_image(record), (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        grey = cv2.resize(read_grey(record.image), (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         image = torch.from_numpy(grey.astype(np.float32) / np.float32(255)).expand(3, -1, -1).contiguous()
         masks = torch.from_numpy(draw(annotation, (self.size, self.size), original))
         if self.augment is not None:
             image, masks = self.augment(image, masks)
         return {"image": image, "masks": masks, "id": record.image_id, "original_size": original}
-
-
-def read_image(record: Record) -> NDArray[np.uint8]:
-    """Read an image as grey uint8 (H, W).
-
-    Raises
-    ------
-    DamagedError
-        It cannot be decoded.
-    """
-    grey = cv2.imread(str(record.image), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise DamagedError(
-            "image-unreadable",
-            "cannot read an image",
-            item=str(record.image),
-            fix="restore it, or put it into the removal list",
-        )
-    return grey

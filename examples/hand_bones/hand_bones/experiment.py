@@ -22,11 +22,11 @@ from hand_bones.augment import Augmentation
 from hand_bones.classes import CLASSES
 from hand_bones.config import Config
 from hand_bones.dataset import HandDataset
-from hand_bones.layout import read_layout, read_removals, remove
+from hand_bones.layout import read_layout, removals_of
 from hand_bones.splits import parts, read_splits
 from hand_bones.truth import truth_masks
 
-REMOVALS, SPLITS = "removals.txt", "splits.csv"
+SPLITS = "splits.csv"
 DEBUG_EPOCHS, DEBUG_TRAIN, DEBUG_HELD_OUT = 2, 4, 2
 
 
@@ -58,9 +58,7 @@ def load_data(config: Config, root: Path, *, debug: bool = False) -> Data:
             item=f"there is no file {root / SPLITS}",
             fix=f"run: python make_splits.py {root} --out {root / SPLITS}",
         )
-    records = read_layout(root, "train")
-    if (root / REMOVALS).is_file():
-        records = remove(records, read_removals(root / REMOVALS))
+    records = read_layout(root, "train", removals=removals_of(root))
     train, held_out = parts(records, read_splits(root / SPLITS), config.fold)
     if debug:
         train, held_out = train[:DEBUG_TRAIN], held_out[:DEBUG_HELD_OUT]

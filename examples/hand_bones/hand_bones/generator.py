@@ -66,14 +66,14 @@ def generate(root: Path, *, people: int, test_people: int = 0, size: int = 2048,
     Raises
     ------
     UsageError
-        No person, a size too small, or a folder that holds data already.
+        No person, a size too small, a seed below 0, no job, or a folder that holds data already.
     """
-    if people < 1 or test_people < 0 or size < 32:
+    if people < 1 or test_people < 0 or size < 32 or seed < 0 or jobs < 1:
         raise UsageError(
             "generate-invalid",
             "cannot generate hands",
-            item=f"{people} people, {test_people} test people, {size} pixels",
-            fix="ask for at least 1 person and 32 pixels",
+            item=f"{people} people, {test_people} test people, {size} pixels, seed {seed}, {jobs} jobs",
+            fix="ask for at least 1 person, 32 pixels, a seed of 0 and 1 job",
         )
     there = [name for name in ("train", "test", TRUTH.parts[0], META) if (root / name).exists()]
     if there:

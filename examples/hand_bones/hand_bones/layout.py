@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ensemble_kit import DamagedError, IncompleteError, MismatchError
 from hand_bones import wrist
 from hand_bones.classes import CLASSES
 
-META = "meta.csv"
+META, REMOVALS = "meta.csv", "removals.txt"
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,16 @@ class Record:
     bent: bool | None
 
 
-def read_layout(root: Path, split: str, annotations: Path | None = None) -> list[Record]:
+def read_layout(
+    root: Path, split: str, annotations: Path | None = None, removals: Collection[str] = ()
+) -> list[Record]:
     """Read a split of the layout, sorted by person and image.
 
     Parameters
     ----------
     split : `"train"` or `"test"`, or any other folder with `DCM/` in it.
     annotations : where the polygons are; without it `ROOT/SPLIT/outputs_json`, which a training split must have.
+    removals : ids of images to leave out with their polygons, unread: whatever is wrong with them does not matter.
 
     Raises
     ------
@@ -78,9 +81,21 @@ def read_layout(root: Path, split: str, annotations: Path | None = None) -> list
     DamagedError
         Polygons that cannot be read, or one image id in two folders.
     MismatchError
-        A label that is no class, or polygons that were filed under another image.
+        A label that is no class, polygons that were filed under another image, or removals of images that are not
+        there: they were written for other data.
     """
-    images = _by_id(root / split / "DCM", ".png")
+    drawn = annotations or root / split / "outputs_json"
+    unread = {Path(image_id).stem for image_id in removals}
+    images, left_out = _by_id(root / split / "DCM", ".png", unread)
+    polygons, also_left_out = _by_id(drawn, ".json", unread) if drawn.is_dir() else ({}, set())
+    strange = sorted(i for i in removals if not i.endswith(".png") or Path(i).stem not in left_out | also_left_out)
+    if strange:
+        raise MismatchError(
+            "removals-differ",
+            "cannot remove images that are not there",
+            item=f"{len(strange)} of {len(removals)}: {', '.join(strange[:5])}",
+            fix="use the removal list of this data",
+        )
     if not images:
         raise IncompleteError(
             "images-missing",
@@ -88,8 +103,6 @@ def read_layout(root: Path, split: str, annotations: Path | None = None) -> list
             item=f"{root / split / 'DCM'} holds no ID*/*.png",
             fix="pass the folder that holds train/DCM and test/DCM; generate.py makes one",
         )
-    drawn = annotations or root / split / "outputs_json"
-    polygons = _by_id(drawn, ".json") if drawn.is_dir() else {}
     if polygons or annotations is not None or split == "train":
         _check_pairs(images, polygons, drawn)
     bent = _read_bent(root / META)
@@ -140,11 +153,26 @@ def read_removals(path: Path) -> dict[str, str]:
 
     Raises
     ------
+    IncompleteError
+        There is no such file.
     DamagedError
-        A line without a reason, or an image that stands there twice.
+        It is not UTF-8, has a line without a reason, or an image that stands there twice.
     """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DamagedError(
+            "removals-invalid", "cannot read the removal list", item=f"{path}: {error}", fix="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise IncompleteError(
+            "removals-missing",
+            "cannot read the removal list",
+            item=f"{path}: {error.strerror}",
+            fix="pass a file with one line an image: image_id reason",
+        ) from None
     removals: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         image_id, _, reason = line.partition("#")[0].strip().partition(" ")
         if not image_id:
             continue
@@ -159,28 +187,21 @@ def read_removals(path: Path) -> dict[str, str]:
     return removals
 
 
-def remove(records: Sequence[Record], removals: Mapping[str, str]) -> list[Record]:
-    """Leave out the images of a removal list.
-
-    Raises
-    ------
-    MismatchError
-        The list names an image that is not there: it was written for other data.
-    """
-    strange = sorted(set(removals) - {record.image_id for record in records})
-    if strange:
-        raise MismatchError(
-            "removals-differ",
-            "cannot remove images that are not there",
-            item=f"{len(strange)} of {len(removals)}: {', '.join(strange[:5])}",
-            fix="use the removal list of this data",
-        )
-    return [record for record in records if record.image_id not in removals]
+def removals_of(root: Path, listed: Path | None = None) -> dict[str, str]:
+    """Read the removal list of the data below `root`: the file `listed`, else removals.txt where there is one."""
+    if listed is None and not (root / REMOVALS).exists():
+        return {}
+    return read_removals(listed or root / REMOVALS)
 
 
-def _by_id(folder: Path, suffix: str) -> dict[str, Path]:
+def _by_id(folder: Path, suffix: str, unread: Collection[str]) -> tuple[dict[str, Path], set[str]]:
+    """Find files by their stem, and which of the unread ones there are."""
     found: dict[str, Path] = {}
+    left_out: set[str] = set()
     for path in sorted(folder.glob(f"*/*{suffix}")):
+        if path.stem in unread:
+            left_out.add(path.stem)
+            continue
         if path.stem in found:
             raise DamagedError(
                 "image-doubled",
@@ -189,7 +210,7 @@ def _by_id(folder: Path, suffix: str) -> dict[str, Path]:
                 fix="give every image a name of its own: submissions know images by it",
             )
         found[path.stem] = path
-    return found
+    return found, left_out
 
 
 def _check_pairs(images: Mapping[str, Path], polygons: Mapping[str, Path], drawn: Path) -> None:
@@ -209,10 +230,13 @@ def _read_bent(path: Path) -> dict[str, bool]:
     if not path.is_file():
         return {}
     words = {"0": False, "1": True}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
     try:
-        return {row["image_id"]: words[row["bent"]] for row in rows if row["bent"] != ""}
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {row["image_id"]: words[row["bent"]] for row in csv.DictReader(file) if row["bent"] != ""}
+    except UnicodeDecodeError as error:
+        raise DamagedError(
+            "meta-invalid", "cannot read which wrists are bent", item=f"{path}: {error}", fix="save it as UTF-8"
+        ) from None
     except KeyError as error:
         raise DamagedError(
             "meta-invalid",

@@ -59,9 +59,18 @@ def parts(records: Sequence[Record], splits: Mapping[str, int], fold: int) -> tu
 
     Raises
     ------
+    UsageError
+        A fold that the splits do not have.
     MismatchError
         A record without a fold, a fold without records, or a person on both sides.
     """
+    if fold not in splits.values():
+        raise UsageError(
+            "fold-unknown",
+            "cannot hold out a fold that is not there",
+            item=f"fold {fold}",
+            fix=f"use one of the folds of these splits: {', '.join(map(str, sorted(set(splits.values()))))}",
+        )
     missing = [record.image_id for record in records if record.image_id not in splits]
     held_out = [record for record in records if splits.get(record.image_id) == fold]
     train = [record for record in records if splits.get(record.image_id, fold) != fold]
@@ -78,19 +87,37 @@ def parts(records: Sequence[Record], splits: Mapping[str, int], fold: int) -> tu
 
 
 def write_splits(path: Path, records: Sequence[Record], splits: Mapping[str, int]) -> None:
-    """Write splits as CSV: image_id, person, bent, fold."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write splits as CSV: image_id, person, bent, fold. Until all is written the file is the old one, or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         rows.writerows((r.image_id, r.person, int(bool(r.bent)), splits[r.image_id]) for r in records)
+    partial.replace(path)
 
 
 def read_splits(path: Path) -> dict[str, int]:
-    """Read what `write_splits` wrote: {image_id: fold}."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    """Read what `write_splits` wrote: {image_id: fold}.
+
+    Raises
+    ------
+    IncompleteError
+        There is no such file.
+    DamagedError
+        It holds no splits, or an image twice.
+    """
     try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
         splits = {row["image_id"]: int(row["fold"]) for row in rows}
+    except OSError as error:
+        raise IncompleteError(
+            "splits-missing",
+            "cannot read splits",
+            item=f"{path}: {error.strerror}",
+            fix="make them with make_splits.py, and pass their file",
+        ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     if len(splits) != len(rows):
@@ -100,6 +127,7 @@ def read_splits(path: Path) -> dict[str, int]:
 
 def write_groups(path: Path, records: Sequence[Record]) -> None:
     """Write `sample,group` without a header, for `ensk tune-thresholds --groups`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows((record.image_id, record.person) for record in records)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ensemble_kit import MaskSet, MismatchError, encode
 from hand_bones.classes import CLASSES
+from hand_bones.images import read_size
 from hand_bones.layout import Record, annotated
 from hand_bones.polygons import draw
 
@@ -19,11 +19,12 @@ def original_size(record: Record) -> tuple[int, int]:
 
     Raises
     ------
+    DamagedError
+        It is no image.
     MismatchError
         The polygons were drawn on an image of another size.
     """
-    with Image.open(record.image) as image:
-        size = (image.height, image.width)
+    size = read_size(record.image)
     said = record.annotation.size if record.annotation is not None else None
     if said not in {None, size}:
         raise MismatchError(

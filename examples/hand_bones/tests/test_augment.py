@@ -107,3 +107,26 @@ def test_workers_can_take_it_along(item):
 def test_what_cannot_be_meant_is_refused(section):
     with pytest.raises(ek.EnskError):
         Augmentation([section])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resize", {"size": 2.5}),
+        ("resize", {"size": "x"}),
+        ("resize", {"size": 0}),
+        ("elastic", {"sigma": 0}),
+        ("elastic", {"alpha": "x"}),
+        ("jpeg", {"quality": [50.5, 90.2]}),
+        ("jpeg", {"quality": [True, 90]}),
+        ("blur", {"kernel": 4}),
+        ("median_blur", {"limit": 5.5}),
+        ("flip", {"swap": ["Ulna"]}),
+        ("flip", {"p": "x"}),
+        ("clahe", {"clip": float("nan")}),
+        ("clahe", {"tiles": 2.5}),
+    ],
+)
+def test_a_value_that_would_fail_in_the_middle_of_an_epoch_is_refused_when_built(name, options):
+    with pytest.raises(ek.UsageError, match=f"the augmentation '{name}': .*{next(iter(options))}"):
+        Augmentation([{"name": name, **options}])

@@ -119,3 +119,11 @@ def test_numbers_that_make_no_hands_are_refused(tmp_path, wrong):
     with pytest.raises(ek.UsageError, match="at least 1 person"):
         generate(tmp_path, **wrong)
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"jobs": 0}])
+def test_a_number_that_cannot_be_is_refused_before_anything_is_written(tmp_path, wrong):
+    (name,) = wrong
+    with pytest.raises(ek.UsageError, match=name):
+        generate(tmp_path / "data", people=1, size=32, **wrong)
+    assert not (tmp_path / "data").exists()

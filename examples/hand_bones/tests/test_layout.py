@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hand_bones.generator import TRUTH
-from hand_bones.layout import annotated, read_layout, read_removals, remove
+from hand_bones.layout import annotated, read_layout, read_removals, removals_of
 
 import ensemble_kit as ek
 
@@ -131,10 +131,48 @@ def test_the_removal_list_removes_and_keeps_its_reasons(hands, tmp_path):
     )
     removals = read_removals(path)
     assert list(removals.values()) == ["label on the wrong bone", "cut off"]
-    kept = remove(records, removals)
-    assert kept == [r for k, r in enumerate(records) if k not in {3, 5}]
-    with pytest.raises(ek.MismatchError, match=r"other\.png"):
-        remove(records, {"other.png": "old"})
+    kept = read_layout(hands, "train", removals=removals)
+    assert [r.image_id for r in kept] == [r.image_id for k, r in enumerate(records) if k not in {3, 5}]
+    for strange in ("other.png", records[3].image_id.removesuffix(".png")):
+        with pytest.raises(ek.MismatchError, match=f"there: 1 of 1: {strange}"):
+            read_layout(hands, "train", removals={strange: "old"})
+
+
+@pytest.mark.parametrize("damage", ["label", "json", "alone", "stray", "doubled"])
+def test_a_removed_image_is_not_read(copy, damage):
+    path = polygons(copy)
+    image = copy / "train/DCM" / path.parent.name / f"{path.stem}.png"
+    if damage == "label":
+        path.write_text(path.read_text().replace("finger-1", "thumb"))
+    elif damage == "json":
+        path.write_bytes(b"{\xff")
+    elif damage == "doubled":
+        shutil.copy(image, copy / "train/DCM/ID002" / image.name)
+    else:
+        (path if damage == "alone" else image).unlink()
+    with pytest.raises(ek.EnskError):
+        read_layout(copy, "train")
+    (copy / "removals.txt").write_text(f"{image.name} {damage}\n")
+    records = read_layout(copy, "train", removals=removals_of(copy))
+    assert len(records) == 3
+    assert image.name not in {record.image_id for record in records}
+
+
+def test_a_removal_list_that_cannot_be_read_is_named(tmp_path):
+    assert removals_of(tmp_path) == {}
+    with pytest.raises(ek.IncompleteError, match=r"nope\.txt"):
+        removals_of(tmp_path, tmp_path / "nope.txt")
+    (tmp_path / "removals.txt").write_bytes("a.png schräg\n".encode("latin-1"))
+    with pytest.raises(ek.DamagedError, match=r"removals\.txt.*UTF-8"):
+        removals_of(tmp_path)
+    (tmp_path / "removals.txt").write_text("a.png cut off\n", encoding="utf-8-sig")
+    assert removals_of(tmp_path) == {"a.png": "cut off"}
+
+
+def test_a_table_that_is_not_utf_8_is_refused(copy):
+    (copy / "meta.csv").write_bytes(b"image_id,bent\n\xff,1\n")
+    with pytest.raises(ek.DamagedError, match=r"meta\.csv.*UTF-8"):
+        read_layout(copy, "train")
 
 
 @pytest.mark.parametrize("text", ["a.png\n", "a.png one\na.png two\n"])

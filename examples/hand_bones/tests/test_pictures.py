@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hand_bones import pictures
 from hand_bones.classes import CLASSES
-from hand_bones.dataset import read_image
 from hand_bones.generator import TRUTH
+from hand_bones.images import read_grey
 from hand_bones.layout import read_layout
 from hand_bones.truth import truth, truth_masks
 
@@ -124,10 +124,21 @@ def test_the_script_draws_each_kind(hands, tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("error[pictures-arguments]")
     assert call("overlay", one, "--sample", "none.png").returncode == 4
+    refused = call("overlay", one, "--width", "0")
+    assert refused.returncode == 2
+    assert "--width 0" in refused.stderr
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    script = Path(__file__).parents[1] / "draw_pictures.py"
+    command = [sys.executable, script, "overlay", tmp_path, tmp_path / "one.csv"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert f"{tmp_path} holds no *.png" in refused.stderr
 
 
 def test_a_picture_is_no_wider_than_asked(hands, tmp_path):
     record = read_layout(hands, "train")[0]
-    picture = pictures.overlay(read_image(record), truth_masks([record]), record.image_id)
+    picture = pictures.overlay(read_grey(record.image), truth_masks([record]), record.image_id)
     pictures.save(picture, tmp_path / "small.png", width=50)
     assert cv2.imread(str(tmp_path / "small.png")).shape == (50, 50, 3)

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from run import Run, make_data
+
 import ensemble_kit as ek
 
 HERE = Path(__file__).parents[1]
@@ -55,3 +58,19 @@ def test_one_command_from_nothing_to_a_scored_table(tmp_path: Path) -> None:
         "1-segformer.json",
         "2-upernet.json",
     ]
+
+
+def test_data_of_another_size_are_refused_and_a_broken_start_begins_anew(tmp_path: Path) -> None:
+    data, left = tmp_path / "data", tmp_path / ".data.partial"
+    (left / "train").mkdir(parents=True)  # as a start leaves it that was killed while it drew
+    make_data(Run(again=False), data, 64)
+    assert not left.exists()
+    assert (data / "groups.csv").is_file()
+    before = (data / "splits.csv").stat().st_mtime_ns
+    make_data(Run(again=True), data, 64)
+    assert (data / "splits.csv").stat().st_mtime_ns == before
+    with pytest.raises(ek.MismatchError, match="64 x 64, not 128 x 128"):
+        make_data(Run(again=True), data, 128)
+    (data / "splits.csv").unlink()
+    with pytest.raises(ek.MismatchError, match="no splits"):
+        make_data(Run(again=True), data, 64)

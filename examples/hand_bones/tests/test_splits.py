@@ -73,7 +73,9 @@ def test_splits_of_other_data_are_refused():
     with pytest.raises(ek.MismatchError, match="2 images without a fold"):
         parts(records + people(7, 0)[-2:], splits, 0)
     with pytest.raises(ek.MismatchError, match="0 held out"):
-        parts(records, splits, 3)
+        parts([r for r in records if splits[r.image_id] != 2], splits, 2)
+    with pytest.raises(ek.UsageError, match=r"fold 9.*: 0, 1, 2"):
+        parts(records, splits, 9)
     with pytest.raises(ek.MismatchError, match="1 persons on both sides"):
         parts(
             records, splits | {records[0].image_id: (splits[records[0].image_id] + 1) % 3}, splits[records[0].image_id]
@@ -85,3 +87,21 @@ def test_a_file_that_holds_no_splits_is_refused(tmp_path, text):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(ek.DamagedError, match=r"s\.csv"):
         read_splits(tmp_path / "s.csv")
+
+
+def test_splits_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ek.IncompleteError, match=r"nope\.csv"):
+        read_splits(tmp_path / "nope.csv")
+    (tmp_path / "s.csv").write_bytes(b"image_id,fold\n\xff,1\n")
+    with pytest.raises(ek.DamagedError, match=r"s\.csv"):
+        read_splits(tmp_path / "s.csv")
+
+
+def test_splits_that_cannot_be_written_leave_the_old_ones(tmp_path):
+    records = people(4, 1)
+    path = tmp_path / "new" / "splits.csv"
+    write_splits(path, records, make_splits(records, 2))
+    old = path.read_bytes()
+    with pytest.raises(KeyError):
+        write_splits(path, records, {records[0].image_id: 0})
+    assert path.read_bytes() == old

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hand_bones.classes import CLASSES
 from hand_bones.generator import TRUTH
+from hand_bones.images import read_grey
 from hand_bones.layout import Annotation, read_layout
 from hand_bones.polygons import draw
 from hand_bones.truth import truth, truth_masks
@@ -47,6 +49,15 @@ def test_polygons_of_another_image_size_are_refused(hands):
         truth(replace(record, annotation=replace(record.annotation, size=(64, 64))))
 
 
+def test_a_file_that_is_no_image_is_named(hands, tmp_path):
+    image = tmp_path / "a.png"
+    image.write_text("no image")
+    with pytest.raises(ek.DamagedError, match=r"a\.png.*removal list"):
+        truth(replace(read_layout(hands, "train")[0], image=image))
+    with pytest.raises(ek.DamagedError, match=r"a\.png"):
+        read_grey(image)
+
+
 def test_an_image_that_nobody_drew_on_has_no_truth(hands):
     with pytest.raises(ek.IncompleteError, match="nobody drew"):
         truth(read_layout(hands, "test")[0])
@@ -83,3 +94,25 @@ def test_a_script_s_error_is_one_line(hands, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error[folds-invalid] ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_splits_and_truth_leave_out_the_removal_list_of_the_data(hands, tmp_path):
+    folder = Path(__file__).parents[1]
+    data = shutil.copytree(hands, tmp_path / "data")
+    removed = min(data.glob("train/outputs_json/*/*.json"))
+    removed.write_text("damaged")
+    (data / "removals.txt").write_text(f"{removed.stem}.png damaged\n")
+    splits, fold = tmp_path / "new/splits.csv", tmp_path / "fold.csv"
+    held_out = 0
+    for words in (
+        ["make_splits.py", data, "--folds", 2, "--out", splits, "--groups", tmp_path / "other/groups.csv"],
+        *(["write_truth.py", data, "train", fold, "--splits", splits, "--fold", k] for k in range(2)),
+    ):
+        script, *rest = map(str, words)
+        done = subprocess.run([sys.executable, folder / script, *rest], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        if script == "write_truth.py":
+            masks = ek.read_masks(fold, image_size=(128, 128))
+            assert f"{removed.stem}.png" not in masks.samples
+            held_out += len(masks.samples)
+    assert held_out == len((tmp_path / "other/groups.csv").read_text().splitlines()) == 23

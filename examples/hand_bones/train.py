@@ -15,4 +15,4 @@ def fit(config: Config, data: Data, folder: Path, device: str) -> float:
 
 
 if __name__ == "__main__":
-    command.run(lambda: training_script.main(__doc__, fit))
+    command.run(lambda: training_script.main(__doc__, "train.py", fit))

@@ -6,4 +6,4 @@ from hand_bones import command, training_script
 from hand_bones.lightning_module import fit
 
 if __name__ == "__main__":
-    command.run(lambda: training_script.main(__doc__, fit))
+    command.run(lambda: training_script.main(__doc__, "train_lightning.py", fit))

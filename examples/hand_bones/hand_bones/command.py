@@ -16,6 +16,8 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says it of SIGINT
     except EnskError as error:
         print(f"error[{error.code}] {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit import UsageError
+from ensemble_kit import EnskError, UsageError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 Section = Mapping[str, Any]
@@ -72,12 +73,31 @@ class Config:
             value = getattr(self, known.name)
             if known.type == "int" and not (type(value) is int and value >= least.get(known.name, 1)):
                 raise _invalid(known.name, value, f"a whole number, {least.get(known.name, 1)} or more")
-            if known.type == "Section" and not isinstance(value, Mapping):
-                raise _invalid(known.name, value, 'an object such as {"name": …}')
+            if known.type == "Section":
+                _check_section(known.name, value)
+        if min(self.std) <= 0:
+            raise _invalid("std", self.std, "three numbers above 0")
+        weights = self.model.get("weights")
+        if not (weights is None or isinstance(weights, str)):
+            raise _invalid("model.weights", weights, "a file or null")
+        self._check_lists()
         if type(self.amp) is not bool:
             raise _invalid("amp", self.amp, "true or false")
         if self.wandb not in {"offline", "online", "disabled"}:
             raise _invalid("wandb", self.wandb, "offline, online or disabled")
+
+    def _check_lists(self) -> None:
+        for key in ("criterion", "augmentation"):
+            value = getattr(self, key)
+            if key == "criterion" and value == "own":
+                continue
+            if not isinstance(value, list | tuple) or (key == "criterion" and not value):
+                own = ', not empty; or "own"' if key == "criterion" else ""
+                raise _invalid(key, value, f'a list such as [{{"name": …}}]{own}')
+            for section in value:
+                _check_section(key, section)
+                if key == "criterion" and not _is_number(section.get("weight", 1.0)):
+                    raise _invalid("criterion.weight", section["weight"], "a number")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "the configuration") -> Config:
@@ -130,16 +150,26 @@ def refuse_unknown(where: str, keys: Collection[str], known: Collection[str]) ->
 def construct(where: str, section: Section, table: Mapping[str, Callable[..., Any]], *given: Any, **fixed: Any) -> Any:
     """Call the entry of `table` that `section["name"]` names, with what is given and the section's other keys."""
     name = section.get("name")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise UsageError(
             "config-name-unknown", f"cannot build {where}", item=f"name {name!r}", fix=f"use {', '.join(table)}"
         )
     make, options = table[name], {k: v for k, v in section.items() if k != "name"}
     parameters = [p for p in inspect.signature(make).parameters.values() if p.kind is not p.VAR_KEYWORD]
     refuse_unknown(f"{where} {name!r}", options, {p.name for p in parameters[len(given) :]} - set(fixed))
+    for parameter in parameters:
+        if parameter.name in options and not _fits(options[parameter.name], parameter.annotation):
+            raise UsageError(
+                "config-value",
+                f"cannot build {where} {name!r}",
+                item=f"{parameter.name} = {options[parameter.name]!r}",
+                fix=f"pass {_WANTED[str(getattr(parameter.annotation, '__name__', parameter.annotation))]}",
+            )
     try:
         return make(*given, **fixed, **options)
-    except (TypeError, ValueError, KeyError) as error:
+    except EnskError:
+        raise
+    except (TypeError, ValueError, LookupError, RuntimeError, OSError, AttributeError) as error:
         raise UsageError(
             "config-value",
             f"cannot build {where} {name!r}",
@@ -149,7 +179,25 @@ def construct(where: str, section: Section, table: Mapping[str, Callable[..., An
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def _fits(value: object, annotation: object) -> bool:
+    """Say whether a JSON value is of a parameter's plain type; other annotations are the callee's to check."""
+    kind = getattr(annotation, "__name__", annotation)
+    if kind == "int":
+        return type(value) is int
+    if kind == "float":
+        return _is_number(value)
+    return kind != "bool" or type(value) is bool
+
+
+def _check_section(key: str, value: object) -> None:
+    if not (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+        raise _invalid(key, value, 'an object such as {"name": …}')
 
 
 def _invalid(key: str, value: object, wanted: str) -> UsageError:

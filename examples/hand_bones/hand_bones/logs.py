@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ensemble_kit import ResourceError
 from hand_bones.config import Config
 from hand_bones.experiment import replacing
 
@@ -23,29 +24,31 @@ class Log:
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self._file = folder / "log.csv"
+        self._folder = folder
         self._run: Any = None
         if config.wandb != "disabled":
             import wandb
 
-            self._run = wandb.init(
-                project="hand-bones",
-                name=config.name,
-                dir=folder,
-                config=asdict(config),
-                mode=config.wandb,
-                settings=wandb.Settings(silent=True),
-            )
+            try:
+                self._run = wandb.init(
+                    project="hand-bones",
+                    name=config.name,
+                    dir=folder,
+                    config=asdict(config),
+                    mode=config.wandb,
+                    settings=wandb.Settings(silent=True),
+                )
+            except wandb.Error as error:
+                raise ResourceError(
+                    "wandb-unavailable",
+                    "cannot begin a run of Weights & Biases",
+                    item=f"wandb = {config.wandb!r}: {error}",
+                    fix='run: wandb login; or use "wandb": "offline" or "disabled"',
+                ) from error
 
     def write(self, history: Sequence[Row]) -> None:
-        """Write all epochs so far: a file that is whole at every moment, and no row twice after a resume."""
-        columns = list(dict.fromkeys(key for row in history for key in row))
-        text = io.StringIO(newline="")
-        rows = csv.DictWriter(text, columns, lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(history)
-        with replacing(self._file) as out:
-            out.write(text.getvalue().encode())
+        """Write all epochs so far, and the last to W&B."""
+        write_table(self._folder, history)
         if self._run is not None:
             self._run.log({k: v for k, v in history[-1].items() if v is not None})
 
@@ -57,3 +60,14 @@ class Log:
     ) -> None:
         if self._run is not None:
             self._run.finish(exit_code=0 if kind is None else 1)
+
+
+def write_table(folder: Path, history: Sequence[Row]) -> None:
+    """Write `log.csv`, all epochs so far: whole at every moment, and no row twice after a resume."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO(newline="")
+    rows = csv.DictWriter(text, columns, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(history)
+    with replacing(folder / "log.csv") as out:
+        out.write(text.getvalue().encode())

@@ -13,17 +13,20 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ensemble_kit import DamagedError
-from hand_bones import losses, networks, schedule
+from hand_bones import checkpoints, losses, networks, schedule
 from hand_bones.classes import CLASSES
 from hand_bones.config import Config
-from hand_bones.experiment import Data, replacing
-from hand_bones.logs import Log
+from hand_bones.experiment import Data
+from hand_bones.logs import Log, write_table
 from hand_bones.training import (
     Validation,
     Validator,
+    choose_device,
     held_out_loader,
+    in_step,
     loss_of,
     prepare,
+    rehearse,
     train_loader,
     write_logits,
 )
@@ -69,15 +72,18 @@ class Trainer:
         self.progress = Progress()
         if resuming:
             self._load()
+        else:
+            rehearse(self.network, self.criterion, data, config, self.device)
 
     def fit(self) -> Progress:
         """Train what is left of the epochs, then write the logits of the best network's validation."""
+        if self.progress.history:  # a run killed between its checkpoint and its log has a row less there
+            write_table(self.folder, self.progress.history)
         if not self._finished():
             with Log(self.config, self.folder) as log:
                 while not self._finished():
                     self._epoch(log)
-        weights = torch.load(self.folder / "best.pt", map_location=self.device, weights_only=True)
-        self.network.load_state_dict(weights)
+        self.network.load_state_dict(checkpoints.load(self.folder / "best.pt", self.device))
         write_logits(self.network, self.data.held_out, self.config, self.device, self.folder)
         return self.progress
 
@@ -102,7 +108,7 @@ class Trainer:
             progress.stale += 1
             if found.dice > progress.best:
                 progress.best, progress.stale = found.dice, 0
-                save(self.network.state_dict(), self.folder / "best.pt")
+                checkpoints.save(self.network.state_dict(), self.folder / "best.pt")
         self._save()
         log.write(progress.history)
         told = "" if found is None else f"  validation loss {found.loss:.4f}  Dice {found.dice:.4f}"
@@ -115,12 +121,12 @@ class Trainer:
         """Train for one epoch; return the mean loss."""
         self.network.train()
         loader, total = train_loader(self.data, self.config), 0.0
-        for number, batch in enumerate(loader, start=1):
+        for index, batch in enumerate(loader):
             images, masks = prepare(batch, self.config, self.device)
             with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
                 loss = loss_of(self.network, self.criterion, images, masks)
-            self.scaler.scale(loss / self.config.accumulate).backward()
-            if number % self.config.accumulate == 0 or number == len(loader):
+            self.scaler.scale(loss / in_step(index, len(loader), self.config.accumulate)).backward()
+            if (index + 1) % self.config.accumulate == 0 or index + 1 == len(loader):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 self.optimizer.zero_grad(set_to_none=True)
@@ -165,22 +171,11 @@ class Trainer:
 
     def _save(self) -> None:
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        save({**state, "progress": asdict(self.progress)}, self.folder / "latest.pt")
+        checkpoints.save({**state, "progress": asdict(self.progress)}, self.folder / "latest.pt")
 
     def _load(self) -> None:
-        state = torch.load(self.folder / "latest.pt", map_location=self.device, weights_only=True)
+        state = checkpoints.load(self.folder / "latest.pt", self.device)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.say(f"{self.config.name}: going on after epoch {self.progress.epochs}")
-
-
-def save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint: the file is the old one until it is the new one."""
-    with replacing(path) as out:
-        torch.save(state, out)
-
-
-def choose_device(name: str) -> torch.device:
-    """Take the device of this name; "auto" is CUDA where there is one, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -60,6 +60,6 @@ def build(criterion: Sequence[Section]) -> Combo:
     terms = []
     for section in criterion:
         options = dict(section)
-        weight = float(options.pop("weight", 1.0))
+        weight = options.pop("weight", 1.0)
         terms.append((weight, construct("the loss", options, LOSSES)))
     return Combo(terms)

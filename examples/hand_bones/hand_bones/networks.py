@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from ensemble_kit import MismatchError
+from hand_bones import checkpoints
 from hand_bones.config import Section, construct, refuse_unknown
 
 if TYPE_CHECKING:  # 3 s to import, so only where a network needs it
@@ -157,5 +160,26 @@ def build(section: Section, classes: int, *, pretrained: bool = True) -> nn.Modu
             options["architecture"] = options.pop("pretrained")
     network: nn.Module = construct("the network", options, FAMILIES, classes=classes)
     if pretrained and section.get("weights"):
-        network.load_state_dict(torch.load(section["weights"], map_location="cpu", weights_only=True))
+        load_weights(network, Path(section["weights"]))
     return network
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a state dict from a file into a network.
+
+    Raises
+    ------
+    IncompleteError, DamagedError
+        See `checkpoints.load`.
+    MismatchError
+        It is not one of this network.
+    """
+    try:
+        network.load_state_dict(checkpoints.load(path))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise MismatchError(
+            "weights-differ",
+            "cannot load weights into a network",
+            item=f"{path}: {str(error)[:300]}",
+            fix="pass the state dict of a network of the same options",
+        ) from error

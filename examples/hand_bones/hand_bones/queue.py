@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ensemble_kit import LockedError
+from ensemble_kit import IncompleteError, LockedError
 
 QUEUE, RUNNING, DONE, FAILED = "queue", "running", "done", "failed"
 Command = Callable[[Path], Sequence[str]]
@@ -33,16 +33,27 @@ def run(root: Path, command: Command, say: Callable[[str], None] = print) -> boo
 
     Raises
     ------
+    IncompleteError
+        `root` has no folder queue/.
     LockedError
         Another queue works in this folder, or a training that a killed one left behind still runs.
     """
-    for folder in (QUEUE, RUNNING, DONE, FAILED):
+    if not (root / QUEUE).is_dir():
+        raise IncompleteError(
+            "queue-missing",
+            "cannot work on a queue",
+            item=f"there is no folder {root / QUEUE}",
+            fix="make it, and put configurations into it as JSON files",
+        )
+    for folder in (RUNNING, DONE, FAILED):
         (root / folder).mkdir(parents=True, exist_ok=True)
     well = True
     with _locked(root) as lock:
         for left in waiting(root / RUNNING):
             say(f"{left.name}: it was running when the queue ended; back to the queue")
             move(left, root / QUEUE)
+        if not waiting(root / QUEUE):
+            say(f"{root / QUEUE}: nothing to do")
         while todo := waiting(root / QUEUE):
             config = move(todo[0], root / RUNNING)
             say(f"{config.name}: {len(todo)} to do")

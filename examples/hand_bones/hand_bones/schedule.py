@@ -40,6 +40,8 @@ def cosine(
     first, longer : epochs of the first round; each later one is so many times as long as the one before.
     warm_up : epochs in which the rate rises from a tenth in equal parts, before the first round.
     """
+    if warm_up < 0:
+        raise ValueError(f"warm_up = {warm_up}, not 0 or more")
     rounds = CosineAnnealingWarmRestarts(optimizer, T_0=first, T_mult=longer, eta_min=min_lr)
     if not warm_up:
         return rounds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Subset
 
 import ensemble_kit as ek
+from ensemble_kit import ResourceError, UsageError
+from hand_bones import checkpoints
 from hand_bones.classes import CLASSES
 from hand_bones.config import Config
 from hand_bones.dataset import HandDataset
@@ -53,6 +54,54 @@ def prepare(batch: Batch, config: Config, device: torch.device) -> tuple[Tensor,
 def loss_of(network: nn.Module, criterion: Combo | None, images: Tensor, masks: Tensor) -> Tensor:
     """Compute the criterion of the network's logits, or with None the network's own loss."""
     return network.loss(images, masks) if criterion is None else criterion(network(images).float(), masks)
+
+
+def rehearse(network: nn.Module, criterion: Combo | None, data: Data, config: Config, device: torch.device) -> None:
+    """Compute the loss of a small batch of zeros, so that what does not fit ends a run before its first epoch.
+
+    The buffers (a batch norm's means) are put back. At most two images: one is where batch norms fail.
+    """
+    number, side = min(2, config.batch_size, len(data.train)), config.image_size
+    masks = torch.zeros(number, len(CLASSES), side, side, device=device, dtype=torch.uint8)
+    masks[:, 0, : side // 2] = 1
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    try:
+        with torch.no_grad():
+            loss_of(network.train(), criterion, torch.zeros(number, 3, side, side, device=device), masks)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UsageError(
+            "config-unfit",
+            "cannot train this network so",
+            item=f"{config.name}: image_size {side}, batch_size {config.batch_size}: {type(error).__name__}: {error}",
+            fix="mend model, criterion, image_size (a multiple of 32 suits all) or batch_size (2 or more suits all)",
+        ) from error
+    with torch.no_grad():
+        for buffer, before in zip(network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+
+def in_step(index: int, batches: int, accumulate: int) -> int:
+    """Count the batches of the optimizer's step that batch `index`, from 0, belongs to: the last may have fewer.
+
+    >>> [in_step(index, 5, 2) for index in range(5)]
+    [2, 2, 2, 2, 1]
+    """
+    return min(accumulate, batches - index // accumulate * accumulate)
+
+
+def choose_device(name: str) -> torch.device:
+    """Take the device of this name; "auto" is CUDA where there is one, else the CPU."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ResourceError(
+            "device-unavailable",
+            "cannot train on this device",
+            item=f"{name!r}: {str(error).splitlines()[0]}",
+            fix="pass auto, cpu, or cuda on a machine with a GPU and its driver",
+        ) from None
+    return device
 
 
 def sizes_of(batch: Batch) -> list[tuple[int, int]]:
@@ -107,7 +156,7 @@ def write_logits(network: nn.Module, dataset: HandDataset, config: Config, devic
     The store records the digest of best.pt, which `network` holds, as `ensk dump-logits --weights` does: so the kit
     knows that this store and the one of the test images are of one member.
     """
-    weights = hashlib.sha256((folder / "best.pt").read_bytes()).hexdigest()
+    weights = checkpoints.digest(folder / "best.pt")
     samples = [record.image_id for record, _ in dataset.records]
     network.eval()
     with torch.inference_mode():

@@ -9,11 +9,11 @@ from hand_bones.augment import Augmentation
 from hand_bones.config import Config
 from hand_bones.losses import build as build_criterion
 from hand_bones.networks import build as build_network
-from hand_bones.schedule import build_optimizer
+from hand_bones.schedule import build_optimizer, build_scheduler
 from tiny import tiny
 from torch import nn
 
-from ensemble_kit import UsageError
+from ensemble_kit import EnskError, UsageError
 
 GIVEN = {"name": "try-1", "model": {"name": "unet"}}
 
@@ -39,6 +39,17 @@ def test_a_file_is_read_and_written_alike(tmp_path: Path) -> None:
         ({"model": "unet"}, "model = 'unet'"),
         ({"wandb": "yes"}, "wandb = 'yes'"),
         ({"amp": "no"}, "amp = 'no'"),
+        ({"std": [0, 1, 1]}, "std = (0.0, 1.0, 1.0)"),
+        ({"criterion": "dice"}, "criterion = 'dice'"),
+        ({"criterion": ["bce"]}, "criterion = 'bce'"),
+        ({"criterion": {"name": "bce"}}, "criterion = {'name': 'bce'}"),
+        ({"criterion": []}, "criterion = []"),
+        ({"criterion": [{"name": "bce", "weight": "x"}]}, "criterion.weight = 'x'"),
+        ({"augmentation": "flip"}, "augmentation = 'flip'"),
+        ({"augmentation": ["flip"]}, "augmentation = 'flip'"),
+        ({"augmentation": {"name": "flip"}}, "augmentation = {'name': 'flip'}"),
+        ({"model": {"name": ["unet"]}}, "model = {'name': ['unet']}"),
+        ({"model": {"name": "unet", "weights": 3}}, "model.weights = 3"),
     ],
 )
 def test_what_cannot_be_meant_is_named(changes: dict[str, object], named: str) -> None:
@@ -55,6 +66,10 @@ def test_missing_keys_and_broken_files_are_named(tmp_path: Path) -> None:
         Config.load(tmp_path / "a.json")
 
 
+def scheduler(section: dict[str, object]) -> object:
+    return build_scheduler(section, build_optimizer({"name": "adamw"}, nn.Linear(1, 1)))
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -67,12 +82,21 @@ def test_missing_keys_and_broken_files_are_named(tmp_path: Path) -> None:
         (lambda: build_network({**tiny("unet"), "classes": 2}, 3), "classes"),
         (lambda: build_network({"name": "segformer", "config": {"depth": 3}}, 3), "'depth'"),
         (lambda: build_network({**tiny("mask2former"), "backbone": {"embed": 3}}, 3), "'embed'"),
+        (lambda: build_criterion([{"name": "tversky", "alpha": "x"}]), "alpha = 'x'"),
+        (lambda: build_network({**tiny("unet"), "encoder_name": "tu-foo"}, 3), "tu-foo"),
+        (lambda: build_network({"name": "segformer", "config": {"depths": [1, 1]}}, 3), "depths"),
+        (lambda: build_network({"name": "segformer", "pretrained": "/no/such/folder"}, 3), "/no/such/folder"),
+        (lambda: build_network({**tiny("unet"), "weights": "/no/such.pt"}, 3), "/no/such.pt"),
+        (lambda: build_network({**tiny("unet"), "weights": __file__}, 3), __file__),
+        (lambda: scheduler({"name": "plateau", "patience": "x"}), "patience = 'x'"),
+        (lambda: scheduler({"name": "cosine", "warm_up": -1}), "warm_up"),
+        (lambda: Augmentation([{"name": "clahe", "tiles": 2.5}]), "tiles = 2.5"),
         (lambda: build_optimizer({"name": "adamw", "rate": 1}, nn.Linear(1, 1)), "rate"),
         (lambda: build_optimizer({"name": "adamw", "lr": -1.0}, nn.Linear(1, 1)), "-1.0"),
     ],
 )
 def test_sections_name_what_they_do_not_know(make: object, named: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(EnskError) as caught:
         make()
     assert named in caught.value.item
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hand_bones import queue
 
-from ensemble_kit import LockedError
+from ensemble_kit import IncompleteError, LockedError
 
 HERE = Path(__file__).parents[1]
 WORK = """
@@ -156,3 +156,20 @@ def test_killed_again_and_again_none_is_lost(trace: Path) -> None:
     assert run_when_free(trace, lambda _: None)
     assert where(trace) == {"done": names}
     assert len(trace.read_text().split()) >= 4 + len(names)  # four were hit while they trained
+
+
+def test_a_folder_without_a_queue_is_refused_and_an_empty_one_has_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="queue"):
+        queue.run(tmp_path / "typo", lambda _: [])
+    assert not (tmp_path / "typo").exists()
+    (tmp_path / "queue").mkdir()
+    heard: list[str] = []
+    assert queue.run(tmp_path, lambda _: [], heard.append)
+    assert "nothing to do" in heard[0]
+
+
+def test_an_interrupt_is_no_traceback() -> None:
+    words = "from hand_bones import command; import signal\ncommand.run(lambda: signal.raise_signal(signal.SIGINT))"
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    ended = subprocess.run([sys.executable, "-c", words], env=env, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")

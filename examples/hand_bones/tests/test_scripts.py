@@ -59,6 +59,16 @@ def test_a_debug_run_to_a_scored_submission(script: str, split_hands: Path, tmp_
         assert ours.image_size(sample) == theirs.image_size(sample) == (128, 128)
         np.testing.assert_allclose(ours.read(sample).astype(float), theirs.read(sample).astype(float), atol=0.02)
 
+    # a run that keeps no logits leaves those that were kept; another size replaces them when told to
+    run("inference.py", "--exp", "unet-debug", "--img_size", 32, *places)
+    run("inference.py", "--exp", "unet-debug", "--save_logits", *places)
+    kept = sorted(path.name for path in folder.glob("*.zarr"))
+    run("inference.py", "--exp", "unet-debug", "--save_logits", "--img_size", 32, *places, code=6)
+    run("inference.py", "--exp", "unet-debug", "--save_logits", "--img_size", 32, "--force", *places)
+    run("inference.py", "--exp", "unet-debug", "--save_logits", "--force", *places)
+    assert kept == ["test.zarr", "val.zarr"]
+    assert not list(folder.glob(".test-*"))
+
     data.truth.write(tmp_path / "truth.csv", format="handbone")
     submission = folder / "test.csv"
     assert submission.read_text().startswith("image_name,class,rle\n")
@@ -68,12 +78,18 @@ def test_a_debug_run_to_a_scored_submission(script: str, split_hands: Path, tmp_
     wanted = ek.dice(ek.Ensemble([folder / "val.zarr"]).vote(0.5), data.truth).mean
     assert scored["mean"] == pytest.approx(wanted, abs=2e-3)
 
+    # a debug run begins anew, also with another configuration
+    file.write_text(json.dumps({**values, "seed": 1}))
+    again = run(script, file, "--data", split_hands, "--experiments", tmp_path / "experiments", "--debug")
+    assert "going on" not in again
+    assert json.loads((folder / "config.json").read_text())["seed"] == 1
+
 
 def test_the_same_network_through_onnx(split_hands: Path, tmp_path: Path) -> None:
     values = {"name": "lab", "model": tiny("deeplabv3plus"), "image_size": 64, "epochs": 1, "wandb": "disabled"}
     config = Config.from_dict(values)
-    folder = begin(config, tmp_path)
     data = load_data(config, split_hands, debug=True)
+    folder = begin(config, tmp_path, data)
     Trainer(config, data, folder, "cpu").fit()
     session = onnxruntime.InferenceSession(export(folder))
     store = ek.LogitStore(folder / "val.zarr")
@@ -83,6 +99,15 @@ def test_the_same_network_through_onnx(split_hands: Path, tmp_path: Path) -> Non
         assert logits.shape == (len(batch), 29, 16, 16)
         for sample, planes in zip(store.samples, logits, strict=False):
             np.testing.assert_allclose(planes, store.read(sample), atol=0.01)
+
+    with (folder / "best.pt").open("ab") as file:
+        file.write(b" ")  # other weights
+    places = ("--data", tmp_path, "--experiments", tmp_path)
+    assert "error[onnx-stale]" in run("inference.py", "--exp", "lab", "--onnx", *places, code=6)
+    assert "use one of lab" in run("inference.py", "--exp", "nope", *places, code=2)
+    assert "--img_size 0" in run("export.py", "--exp", "lab", "--img_size", 0, *places[2:], code=2)
+    (folder / "best.pt").write_bytes(b"PK")
+    assert "best.pt" in run("export.py", "--exp", "lab", *places[2:], code=3)
 
 
 def test_an_error_is_a_line(split_hands: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hand_bones.config import Config
 from hand_bones.dataset import HandDataset
 from hand_bones.experiment import Data, begin, for_debugging, load_data
 from hand_bones.loop import Trainer
-from hand_bones.training import decide
+from hand_bones.training import choose_device, decide, in_step
 from tiny import tiny
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def few(data: Data, train: int, held_out: int) -> Data:
 
 
 def train(config: Config, data: Data, root: Path) -> Trainer:
-    trainer = Trainer(config, data, begin(config, root), "cpu", say=lambda _: None)
+    trainer = Trainer(config, data, begin(config, root, data), "cpu", say=lambda _: None)
     trainer.fit()
     return trainer
 
@@ -140,6 +140,43 @@ def test_gradients_are_accumulated(data: Data, tmp_path: Path) -> None:
     assert steps == {2}  # three batches: two, and the one that is left
 
 
+def test_the_batches_of_a_step_are_counted() -> None:
+    assert [in_step(index, 5, 3) for index in range(5)] == [3, 3, 3, 2, 2]
+    assert [in_step(index, 3, 1) for index in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("trainer", ["plain", "lightning"])
+def test_the_last_step_is_the_mean_of_its_fewer_batches(
+    trainer: str, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # three batches of an image: accumulated by 3 or by 4 they are one step
+    one = config(model=tiny("segformer"), batch_size=1, accumulate=4, epochs=1, lr_scheduler=COSINE)
+    three = few(data, 3, 1)
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+        found = step(self, *arguments, **options)
+        norms.append(
+            sum(float(p.grad.abs().sum()) for g in self.param_groups for p in g["params"] if p.grad is not None)
+        )
+        return found
+
+    wanted: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        for accumulate in (3, 4):
+            given = one.but(accumulate=accumulate, name=f"a{accumulate}")
+            norms.clear()
+            if trainer == "plain":
+                train(given, three, tmp_path)
+            else:
+                folder = begin(given, tmp_path, three, "train_lightning.py")
+                lightning_module.fit(given, three, folder, "cpu")
+            wanted.append(norms[0])
+    assert wanted[0] == pytest.approx(wanted[1], rel=1e-3)
+
+
 def test_the_networks_own_loss(data: Data, tmp_path: Path) -> None:
     trainer = train(config(model=tiny("mask2former"), criterion="own", epochs=1), data, tmp_path)
     assert trainer.progress.history[0]["val_loss"] > 0
@@ -150,11 +187,77 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Data, tmp_path: Path) -> N
         train(config(optimizer={"name": "adamw", "lr": 1e30}, epochs=3), data, tmp_path)
 
 
-def test_another_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
-    begin(config(), tmp_path)
-    begin(config(), tmp_path)
+def test_another_configuration_is_not_gone_on_with(data: Data, tmp_path: Path) -> None:
+    begin(config(), tmp_path, data)
+    folder = begin(config(epochs=2), tmp_path, data)  # nothing is lost: the first start failed
+    assert Config.load(folder / "config.json").epochs == 2
+    (folder / "latest.pt").touch()
+    begin(config(epochs=2), tmp_path, data)
     with pytest.raises(ek.MismatchError, match="another name"):
-        begin(config(epochs=3), tmp_path)
+        begin(config(epochs=3), tmp_path, data)
+
+
+@pytest.mark.parametrize("checkpoint", ["latest.pt", "checkpoints/last.ckpt"])
+def test_neither_other_images_nor_another_trainer_go_on(checkpoint: str, data: Data, tmp_path: Path) -> None:
+    file = begin(config(), tmp_path, data, "train.py") / checkpoint
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    begin(config(), tmp_path, few(data, 6, 2), "train.py")
+    for fewer in (few(data, 5, 2), few(data, 6, 1)):
+        with pytest.raises(ek.MismatchError) as caught:
+            begin(config(), tmp_path, fewer, "train.py")
+        assert caught.value.code == "data-differs"
+    with pytest.raises(ek.MismatchError) as caught:
+        begin(config(), tmp_path, data, "train_lightning.py")
+    assert caught.value.code == "trainer-differs"
+
+
+def test_a_name_that_the_module_of_networks_has_is_refused(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ek.UsageError, match="another name"):
+        begin(config(name="Config"), tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "best.pt"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_checkpoints_that_are_not_whole_are_named(name: str, damage: str, data: Data, tmp_path: Path) -> None:
+    path = train(config(epochs=1), data, tmp_path).folder / name
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif name == "best.pt":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    with pytest.raises((ek.DamagedError, ek.IncompleteError), match=name.replace(".", r"\.")):
+        train(config(epochs=1), data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"criterion": "own"},
+        {"image_size": 100, "model": {"name": "unetplusplus", "encoder_name": "resnet18"}},
+        {"model": tiny("deeplabv3plus"), "batch_size": 1},
+    ],
+)
+def test_what_does_not_fit_ends_before_the_first_epoch(changes: dict[str, Any], data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ek.UsageError, match="cannot train this network so"):
+        train(config(**changes), data, tmp_path)
+    assert not (tmp_path / "try/latest.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(ek.ResourceError, match=name):
+        choose_device(name)
+
+
+def test_a_log_that_a_killed_run_did_not_write_is_written(data: Data, tmp_path: Path) -> None:
+    log = train(config(), data, tmp_path).folder / "log.csv"
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])
+    train(config(), data, tmp_path)
+    assert log.read_text() == whole
 
 
 def test_debugging_takes_little(split_hands: Path) -> None:
@@ -171,10 +274,29 @@ def test_missing_splits_are_asked_for(tmp_path: Path) -> None:
 
 def test_lightning_trains_and_goes_on(data: Data, tmp_path: Path) -> None:
     begun = config(name="lit", epochs=2)
-    folder = begin(begun, tmp_path)
+    folder = begin(begun, tmp_path, data, "train_lightning.py")
     lightning_module.fit(begun, data, folder, "cpu")
     dice = lightning_module.fit(begun.but(epochs=4), data, folder, "cpu")
     with (folder / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert dice == pytest.approx(max(float(row["dice"]) for row in rows), abs=1e-6)
+
+
+@pytest.mark.parametrize(("epochs", "validated"), [(1, [True]), (5, [False, True, False, True, True])])
+def test_lightning_validates_every_second_epoch_and_the_last(
+    epochs: int, validated: list[bool], data: Data, tmp_path: Path
+) -> None:
+    given = config(epochs=epochs, validate_every=2, lr_scheduler={"name": "plateau", "patience": 0})
+    folder = begin(given, tmp_path, data, "train_lightning.py")
+    lightning_module.fit(given, data, folder, "cpu")
+    with (folder / "log.csv").open() as file:
+        assert [bool(row["dice"]) for row in csv.DictReader(file)] == validated
+
+
+def test_a_damaged_checkpoint_of_lightning_is_named(data: Data, tmp_path: Path) -> None:
+    folder = begin(config(), tmp_path, data, "train_lightning.py")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/last.ckpt").write_bytes(b"PK")
+    with pytest.raises(ek.DamagedError, match=r"last\.ckpt"):
+        lightning_module.fit(config(), data, folder, "cpu")

@@ -241,9 +241,7 @@ class Runs:
 
         try:
             size, counts = rle["size"], rle["counts"]
-            H, W = check_image_size(
-                [v if type(v) is int else int(v) if isinstance(v, np.integer) else -1 for v in size]
-            )
+            H, W = check_image_size([_exact_int(v) for v in size])
         except (KeyError, TypeError, UsageError) as error:
             raise refuse(f"its size or counts are missing or invalid ({error})") from None
         if isinstance(counts, (bytes, str)):
@@ -362,13 +360,15 @@ def texts(masks: Sequence[Runs], order: Order = "C", base: int = 1, relative: bo
     from ensemble_kit.kernels import rle as kernels
 
     _check_text_options(order, base)
+    if not masks:
+        return []
     many = ManyRuns.of(masks if order == "C" else [m.transposed() for m in masks])
     glue = np.full(len(masks) + kernels.PAD, ord("\n"), np.uint8)
-    cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, max(len(masks) - 1, 0))
+    cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)
     written = kernels.format_texts(
         glue, cuts, many.starts, many.ends, many.offsets[:-1], many.offsets[1:], base, relative
     )
-    return str(written.data, "ascii").split("\n") if len(masks) else []
+    return str(written.data, "ascii").split("\n")
 
 
 def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
@@ -397,7 +397,7 @@ def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
 
 def _exact_int(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError
+        raise TypeError(f"{value!r} is not a whole number")
     return int(value)
 
 
@@ -419,7 +419,8 @@ def _check_text_options(order: str, base: int) -> None:
 def _fault(raw: bytes, shape: tuple[int, int], base: int, relative: bool) -> tuple[str, str]:
     """Tell what is wrong with an RLE text that the kernel refused, and how to mend it."""
     H, W = shape
-    last, start, behind = H * W - 1 + base, 0, 0
+    last = H * W - 1 + base
+    start = behind = 0
     found = re.match(rb"[0-9]++(?: [0-9]++)*+", raw)
     numbers, end = (found[0].split(b" "), found.end()) if found else ([], 0)
     for k, digits in enumerate(numbers):
@@ -427,7 +428,7 @@ def _fault(raw: bytes, shape: tuple[int, int], base: int, relative: bool) -> tup
         named = f"number {k + 1} is {number}, "
         if digits.startswith(b"0") and len(digits) > 1:
             return f"{named}which has a leading zero", _GRAMMAR_FIX
-        value = int(digits) if len(digits) < 20 else H * W + 1
+        value = int(digits[:20])  # more digits only make it larger, and this is beyond any plane
         if k % 2:
             if value == 0:
                 return f"{named}a length of zero", _GRAMMAR_FIX

@@ -43,7 +43,12 @@ EXPLAINED = {
     "if array.flags.f_contiguous and not array.flags.c_contiguous:  # copying it to rows took 14 of 15 ms  [not array.flags.c_contiguous → array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
     "laid = Runs.trusted(kernels.encode_bytes(array.T.reshape(-1).view(np.uint8)), (W, H))  [1 → 2]": "NumPy takes any negative length for the one that is not known",
     "flat = np.ascontiguousarray(array).reshape(-1)  [1 → 2]": "NumPy takes any negative length for the one that is not known",
-    "np.cumsum([s.size for s in given[0]], out=bounds[1:])  [0 → 1]": "given[1] are the ends, as many as the starts",
+    "starts, ends, counts = zip(*((p.starts, p.ends, np.diff(p.offsets)) for p in parts), strict=True)  [True → False]": "every part gives three arrays",
+    "cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)  [2 → 3]": "the kernel counts the texts by their masks; a longer array of cuts is not looked at",
+    "value = int(digits[:20])  # more digits only make it larger, and this is beyond any plane  [20 → 21]": "21 digits are beyond any plane as well",
+    "places = [m.places(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
+    "members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
+    "for member, own, where in zip(masks, members, places, strict=True):  [True → False]": "all three are made of the same members",
     "if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
 }
 """Survivors that no test can notice, as the report names them, and why."""

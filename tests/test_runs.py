@@ -11,6 +11,7 @@ from pycocotools import mask as coco
 
 from ensemble_kit import DamagedError, MismatchError, Runs, UsageError, encode
 from ensemble_kit.kernels import reference
+from ensemble_kit.runs import ManyRuns
 
 shapes = st.tuples(st.integers(1, 19), st.integers(1, 19))
 masks = hnp.arrays(np.bool_, shapes)
@@ -72,6 +73,20 @@ def test_grammar_is_strict(text: str, reason: str) -> None:
     with pytest.raises(DamagedError, match="cannot read an RLE text") as caught:
         Runs.parse(text, (10, 10))
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "relative", "named"),
+    [
+        ("1 2 1 1", False, "number 3 is 1, a start inside or before"), ("99 2 1 1", False, "number 3 is 1, a start inside"),
+        ("1 101 1 1", False, "number 2 is 101, and its run ends beyond"),
+        ("1 1 1 1 97 1", True, "number 5 is 97, beyond the last pixel 100"), ("1 1 1 97 1 1", True, "number 5 is 1, beyond"),
+    ],
+)  # fmt: skip
+def test_the_first_fault_of_a_text_is_named(text: str, relative: bool, named: str) -> None:
+    with pytest.raises(DamagedError) as caught:
+        Runs.parse(text, (10, 10), relative=relative)
+    assert named in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", " ", "1 100", "1 1 3 1", "1 3 4 2", "100 1"])
@@ -175,3 +190,12 @@ def test_arguments_of_other_kinds() -> None:
     for shape in (4, (2,), (2, 0), (1.5, 2), ("2", "2"), None):
         with pytest.raises(UsageError, match="cannot use an image size"):
             Runs([], [], shape)
+
+
+def test_many_masks_in_three_arrays() -> None:
+    masks = [Runs.parse(text, (2, 4)) for text in ("1 2 5 1", "", "8 1", "1 8")]
+    many = ManyRuns.of(masks)
+    assert many.offsets.tolist() == [0, 2, 2, 3, 4] and many.masks((2, 4)) == masks
+    halves = [ManyRuns.of(masks[:1]), ManyRuns.of(masks[1:])]
+    assert [a.tolist() for a in ManyRuns.joined(halves)] == [a.tolist() for a in many]
+    assert [a.tolist() for a in ManyRuns.joined([])] == [a.tolist() for a in ManyRuns.of([])] == [[], [], [0]]

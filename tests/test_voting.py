@@ -68,6 +68,7 @@ def test_and_or_majority() -> None:
         ({"members": 1}, "on where ≥ 1 of 1"),
         ({"members": 4}, "on where ≥ 3 of 4 (an exact half is off)"),
         ({"members": 4, "ties": "on"}, "on where ≥ 2 of 4 (an exact half is on)"),
+        ({"members": 5, "ties": "on"}, "on where ≥ 3 of 5"),
         ({"members": 2}, "on where ≥ 2 of 2 (an exact half is off); this is an AND of the members"),
         ({"members": 2, "ties": "on"}, "on where ≥ 1 of 2 (an exact half is on); this is an OR of the members"),
         ({"members": 3, "quorum": 3}, "on where ≥ 3 of 3; this is an AND of the members"),

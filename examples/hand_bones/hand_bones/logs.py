@@ -21,14 +21,18 @@ class Log:
     """Writes `log.csv` and, unless the configuration says "disabled", a W&B run; a context manager.
 
     W&B's "offline" needs neither a network nor an account: `wandb sync FOLDER/wandb/offline-run-*` uploads later.
+    Training that goes on goes on with its run there, and logs the epochs before once more: uploaded one after the
+    other, a run's files replace each other.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._folder = folder
         self._run: Any = None
+        self._logged = 0
         if config.wandb != "disabled":
             import wandb
 
+            before = sorted(folder.glob("wandb/*run-*/run-*.wandb"))
             try:
                 self._run = wandb.init(
                     project="hand-bones",
@@ -36,6 +40,8 @@ class Log:
                     dir=folder,
                     config=asdict(config),
                     mode=config.wandb,
+                    id=before[-1].stem.removeprefix("run-") if before else None,
+                    resume="allow",
                     settings=wandb.Settings(silent=True),
                 )
             except wandb.Error as error:
@@ -47,10 +53,12 @@ class Log:
                 ) from error
 
     def write(self, history: Sequence[Row]) -> None:
-        """Write all epochs so far, and the last to W&B."""
+        """Write all epochs so far, and to W&B those that this run has not logged."""
         write_table(self._folder, history)
         if self._run is not None:
-            self._run.log({k: v for k, v in history[-1].items() if v is not None})
+            for step, row in enumerate(history[self._logged :], start=self._logged + 1):
+                self._run.log({k: v for k, v in row.items() if v is not None}, step=step)
+            self._logged = len(history)
 
     def __enter__(self) -> Log:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hand_bones import lightning_module
 from hand_bones.config import Config
 from hand_bones.dataset import HandDataset
 from hand_bones.experiment import Data, begin, for_debugging, load_data
+from hand_bones.logs import Log
 from hand_bones.loop import Trainer
 from hand_bones.training import choose_device, decide, in_step
 from tiny import tiny
@@ -114,6 +116,18 @@ def test_decisions_are_made_at_original_size() -> None:
     runs = dict(decide("a.png", (4, 8), logits))["a.png", "Ulna"]
     assert runs.shape == (4, 8)
     np.testing.assert_array_equal(runs.decode(), np.broadcast_to(np.arange(8) >= 4, (4, 8)))
+
+
+def test_training_that_goes_on_goes_on_with_its_run_of_wandb(tmp_path: Path) -> None:
+    history = [{"epoch": k, "loss": 1 / k} for k in (1, 2, 3)]
+    for last in (1, 2, 3):
+        with Log(config(wandb="offline"), tmp_path) as log:
+            log.write(history[:last])
+    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert [len(files), len({file.name for file in files})] == [3, 1]
+    for file, steps in zip(files, ([1], [1, 2], [1, 2, 3]), strict=True):
+        held = {int(step) for step in re.findall(rb"_step\x82\x01\x01([0-9])", file.read_bytes())}
+        assert sorted(held) == steps
 
 
 def test_the_log_has_a_row_an_epoch(data: Data, tmp_path: Path) -> None:

@@ -73,8 +73,9 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     lines = source.splitlines()
     nodes = list(ast.walk(tree))
+    working = _working(nodes)
     for k, node in enumerate(nodes):
-        if k not in _working(tree, nodes):
+        if k not in working:
             continue
         for change in range(_changes(node)):
             mutated = copy.deepcopy(tree)
@@ -84,32 +85,25 @@ def mutants(source: str) -> Iterator[Mutant]:
                 yield Mutant(line, f"{lines[line - 1].strip()}  [{what}]", ast.fix_missing_locations(mutated))
 
 
-_seen: dict[int, set[int]] = {}
-
-
-def _working(tree: ast.Module, nodes: list[ast.AST]) -> set[int]:
+def _working(nodes: list[ast.AST]) -> set[int]:
     """Number the nodes inside functions, without annotations, defaults, docstrings and what only makes a message."""
-    if id(tree) not in _seen:
-        kept: set[int] = set()
+    kept: set[int] = set()
 
-        def take(node: ast.AST) -> None:
-            kept.add(id(node))
-            for child in ast.iter_child_nodes(node):
-                if not isinstance(child, ast.JoinedStr | ast.arguments) and child is not getattr(
-                    node, "annotation", None
-                ):
-                    take(child)
+    def take(node: ast.AST) -> None:
+        kept.add(id(node))
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.JoinedStr | ast.arguments) and child is not getattr(node, "annotation", None):
+                take(child)
 
-        for function in nodes:
-            if isinstance(function, ast.FunctionDef) and function.name not in {"__repr__", "__hash__"}:
-                for statement in function.body:
-                    if isinstance(statement, ast.Raise):
-                        kept.add(id(statement))
-                    else:
-                        take(statement)
-        messages = {id(n) for r in nodes if isinstance(r, ast.Raise) for n in ast.walk(r) if n is not r}
-        _seen[id(tree)] = {k for k, n in enumerate(nodes) if id(n) in kept - messages}
-    return _seen[id(tree)]
+    for function in nodes:
+        if isinstance(function, ast.FunctionDef) and function.name not in {"__repr__", "__hash__"}:
+            for statement in function.body:
+                if isinstance(statement, ast.Raise):
+                    kept.add(id(statement))
+                else:
+                    take(statement)
+    messages = {id(n) for r in nodes if isinstance(r, ast.Raise) for n in ast.walk(r) if n is not r}
+    return {k for k, n in enumerate(nodes) if id(n) in kept - messages}
 
 
 def _changes(node: ast.AST) -> int:

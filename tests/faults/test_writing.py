@@ -309,7 +309,7 @@ def test_a_long_run_grows_nothing(tmp_path: Path) -> None:
                 marks.append((fds, threading.active_count(), kb))
     (part,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
     assert part.stat().st_size < 3200 * 400
-    assert abs(marks[2][0] - marks[0][0]) <= 16
+    assert marks[2][0] - marks[0][0] <= 16  # other tests may close theirs meanwhile
     assert marks[2][1] == marks[0][1]
     assert marks[2][2] - marks[1][2] < 4 * 1024  # a record is half a kilobyte
 

@@ -7,8 +7,8 @@ TYPE_CHECKING = False  # `typing` takes 15 ms of every start, in which Ctrl-C wo
 __version__ = "0.1.0"
 
 _HOME = {
-    "LogitWriter": "store",
-    "LogitStore": "store",
+    "LogitWriter": "logits.store",
+    "LogitStore": "logits.store",
     "Ensemble": "scores",
     "Runs": "runs",
     "encode": "runs",
@@ -65,11 +65,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ensemble_kit.formats import read_masks
+    from ensemble_kit.logits.store import LogitStore, LogitWriter
     from ensemble_kit.masks import MaskSet
     from ensemble_kit.metrics import dice, iou
     from ensemble_kit.runs import Runs, encode
     from ensemble_kit.scores import Ensemble
-    from ensemble_kit.store import LogitStore, LogitWriter
     from ensemble_kit.thresholds import ThresholdSet
     from ensemble_kit.tuning import tune_thresholds
     from ensemble_kit.voting import hard_vote

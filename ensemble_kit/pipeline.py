@@ -13,12 +13,12 @@ from typing import Any
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.events import Listener, nobody
 from ensemble_kit.formats import read_masks
+from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import Rule, apply_rules, check_classes, refuse_gates
 from ensemble_kit.runs import Runs
 from ensemble_kit.scores import Ensemble
-from ensemble_kit.store import is_store
 from ensemble_kit.thresholds import ThresholdSet, find
 from ensemble_kit.validation import Groups
 from ensemble_kit.voting import hard_vote
@@ -275,7 +275,7 @@ def sizes_from(path: Path) -> dict[str, Size]:
         The path is none of these.
     """
     from ensemble_kit.dumping.images import find_images, image_size
-    from ensemble_kit.store import LogitStore
+    from ensemble_kit.logits.store import LogitStore
 
     if is_store(path):
         store = LogitStore(path)

@@ -16,11 +16,11 @@ from ensemble_kit.cores import cores
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
 from ensemble_kit.fused import FusedSample
+from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
 from ensemble_kit.runs import ManyRuns, Runs
 from ensemble_kit.spec import LEVELS, Mean, Upsample
-from ensemble_kit.store import LogitStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
-from ensemble_kit.storage import shards
-from ensemble_kit.storage.chunkfile import crc
-from ensemble_kit.storage.places import HeldBody
-from ensemble_kit.store import LogitStore, LogitWriter
+from ensemble_kit.logits import shards
+from ensemble_kit.logits.chunkfile import crc
+from ensemble_kit.logits.places import HeldBody
+from ensemble_kit.logits.store import LogitStore, LogitWriter
 
 CLASSES, GRID, IDS = ["a", "b", "c"], (128, 96), [f"s{k}" for k in range(20)]
 VALUES = [smooth_logits(np.random.default_rng(k), (3, *GRID)) for k in range(len(IDS))]
@@ -177,8 +177,8 @@ import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_codecs import VALUES, GRID
 from ensemble_kit.storage import shards
-from ensemble_kit.storage.chunkfile import crc
-from ensemble_kit.storage.places import HeldBody
+from ensemble_kit.logits.chunkfile import crc
+from ensemble_kit.logits.places import HeldBody
 rng = np.random.default_rng(7)
 content, check = shards.encode(VALUES[0].reshape(-1).view(np.uint8), 3)
 out = np.empty(VALUES[0].nbytes, np.uint8)
@@ -296,7 +296,7 @@ def test_clamp_limits_and_is_told(tmp_path: Path, codec: str) -> None:
     st.lists(st.integers(0, 65535).filter(lambda c: c & 0x7FFF <= 0x7C00), min_size=1, max_size=40), st.floats(1, 65504)
 )
 def test_clamp_is_numpys_clip(codes: list[int], bound: float) -> None:
-    from ensemble_kit.storage import ingest
+    from ensemble_kit.logits import ingest
 
     array = np.array([*codes, 0xFBFF], np.uint16).view(np.float16).reshape(1, 1, -1)
     code = ingest.clamp_code(bound, "sigmoid")

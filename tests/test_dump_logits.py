@@ -32,7 +32,7 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.events import Progress
-from ensemble_kit.store import LogitStore, LogitWriter
+from ensemble_kit.logits.store import LogitStore, LogitWriter
 
 CLASSES = ("red", "green", "blue")
 SHIFT = Preprocess(mean=(0.5, 0.5, 0.5))  # values on both sides of 0, as logits have them

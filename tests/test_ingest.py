@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ensemble_kit.errors import DamagedError, UsageError
-from ensemble_kit.storage import ingest
+from ensemble_kit.logits import ingest
 
 CLASSES = ("radius", "ulna")
 

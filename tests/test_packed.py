@@ -16,7 +16,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, ResourceError, UnsafeError, UsageError
-from ensemble_kit.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
 
 CLASSES, GRID, IDS = ["a", "b"], (16, 12), [f"s{k}/é" for k in range(5)]
 VALUES = [smooth_logits(np.random.default_rng(k), (2, *GRID)) for k in range(len(IDS))]

@@ -398,7 +398,7 @@ def test_leftovers_of_the_living_and_of_yesterday(tmp_path: Path) -> None:
 
 def test_a_manifest_of_strangers(tmp_path: Path) -> None:
     """Lines whose checksum holds and which are no record, no head or no sample of this store."""
-    from ensemble_kit.storage import manifest
+    from ensemble_kit.logits import manifest
 
     store(tmp_path)
     (part,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")

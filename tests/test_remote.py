@@ -27,8 +27,8 @@ from ensemble_kit.errors import (
     ResourceError,
     UsageError,
 )
-from ensemble_kit.storage import remote
-from ensemble_kit.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits import remote
+from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")

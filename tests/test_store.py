@@ -27,8 +27,8 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.storage import chunkfile, creation
-from ensemble_kit.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits import chunkfile, creation
+from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
 
 CLASSES = ["radius", "ulna", "pisiform"]
 GRID = (8, 6)
@@ -251,7 +251,7 @@ def test_pickle_threads_and_fork(store: Path) -> None:
 
 
 def test_imports_are_light() -> None:
-    code = "import sys, ensemble_kit.store; print([m for m in ('torch','numba','zarr','pandas') if m in sys.modules])"
+    code = "import sys, ensemble_kit.logits.store; print([m for m in ('torch','numba','zarr','pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -482,7 +482,7 @@ def test_manifest_of_another_store(store: Path, tmp_path: Path) -> None:
 
 def foreign_line(store: Path, **changes: Any) -> None:
     """Add a part with one well-formed line that says something else."""
-    from ensemble_kit.storage.manifest import FORMAT, to_line
+    from ensemble_kit.logits.manifest import FORMAT, to_line
 
     uuid = json.loads((store / "zarr.json").read_text())["attributes"]["ensemble_kit"]["store"]
     line = {**json.loads(parts(store)[0].read_text().splitlines()[1]), **changes}
@@ -691,7 +691,7 @@ assert all((z == -3).all() for z in kept)
 
 
 def test_mapping_is_given_up_where_memory_is_short(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ensemble_kit.storage import chunks
+    from ensemble_kit.logits import chunks
 
     monkeypatch.setattr(chunks, "_available_memory", lambda: 10)
     opened = LogitStore(store)

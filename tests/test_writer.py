@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from ensemble_kit.errors import EnskError, LockedError, ResourceError, UsageError
-from ensemble_kit.storage.manifest import from_line
-from ensemble_kit.store import LogitStore, LogitWriter
+from ensemble_kit.logits.manifest import from_line
+from ensemble_kit.logits.store import LogitStore, LogitWriter
 
 CLASSES, GRID = ["a", "b"], (16, 16)
 IDS = [f"s{k}" for k in range(40)]
@@ -117,7 +117,7 @@ def test_a_writer_does_not_cross_a_fork(tmp_path: Path) -> None:
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import test_writer as t
-from ensemble_kit.store import LogitWriter
+from ensemble_kit.logits.store import LogitWriter
 with LogitWriter(sys.argv[1], t.CLASSES, t.IDS, t.GRID, member="m") as out:
     for name in out.missing:
         out.write(name, t.value(t.IDS.index(name)), (16, 16))

@@ -23,7 +23,7 @@ def inspect(
     classes: ClassesOption = None,
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, what differs."""
-    from ensemble_kit.store import is_store
+    from ensemble_kit.logits.store import is_store
 
     path = paths[0]
     if len(paths) > 1:
@@ -45,7 +45,7 @@ def _lines(values: dict[str, Any]) -> str:
 
 
 def _store(path: Path) -> tuple[dict[str, Any], str]:
-    from ensemble_kit.store import LogitStore
+    from ensemble_kit.logits.store import LogitStore
 
     store = LogitStore(path)
     held = [s for s in store.samples if s not in set(store.missing)]

@@ -12,7 +12,7 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import some
 
 if TYPE_CHECKING:
-    from ensemble_kit.storage.repair import Repaired
+    from ensemble_kit.logits.repair import Repaired
 
 
 def repair(
@@ -20,7 +20,7 @@ def repair(
     common: Common,
 ) -> None:
     """Keep what is sound of a damaged store, move the rest aside, and say what to dump again; nothing is deleted."""
-    from ensemble_kit.storage.repair import repair as mend
+    from ensemble_kit.logits.repair import repair as mend
 
     with common.progress() as listen:
         done = mend(store, dry_run=common.dry_run, listener=listen)

@@ -11,7 +11,7 @@ from ensemble_kit.cli.common import Common, size
 from ensemble_kit.errors import DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:
-    from ensemble_kit.store import LogitStore, Verification
+    from ensemble_kit.logits.store import LogitStore, Verification
 
 
 def verify(
@@ -19,8 +19,8 @@ def verify(
     common: Common,
 ) -> None:
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
-    from ensemble_kit.storage.repair import copy_fault
-    from ensemble_kit.store import LogitStore
+    from ensemble_kit.logits.repair import copy_fault
+    from ensemble_kit.logits.store import LogitStore
 
     opened = LogitStore(store)
     shown = opened.path

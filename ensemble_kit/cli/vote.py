@@ -91,9 +91,9 @@ def vote(
 ) -> None:
     """Combine members into one answer and write it, for example as a submission CSV."""
     from ensemble_kit.formats import rehearse, write_masks
+    from ensemble_kit.logits.store import is_store
     from ensemble_kit.pipeline import HardVote, SoftVote, open_ensemble, resolve
     from ensemble_kit.postprocess import parse_rules
-    from ensemble_kit.store import is_store
     from ensemble_kit.voting import VoteRule
 
     check_output(out, common, [*members, *([like] if like else [])])

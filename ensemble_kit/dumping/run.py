@@ -27,9 +27,9 @@ from ensemble_kit.dumping.recipe import Recipe, with_size
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, ResourceError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.logits.ingest import clamp_code, value_of
+from ensemble_kit.logits.layout import Codec
 from ensemble_kit.spec import check_names
-from ensemble_kit.storage.ingest import clamp_code, value_of
-from ensemble_kit.storage.layout import Codec
 
 _FREE = {"versions", "device", "seed", "created"}
 """What may change between the runs that fill one store."""
@@ -164,7 +164,7 @@ def dump_logits(
     _check_space(out, projected, force=force)
     if dry_run:
         return replace(done, grid=grid, bytes=projected)
-    from ensemble_kit.store import LogitWriter
+    from ensemble_kit.logits.store import LogitWriter
 
     with (
         LogitWriter(
@@ -222,7 +222,7 @@ def _begun(
     codec: str,
 ) -> _Begun:
     """Ask the store what is committed; refuse one that another recipe, model or list began."""
-    from ensemble_kit.store import LogitStore
+    from ensemble_kit.logits.store import LogitStore
 
     there = Path(out)
     if there.is_file():

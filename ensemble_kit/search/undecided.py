@@ -27,7 +27,7 @@ from ensemble_kit.spec import LEVELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.store import LogitStore
+    from ensemble_kit.logits.store import LogitStore
 
 MEMORY = 500 * 10**6
 """Bytes that undecided pixels may take unless a person says otherwise: half a second a trial for five members."""

@@ -21,9 +21,9 @@ import numpy as np
 from inputs import indexed_truth
 
 import ensemble_kit as ek
-from ensemble_kit.storage import shards
-from ensemble_kit.storage.chunkfile import crc
-from ensemble_kit.storage.places import HeldBody
+from ensemble_kit.logits import shards
+from ensemble_kit.logits.chunkfile import crc
+from ensemble_kit.logits.places import HeldBody
 
 CLAMPS = (None, 16.0, 12.0, 10.0, 8.0, 6.0, 4.0)
 BEGIN, END = "<!-- codecs.py: begin -->\n", "<!-- codecs.py: end -->\n"

@@ -40,8 +40,8 @@ import test_writing  # noqa: E402
 
 import ensemble_kit as ek  # noqa: E402
 from ensemble_kit.errors import EnskError  # noqa: E402
+from ensemble_kit.logits.repair import copy_fault  # noqa: E402
 from ensemble_kit.runs import Runs  # noqa: E402
-from ensemble_kit.storage.repair import copy_fault  # noqa: E402
 
 PAGE = HERE.parent.parent / "docs" / "reliability.md"
 HEAD = """# Reliability
@@ -218,7 +218,7 @@ def cuts(args: argparse.Namespace) -> list[str]:
 ROUND = """
 import sys; sys.path.insert(0, {here!r})
 import numpy as np, harness as h
-from ensemble_kit.store import LogitWriter
+from ensemble_kit.logits.store import LogitWriter
 rank, rounds, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 ids = [f"s{{k:02}}" for k in range(16)]
 for r in range(rounds):
@@ -230,7 +230,7 @@ for r in range(rounds):
 
 REPLACE = """
 import sys
-from ensemble_kit.store import LogitWriter
+from ensemble_kit.logits.store import LogitWriter
 LogitWriter(sys.argv[1], ["radius", "ulna"], ["x"], (8, 6), overwrite=True)
 """
 
@@ -421,9 +421,9 @@ def memory(args: argparse.Namespace) -> list[str]:
 
 def linked(path: Path, classes: list[str], ids: list[str], array: np.ndarray, member: str) -> None:
     """Write a store whose samples are hard links to one chunk: 10,000 of them would take 42 GB a member."""
+    from ensemble_kit.logits import chunkfile, manifest
+    from ensemble_kit.logits.manifest import Record
     from ensemble_kit.spec import Placement
-    from ensemble_kit.storage import chunkfile, manifest
-    from ensemble_kit.storage.manifest import Record
 
     with ek.LogitWriter(path, classes, ids, array.shape[1:], member=member) as out:
         out.write(ids[0], array, array.shape[1:])

@@ -26,7 +26,7 @@ RANK = """
 import sys, os
 import numpy as np
 from ensemble_kit.errors import EnskError
-from ensemble_kit.store import LogitWriter
+from ensemble_kit.logits.store import LogitWriter
 path, rank, world, die = sys.argv[1], *map(int, sys.argv[2:5])
 ids = [f"s{{k:02}}" for k in range({count})]
 try:

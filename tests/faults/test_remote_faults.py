@@ -22,7 +22,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, EnskError, LockedError, ResourceError
-from ensemble_kit.storage import remote
+from ensemble_kit.logits import remote
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")

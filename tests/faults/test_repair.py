@@ -14,7 +14,7 @@ import test_store_at_rest as at_rest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError, LockedError
-from ensemble_kit.storage.repair import repair
+from ensemble_kit.logits.repair import repair
 
 CASES = [c for c in at_rest.CASES if c.id != "S33"]
 FOLDER = "logits/manifest/quarantine"

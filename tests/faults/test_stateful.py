@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, IncompleteError, LockedError
-from ensemble_kit.storage.repair import repair
+from ensemble_kit.logits.repair import repair
 
 ROWS = st.integers(0, len(h.IDS) - 1)
 

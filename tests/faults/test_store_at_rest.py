@@ -19,7 +19,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError
-from ensemble_kit.storage.manifest import FORMAT, to_line
+from ensemble_kit.logits.manifest import FORMAT, to_line
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 WRITER = """
 import sys
 import numpy as np
-from ensemble_kit.store import LogitWriter
+from ensemble_kit.logits.store import LogitWriter
 IDS = [f"s{{k:03}}" for k in range({count})]
 def value(k): return (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype(np.float16)
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, UnsafeError
 from ensemble_kit.files import atomic_write
-from ensemble_kit.storage import chunkfile, layout
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.storage.manifest import HeldManifest, Manifest, Record, to_part
-from ensemble_kit.storage.places import Body, FileBody
+from ensemble_kit.logits import chunkfile, layout
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits.manifest import HeldManifest, Manifest, Record, to_part
+from ensemble_kit.logits.places import Body, FileBody
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

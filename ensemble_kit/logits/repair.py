@@ -18,10 +18,10 @@ from pathlib import Path
 
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, UnsafeError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
-from ensemble_kit.storage import chunkfile, creation, layout, manifest
-from ensemble_kit.storage.chunks import Chunks
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.storage.manifest import Manifest, Record
+from ensemble_kit.logits import chunkfile, creation, layout, manifest
+from ensemble_kit.logits.chunks import Chunks
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits.manifest import Manifest, Record
 
 QUARANTINE = "quarantine"
 """Folder beside the manifest's parts: neither zarr nor a reader of ours looks into it."""

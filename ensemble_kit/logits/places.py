@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ensemble_kit.storage import chunkfile, creation
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, Layout, StoreSpec
-from ensemble_kit.storage.manifest import Manifest
+from ensemble_kit.logits import chunkfile, creation
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, Layout, StoreSpec
+from ensemble_kit.logits.manifest import Manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,8 +167,8 @@ class Folder:
 
 def find(path: creation.PathLike) -> Place:
     """Tell where a store lies: a URL, a packed file, or a folder."""
-    from ensemble_kit.storage.packed import Packed
-    from ensemble_kit.storage.remote import Remote, url_of
+    from ensemble_kit.logits.packed import Packed
+    from ensemble_kit.logits.remote import Remote, url_of
 
     url = url_of(path)
     if url is not None:

@@ -23,7 +23,7 @@ from ensemble_kit.errors import DamagedError, ResourceError, UnsafeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.storage.places import Body
+    from ensemble_kit.logits.places import Body
 
 TRAILER = 4
 _POPULATE_READ = 22  # of madvise, since Linux 5.14; Python has no name for it

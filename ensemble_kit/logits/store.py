@@ -15,13 +15,13 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.logits import chunkfile, manifest, packed, places, remote
+from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
+from ensemble_kit.logits.creation import PathLike
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
+from ensemble_kit.logits.manifest import Record
+from ensemble_kit.logits.writer import LogitWriter
 from ensemble_kit.spec import Activation, Box, Placement
-from ensemble_kit.storage import chunkfile, manifest, packed, places, remote
-from ensemble_kit.storage.chunks import Chunks, SampleDamagedError
-from ensemble_kit.storage.creation import PathLike
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META
-from ensemble_kit.storage.manifest import Record
-from ensemble_kit.storage.writer import LogitWriter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.storage.chunkfile import TRAILER, crc
+from ensemble_kit.logits.chunkfile import TRAILER, crc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.storage.places import Body
+    from ensemble_kit.logits.places import Body
 
 HEADER = 16
 _ENTRY = 16

@@ -34,11 +34,11 @@ from ensemble_kit.errors import (
     UsageError,
     some,
 )
-from ensemble_kit.storage import layout
-from ensemble_kit.storage.chunks import Chunks
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.storage.manifest import HeldManifest, Manifest, Record, to_part
-from ensemble_kit.storage.places import Body, HeldBody
+from ensemble_kit.logits import layout
+from ensemble_kit.logits.chunks import Chunks
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits.manifest import HeldManifest, Manifest, Record, to_part
+from ensemble_kit.logits.places import Body, HeldBody
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from ensemble_kit.errors import DamagedError, MismatchError, UnsafeError, UsageError, some
+from ensemble_kit.logits import chunkfile, shards
 from ensemble_kit.spec import Activation, check_names
-from ensemble_kit.storage import chunkfile, shards
 
 Codec = Literal["none", "lossless"]
 """How a sample lies: as it is, or as a shard of compressed classes."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, ResourceError, UnsafeError, some
-from ensemble_kit.storage import chunkfile, shards
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.storage.manifest import Record
-from ensemble_kit.storage.places import Body, Folder, HeldBody, Place
+from ensemble_kit.logits import chunkfile, shards
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits.manifest import Record
+from ensemble_kit.logits.places import Body, Folder, HeldBody, Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ensemble_kit.errors import DamagedError, LockedError
+from ensemble_kit.logits import chunkfile
+from ensemble_kit.logits.layout import StoreSpec
 from ensemble_kit.spec import Box, Placement
-from ensemble_kit.storage import chunkfile
-from ensemble_kit.storage.layout import StoreSpec
 
 FORMAT = "ensk.manifest/1"
 LOCK = "lock"

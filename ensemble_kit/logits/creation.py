@@ -20,8 +20,8 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.storage import chunkfile, layout, manifest
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits import chunkfile, layout, manifest
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
 
 PathLike = str | os.PathLike[str]
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ensemble_kit.errors import EnskError, LockedError, MismatchError, UsageError, some
+from ensemble_kit.logits import chunkfile, creation, ingest, manifest, remote, shards
+from ensemble_kit.logits.chunks import Chunks
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, Codec, Layout, StoreSpec
+from ensemble_kit.logits.manifest import Manifest, Record
 from ensemble_kit.spec import Activation, Placement
-from ensemble_kit.storage import chunkfile, creation, ingest, manifest, remote, shards
-from ensemble_kit.storage.chunks import Chunks
-from ensemble_kit.storage.layout import ARRAY, MANIFEST, Codec, Layout, StoreSpec
-from ensemble_kit.storage.manifest import Manifest, Record
 
 GROUP = 16
 """Samples between two syncs: enough to keep the disk busy, few enough to verify after a crash."""

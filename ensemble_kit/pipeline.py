@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit.errors import IncompleteError, UsageError
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.formats import read_masks
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks import MaskSet

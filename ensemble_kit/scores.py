@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.cores import cores
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.fused import FusedSample
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks import MaskSet
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from ensemble_kit.thresholds import ThresholdSet
 
-T = TypeVar("T")
 Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
 
 
@@ -262,37 +260,6 @@ class Ensemble:
         runs = ManyRuns.joined([decided for _, decided in found.values()])
         places = np.arange(len(found) * len(self.classes)).reshape(len(found), len(self.classes))
         return MaskSet.trusted({sample: plane for sample, (plane, _) in found.items()}, self.classes, runs, places)
-
-
-def over_samples(
-    work: Callable[[str], T], samples: Sequence[str], jobs: int | None, verb: str, listener: Listener = nobody
-) -> Iterable[tuple[str, T]]:
-    """Run `work` on every sample in threads (kernels release the GIL) and yield results in the order of `samples`.
-
-    At most two samples a thread are in flight, so memory does not grow with their number.
-    """
-    if jobs is not None and jobs < 1:
-        raise UsageError("option-invalid", "cannot share out work", item=f"jobs={jobs}", fix="pass 1 or more threads")
-    threads = jobs or cores()
-    listener(Progress(verb, 0, len(samples)))
-    if threads == 1:  # where memory is so short that no thread can start, this still runs
-        for k, sample in enumerate(samples):
-            result = work(sample)
-            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
-            yield sample, result
-        return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ensk-sample")
-    waiting: list[Future[T]] = []
-    ahead = iter(samples)
-    try:
-        for k, sample in enumerate(samples):
-            while len(waiting) < 2 * threads and (following := next(ahead, None)) is not None:
-                waiting.append(pool.submit(work, following))
-            result = waiting.pop(0).result()
-            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
-            yield sample, result
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the samples in flight
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

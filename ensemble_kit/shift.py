@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.report import Report
-from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec import LEVELS
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.formats import stacks
 from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks import MaskSet
-from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.scores import Ensemble
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -31,7 +31,7 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.events import Progress
+from ensemble_kit.execution.events import Progress
 from ensemble_kit.logits.store import LogitStore, LogitWriter
 
 CLASSES = ("red", "green", "blue")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble_kit.errors import ResourceError, UsageError
-from ensemble_kit.events import Listener, Progress
+from ensemble_kit.execution.events import Listener, Progress
 
 _UNITS = {
     "": 1,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common, size
-from ensemble_kit.cores import cores
+from ensemble_kit.execution.cores import cores
 
 _PACKAGES = [
     "ensemble_kit",

@@ -27,7 +27,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
 )
 from ensemble_kit.errors import UsageError, some
-from ensemble_kit.events import Listener, Progress
+from ensemble_kit.execution.events import Listener, Progress
 
 if TYPE_CHECKING:
     from ensemble_kit.scores import Ensemble

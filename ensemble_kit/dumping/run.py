@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit.backends import kind_of
-from ensemble_kit.cores import cores
 from ensemble_kit.dumping.images import IdForm, find_images, identify
 from ensemble_kit.dumping.inference import NetworkSource, open_averaged
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe, with_size
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, ResourceError, UsageError, some
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.cores import cores
+from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.spec import check_names

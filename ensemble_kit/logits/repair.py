@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, UnsafeError, UsageError, some
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits import chunkfile, creation, layout, manifest
 from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec

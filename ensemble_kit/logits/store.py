@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, some
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits import chunkfile, manifest, packed, places, remote
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
 from ensemble_kit.logits.creation import PathLike

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 from math import gcd
 
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.events import Listener, Progress, nobody
 
 
 @dataclass(frozen=True)

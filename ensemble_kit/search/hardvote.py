@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.runs import Runs

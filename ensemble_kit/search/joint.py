@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble

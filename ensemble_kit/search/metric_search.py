@@ -14,10 +14,11 @@ import numpy as np
 
 from ensemble_kit import imports
 from ensemble_kit.errors import EnskError, UsageError
-from ensemble_kit.events import Listener, nobody
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure
-from ensemble_kit.scores import Ensemble, over_samples
+from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies
 from ensemble_kit.search.studies import Dimension, Params, Plan
 from ensemble_kit.spec import LEVELS

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, LockedError, MismatchError, ResourceError, UsageError, some
-from ensemble_kit.events import Listener, Progress, nobody
+from ensemble_kit.execution.events import Listener, Progress, nobody
 
 Params = dict[str, float]
 Sampler = Literal["tpe", "cmaes", "grid"]

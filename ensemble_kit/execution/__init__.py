@@ -1,0 +1,1 @@
+"""Where work runs: over samples, in threads; what it reports while it does."""

@@ -10,9 +10,9 @@ _HOME = {
     "LogitWriter": "logits.store",
     "LogitStore": "logits.store",
     "Ensemble": "scores",
-    "Runs": "runs",
-    "encode": "runs",
-    "MaskSet": "masks",
+    "Runs": "masks.runs",
+    "encode": "masks.runs",
+    "MaskSet": "masks.maskset",
     "read_masks": "formats",
     "hard_vote": "voting",
     "tune_thresholds": "tuning",
@@ -66,9 +66,9 @@ if TYPE_CHECKING:
     )
     from ensemble_kit.formats import read_masks
     from ensemble_kit.logits.store import LogitStore, LogitWriter
-    from ensemble_kit.masks import MaskSet
+    from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou
-    from ensemble_kit.runs import Runs, encode
     from ensemble_kit.scores import Ensemble
     from ensemble_kit.thresholds import ThresholdSet
     from ensemble_kit.tuning import tune_thresholds

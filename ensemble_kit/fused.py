@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ensemble_kit.errors import MismatchError
-from ensemble_kit.runs import ManyRuns, Runs
+from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.spec import Upsample
 
 if TYPE_CHECKING:

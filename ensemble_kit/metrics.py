@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ensemble_kit.errors import UsageError, check_kind
-from ensemble_kit.masks import MaskSet, check_same_keys
-from ensemble_kit.runs import overlaps
+from ensemble_kit.masks.maskset import MaskSet, check_same_keys
+from ensemble_kit.masks.runs import overlaps
 from ensemble_kit.spec import Convention, Empty
 
 if TYPE_CHECKING:

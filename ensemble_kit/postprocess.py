@@ -30,8 +30,8 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError, some
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec import check_names
 
 Connectivity = Literal[4, 8]

@@ -16,9 +16,9 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.fused import FusedSample
 from ensemble_kit.logits.store import LogitStore
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
-from ensemble_kit.runs import ManyRuns, Runs
 from ensemble_kit.spec import LEVELS, Mean, Upsample
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.formats import stacks
 from ensemble_kit.fused import LevelCounts
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores import Ensemble
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.errors import MismatchError, check_kind
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics import Measure, Objective
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec import LEVELS, Convention, Empty

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.masks import MaskSet, check_same_keys
-from ensemble_kit.runs import ManyRuns
+from ensemble_kit.masks.maskset import MaskSet, check_same_keys
+from ensemble_kit.masks.runs import ManyRuns
 
 _MOST = 1 << 60
 

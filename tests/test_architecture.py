@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "ensemble_kit"
 
 UPWARD = {
-    ("masks", "formats"),
+    ("masks.maskset", "formats"),
     ("demo.run", "cli.app"),
     ("logits.places", "logits.packed"),
     ("logits.places", "logits.remote"),

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError
 from ensemble_kit.formats import read_masks, write_masks
 from ensemble_kit.formats.polygons import fill_coco, points_of
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs, encode
 from test_formats_csv import mask_sets
 
 # pycocotools 2.0 hands NumPy arrays over in its own, older way

@@ -13,8 +13,8 @@ from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, Mismat
 from ensemble_kit.formats import PRESETS, Dialect, read_masks, recognise, write_masks
 from ensemble_kit.formats.dialects import Splitter
 from ensemble_kit.formats.table import format_row
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs, encode
 
 HARD_IDS = [
     "NA",

@@ -17,8 +17,8 @@ from ensemble_kit.cli.convert import convert
 from ensemble_kit.errors import DamagedError, ResourceError, UsageError
 from ensemble_kit.files import atomic_folder, atomic_write
 from ensemble_kit.formats import kind_of_output, parse_image_size, read_classes, read_masks
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import encode
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import encode
 
 MASKS = MaskSet({(s, c): encode(np.eye(3, 4, k) > 0) for k, s in enumerate(("a", "b")) for c in ("x", "y")})
 

@@ -17,8 +17,8 @@ from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, Mismat
 from ensemble_kit.formats import read_masks, recognise, write_masks
 from ensemble_kit.formats.index import file_names
 from ensemble_kit.formats.polygons import fill_opencv, outline
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs, encode
 from test_formats_csv import HARD_IDS, ids, mask_sets
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

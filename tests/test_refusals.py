@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
-from ensemble_kit import formats, runs
+from ensemble_kit import formats
 from ensemble_kit.errors import (
     DamagedError,
     EnskError,
@@ -31,7 +31,8 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.formats import polygons
-from ensemble_kit.masks import check_same_keys
+from ensemble_kit.masks import runs
+from ensemble_kit.masks.maskset import check_same_keys
 
 PLANE = (3, 4)
 DOT = ek.Runs([5], [7], PLANE)

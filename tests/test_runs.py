@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from ensemble_kit import DamagedError, MismatchError, Runs, UsageError, encode
 from ensemble_kit.kernels import reference
-from ensemble_kit.runs import ManyRuns
+from ensemble_kit.masks.runs import ManyRuns
 
 shapes = st.tuples(st.integers(1, 19), st.integers(1, 19))
 masks = hnp.arrays(np.bool_, shapes)

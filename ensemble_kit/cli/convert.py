@@ -14,7 +14,7 @@ from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.formats import Format
-    from ensemble_kit.masks import MaskSet
+    from ensemble_kit.masks.maskset import MaskSet
 
 
 def convert(

@@ -12,7 +12,7 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import IncompleteError, UsageError, some
 
 if TYPE_CHECKING:
-    from ensemble_kit.masks import MaskSet
+    from ensemble_kit.masks.maskset import MaskSet
 
 Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
 MeanOption = Annotated[str | None, typer.Option("--mean", help="What is averaged: probability (default) or logit.")]

@@ -20,7 +20,7 @@ from ensemble_kit.formats.classes import order_classes, read_classes
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.index import INDEX, Index, files_under
 from ensemble_kit.formats.sizes import ImageSize, ImageSizes, parse_image_size
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 
 if TYPE_CHECKING:
     import os

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec import check_names
 
 if TYPE_CHECKING:
     import os
 
-    from ensemble_kit.runs import Runs
+    from ensemble_kit.masks.runs import Runs
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from ensemble_kit.formats import strict_json
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.polygons import fill_coco, points_of
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:

@@ -18,7 +18,7 @@ from typing import Any
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, some
 from ensemble_kit.formats import strict_json
 from ensemble_kit.formats.sizes import declared_size
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 
 INDEX = "index.json"
 _MARK = "ensk.masks/1"

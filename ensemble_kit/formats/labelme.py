@@ -20,8 +20,8 @@ from ensemble_kit.formats.classes import assemble, check_wanted, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
-from ensemble_kit.masks import MaskSet
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 
 INDEX = ".ensk-index"
 """Hidden and without `.json`: other readers of the folder take every JSON for a sample."""

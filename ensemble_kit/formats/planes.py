@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, some
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.runs import Runs, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,8 +24,8 @@ from ensemble_kit.formats.planes import runs_of_plane
 from ensemble_kit.formats.png_rows import SIGNATURE, check_rows, pieces
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
 from ensemble_kit.formats.submission import ONLY_CLASS
-from ensemble_kit.masks import Key, MaskSet
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.runs import Runs, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

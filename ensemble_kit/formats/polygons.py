@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, ResourceError
 from ensemble_kit.formats.sizes import check_bitmap
-from ensemble_kit.runs import Runs, encode
+from ensemble_kit.masks.runs import Runs, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,8 +30,8 @@ from ensemble_kit.formats.classes import assemble, need_classes, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of
 from ensemble_kit.formats.planes import runs_of_plane
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
-from ensemble_kit.masks import Key, MaskSet
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.runs import Runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,8 +15,8 @@ from ensemble_kit.formats.classes import check_wanted, order_classes
 from ensemble_kit.formats.dialects import PRESETS, Dialect, Splitter, with_columns
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, format_row, quoted, read_table
-from ensemble_kit.masks import Key, MaskSet
-from ensemble_kit.runs import ManyRuns, Runs
+from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.runs import ManyRuns, Runs
 
 _BATCH = 256
 """Rows that are written in one call: their text stays in the cache on its way to the file."""

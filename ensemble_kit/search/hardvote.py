@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.metrics import Measure
-from ensemble_kit.runs import Runs
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies
 from ensemble_kit.search.studies import Dimension, Params

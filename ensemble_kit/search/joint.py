@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import cleaning, greedy, hardvote, studies, undecided

@@ -16,7 +16,7 @@ from ensemble_kit import imports
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies

@@ -20,7 +20,7 @@ import numpy as np
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
-from ensemble_kit.masks import MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics import Measure, coefficients
 from ensemble_kit.scores import Ensemble, integer_weights
 from ensemble_kit.spec import LEVELS

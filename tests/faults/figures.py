@@ -41,7 +41,7 @@ import test_writing  # noqa: E402
 import ensemble_kit as ek  # noqa: E402
 from ensemble_kit.errors import EnskError  # noqa: E402
 from ensemble_kit.logits.repair import copy_fault  # noqa: E402
-from ensemble_kit.runs import Runs  # noqa: E402
+from ensemble_kit.masks.runs import Runs  # noqa: E402
 
 PAGE = HERE.parent.parent / "docs" / "reliability.md"
 HEAD = """# Reliability

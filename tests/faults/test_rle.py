@@ -14,7 +14,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, EnskError, UsageError
-from ensemble_kit.runs import Runs
+from ensemble_kit.masks.runs import Runs
 
 H, W = 10, 20
 PLANE = (H, W)

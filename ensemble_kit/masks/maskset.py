@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.runs import ManyRuns, Runs
+from ensemble_kit.masks.runs import ManyRuns, Runs
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.runs import ManyRuns, Runs
-from ensemble_kit.spec import Upsample
+from ensemble_kit.spec.fusion import Upsample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

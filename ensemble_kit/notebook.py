@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError, some
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.thresholds import ClassThreshold, ThresholdSet, shown
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from ensemble_kit.formats import read_masks
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import Rule, apply_rules, check_classes, refuse_gates
 from ensemble_kit.scores import Ensemble
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import ThresholdSet, find
 from ensemble_kit.validation import Groups
 from ensemble_kit.voting import hard_vote
@@ -100,7 +100,7 @@ class SoftVote:
     def run(self, jobs: int | None = None, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
         from ensemble_kit.ranking import rank_vote
-        from ensemble_kit.spec import Convention
+        from ensemble_kit.spec.scoring import Convention
 
         if not self.rank:
             return self.ensemble.vote(self.threshold, self.rules, jobs, listener)

@@ -32,7 +32,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec import check_names
+from ensemble_kit.spec.labels import check_names
 
 Connectivity = Literal[4, 8]
 Above = Callable[[float], int]

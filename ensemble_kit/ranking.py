@@ -20,10 +20,10 @@ from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
 from ensemble_kit.scores import Ensemble
-from ensemble_kit.spec import LEVELS, Convention, Mean
+from ensemble_kit.spec.fusion import LEVELS, Mean
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.statistics import Statistics, check_truth, count, source_of
 
 if TYPE_CHECKING:

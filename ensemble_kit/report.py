@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.thresholds import ClassThreshold, ThresholdSet, shown
 
 _FEW = 20

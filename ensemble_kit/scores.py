@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,73 +18,12 @@ from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
-from ensemble_kit.spec import LEVELS, Mean, Upsample
+from ensemble_kit.spec.fusion import Fusion, Mean, Upsample, Weights, integer_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.thresholds import ThresholdSet
-
-Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """How members become one answer; what a threshold set records and `vote` checks.
-
-    Parameters
-    ----------
-    mean : what is averaged, "probability", "logit", or a power of the probability, "power:R".
-    upsample : what is interpolated from grid to plane, each member's "logits" or the fused "scores".
-    members : names, in the order of `weights` and `temperatures`.
-    weights : integers that add up to 65536, per member, for each class: (C, M).
-    temperatures : per member.
-    """
-
-    mean: Mean
-    upsample: Upsample
-    members: tuple[str, ...]
-    weights: tuple[tuple[int, ...], ...]
-    temperatures: tuple[float, ...]
-
-
-def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:
-    """Scale weights to integers that add up to 65536: largest remainder, ties to the name that sorts first.
-
-    Weights count as the decimals they are written as, so that 0.1, 0.1, 0.1 are equal thirds exactly.
-
-    Examples
-    --------
-    >>> integer_weights([2, 1], ["b", "a"])
-    (43691, 21845)
-    """
-    exact = [_exact_weight(w, n) for w, n in zip(weights, names, strict=True)]
-    total = sum(exact)
-    if total == 0:
-        raise UsageError(
-            "weights-invalid", "cannot fuse members", item="all weights are 0", fix="pass at least one weight above 0"
-        )
-    shares = [w * LEVELS / total for w in exact]
-    whole = [int(s) for s in shares]
-    by_rest = sorted(range(len(whole)), key=lambda k: (whole[k] - shares[k], names[k]))
-    for k in by_rest[: LEVELS - sum(whole)]:
-        whole[k] += 1
-    return tuple(whole)
-
-
-def _exact_weight(weight: float, name: str) -> Fraction:
-    try:
-        exact = Fraction(str(float(weight)))
-    except (TypeError, ValueError, OverflowError):
-        exact = Fraction(-1)
-    if exact < 0:
-        raise UsageError(
-            "weights-invalid",
-            "cannot fuse members",
-            item=f"member {name!r} has weight {weight!r}",
-            fix="pass finite weights of at least 0",
-        )
-    return exact
 
 
 class Ensemble:

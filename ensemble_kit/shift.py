@@ -14,7 +14,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.report import Report
 from ensemble_kit.scores import Ensemble
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,8 @@ from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
 from ensemble_kit.formats import strict_json
 from ensemble_kit.kernels import tables
-from ensemble_kit.metrics import Measure
-from ensemble_kit.scores import Fusion
-from ensemble_kit.spec import LEVELS, Convention
+from ensemble_kit.spec.fusion import LEVELS, Fusion
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds import Calibration, ClassThreshold, MemberRecord, ThresholdSet, Validation, shown
 from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
 

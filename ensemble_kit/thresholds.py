@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, some
-from ensemble_kit.metrics import Measure
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.validation import CrossValidation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ensemble_kit.scores import Ensemble, Fusion
+    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.spec.fusion import Fusion
     from ensemble_kit.tuning import Best, Curve
 
 FOLDER = Path("thresholds")

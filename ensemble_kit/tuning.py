@@ -12,9 +12,9 @@ import numpy as np
 from ensemble_kit.errors import MismatchError, check_kind
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics import Measure, Objective
 from ensemble_kit.scores import Ensemble
-from ensemble_kit.spec import LEVELS, Convention, Empty
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.statistics import ClassStatistics, Statistics, check_truth, count, source_of
 from ensemble_kit.thresholds import Calibration, ClassThreshold, ThresholdSet, Validation
 from ensemble_kit.validation import Groups, cross_validate, group_of, make_folds
@@ -50,7 +50,7 @@ class Curve:
 
     def __init__(self, table: ClassStatistics, measure: Measure, parts: Sequence[NDArray[np.int64]]) -> None:
         from ensemble_kit.kernels import counts
-        from ensemble_kit.metrics import coefficients
+        from ensemble_kit.spec.scoring import coefficients
 
         self.table, self.measure, self.parts = table, measure, parts
         size, convention = table.high - table.low + 1, measure.convention

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
-from ensemble_kit.metrics import Measure
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -35,7 +35,7 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 RNG = np.random.default_rng(0)
 

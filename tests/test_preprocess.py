@@ -16,7 +16,7 @@ from PIL import Image
 from ensemble_kit.dumping.images import find_images, identify, image_size, read_image
 from ensemble_kit.dumping.preprocess import Preprocess, alignment, check_alignment, grid_box, parse_size
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)

@@ -18,9 +18,8 @@ from ensemble_kit import ranking
 from ensemble_kit.cli.app import app
 from ensemble_kit.errors import EnskError
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.metrics import Measure
 from ensemble_kit.ranking import NOTHING, fit_temperature, probabilities, rank_level, rank_scores, rank_vote
-from ensemble_kit.spec import Convention
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.statistics import count
 
 Make = Callable[..., ek.LogitStore]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.scores import integer_weights
+from ensemble_kit.spec.fusion import integer_weights
 
 Make = Callable[..., ek.LogitStore]
 

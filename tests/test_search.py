@@ -23,12 +23,11 @@ from ensemble_kit import statistics, tuning
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
-from ensemble_kit.metrics import Measure
 from ensemble_kit.search import Search, cleaning, greedy, hardvote, metric_search, studies, undecided
 from ensemble_kit.search import joint as search
 from ensemble_kit.search.studies import Dimension, Plan
 from ensemble_kit.search.undecided import Setting
-from ensemble_kit.spec import Convention
+from ensemble_kit.spec.scoring import Convention, Measure
 
 ENSK = Path(sys.executable).with_name("ensk")
 PLANE, CLASSES, NAMES = (40, 50), ("x", "y"), ("a", "b", "c")

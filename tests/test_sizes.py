@@ -13,10 +13,10 @@ from scipy import ndimage
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.kernels import sizes as kernels
-from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import DropSmall
 from ensemble_kit.search import Search, describe, sizes
-from ensemble_kit.spec import LEVELS, Convention
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Convention, Measure
 
 CLASSES, SIZES = ("x", "y"), (1, 2, 3, 5, 8, 20, 60, 10**6)
 BAND = (3277, 62260)

@@ -14,7 +14,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit import metrics, statistics, tuning
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.spec import Convention
+from ensemble_kit.spec.scoring import Convention
 
 Make = Callable[..., ek.LogitStore]
 PLANE = (40, 50)

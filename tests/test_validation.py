@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit import tuning
-from ensemble_kit.metrics import Measure
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.validation import Resampler, group_of, make_folds, read_groups
 
 Make = Callable[..., ek.LogitStore]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ensemble_kit.dumping.preprocess import grid_box
 from ensemble_kit.errors import UsageError
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -114,12 +114,11 @@ def tune_thresholds(
 ) -> None:
     """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
     from ensemble_kit import tuning
-    from ensemble_kit.metrics import Measure
     from ensemble_kit.pipeline import judge_rank_rule, open_ensemble, truth_for
     from ensemble_kit.report import of_set
     from ensemble_kit.search import Search, describe, metric_search
     from ensemble_kit.shift import compare
-    from ensemble_kit.spec import Convention
+    from ensemble_kit.spec.scoring import Convention, Measure
     from ensemble_kit.statistics import Statistics
     from ensemble_kit.thresholds import FOLDER
     from ensemble_kit.validation import group_of, read_groups

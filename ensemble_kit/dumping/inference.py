@@ -14,7 +14,7 @@ from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.dumping.sources import Failure, Piece, read_ahead
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, UsageError, some
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
     import numpy as np

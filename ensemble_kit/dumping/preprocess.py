@@ -17,7 +17,7 @@ import numpy as np
 
 from ensemble_kit.dumping.images import import_cv2
 from ensemble_kit.errors import MismatchError, UsageError, some
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

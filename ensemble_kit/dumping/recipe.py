@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.errors import MismatchError, UsageError
-from ensemble_kit.spec import Activation
+from ensemble_kit.spec.fusion import Activation
 
 if TYPE_CHECKING:
     from ensemble_kit.backends import Network

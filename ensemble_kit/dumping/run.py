@@ -29,7 +29,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
-from ensemble_kit.spec import check_names
+from ensemble_kit.spec.labels import check_names
 
 _FREE = {"versions", "device", "seed", "created"}
 """What may change between the runs that fill one store."""

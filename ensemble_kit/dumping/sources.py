@@ -17,7 +17,7 @@ from ensemble_kit.dumping.images import image_size
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
-from ensemble_kit.spec import Box
+from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
     import numpy as np

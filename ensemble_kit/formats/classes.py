@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec import check_names
+from ensemble_kit.spec.labels import check_names
 
 if TYPE_CHECKING:
     import os

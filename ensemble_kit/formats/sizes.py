@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError
-from ensemble_kit.spec import check_image_size
+from ensemble_kit.spec.geometry import check_image_size
 
 ImageSize = Sequence[int] | Mapping[str, Sequence[int]]
 """(H, W) of all samples, or a mapping of sample to (H, W)."""

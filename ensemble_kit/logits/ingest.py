@@ -17,7 +17,7 @@ from ensemble_kit.errors import DamagedError, UsageError, some
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.spec import Activation
+    from ensemble_kit.spec.fusion import Activation
 
 Domain = Literal["logits", "probabilities"]
 

@@ -20,7 +20,8 @@ from typing import Any, Literal, cast
 
 from ensemble_kit.errors import DamagedError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.logits import chunkfile, shards
-from ensemble_kit.spec import Activation, check_names
+from ensemble_kit.spec.fusion import Activation
+from ensemble_kit.spec.labels import check_names
 
 Codec = Literal["none", "lossless"]
 """How a sample lies: as it is, or as a shard of compressed classes."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from ensemble_kit.errors import DamagedError, LockedError
 from ensemble_kit.logits import chunkfile
 from ensemble_kit.logits.layout import StoreSpec
-from ensemble_kit.spec import Box, Placement
+from ensemble_kit.spec.geometry import Box, Placement
 
 FORMAT = "ensk.manifest/1"
 LOCK = "lock"

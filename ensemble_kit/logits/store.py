@@ -21,7 +21,8 @@ from ensemble_kit.logits.creation import PathLike
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
 from ensemble_kit.logits.manifest import Record
 from ensemble_kit.logits.writer import LogitWriter
-from ensemble_kit.spec import Activation, Box, Placement
+from ensemble_kit.spec.fusion import Activation
+from ensemble_kit.spec.geometry import Box, Placement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

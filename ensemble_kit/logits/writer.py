@@ -22,7 +22,8 @@ from ensemble_kit.logits import chunkfile, creation, ingest, manifest, remote, s
 from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, Codec, Layout, StoreSpec
 from ensemble_kit.logits.manifest import Manifest, Record
-from ensemble_kit.spec import Activation, Placement
+from ensemble_kit.spec.fusion import Activation
+from ensemble_kit.spec.geometry import Placement
 
 GROUP = 16
 """Samples between two syncs: enough to keep the disk busy, few enough to verify after a crash."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, check_kind
-from ensemble_kit.spec import check_image_size
+from ensemble_kit.spec.geometry import check_image_size
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

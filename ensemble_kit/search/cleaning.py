@@ -28,7 +28,7 @@ from ensemble_kit.search.studies import Dimension, Params
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.metrics import Measure
+    from ensemble_kit.spec.scoring import Measure
     from ensemble_kit.thresholds import ThresholdSet
     from ensemble_kit.tuning import Curve
 

@@ -18,11 +18,11 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies
 from ensemble_kit.search.studies import Dimension, Params
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Measure
 
 _WEIGHTS = 4  # weights of members are 0 … 4
 _MEMBERS = 12  # patterns of more take more memory than they are worth

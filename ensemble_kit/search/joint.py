@@ -12,11 +12,11 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import cleaning, greedy, hardvote, studies, undecided
 from ensemble_kit.search.studies import Dimension, Params
 from ensemble_kit.search.undecided import Setting, Undecided
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.validation import Groups, Resampler, group_of, make_folds, shared_level
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics import Measure
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies
 from ensemble_kit.search.studies import Dimension, Params, Plan
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.validation import Groups, make_folds
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics import Measure, coefficients
-from ensemble_kit.scores import Ensemble, integer_weights
-from ensemble_kit.spec import LEVELS
+from ensemble_kit.scores import Ensemble
+from ensemble_kit.spec.fusion import LEVELS, integer_weights
+from ensemble_kit.spec.scoring import Measure, coefficients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,9 +20,9 @@ import ensemble_kit as ek
 from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
-from ensemble_kit.metrics import Measure
 from ensemble_kit.ranking import rank_scores, rank_vote
 from ensemble_kit.search import Search
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning import Curve, statistics_for, tune_from
 from ensemble_kit.validation import make_folds, shared_level
 

@@ -24,12 +24,12 @@ from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.fused import FusedSample
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import overlaps
-from ensemble_kit.metrics import Measure
 from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
-from ensemble_kit.scores import Fusion, integer_weights
 from ensemble_kit.search import sizes
 from ensemble_kit.search.undecided import Setting
-from ensemble_kit.spec import Box, Placement
+from ensemble_kit.spec.fusion import Fusion, integer_weights
+from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.scoring import Measure
 
 
 @dataclass(frozen=True)

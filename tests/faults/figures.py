@@ -423,7 +423,7 @@ def linked(path: Path, classes: list[str], ids: list[str], array: np.ndarray, me
     """Write a store whose samples are hard links to one chunk: 10,000 of them would take 42 GB a member."""
     from ensemble_kit.logits import chunkfile, manifest
     from ensemble_kit.logits.manifest import Record
-    from ensemble_kit.spec import Placement
+    from ensemble_kit.spec.geometry import Placement
 
     with ek.LogitWriter(path, classes, ids, array.shape[1:], member=member) as out:
         out.write(ids[0], array, array.shape[1:])

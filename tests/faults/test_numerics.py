@@ -174,7 +174,7 @@ def test_the_convention_is_in_every_report(tmp_path: Path) -> None:
 
 
 def test_weights_count_as_decimals() -> None:
-    from ensemble_kit.scores import integer_weights
+    from ensemble_kit.spec.fusion import integer_weights
 
     assert integer_weights([0.1, 0.1, 0.1], "abc") == integer_weights([1, 1, 1], "abc")
     assert all(sum(integer_weights(w, "abc")) == 65536 for w in ([1, 1, 1], [1e-9, 1, 1], [1e300, 1, 1], [5, 0, 0]))

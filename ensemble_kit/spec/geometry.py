@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, some
-
-Activation = Literal["sigmoid", "softmax"]
-Mean = str  # "probability", "logit", or "power:R" with 0 <= R < 1
-Upsample = Literal["logits", "scores"]
-Empty = Literal[0, 1, "skip"]
+from ensemble_kit.errors import UsageError
 
 MAX_PIXELS = 2**60
 """Most pixels of a plane: a position, and the sum of two, fit 64 bits."""
-
-LEVELS = 65536
-"""Scores are 16-bit: levels 0 … 65535."""
 
 
 class Box(NamedTuple):
@@ -100,60 +92,3 @@ def _is_whole(value: object) -> bool:
     return type(value) is int or (
         isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
     )
-
-
-def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Check names of classes or samples: text, not empty, none twice, no control characters."""
-    out = tuple(names)
-    bad = [n for n in out if not isinstance(n, str) or not n or any(ord(c) < 32 or ord(c) == 127 for c in n)]
-    if bad or not out:
-        raise UsageError(
-            "name-invalid",
-            f"cannot use the names of {kind}",
-            item=some(bad) if bad else "there is none",
-            fix=f"pass {kind} as non-empty strings without control characters",
-        )
-    if len(set(out)) != len(out):
-        seen: set[str] = set()
-        twice = [n for n in out if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
-        raise UsageError(
-            "name-doubled",
-            f"cannot tell {kind} apart",
-            item=f"{some(twice)} stand more than once",
-            fix=f"give every one of the {kind} its own name",
-        )
-    return out
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How an overlap is scored (design §3.7); one value used by tuning, scoring and report alike.
-
-    Parameters
-    ----------
-    eps : added to both sides of the fraction; 0 by default. Boostcamp hand-bone scoring is 1e-4.
-    empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It goes before `eps`.
-    """
-
-    eps: float = 0.0
-    empty: Empty = 1
-
-    def __post_init__(self) -> None:
-        if self.empty not in {0, 1, "skip"} or isinstance(self.empty, bool):
-            raise UsageError(
-                "convention",
-                "cannot score empty masks",
-                item=f"empty={self.empty!r}",
-                fix="pass empty=1, empty=0 or empty='skip'",
-            )
-        if not 0 <= self.eps < float("inf"):
-            raise UsageError(
-                "convention",
-                "cannot smooth a fraction",
-                item=f"eps={self.eps!r}",
-                fix="pass a finite eps of at least 0",
-            )
-
-    def __str__(self) -> str:
-        empty = "both empty are skipped" if self.empty == "skip" else f"both empty = {self.empty}"
-        return f"{empty}, eps = {self.eps:g}"

@@ -1,0 +1,84 @@
+"""How members become one answer: what is averaged, with which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from ensemble_kit.errors import UsageError
+
+Activation = Literal["sigmoid", "softmax"]
+
+
+Mean = str  # "probability", "logit", or "power:R" with 0 <= R < 1
+
+
+Upsample = Literal["logits", "scores"]
+
+
+LEVELS = 65536
+"""Scores are 16-bit: levels 0 … 65535."""
+
+
+Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How members become one answer; what a threshold set records and `vote` checks.
+
+    Parameters
+    ----------
+    mean : what is averaged, "probability", "logit", or a power of the probability, "power:R".
+    upsample : what is interpolated from grid to plane, each member's "logits" or the fused "scores".
+    members : names, in the order of `weights` and `temperatures`.
+    weights : integers that add up to 65536, per member, for each class: (C, M).
+    temperatures : per member.
+    """
+
+    mean: Mean
+    upsample: Upsample
+    members: tuple[str, ...]
+    weights: tuple[tuple[int, ...], ...]
+    temperatures: tuple[float, ...]
+
+
+def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:
+    """Scale weights to integers that add up to 65536: largest remainder, ties to the name that sorts first.
+
+    Weights count as the decimals they are written as, so that 0.1, 0.1, 0.1 are equal thirds exactly.
+
+    Examples
+    --------
+    >>> integer_weights([2, 1], ["b", "a"])
+    (43691, 21845)
+    """
+    exact = [_exact_weight(w, n) for w, n in zip(weights, names, strict=True)]
+    total = sum(exact)
+    if total == 0:
+        raise UsageError(
+            "weights-invalid", "cannot fuse members", item="all weights are 0", fix="pass at least one weight above 0"
+        )
+    shares = [w * LEVELS / total for w in exact]
+    whole = [int(s) for s in shares]
+    by_rest = sorted(range(len(whole)), key=lambda k: (whole[k] - shares[k], names[k]))
+    for k in by_rest[: LEVELS - sum(whole)]:
+        whole[k] += 1
+    return tuple(whole)
+
+
+def _exact_weight(weight: float, name: str) -> Fraction:
+    try:
+        exact = Fraction(str(float(weight)))
+    except (TypeError, ValueError, OverflowError):
+        exact = Fraction(-1)
+    if exact < 0:
+        raise UsageError(
+            "weights-invalid",
+            "cannot fuse members",
+            item=f"member {name!r} has weight {weight!r}",
+            fix="pass finite weights of at least 0",
+        )
+    return exact

@@ -1,0 +1,30 @@
+"""Names of classes and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ensemble_kit.errors import UsageError, some
+
+
+def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Check names of classes or samples: text, not empty, none twice, no control characters."""
+    out = tuple(names)
+    bad = [n for n in out if not isinstance(n, str) or not n or any(ord(c) < 32 or ord(c) == 127 for c in n)]
+    if bad or not out:
+        raise UsageError(
+            "name-invalid",
+            f"cannot use the names of {kind}",
+            item=some(bad) if bad else "there is none",
+            fix=f"pass {kind} as non-empty strings without control characters",
+        )
+    if len(set(out)) != len(out):
+        seen: set[str] = set()
+        twice = [n for n in out if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+        raise UsageError(
+            "name-doubled",
+            f"cannot tell {kind} apart",
+            item=f"{some(twice)} stand more than once",
+            fix=f"give every one of the {kind} its own name",
+        )
+    return out

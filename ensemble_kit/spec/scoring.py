@@ -1,0 +1,152 @@
+"""How an overlap of masks is scored, from counts: a metric, its convention, and how samples are reduced."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemble_kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+Empty = Literal[0, 1, "skip"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How an overlap is scored (design §3.7); one value used by tuning, scoring and report alike.
+
+    Parameters
+    ----------
+    eps : added to both sides of the fraction; 0 by default. Boostcamp hand-bone scoring is 1e-4.
+    empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It goes before `eps`.
+    """
+
+    eps: float = 0.0
+    empty: Empty = 1
+
+    def __post_init__(self) -> None:
+        if self.empty not in {0, 1, "skip"} or isinstance(self.empty, bool):
+            raise UsageError(
+                "convention",
+                "cannot score empty masks",
+                item=f"empty={self.empty!r}",
+                fix="pass empty=1, empty=0 or empty='skip'",
+            )
+        if not 0 <= self.eps < float("inf"):
+            raise UsageError(
+                "convention",
+                "cannot smooth a fraction",
+                item=f"eps={self.eps!r}",
+                fix="pass a finite eps of at least 0",
+            )
+
+    def __str__(self) -> str:
+        empty = "both empty are skipped" if self.empty == "skip" else f"both empty = {self.empty}"
+        return f"{empty}, eps = {self.eps:g}"
+
+
+Objective = Literal["mean", "pooled"]
+
+
+def coefficients(metric: str) -> tuple[float, float, float]:
+    """Return (a, b, c) of a metric: its score is `(a tp + eps) / (pred + b truth - c tp + eps)`.
+
+    "dice" is (2, 1, 0); "iou" is (1, 1, 1); "f2", "f0.5" and so on are F-beta, (1 + beta², beta², 0).
+    """
+    if metric == "dice":
+        return 2.0, 1.0, 0.0
+    if metric == "iou":
+        return 1.0, 1.0, 1.0
+    try:
+        beta = float(metric[1:]) if metric[:1] == "f" else -1.0
+    except ValueError:
+        beta = -1.0
+    if not 0 < beta < float("inf"):
+        raise UsageError(
+            "option-invalid",
+            "cannot measure",
+            item=f"metric {metric!r}",
+            fix="pass 'dice', 'iou', or F-beta as 'f2', 'f0.5'",
+        )
+    return 1 + beta**2, beta**2, 0.0
+
+
+def overlap(tp: Any, pred: Any, truth: Any, convention: Convention, metric: str = "dice") -> NDArray[np.float64]:
+    """Score pairs of masks from their counts; a skipped pair is NaN.
+
+    Dice is `(2 tp + eps) / (pred + truth + eps)`; see `coefficients` for the others. Where both masks are empty the
+    convention's value goes before `eps`.
+
+    Parameters
+    ----------
+    tp, pred, truth : pixels in both, in the prediction, in the truth; integers of one shape.
+    """
+    a, b, c = coefficients(metric)
+    tp, pred, truth = (np.asarray(v, np.float64) for v in (tp, pred, truth))
+    nothing = pred + truth == 0
+    foot = pred + b * truth - c * tp + convention.eps
+    value = (a * tp + convention.eps) / np.where(nothing, 1.0, foot)
+    return np.where(nothing, np.nan if convention.empty == "skip" else float(convention.empty), value)
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Average what is not skipped, in exactly rounded sums: no order of samples or classes shows. NaN of nothing."""
+    kept = values[~np.isnan(values)].tolist()
+    return math.fsum(kept) / len(kept) if kept else math.nan
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is maximised and reported: a metric, its convention, and how samples are reduced.
+
+    Parameters
+    ----------
+    objective : "mean" averages over pairs that are not skipped; "pooled" pools a class's pixels over samples, and
+        averages over classes.
+    metric : see `coefficients`.
+    convention : how empty masks count, and eps.
+    """
+
+    objective: Objective = "mean"
+    metric: str = "dice"
+    convention: Convention = field(default_factory=Convention)
+
+    def __post_init__(self) -> None:
+        coefficients(self.metric)
+        if self.objective not in {"mean", "pooled"}:
+            raise UsageError(
+                "option-invalid",
+                "cannot measure",
+                item=f"objective={self.objective!r}",
+                fix="pass 'mean' or 'pooled'",
+            )
+
+    def values(self, tp: Any, pred: Any, truth: Any) -> NDArray[np.float64]:
+        """Score each pair."""
+        return overlap(tp, pred, truth, self.convention, self.metric)
+
+    def of_class(self, tp: Any, pred: Any, truth: Any) -> float:
+        """Score one class from its counts per sample; NaN where every sample is skipped."""
+        if self.objective == "pooled":
+            return float(self.values(np.sum(tp), np.sum(pred), np.sum(truth)))
+        return mean(self.values(tp, pred, truth))
+
+    def of_all(self, tp: Any, pred: Any, truth: Any) -> float:
+        """Score all classes from their counts (classes, samples)."""
+        if self.objective == "pooled":
+            return mean(self.values(np.sum(tp, axis=1), np.sum(pred, axis=1), np.sum(truth, axis=1)))
+        return mean(self.values(tp, pred, truth))
+
+    @property
+    def title(self) -> str:
+        """The metric's name, for tables."""
+        return {"dice": "Dice", "iou": "IoU"}.get(self.metric, self.metric.upper())
+
+    def __str__(self) -> str:
+        return f"{self.objective} {self.title} ({self.convention})"

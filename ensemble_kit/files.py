@@ -8,6 +8,12 @@ name: a sibling in use is locked, and the kernel drops the lock of a process tha
 
 from __future__ import annotations
 
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 import fcntl
 import os
 import re
@@ -270,3 +276,9 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
-from ensemble_kit.formats import strict_json
 from ensemble_kit.kernels import tables
 from ensemble_kit.spec.fusion import LEVELS, Fusion
 from ensemble_kit.spec.scoring import Convention, Measure

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ensemble_kit.backends import kind_of, open_network
-from ensemble_kit.backends.arrays import ArrayForm, match
-from ensemble_kit.backends.tiling import hann, place_windows, slide
-from ensemble_kit.backends.tta import (
+from ensemble_kit.dumping.arrays import ArrayForm, match
+from ensemble_kit.dumping.tiling import hann, place_windows, slide
+from ensemble_kit.dumping.tta import (
     Averaged,
     Symmetry,
     check_sides,

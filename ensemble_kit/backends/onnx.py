@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ensemble_kit.dumping.digests import sha256
 from ensemble_kit.errors import DamagedError, MismatchError, ResourceError, UnsafeError, UsageError
+from ensemble_kit.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

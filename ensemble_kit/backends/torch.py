@@ -15,7 +15,6 @@ import torch
 
 from ensemble_kit import imports
 from ensemble_kit.backends.identity import network_digest
-from ensemble_kit.dumping.digests import sha256
 from ensemble_kit.errors import (
     DamagedError,
     EnskError,
@@ -26,6 +25,7 @@ from ensemble_kit.errors import (
     UsageError,
     some,
 )
+from ensemble_kit.files import sha256
 
 if TYPE_CHECKING:
     import numpy as np

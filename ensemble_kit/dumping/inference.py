@@ -31,7 +31,7 @@ def open_averaged(
     seed: int,
 ) -> tuple[Network, list[str]]:
     """Open the network and wrap it in the flips that the recipe asks for."""
-    from ensemble_kit.backends.tta import Averaged, check_sides, class_swap, symmetries
+    from ensemble_kit.dumping.tta import Averaged, check_sides, class_swap, symmetries
 
     for option, value in (("--key", recipe.key), ("--scale", recipe.scale)):
         if value is not None:
@@ -274,7 +274,7 @@ class NetworkSource:
         return output
 
     def _slide(self, one: _Prepared) -> NDArray[np.float32]:
-        from ensemble_kit.backends.tiling import slide
+        from ensemble_kit.dumping.tiling import slide
 
         head, recipe = self._head, self._recipe
         assert head is not None

@@ -93,7 +93,7 @@ class Preprocess:
     @classmethod
     def load(cls, path: str | Path) -> Preprocess:
         """Read it from a JSON file: {"size": [h, w], "resize": "stretch", "mean": [...], "std": [...], ...}."""
-        from ensemble_kit.formats import strict_json
+        from ensemble_kit import strict_json
 
         return cls.from_dict(strict_json.load(Path(path)))
 

@@ -44,8 +44,8 @@ class Recipe:
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        from ensemble_kit.backends.tiling import check_tile
-        from ensemble_kit.backends.tta import symmetries
+        from ensemble_kit.dumping.tiling import check_tile
+        from ensemble_kit.dumping.tta import symmetries
 
         symmetries(self.tta)
         check_tile(self.tile, self.overlap)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ensemble_kit.backends.arrays import ArrayForm
+    from ensemble_kit.dumping.arrays import ArrayForm
 
 _T = TypeVar("_T")
 
@@ -139,7 +139,7 @@ def array_source(
     weights: str | Path | None,
 ) -> ArraySource:
     """Open a folder of arrays; options that only a network that runs can follow are refused."""
-    from ensemble_kit.backends.arrays import DEFAULT_LIMIT, ArrayForm, match
+    from ensemble_kit.dumping.arrays import DEFAULT_LIMIT, ArrayForm, match
 
     given = {"--tta": recipe.tta, "--tile": recipe.tile, "--half": recipe.half, "--weights": weights}
     useless = [option for option, value in given.items() if value]

@@ -338,7 +338,7 @@ def _recognise_folder(folder: Path) -> str:
 
 
 def _recognise_json(path: Path) -> str:
-    from ensemble_kit.formats import strict_json
+    from ensemble_kit import strict_json
 
     value = strict_json.load(path)
     keys = set(value) if isinstance(value, dict) else set()

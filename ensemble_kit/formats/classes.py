@@ -38,7 +38,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
             item=f"there is no file {file}",
             fix="pass --classes FILE with one name a line, or JSON",
         )
-    from ensemble_kit.formats import strict_json
+    from ensemble_kit import strict_json
 
     raw = file.read_bytes()
     if file.suffix.lower() == ".json" or raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"[", b"{"}:

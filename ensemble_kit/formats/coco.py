@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
-from ensemble_kit.formats import strict_json
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.polygons import fill_coco, points_of
 from ensemble_kit.formats.sizes import ImageSizes, declared_size

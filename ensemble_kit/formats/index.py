@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, some
-from ensemble_kit.formats import strict_json
 from ensemble_kit.formats.sizes import declared_size
 from ensemble_kit.masks.maskset import MaskSet
 

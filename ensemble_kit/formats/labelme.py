@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
-from ensemble_kit.formats import strict_json
 from ensemble_kit.formats.classes import assemble, check_wanted, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of

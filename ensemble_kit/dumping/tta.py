@@ -125,7 +125,7 @@ def parse_swap(text: str) -> dict[str, str]:
         return {}
     path = Path(text)
     if path.is_file():
-        from ensemble_kit.formats import strict_json
+        from ensemble_kit import strict_json
 
         if path.suffix.lower() == ".json":
             values = strict_json.load(path)

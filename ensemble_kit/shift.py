@@ -12,7 +12,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
-from ensemble_kit.report import Report
+from ensemble_kit.reports.report import Report
 from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec.fusion import LEVELS
 
@@ -164,7 +164,7 @@ class ShiftReport:
         return f"shifted classes: {told} ({self.samples[0]} validation and {self.samples[1]} test samples)"
 
     def _repr_html_(self) -> str:
-        from ensemble_kit.notebook import report_html
+        from ensemble_kit.reports.notebook import report_html
 
         return report_html(self.report())
 

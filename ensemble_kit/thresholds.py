@@ -183,13 +183,13 @@ class ThresholdSet:
         )
 
     def _repr_html_(self) -> str:
-        from ensemble_kit.notebook import set_html
+        from ensemble_kit.reports.notebook import set_html
 
         return set_html(self)
 
     def plot(self, classes: Sequence[str] | None = None) -> Figure:
-        """Draw each class's score at every threshold; see `ensemble_kit.notebook.plot_set`."""
-        from ensemble_kit.notebook import plot_set
+        """Draw each class's score at every threshold; see `ensemble_kit.reports.notebook.plot_set`."""
+        from ensemble_kit.reports.notebook import plot_set
 
         return plot_set(self, classes)
 

@@ -19,7 +19,7 @@ UPWARD = {
     ("backends.torch", "backends"),
     ("fused", "scores"),
     ("scores", "thresholds"),
-    ("thresholds", "notebook"),
+    ("thresholds", "reports.notebook"),
     ("thresholds", "threshold_file"),
     ("thresholds", "tuning"),
     ("tuning", "search"),

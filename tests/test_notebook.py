@@ -14,8 +14,8 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import notebook
-from ensemble_kit.notebook import report_html
+from ensemble_kit.reports import notebook
+from ensemble_kit.reports.notebook import report_html
 from ensemble_kit.shift import compare
 
 Make = Callable[..., ek.LogitStore]
@@ -59,7 +59,7 @@ def test_html_shows_every_name_as_it_is_and_runs_none(make_store: Make, rng: np.
 
 
 def test_html_of_warnings(make_store: Make, rng: np.random.Generator) -> None:
-    from ensemble_kit.report import Report
+    from ensemble_kit.reports.report import Report
 
     page = Page(report_html(Report("<t>", ["<c>"], [["<r>"]], ["<l>"], ["<w>"])))
     assert "Warning:" in page.cells

@@ -115,7 +115,7 @@ def tune_thresholds(
     """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
     from ensemble_kit import tuning
     from ensemble_kit.pipeline import judge_rank_rule, open_ensemble, truth_for
-    from ensemble_kit.report import of_set
+    from ensemble_kit.reports.report import of_set
     from ensemble_kit.search import Search, describe, metric_search
     from ensemble_kit.shift import compare
     from ensemble_kit.spec.scoring import Convention, Measure

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from ensemble_kit.report import Report
+    from ensemble_kit.reports.report import Report
     from ensemble_kit.tuning import Curve
 
 _COLUMNS = 4
@@ -29,7 +29,7 @@ _LINE, _POINT, _FOLD = "#1f5fa8", "#b3261e", "#8a8a8a"
 
 def set_html(tuned: ThresholdSet) -> str:
     """Draw a threshold set as an HTML table with its sentences and warnings."""
-    from ensemble_kit.report import of_set
+    from ensemble_kit.reports.report import of_set
 
     return report_html(of_set(tuned))
 

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 _HOME = {
     "LogitWriter": "logits.store",
     "LogitStore": "logits.store",
-    "Ensemble": "scores",
+    "Ensemble": "ensemble",
     "Runs": "masks.runs",
     "encode": "masks.runs",
     "MaskSet": "masks.maskset",
@@ -54,6 +54,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
 if TYPE_CHECKING:
     from typing import Any
 
+    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
         DamagedError,
         EnskError,
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou
-    from ensemble_kit.scores import Ensemble
     from ensemble_kit.thresholds import ThresholdSet
     from ensemble_kit.tuning import tune_thresholds
     from ensemble_kit.voting import hard_vote

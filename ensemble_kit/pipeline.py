@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.formats import read_masks
@@ -17,7 +18,6 @@ from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.postprocess import Rule, apply_rules, check_classes, refuse_gates
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import ThresholdSet, find
 from ensemble_kit.validation import Groups

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
-from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
-from ensemble_kit.scores import Ensemble
+from ensemble_kit.scores.sample import LevelCounts
 from ensemble_kit.spec.fusion import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.statistics import Statistics, check_truth, count, source_of

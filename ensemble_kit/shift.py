@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.reports.report import Report
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec.fusion import LEVELS
 
 if TYPE_CHECKING:

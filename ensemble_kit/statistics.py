@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.formats import stacks
-from ensemble_kit.fused import LevelCounts
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import Ensemble
+from ensemble_kit.scores.sample import LevelCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ from ensemble_kit.validation import CrossValidation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.spec.fusion import Fusion
     from ensemble_kit.tuning import Best, Curve
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, check_kind
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.statistics import ClassStatistics, Statistics, check_truth, count, source_of

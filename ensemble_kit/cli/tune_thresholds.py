@@ -30,7 +30,7 @@ from ensemble_kit.errors import UsageError, some
 from ensemble_kit.execution.events import Listener, Progress
 
 if TYPE_CHECKING:
-    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.validation import Groups
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import cleaning, greedy, hardvote, studies, undecided
 from ensemble_kit.search.studies import Dimension, Params
 from ensemble_kit.search.undecided import Setting, Undecided

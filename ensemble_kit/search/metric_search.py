@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ensemble_kit import imports
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.search import studies
 from ensemble_kit.search.studies import Dimension, Params, Plan
 from ensemble_kit.spec.fusion import LEVELS

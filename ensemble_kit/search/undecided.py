@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import Ensemble
 from ensemble_kit.spec.fusion import LEVELS, integer_weights
 from ensemble_kit.spec.scoring import Measure, coefficients
 

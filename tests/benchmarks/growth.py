@@ -28,7 +28,7 @@ import json, resource, sys, time
 import numpy as np
 sys.path[:0] = [{here!r}, {root!r}]
 import jobs
-from ensemble_kit.fused import FusedSample
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.masks.runs import texts
 a = json.loads(sys.argv[1])
 shape = (a["classes"], a["grid"], a["grid"])

@@ -534,7 +534,7 @@ def test_one_core(ground: Path, work: Path) -> None:
 LITTLE = """
 import resource, sys
 from ensemble_kit.cli.app import _run
-import numpy, numba, ensemble_kit.scores, ensemble_kit.fused, ensemble_kit.kernels.fuse, ensemble_kit.formats
+import numpy, numba, ensemble_kit.ensemble, ensemble_kit.scores.sample, ensemble_kit.kernels.fuse, ensemble_kit.formats
 _run(["vote", sys.argv[1], "--out", sys.argv[2] + ".first.csv", "--jobs", "1", "-q"])  # kernels are loaded
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]), used + int(sys.argv[3])))
@@ -558,7 +558,7 @@ def test_little_memory_is_an_error_and_never_a_wrong_result(ground: Path, work: 
 
 PEAK = """
 import resource, sys, ensemble_kit as ek
-from ensemble_kit.scores import over_samples
+from ensemble_kit.ensemble import over_samples
 ens = ek.Ensemble(sys.argv[2:])
 few = ens.samples[:20]
 for s, masks in over_samples(lambda s: [ens.fused(s).runs(c, 30000) for c in range(2)], few, 2, "voting"): pass

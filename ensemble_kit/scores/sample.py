@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.scores import Ensemble
+    from ensemble_kit.ensemble import Ensemble
 
 Scale = Literal["levels", "q", "ready"]
 """What a code becomes: the level of an fp16 logit, its `q`, or what it is already (softmax, resampled scores)."""

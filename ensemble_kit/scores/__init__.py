@@ -1,0 +1,1 @@
+"""One sample of fused members: what kernels take, and what they give."""

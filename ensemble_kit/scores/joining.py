@@ -1,0 +1,158 @@
+"""Join members: do they fit, which samples do they share, what does each weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.spec.fusion import Mean, Weights
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(
+            "option-invalid",
+            f"cannot use {name}",
+            item=f"{name}={value!r}",
+            fix=f"pass one of {', '.join(repr(a) for a in allowed)}",
+        )
+
+
+def _check_mean(mean: str) -> None:
+    from ensemble_kit.kernels import tables
+
+    if mean != "logit" and (not isinstance(mean, str) or tables.power_of(mean) is None):
+        raise UsageError(
+            "option-invalid",
+            "cannot use mean",
+            item=f"mean={mean!r}",
+            fix="pass 'probability', 'logit', or 'power:R' with 0 <= R < 1, such as 'power:0.5'",
+        )
+
+
+def _check_members(members: Sequence[LogitStore]) -> None:
+    first = members[0]
+    for other in members[1:]:
+        if set(other.classes) != set(first.classes):
+            only_a, only_b = set(first.classes) - set(other.classes), set(other.classes) - set(first.classes)
+            raise MismatchError(
+                "classes-differ",
+                "cannot fuse members of different classes",
+                item=f"only in {first.member!r}: {some(sorted(only_a)) or 'none'}; "
+                f"only in {other.member!r}: {some(sorted(only_b)) or 'none'}",
+                fix="dump all members with the same class names; the order does not matter",
+            )
+        if other.activation != first.activation:
+            raise MismatchError(
+                "activation-differs",
+                "cannot mix sigmoid and softmax members",
+                item=f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}",
+                fix="soft-vote each kind for itself and combine the two with a hard vote",
+            )
+
+
+def _check_clamps(members: Sequence[LogitStore], mean: Mean) -> None:
+    """Refuse a mean of logits whose bounds differ: where they are far from 0, the wider member would decide alone."""
+    from ensemble_kit.kernels.tables import LOGIT_RANGE
+
+    bounds = [min(m.clamp or LOGIT_RANGE, LOGIT_RANGE) for m in members]
+    if mean != "logit" or len(set(bounds)) == 1:
+        return
+    low, high = bounds.index(min(bounds)), bounds.index(max(bounds))
+    raise MismatchError(
+        "clamps-differ",
+        'cannot fuse members with mean="logit" whose logits were limited differently',
+        item=f"{members[low].member!r} to ±{bounds[low]:g}, {members[high].member!r} to ±{bounds[high]:g}",
+        fix='dump all members with the same --clamp, or pass mean="probability", where far background hardly counts',
+    )
+
+
+def _check_namesakes(names: Sequence[str], rows: Sequence[Sequence[float]], temperatures: Sequence[float]) -> None:
+    """Refuse members of one name that are treated differently: a tuned set could not tell them apart."""
+    treated: dict[str, tuple[float, ...]] = {}
+    for k, name in enumerate(names):
+        treatment = (*(row[k] for row in rows), temperatures[k])
+        if treated.setdefault(name, treatment) != treatment:
+            raise MismatchError(
+                "members-namesakes",
+                "cannot tell members apart",
+                item=f"two are called {name!r}, with different weights or temperatures",
+                fix="give each a name of its own: LogitWriter(member=…), ensk dump-logits --member",
+            )
+
+
+def _join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ...], int]:
+    first = members[0].samples
+    held = [set(m.samples) - (set(m.missing) if how == "common" else set()) for m in members]
+    common = set.intersection(*held)
+    union = {s for m in members for s in m.samples}
+    if how == "same":
+        for member, own in zip(members, held, strict=True):
+            if own != union:
+                lacking = [s for m in members for s in m.samples if s not in own]
+                raise MismatchError(
+                    "samples-differ",
+                    "cannot fuse members that hold different samples",
+                    item=f"{member.member!r} lacks {len(set(lacking))} of {len(union)}: {some(dict.fromkeys(lacking))}",
+                    fix="dump the same images for every member, or pass samples='common' (--samples common)",
+                )
+    if not common:
+        raise IncompleteError(
+            "samples-none",
+            "cannot fuse members",
+            item="they have no sample in common",
+            fix="dump the same images for every member",
+        )
+    return tuple(s for s in first if s in common), len(union) - len(common)
+
+
+def _weight_rows(weights: Weights | None, members: Sequence[LogitStore], classes: Sequence[str]) -> list[list[float]]:
+    """One row of M weights for each class."""
+    names = [m.member for m in members]
+    if weights is None:
+        weights = [1.0] * len(members)
+    if isinstance(weights, Mapping):
+        if set(weights) != set(names):
+            raise MismatchError(
+                "weights-invalid",
+                "cannot weigh members",
+                item=f"weights for {some(weights)}, members {some(names)}",
+                fix="pass exactly one weight per member name",
+            )
+        weights = [weights[n] for n in names]
+    try:
+        table = np.array(weights, np.float64)
+    except (ValueError, TypeError):
+        table = np.empty(0)
+    if table.shape == (len(members),):
+        return [table.tolist()] * len(classes)
+    if table.shape == (len(members), len(classes)):
+        return [list(row) for row in table.T.tolist()]
+    raise UsageError(
+        "weights-invalid",
+        "cannot weigh members",
+        item=f"weights of shape {table.shape} for {len(members)} members and {len(classes)} classes",
+        fix="pass one weight per member, or for each member one weight per class",
+    )
+
+
+def _temperatures(given: Sequence[float] | Mapping[str, float] | None, members: Sequence[LogitStore]) -> list[float]:
+    if given is None:
+        return [1.0] * len(members)
+    if isinstance(given, Mapping):
+        given = [given.get(m.member, float("nan")) for m in members]
+    try:
+        values = [float(t) for t in given]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != len(members) or not all(0 < t < float("inf") for t in values):
+        raise UsageError(
+            "temperatures-invalid",
+            "cannot scale logits",
+            item=f"temperatures {given!r} for {len(members)} members",
+            fix="pass one finite number above 0 per member",
+        )
+    return values

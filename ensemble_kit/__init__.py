@@ -14,7 +14,7 @@ _HOME = {
     "encode": "masks.runs",
     "MaskSet": "masks.maskset",
     "read_masks": "formats",
-    "hard_vote": "voting",
+    "hard_vote": "decisions.hard",
     "tune_thresholds": "tuning",
     "ThresholdSet": "thresholds",
     "dice": "metrics",
@@ -54,6 +54,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
 if TYPE_CHECKING:
     from typing import Any
 
+    from ensemble_kit.decisions.hard import hard_vote
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
         DamagedError,
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics import dice, iou
     from ensemble_kit.thresholds import ThresholdSet
     from ensemble_kit.tuning import tune_thresholds
-    from ensemble_kit.voting import hard_vote
 
 
 def __getattr__(name: str) -> "Any":

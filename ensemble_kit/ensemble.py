@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit.decisions.clean import Rule, check_classes, clean, parse_rules
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import ManyRuns, Runs
-from ensemble_kit.postprocess import Rule, check_classes, clean, parse_rules
 from ensemble_kit.scores.joining import (
     _check_choice,
     _check_clamps,
@@ -184,7 +184,7 @@ class Ensemble:
         ----------
         thresholds : a number, one per class (a sequence in the order of `.classes` or a mapping by name), or a
             `ThresholdSet`, which must fit this ensemble.
-        rules : post-processing (`ensemble_kit.postprocess`), rules or their texts such as "drop-small:200"; applied
+        rules : post-processing (`ensemble_kit.decisions.clean`), rules or their texts such as "drop-small:200"; applied
             in this order to every mask of the classes that they name. Without any, those of the set hold.
         jobs : threads over samples; default: every core. The result never depends on it.
         """

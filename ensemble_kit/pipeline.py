@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit.decisions.clean import Rule, apply_rules, check_classes, refuse_gates
+from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
@@ -17,11 +19,9 @@ from ensemble_kit.formats import read_masks
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.postprocess import Rule, apply_rules, check_classes, refuse_gates
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import ThresholdSet, find
 from ensemble_kit.validation import Groups
-from ensemble_kit.voting import hard_vote
 
 Size = tuple[int, int]
 Sizes = Size | Mapping[str, Size]
@@ -65,7 +65,7 @@ class SoftVote:
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        from ensemble_kit.ranking import probabilities
+        from ensemble_kit.decisions.rank import probabilities
 
         self.ensemble.class_levels(self.threshold)
         check_classes(self.rules, self.ensemble.classes)
@@ -99,7 +99,7 @@ class SoftVote:
 
     def run(self, jobs: int | None = None, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
-        from ensemble_kit.ranking import rank_vote
+        from ensemble_kit.decisions.rank import rank_vote
         from ensemble_kit.spec.scoring import Convention
 
         if not self.rank:

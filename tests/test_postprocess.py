@@ -18,8 +18,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 import ensemble_kit as ek
-from ensemble_kit.kernels import components
-from ensemble_kit.postprocess import (
+from ensemble_kit.decisions.clean import (
     DropSmall,
     FillHoles,
     Gate,
@@ -29,6 +28,7 @@ from ensemble_kit.postprocess import (
     parse_rule,
     parse_rules,
 )
+from ensemble_kit.kernels import components
 
 Make = Callable[..., ek.LogitStore]
 ENSK = Path(sys.executable).with_name("ensk")

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
+from ensemble_kit.decisions.clean import DropSmall
 from ensemble_kit.kernels import sizes as kernels
-from ensemble_kit.postprocess import DropSmall
 from ensemble_kit.search import Search, describe, sizes
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure

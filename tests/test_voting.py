@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ensemble_kit as ek
-from ensemble_kit.voting import VoteRule
+from ensemble_kit.decisions.hard import VoteRule
 
 KEY = ("s", "x")
 

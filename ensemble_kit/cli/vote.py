@@ -90,11 +90,11 @@ def vote(
     classes: ClassesOption = None,
 ) -> None:
     """Combine members into one answer and write it, for example as a submission CSV."""
+    from ensemble_kit.decisions.clean import parse_rules
+    from ensemble_kit.decisions.hard import VoteRule
     from ensemble_kit.formats import rehearse, write_masks
     from ensemble_kit.logits.store import is_store
     from ensemble_kit.pipeline import HardVote, SoftVote, open_ensemble, resolve
-    from ensemble_kit.postprocess import parse_rules
-    from ensemble_kit.voting import VoteRule
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.clean import DropSmall, FillHoles, Gate, KeepLargest, Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.postprocess import DropSmall, FillHoles, Gate, KeepLargest, Rule
 from ensemble_kit.search import sizes, studies
 from ensemble_kit.search.studies import Dimension, Params
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.clean import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, overlaps
-from ensemble_kit.postprocess import DropSmall
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning import best_case

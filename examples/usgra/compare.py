@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 import ensemble_kit as ek
+from ensemble_kit.decisions.rank import rank_vote
 from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
-from ensemble_kit.ranking import rank_scores, rank_vote
+from ensemble_kit.ranking import rank_scores
 from ensemble_kit.search import Search
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning import Curve, statistics_for, tune_from

@@ -19,11 +19,11 @@ from measure import Bar, Row, interleaved, reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
+from ensemble_kit.decisions.clean import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import overlaps
-from ensemble_kit.postprocess import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.search import sizes
 from ensemble_kit.search.undecided import Setting

@@ -1,0 +1,1 @@
+"""How scores become masks: thresholds, the rank rule, votes of masks, and rules that clean them."""

@@ -16,7 +16,7 @@ _HOME = {
     "read_masks": "formats",
     "hard_vote": "decisions.hard",
     "tune_thresholds": "tuning",
-    "ThresholdSet": "thresholds",
+    "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics",
     "iou": "metrics",
     "EnskError": "errors",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning import tune_thresholds
 
 

@@ -33,7 +33,7 @@ from ensemble_kit.spec.fusion import Fusion, Mean, Upsample, Weights, integer_we
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
 class Ensemble:
@@ -146,7 +146,7 @@ class Ensemble:
 
     def class_levels(self, thresholds: Any) -> tuple[int, ...]:
         """Resolve thresholds — a number, one per class (in order or by name), or a ThresholdSet — to levels."""
-        from ensemble_kit.thresholds import ThresholdSet
+        from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
         if isinstance(thresholds, ThresholdSet):
             thresholds.check_fits(self)

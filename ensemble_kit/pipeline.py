@@ -20,7 +20,7 @@ from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds import ThresholdSet, find
+from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 from ensemble_kit.validation import Groups
 
 Size = tuple[int, int]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.statistics import ClassStatistics, Statistics, check_truth, count, source_of
-from ensemble_kit.thresholds import Calibration, ClassThreshold, ThresholdSet, Validation
+from ensemble_kit.thresholds.records import Best, Calibration, ClassThreshold, Validation
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.validation import Groups, cross_validate, group_of, make_folds
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 _LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
 _HIGHS = (62260, 65208, LEVELS)
 _CLOSE = 1e-9  # sums of a few thousand float64 in [0, 1] are nearer than this to exact ones
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best level of one class: its score, and the range of equal maxima around it (both ends included)."""
-
-    level: int
-    score: float
-    plateau: tuple[int, int]
 
 
 class Curve:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.records import ClassFolds, CrossValidation, Interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,60 +125,6 @@ def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) ->
     for name in sorted(order.tolist(), key=lambda n: -len(members[n])):  # stable: ties stay in the seeded order
         min(out, key=len).extend(members[name])
     return [np.array(sorted(fold), np.int64) for fold in out]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993)."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
-
-
-@dataclass(frozen=True)
-class ClassFolds:
-    """One class across folds.
-
-    Parameters
-    ----------
-    levels : the level that each fold's training samples chose.
-    gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
-    keeps : whether the class keeps its own threshold: its gain is above noise.
-    score : out-of-fold score of the tuned setting.
-    """
-
-    levels: tuple[int, ...]
-    gain: Interval
-    keeps: bool
-    score: float
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """What tuning is worth on samples that did not choose it.
-
-    Parameters
-    ----------
-    folds, groups, shrink : how it was done.
-    scores : out-of-fold scores of the "tuned" setting (shrunk where asked), of every class's "own" threshold, of one
-        "shared" threshold, and of 0.5 ("half"), which needs no training.
-    gain : of the tuned setting over 0.5, out of fold.
-    common_level : what a class takes that does not keep its own: the best shared level, or 0.5 where that gains
-        nothing above noise either.
-    classes : by class name.
-    """
-
-    folds: int
-    groups: int
-    shrink: bool
-    scores: dict[str, float]
-    gain: Interval
-    common_level: int
-    classes: dict[str, ClassFolds] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit.thresholds import find, shown
+from ensemble_kit.thresholds.records import shown
+from ensemble_kit.thresholds.thresholdset import find
 
 Make = Callable[..., ek.LogitStore]
 

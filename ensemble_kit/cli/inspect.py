@@ -72,7 +72,7 @@ def _is_set(path: Path) -> bool:
 
 
 def _set(path: Path) -> tuple[dict[str, Any], str]:
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     tuned = ThresholdSet.load(path)
     rows = [
@@ -102,8 +102,8 @@ def _set(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _two_sets(paths: list[Path], common: Common) -> tuple[dict[str, Any], str]:
-    from ensemble_kit.comparison import compare_sets
-    from ensemble_kit.thresholds import ThresholdSet, find
+    from ensemble_kit.thresholds.comparison import compare_sets
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
     if len(paths) > 2:
         raise UsageError(

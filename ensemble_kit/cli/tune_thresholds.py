@@ -120,7 +120,7 @@ def tune_thresholds(
     from ensemble_kit.shift import compare
     from ensemble_kit.spec.scoring import Convention, Measure
     from ensemble_kit.statistics import Statistics
-    from ensemble_kit.thresholds import FOLDER
+    from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.validation import group_of, read_groups
 
     ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))

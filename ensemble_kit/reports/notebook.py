@@ -12,7 +12,8 @@ import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.spec.fusion import LEVELS
-from ensemble_kit.thresholds import ClassThreshold, ThresholdSet, shown
+from ensemble_kit.thresholds.records import ClassThreshold, shown
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ensemble_kit.spec.fusion import LEVELS
-from ensemble_kit.thresholds import ClassThreshold, ThresholdSet, shown
+from ensemble_kit.thresholds.records import ClassThreshold, shown
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 _FEW = 20
 

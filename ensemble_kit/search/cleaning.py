@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.spec.scoring import Measure
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning import Curve
 
 _CANDIDATES = 15  # levels of each class that trials choose from

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.statistics import Statistics
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 WHAT = ("weights", "mean", "temperature", "post", "quorum", "greedy")
 _STEPS = 25  # members that greedy selection takes at most

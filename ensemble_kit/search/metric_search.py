@@ -25,7 +25,7 @@ from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.validation import Groups, make_folds
 
 if TYPE_CHECKING:
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 Metric = Callable[[MaskSet, MaskSet], float]
 """Takes the prediction and the truth, and returns what is maximised."""

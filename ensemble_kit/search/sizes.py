@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.scores.sample import FusedSample
-    from ensemble_kit.thresholds import ThresholdSet
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 SIZES = 16
 _MEMORY = 1 << 28  # bytes of curves at a time; more classes take more passes over the stores

@@ -17,7 +17,7 @@ import pytest
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.statistics import Statistics
-from ensemble_kit.thresholds import ThresholdSet
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
 class Case(NamedTuple):

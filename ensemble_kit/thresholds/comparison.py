@@ -8,7 +8,7 @@ from typing import Any
 
 from ensemble_kit.errors import MismatchError, some
 from ensemble_kit.reports.report import Report
-from ensemble_kit.thresholds import ThresholdSet
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
 @dataclass(frozen=True)

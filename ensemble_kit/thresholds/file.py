@@ -13,8 +13,17 @@ from ensemble_kit.files import atomic_write
 from ensemble_kit.kernels import tables
 from ensemble_kit.spec.fusion import LEVELS, Fusion
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.thresholds import Calibration, ClassThreshold, MemberRecord, ThresholdSet, Validation, shown
-from ensemble_kit.validation import ClassFolds, CrossValidation, Interval
+from ensemble_kit.thresholds.records import (
+    Calibration,
+    ClassFolds,
+    ClassThreshold,
+    CrossValidation,
+    Interval,
+    MemberRecord,
+    Validation,
+    shown,
+)
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 FORMAT = "ensk.thresholds/1"
 

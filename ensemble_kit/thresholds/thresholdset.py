@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,91 +15,17 @@ import numpy as np
 from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.validation import CrossValidation
+from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, Validation, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.spec.fusion import Fusion
-    from ensemble_kit.tuning import Best, Curve
+    from ensemble_kit.tuning import Curve
 
 FOLDER = Path("thresholds")
 """Where `tune-thresholds` writes by default and `vote` looks names up."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Two numbers that are equal for calibrated scores: the best threshold of pooled Dice, and half of that Dice.
-
-    Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", 2014.
-    """
-
-    threshold: float
-    half_dice: float
-
-    @classmethod
-    def of(cls, pooled: Best, ensemble: Ensemble) -> Calibration:
-        """Take them from the best level of pooled Dice."""
-        return cls(shown(pooled.level, ensemble.fusion.mean), pooled.score / 2)
-
-    @property
-    def is_off(self) -> bool:
-        """Tell whether the two are more than a tenth apart: the scores are no probabilities."""
-        return abs(self.threshold - self.half_dice) > 0.1
-
-
-@dataclass(frozen=True)
-class ClassThreshold:
-    """The threshold of one class and what it did on validation.
-
-    Parameters
-    ----------
-    level : what decides; `threshold` shows it on the probability scale.
-    score, score_at_half : the objective there and at 0.5; NaN where every sample is skipped.
-    plateau : levels around it with the same score, both ends included.
-    positives, samples : validation samples where the truth is not empty, and all of them.
-    band : levels that were scanned, half-open; the others are certified not to be better.
-    calibration : whether the class's scores are probabilities.
-    """
-
-    name: str
-    level: int
-    score: float
-    score_at_half: float
-    plateau: tuple[int, int]
-    positives: int
-    samples: int
-    band: tuple[int, int]
-    calibration: Calibration
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The samples a set was tuned on, the scores there, and the scores on samples that did not choose it."""
-
-    n: int
-    digest: str
-    in_sample: float
-    in_sample_at_half: float
-    crossed: CrossValidation | None = None
-
-    @classmethod
-    def of(
-        cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
-    ) -> Validation:
-        """Digest the sample ids; their order does not matter."""
-        text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
-        return cls(len(samples), hashlib.sha256(text.encode()).hexdigest(), in_sample, in_sample_at_half, crossed)
-
-
-@dataclass(frozen=True)
-class MemberRecord:
-    """A member as the set knows it: its name, the store it was tuned on, and the model behind it where known."""
-
-    name: str
-    fingerprint: str
-    model: str | None
 
 
 class ThresholdSet:
@@ -243,13 +168,13 @@ class ThresholdSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file (design §4.2)."""
-        from ensemble_kit import threshold_file
+        from ensemble_kit.thresholds import file as threshold_file
 
         return threshold_file.encode(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
-        from ensemble_kit import threshold_file
+        from ensemble_kit.thresholds import file as threshold_file
 
         threshold_file.write(self, Path(path))
 
@@ -264,7 +189,7 @@ class ThresholdSet:
         DamagedError
             It is no threshold set, or one that says impossible things.
         """
-        from ensemble_kit import threshold_file
+        from ensemble_kit.thresholds import file as threshold_file
 
         return threshold_file.read(Path(path))
 
@@ -281,16 +206,6 @@ def find(name: str) -> Path:
         item=f"{name!r} is no file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
         fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
     )
-
-
-def shown(level: int, mean: str) -> float:
-    """Show a level as a threshold, the probability that has it: level / 65535 for mean="probability"."""
-    from ensemble_kit.kernels import tables
-
-    power = tables.power_of(mean)
-    if power is None:
-        return float(tables.sigmoid(tables.logit_of_q(level)))
-    return level / (LEVELS - 1) if power == 1 else float(tables.probability_of_power(level, power))
 
 
 def model_digest(provenance: Mapping[str, Any]) -> str | None:

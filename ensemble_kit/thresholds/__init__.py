@@ -1,0 +1,1 @@
+"""Threshold sets: what tuning found, its file, and whether it fits an ensemble."""

@@ -1,0 +1,162 @@
+"""The values that a threshold set is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.spec.fusion import LEVELS
+
+if TYPE_CHECKING:
+    from ensemble_kit.ensemble import Ensemble
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Two numbers that are equal for calibrated scores: the best threshold of pooled Dice, and half of that Dice.
+
+    Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", 2014.
+    """
+
+    threshold: float
+    half_dice: float
+
+    @classmethod
+    def of(cls, pooled: Best, ensemble: Ensemble) -> Calibration:
+        """Take them from the best level of pooled Dice."""
+        return cls(shown(pooled.level, ensemble.fusion.mean), pooled.score / 2)
+
+    @property
+    def is_off(self) -> bool:
+        """Tell whether the two are more than a tenth apart: the scores are no probabilities."""
+        return abs(self.threshold - self.half_dice) > 0.1
+
+
+@dataclass(frozen=True)
+class ClassThreshold:
+    """The threshold of one class and what it did on validation.
+
+    Parameters
+    ----------
+    level : what decides; `threshold` shows it on the probability scale.
+    score, score_at_half : the objective there and at 0.5; NaN where every sample is skipped.
+    plateau : levels around it with the same score, both ends included.
+    positives, samples : validation samples where the truth is not empty, and all of them.
+    band : levels that were scanned, half-open; the others are certified not to be better.
+    calibration : whether the class's scores are probabilities.
+    """
+
+    name: str
+    level: int
+    score: float
+    score_at_half: float
+    plateau: tuple[int, int]
+    positives: int
+    samples: int
+    band: tuple[int, int]
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The samples a set was tuned on, the scores there, and the scores on samples that did not choose it."""
+
+    n: int
+    digest: str
+    in_sample: float
+    in_sample_at_half: float
+    crossed: CrossValidation | None = None
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
+    ) -> Validation:
+        """Digest the sample ids; their order does not matter."""
+        text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
+        return cls(len(samples), hashlib.sha256(text.encode()).hexdigest(), in_sample, in_sample_at_half, crossed)
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """A member as the set knows it: its name, the store it was tuned on, and the model behind it where known."""
+
+    name: str
+    fingerprint: str
+    model: str | None
+
+
+def shown(level: int, mean: str) -> float:
+    """Show a level as a threshold, the probability that has it: level / 65535 for mean="probability"."""
+    from ensemble_kit.kernels import tables
+
+    power = tables.power_of(mean)
+    if power is None:
+        return float(tables.sigmoid(tables.logit_of_q(level)))
+    return level / (LEVELS - 1) if power == 1 else float(tables.probability_of_power(level, power))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best level of one class: its score, and the range of equal maxima around it (both ends included)."""
+
+    level: int
+    score: float
+    plateau: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+@dataclass(frozen=True)
+class ClassFolds:
+    """One class across folds.
+
+    Parameters
+    ----------
+    levels : the level that each fold's training samples chose.
+    gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
+    keeps : whether the class keeps its own threshold: its gain is above noise.
+    score : out-of-fold score of the tuned setting.
+    """
+
+    levels: tuple[int, ...]
+    gain: Interval
+    keeps: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What tuning is worth on samples that did not choose it.
+
+    Parameters
+    ----------
+    folds, groups, shrink : how it was done.
+    scores : out-of-fold scores of the "tuned" setting (shrunk where asked), of every class's "own" threshold, of one
+        "shared" threshold, and of 0.5 ("half"), which needs no training.
+    gain : of the tuned setting over 0.5, out of fold.
+    common_level : what a class takes that does not keep its own: the best shared level, or 0.5 where that gains
+        nothing above noise either.
+    classes : by class name.
+    """
+
+    folds: int
+    groups: int
+    shrink: bool
+    scores: dict[str, float]
+    gain: Interval
+    common_level: int
+    classes: dict[str, ClassFolds] = field(repr=False)

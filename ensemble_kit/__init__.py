@@ -15,7 +15,7 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats",
     "hard_vote": "decisions.hard",
-    "tune_thresholds": "tuning",
+    "tune_thresholds": "tuning.exact",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics",
     "iou": "metrics",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
-    from ensemble_kit.tuning import tune_thresholds
+    from ensemble_kit.tuning.exact import tune_thresholds
 
 
 def __getattr__(name: str) -> "Any":

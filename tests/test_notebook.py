@@ -16,7 +16,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.reports import notebook
 from ensemble_kit.reports.notebook import report_html
-from ensemble_kit.shift import compare
+from ensemble_kit.tuning.shift import compare
 
 Make = Callable[..., ek.LogitStore]
 ROOT = Path(__file__).parent.parent

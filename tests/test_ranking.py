@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import ranking
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rank import NOTHING, probabilities, rank_level, rank_vote
 from ensemble_kit.errors import EnskError
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.ranking import fit_temperature, rank_scores
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.statistics import count
+from ensemble_kit.tuning import calibration as ranking
+from ensemble_kit.tuning.calibration import fit_temperature, rank_scores
+from ensemble_kit.tuning.statistics import count
 
 Make = Callable[..., ek.LogitStore]
 DATA = Path(ek.__file__).parent / "demo" / "data"

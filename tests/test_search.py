@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
-from ensemble_kit import statistics, tuning
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
-from ensemble_kit.search import Search, cleaning, greedy, hardvote, metric_search, studies, undecided
-from ensemble_kit.search import joint as search
-from ensemble_kit.search.studies import Dimension, Plan
-from ensemble_kit.search.undecided import Setting
 from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.tuning import statistics
+from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.folds import make_folds
+from ensemble_kit.tuning.search import Search, cleaning, greedy, hardvote, metric_search, studies, undecided
+from ensemble_kit.tuning.search import joint as search
+from ensemble_kit.tuning.search.studies import Dimension, Plan
+from ensemble_kit.tuning.search.undecided import Setting
 
 ENSK = Path(sys.executable).with_name("ensk")
 PLANE, CLASSES, NAMES = (40, 50), ("x", "y"), ("a", "b", "c")
@@ -96,7 +98,7 @@ def brute_force(ens: ek.Ensemble, truth: ek.MaskSet, measure: Measure, low: int,
     """Best score of each class over the levels low … high, from counts of every level."""
     every = np.arange(len(ens.samples))
     tables_ = statistics.count(ens, truth, {0: (0, 65536), 1: (0, 65536)}, 1)
-    curves = [tuning.Curve(tables_[c], measure, [every]).scores([0])[low : high + 1] for c in (0, 1)]
+    curves = [Curve(tables_[c], measure, [every]).scores([0])[low : high + 1] for c in (0, 1)]
     return tuple(float(curve.max()) for curve in curves)
 
 
@@ -466,7 +468,7 @@ def test_out_of_fold_scores_are_of_the_whole_procedure(ens: ek.Ensemble, truth: 
     """The nested score, done by hand: tune without a fold, vote the fold, score all folds' masks together."""
     wanted = Search(("weights",), trials=6)
     tuned = search.tune(ens, truth, Measure(), wanted, folds=3, shrink=False)
-    folds = tuning.make_folds(ens.samples, 3, None, 0)
+    folds = make_folds(ens.samples, 3, None, 0)
     masks: dict[tuple[str, str], ek.Runs] = {}
     uniform: dict[tuple[str, str], ek.Runs] = {}
     for k, fold in enumerate(folds):

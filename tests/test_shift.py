@@ -14,11 +14,11 @@ from scipy import stats
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import shift
 from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.shift import compare
 from ensemble_kit.thresholds.comparison import compare_sets
+from ensemble_kit.tuning import shift
+from ensemble_kit.tuning.shift import compare
 
 Make = Callable[..., ek.LogitStore]
 PLANE = (40, 50)

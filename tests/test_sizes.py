@@ -14,9 +14,9 @@ import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.clean import DropSmall
 from ensemble_kit.kernels import sizes as kernels
-from ensemble_kit.search import Search, describe, sizes
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.tuning.search import Search, describe, sizes
 
 CLASSES, SIZES = ("x", "y"), (1, 2, 3, 5, 8, 20, 60, 10**6)
 BAND = (3277, 62260)

@@ -12,9 +12,11 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import metrics, statistics, tuning
+from ensemble_kit import metrics
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.spec.scoring import Convention
+from ensemble_kit.tuning import statistics
+from ensemble_kit.tuning.curve import Curve
 
 Make = Callable[..., ek.LogitStore]
 PLANE = (40, 50)
@@ -130,9 +132,9 @@ def test_the_certificate_never_cuts_a_maximum(make_store: Make, rng: np.random.G
         for empty in (1, 0, "skip"):
             measure = metrics.Measure("mean", "dice", Convention(0.0, empty))
             for c in range(2):
-                best = tuning.Curve(statistics.count(ens, truth, {c: (0, 65536)})[c], measure, every).best()
+                best = Curve(statistics.count(ens, truth, {c: (0, 65536)})[c], measure, every).best()
                 low, high = sorted(rng.choice(np.arange(1, 65536), 2, replace=False).tolist())
-                band = tuning.Curve(statistics.count(ens, truth, {c: (low, high)})[c], measure, every)
+                band = Curve(statistics.count(ens, truth, {c: (low, high)})[c], measure, every)
                 if all(band.certain()):
                     certified += 1
                     assert band.best() == best
@@ -153,8 +155,8 @@ def test_any_union_of_parts_has_its_own_optimum(make_store: Make) -> None:
             part = ek.Ensemble([make_store({ens.samples[i]: ens.members[0].read(ens.samples[i]) for i in union}, PLANE,
                                            ("x", "y"))], upsample=ens.fusion.upsample)  # fmt: skip
             small = statistics.count(part, alone, {0: (0, 65536)})[0]
-            whole = tuning.Curve(small, measure, [np.arange(2)]).best()
-            assert tuning.Curve(table, measure, parts).best(union) == whole
+            whole = Curve(small, measure, [np.arange(2)]).best()
+            assert Curve(table, measure, parts).best(union) == whole
 
 
 def test_a_set_survives_its_file(make_store: Make, tmp_path: Path) -> None:

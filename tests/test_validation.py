@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import tuning
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.validation import Resampler, group_of, make_folds, read_groups
+from ensemble_kit.tuning.counting import statistics_for
+from ensemble_kit.tuning.crossval import Resampler
+from ensemble_kit.tuning.exact import tune_from
+from ensemble_kit.tuning.folds import group_of, make_folds, read_groups
 
 Make = Callable[..., ek.LogitStore]
 
@@ -124,19 +126,19 @@ def test_the_interval_covers(rng: np.random.Generator) -> None:
 
 
 def test_statistics_answer_a_second_question(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:
-    from ensemble_kit.statistics import Statistics
+    from ensemble_kit.tuning.statistics import Statistics
 
     ens, truth = problem(make_store, rng, {"x": 15000, "y": 50000})
     measure = Measure()
-    counted = tuning.statistics_for(ens, truth, measure, folds=3)
+    counted = statistics_for(ens, truth, measure, folds=3)
     counted.save(tmp_path / "s.npz")
     loaded = Statistics.load(tmp_path / "s.npz")
-    assert tuning.statistics_for(ens, truth, measure, folds=3, known=loaded) is loaded
-    one = tuning.tune_from(loaded, ens, measure, folds=3)
+    assert statistics_for(ens, truth, measure, folds=3, known=loaded) is loaded
+    one = tune_from(loaded, ens, measure, folds=3)
     assert one.to_dict() == ek.tune_thresholds(ens, truth, folds=3).to_dict()
     other = ek.MaskSet({k: ~v for k, v in truth.items()})
     with pytest.raises(ek.MismatchError, match="another truth"):
-        tuning.statistics_for(ens, other, measure, known=loaded)
+        statistics_for(ens, other, measure, known=loaded)
     with pytest.raises(ek.IncompleteError, match="no file"):
         Statistics.load(tmp_path / "none.npz")
     whole = (tmp_path / "s.npz").read_bytes()

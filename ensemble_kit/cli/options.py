@@ -165,7 +165,7 @@ def class_names(path: Path | None) -> tuple[str, ...] | None:
 def size_of_images(text: str | None) -> tuple[int, int] | Mapping[str, tuple[int, int]] | None:
     """Read `--image-size`: HxW for all, or a store, a folder of images or masks that say each one's."""
     from ensemble_kit.formats.sizes import parse_image_size
-    from ensemble_kit.pipeline import sizes_from
+    from ensemble_kit.recipes.masks import sizes_from
 
     if text is None:
         return None

@@ -36,7 +36,7 @@ def score(
 ) -> None:
     """Score masks against the truth: per class and over all, with the convention named."""
     from ensemble_kit import metrics
-    from ensemble_kit.pipeline import read_together
+    from ensemble_kit.recipes.masks import read_together
 
     if metric not in {"dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")

@@ -31,7 +31,7 @@ from ensemble_kit.execution.events import Listener, Progress
 
 if TYPE_CHECKING:
     from ensemble_kit.ensemble import Ensemble
-    from ensemble_kit.validation import Groups
+    from ensemble_kit.tuning.folds import Groups
 
 
 def tune_thresholds(
@@ -113,15 +113,18 @@ def tune_thresholds(
     ] = False,
 ) -> None:
     """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
-    from ensemble_kit import tuning
-    from ensemble_kit.pipeline import judge_rank_rule, open_ensemble, truth_for
+    from ensemble_kit.recipes.masks import truth_for
+    from ensemble_kit.recipes.tune import judge_rank_rule
+    from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.reports.report import of_set
-    from ensemble_kit.search import Search, describe, metric_search
-    from ensemble_kit.shift import compare
     from ensemble_kit.spec.scoring import Convention, Measure
-    from ensemble_kit.statistics import Statistics
     from ensemble_kit.thresholds.thresholdset import FOLDER
-    from ensemble_kit.validation import group_of, read_groups
+    from ensemble_kit.tuning.counting import statistics_for
+    from ensemble_kit.tuning.exact import tune_thresholds
+    from ensemble_kit.tuning.folds import group_of, read_groups
+    from ensemble_kit.tuning.search import Search, describe, metric_search
+    from ensemble_kit.tuning.shift import compare
+    from ensemble_kit.tuning.statistics import Statistics
 
     ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
@@ -189,12 +192,10 @@ def tune_thresholds(
                 hear,
             )
         else:
-            counted = tuning.statistics_for(
-                ensemble, truth, measure, folds, grouping, common.seed, known, common.jobs, hear
-            )
+            counted = statistics_for(ensemble, truth, measure, folds, grouping, common.seed, known, common.jobs, hear)
             if statistics and counted is not known:
                 counted.save(statistics)
-            tuned = tuning.tune_thresholds(
+            tuned = tune_thresholds(
                 ensemble,
                 truth,
                 measure.objective,
@@ -235,7 +236,7 @@ def tune_thresholds(
 
 def _apart(ensemble: "Ensemble", grouping: "Groups") -> list[str]:
     """Name samples that every member takes for one image, and that a split may part."""
-    from ensemble_kit.validation import group_of
+    from ensemble_kit.tuning.folds import group_of
 
     same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
     pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))

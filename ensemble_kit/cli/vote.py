@@ -94,7 +94,7 @@ def vote(
     from ensemble_kit.decisions.hard import VoteRule
     from ensemble_kit.formats import rehearse, write_masks
     from ensemble_kit.logits.store import is_store
-    from ensemble_kit.pipeline import HardVote, SoftVote, open_ensemble, resolve
+    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):

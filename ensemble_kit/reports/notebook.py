@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.reports.report import Report
-    from ensemble_kit.tuning import Curve
+    from ensemble_kit.tuning.curve import Curve
 
 _COLUMNS = 4
 _POINTS = 1500  # of a curve; a panel is narrower than that

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.spec.fusion import Fusion
-    from ensemble_kit.tuning import Curve
+    from ensemble_kit.tuning.curve import Curve
 
 FOLDER = Path("thresholds")
 """Where `tune-thresholds` writes by default and `vote` looks names up."""

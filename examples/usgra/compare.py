@@ -21,11 +21,14 @@ from ensemble_kit.decisions.rank import rank_vote
 from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
-from ensemble_kit.ranking import rank_scores
-from ensemble_kit.search import Search
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning import Curve, statistics_for, tune_from
-from ensemble_kit.validation import make_folds, shared_level
+from ensemble_kit.tuning.calibration import rank_scores
+from ensemble_kit.tuning.counting import statistics_for
+from ensemble_kit.tuning.crossval import shared_level
+from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.exact import tune_from
+from ensemble_kit.tuning.folds import make_folds
+from ensemble_kit.tuning.search import Search
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train import read_masks, split

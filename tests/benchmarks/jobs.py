@@ -25,11 +25,11 @@ from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import overlaps
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.search import sizes
-from ensemble_kit.search.undecided import Setting
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.search import sizes
+from ensemble_kit.tuning.search.undecided import Setting
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from measure import Bar, after_eviction, files_reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
-from ensemble_kit.statistics import count
+from ensemble_kit.tuning.statistics import count
 
 ENSK = "from ensemble_kit.cli.app import main; main()"
 REPEATS = 4  # each different sample stands in a store that many times

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_kit.search.undecided import ClassPixels, Setting, Undecided
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.search.undecided import ClassPixels, Setting, Undecided
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES, CLASSES, MEMBERS, GRID = 160, 29, 5, 512

@@ -16,8 +16,8 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, EnskError
-from ensemble_kit.statistics import Statistics
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.statistics import Statistics
 
 
 class Case(NamedTuple):

@@ -48,7 +48,7 @@ def test_splits_come_back_from_their_file(hands, tmp_path):
 
 
 def test_groups_are_what_the_kit_reads(hands, tmp_path):
-    from ensemble_kit.validation import read_groups
+    from ensemble_kit.tuning.folds import read_groups
 
     records = read_layout(hands, "train")
     write_groups(tmp_path / "groups.csv", records)

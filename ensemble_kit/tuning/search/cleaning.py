@@ -22,15 +22,15 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.search import sizes, studies
-from ensemble_kit.search.studies import Dimension, Params
+from ensemble_kit.tuning.search import sizes, studies
+from ensemble_kit.tuning.search.studies import Dimension, Params
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.spec.scoring import Measure
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
-    from ensemble_kit.tuning import Curve
+    from ensemble_kit.tuning.curve import Curve
 
 _CANDIDATES = 15  # levels of each class that trials choose from
 _WORTH = 0.9  # candidates score at least this share of the best level without rules
@@ -123,7 +123,7 @@ def search(
     tuned : the set of this ensemble that `tune_from` made.
     plan : of the study.
     """
-    from ensemble_kit.statistics import source_of
+    from ensemble_kit.tuning.statistics import source_of
 
     measure = tuned.measure
     classes = _collect(ensemble, truth, tuned, jobs, listener)

@@ -13,17 +13,18 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.search import cleaning, greedy, hardvote, studies, undecided
-from ensemble_kit.search.studies import Dimension, Params
-from ensemble_kit.search.undecided import Setting, Undecided
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.validation import Groups, Resampler, group_of, make_folds, shared_level
+from ensemble_kit.tuning.crossval import Resampler, shared_level
+from ensemble_kit.tuning.folds import Groups, group_of, make_folds
+from ensemble_kit.tuning.search import cleaning, greedy, hardvote, studies, undecided
+from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.search.undecided import Setting, Undecided
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.statistics import Statistics
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    from ensemble_kit.tuning.statistics import Statistics
 
 WHAT = ("weights", "mean", "temperature", "post", "quorum", "greedy")
 _STEPS = 25  # members that greedy selection takes at most
@@ -152,8 +153,9 @@ def tune(
     ----------
     statistics : of the ensemble with uniform weights, where they are at hand.
     """
-    from ensemble_kit import tuning
-    from ensemble_kit.statistics import check_truth, source_of
+    from ensemble_kit.tuning.counting import statistics_for
+    from ensemble_kit.tuning.exact import tune_from
+    from ensemble_kit.tuning.statistics import check_truth, source_of
 
     search = Search.of(given)
     _check(ensemble, search)
@@ -163,8 +165,8 @@ def tune(
         studies.check_storage(search.plan(seed, "", 1))
     task = _Task(uniform, truth, measure, search, groups, seed, shrink, search.count_studies(folds), jobs, listener)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
-    counted = tuning.statistics_for(uniform, truth, measure, folds, groups, seed, known, jobs, listener)
-    plain = tuning.tune_from(counted, uniform, measure, folds, groups, seed, shrink)
+    counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, jobs, listener)
+    plain = tune_from(counted, uniform, measure, folds, groups, seed, shrink)
     table = None
     if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}
@@ -185,7 +187,8 @@ def _fit(
     plain: ThresholdSet,
 ) -> ThresholdSet:
     """Search on the task's samples (numbers `samples` of the table), then tune what was found."""
-    from ensemble_kit import tuning
+    from ensemble_kit.tuning.counting import statistics_for
+    from ensemble_kit.tuning.exact import tune_from
 
     search, ensemble = task.search, task.ensemble
     setting, record = _search_fusion(task, table, samples, name)
@@ -194,10 +197,10 @@ def _fit(
         found = copy.copy(plain)
         found.search = dict(plain.search)
     else:
-        counted = tuning.statistics_for(
+        counted = statistics_for(
             fused, task.truth, task.measure, folds, task.groups, task.seed, None, task.jobs, task.listener
         )
-        found = tuning.tune_from(counted, fused, task.measure, folds, task.groups, task.seed, task.shrink)
+        found = tune_from(counted, fused, task.measure, folds, task.groups, task.seed, task.shrink)
     if "post" in search.what:
         plan = search.plan(task.seed, f"{name}/post", task.studies)
         found = cleaning.search(fused, task.truth, found, plan, task.jobs, task.listener)
@@ -216,7 +219,7 @@ def _search_fusion(
     task: _Task, table: Undecided | None, samples: NDArray[np.int64], name: str
 ) -> tuple[Setting | None, dict[str, Any]]:
     """Find the best fusion by trials on undecided pixels; what there is to say of it."""
-    from ensemble_kit.statistics import source_of
+    from ensemble_kit.tuning.statistics import source_of
 
     search, ensemble = task.search, task.ensemble
     if table is None:
@@ -314,7 +317,8 @@ def _setting(params: Params, start: Setting, names: Sequence[str]) -> Setting:
 
 def _nest(task: _Task, table: Undecided | None, folds: int, found: ThresholdSet) -> None:
     """Judge the whole procedure on samples that took no part in it; write the scores into the set."""
-    from ensemble_kit import tuning
+    from ensemble_kit.tuning.counting import statistics_for
+    from ensemble_kit.tuning.exact import tune_from
 
     ensemble, measure = task.ensemble, task.measure
     parts = make_folds(ensemble.samples, folds, task.groups, task.seed)
@@ -327,10 +331,10 @@ def _nest(task: _Task, table: Undecided | None, folds: int, found: ThresholdSet)
         inner_groups = len({names[s] for s in rest.tolist()})
         inner = min(folds, inner_groups) if inner_groups >= 3 and task.shrink else None
         training = task.of_part(rest)
-        counted = tuning.statistics_for(
+        counted = statistics_for(
             training.ensemble, training.truth, measure, inner, task.groups, task.seed, None, task.jobs, task.listener
         )
-        uniform = tuning.tune_from(counted, training.ensemble, measure, inner, task.groups, task.seed, task.shrink)
+        uniform = tune_from(counted, training.ensemble, measure, inner, task.groups, task.seed, task.shrink)
         best = _fit(training, table, rest, inner, f"/fold-{k + 1}", uniform)
         held = task.of_part(fold)
         half = held.ensemble.level_of(0.5)
@@ -380,7 +384,7 @@ def _judge(
     counts: dict[str, NDArray[np.int64]],
 ) -> None:
     """Count hits and pixels of held-out samples under several choices of levels of one set's fusion."""
-    from ensemble_kit.statistics import count
+    from ensemble_kit.tuning.statistics import count
 
     ensemble = held.ensemble.as_tuned(tuned)
     order = {name: k for k, name in enumerate(tuned.levels)}

@@ -15,19 +15,13 @@ from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.formats import read_masks
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.recipes.masks import Sizes, read_together
 from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
-from ensemble_kit.validation import Groups
 
-Size = tuple[int, int]
-Sizes = Size | Mapping[str, Size]
 Threshold = ThresholdSet | float
-
-_LACKS = {"image-size-missing", "classes-needed"}  # what another file may know
 
 
 def resolve(threshold: str) -> Threshold:
@@ -170,118 +164,3 @@ def _common(masks: Sequence[MaskSet]) -> list[MaskSet]:
             fix="vote over members of the same images",
         )
     return [MaskSet({key: runs for key, runs in m.items() if key[0] in shared}) for m in masks]
-
-
-def truth_for(
-    ensemble: Ensemble,
-    path: Path,
-    format: str | None = None,  # noqa: A002 - the option's name
-    image_size: Sizes | None = None,
-) -> MaskSet:
-    """Read the truth of an ensemble's samples; sizes and class names come from the ensemble."""
-    refuse_store(path, "the truth")
-    sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
-    return read_masks(path, format=format, image_size=sizes, classes=ensemble.classes)
-
-
-def judge_rank_rule(
-    fused: Ensemble,
-    truth: MaskSet,
-    measure: Measure,
-    folds: int | None,
-    groups: Groups,
-    seed: int,
-    jobs: int | None = None,
-) -> tuple[dict[str, Any], list[str]]:
-    """Score the rank rule, which trains nothing, and with a temperature fitted out of fold: values, and sentences."""
-    import numpy as np
-
-    from ensemble_kit.ranking import fit_temperature, fold_temperatures, level_histogram, rank_scores
-    from ensemble_kit.validation import make_folds
-
-    every = [np.arange(len(fused.samples))]
-    parts = make_folds(fused.samples, folds, groups, seed) if folds else every
-    histogram = level_histogram(fused, truth, parts, jobs=jobs)
-    scaling = fit_temperature(histogram, fused.fusion.mean)
-    values: dict[str, Any] = {
-        "score": rank_scores(fused, truth, measure, jobs=jobs).score,
-        "scaling": scaling.to_dict(),
-    }
-    lines = [f"Rank rule per image, nothing trained: {values['score']:.4f}."]
-    if folds:
-        temperatures = fold_temperatures(histogram, parts, fused.fusion.mean)
-        values["scaled"] = rank_scores(fused, truth, measure, temperatures, jobs=jobs).score
-        lines = [f"{lines[0][:-1]}; with a temperature fitted out of fold: {values['scaled']:.4f}."]
-    return values, [*lines, str(scaling)]
-
-
-def read_together(
-    paths: Sequence[Path],
-    formats: Sequence[str | None] | None = None,
-    image_size: Sizes | None = None,
-    classes: Sequence[str] | None = None,
-    known: Sequence[MaskSet] = (),
-) -> list[MaskSet]:
-    """Read mask files of the same samples; what one says of sizes or class names holds for those that do not.
-
-    Parameters
-    ----------
-    formats : of each file; None is recognised.
-    image_size, classes : what a person says; it goes before what files say.
-    known : mask sets that are read already, and know.
-    """
-    names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
-    sizes: dict[str, Size] = {s: m.image_size(s) for m in known for s in m.samples}
-    formats = formats or [None] * len(paths)
-    read: dict[int, MaskSet] = {}
-    while len(read) < len(paths):
-        before, missing = len(read), None
-        for k, path in enumerate(paths):
-            if k in read:
-                continue
-            refuse_store(path, "masks")
-            try:
-                masks = read_masks(path, formats[k], image_size or sizes or None, names)
-            except UsageError as error:
-                if error.code not in _LACKS:
-                    raise
-                missing = error
-                continue
-            read[k] = masks
-            names = names or masks.classes
-            sizes.update({s: masks.image_size(s) for s in masks.samples})
-        if len(read) == before and missing is not None:
-            raise missing
-    return [read[k] for k in range(len(paths))]
-
-
-def refuse_store(path: Path, wanted: str) -> None:
-    """Refuse a store of logits where masks are wanted."""
-    if is_store(path):
-        raise UsageError(
-            "store-not-masks",
-            f"cannot read {wanted}",
-            item=f"{str(path)!r} is a store of logits",
-            fix="pass a mask file or folder; ensk vote makes masks of stores",
-        )
-
-
-def sizes_from(path: Path) -> dict[str, Size]:
-    """Read the size of every image: of a store's samples, of a folder of images (by name and stem), of masks.
-
-    Raises
-    ------
-    UsageError
-        The path is none of these.
-    """
-    from ensemble_kit.dumping.images import find_images, image_size
-    from ensemble_kit.logits.store import LogitStore
-
-    if is_store(path):
-        store = LogitStore(path)
-        return {s: store.image_size(s) for s in store.samples}
-    if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
-        sizes = {p: image_size(p) for p in found}
-        return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}
-    masks = read_masks(path)
-    return {s: masks.image_size(s) for s in masks.samples}

@@ -22,7 +22,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.sample import LevelCounts
 from ensemble_kit.spec.fusion import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.statistics import Statistics, check_truth, count, source_of
+from ensemble_kit.tuning.statistics import Statistics, check_truth, count, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

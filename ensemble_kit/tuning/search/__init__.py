@@ -4,6 +4,6 @@
 `cleaning.py`, `hardvote.py` and `metric_search.py` are searches of their own kind.
 """
 
-from ensemble_kit.search.joint import Search, describe, tune
+from ensemble_kit.tuning.search.joint import Search, describe, tune
 
 __all__ = ["Search", "describe", "tune"]

@@ -18,11 +18,11 @@ from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.search import studies
-from ensemble_kit.search.studies import Dimension, Params, Plan
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.validation import Groups, make_folds
+from ensemble_kit.tuning.folds import Groups, make_folds
+from ensemble_kit.tuning.search import studies
+from ensemble_kit.tuning.search.studies import Dimension, Params, Plan
 
 if TYPE_CHECKING:
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -103,7 +103,7 @@ def tune(
     UsageError
         The metric failed, or returned no number.
     """
-    from ensemble_kit import tuning
+    from ensemble_kit.tuning.exact import tune_thresholds
 
     measure = measure or Measure()
     settings: dict[str, Any] = {
@@ -112,7 +112,7 @@ def tune(
         "empty": measure.convention.empty,
         "eps": measure.convention.eps,
     }
-    exact = tuning.tune_thresholds(ensemble, truth, **settings, seed=seed, jobs=jobs, listener=listener)
+    exact = tune_thresholds(ensemble, truth, **settings, seed=seed, jobs=jobs, listener=listener)
     ask = _Asked(ensemble, truth, metric, name, jobs)
     done = _study(ask, exact, plan, measure, listener)
     best = ask.levels_of(done.best)
@@ -144,7 +144,7 @@ class _Asked:
 
     def part(self, samples: Any) -> _Asked:
         """Ask on some of the samples, by number."""
-        from ensemble_kit.search.joint import part_of
+        from ensemble_kit.tuning.search.joint import part_of
 
         return _Asked(*part_of(self.ensemble, self.truth, samples), self.metric, self.name, self.jobs)
 
@@ -176,7 +176,7 @@ class _Asked:
 
 
 def _study(ask: _Asked, exact: ThresholdSet, plan: Plan, measure: Measure, listener: Listener) -> studies.Finished:
-    from ensemble_kit.statistics import source_of
+    from ensemble_kit.tuning.statistics import source_of
 
     classes, half = ask.ensemble.classes, ask.ensemble.level_of(0.5)
     dimensions = [Dimension(f"level:{c}", 0, LEVELS - 1, step=1, grid=_GRID) for c in classes]
@@ -208,14 +208,14 @@ def _nested(
     listener: Listener,
 ) -> dict[str, Any]:
     """Study again without each fold; measure the masks of all samples that were left out together."""
-    from ensemble_kit import tuning
+    from ensemble_kit.tuning.exact import tune_thresholds
 
     parts = make_folds(ask.ensemble.samples, folds, groups, seed)
     found: dict[str, dict[Any, Any]] = {"study": {}, "exact": {}}
     for k, fold in enumerate(parts):
         rest = np.sort(np.concatenate([p for j, p in enumerate(parts) if j != k]))
         training, held = ask.part(rest), ask.part(fold)
-        exact = tuning.tune_thresholds(training.ensemble, training.truth, **settings, jobs=ask.jobs)
+        exact = tune_thresholds(training.ensemble, training.truth, **settings, jobs=ask.jobs)
         done = _study(training, exact, replace(plan, study=f"{plan.study}/fold-{k + 1}"), measure, listener)
         found["study"].update(held.vote(training.levels_of(done.best)))
         found["exact"].update(held.vote(tuple(exact.levels.values())))

@@ -21,7 +21,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, overlaps
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
-from ensemble_kit.tuning import best_case
+from ensemble_kit.tuning.curve import best_case
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,10 +19,10 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.search import studies
-from ensemble_kit.search.studies import Dimension, Params
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.search import studies
+from ensemble_kit.tuning.search.studies import Dimension, Params
 
 _WEIGHTS = 4  # weights of members are 0 … 4
 _MEMBERS = 12  # patterns of more take more memory than they are worth
@@ -40,7 +40,7 @@ def search(
 
     The first trial is the plain majority. Returns the score, weights and quorum, and every member's levels.
     """
-    from ensemble_kit.statistics import source_of
+    from ensemble_kit.tuning.statistics import source_of
 
     names = ensemble.fusion.members
     if len(names) > _MEMBERS:
@@ -96,15 +96,16 @@ def _patterns(
     ensemble: Ensemble, truth: MaskSet, measure: Measure, jobs: int | None, listener: Listener
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, list[int]]]:
     """Pixels, and hits, of each class and sample by which members are on: (C, samples, 2^M); and members' levels."""
-    from ensemble_kit import tuning
+    from ensemble_kit.tuning.counting import statistics_for
+    from ensemble_kit.tuning.exact import tune_from
 
     voted, levels = [], {}
     for k, name in enumerate(ensemble.fusion.members):
         alone = copy.copy(ensemble)
         row = tuple(LEVELS if j == k else 0 for j in range(len(ensemble.members)))
         alone.fusion = replace(ensemble.fusion, weights=(row,) * len(ensemble.classes))
-        counted = tuning.statistics_for(alone, truth, measure, jobs=jobs, listener=listener)
-        own = tuning.tune_from(counted, alone, measure)
+        counted = statistics_for(alone, truth, measure, jobs=jobs, listener=listener)
+        own = tune_from(counted, alone, measure)
         levels[name] = [own.levels[c] for c in ensemble.classes]
         voted.append(alone.vote(own, jobs=jobs, listener=listener))
     shape = (len(ensemble.classes), len(ensemble.samples), 1 << len(voted))

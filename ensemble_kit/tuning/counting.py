@@ -1,0 +1,102 @@
+"""Count in a band of levels, and widen it until every best level is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import MismatchError
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.folds import Groups, group_of, make_folds
+from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_truth, count, source_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
+
+
+_HIGHS = (62260, 65208, LEVELS)
+
+
+def gather(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    measures: Sequence[Measure],
+    parts: Sequence[NDArray[np.int64]],
+    subsets: Sequence[Sequence[int]],
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> Statistics:
+    """Count in a band of levels; widen it, for the classes that need it, until every best level is certain.
+
+    Parameters
+    ----------
+    measures : what will be asked of the statistics.
+    parts, subsets : sample numbers of each part, and the unions of parts whose best levels will be asked for.
+    """
+    check_truth(ensemble, truth)
+    todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
+    tables: dict[int, ClassStatistics] = {}
+    while todo:
+        bands = {c: (_LOWS[low], _HIGHS[high]) for c, (low, high) in todo.items()}
+        tables.update(count(ensemble, truth, bands, jobs, listener))
+        wider = {}
+        for c, (low, high) in todo.items():
+            curves = [Curve(tables[c], measure, parts) for measure in measures]
+            sides = [curve.certain(subset) for curve in curves for subset in subsets]
+            below, above = all(s[0] for s in sides), all(s[1] for s in sides)
+            if not (below and above):
+                wider[c] = low + (not below), high + (not above)
+        todo = wider
+    in_order = tuple(tables[c] for c in range(len(ensemble.classes)))
+    return Statistics(ensemble.samples, ensemble.classes, in_order, source_of(ensemble, truth))
+
+
+def statistics_for(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    measure: Measure,
+    folds: int | None = None,
+    groups: Groups = None,
+    seed: int = 0,
+    known: Statistics | None = None,
+    jobs: int | None = None,
+    listener: Listener = nobody,
+) -> Statistics:
+    """Return statistics that answer every question of a tuning: `known` where they do, otherwise counted anew."""
+    check_truth(ensemble, truth)
+    parts, _ = _parts(ensemble, folds, groups, seed)
+    every = range(len(parts))
+    subsets: list[list[int]] = [list(every)]
+    if folds:
+        subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
+    if known is not None:
+        if known.source != source_of(ensemble, truth):
+            raise MismatchError(
+                "statistics-differ",
+                "cannot tune with these statistics",
+                item="they were counted from other stores, another fusion or another truth",
+                fix="pass the file of this ensemble, or remove it to count anew",
+            )
+        sides = [Curve(t, measure, parts).certain(s) for t in known.tables for s in subsets]
+        if all(below and above for below, above in sides):
+            return known
+    return gather(ensemble, truth, [measure], parts, subsets, jobs, listener)
+
+
+def _parts(
+    ensemble: Ensemble, folds: int | None, groups: Groups, seed: int
+) -> tuple[list[NDArray[np.int64]], list[str]]:
+    names = group_of(ensemble.samples, groups)
+    if not folds:
+        return [np.arange(len(ensemble.samples))], names
+    return make_folds(ensemble.samples, folds, groups, seed), names

@@ -1,0 +1,116 @@
+"""Groups of samples, and folds that no group crosses."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+Groups = Mapping[str, str] | str | None
+
+
+def read_groups(text: str | None) -> Groups:
+    """Read what a person typed as groups: the path of a CSV file of sample,group, or a regular expression."""
+    if text is None or not Path(text).is_file():
+        return text
+    try:
+        with Path(text).open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DamagedError(
+            "groups-invalid", "cannot read groups", item=f"{text!r}: {error}", fix="save it as CSV in UTF-8"
+        ) from None
+    bad = next((k for k, row in enumerate(rows, start=1) if len(row) != 2), None)
+    if bad is not None:
+        raise DamagedError(
+            "groups-invalid",
+            "cannot read groups",
+            item=f"{text!r} row {bad} has {len(rows[bad - 1])} fields",
+            fix="write two columns: sample,group",
+        )
+    named = dict(rows)
+    if len(named) != len(rows):
+        raise DamagedError(
+            "groups-invalid", "cannot read groups", item=f"{text!r} names a sample twice", fix="keep one"
+        )
+    return named
+
+
+def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
+    """Name the group of each sample.
+
+    Parameters
+    ----------
+    groups : None makes each sample a group of its own; a mapping names each sample's; a regular expression is
+        searched in the sample's id, and its first group (or the whole match) is the name.
+
+    Raises
+    ------
+    MismatchError
+        A sample without a group.
+    UsageError
+        Not a regular expression.
+    """
+    if groups is None:
+        return list(samples)
+    if isinstance(groups, str):
+        try:
+            pattern = re.compile(groups)
+        except re.error as error:
+            raise UsageError(
+                "groups-invalid",
+                "cannot group samples",
+                item=f"{groups!r} is no regular expression ({error})",
+                fix="pass an expression whose first group is the name, such as '^(ID[0-9]+)', or a file",
+            ) from None
+        found = {s: pattern.search(s) for s in samples}
+        named = {s: m[1] if m.re.groups else m[0] for s, m in found.items() if m is not None}
+    else:
+        named = {s: str(groups[s]) for s in samples if s in groups}
+    missing = [s for s in samples if named.get(s) is None]
+    if missing:
+        raise MismatchError(
+            "groups-missing",
+            "cannot group samples",
+            item=f"{len(missing)} of {len(samples)} have no group: {some(missing)}",
+            fix="name the group of every sample, in the file or by the expression",
+        )
+    return [named[s] for s in samples]
+
+
+def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) -> list[NDArray[np.int64]]:
+    """Share samples out into folds, no group on both sides of a split: sample numbers of each fold.
+
+    Groups are taken in a seeded order, the largest first, each into the fold that is smallest so far.
+
+    Raises
+    ------
+    UsageError
+        Fewer than 3 folds (the decision inside a fold needs 2 more), or fewer groups than folds.
+    """
+    names = group_of(samples, groups)
+    members: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        members.setdefault(name, []).append(k)
+    if folds < 3 or len(members) < folds:
+        raise UsageError(
+            "folds-invalid",
+            "cannot cross-validate",
+            item=f"{folds} folds of {len(members)} groups ({len(samples)} samples)",
+            fix="pass 3 or more folds, at most one per group; 0 does without",
+        )
+    order = np.random.default_rng(seed).permutation(sorted(members))
+    out: list[list[int]] = [[] for _ in range(folds)]
+    for name in sorted(order.tolist(), key=lambda n: -len(members[n])):  # stable: ties stay in the seeded order
+        min(out, key=len).extend(members[name])
+    return [np.array(sorted(fold), np.int64) for fold in out]

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ensemble_kit.decisions.clean import Rule, check_classes, clean, parse_rules
-from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.scores.joining import (
-    _check_choice,
     _check_clamps,
     _check_mean,
     _check_members,
@@ -76,7 +75,7 @@ class Ensemble:
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
         _check_mean(mean)
-        _check_choice("samples", samples, ("same", "common"))
+        check_choice("samples", samples, ("same", "common"))
         order = sorted(range(len(given)), key=lambda k: (given[k].member, given[k].fingerprint))
         self.members = tuple(given[k] for k in order)
         self.classes = self.members[0].classes
@@ -85,7 +84,7 @@ class Ensemble:
         _check_clamps(self.members, mean)
         if upsample is None:
             upsample = "logits" if self.activation == "sigmoid" else "scores"
-        _check_choice("upsample", upsample, ("logits", "scores"))
+        check_choice("upsample", upsample, ("logits", "scores"))
         if self.activation == "softmax" and (upsample == "logits" or mean == "logit"):
             raise UsageError(
                 "softmax-option",

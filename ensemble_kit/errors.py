@@ -13,6 +13,9 @@ An error speaks in three parts: what cannot be done, which item (with both value
 instead. Its `code` is stable; README lists them all.
 """
 
+import math
+import numbers
+
 
 class EnskError(Exception):
     """What cannot be done, which item, and how to mend it.
@@ -93,6 +96,75 @@ def check_kind(name: str, value: object, kind: type) -> None:
             item=f"it is of type {type(value).__name__}",
             fix=f"pass {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}",
         )
+
+
+def check_choice(name: str, value: object, allowed: tuple[object, ...], what: str = "") -> None:
+    """Refuse a value that is not one of a few.
+
+    Parameters
+    ----------
+    name : the option or argument as the user writes it, such as "--ties" or "mean".
+    what : what cannot be done; default: "cannot use NAME".
+
+    Raises
+    ------
+    UsageError
+        The value is not among `allowed`; a boolean never stands for a number.
+    """
+    if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
+        *most, last = [f"{a!r}" for a in allowed]
+        raise UsageError(
+            "option-invalid",
+            what or f"cannot use {name}",
+            item=_given(name, value),
+            fix=f"pass {', '.join(most)}{' or ' if most else ''}{last}",
+        )
+
+
+def check_number(
+    name: str,
+    value: object,
+    fix: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    whole: bool = False,
+    what: str = "",
+    code: str = "option-invalid",
+) -> None:
+    """Refuse what is not a finite number, or lies outside `least <= value <= most` or `above < value < below`.
+
+    Parameters
+    ----------
+    name, what : as for `check_choice`.
+    fix : what to pass, such as "pass 1 or more threads".
+    whole : whether it has to be an integer.
+
+    Raises
+    ------
+    UsageError
+        With `code`.
+    """
+    known = type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
+    if not known or not (least <= value <= most and above < value < below) or (whole and value % 1):  # type: ignore[operator]
+        raise UsageError(code, what or f"cannot use {name}", item=_given(name, value), fix=fix)
+
+
+def differ(what: str, which: str, ours: object, theirs: object, fix: str, code: str) -> MismatchError:
+    """Make the error of two things that do not fit: both values stand in it.
+
+    Parameters
+    ----------
+    which : the item that differs, such as "sample 'a.png'".
+    ours, theirs : what is there on either side, with a word on whose it is: "32 x 32 in 'unet'".
+    """
+    return MismatchError(code, what, item=f"{which}: {ours}, {theirs}", fix=fix)
+
+
+def _given(name: str, value: object) -> str:
+    return f"{name} {value!r}" if name.startswith("-") else f"{name}={value!r}"
 
 
 def some(items: object, limit: int = 5) -> str:

@@ -11,16 +11,6 @@ from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.spec.fusion import Mean, Weights
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(
-            "option-invalid",
-            f"cannot use {name}",
-            item=f"{name}={value!r}",
-            fix=f"pass one of {', '.join(repr(a) for a in allowed)}",
-        )
-
-
 def _check_mean(mean: str) -> None:
     from ensemble_kit.kernels import tables
 

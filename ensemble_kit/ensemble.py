@@ -19,7 +19,6 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.scores.joining import (
     _check_clamps,
-    _check_mean,
     _check_members,
     _check_namesakes,
     _join_samples,
@@ -27,7 +26,8 @@ from ensemble_kit.scores.joining import (
     _weight_rows,
 )
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.spec.fusion import Fusion, Mean, Upsample, Weights, integer_weights
+from ensemble_kit.spec.fusion import Fusion, Upsample, Weights, integer_weights
+from ensemble_kit.spec.mean import Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Ensemble:
         self,
         members: Iterable[str | os.PathLike[str] | LogitStore],
         weights: Weights | None = None,
-        mean: Mean = "probability",
+        mean: Mean | str = "probability",
         upsample: Upsample | None = None,
         temperatures: Sequence[float] | Mapping[str, float] | None = None,
         samples: Literal["same", "common"] = "same",
@@ -74,7 +74,7 @@ class Ensemble:
         given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
-        _check_mean(mean)
+        mean = Mean.of(mean)
         check_choice("samples", samples, ("same", "common"))
         order = sorted(range(len(given)), key=lambda k: (given[k].member, given[k].fingerprint))
         self.members = tuple(given[k] for k in order)
@@ -85,11 +85,11 @@ class Ensemble:
         if upsample is None:
             upsample = "logits" if self.activation == "sigmoid" else "scores"
         check_choice("upsample", upsample, ("logits", "scores"))
-        if self.activation == "softmax" and (upsample == "logits" or mean == "logit"):
+        if self.activation == "softmax" and (upsample == "logits" or mean.of_logits):
             raise UsageError(
                 "softmax-option",
                 "cannot fuse softmax members this way",
-                item=f"mean={mean!r}, upsample={upsample!r}",
+                item=f"mean={str(mean)!r}, upsample={upsample!r}",
                 fix="pass mean='probability' and upsample='scores': softmax logits have no zero of their own",
             )
         self.samples, self.dropped = _join_samples(self.members, samples)
@@ -130,18 +130,11 @@ class Ensemble:
 
     def level_of(self, threshold: float) -> int:
         """Turn a threshold in [0, 1] into the level that decides, on the scale that `mean` has."""
-        from ensemble_kit.kernels import tables
-
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)) or not 0 <= threshold <= 1:
             raise UsageError(
                 "threshold-invalid", "cannot decide", item=f"threshold {threshold!r}", fix="pass a number in [0, 1]"
             )
-        p = float(threshold)
-        power = tables.power_of(self.fusion.mean)
-        if power is not None:
-            return int(tables.level_of_probability(tables.power_share(np.float64(p), power)))
-        with np.errstate(divide="ignore"):
-            return int(tables.q_of_logit(np.log(np.float64(p)) - np.log1p(-np.float64(p))))
+        return self.fusion.mean.level_of(float(threshold))
 
     def class_levels(self, thresholds: Any) -> tuple[int, ...]:
         """Resolve thresholds — a number, one per class (in order or by name), or a ThresholdSet — to levels."""

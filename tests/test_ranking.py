@@ -18,6 +18,7 @@ from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rank import NOTHING, probabilities, rank_level, rank_vote
 from ensemble_kit.errors import EnskError
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import calibration as ranking
 from ensemble_kit.tuning.calibration import fit_temperature, rank_scores
@@ -70,7 +71,7 @@ def test_the_formula_pixel_by_pixel(seed: int, eps: int) -> None:
 @pytest.mark.parametrize("mean", ["probability", "logit"])
 def test_rankseg_agrees_on_random_planes(mean: Any, temperature: float | None) -> None:
     torch, rankseg = pytest.importorskip("torch"), pytest.importorskip("rankseg")
-    chances = probabilities(mean, temperature)
+    chances = probabilities(Mean.of(mean), temperature)
     for seed in range(100):
         plane, eps = planes(seed), (0.0, 1e-4, 1.0, 50.0)[seed // 4 % 4]
         p = torch.from_numpy(chances[plane][None, None])
@@ -104,7 +105,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[ek.Ensemble, ek.Mask
 
 def plane_of(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
     codes = [ref.q(m.read(sample)[m.classes.index(ens.classes[c])]) for m in ens.members]
-    return ref.plane_from_logits(codes, list(ens.fusion.weights[c]), ens.image_size(sample), ens.fusion.mean)
+    return ref.plane_from_logits(codes, list(ens.fusion.weights[c]), ens.image_size(sample), str(ens.fusion.mean))
 
 
 def test_rankseg_agrees_on_real_images(real: tuple[ek.Ensemble, ek.MaskSet]) -> None:
@@ -198,8 +199,8 @@ def test_a_temperature_is_found_again(rng: np.random.Generator) -> None:
     for mean in ("probability", "logit"):
         for truly in (0.5, 1.0, 1.8):
             pixels = rng.integers(0, 4000, 65536)
-            hits = rng.binomial(pixels, probabilities(mean, truly))
-            found = fit_temperature(np.stack([hits, pixels]), mean)
+            hits = rng.binomial(pixels, probabilities(Mean.of(mean), truly))
+            found = fit_temperature(np.stack([hits, pixels]), Mean.of(mean))
             assert found.temperature == pytest.approx(truly, rel=0.01)
             assert found.nll <= found.nll_before
             assert found.ece < 0.001
@@ -223,12 +224,12 @@ def test_temperatures_never_reorder_levels() -> None:
     """So no threshold's decision changes; and a fold's temperature comes from the other folds alone."""
     for temperature in (0.1, 1.0, 7.3):
         for mean in ("probability", "logit"):
-            table = probabilities(mean, temperature)
+            table = probabilities(Mean.of(mean), temperature)
             assert (np.diff(table) >= 0).all()
             assert (table[0], table[-1]) == (0.0, 1.0)
     assert np.array_equal(probabilities(), np.arange(65536) / 65535)
     pixels = np.full((3, 65536), 40)
-    hits = np.stack([np.round(pixels[0] * probabilities("probability", t)).astype(int) for t in (1, 2, 4)])
+    hits = np.stack([np.round(pixels[0] * probabilities(temperature=t)).astype(int) for t in (1, 2, 4)])
     parts = [np.array([2, 0]), np.array([1]), np.array([3])]
     found = ranking.fold_temperatures(np.stack([hits, pixels], axis=1), parts)
     assert found[0] == found[2] == fit_temperature(np.stack([hits, pixels], axis=1)[1:]).temperature

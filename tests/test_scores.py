@@ -31,7 +31,7 @@ def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
     def scale(temperature: float) -> Callable[[np.ndarray], np.ndarray]:
         if ens.activation == "softmax":
             return lambda z: ref.softmax_level(z, temperature)
-        if f.upsample == "logits" or f.mean == "logit":
+        if f.upsample == "logits" or f.mean.of_logits:
             return lambda z: ref.q(z, temperature)
         return lambda z: ref.level(z, temperature)
 
@@ -40,7 +40,7 @@ def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
         for m, t in zip(ens.members, f.temperatures, strict=True)
     ]
     if f.upsample == "logits":
-        return ref.plane_from_logits(own, weights, plane, f.mean)
+        return ref.plane_from_logits(own, weights, plane, str(f.mean))
     places = [m.placement(sample) for m in ens.members]
     if len({(p.grid, p.box) for p in places}) > 1:
         finest = max(places, key=lambda p: p.grid[0] * p.grid[1]).box.shape

@@ -22,6 +22,7 @@ from conftest import smooth_logits, write_store
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
+from ensemble_kit.spec.mean import PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
@@ -118,7 +119,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
     low, high = int(scale[own.low - 1]) + 1, int(scale[own.high])
     for k in range(12):
         weights = tuple(rng.random(3).round(3)) if k > 3 else ((1.0,) * 3, (1.0, 0, 0), (0, 0, 1.0), (0, 3.0, 1))[k]
-        setting = Setting(weights, mean, (1.0,) * 3)
+        setting = Setting(weights, Mean.of(mean), (1.0,) * 3)
         trial = table.try_setting(setting, measure, jobs=1 + k % 2)
         fused = setting.applied(ens)
         wanted = brute_force(fused, truth, measure, low, high)
@@ -137,19 +138,19 @@ def test_a_trial_on_some_samples_is_one_of_an_ensemble_of_them(ens: ek.Ensemble,
     some = np.array([1, 2, 5, 8])
     part, its_truth = search.part_of(ens, truth, some)
     alone = undecided.collect(part, its_truth, both())
-    setting = Setting((0.2, 0.5, 0.3), "probability", (1.0,) * 3)
+    setting = Setting((0.2, 0.5, 0.3), PROBABILITY, (1.0,) * 3)
     assert table.try_setting(setting, Measure(), some) == alone.try_setting(setting, Measure())
 
 
 def test_temperatures_and_scores_are_nearly_exact(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     table = undecided.collect(ens, truth, both((328, 65208)), hottest=3.0)
-    setting = Setting((1.0, 0.5, 0.1), "probability", (2.0, 0.7, 3.0))
+    setting = Setting((1.0, 0.5, 0.1), PROBABILITY, (2.0, 0.7, 3.0))
     wanted = brute_force(setting.applied(ens), truth, Measure(), 3277, 62260)
     assert table.try_setting(setting, Measure()).score == pytest.approx(np.mean(wanted), abs=2e-3)
     coarse = ek.Ensemble([ens.members[0], ens.members[2]], upsample="scores")
     table = undecided.collect(coarse, truth, both())
     assert table.kind == "level"
-    setting = Setting((1.0, 0.2), "probability", (1.0,) * 2)
+    setting = Setting((1.0, 0.2), PROBABILITY, (1.0,) * 2)
     wanted = brute_force(setting.applied(coarse), truth, Measure(), 3277, 62260)
     assert table.try_setting(setting, Measure()).score == pytest.approx(np.mean(wanted), abs=1e-3)
 
@@ -159,7 +160,7 @@ def test_memory_is_kept_by_looking_at_fewer_pixels(ens: ek.Ensemble, truth: ek.M
     thin = undecided.collect(ens, truth, both(), memory=whole.bytes // 3)
     assert thin.stride == 2
     assert thin.bytes <= whole.bytes // 3
-    setting = Setting((1.0,) * 3, "probability", (1.0,) * 3)
+    setting = Setting((1.0,) * 3, PROBABILITY, (1.0,) * 3)
     assert thin.try_setting(setting, Measure()).score == pytest.approx(
         whole.try_setting(setting, Measure()).score, abs=0.05
     )

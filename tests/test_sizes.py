@@ -14,7 +14,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.clean import DropSmall
 from ensemble_kit.kernels import sizes as kernels
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.search import Search, describe, sizes
 

@@ -12,7 +12,7 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit.thresholds.records import shown
+from ensemble_kit.spec.mean import Mean
 from ensemble_kit.thresholds.thresholdset import find
 
 Make = Callable[..., ek.LogitStore]
@@ -110,4 +110,4 @@ def test_shown_thresholds_come_back(make_store: Make, rng: np.random.Generator) 
         for level in (0, 1, 500, 32767, 32768, 65000, 65534, 65535):
             if mean == "logit" and level in {0, 65535}:
                 continue  # every probability below σ(-16) is level 0
-            assert ens.level_of(shown(level, mean)) == level
+            assert ens.level_of(Mean.of(mean).probability_of(level)) == level

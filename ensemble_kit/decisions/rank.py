@@ -16,7 +16,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec.fusion import LEVELS, Mean
+from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _BAND = (1, LEVELS - 1)  # level 0 is worth no probability and the last is certa
 
 
 @lru_cache(maxsize=32)
-def probabilities(mean: Mean = "probability", temperature: float | None = None) -> NDArray[np.float64]:
+def probabilities(mean: Mean = PROBABILITY, temperature: float | None = None) -> NDArray[np.float64]:
     """Turn every level into a probability: float64 (65536,), ascending, read only.
 
     The two end levels hold whatever saturated and stay 0 and 1 at any temperature; the others are
@@ -41,12 +41,12 @@ def probabilities(mean: Mean = "probability", temperature: float | None = None) 
     UsageError
         A temperature that is not a finite number above 0.
     """
-    if temperature is None and mean == "probability":
+    if temperature is None and mean == PROBABILITY:
         out = np.arange(LEVELS) / (LEVELS - 1)
     else:
         from ensemble_kit.kernels import tables
 
-        out = tables.sigmoid(_logits(mean) / _positive(1.0 if temperature is None else temperature))
+        out = tables.sigmoid(mean.logits() / _positive(1.0 if temperature is None else temperature))
     out[0], out[-1] = 0.0, 1.0
     out.setflags(write=False)
     return out
@@ -153,20 +153,6 @@ def _histogram(
         levels, pred, tp = np.append(levels, np.uint16(LEVELS - 1)), np.append(pred, above), np.append(tp, above_tp)
     pixels, hits = (np.append(at[:-1].astype(np.int64) - at[1:], at[-1:]) for at in (pred, tp))
     return levels, pixels, hits
-
-
-def _logits(mean: Mean) -> NDArray[np.float64]:
-    """The logit that each level stands for, float64 (65536,); infinite at the ends of a probability."""
-    from ensemble_kit.kernels import tables
-
-    if mean == "logit":
-        return tables.logit_of_q(np.arange(LEVELS))
-    power = tables.power_of(mean)
-    with np.errstate(divide="ignore"):
-        p = np.arange(LEVELS) / (LEVELS - 1)
-        if power is not None and power != 1:
-            p = tables.probability_of_power(np.arange(LEVELS), power)
-        return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _positive(temperature: float) -> float:

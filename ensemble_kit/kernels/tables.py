@@ -84,23 +84,6 @@ def power_share(p: ArrayLike, r: float) -> NDArray[np.float64]:
         return np.asarray(np.maximum(0, 1 + np.log2(value) / 16))
 
 
-def power_of(mean: str) -> float | None:
-    """Return R of "power:R"; 1 for "probability"; None for anything else."""
-    if mean == "probability":
-        return 1.0
-    try:
-        r = float(mean.removeprefix("power:")) if mean.startswith("power:") else -1.0
-    except ValueError:
-        return None
-    return r if 0 <= r < 1 else None
-
-
-def mean_scale(mean: str) -> Levels:
-    """What a level becomes before it is averaged, for "probability" (itself) and "power:R"."""
-    r = power_of(mean)
-    return identity() if r is None or r == 1 else power_table(r)
-
-
 def probability_of_power(level: ArrayLike, r: float) -> NDArray[np.float64]:
     """Return the probability whose level on the scale of `power_table(r)` is `level`."""
     share = np.asarray(level, np.float64) / 65535

@@ -64,7 +64,7 @@ class SoftVote:
         self.ensemble.class_levels(self.threshold)
         check_classes(self.rules, self.ensemble.classes)
         if self.rank:
-            probabilities("probability", self.temperature)
+            probabilities(temperature=self.temperature)
 
     def told(self) -> list[str]:
         """Say what will be done."""

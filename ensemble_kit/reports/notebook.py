@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import MismatchError, UsageError, some
-from ensemble_kit.spec.fusion import LEVELS
-from ensemble_kit.thresholds.records import ClassThreshold, shown
+from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit.thresholds.records import ClassThreshold
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _figure_class() -> type[Figure]:
 def _draw(ax: Axes, tuned: ThresholdSet, c: ClassThreshold, curve: Curve) -> None:
     mean, crossed = tuned.fusion.mean, tuned.validation.crossed
     levels = _thinned(curve, c.level)
-    at = [shown(level, mean) for level in levels.tolist()]
+    at = [mean.probability_of(level) for level in levels.tolist()]
     parts = range(len(curve.parts))
     values = curve.scores(parts)[levels - curve.table.low]
     lowest = highest = values
@@ -147,14 +147,14 @@ def _draw(ax: Axes, tuned: ThresholdSet, c: ClassThreshold, curve: Curve) -> Non
     room = 0.06 * (top - foot) or 0.05
     ax.set_ylim(foot - 2 * room, top + room)  # the plunge at the ends would flatten all the rest
     ax.plot(at, values, color=_LINE, lw=1.2, label="all samples")
-    low, high = (shown(level, mean) for level in c.plateau)
+    low, high = (mean.probability_of(level) for level in c.plateau)
     ax.plot([low, high], [c.score] * 2, color=_POINT, lw=4, alpha=0.35, solid_capstyle="butt", label="plateau")
-    ax.plot([shown(c.level, mean)], [c.score], "o", color=_POINT, ms=4, label="chosen")
+    ax.plot([mean.probability_of(c.level)], [c.score], "o", color=_POINT, ms=4, label="chosen")
     ax.set_title(_plain(c.name), fontsize=9, parse_math=False)
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.25, lw=0.5)
     if crossed is not None:
-        marks = [shown(level, mean) for level in crossed.classes[c.name].levels]
+        marks = [mean.probability_of(level) for level in crossed.classes[c.name].levels]
         at_foot = ax.get_xaxis_transform()  # x in data, y in the panel
         ax.plot(
             marks, [0.04] * len(marks), "|", color="black", ms=9, mew=1.2, transform=at_foot, label="chosen by a fold"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensemble_kit.spec.fusion import LEVELS
-from ensemble_kit.thresholds.records import ClassThreshold, shown
+from ensemble_kit.spec.mean import LEVELS, Mean
+from ensemble_kit.thresholds.records import ClassThreshold
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 _FEW = 20
@@ -51,8 +51,8 @@ def _row(tuned: ThresholdSet, c: ClassThreshold) -> list[str]:
     return [*row, f"{crossed.classes[c.name].score:.4f}"] if crossed else row
 
 
-def _short(level: int, mean: str) -> str:
-    return f"{shown(level, mean):.4f}"
+def _short(level: int, mean: Mean) -> str:
+    return f"{mean.probability_of(level):.4f}"
 
 
 def _lines(tuned: ThresholdSet) -> list[str]:

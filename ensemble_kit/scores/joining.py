@@ -8,19 +8,8 @@ import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.logits.store import LogitStore
-from ensemble_kit.spec.fusion import Mean, Weights
-
-
-def _check_mean(mean: str) -> None:
-    from ensemble_kit.kernels import tables
-
-    if mean != "logit" and (not isinstance(mean, str) or tables.power_of(mean) is None):
-        raise UsageError(
-            "option-invalid",
-            "cannot use mean",
-            item=f"mean={mean!r}",
-            fix="pass 'probability', 'logit', or 'power:R' with 0 <= R < 1, such as 'power:0.5'",
-        )
+from ensemble_kit.spec.fusion import Weights
+from ensemble_kit.spec.mean import Mean
 
 
 def _check_members(members: Sequence[LogitStore]) -> None:
@@ -49,7 +38,7 @@ def _check_clamps(members: Sequence[LogitStore], mean: Mean) -> None:
     from ensemble_kit.kernels.tables import LOGIT_RANGE
 
     bounds = [min(m.clamp or LOGIT_RANGE, LOGIT_RANGE) for m in members]
-    if mean != "logit" or len(set(bounds)) == 1:
+    if not mean.of_logits or len(set(bounds)) == 1:
         return
     low, high = bounds.index(min(bounds)), bounds.index(max(bounds))
     raise MismatchError(

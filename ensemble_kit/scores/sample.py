@@ -10,6 +10,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.spec.fusion import Upsample
+from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,21 +45,19 @@ class FusedSample:
                     fix="dump both members from the same images",
                 )
         self._late = upsample == "logits"
-        self._after_q, self._mean = self._late and fusion.mean != "logit", fusion.mean
+        self._after_q, self._mean = self._late and not fusion.mean.of_logits, fusion.mean
         self._temperatures = fusion.temperatures
         own_classes = tuple([m.classes for m in members])
         if ensemble.activation == "softmax":
-            from ensemble_kit.kernels import tables
-
             self._scale: Scale = "ready"
-            power, order = tables.mean_scale(fusion.mean), _order(own_classes, ensemble.classes).T
+            power, order = fusion.mean.scale, _order(own_classes, ensemble.classes).T
             self._codes = [
                 power[_softmax(m.read(sample), t)[own]]
                 for m, t, own in zip(members, fusion.temperatures, order, strict=True)
             ]
             own_classes = (ensemble.classes,) * len(members)
         else:
-            self._scale = "q" if self._late or fusion.mean == "logit" else "levels"
+            self._scale = "q" if self._late or fusion.mean.of_logits else "levels"
             self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
         self._order, self._weights = _order(own_classes, ensemble.classes), _weights(fusion.weights)
         if not self._late and any((p.grid, p.box) != (self._places[0].grid, self._places[0].box) for p in self._places):
@@ -334,16 +333,16 @@ class _Scales(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: str) -> _Scales:
+def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: Mean) -> _Scales:
     from ensemble_kit.kernels import tables
 
-    power = tables.mean_scale(mean)  # the identity, but for mean="power:R"
+    power = mean.scale  # the identity, but for mean="power:R"
     kinds = (1.0,) if scale == "ready" else tuple(dict.fromkeys(temperatures))
     made = [
         tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else power[tables.fp16_levels(t)]
         for t in kinds
     ]
-    after = power[tables.q_levels()] if after_q else tables.identity().copy()  # a read-only one: compiled once more
+    after = levels_of_q(mean if after_q else LOGIT)
     order = tables.identity() if scale == "ready" else tables.fp16_codes_in_order()
     fold, flip = (0, -32768) if scale == "ready" else (0x7FFF, 0)
     table_of = np.array([0 if scale == "ready" else kinds.index(t) for t in temperatures], np.int64)
@@ -355,7 +354,7 @@ def _codes_from(
     scale: Scale,
     temperatures: tuple[float, ...],
     after_q: bool,
-    mean: str,
+    mean: Mean,
     low: tuple[int, ...],
     high: tuple[int, ...],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

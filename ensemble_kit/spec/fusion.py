@@ -8,18 +8,12 @@ from fractions import Fraction
 from typing import Literal
 
 from ensemble_kit.errors import UsageError
+from ensemble_kit.spec.mean import LEVELS, Mean
 
 Activation = Literal["sigmoid", "softmax"]
 
 
-Mean = str  # "probability", "logit", or "power:R" with 0 <= R < 1
-
-
 Upsample = Literal["logits", "scores"]
-
-
-LEVELS = 65536
-"""Scores are 16-bit: levels 0 … 65535."""
 
 
 Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
@@ -31,7 +25,7 @@ class Fusion:
 
     Parameters
     ----------
-    mean : what is averaged, "probability", "logit", or a power of the probability, "power:R".
+    mean : what is averaged.
     upsample : what is interpolated from grid to plane, each member's "logits" or the fused "scores".
     members : names, in the order of `weights` and `temperatures`.
     weights : integers that add up to 65536, per member, for each class: (C, M).

@@ -111,7 +111,7 @@ def _facts(s: ThresholdSet) -> dict[str, Any]:
     return {
         "members": [m.name for m in s.members],
         "stores": [m.fingerprint for m in s.members],
-        "mean": s.fusion.mean,
+        "mean": str(s.fusion.mean),
         "upsample": s.fusion.upsample,
         "weights": list(s.fusion.weights[0]) if same else {name: list(weights[name]) for name in sorted(weights)},
         "temperatures": list(s.fusion.temperatures),

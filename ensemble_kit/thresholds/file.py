@@ -10,8 +10,8 @@ from typing import Any
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
-from ensemble_kit.kernels import tables
-from ensemble_kit.spec.fusion import LEVELS, Fusion
+from ensemble_kit.spec.fusion import Fusion
+from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
     Calibration,
@@ -21,7 +21,6 @@ from ensemble_kit.thresholds.records import (
     Interval,
     MemberRecord,
     Validation,
-    shown,
 )
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -67,7 +66,7 @@ def encode(tuned: ThresholdSet) -> dict[str, Any]:
         "created": tuned.created,
         "classes": [_class_dict(c, f.mean, v.crossed) for c in tuned.classes],
         "fusion": {
-            "mean": f.mean,
+            "mean": str(f.mean),
             "upsample": f.upsample,
             "members": [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in tuned.members],
             "weights": {c.name: list(w) for c, w in zip(tuned.classes, f.weights, strict=True)},
@@ -92,12 +91,12 @@ def encode(tuned: ThresholdSet) -> dict[str, Any]:
     }
 
 
-def _class_dict(c: ClassThreshold, mean: str, crossed: CrossValidation | None) -> dict[str, Any]:
+def _class_dict(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> dict[str, Any]:
     folds = crossed.classes[c.name] if crossed else None
     return {
         "name": c.name,
         "level": c.level,
-        "threshold": _stable(shown(c.level, mean)),
+        "threshold": _stable(mean.probability_of(c.level)),
         "score": _stable(c.score),
         "score_at_half": _stable(c.score_at_half),
         "plateau": list(c.plateau),
@@ -129,9 +128,7 @@ def _decode(d: dict[str, Any]) -> ThresholdSet:
     ]
     weights = tuple(tuple(_whole(w) for w in f["weights"][n]) for n in names)
     temperatures = tuple(float(t) for t in f["temperatures"])
-    fusion = Fusion(f["mean"], f["upsample"], tuple(r.name for r in members), weights, temperatures)
-    if fusion.mean != "logit" and tables.power_of(fusion.mean) is None:
-        raise ValueError(f"its mean is {fusion.mean!r}")
+    fusion = Fusion(Mean.of(f["mean"]), f["upsample"], tuple(r.name for r in members), weights, temperatures)
     if fusion.upsample not in {"logits", "scores"}:
         raise ValueError(f"its upsampling is {fusion.upsample!r}")
     if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):

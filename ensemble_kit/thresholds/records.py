@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.spec.fusion import LEVELS
 
 if TYPE_CHECKING:
     from ensemble_kit.ensemble import Ensemble
@@ -28,7 +27,7 @@ class Calibration:
     @classmethod
     def of(cls, pooled: Best, ensemble: Ensemble) -> Calibration:
         """Take them from the best level of pooled Dice."""
-        return cls(shown(pooled.level, ensemble.fusion.mean), pooled.score / 2)
+        return cls(ensemble.fusion.mean.probability_of(pooled.level), pooled.score / 2)
 
     @property
     def is_off(self) -> bool:
@@ -87,16 +86,6 @@ class MemberRecord:
     name: str
     fingerprint: str
     model: str | None
-
-
-def shown(level: int, mean: str) -> float:
-    """Show a level as a threshold, the probability that has it: level / 65535 for mean="probability"."""
-    from ensemble_kit.kernels import tables
-
-    power = tables.power_of(mean)
-    if power is None:
-        return float(tables.sigmoid(tables.logit_of_q(level)))
-    return level / (LEVELS - 1) if power == 1 else float(tables.probability_of_power(level, power))
 
 
 @dataclass(frozen=True)

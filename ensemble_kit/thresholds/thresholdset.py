@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, some
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, Validation, shown
+from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, Validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ class ThresholdSet:
     @property
     def thresholds(self) -> dict[str, float]:
         """Threshold of each class on the probability scale."""
-        return {c.name: shown(c.level, self.fusion.mean) for c in self.classes}
+        return {c.name: self.fusion.mean.probability_of(c.level) for c in self.classes}
 
     @property
     def score(self) -> float:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.rank import _BAND, _histogram, _logits, probabilities, rank_level
+from ensemble_kit.decisions.rank import _BAND, _histogram, probabilities, rank_level
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.sample import LevelCounts
-from ensemble_kit.spec.fusion import LEVELS, Mean
+from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.statistics import Statistics, check_truth, count, source_of
 
@@ -184,7 +184,7 @@ class Scaling:
         )
 
 
-def fit_temperature(histogram: NDArray[np.int64], mean: Mean = "probability") -> Scaling:
+def fit_temperature(histogram: NDArray[np.int64], mean: Mean = PROBABILITY) -> Scaling:
     """Fit the temperature of the highest likelihood to a histogram of levels.
 
     Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017. The counts are exact, so it is
@@ -210,7 +210,7 @@ def fit_temperature(histogram: NDArray[np.int64], mean: Mean = "probability") ->
             item="every pixel is saturated: its level is 0 or 65535",
             fix="do without a temperature",
         )
-    logits = _logits(mean)[1:-1]
+    logits = mean.logits()[1:-1]
 
     def loss(temperature: float) -> float:
         z = logits / temperature
@@ -229,7 +229,7 @@ def fit_temperature(histogram: NDArray[np.int64], mean: Mean = "probability") ->
 
 
 def fold_temperatures(
-    histogram: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], mean: Mean = "probability"
+    histogram: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], mean: Mean = PROBABILITY
 ) -> list[float]:
     """Fit a temperature for each sample on the parts that it is not in, so that scores with it are out of fold.
 

@@ -11,7 +11,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups, group_of, make_folds

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import Best
 from ensemble_kit.tuning.statistics import ClassStatistics

@@ -11,7 +11,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.records import Best, Calibration, ClassThreshold, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet

@@ -14,7 +14,7 @@ from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.reports.report import Report
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 
 if TYPE_CHECKING:
     import pandas as pd

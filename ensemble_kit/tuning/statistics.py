@@ -208,7 +208,12 @@ def _is_sound(t: ClassStatistics, samples: int) -> bool:
 def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
     """Digest of the members' content, how they are fused, and the truth."""
     digest = hashlib.sha256(json.dumps([m.fingerprint for m in ensemble.members]).encode())
-    digest.update(repr((ensemble.fusion, ensemble.classes, ensemble.samples)).encode())
+    f = ensemble.fusion
+    fused = (
+        f"Fusion(mean={str(f.mean)!r}, upsample={f.upsample!r}, members={f.members!r}, weights={f.weights!r}, "
+        f"temperatures={f.temperatures!r})"
+    )
+    digest.update(f"({fused}, {ensemble.classes!r}, {ensemble.samples!r})".encode())
     for sample in ensemble.samples:
         for name in ensemble.classes:
             runs = truth[sample, name]

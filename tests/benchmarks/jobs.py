@@ -27,6 +27,7 @@ from ensemble_kit.masks.runs import overlaps
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.search import sizes
 from ensemble_kit.tuning.search.undecided import Setting
@@ -468,7 +469,7 @@ def weights(scale: Scale) -> Rows:
     table = trials.drawn(pixels, rng)
 
     def trial() -> None:
-        setting = Setting(tuple(rng.random(trials.MEMBERS)), "probability", (1.0,) * trials.MEMBERS)
+        setting = Setting(tuple(rng.random(trials.MEMBERS)), PROBABILITY, (1.0,) * trials.MEMBERS)
         table.try_setting(setting, Measure(), jobs=1)
 
     planes, truth = trials.planes(rng)

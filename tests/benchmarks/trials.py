@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.search.undecided import ClassPixels, Setting, Undecided
 
@@ -66,7 +67,7 @@ def main() -> None:
     table = drawn(options.pixels, rng)
 
     def trial() -> None:
-        setting = Setting(tuple(rng.random(MEMBERS)), "probability", (1.0,) * MEMBERS)
+        setting = Setting(tuple(rng.random(MEMBERS)), PROBABILITY, (1.0,) * MEMBERS)
         table.try_setting(setting, Measure(), jobs=1)
 
     trial()

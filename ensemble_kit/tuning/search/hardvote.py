@@ -19,7 +19,7 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.studies import Dimension, Params

@@ -13,6 +13,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.mean import PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.crossval import Resampler, shared_level
 from ensemble_kit.tuning.folds import Groups, group_of, make_folds
@@ -308,7 +309,7 @@ def _setting(params: Params, start: Setting, names: Sequence[str]) -> Setting:
     mean = start.mean
     if "mean" in params:
         power = round(params["mean"], 2)
-        mean = "probability" if power == 1 else f"power:{power:g}"
+        mean = Mean(power)
     return Setting(weights, mean, temperatures)
 
 
@@ -348,7 +349,7 @@ def _nest(task: _Task, table: Undecided | None, folds: int, found: ThresholdSet)
         chosen.append(
             {
                 "weights": list(fusion.weights[0]),
-                "mean": fusion.mean,
+                "mean": str(fusion.mean),
                 "temperatures": list(fusion.temperatures),
                 "rules": list(best.rules),
             }
@@ -434,11 +435,11 @@ def _check(ensemble: Ensemble, search: Search) -> None:
             item="temperatures of softmax members, whose classes one temperature changes together",
             fix="leave temperature out, or give --temperatures",
         )
-    if "mean" in search.what and ensemble.fusion.mean != "probability":
+    if "mean" in search.what and ensemble.fusion.mean != PROBABILITY:
         raise UsageError(
             "option-invalid",
             "cannot search",
-            item=f"the power of the mean, with mean={ensemble.fusion.mean!r}",
+            item=f"the power of the mean, with mean={str(ensemble.fusion.mean)!r}",
             fix="leave mean out of the search, or --mean out of the options",
         )
 

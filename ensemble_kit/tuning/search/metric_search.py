@@ -18,7 +18,7 @@ from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.fusion import LEVELS
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.folds import Groups, make_folds
 from ensemble_kit.tuning.search import studies

@@ -22,7 +22,8 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.fusion import LEVELS, integer_weights
+from ensemble_kit.spec.fusion import integer_weights
+from ensemble_kit.spec.mean import LEVELS, Mean, levels_of_q
 from ensemble_kit.spec.scoring import Measure, coefficients
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Setting:
     """
 
     weights: tuple[float, ...]
-    mean: str
+    mean: Mean
     temperatures: tuple[float, ...]
 
     @classmethod
@@ -163,20 +164,20 @@ class Undecided:
             return Trial(round(sum(kept) / len(kept), 12) if kept else float("nan"), levels)
         return Trial(round(sum(tops) / sum(counts), 12) if sum(counts) else float("nan"), levels)
 
-    def _scale(self, mean: str, own: float, temperature: float) -> NDArray[np.uint16]:
+    def _scale(self, mean: Mean, own: float, temperature: float) -> NDArray[np.uint16]:
         """What every stored value becomes in the sum: uint16 (65536,), monotone."""
         from ensemble_kit.kernels import tables
 
         every, ratio = np.arange(LEVELS), own / temperature
         if self.kind == "q":
             q = tables.identity() if ratio == 1 else tables.q_of_logit(tables.logit_of_q(every) * ratio)
-            return q if mean == "logit" else tables.mean_scale(mean)[tables.q_levels()[q]]
+            return levels_of_q(mean)[q]
         level = tables.identity()
         if ratio != 1:
             p = every / (LEVELS - 1)
             with np.errstate(divide="ignore"):
                 level = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * ratio))
-        return tables.mean_scale(mean)[level]
+        return mean.scale[level]
 
 
 class _Scratch(threading.local):
@@ -263,7 +264,7 @@ class _Builder:
 
         self.ensemble, self.truth, fusion = ensemble, truth, ensemble.fusion
         self.softmax = ensemble.activation == "softmax"
-        as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean == "logit")
+        as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean.of_logits)
         self.kind: Kind = "q" if as_q else "level"
         if self.softmax:
             self.tables = np.stack([tables.identity()] * len(ensemble.members))
@@ -283,8 +284,8 @@ class _Builder:
         from ensemble_kit.kernels import tables
 
         steps = tables.identity()  # what a stored value is on the scale of the band
-        if self.ensemble.fusion.mean != "logit":
-            scale = tables.mean_scale(self.ensemble.fusion.mean)
+        if not self.ensemble.fusion.mean.of_logits:
+            scale = self.ensemble.fusion.mean.scale
             low = max(low, int(scale[_LOWEST]))
             steps = scale[tables.q_levels()] if self.kind == "q" else scale
         low, high = int(np.searchsorted(steps, low)), LEVELS if high == LEVELS else int(np.searchsorted(steps, high))

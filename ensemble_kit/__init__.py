@@ -15,7 +15,7 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats",
     "hard_vote": "decisions.hard",
-    "tune_thresholds": "tuning.exact",
+    "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics",
     "iou": "metrics",
@@ -71,8 +71,8 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou
+    from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
-    from ensemble_kit.tuning.exact import tune_thresholds
 
 
 def __getattr__(name: str) -> "Any":

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, check_classes, clean, parse_rules
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, some
+from ensemble_kit.decisions.clean import Rule, parse_rules
+from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.thresholds import Thresholds
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import ManyRuns, Runs
-from ensemble_kit.scores.joining import (
-    _check_clamps,
-    _check_members,
-    _check_namesakes,
-    _join_samples,
-    _temperatures,
-    _weight_rows,
-)
+from ensemble_kit.scores import joining
+from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.spec.fusion import Fusion, Upsample, Weights, integer_weights
+from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
 from ensemble_kit.spec.mean import Mean
+from ensemble_kit.thresholds.records import MemberRecord
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-
+@dataclass(frozen=True, init=False, repr=False)
 class Ensemble:
-    """Several members' stores, read sample by sample and fused.
+    """Several members' stores, read sample by sample and fused. It never changes: `with_fusion` and `on` make others.
 
     Parameters
     ----------
@@ -49,8 +44,15 @@ class Ensemble:
         pipeline does (default for sigmoid stores); "scores" fuses on the grid and interpolates the result: cheaper,
         the default and the only one for softmax stores. The two differ at boundaries.
     temperatures : one number per member; logits are divided by it. Default: 1.
-    samples : "same" refuses members that are of different samples, "common" takes those that all of them hold, and
+    samples : "same" refuses members of different samples, "common" takes those that all of them hold, and
         leaves out what a member was never given (`dropped` counts).
+
+    Attributes
+    ----------
+    members : the stores, sorted by name.
+    classes, samples : names, in the order of the answer.
+    fusion : how members are fused, a `Fusion`.
+    dropped : samples that are not in every member.
 
     Raises
     ------
@@ -59,6 +61,12 @@ class Ensemble:
     UsageError
         Weights, temperatures or options that cannot mean anything.
     """
+
+    members: tuple[LogitStore, ...]
+    classes: tuple[str, ...]
+    samples: tuple[str, ...]
+    fusion: Fusion
+    dropped: int
 
     def __init__(
         self,
@@ -74,38 +82,100 @@ class Ensemble:
         given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
-        mean = Mean.of(mean)
         check_choice("samples", samples, ("same", "common"))
         order = sorted(range(len(given)), key=lambda k: (given[k].member, given[k].fingerprint))
-        self.members = tuple(given[k] for k in order)
-        self.classes = self.members[0].classes
-        self.activation = self.members[0].activation
-        _check_members(self.members)
-        _check_clamps(self.members, mean)
-        if upsample is None:
-            upsample = "logits" if self.activation == "sigmoid" else "scores"
-        check_choice("upsample", upsample, ("logits", "scores"))
-        if self.activation == "softmax" and (upsample == "logits" or mean.of_logits):
-            raise UsageError(
-                "softmax-option",
-                "cannot fuse softmax members this way",
-                item=f"mean={str(mean)!r}, upsample={upsample!r}",
-                fix="pass mean='probability' and upsample='scores': softmax logits have no zero of their own",
+        stores = tuple(given[k] for k in order)
+        joining.check_members(stores)
+        fusion = joining.fuse(stores, order, weights, Mean.of(mean), upsample, temperatures)
+        held, dropped = joining.join_samples(stores, samples)
+        self._fill(stores, stores[0].classes, held, fusion, dropped)
+
+    def _fill(
+        self,
+        members: tuple[LogitStore, ...],
+        classes: tuple[str, ...],
+        samples: tuple[str, ...],
+        fusion: Fusion,
+        dropped: int,
+    ) -> None:
+        values = {"members": members, "classes": classes, "samples": samples, "fusion": fusion, "dropped": dropped}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _with(self, **changes: Any) -> Ensemble:
+        other = object.__new__(Ensemble)
+        other._fill(**{f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(self)})
+        return other
+
+    def with_fusion(
+        self,
+        fusion: Fusion | None = None,
+        *,
+        weights: Weights | None = None,
+        mean: Mean | str | None = None,
+        upsample: Upsample | None = None,
+        temperatures: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> Ensemble:
+        """Return the same members and samples, fused another way.
+
+        Parameters
+        ----------
+        fusion : all of it, for the members in the order of `.members`.
+        weights, mean, upsample, temperatures : or what changes, as when an ensemble is made; the rest stays.
+
+        Raises
+        ------
+        MismatchError
+            A fusion of other members or classes; a mean of logits that were limited differently.
+        """
+        joining.check_fusion(fusion, self.fusion, len(self.classes))
+        now = fusion or self.fusion
+        order = list(range(len(self.members)))
+        changed = joining.fuse(
+            self.members, order, weights, Mean.of(mean or now.mean), upsample or now.upsample,
+            temperatures or now.temperatures,
+        )  # fmt: skip
+        return self._with(fusion=changed if weights is not None else replace(changed, weights=now.weights))
+
+    def on(self, samples: Iterable[str]) -> Ensemble:
+        """Return the same members on some of the samples, in the order given.
+
+        Raises
+        ------
+        IncompleteError
+            A sample that the ensemble does not have, or none at all.
+        """
+        wanted, known = tuple(samples), set(self.samples)
+        unknown = [s for s in wanted if s not in known]
+        if unknown or not wanted:
+            raise IncompleteError(
+                "sample-unknown" if unknown else "samples-none",
+                "cannot take samples of an ensemble",
+                item=f"it has no {some(unknown)}" if unknown else "none is named",
+                fix=f"pass some of its {len(self.samples)} samples: {some(self.samples, 3)}",
             )
-        self.samples, self.dropped = _join_samples(self.members, samples)
-        names = tuple(m.member for m in self.members)
-        rows = [[row[k] for k in order] for row in _weight_rows(weights, given, self.classes)]
-        scale = [_temperatures(temperatures, given)[k] for k in order]
-        _check_namesakes(names, rows, scale)
-        self.fusion = Fusion(mean, upsample, names, tuple(integer_weights(r, names) for r in rows), tuple(scale))
+        return self._with(samples=wanted)
 
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
-        tuned.check_members(self)
-        _check_clamps(self.members, tuned.fusion.mean)
-        other, by_class = copy.copy(self), dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
-        other.fusion = replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes))
-        return other
+        tuned.check_members(self.classes, self.records)
+        by_class = dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
+        return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
+
+    @property
+    def activation(self) -> Activation:
+        """What turns the members' logits into probabilities: "sigmoid" or "softmax"."""
+        return self.members[0].activation
+
+    @property
+    def records(self) -> tuple[MemberRecord, ...]:
+        """The members as a threshold set records them."""
+        return tuple(MemberRecord.of(m) for m in self.members)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a fused sample takes: members, classes and fusion."""
+        return Inputs(self.members, self.classes, self.fusion)
 
     def __repr__(self) -> str:
         names = ", ".join(self.fusion.members)
@@ -118,85 +188,79 @@ class Ensemble:
         return self.members[0].image_size(sample)
 
     def levels(self, sample: str) -> NDArray[np.uint16]:
-        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of design §3.
+        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of docs/concepts.md.
 
         Where members' grids or boxes differ, each is interpolated to the finest one's box; cells outside it are 0.
         """
-        return FusedSample(self, sample, "scores").levels()
+        return FusedSample(self.inputs, sample, "scores").levels()
 
-    def fused(self, sample: str) -> FusedSample:
+    def sample(self, sample: str) -> FusedSample:
         """Open a sample for decisions and counts, without fusing anything yet."""
-        return FusedSample(self, sample, self.fusion.upsample)
+        return FusedSample(self.inputs, sample)
 
     def level_of(self, threshold: float) -> int:
         """Turn a threshold in [0, 1] into the level that decides, on the scale that `mean` has."""
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)) or not 0 <= threshold <= 1:
-            raise UsageError(
-                "threshold-invalid", "cannot decide", item=f"threshold {threshold!r}", fix="pass a number in [0, 1]"
-            )
+        check_number(
+            "threshold", threshold, "pass a number in [0, 1]", least=0, most=1, what="cannot decide",
+            code="threshold-invalid",
+        )  # fmt: skip
         return self.fusion.mean.level_of(float(threshold))
 
-    def class_levels(self, thresholds: Any) -> tuple[int, ...]:
-        """Resolve thresholds — a number, one per class (in order or by name), or a ThresholdSet — to levels."""
-        from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    def decision(self, given: Any = None) -> Decision:
+        """Turn what `vote` takes into a decision that fits this ensemble.
 
-        if isinstance(thresholds, ThresholdSet):
-            thresholds.check_fits(self)
-            return tuple(thresholds.levels[c] for c in self.classes)
-        if isinstance(thresholds, Mapping):
-            if set(thresholds) != set(self.classes):
+        Parameters
+        ----------
+        given : a number in [0, 1], one per class (a sequence in the order of `.classes`, or a mapping by name), a
+            `ThresholdSet`, or a decision; None is 0.5.
+
+        Raises
+        ------
+        MismatchError
+            Thresholds of other classes, a set that was tuned for another ensemble.
+        UsageError
+            A threshold outside [0, 1].
+        """
+        if isinstance(given, ThresholdSet):
+            given.check_fits(self.classes, self.records, self.fusion)
+            return Thresholds(given.levels)
+        if isinstance(given, Mapping):
+            decision: Decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
+        elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str):
+            if len(given) != len(self.classes):
                 raise MismatchError(
                     "classes-differ",
                     "cannot decide with these thresholds",
-                    item=f"thresholds for {some(thresholds)}, classes {some(self.classes)}",
-                    fix="pass exactly one threshold per class",
-                )
-            return tuple(self.level_of(thresholds[c]) for c in self.classes)
-        if isinstance(thresholds, (Sequence, np.ndarray)) and not isinstance(thresholds, str):
-            if len(thresholds) != len(self.classes):
-                raise MismatchError(
-                    "classes-differ",
-                    "cannot decide with these thresholds",
-                    item=f"{len(thresholds)} thresholds, {len(self.classes)} classes",
+                    item=f"{len(given)} thresholds, {len(self.classes)} classes",
                     fix="pass exactly one threshold per class, in the order of .classes",
                 )
-            return tuple(self.level_of(t) for t in thresholds)
-        return (self.level_of(thresholds),) * len(self.classes)
+            decision = Thresholds({name: self.level_of(t) for name, t in zip(self.classes, given, strict=True)})
+        elif callable(given):
+            decision = given
+        else:
+            decision = Thresholds(self.level_of(0.5 if given is None else given))
+        decision.check(self.inputs)
+        return decision
 
     def vote(
         self,
-        thresholds: Any = 0.5,
+        decision: Any = None,
         rules: Iterable[Rule | str] | Rule | str = (),
         jobs: int | None = None,
+        executor: Executor | None = None,
         listener: Listener = nobody,
     ) -> MaskSet:
         """Soft vote: fuse and decide every sample.
 
         Parameters
         ----------
-        thresholds : a number, one per class (a sequence in the order of `.classes` or a mapping by name), or a
-            `ThresholdSet`, which must fit this ensemble.
-        rules : post-processing (`ensemble_kit.decisions.clean`), rules or their texts such as "drop-small:200"; applied
-            in this order to every mask of the classes that they name. Without any, those of the set hold.
+        decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
+            `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
+        rules : post-processing (`ensemble_kit.decisions.clean`), rules or their texts such as "drop-small:200";
+            applied in this order to every mask of the classes that they name. Without any, those of the set hold.
         jobs : threads over samples; default: every core. The result never depends on it.
+        executor : where the work runs; default: threads of this process.
         """
-        levels = self.class_levels(thresholds)
-        known = parse_rules(rules or getattr(thresholds, "rules", ()))
-        check_classes(known, self.classes)
-
-        def decide(sample: str) -> tuple[tuple[int, int], ManyRuns]:
-            fused = self.fused(sample)
-            decided = fused.decide(dict(enumerate(levels)))
-            if not known:
-                return fused.plane, decided
-
-            def cleaned(c: int, name: str) -> Runs:
-                runs = decided.mask(c, fused.plane)
-                return clean(runs, name, known, lambda top: fused.runs(c, self.level_of(top)).area)
-
-            return fused.plane, ManyRuns.of([cleaned(c, name) for c, name in enumerate(self.classes)])
-
-        found = dict(over_samples(decide, self.samples, jobs, "voting", listener))
-        runs = ManyRuns.joined([decided for _, decided in found.values()])
-        places = np.arange(len(found) * len(self.classes)).reshape(len(found), len(self.classes))
-        return MaskSet.trusted({sample: plane for sample, (plane, _) in found.items()}, self.classes, runs, places)
+        known = parse_rules(rules or getattr(decision, "rules", ()))
+        where = chosen(executor, jobs)
+        return vote(self.inputs, self.samples, self.decision(decision), known, where, listener)

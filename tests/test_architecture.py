@@ -38,26 +38,14 @@ FLOORS = (
 """The package from top to ground. A module imports from its own floor and from those below."""
 
 UPWARD = {
-    ("decisions.rank", "ensemble"),
     ("demo.run", "cli.app"),
     ("demo.run", "cli.common"),
     ("masks.maskset", "formats"),
-    ("reports.notebook", "thresholds.records"),
-    ("reports.notebook", "thresholds.thresholdset"),
-    ("reports.notebook", "tuning.curve"),
-    ("reports.report", "thresholds.records"),
-    ("reports.report", "thresholds.thresholdset"),
-    ("scores.sample", "ensemble"),
-    ("thresholds.records", "ensemble"),
-    ("thresholds.thresholdset", "ensemble"),
-    ("thresholds.thresholdset", "tuning.curve"),
-    ("tuning.exact", "tuning.search"),
     ("backends.torch", "backends"),
     ("logits.chunkfile", "logits.places"),
     ("logits.places", "logits.packed"),
     ("logits.places", "logits.remote"),
     ("logits.shards", "logits.places"),
-    ("thresholds.thresholdset", "thresholds.file"),
 }
 """Imports that point up, or make a circle on one floor. The list may only shrink."""
 

@@ -46,14 +46,14 @@ def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: n
         activation = case.get("activation", "sigmoid")
         stores.append(make_store({"a": z}, case["plane"], ("x", "y"), boxes=boxes, activation=activation))
     ens = ek.Ensemble(stores, **{k: case[k] for k in ("weights", "mean", "upsample", "temperatures") if k in case})
-    fused = ens.fused("a")
+    fused = ens.sample("a")
     for c in range(2):
         wanted = effective_levels(ens, "a", c)
         levels = [0, 1, 20000, 32767, 32768, 32769, 65535, *rng.choice(wanted.reshape(-1), 3).tolist()]
         for level in levels:
             assert fused.runs(c, level) == ek.encode(wanted >= level), (c, level)
         both = fused.decide({1 - c: levels[5], c: levels[2]})
-        assert both.masks(fused.plane) == [fused.runs(1 - c, levels[5]), fused.runs(c, levels[2])]
+        assert both.masks(fused.image) == [fused.runs(1 - c, levels[5]), fused.runs(c, levels[2])]
         truth = rng.random(wanted.shape) < rng.choice([0, 0.01, 0.5, 1])
         pixels, hits = ref.level_counts(wanted, truth)
         for low, high in ((0, 65536), (3277, 62260), (32768, 32769), (0, 1)):
@@ -65,5 +65,5 @@ def test_many_short_runs_outgrow_their_room(make_store: Make) -> None:
     z = np.where(np.indices((96, 128)).sum(axis=0) % 2, 8, -8).astype(np.float16)[None]  # a chessboard
     ens = ek.Ensemble([make_store({"a": np.repeat(z, 3, axis=0)}, (384, 512), ("x", "y", "z"))])
     levels = {0: 32768, 2: 40000}
-    for c, runs in zip(levels, ens.fused("a").decide(levels).masks((384, 512)), strict=True):
+    for c, runs in zip(levels, ens.sample("a").decide(levels).masks((384, 512)), strict=True):
         assert runs == ek.encode(effective_levels(ens, "a", c) >= levels[c])

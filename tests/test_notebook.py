@@ -14,8 +14,8 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit.reports import notebook
-from ensemble_kit.reports.notebook import report_html
+from ensemble_kit.reports import plots
+from ensemble_kit.reports.html import report_html
 from ensemble_kit.tuning.shift import compare
 
 Make = Callable[..., ek.LogitStore]
@@ -28,7 +28,7 @@ HOSTILE = "<script>alert(1)</script>", "a & $x_1$ 'b' \"c\" é", "$\\frac{"
 def tuned(make_store: Make, rng: np.random.Generator, classes: tuple[str, ...], **options: object) -> ek.ThresholdSet:
     samples = [f"s{k}" for k in range(9)]
     ens = ek.Ensemble([make_store({s: smooth_logits(rng, (len(classes), 12, 15)) for s in samples}, PLANE, classes)])
-    truth = {(s, c): ens.fused(s).runs(k, 30000) for s in samples for k, c in enumerate(classes)}
+    truth = {(s, c): ens.sample(s).runs(k, 30000) for s in samples for k, c in enumerate(classes)}
     return ek.tune_thresholds(ens, ek.MaskSet(truth), **options)  # type: ignore[arg-type]
 
 
@@ -71,7 +71,7 @@ def test_the_plot_shows_curve_point_plateau_and_folds(make_store: Make, rng: np.
     pytest.importorskip("matplotlib")
     samples = [f"s{k}" for k in range(9)]
     ens = ek.Ensemble([make_store({s: smooth_logits(rng, (3, 12, 15)) for s in samples}, PLANE, HOSTILE)], mean=mean)  # type: ignore[arg-type]
-    truth = ek.MaskSet({(s, c): ens.fused(s).runs(k, 30000) for s in samples for k, c in enumerate(HOSTILE)})
+    truth = ek.MaskSet({(s, c): ens.sample(s).runs(k, 30000) for s in samples for k, c in enumerate(HOSTILE)})
     found = ek.tune_thresholds(ens, truth, folds=3)
     figure = found.plot()
     assert [ax.get_title() for ax in figure.axes] == [" ".join(c.split()) for c in HOSTILE]
@@ -106,7 +106,7 @@ def test_what_cannot_be_drawn_says_why(
     for name in [m for m in sys.modules if m.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    notebook._figure_class.cache_clear()
+    plots._figure_class.cache_clear()
     with pytest.raises(
         ek.UsageError, match=r"'matplotlib.*' is not installed · fix: pip install 'ensemble_kit\[plot\]'"
     ):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.cli.app import app
-from ensemble_kit.decisions.rank import NOTHING, probabilities, rank_level, rank_vote
+from ensemble_kit.decisions.rank import NOTHING, RankRule, probabilities, rank_level
 from ensemble_kit.errors import EnskError
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Convention, Measure
@@ -111,7 +112,7 @@ def plane_of(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
 def test_rankseg_agrees_on_real_images(real: tuple[ek.Ensemble, ek.MaskSet]) -> None:
     torch, rankseg = pytest.importorskip("torch"), pytest.importorskip("rankseg")
     ens, _ = real
-    masks = rank_vote(ens, convention=Convention(0.0, 0))
+    masks = ens.vote(RankRule(convention=Convention(0.0, 0)))
     for sample in ens.samples:
         p = torch.from_numpy(np.stack([probabilities()[plane_of(ens, sample, c)] for c in range(len(ens.classes))]))
         theirs = rankseg.rankseg_rma(p[None], metric="dice", output_mode="multilabel", pruning_prob=0.0)[0].numpy()
@@ -124,7 +125,7 @@ def test_scores_are_those_of_the_vote(real: tuple[ek.Ensemble, ek.MaskSet], obje
     ens, truth = real
     measure = Measure(objective, "dice", Convention(1e-4, empty))
     found = rank_scores(ens, truth, measure, temperature=1.4)
-    scored = ek.dice(rank_vote(ens, temperature=1.4, convention=measure.convention), truth, 1e-4, empty)
+    scored = ek.dice(ens.vote(RankRule(1.4, measure.convention)), truth, 1e-4, empty)
     assert found.score == (scored.mean if objective == "mean" else scored.pooled)
     assert found.per_class == {
         c: (scored.per_class if objective == "mean" else scored.pooled_per_class)[c] for c in ens.classes
@@ -153,9 +154,10 @@ def test_statistics_and_stores_give_the_same(make_store: Make, rng: np.random.Ge
         assert all(np.array_equal(getattr(one, k), getattr(other, k)) for k in ("levels", "tp", "pred", "truth"))
         parts = [np.array([0, 2]), np.array([1])]
         assert np.array_equal(
-            ranking.level_histogram(ens, truth, parts, statistics), ranking.level_histogram(ens, truth, parts, jobs=2)
+            ranking.level_histogram(ens, truth, parts, statistics),
+            ranking.level_histogram(ens, truth, parts, executor=Threads(2)),
         )
-    assert rank_vote(ens, jobs=1) == rank_vote(ens, jobs=3)
+    assert ens.vote(RankRule(), jobs=1) == ens.vote(RankRule(), jobs=3)
 
 
 def test_what_does_not_fit_is_refused(make_store: Make, rng: np.random.Generator) -> None:
@@ -166,8 +168,8 @@ def test_what_does_not_fit_is_refused(make_store: Make, rng: np.random.Generator
         (lambda: rank_scores(ens, truth, statistics=band), "statistics-narrow"),
         (lambda: rank_scores(other, truth, statistics=band), "statistics-differ"),
         (lambda: rank_scores(ens, truth, temperature=[1.0]), "temperature-invalid"),
-        (lambda: rank_vote(ens, temperature=0), "temperature-invalid"),
-        (lambda: rank_vote(ens, temperature=float("nan")), "temperature-invalid"),
+        (lambda: RankRule(0), "temperature-invalid"),
+        (lambda: RankRule(float("nan")), "temperature-invalid"),
         (lambda: fit_temperature(np.zeros((2, 65536), np.int64)), "temperature-unfit"),
     ]
     for call, code in cases:
@@ -189,9 +191,9 @@ def test_an_empty_mask_is_worth_what_the_convention_says() -> None:
 
 def test_rules_clean_the_rank_rules_masks(make_store: Make, rng: np.random.Generator) -> None:
     ens, _ = ensemble(make_store, rng)
-    assert all(not runs for runs in rank_vote(ens, rules="gate:1.0,2000").values())
-    assert rank_vote(ens, rules=["drop-small:1"]) == rank_vote(ens)
-    assert "rank rule, temperature 2" in str(rank_vote(ens, temperature=2).rule)
+    assert all(not runs for runs in ens.vote(RankRule(), "gate:1.0,2000").values())
+    assert ens.vote(RankRule(), ["drop-small:1"]) == ens.vote(RankRule())
+    assert "rank rule, temperature 2" in str(ens.vote(RankRule(2)).rule)
 
 
 def test_a_temperature_is_found_again(rng: np.random.Generator) -> None:
@@ -245,7 +247,7 @@ def test_the_command_line_votes_by_rank(real: tuple[ek.Ensemble, ek.MaskSet], tm
     app(["vote", *stores, *ranked, "--out", str(tmp_path / "rank.csv"), "-q"], standalone_mode=False)
     sizes = {s: ens.image_size(s) for s in ens.samples}
     got = ek.read_masks(tmp_path / "rank.csv", image_size=sizes, classes=ens.classes)
-    assert got == rank_vote(ens, temperature=1.5, convention=Convention(0.0, 0))
+    assert got == ens.vote(RankRule(1.5, Convention(0.0, 0)))
     out = ["--out", str(tmp_path / "no.csv")]
     for options in (
         ["--decide", "best"],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.spec.fusion import integer_weights
 
@@ -95,11 +96,11 @@ def test_masks_are_the_oracles(case: dict[str, Any], make_store: Make, rng: np.r
             wanted = effective_levels(ens, sample, c)
             levels = [0, 1, 20000, 32768, 65535, *rng.choice(wanted.reshape(-1), 3).tolist()]
             for level in levels:
-                assert ens.fused(sample).runs(c, level) == ek.encode(wanted >= level), (name, sample, level)
+                assert ens.sample(sample).runs(c, level) == ek.encode(wanted >= level), (name, sample, level)
             truth = rng.random(ens.image_size(sample)) < 0.3
             pixels, hits = ref.level_counts(wanted, truth)
             for low, high in ((0, 65536), (3277, 62260)):
-                counted = ens.fused(sample).counts({c: (low, high)}, [ek.encode(truth)])
+                counted = ens.sample(sample).counts({c: (low, high)}, [ek.encode(truth)])
                 check_counts(counted.of(0), pixels, hits, low, high)
 
 
@@ -157,11 +158,11 @@ def test_results_do_not_depend_on_order_or_threads(make_store: Make, rng: np.ran
 
 def test_thresholds_of_every_kind(make_store: Make, rng: np.random.Generator) -> None:
     ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (2, 16, 16))}, (64, 64), ("x", "y"))])
-    assert ens.class_levels(0.5) == (32768, 32768)
-    assert ens.class_levels([0.0, 1.0]) == (0, 65535)
-    assert ens.class_levels({"y": 0.25, "x": 0.5}) == (32768, 16384)
+    assert ens.decision(0.5) == ens.decision() == Thresholds(32768)
+    assert ens.decision([0.0, 1.0]) == Thresholds({"x": 0, "y": 65535})
+    assert ens.decision({"y": 0.25, "x": 0.5}) == Thresholds({"x": 32768, "y": 16384})
     assert ens.vote([0.0, 1.0])["a", "x"].area == 64 * 64
-    for bad in (-0.1, 1.1, float("nan"), "0.5", True, None):
+    for bad in (-0.1, 1.1, float("nan"), "0.5", True):
         with pytest.raises(ek.UsageError, match="cannot decide"):
             ens.vote(bad)
     for bad in ([0.5], {"x": 0.5}, [0.5] * 3):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
@@ -27,9 +28,10 @@ from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import make_folds
-from ensemble_kit.tuning.search import Search, cleaning, greedy, hardvote, metric_search, studies, undecided
-from ensemble_kit.tuning.search import joint as search
+from ensemble_kit.tuning.search import cleaning, described, greedy, joint, metric_search, studies, undecided
+from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.studies import Dimension, Plan
+from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.search.undecided import Setting
 
 ENSK = Path(sys.executable).with_name("ensk")
@@ -80,7 +82,7 @@ def both(band: tuple[int, int] = BAND) -> dict[int, tuple[int, int]]:
 def test_undecided_pixels_are_those_that_numpy_finds(
     ens: ek.Ensemble, truth: ek.MaskSet, band: tuple[int, int]
 ) -> None:
-    found = undecided.collect(ens, truth, both(band), jobs=1)
+    found = undecided.collect(ens, truth, both(band), executor=Threads(1))
     assert found.stride == 1
     for c, name in enumerate(ens.classes):
         own = found.classes[c]
@@ -98,7 +100,7 @@ def test_undecided_pixels_are_those_that_numpy_finds(
 def brute_force(ens: ek.Ensemble, truth: ek.MaskSet, measure: Measure, low: int, high: int) -> tuple[float, ...]:
     """Best score of each class over the levels low … high, from counts of every level."""
     every = np.arange(len(ens.samples))
-    tables_ = statistics.count(ens, truth, {0: (0, 65536), 1: (0, 65536)}, 1)
+    tables_ = statistics.count(ens, truth, {0: (0, 65536), 1: (0, 65536)}, Threads(1))
     curves = [Curve(tables_[c], measure, [every]).scores([0])[low : high + 1] for c in (0, 1)]
     return tuple(float(curve.max()) for curve in curves)
 
@@ -113,7 +115,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
     )
     ens = ek.Ensemble(ens.members, mean=mean)
     band = BAND if mean == "probability" else (20000, 45000)
-    table = undecided.collect(ens, truth, both(band), jobs=2)
+    table = undecided.collect(ens, truth, both(band), executor=Threads(2))
     own = table.classes[0]
     scale = tables.q_levels() if mean == "probability" else tables.identity()
     low, high = int(scale[own.low - 1]) + 1, int(scale[own.high])
@@ -136,7 +138,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
 def test_a_trial_on_some_samples_is_one_of_an_ensemble_of_them(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     table = undecided.collect(ens, truth, both())
     some = np.array([1, 2, 5, 8])
-    part, its_truth = search.part_of(ens, truth, some)
+    part, its_truth = subset(ens, truth, some)
     alone = undecided.collect(part, its_truth, both())
     setting = Setting((0.2, 0.5, 0.3), PROBABILITY, (1.0,) * 3)
     assert table.try_setting(setting, Measure(), some) == alone.try_setting(setting, Measure())
@@ -164,8 +166,8 @@ def test_memory_is_kept_by_looking_at_fewer_pixels(ens: ek.Ensemble, truth: ek.M
     assert thin.try_setting(setting, Measure()).score == pytest.approx(
         whole.try_setting(setting, Measure()).score, abs=0.05
     )
-    tuned = search.tune(ens, truth, Measure(), Search(("weights",), trials=3, memory=whole.bytes // 3))
-    assert f"one pixel of {tuned.search['stride'] ** 2} " in " ".join(search.describe(tuned))
+    tuned = joint.tune(ens, truth, Measure(), Search(("weights",), trials=3, memory=whole.bytes // 3))
+    assert f"one pixel of {tuned.search['stride'] ** 2} " in " ".join(described.describe(tuned))
     assert tuned.score == ek.dice(ens.as_tuned(tuned).vote(tuned), truth).mean
 
 
@@ -212,7 +214,7 @@ def test_a_power_mean_votes_as_numpy_does(ens: ek.Ensemble, r: float, upsample: 
             else:
                 grid = ref.fuse([scale[ref.level(z)] for z in logits], list(two.fusion.weights[0]))
                 values = ref.plane_from_scores(grid, PLANE)
-            assert (two.fused(sample).runs(c, level).decode() == (values >= level)).all()
+            assert (two.sample(sample).runs(c, level).decode() == (values >= level)).all()
 
 
 def test_means_that_are_none_are_refused(ens: ek.Ensemble) -> None:
@@ -387,22 +389,12 @@ def test_a_search_beats_or_equals_the_uniform_ensemble_and_is_deterministic(
 
 
 def test_all_that_can_be_searched_is_searched_at_once(ens: ek.Ensemble, truth: ek.MaskSet, tmp_path: Path) -> None:
-    wanted = Search(("weights", "temperature", "post", "quorum"), trials=12, sampler="cmaes")
-    tuned = search.tune(ens, truth, Measure(), wanted)
+    wanted = Search(("weights", "temperature", "post"), trials=12, sampler="cmaes")
+    tuned = joint.tune(ens, truth, Measure(), wanted)
     assert tuned.score == ek.dice(ens.as_tuned(tuned).vote(tuned), truth).mean
     assert set(tuned.search["post"]["params"]) >= {"drop-small", "keep-largest", "fill-holes"}
     tuned.save(tmp_path / "set.json")
     assert ek.ThresholdSet.load(tmp_path / "set.json").to_dict() == tuned.to_dict()
-    hard = tuned.search["hard_vote"]
-    members = []
-    for k, name in enumerate(ens.fusion.members):
-        alone = ek.Ensemble([ens.members[k]])
-        masks = alone.vote([level / 65535 for level in hard["levels"][name]])
-        members.append(masks)
-    voted = ek.hard_vote(members, list(hard["weights"].values()), hard["quorum"])
-    assert ek.dice(voted, truth).mean == pytest.approx(hard["best"], abs=1e-9)
-    assert ek.dice(ek.hard_vote(members), truth).mean == pytest.approx(hard["majority"], abs=1e-9)
-    assert hard["best"] >= hard["majority"]
 
 
 def test_rules_are_found_where_they_help(tmp_path: Path) -> None:
@@ -452,32 +444,23 @@ def test_a_searched_set_fits_the_schema(ens: ek.Ensemble, truth: ek.MaskSet) -> 
     import jsonschema
 
     schema = json.loads((Path(__file__).parent.parent / "thresholds/schema.json").read_text())
-    tuned = search.tune(ens, truth, Measure(), Search(("weights", "post"), trials=4), folds=3)
+    tuned = joint.tune(ens, truth, Measure(), Search(("weights", "post"), trials=4), folds=3)
     jsonschema.validate(json.loads(json.dumps(tuned.to_dict())), schema)
-
-
-def test_patterns_count_pixels_by_who_is_on(rng: np.random.Generator) -> None:
-    for _ in range(20):
-        planes = rng.random((3, *PLANE)) < rng.random()
-        found = hardvote.by_pattern([ek.encode(p) for p in planes])
-        pattern = sum(p.astype(int) << k for k, p in enumerate(planes))
-        wanted = np.bincount(np.asarray(pattern).reshape(-1), minlength=8)
-        assert found[1:].tolist() == wanted[1:].tolist()
 
 
 def test_out_of_fold_scores_are_of_the_whole_procedure(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     """The nested score, done by hand: tune without a fold, vote the fold, score all folds' masks together."""
     wanted = Search(("weights",), trials=6)
-    tuned = search.tune(ens, truth, Measure(), wanted, folds=3, shrink=False)
+    tuned = joint.tune(ens, truth, Measure(), wanted, folds=3, shrink=False)
     folds = make_folds(ens.samples, 3, None, 0)
     masks: dict[tuple[str, str], ek.Runs] = {}
     uniform: dict[tuple[str, str], ek.Runs] = {}
     for k, fold in enumerate(folds):
         rest = np.sort(np.concatenate([f for j, f in enumerate(folds) if j != k]))
-        part, its_truth = search.part_of(ens, truth, rest)
-        chosen = search.tune(part, its_truth, Measure(), wanted)
+        part, its_truth = subset(ens, truth, rest)
+        chosen = joint.tune(part, its_truth, Measure(), wanted)
         assert list(chosen.fusion.weights[0]) == tuned.search["nested"]["folds"][k]["weights"]
-        held, _ = search.part_of(ens, truth, fold)
+        held, _ = subset(ens, truth, fold)
         masks.update(held.as_tuned(chosen).vote(chosen))
         uniform.update(held.vote(ek.tune_thresholds(part, its_truth)))
     nested = tuned.search["nested"]
@@ -486,7 +469,7 @@ def test_out_of_fold_scores_are_of_the_whole_procedure(ens: ek.Ensemble, truth: 
     crossed = tuned.validation.crossed
     assert crossed is not None
     assert crossed.scores["tuned"] == pytest.approx(nested["out_of_fold"], abs=1e-9)
-    assert "gain over uniform" in " ".join(search.describe(tuned))
+    assert "gain over uniform" in " ".join(described.describe(tuned))
 
 
 def test_what_cannot_be_searched_is_refused(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
@@ -599,10 +582,9 @@ def test_an_interrupted_search_says_the_best_and_writes_nothing(stores: list[Pat
 
 
 def test_the_command_line_searches(stores: list[Path], tmp_path: Path, truth: ek.MaskSet, ens: ek.Ensemble) -> None:
-    ran = ensk(tmp_path, *command(stores, tmp_path / "g.json", "--search", "greedy,quorum", "--trials", 10))
+    ran = ensk(tmp_path, *command(stores, tmp_path / "g.json", "--search", "greedy", "--trials", 10))
     assert ran.returncode == 0, ran.stderr
     assert "Greedy selection took" in ran.stdout
-    assert "Hard vote" in ran.stdout
     tuned = ek.ThresholdSet.load(tmp_path / "g.json")
     assert tuned.score == pytest.approx(ek.dice(ens.as_tuned(tuned).vote(tuned), truth).mean, abs=1e-9)
     (tmp_path / "own_metric.py").write_text("import ensemble_kit as ek\n\ndef f(p, t):\n    return ek.iou(p, t).mean\n")

@@ -15,6 +15,7 @@ from scipy import stats
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.cli.app import app
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.thresholds.comparison import compare_sets
 from ensemble_kit.tuning import shift
@@ -40,7 +41,7 @@ def ensembles(
 
 def test_only_the_class_that_moved_is_flagged(make_store: Make, rng: np.random.Generator) -> None:
     val, test = ensembles(make_store, rng, 8.0)
-    found = compare(val, test, jobs=2)
+    found = compare(val, test, executor=Threads(2))
     assert [c.name for c in found.classes] == ["x", "y"]
     assert found.shifted == ("y",)
     assert found.classes[1].area.standardised > 1

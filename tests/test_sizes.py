@@ -13,10 +13,13 @@ from scipy import ndimage
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.clean import DropSmall
+from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.kernels import sizes as kernels
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.tuning.search import Search, describe, sizes
+from ensemble_kit.tuning.search import sizes
+from ensemble_kit.tuning.search.described import describe
+from ensemble_kit.tuning.search.plan import Search
 
 CLASSES, SIZES = ("x", "y"), (1, 2, 3, 5, 8, 20, 60, 10**6)
 BAND = (3277, 62260)
@@ -80,13 +83,13 @@ def test_every_level_and_size_counts_as_labelling_the_mask_does(
 ) -> None:
     ensemble, truth = make_pair(tmp_path, rng, **case)
     bands = dict.fromkeys(range(2), band)
-    found = sizes.curves(ensemble, truth, bands, SIZES, Measure(), 1)
-    counter = sizes._Counter(ensemble, truth, bands, np.array(SIZES))
+    found = sizes.curves(ensemble, truth, bands, SIZES, Measure(), Threads(1))
+    work = sizes.CountSizes(ensemble.inputs, tuple(bands.items()), tuple(SIZES))
     low, high = band[0], min(band[1], LEVELS - 1)
     for level in {low, high, *rng.integers(low, high + 1, 12).tolist()}:
         means = np.zeros((2, len(SIZES)))
         for sample in ensemble.samples:
-            fused, rows = ensemble.fused(sample), counter.sample(sample)
+            fused, rows = ensemble.sample(sample), work(Item(sample, [truth[sample, name] for name in CLASSES]))
             for c, name in enumerate(CLASSES):
                 mask, wanted = fused.runs(c, level), truth[sample, name]
                 levels, pred, tp, area = rows[c]
@@ -105,8 +108,8 @@ def test_pixels_are_evaluated_as_the_vote_decides_them(tmp_path: Path, rng: np.r
     for k, case in enumerate(CASES.values()):
         (tmp_path / str(k)).mkdir()
         ensemble, _ = make_pair(tmp_path / str(k), rng, **case)
-        fused = ensemble.fused("s1")
-        H, W = fused.plane
+        fused = ensemble.sample("s1")
+        H, W = fused.image
         positions, levels = fused.pixels(1, ek.Runs([0], [H * W], (H, W)))
         assert positions.tolist() == list(range(H * W))
         for level in rng.integers(1, LEVELS, 20).tolist():
@@ -129,7 +132,7 @@ def test_the_plane_of_nodes_is_handed_back_empty(rng: np.random.Generator) -> No
 def test_threads_and_passes_make_no_difference(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble, truth = pair
     bands = dict.fromkeys(range(2), BAND)
-    one, many = (sizes.curves(ensemble, truth, bands, SIZES, Measure(), jobs) for jobs in (1, 4))
+    one, many = (sizes.curves(ensemble, truth, bands, SIZES, Measure(), Threads(n)) for n in (1, 4))
     assert all(np.array_equal(one[c].scores, many[c].scores) for c in bands)
     tuned = ek.tune_thresholds(ensemble, truth)
     whole = sizes.search(ensemble, truth, tuned, SIZES)
@@ -150,7 +153,7 @@ def test_the_best_size_and_levels_are_the_best_of_all(metric: str, tmp_path: Pat
         for c, name in enumerate(CLASSES):
             scores = []
             for level in occur[occur > 0].tolist():
-                masks = [DropSmall(size).apply(ensemble.fused(s).runs(c, level)) for s in ensemble.samples]
+                masks = [DropSmall(size).apply(ensemble.sample(s).runs(c, level)) for s in ensemble.samples]
                 wanted = [truth[s, name] for s in ensemble.samples]
                 counts = zip(*(((m & w).area, m.area, w.area) for m, w in zip(masks, wanted, strict=True)), strict=True)
                 scores.append(measure.of_class(*map(np.array, counts)))
@@ -164,7 +167,7 @@ def test_the_best_size_and_levels_are_the_best_of_all(metric: str, tmp_path: Pat
 def test_the_bounds_beyond_the_band_hold(pair: Pair) -> None:
     ensemble, truth = pair
     narrow, whole = (
-        sizes.curves(ensemble, truth, dict.fromkeys(range(2), band), SIZES, Measure(), 1)
+        sizes.curves(ensemble, truth, dict.fromkeys(range(2), band), SIZES, Measure(), Threads(1))
         for band in ((25000, 40000), (0, LEVELS))
     )
     for c, j in itertools.product(range(2), range(len(SIZES))):

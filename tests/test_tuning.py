@@ -14,7 +14,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit import metrics
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.spec.scoring import Convention
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 
@@ -37,7 +37,7 @@ def case(seed: int, make_store: Make) -> tuple[ek.Ensemble, ek.MaskSet]:
             if rng.random() < 0.5:
                 mask = ek.encode((rng.random(PLANE) < 0.1) & (rng.random() < 0.7))
             else:
-                mask = ens.fused(sample).runs(c, int(rng.integers(20000, 50000)))
+                mask = ens.sample(sample).runs(c, int(rng.integers(20000, 50000)))
             truth[sample, name] = mask
     return ens, ek.MaskSet(truth)
 
@@ -130,7 +130,7 @@ def test_the_certificate_never_cuts_a_maximum(make_store: Make, rng: np.random.G
         ens, truth = case(seed, make_store)
         every = [np.arange(len(ens.samples))]
         for empty in (1, 0, "skip"):
-            measure = metrics.Measure("mean", "dice", Convention(0.0, empty))
+            measure = Measure("mean", "dice", Convention(0.0, empty))
             for c in range(2):
                 best = Curve(statistics.count(ens, truth, {c: (0, 65536)})[c], measure, every).best()
                 low, high = sorted(rng.choice(np.arange(1, 65536), 2, replace=False).tolist())
@@ -148,7 +148,7 @@ def test_any_union_of_parts_has_its_own_optimum(make_store: Make) -> None:
             continue
         table = statistics.count(ens, truth, {0: (0, 65536)})[0]
         for objective in ("mean", "pooled"):
-            measure = metrics.Measure(objective)  # type: ignore[arg-type]
+            measure = Measure(objective)  # type: ignore[arg-type]
             parts = [np.array([k]) for k in range(len(ens.samples))]
             union = [0, 2]
             alone = ek.MaskSet({k: v for k, v in truth.items() if k[0] in {ens.samples[i] for i in union}})

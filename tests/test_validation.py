@@ -65,7 +65,7 @@ def problem(
     for sample in ens.samples:
         for c, (name, level) in enumerate(best.items()):
             noise = ek.encode(rng.random((48, 48)) < 0.02)
-            truth[sample, name] = ens.fused(sample).runs(c, level) ^ noise
+            truth[sample, name] = ens.sample(sample).runs(c, level) ^ noise
     return ens, ek.MaskSet(truth)
 
 
@@ -84,7 +84,7 @@ def test_out_of_fold_is_what_refitting_by_hand_gives(make_store: Make, rng: np.r
         assert [crossed.classes[c].levels[k] for c in ens.classes] == [found.levels[c] for c in ens.classes]
         for sample in held:
             for c, name in enumerate(ens.classes):
-                masks[sample, name] = ens.fused(sample).runs(c, found.levels[name])
+                masks[sample, name] = ens.sample(sample).runs(c, found.levels[name])
     scored = ek.dice(ek.MaskSet(masks), truth)
     assert crossed.scores["own"] == crossed.scores["tuned"] == pytest.approx(scored.mean, abs=1e-15)
     assert crossed.scores["half"] == ek.dice(ens.vote(0.5), truth).mean

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -26,12 +25,8 @@ from ensemble_kit.cli.options import (
     fusing,
     size_of_images,
 )
-from ensemble_kit.errors import UsageError, some
+from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, Progress
-
-if TYPE_CHECKING:
-    from ensemble_kit.ensemble import Ensemble
-    from ensemble_kit.tuning.folds import Groups
 
 
 def tune_thresholds(
@@ -113,17 +108,15 @@ def tune_thresholds(
     ] = False,
 ) -> None:
     """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
+    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.recipes.masks import truth_for
-    from ensemble_kit.recipes.tune import judge_rank_rule
+    from ensemble_kit.recipes.tune import Tuning
     from ensemble_kit.recipes.vote import open_ensemble
-    from ensemble_kit.reports.report import of_set
     from ensemble_kit.spec.scoring import Convention, Measure
     from ensemble_kit.thresholds.thresholdset import FOLDER
-    from ensemble_kit.tuning.counting import statistics_for
-    from ensemble_kit.tuning.exact import tune_thresholds
-    from ensemble_kit.tuning.folds import group_of, read_groups
-    from ensemble_kit.tuning.search import Search, describe, metric_search
-    from ensemble_kit.tuning.shift import compare
+    from ensemble_kit.tuning.folds import read_groups
+    from ensemble_kit.tuning.search import metric_search
+    from ensemble_kit.tuning.search.plan import Search
     from ensemble_kit.tuning.statistics import Statistics
 
     ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))
@@ -139,108 +132,54 @@ def tune_thresholds(
     own = metric_search.load(metric) if metric_search.is_own(metric) else None
     measure = Measure(cast("Any", objective), "dice" if own else metric, Convention(eps, empty_value(empty)))
     _check_method(method, metric, own is not None, search)
-    wanted = Search(
-        tuple(w.strip() for w in (search or "weights").split(",")),
-        trials,
-        timeout,
-        storage,
-        study,
-        cast("Any", sampler),
+    what = tuple(w.strip() for w in (search or "weights").split(","))
+    wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed, common.memory)
+    by_trials = (metric, own or metric_search.of_measure(measure)) if method == "optuna" else None
+    tuning = Tuning(
+        ensemble,
+        measure,
+        "auto" if folds is None else folds,
+        read_groups(groups),
         common.seed,
-        common.memory,
+        shrink,
+        wanted if search or by_trials else None,
+        by_trials,
+        rank,
+        others,
     )
-    grouping = read_groups(groups)
-    if folds is None:
-        count = len(set(group_of(ensemble.samples, grouping)))
-        folds = min(5, count) if count >= 3 else 0
-        if not folds:
-            common.warn(f"{count} groups are too few to cross-validate: the score is in-sample only")
-    apart = _apart(ensemble, grouping) if folds else []
-    if apart:
-        common.warn(
-            f"{len(apart)} pairs of samples have the very same logits and are not in one group (--groups), so "
-            f"that one may be tuned on the other: {some(apart)}"
-        )
+    for text in tuning.warnings():
+        common.warn(text)
     if common.dry_run:
         plan = {
             "out": str(out),
             "samples": len(ensemble.samples),
             "classes": list(ensemble.classes),
-            "folds": folds,
+            "folds": tuning.split or 0,
             "search": search,
             "method": method,
             "bytes": bytes_of(stores),
         }
-        what = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
-        common.answer(plan, f"would read {size(bytes_of(stores))} and tune {what}")
+        told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
     truth = truth_for(ensemble, val, format, size_of_images(image_size))
     known = Statistics.load(statistics) if statistics and statistics.exists() else None
+    keep = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(common, listener) as hear:
-        if method == "optuna":
-            tuned = metric_search.tune(
-                ensemble,
-                truth,
-                own or metric_search.of_measure(measure),
-                wanted.plan(common.seed, "", 1 + folds),
-                measure,
-                metric,
-                folds,
-                grouping,
-                common.seed,
-                common.jobs,
-                hear,
-            )
-        else:
-            counted = statistics_for(ensemble, truth, measure, folds, grouping, common.seed, known, common.jobs, hear)
-            if statistics and counted is not known:
-                counted.save(statistics)
-            tuned = tune_thresholds(
-                ensemble,
-                truth,
-                measure.objective,
-                measure.convention.empty,
-                eps,
-                folds,
-                grouping,
-                wanted if search else None,
-                common.seed,
-                measure.metric,
-                shrink,
-                counted,
-                common.jobs,
-                hear,
-            )
-    report = of_set(tuned)
-    lines = [*report.lines, *describe(tuned), *metric_search.describe(tuned)]
-    values: dict[str, Any] = {}
-    fused = ensemble.as_tuned(tuned)
-    if rank:
-        values["rank"], told = judge_rank_rule(fused, truth, measure, folds, grouping, common.seed, common.jobs)
-        tuned.search["scaling"] = values["rank"]["scaling"]
-        lines += told
-    if others:
-        shift = compare(fused, others.as_tuned(tuned), tuned, jobs=common.jobs)
-        values["shift"], shifted = shift.to_dict(), shift.report()
+        tuned = tuning.run(truth, known, keep, Threads(common.jobs), common.jobs, hear)
+    values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
+    report, lines = tuned.report, list(tuned.report.lines)
+    if tuned.shift:
+        values["shift"], shifted = tuned.shift.to_dict(), tuned.shift.report()
         lines += ["", table(shifted.title, shifted.columns, shifted.rows), "", *shifted.lines]
-        report.warnings.extend(shifted.warnings)
-    tuned.save(out)
+    tuned.set.save(out)
     common.answer(
-        {"out": str(out), **values, **tuned.to_dict()},
+        {"out": str(out), **values, **tuned.set.to_dict()},
         "\n".join([table(report.title, report.columns, report.rows), "", *lines]),
     )
     for text in report.warnings:
         common.warn(text)
     common.say(f"wrote {out}")
-
-
-def _apart(ensemble: "Ensemble", grouping: "Groups") -> list[str]:
-    """Name samples that every member takes for one image, and that a split may part."""
-    from ensemble_kit.tuning.folds import group_of
-
-    same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
-    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
-    return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], grouping))) > 1]
 
 
 @contextmanager

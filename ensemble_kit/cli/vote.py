@@ -92,9 +92,13 @@ def vote(
     """Combine members into one answer and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.clean import parse_rules
     from ensemble_kit.decisions.hard import VoteRule
+    from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats import rehearse, write_masks
     from ensemble_kit.logits.store import is_store
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
+    from ensemble_kit.spec.scoring import Convention
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
@@ -138,7 +142,8 @@ def vote(
             )
         ranks = _ranks(decide, bool(thresholds) and isinstance(given[0], float), rank_temperature)
         fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
-        plan = SoftVote(fused, given[0], tuple(steps), ranks, rank_temperature)
+        convention = given[0].measure.convention if isinstance(given[0], ThresholdSet) else Convention()
+        plan = SoftVote(fused, given[0], tuple(steps), RankRule(rank_temperature, convention) if ranks else None)
         for line in plan.told():
             common.say(line)
         rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
@@ -150,7 +155,7 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     with common.progress() as listener:
-        masks = plan.run(common.jobs, listener)
+        masks = plan.run(Threads(common.jobs), listener)
     write_masks(masks, out, format=format, like=like, force=True)
     warn_of_formulas(common, masks, out)
     if str(out) != "-":

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, check_classes, clean, parse_rules
-from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError
-from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
-from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import Runs
+from ensemble_kit.errors import check_number
+from ensemble_kit.masks.runs import ManyRuns
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention
 
@@ -26,7 +23,8 @@ NOTHING = LEVELS
 """The level of a cut that turns no pixel on."""
 
 
-_BAND = (1, LEVELS - 1)  # level 0 is worth no probability and the last is certain: neither needs telling apart
+BAND = (1, LEVELS - 1)
+"""Level 0 is worth no probability and the last is certain: neither needs telling apart."""
 
 
 @lru_cache(maxsize=32)
@@ -46,7 +44,7 @@ def probabilities(mean: Mean = PROBABILITY, temperature: float | None = None) ->
     else:
         from ensemble_kit.kernels import tables
 
-        out = tables.sigmoid(mean.logits() / _positive(1.0 if temperature is None else temperature))
+        out = tables.sigmoid(mean.logits() / _checked(1.0 if temperature is None else temperature))
     out[0], out[-1] = 0.0, 1.0
     out.setflags(write=False)
     return out
@@ -100,52 +98,52 @@ def rank_level(
     return int(levels[levels.size - 1 - best]) if value[best] > worth else NOTHING
 
 
-def rank_vote(
-    ensemble: Ensemble,
-    jobs: int | None = None,
-    temperature: float | None = None,
-    convention: Convention = Convention(),  # noqa: B008 - a frozen value
-    rules: Iterable[Rule | str] | Rule | str = (),
-    listener: Listener = nobody,
-) -> MaskSet:
-    """Soft vote that decides each mask by the rank rule (see `rank_level`) instead of by a threshold.
+@dataclass(frozen=True)
+class RankRule:
+    """Decide each mask by its own cut, the one of the highest expected Dice (see `rank_level`).
 
     It needs the level of every pixel that is not saturated (blocks wholly at level 0 or 65535 are skipped), a
     threshold only those near it: 17 ns for each such pixel, class and thread with three members, so at most 2 s for
-    an image of 29 classes at 2048². Memory does not depend on the number of samples.
+    an image of 29 classes at 2048².
 
     The rule takes pixels for independent, so where an object may be absent it hardly ever leaves a mask empty by
-    itself; `rules=["gate:0.5,1"]` does (RankSEG's `pruning_prob=0.5`).
+    itself; the rule `gate:0.5,1` does (RankSEG's `pruning_prob=0.5`).
 
     Parameters
     ----------
     temperature : of the fused score, as `fit_temperature` finds it; default: levels are taken as probabilities.
     convention : eps, and what two empty masks are worth.
-    rules : post-processing, as for `Ensemble.vote`.
-    jobs : threads over samples; default: every core. The result never depends on it.
+
+    Raises
+    ------
+    UsageError
+        A temperature that is not a finite number above 0.
     """
-    chances, known = probabilities(ensemble.fusion.mean, temperature), parse_rules(rules)
-    check_classes(known, ensemble.classes)
 
-    def decide(sample: str) -> list[Runs]:
-        fused = ensemble.fused(sample)
-        counted = fused.counts(dict.fromkeys(range(len(ensemble.classes)), _BAND))
+    temperature: float | None = None
+    convention: Convention = field(default_factory=Convention)
 
-        def decide_class(c: int, name: str) -> Runs:
-            levels, pixels, _ = _histogram(*counted.of(c))
-            runs = fused.runs(c, rank_level(levels, pixels, chances, convention))
-            return clean(runs, name, known, lambda top: fused.runs(c, ensemble.level_of(top)).area)
+    def __post_init__(self) -> None:
+        if self.temperature is not None:
+            _checked(self.temperature)
 
-        return [decide_class(c, name) for c, name in enumerate(ensemble.classes)]
+    def check(self, inputs: Inputs) -> None:
+        """Any members will do."""
 
-    masks: dict[tuple[str, str], Runs] = {}
-    for sample, row in over_samples(decide, ensemble.samples, jobs, "voting", listener):
-        masks.update({(sample, name): runs for name, runs in zip(ensemble.classes, row, strict=True)})
-    told = "" if temperature is None else f", temperature {temperature:g}"
-    return MaskSet(masks, f"the pixels of highest expected Dice in each mask (rank rule{told}; {convention})")
+    def told(self) -> str:
+        """Return the rule in words."""
+        told = "" if self.temperature is None else f", temperature {self.temperature:g}"
+        return f"the pixels of highest expected Dice in each mask (rank rule{told}; {self.convention})"
+
+    def __call__(self, scores: FusedSample) -> ManyRuns:
+        """Count every class by level, then decide it at its cut."""
+        chances = probabilities(scores.inputs.fusion.mean, self.temperature)
+        counted = scores.counts(dict.fromkeys(range(len(scores.inputs.classes)), BAND))
+        cuts = [at_each_level(*counted.of(c))[:2] for c in range(len(scores.inputs.classes))]
+        return scores.decide({c: rank_level(*cut, chances, self.convention) for c, cut in enumerate(cuts)})
 
 
-def _histogram(
+def at_each_level(
     levels: NDArray[np.uint16], pred: NDArray[Any], tp: NDArray[Any], above: int, above_tp: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
     """Turn counts at and above each level into counts at each; what lies above the band counts at the last level."""
@@ -155,13 +153,7 @@ def _histogram(
     return levels, pixels, hits
 
 
-def _positive(temperature: float) -> float:
-    value = float(temperature)
-    if not 0 < value < math.inf:
-        raise UsageError(
-            "temperature-invalid",
-            "cannot scale scores",
-            item=f"temperature {temperature!r}",
-            fix="pass a finite number above 0",
-        )
-    return value
+def _checked(temperature: float) -> float:
+    fix = "pass a finite number above 0"
+    check_number("temperature", temperature, fix, above=0, what="cannot scale scores", code="temperature-invalid")
+    return float(temperature)

@@ -1,44 +1,137 @@
-"""Run work over samples and yield results in their order."""
+"""Where work on samples runs: the seam `Executor`, and threads of this process, the one that is built in.
+
+Work is a callable value that takes one item and returns something small (counts, runs); an item names its sample and
+carries what belongs to that sample alone, such as its truth. Both can be pickled, so that other processes or machines
+can do the work as well as a thread can.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_number
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 
 T = TypeVar("T")
 
 
-def over_samples(
-    work: Callable[[str], T], samples: Sequence[str], jobs: int | None, verb: str, listener: Listener = nobody
-) -> Iterable[tuple[str, T]]:
-    """Run `work` on every sample in threads (kernels release the GIL) and yield results in the order of `samples`.
+class Item(NamedTuple):
+    """One sample to work on.
+
+    Parameters
+    ----------
+    sample : its id.
+    truth : its true masks, where the work compares with them; every kind of work says in which form.
+    """
+
+    sample: str
+    truth: Any = None
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one pass, in order; each is made when its turn comes, so that memory does not grow with them.
+
+    Parameters
+    ----------
+    samples : their ids.
+    truth : makes the `truth` of a sample's item; default: there is none.
+    """
+
+    samples: Sequence[str]
+    truth: Callable[[str], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(s, None if self.truth is None else self.truth(s)) for s in self.samples)
+
+
+class Executor(Protocol):
+    """Where work runs. The smallest one works in the thread that asks::
+
+    class Serial:
+        def map(self, work, items, verb, listener=nobody):
+            return map(work, items)
+    """
+
+    def map(self, work: Callable[[Item], T], items: Items, verb: str, listener: Listener = nobody) -> Iterator[T]:
+        """Do the work on every item and yield the results in the order of the items.
+
+        Parameters
+        ----------
+        work : a value that can be pickled.
+        verb : what is being done, for `Progress`.
+        listener : told of every sample that is done.
+        """
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of this process; kernels release the GIL.
 
     At most two samples a thread are in flight, so memory does not grow with their number.
+
+    Parameters
+    ----------
+    jobs : number of threads; default: one for each core of this process.
+
+    Raises
+    ------
+    UsageError
+        Fewer than one thread.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError("option-invalid", "cannot share out work", item=f"jobs={jobs}", fix="pass 1 or more threads")
-    threads = jobs or cores()
-    listener(Progress(verb, 0, len(samples)))
-    if threads == 1:  # where memory is so short that no thread can start, this still runs
-        for k, sample in enumerate(samples):
-            result = work(sample)
-            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
-            yield sample, result
-        return
+
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None:
+            check_number("jobs", self.jobs, "pass 1 or more threads", least=1, whole=True, what="cannot share out work")
+
+    def map(self, work: Callable[[Item], T], items: Items, verb: str, listener: Listener = nobody) -> Iterator[T]:
+        """Do the work in threads, or without any where there is one job; see `Executor.map`."""
+        listener(Progress(verb, 0, len(items)))
+        threads = self.jobs or cores()  # where memory is so short that no thread can start, one job still runs
+        results = map(work, items) if threads == 1 else _pooled(work, items, threads)
+        for k, (sample, result) in enumerate(zip(items.samples, results, strict=True)):
+            listener(Progress(verb, k + 1, len(items), k + 1, sample))
+            yield result
+
+
+def _pooled(work: Callable[[Item], T], items: Items, threads: int) -> Iterator[T]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="ensk-sample")
     waiting: list[Future[T]] = []
-    ahead = iter(samples)
+    ahead = iter(items)
     try:
-        for k, sample in enumerate(samples):
+        for _ in items.samples:
             while len(waiting) < 2 * threads and (following := next(ahead, None)) is not None:
                 waiting.append(pool.submit(work, following))
-            result = waiting.pop(0).result()
-            listener(Progress(verb, k + 1, len(samples), k + 1, sample))
-            yield sample, result
+            yield waiting.pop(0).result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the samples in flight
+
+
+THREADS = Threads()
+"""One for each core."""
+
+
+def chosen(executor: Executor | None, jobs: int | None) -> Executor:
+    """Return the executor that the user passed, or threads.
+
+    Raises
+    ------
+    UsageError
+        Both an executor and a number of threads.
+    """
+    if executor is None:
+        return Threads(jobs)
+    if jobs is not None:
+        raise UsageError(
+            "option-idle", "cannot use jobs here", item=f"jobs={jobs} beside an executor", fix="pass one of the two"
+        )
+    return executor

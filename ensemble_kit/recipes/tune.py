@@ -1,41 +1,256 @@
-"""From stores and a truth to a threshold set with its report."""
+"""From stores and a truth to a threshold set with its report: what `ensk tune-thresholds` and notebooks do."""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import UsageError, check_kind, some
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.folds import Groups
+from ensemble_kit.reports.report import Report
+from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
+from ensemble_kit.tuning.counting import folds_of, statistics_for
+from ensemble_kit.tuning.exact import tune_from
+from ensemble_kit.tuning.folds import Groups, group_of
+from ensemble_kit.tuning.search import described, joint, metric_search
+from ensemble_kit.tuning.search.metric_search import Metric
+from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.shift import ShiftReport, compare
+from ensemble_kit.tuning.statistics import Statistics
+
+Folds = int | Literal["auto"] | None
 
 
-def judge_rank_rule(
-    fused: Ensemble,
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    Parameters
+    ----------
+    set : the threshold set.
+    report : its table, sentences and warnings, with those of the search, the rank rule and the shift.
+    rank : score of the rank rule per image, with and without a fitted temperature; None where it was not asked for.
+    shift : how the scores of other images differ; None where there were none.
+    """
+
+    set: ThresholdSet
+    report: Report
+    rank: dict[str, Any] | None = None
+    shift: ShiftReport | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuning that can be run: nothing is counted yet.
+
+    Parameters
+    ----------
+    ensemble : members and how they are fused.
+    measure : what is maximised.
+    folds : number of folds of a cross-validation; None gives the plain optimum, "auto" five, or as many as there are
+        groups where these are fewer, and none below three groups.
+    groups : what must not be on both sides of a split (`ensemble_kit.tuning.folds`).
+    seed : of the folds and the bootstrap.
+    shrink : with folds, a class whose out-of-fold gain is not above noise gets the common threshold.
+    search : what else to search.
+    trials : thresholds by trials of a metric, its name and itself, instead of the exact optimum; `search` then says
+        how the study is run.
+    rank : whether to judge the rank rule per image too.
+    compared : the same members on other images, to tell how their scores differ.
+    """
+
+    ensemble: Ensemble
+    measure: Measure
+    folds: Folds = "auto"
+    groups: Groups = None
+    seed: int = 0
+    shrink: bool = True
+    search: Search | None = None
+    trials: tuple[str, Metric] | None = None
+    rank: bool = False
+    compared: Ensemble | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds == "auto":
+            count = len(set(group_of(self.ensemble.samples, self.groups)))
+            object.__setattr__(self, "folds", min(5, count) if count >= 3 else None)
+            object.__setattr__(self, "_few", count if count < 3 else 0)
+
+    _few: int = 0
+
+    @property
+    def split(self) -> int | None:
+        """Number of folds, None without a cross-validation."""
+        assert self.folds != "auto"
+        return self.folds or None
+
+    def warnings(self) -> list[str]:
+        """Say what is doubtful before any work: too few groups, and samples on two sides that are one image."""
+        out = []
+        if self._few:
+            out.append(f"{self._few} groups are too few to cross-validate: the score is in-sample only")
+        apart = _twins_apart(self.ensemble, self.groups) if self.split else []
+        if apart:
+            out.append(
+                f"{len(apart)} pairs of samples have the very same logits and are not in one group (--groups), so "
+                f"that one may be tuned on the other: {some(apart)}"
+            )
+        return out
+
+    def run(
+        self,
+        truth: MaskSet,
+        known: Statistics | None = None,
+        keep: Callable[[Statistics], None] | None = None,
+        executor: Executor = THREADS,
+        jobs: int | None = None,
+        listener: Listener = nobody,
+    ) -> Tuned:
+        """Count, tune, judge and compare.
+
+        Parameters
+        ----------
+        truth : masks of exactly the ensemble's samples and classes.
+        known : statistics of an earlier run, used where they answer all questions.
+        keep : takes the statistics where they had to be counted anew.
+        executor, jobs : where passes over the samples run, and threads of a search's trial.
+
+        Raises
+        ------
+        IncompleteError
+            Samples without truth.
+        MismatchError
+            Truth of other classes, samples or image sizes; statistics of something else.
+        """
+        found = self._find(truth, known, keep, executor, jobs, listener)
+        fused = self.ensemble.as_tuned(found)
+        report = found.report()
+        lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
+        doubts = list(report.warnings)
+        rank = shift = None
+        if self.rank:
+            rank, told = self._judge_rank_rule(fused, truth, executor)
+            found = replace(found, search={**found.search, "scaling": rank["scaling"]})
+            lines += told
+        if self.compared is not None:
+            shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
+            doubts += shift.report().warnings
+        return Tuned(found, Report(report.title, report.columns, report.rows, lines, doubts), rank, shift)
+
+    def _find(
+        self,
+        truth: MaskSet,
+        known: Statistics | None,
+        keep: Callable[[Statistics], None] | None,
+        executor: Executor,
+        jobs: int | None,
+        listener: Listener,
+    ) -> ThresholdSet:
+        ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
+        if self.trials is not None:
+            name, metric = self.trials
+            plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
+            return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
+        counted = statistics_for(ensemble, truth, measure, *how, known, executor, listener)
+        if keep is not None and counted is not known:
+            keep(counted)
+        if self.search is None:
+            return tune_from(counted, ensemble, measure, *how, self.shrink)
+        return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
+
+    def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
+        """Score the rank rule, which trains nothing, and with a temperature fitted out of fold."""
+        split, _ = folds_of(fused, self.split, self.groups, self.seed)
+        histogram = level_histogram(fused, truth, split, executor=executor)
+        scaling = fit_temperature(histogram, fused.fusion.mean)
+        values: dict[str, Any] = {
+            "score": rank_scores(fused, truth, self.measure, executor=executor).score,
+            "scaling": scaling.to_dict(),
+        }
+        told = f"Rank rule per image, nothing trained: {values['score']:.4f}"
+        if self.split:
+            temperatures = fold_temperatures(histogram, split, fused.fusion.mean)
+            values["scaled"] = rank_scores(fused, truth, self.measure, temperatures, executor=executor).score
+            told += f"; with a temperature fitted out of fold: {values['scaled']:.4f}"
+        return values, [f"{told}.", str(scaling)]
+
+
+def _twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
+    """Name samples that every member takes for one image, and that a split may part."""
+    same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
+    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
+    return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
+
+
+def tune_thresholds(
+    ensemble: Ensemble,
     truth: MaskSet,
-    measure: Measure,
-    folds: int | None,
-    groups: Groups,
-    seed: int,
+    objective: Objective = "mean",
+    empty: Empty = 1,
+    eps: float = 0.0,
+    folds: Folds = None,
+    groups: Groups = None,
+    search: Search | str | Sequence[str] | None = None,
+    seed: int = 0,
+    metric: str = "dice",
+    shrink: bool = True,
+    statistics: Statistics | None = None,
     jobs: int | None = None,
-) -> tuple[dict[str, Any], list[str]]:
-    """Score the rank rule, which trains nothing, and with a temperature fitted out of fold: values, and sentences."""
-    import numpy as np
+    executor: Executor | None = None,
+    listener: Listener = nobody,
+) -> ThresholdSet:
+    """Find the best threshold of every class over all 65,536 levels, at full image resolution.
 
-    from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
-    from ensemble_kit.tuning.folds import make_folds
+    Parameters
+    ----------
+    truth : masks of exactly the ensemble's samples and classes.
+    objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled.
+    empty, eps : the convention, as for `dice`.
+    folds : number of folds of a cross-validation, 3 or more; "auto" chooses as `ensk tune-thresholds` does; None
+        gives the plain optimum without one.
+    groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
+        first group names it.
+    search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
+        `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
+    seed : of the folds and the bootstrap.
+    metric : "dice", "iou", or F-beta as "f2", "f0.5".
+    shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold.
+    statistics : of this ensemble and truth, from an earlier call; without them the stores are counted.
+    jobs : threads over samples; default: every core. The result never depends on it.
+    executor : where the work runs; default: threads of this process.
 
-    every = [np.arange(len(fused.samples))]
-    parts = make_folds(fused.samples, folds, groups, seed) if folds else every
-    histogram = level_histogram(fused, truth, parts, jobs=jobs)
-    scaling = fit_temperature(histogram, fused.fusion.mean)
-    values: dict[str, Any] = {
-        "score": rank_scores(fused, truth, measure, jobs=jobs).score,
-        "scaling": scaling.to_dict(),
-    }
-    lines = [f"Rank rule per image, nothing trained: {values['score']:.4f}."]
-    if folds:
-        temperatures = fold_temperatures(histogram, parts, fused.fusion.mean)
-        values["scaled"] = rank_scores(fused, truth, measure, temperatures, jobs=jobs).score
-        lines = [f"{lines[0][:-1]}; with a temperature fitted out of fold: {values['scaled']:.4f}."]
-    return values, [*lines, str(scaling)]
+    Returns
+    -------
+    ThresholdSet
+        Its `.score` is exactly what the same metric gives on `ensemble.vote(set)`.
+
+    Raises
+    ------
+    IncompleteError
+        Samples without truth.
+    MismatchError
+        Truth of other classes, samples or image sizes; statistics of something else.
+
+    Warns
+    -----
+    UserWarning
+        With folds: samples that are one image may be parted; with "auto": too few groups for folds.
+    """
+    check_kind("the ensemble", ensemble, Ensemble)
+    check_kind("the truth", truth, MaskSet)
+    if isinstance(folds, str) and folds != "auto":
+        raise UsageError("folds-invalid", "cannot make folds", item=f"folds={folds!r}", fix="pass 3 or more, or 'auto'")
+    wanted = None if search is None else Search.of(search)
+    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs)
+    tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted)
+    for text in tuning.warnings():
+        warnings.warn(text, stacklevel=2)
+    return tuning.run(truth, statistics, None, where, jobs, listener).set

@@ -1,7 +1,4 @@
-"""The few functions that compose the others; what the command line calls.
-
-The road: stores → `Ensemble` (scores.py) → `MaskSet` (masks.py) → one file (formats/).
-"""
+"""From stores or mask files to voted masks: what `ensk vote` does between its options and its answer."""
 
 from __future__ import annotations
 
@@ -12,9 +9,11 @@ from typing import Any
 
 from ensemble_kit.decisions.clean import Rule, apply_rules, check_classes, refuse_gates
 from ensemble_kit.decisions.hard import hard_vote
+from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
@@ -25,7 +24,7 @@ Threshold = ThresholdSet | float
 
 
 def resolve(threshold: str) -> Threshold:
-    """Read what a person typed as a threshold: a number, or the path or name of a set."""
+    """Read what the user typed as a threshold: a number, or the path or name of a set."""
     try:
         return float(threshold)
     except ValueError:
@@ -48,23 +47,18 @@ class SoftVote:
     Parameters
     ----------
     threshold : a number for every class, or a set that fits the ensemble.
-    rules : post-processing, in order; without any, those of the set.
-    rank, temperature : decide by the rank rule (`ranking.py`) in place of thresholds.
+    rules : post-processing, in order; without any, those of the set, which go with its thresholds.
+    rank : decide by this rule in place of thresholds.
     """
 
     ensemble: Ensemble
     threshold: Threshold
     rules: tuple[Rule, ...] = ()
-    rank: bool = False
-    temperature: float | None = None
+    rank: RankRule | None = None
 
     def __post_init__(self) -> None:
-        from ensemble_kit.decisions.rank import probabilities
-
-        self.ensemble.class_levels(self.threshold)
+        self.ensemble.decision(self.threshold)
         check_classes(self.rules, self.ensemble.classes)
-        if self.rank:
-            probabilities(temperature=self.temperature)
 
     def told(self) -> list[str]:
         """Say what will be done."""
@@ -78,7 +72,7 @@ class SoftVote:
         lines = [f"soft vote: mean of {fusion.mean}, upsample {fusion.upsample}; members {weights}"]
         if any(t != 1 for t in fusion.temperatures):
             lines.append(f"temperatures: {', '.join(f'{t:g}' for t in fusion.temperatures)}")
-        if self.rank:
+        if self.rank is not None:
             lines.append("each mask takes the pixels of its highest expected Dice (rank rule)")
         elif not isinstance(self.threshold, ThresholdSet):
             lines.append(f"thresholds: {self.threshold:g} for every class (pass --thresholds for a tuned set)")
@@ -91,16 +85,10 @@ class SoftVote:
         e = self.ensemble
         return MaskSet({(s, c): Runs.empty(e.image_size(s)) for s in e.samples for c in e.classes})
 
-    def run(self, jobs: int | None = None, listener: Listener = nobody) -> MaskSet:
+    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
-        from ensemble_kit.decisions.rank import rank_vote
-        from ensemble_kit.spec.scoring import Convention
-
-        if not self.rank:
-            return self.ensemble.vote(self.threshold, self.rules, jobs, listener)
-        tuned = self.threshold if isinstance(self.threshold, ThresholdSet) else None
-        convention = tuned.measure.convention if tuned else Convention()
-        return rank_vote(self.ensemble, jobs, self.temperature, convention, self.rules, listener)
+        decision = self.threshold if self.rank is None else self.rank
+        return self.ensemble.vote(decision, self.rules, executor=executor, listener=listener)
 
 
 @dataclass(frozen=True)
@@ -137,19 +125,20 @@ class HardVote:
                 fix="pass --thresholds once for all stores, or once for each in their order",
             )
 
-    def run(self, jobs: int | None = None, listener: Listener = nobody) -> MaskSet:
+    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        stores = [m for m in self.members if is_store(m)]
+        stores = [k for k, m in enumerate(self.members) if is_store(m)]
         own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
-        decided: dict[Path, MaskSet] = {}
-        for store, threshold in zip(stores, own, strict=True):
-            ensemble = open_ensemble([store], threshold, self.fusing)
-            decided[store] = ensemble.vote(threshold, jobs=jobs, listener=listener)
-        files = [m for m in self.members if m not in decided]
-        read = read_together(files, image_size=self.image_size, classes=self.classes, known=list(decided.values()))
-        decided.update(zip(files, read, strict=True))
-        masks = [decided[m] for m in self.members]
-        voted = hard_vote(_common(masks) if self.common else masks, **self.voting)
+        masks: dict[int, MaskSet] = {}  # by the member's number: a store may be named twice, with two thresholds
+        for k, threshold in zip(stores, own, strict=True):
+            ensemble = open_ensemble([self.members[k]], threshold, self.fusing)
+            masks[k] = ensemble.vote(threshold, executor=executor, listener=listener)
+        files = [k for k in range(len(self.members)) if k not in masks]
+        paths = [self.members[k] for k in files]
+        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=list(masks.values()))
+        masks.update(zip(files, read, strict=True))
+        members = [masks[k] for k in range(len(self.members))]
+        voted = hard_vote(_common(members) if self.common else members, **self.voting)
         return apply_rules(voted, self.rules)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, differ, some
 from ensemble_kit.logits.store import LogitStore
-from ensemble_kit.spec.fusion import Weights
+from ensemble_kit.spec.fusion import Fusion, Upsample, Weights, integer_weights
 from ensemble_kit.spec.mean import Mean
 
 
-def _check_members(members: Sequence[LogitStore]) -> None:
+def check_members(members: Sequence[LogitStore]) -> None:
+    """Refuse members of different classes, or of different activations."""
     first = members[0]
     for other in members[1:]:
         if set(other.classes) != set(first.classes):
@@ -31,6 +32,54 @@ def _check_members(members: Sequence[LogitStore]) -> None:
                 item=f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}",
                 fix="soft-vote each kind for itself and combine the two with a hard vote",
             )
+
+
+def fuse(
+    members: Sequence[LogitStore],
+    order: Sequence[int],
+    weights: Weights | None,
+    mean: Mean,
+    upsample: Upsample | None,
+    temperatures: Sequence[float] | Mapping[str, float] | None,
+) -> Fusion:
+    """Check and complete what the user says about fusing members.
+
+    Parameters
+    ----------
+    members : sorted.
+    order : where each of them stood when the user named them, as weights and temperatures do.
+    """
+    _check_clamps(members, mean)
+    softmax = members[0].activation == "softmax"
+    if upsample is None:
+        upsample = "scores" if softmax else "logits"
+    check_choice("upsample", upsample, ("logits", "scores"))
+    if softmax and (upsample == "logits" or mean.of_logits):
+        raise UsageError(
+            "softmax-option",
+            "cannot fuse softmax members this way",
+            item=f"mean={str(mean)!r}, upsample={upsample!r}",
+            fix="pass mean='probability' and upsample='scores': softmax logits have no zero of their own",
+        )
+    given = [members[order.index(k)] for k in range(len(order))]
+    names = tuple(m.member for m in members)
+    rows = [[row[k] for k in order] for row in _weight_rows(weights, given, members[0].classes)]
+    scale = [_temperatures(temperatures, given)[k] for k in order]
+    _check_namesakes(names, rows, scale)
+    return Fusion(mean, upsample, names, tuple(integer_weights(r, names) for r in rows), tuple(scale))
+
+
+def check_fusion(given: Fusion | None, ours: Fusion, classes: int) -> None:
+    """Refuse a fusion of other members, or with weights for another number of classes."""
+    if given is not None and (given.members != ours.members or len(given.weights) != classes):
+        raise differ(
+            "cannot fuse members this way",
+            "the fusion",
+            f"for {some(given.members)} and {len(given.weights)} classes",
+            f"the members are {some(ours.members)}, of {classes} classes",
+            "pass a fusion of these members, or with_fusion(weights=…, mean=…)",
+            "set-does-not-fit",
+        )
 
 
 def _check_clamps(members: Sequence[LogitStore], mean: Mean) -> None:
@@ -63,7 +112,13 @@ def _check_namesakes(names: Sequence[str], rows: Sequence[Sequence[float]], temp
             )
 
 
-def _join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ...], int]:
+def join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ...], int]:
+    """Return the samples of all members in the order of the first, and how many others there are.
+
+    Parameters
+    ----------
+    how : "same" refuses members of different samples, "common" takes those that all of them have.
+    """
     first = members[0].samples
     held = [set(m.samples) - (set(m.missing) if how == "common" else set()) for m in members]
     common = set.intersection(*held)

@@ -17,49 +17,49 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.ensemble import Ensemble
+    from ensemble_kit.scores.inputs import Inputs
 
 Scale = Literal["levels", "q", "ready"]
 """What a code becomes: the level of an fp16 logit, its `q`, or what it is already (softmax, resampled scores)."""
 
 
 class FusedSample:
-    """One sample of an ensemble: what the kernels need, laid out once.
+    """One sample of fused members: what the kernels need, laid out once; nothing is fused yet.
 
     Members of one grid (`_cells`) are decided by `kernels.cells`, which reads their logits once and at memory speed;
     members whose grids differ, or a plane narrower than the grid, by the blocks of `kernels.fuse`.
     """
 
-    def __init__(self, ensemble: Ensemble, sample: str, upsample: Upsample) -> None:
-        fusion, members = ensemble.fusion, ensemble.members
-        self.sample = sample
+    def __init__(self, inputs: Inputs, sample: str, upsample: Upsample | None = None) -> None:
+        fusion, members = inputs.fusion, inputs.members
+        self.inputs, self.sample = inputs, sample
         self._places = [m.placement(sample) for m in members]
-        self.plane = self._places[0].plane
+        self.image = self._places[0].plane
         for member, place in zip(members, self._places, strict=True):
-            if place.plane != self.plane:
+            if place.plane != self.image:
                 raise MismatchError(
                     "image-size-differs",
                     "cannot fuse members that saw images of different sizes",
-                    item=f"sample {sample!r}: {self.plane[0]} x {self.plane[1]} in {members[0].member!r}, "
+                    item=f"sample {sample!r}: {self.image[0]} x {self.image[1]} in {members[0].member!r}, "
                     f"{place.plane[0]} x {place.plane[1]} in {member.member!r}",
                     fix="dump both members from the same images",
                 )
-        self._late = upsample == "logits"
+        self._late = (upsample or fusion.upsample) == "logits"
         self._after_q, self._mean = self._late and not fusion.mean.of_logits, fusion.mean
         self._temperatures = fusion.temperatures
         own_classes = tuple([m.classes for m in members])
-        if ensemble.activation == "softmax":
+        if inputs.activation == "softmax":
             self._scale: Scale = "ready"
-            power, order = fusion.mean.scale, _order(own_classes, ensemble.classes).T
+            power, order = fusion.mean.scale, _order(own_classes, inputs.classes).T
             self._codes = [
                 power[_softmax(m.read(sample), t)[own]]
                 for m, t, own in zip(members, fusion.temperatures, order, strict=True)
             ]
-            own_classes = (ensemble.classes,) * len(members)
+            own_classes = (inputs.classes,) * len(members)
         else:
             self._scale = "q" if self._late or fusion.mean.of_logits else "levels"
             self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
-        self._order, self._weights = _order(own_classes, ensemble.classes), _weights(fusion.weights)
+        self._order, self._weights = _order(own_classes, inputs.classes), _weights(fusion.weights)
         if not self._late and any((p.grid, p.box) != (self._places[0].grid, self._places[0].box) for p in self._places):
             self._to_finest_grid()
         self._scales = _scales(self._scale, self._temperatures, self._after_q, self._mean)
@@ -101,7 +101,7 @@ class FusedSample:
     def _laid(self) -> tuple[Any, ...] | None:
         """What the kernels of one grid take of every class; where members' grids differ, or are too wide, None."""
         first = self._places[0].box.shape
-        if any(p.box.shape != first for p in self._places) or first[1] > self.plane[1]:
+        if any(p.box.shape != first for p in self._places) or first[1] > self.image[1]:
             return None
         # a sample is told where its members lie, and `self._codes` keeps the memory alive
         planes = np.array(
@@ -115,11 +115,11 @@ class FusedSample:
             ],
             np.int64,
         )
-        return planes, self._order, self._weights, *self._scales.arrays, *_pixels(first, self.plane), self._late
+        return planes, self._order, self._weights, *self._scales.arrays, *_pixels(first, self.image), self._late
 
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
-        return self.decide({c: level}).mask(0, self.plane)
+        return self.decide({c: level}).mask(0, self.image)
 
     def decide(self, levels: Mapping[int, int]) -> ManyRuns:
         """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
@@ -128,7 +128,7 @@ class FusedSample:
         if self._laid is None:
             blocks = self._blocks
             decided = [fuse.threshold_runs(level, *blocks.plan(c)) for c, level in levels.items()]
-            return ManyRuns.of([Runs.trusted(runs, self.plane) for runs in decided])
+            return ManyRuns.of([Runs.trusted(runs, self.image) for runs in decided])
         wanted = tuple(levels.values())
         return ManyRuns(
             *cells.decide(
@@ -148,10 +148,10 @@ class FusedSample:
         """
         from ensemble_kit.kernels import cell_counts
 
-        truth = [Runs.empty(self.plane)] * len(bands) if truth is None else truth
+        truth = [Runs.empty(self.image)] * len(bands) if truth is None else truth
         if self._laid is None:
             return LevelCounts.joined([self._blocks.counts(c, t, *bands[c]) for c, t in zip(bands, truth, strict=True)])
-        edges, kind = tuple(bands.values()), np.uint32 if self.plane[0] * self.plane[1] < 1 << 32 else np.int64
+        edges, kind = tuple(bands.values()), np.uint32 if self.image[0] * self.image[1] < 1 << 32 else np.int64
         codes = self._codes_from(tuple([low for low, _ in edges]), tuple([high for _, high in edges]))
         return LevelCounts(
             *cell_counts.count(
@@ -232,7 +232,7 @@ class _Blocks:
         from ensemble_kit.kernels import fuse, tables
 
         self._sample = sample
-        H, W = sample.plane
+        H, W = sample.image
         boxes = [p.box for p in sample._places]
         vertical = [tables.axis(b.shape[0], H) for b in boxes]
         horizontal = [tables.axis(b.shape[1], W) for b in boxes]

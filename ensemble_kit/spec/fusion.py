@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -37,6 +37,35 @@ class Fusion:
     members: tuple[str, ...]
     weights: tuple[tuple[int, ...], ...]
     temperatures: tuple[float, ...]
+
+    def differences(
+        self, other: Fusion, classes: Sequence[str], others: Sequence[str]
+    ) -> Iterator[tuple[str, object, object]]:
+        """Yield what differs: its name, ours and theirs.
+
+        Parameters
+        ----------
+        classes, others : names of the rows of weights, ours and theirs, in any order.
+        """
+        weights = dict(zip(others, other.weights, strict=True))
+        facts: list[tuple[str, object, object]] = [
+            ("classes", sorted(classes), sorted(others)),
+            ("members", sorted(self.members), sorted(other.members)),
+            ("mean", str(self.mean), str(other.mean)),
+            ("upsample", self.upsample, other.upsample),
+            ("temperatures", self.temperatures, other.temperatures),
+            *(
+                (f"weights of class {name!r}", shares(row), shares(weights[name]))
+                for name, row in zip(classes, self.weights, strict=True)
+                if name in weights
+            ),
+        ]
+        return ((what, ours, theirs) for what, ours, theirs in facts if ours != theirs)
+
+
+def shares(weights: Sequence[int]) -> str:
+    """Write integer weights as shares of 1."""
+    return ", ".join(f"{w / LEVELS:.5g}" for w in weights)
 
 
 def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensemble_kit.errors import MismatchError, some
+from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -88,8 +89,6 @@ class SetComparison:
         )
 
     def _repr_html_(self) -> str:
-        from ensemble_kit.reports.notebook import report_html
-
         return report_html(self.report())
 
 

@@ -1,4 +1,4 @@
-"""The file of a threshold set, `ensk.thresholds/1` (design §4.2): JSON with sorted keys and numbers in full."""
+"""The file of a threshold set, `ensk.thresholds/1` : JSON with sorted keys and numbers in full."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ensemble_kit.thresholds.records import (
     CrossValidation,
     Interval,
     MemberRecord,
+    SetFields,
     Validation,
 )
-from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 FORMAT = "ensk.thresholds/1"
 
 
-def write(tuned: ThresholdSet, path: Path) -> None:
+def write(tuned: SetFields, path: Path) -> None:
     """Write a set; complete, or nothing."""
     text = json.dumps(encode(tuned), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as out:
         out.write(text.encode() + b"\n")
 
 
-def read(path: Path) -> ThresholdSet:
+def read(path: Path) -> SetFields:
     """Read a set; what it says is checked."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def read(path: Path) -> ThresholdSet:
         raise IncompleteError(
             "set-missing",
             "cannot read a threshold set",
-            item=f"{str(path)!r} is no file",
+            item=f"{str(path)!r} is not a file",
             fix="make one with ensk tune-thresholds",
         ) from None
     except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def read(path: Path) -> ThresholdSet:
         raise _invalid(path, f"{type(error).__name__}: {error}") from None
 
 
-def encode(tuned: ThresholdSet) -> dict[str, Any]:
+def encode(tuned: SetFields) -> dict[str, Any]:
     """Return the content of the file."""
     f, v, m = tuned.fusion, tuned.validation, tuned.measure
     return {
@@ -117,7 +117,7 @@ def _class_dict(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) 
     }
 
 
-def _decode(d: dict[str, Any]) -> ThresholdSet:
+def _decode(d: dict[str, Any]) -> SetFields:
     f, m, v = d["fusion"], d["metric"], d["validation"]
     names = [c["name"] for c in d["classes"]]
     if len(set(names)) != len(names) or set(f["weights"]) != set(names):
@@ -138,10 +138,10 @@ def _decode(d: dict[str, Any]) -> ThresholdSet:
     crossed = None
     if v["out_of_fold"] is not None:
         crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
-    return ThresholdSet(
-        [_class_from(c) for c in d["classes"]],
+    return SetFields(
+        tuple(_class_from(c) for c in d["classes"]),
         fusion,
-        members,
+        tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
         Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
         d["search"],
@@ -211,13 +211,13 @@ def _number(value: float | None) -> float:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
 def _whole(value: object) -> int:
     if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
+        raise TypeError(f"{value!r} is not a whole number")
     return value
 
 

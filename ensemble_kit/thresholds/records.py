@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.spec.fusion import Fusion
+from ensemble_kit.spec.mean import Mean
+from ensemble_kit.spec.scoring import Measure
 
 if TYPE_CHECKING:
-    from ensemble_kit.ensemble import Ensemble
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class Calibration:
     half_dice: float
 
     @classmethod
-    def of(cls, pooled: Best, ensemble: Ensemble) -> Calibration:
+    def of(cls, pooled: Best, mean: Mean) -> Calibration:
         """Take them from the best level of pooled Dice."""
-        return cls(ensemble.fusion.mean.probability_of(pooled.level), pooled.score / 2)
+        return cls(mean.probability_of(pooled.level), pooled.score / 2)
 
     @property
     def is_off(self) -> bool:
@@ -86,6 +89,51 @@ class MemberRecord:
     name: str
     fingerprint: str
     model: str | None
+
+    @classmethod
+    def of(cls, store: Described) -> MemberRecord:
+        """Record a member's store."""
+        return cls(store.member, store.fingerprint, _model_digest(store.provenance))
+
+
+class Described(Protocol):
+    """A member's store, as far as a set records it."""
+
+    @property
+    def member(self) -> str:
+        """Name of the model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the store holds."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What made the store."""
+
+
+def _model_digest(provenance: Mapping[str, Any]) -> str | None:
+    """Digest the network and what was done to images; None where the store does not say."""
+    network = provenance.get("network_sha256")
+    if not isinstance(network, str):
+        return None
+    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "swap", "tile", "overlap", "scale", "clamp")}
+    return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
+
+
+class ScoreCurve(Protocol):
+    """A class's score at every level of a band, as the tuning that found its threshold left it."""
+
+    @property
+    def band(self) -> tuple[int, int]:
+        """Levels that were scanned, half-open."""
+
+    @property
+    def folds(self) -> Sequence[NDArray[np.int64]]:
+        """Sample numbers of each fold; one fold of all without a cross-validation."""
+
+    def scores(self, which: Sequence[int]) -> NDArray[np.float64]:
+        """Score the band's levels, and its upper edge, on the samples of some folds."""
 
 
 @dataclass(frozen=True)
@@ -149,3 +197,28 @@ class CrossValidation:
     gain: Interval
     common_level: int
     classes: dict[str, ClassFolds] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SetFields:
+    """All that the file of a threshold set holds.
+
+    Parameters
+    ----------
+    classes : the threshold of each class and what it did on validation.
+    fusion, members : of the ensemble that it was tuned for.
+    measure : what was maximised.
+    validation : the samples it was tuned on and the scores there.
+    search : how it was found.
+    created : date, UTC.
+    rules : post-processing that belongs to the thresholds, as texts.
+    """
+
+    classes: tuple[ClassThreshold, ...]
+    fusion: Fusion
+    members: tuple[MemberRecord, ...]
+    measure: Measure
+    validation: Validation
+    search: Mapping[str, Any]
+    created: str
+    rules: tuple[str, ...] = ()

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, some
-from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit import __version__
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.reports.html import report_html
+from ensemble_kit.reports.plots import draw
+from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, Validation
+from ensemble_kit.thresholds import file, summary
+from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, ScoreCurve, SetFields, Validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.spec.fusion import Fusion
-    from ensemble_kit.tuning.curve import Curve
 
 FOLDER = Path("thresholds")
 """Where `tune-thresholds` writes by default and `vote` looks names up."""
 
 
-class ThresholdSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class ThresholdSet(SetFields):
     """Thresholds per class, with the fusion, convention and validation that they belong to.
 
     Made by `tune_thresholds`, kept by `save` and `load`; `Ensemble.vote` takes it and refuses one that does not fit.
+
+    Parameters
+    ----------
+    classes … rules : see `SetFields`.
+    curves : of the tuning that made it, by class; a set that was read from a file has none.
 
     Attributes
     ----------
@@ -40,46 +47,23 @@ class ThresholdSet:
     per_class : dict by class, the objective of each.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[ClassThreshold],
-        fusion: Fusion,
-        members: Sequence[MemberRecord],
-        measure: Measure,
-        validation: Validation,
-        search: Mapping[str, Any],
-        created: str,
-        rules: tuple[str, ...] = (),
-    ) -> None:
-        self.classes, self.fusion, self.members = tuple(classes), fusion, tuple(members)
-        self.measure, self.validation = measure, validation
-        self.search, self.created, self.rules = dict(search), created, rules
-        self.curves: Mapping[str, Curve] = {}  # of the tuning that made it; a loaded set has none
+    curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
-        ensemble: Ensemble,
-        classes: Sequence[ClassThreshold],
+        classes: tuple[ClassThreshold, ...],
+        fusion: Fusion,
+        members: tuple[MemberRecord, ...],
         measure: Measure,
         validation: Validation,
         search: Mapping[str, Any],
-        rules: tuple[str, ...] = (),
+        curves: Mapping[str, ScoreCurve],
     ) -> ThresholdSet:
-        """Record what was found together with the ensemble it was found for."""
-        from ensemble_kit import __version__
-
-        members = [MemberRecord(m.member, m.fingerprint, model_digest(m.provenance)) for m in ensemble.members]
+        """Record what was found, with today's date and the versions that found it."""
         versions = {"ensemble_kit": __version__, "numpy": np.__version__}
         return cls(
-            classes,
-            ensemble.fusion,
-            members,
-            measure,
-            validation,
-            {**search, "versions": versions},
-            _today(),
-            rules,
+            classes, fusion, members, measure, validation, {**search, "versions": versions}, _today(), curves=curves
         )
 
     @property
@@ -107,16 +91,50 @@ class ThresholdSet:
             f"ThresholdSet({len(self.classes)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
         )
 
-    def _repr_html_(self) -> str:
-        from ensemble_kit.reports.notebook import set_html
+    def report(self) -> Report:
+        """Describe the set: one table, a few sentences, and warnings."""
+        return summary.report(self.classes, self.measure, self.fusion.mean, self.validation)
 
-        return set_html(self)
+    def _repr_html_(self) -> str:
+        return report_html(self.report())
 
     def plot(self, classes: Sequence[str] | None = None) -> Figure:
-        """Draw each class's score at every threshold; see `ensemble_kit.reports.notebook.plot_set`."""
-        from ensemble_kit.reports.notebook import plot_set
+        """Draw a panel for each class: its score at every threshold that was scanned.
 
-        return plot_set(self, classes)
+        A point marks the chosen threshold, a bar its plateau. Of a cross-validated set a band spans the curves that
+        the folds chose from (all samples but one fold's), and marks at the foot are the thresholds that they chose.
+
+        Parameters
+        ----------
+        classes : names to draw, in this order; default: all.
+
+        Raises
+        ------
+        UsageError
+            matplotlib is not installed, or the set was read from a file, which holds no curves.
+        MismatchError
+            A name that is none of the set's classes.
+        """
+        if not self.curves:
+            raise UsageError(
+                "curves-missing",
+                "cannot draw a threshold set",
+                item="it was read from a file, which holds no curves",
+                fix="draw the set that tune_thresholds returned; kept statistics make it again without counting",
+            )
+        by_name = {c.name: c for c in self.classes}
+        names = list(by_name) if classes is None else list(classes)
+        unknown = [name for name in names if name not in by_name]
+        if unknown or not names:
+            raise MismatchError(
+                "classes-differ",
+                "cannot draw a threshold set",
+                item=f"no class is called {some(unknown)}; it has {some(by_name)}" if unknown else "no class is named",
+                fix="pass names of its classes, or none for all",
+            )
+        mean, crossed = self.fusion.mean, self.validation.crossed
+        panels = [summary.panel(by_name[name], self.curves[name], mean, crossed) for name in names]
+        return draw(panels, "threshold", f"{self.measure.objective} {self.measure.title}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()
@@ -124,59 +142,35 @@ class ThresholdSet:
     def __hash__(self) -> int:
         return hash((self.validation.digest, *self.levels.items()))
 
-    def check_fits(self, ensemble: Ensemble) -> None:
+    def check_fits(self, classes: Sequence[str], members: Sequence[MemberRecord], fusion: Fusion) -> None:
         """Refuse an ensemble of other classes, members, models, mean, upsampling, weights or temperatures."""
-        self.check_members(ensemble)
-        ours, theirs = self.fusion, ensemble.fusion
-        weights = dict(zip(ensemble.classes, theirs.weights, strict=True))
-        tuned = dict(zip(self.levels, ours.weights, strict=True))
-        self._compare(
-            [
-                ("mean", ours.mean, theirs.mean),
-                ("upsample", ours.upsample, theirs.upsample),
-                ("temperatures", ours.temperatures, theirs.temperatures),
-                *((f"weights of class {name!r}", _shares(tuned[name]), _shares(weights[name])) for name in weights),
-            ]
-        )
+        self.check_members(classes, members)
+        for what, tuned, now in self.fusion.differences(fusion, tuple(self.levels), classes):
+            raise _unfit(what, tuned, now)
 
-    def check_members(self, ensemble: Ensemble) -> None:
+    def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
         """Refuse an ensemble of other classes, members or models, however it is fused."""
-        tuned = {m.name: m.model for m in self.members}
-        now = {m.member: model_digest(m.provenance) for m in ensemble.members}
-        self._compare(
-            [
-                ("classes", sorted(self.levels), sorted(ensemble.classes)),
-                ("members", sorted(m.name for m in self.members), sorted(ensemble.fusion.members)),
-                *(
-                    (f"model of member {name!r}", tuned[name], model)
-                    for name, model in now.items()
-                    if model is not None and tuned.get(name) is not None
-                ),
-            ]
-        )
-
-    @staticmethod
-    def _compare(pairs: list[tuple[str, object, object]]) -> None:
+        models = {m.name: m.model for m in self.members}
+        pairs: list[tuple[str, object, object]] = [
+            ("classes", sorted(self.levels), sorted(classes)),
+            ("members", sorted(m.name for m in self.members), sorted(m.name for m in members)),
+            *(
+                (f"model of member {m.name!r}", models[m.name], m.model)
+                for m in members
+                if m.model is not None and models.get(m.name) is not None
+            ),
+        ]
         for what, tuned, now in pairs:
             if tuned != now:
-                raise MismatchError(
-                    "set-does-not-fit",
-                    "cannot vote with a threshold set that was tuned for another ensemble",
-                    item=f"{what}: tuned for {tuned}, asked for {now}",
-                    fix="pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
-                )
+                raise _unfit(what, tuned, now)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of the file (design §4.2)."""
-        from ensemble_kit.thresholds import file as threshold_file
-
-        return threshold_file.encode(self)
+        """Return the content of the file (docs/storage.md)."""
+        return file.encode(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
-        from ensemble_kit.thresholds import file as threshold_file
-
-        threshold_file.write(self, Path(path))
+        file.write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ThresholdSet:
@@ -187,11 +181,9 @@ class ThresholdSet:
         IncompleteError
             There is no such file.
         DamagedError
-            It is no threshold set, or one that says impossible things.
+            It is not a threshold set, or says impossible things.
         """
-        from ensemble_kit.thresholds import file as threshold_file
-
-        return threshold_file.read(Path(path))
+        return cls(**vars(file.read(Path(path))))
 
 
 def find(name: str) -> Path:
@@ -203,22 +195,20 @@ def find(name: str) -> Path:
     raise IncompleteError(
         "set-missing",
         "cannot find a threshold set",
-        item=f"{name!r} is no file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
+        item=f"{name!r} is not a file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
         fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
     )
 
 
-def model_digest(provenance: Mapping[str, Any]) -> str | None:
-    """Tell what made a store: digest of its network and of what was done to images; None where it does not say."""
-    network = provenance.get("network_sha256")
-    if not isinstance(network, str):
-        return None
-    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "swap", "tile", "overlap", "scale", "clamp")}
-    return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
-
-
-def _shares(weights: Sequence[int]) -> str:
-    return ", ".join(f"{w / LEVELS:.5g}" for w in weights)
+def _unfit(what: str, tuned: object, now: object) -> MismatchError:
+    return differ(
+        "cannot vote with a threshold set that was tuned for another ensemble",
+        what,
+        f"tuned for {tuned}",
+        f"asked for {now}",
+        "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
+        "set-does-not-fit",
+    )
 
 
 def _today() -> str:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.rank import _BAND, _histogram, probabilities, rank_level
+from ensemble_kit.decisions.rank import BAND, at_each_level, probabilities, rank_level
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Items
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores.sample import LevelCounts
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.statistics import Statistics, check_truth, count, source_of
+from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_truth, count, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +74,7 @@ def rank_scores(
     measure: Measure = Measure(),  # noqa: B008 - a frozen value
     temperature: float | Sequence[float] | None = None,
     statistics: Statistics | None = None,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> RankScores:
     """Score the rank rule: exactly what its vote gets on the same samples.
@@ -99,7 +98,7 @@ def rank_scores(
     each = _for_each_sample(temperature, len(ensemble.samples))
     shape = len(ensemble.classes), len(ensemble.samples)
     levels, tp, pred, areas = (np.zeros(shape, np.int64) for _ in range(4))
-    for c, s, found, pixels, hits in _histograms(ensemble, truth, statistics, jobs, listener):
+    for c, s, found, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
         cut = rank_level(found, pixels, probabilities(ensemble.fusion.mean, each[s]), measure.convention)
         on = np.searchsorted(found, cut)
         levels[c, s], tp[c, s], pred[c, s] = cut, hits[on:].sum(), pixels[on:].sum()
@@ -108,7 +107,10 @@ def rank_scores(
 
 
 def full_statistics(
-    ensemble: Ensemble, truth: MaskSet, jobs: int | None = None, listener: Listener = nobody
+    ensemble: Ensemble,
+    truth: MaskSet,
+    executor: Executor = THREADS,
+    listener: Listener = nobody,
 ) -> Statistics:
     """Count every level, for `rank_scores` and `level_histogram` to ask more than once.
 
@@ -117,7 +119,7 @@ def full_statistics(
     sample, and keep nothing. The statistics also serve `tune_thresholds`.
     """
     check_truth(ensemble, truth)
-    found = count(ensemble, truth, dict.fromkeys(range(len(ensemble.classes)), _BAND), jobs, listener)
+    found = count(ensemble, truth, dict.fromkeys(range(len(ensemble.classes)), BAND), executor, listener)
     tables = tuple(found[c] for c in range(len(ensemble.classes)))
     return Statistics(ensemble.samples, ensemble.classes, tables, source_of(ensemble, truth))
 
@@ -125,26 +127,26 @@ def full_statistics(
 def level_histogram(
     ensemble: Ensemble,
     truth: MaskSet,
-    parts: Sequence[NDArray[np.int64]] | None = None,
+    folds: Sequence[NDArray[np.int64]] | None = None,
     statistics: Statistics | None = None,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> NDArray[np.int64]:
-    """Count hits and pixels by level over all classes: int64 (parts, 2, 65536); level 0 is not counted.
+    """Count hits and pixels by level over all classes: int64 (folds, 2, 65536); level 0 is not counted.
 
     Parameters
     ----------
-    parts : sample numbers of each part, such as the folds of a cross-validation; default: one part of all.
-    truth, statistics, jobs : as for `rank_scores`, with its errors.
+    folds : sample numbers of each fold, such as the folds of a cross-validation; default: one fold of all.
+    truth, statistics, executor : as for `rank_scores`, with its errors.
     """
     check_truth(ensemble, truth)
-    parts = [np.arange(len(ensemble.samples))] if parts is None else parts
-    part_of = {s: k for k, part in enumerate(parts) for s in part.tolist()}
-    out = np.zeros((len(parts), 2, LEVELS), np.int64)
-    for _, s, levels, pixels, hits in _histograms(ensemble, truth, statistics, jobs, listener):
-        if s in part_of:
-            out[part_of[s], 0, levels] += hits
-            out[part_of[s], 1, levels] += pixels
+    folds = [np.arange(len(ensemble.samples))] if folds is None else folds
+    fold_of = {s: k for k, fold in enumerate(folds) for s in fold.tolist()}
+    out = np.zeros((len(folds), 2, LEVELS), np.int64)
+    for _, s, levels, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
+        if s in fold_of:
+            out[fold_of[s], 0, levels] += hits
+            out[fold_of[s], 1, levels] += pixels
     return out
 
 
@@ -192,7 +194,7 @@ def fit_temperature(histogram: NDArray[np.int64], mean: Mean = PROBABILITY) -> S
 
     Parameters
     ----------
-    histogram : int64 (2, 65536) or (parts, 2, 65536), hits and pixels by level (`level_histogram`).
+    histogram : int64 (2, 65536) or (folds, 2, 65536), hits and pixels by level (`level_histogram`).
     mean : the ensemble's, which says what a level means.
 
     Raises
@@ -229,18 +231,18 @@ def fit_temperature(histogram: NDArray[np.int64], mean: Mean = PROBABILITY) -> S
 
 
 def fold_temperatures(
-    histogram: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], mean: Mean = PROBABILITY
+    histogram: NDArray[np.int64], folds: Sequence[NDArray[np.int64]], mean: Mean = PROBABILITY
 ) -> list[float]:
-    """Fit a temperature for each sample on the parts that it is not in, so that scores with it are out of fold.
+    """Fit a temperature for each sample on the folds that it is not in, so that scores with it are out of fold.
 
     Parameters
     ----------
-    histogram : int64 (parts, 2, 65536), as `level_histogram` counts it for these parts.
+    histogram : int64 (folds, 2, 65536), as `level_histogram` counts it for these folds.
     """
-    out = [1.0] * sum(part.size for part in parts)
-    for k, part in enumerate(parts):
+    out = [1.0] * sum(fold.size for fold in folds)
+    for k, fold in enumerate(folds):
         fitted = fit_temperature(np.delete(histogram, k, axis=0), mean).temperature
-        for s in part.tolist():
+        for s in fold.tolist():
             out[s] = fitted
     return out
 
@@ -254,25 +256,22 @@ def _calibration_error(hits: NDArray[np.int64], pixels: NDArray[np.int64], z: ND
 
 
 def _histograms(
-    ensemble: Ensemble, truth: MaskSet, statistics: Statistics | None, jobs: int | None, listener: Listener
+    ensemble: Ensemble, truth: MaskSet, statistics: Statistics | None, executor: Executor, listener: Listener
 ) -> Iterator[tuple[int, int, NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]]:
     """Yield class number, sample number, levels that occur, and their pixels and hits; of statistics or the stores."""
     if statistics is None:
-        bands = dict.fromkeys(range(len(ensemble.classes)), _BAND)
-
-        def one(sample: str) -> LevelCounts:
-            return ensemble.fused(sample).counts(bands, [truth[sample, name] for name in ensemble.classes])
-
-        for s, (_, counted) in enumerate(over_samples(one, ensemble.samples, jobs, "ranking", listener)):
-            for c in bands:
-                yield c, s, *_histogram(*counted.of(c))
+        work = CountLevels(ensemble.inputs, tuple((c, BAND) for c in range(len(ensemble.classes))))
+        items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+        for s, counted in enumerate(executor.map(work, items, "ranking", listener)):
+            for c in range(len(ensemble.classes)):
+                yield c, s, *at_each_level(*counted.of(c))
         return
     _check_full(ensemble, truth, statistics)
     for c, table in enumerate(statistics.tables):
         for s in range(len(ensemble.samples)):
             levels, pred, tp = table.of_sample(s)
             on = int(levels.size > 0 and levels[0] == 0)
-            yield c, s, *_histogram(levels[on:], pred[on:], tp[on:], int(table.above[s]), int(table.above_tp[s]))
+            yield c, s, *at_each_level(levels[on:], pred[on:], tp[on:], int(table.above[s]), int(table.above_tp[s]))
 
 
 def _check_full(ensemble: Ensemble, truth: MaskSet, statistics: Statistics) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
@@ -31,9 +32,9 @@ def gather(
     ensemble: Ensemble,
     truth: MaskSet,
     measures: Sequence[Measure],
-    parts: Sequence[NDArray[np.int64]],
+    split: Sequence[NDArray[np.int64]],
     subsets: Sequence[Sequence[int]],
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> Statistics:
     """Count in a band of levels; widen it, for the classes that need it, until every best level is certain.
@@ -41,17 +42,17 @@ def gather(
     Parameters
     ----------
     measures : what will be asked of the statistics.
-    parts, subsets : sample numbers of each part, and the unions of parts whose best levels will be asked for.
+    split, subsets : sample numbers of each fold, and the unions of folds whose best levels will be asked for.
     """
     check_truth(ensemble, truth)
     todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
     tables: dict[int, ClassStatistics] = {}
     while todo:
         bands = {c: (_LOWS[low], _HIGHS[high]) for c, (low, high) in todo.items()}
-        tables.update(count(ensemble, truth, bands, jobs, listener))
+        tables.update(count(ensemble, truth, bands, executor, listener))
         wider = {}
         for c, (low, high) in todo.items():
-            curves = [Curve(tables[c], measure, parts) for measure in measures]
+            curves = [Curve(tables[c], measure, split) for measure in measures]
             sides = [curve.certain(subset) for curve in curves for subset in subsets]
             below, above = all(s[0] for s in sides), all(s[1] for s in sides)
             if not (below and above):
@@ -69,13 +70,13 @@ def statistics_for(
     groups: Groups = None,
     seed: int = 0,
     known: Statistics | None = None,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> Statistics:
     """Return statistics that answer every question of a tuning: `known` where they do, otherwise counted anew."""
     check_truth(ensemble, truth)
-    parts, _ = _parts(ensemble, folds, groups, seed)
-    every = range(len(parts))
+    split, _ = folds_of(ensemble, folds, groups, seed)
+    every = range(len(split))
     subsets: list[list[int]] = [list(every)]
     if folds:
         subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
@@ -87,15 +88,17 @@ def statistics_for(
                 item="they were counted from other stores, another fusion or another truth",
                 fix="pass the file of this ensemble, or remove it to count anew",
             )
-        sides = [Curve(t, measure, parts).certain(s) for t in known.tables for s in subsets]
+        curves = [Curve(t, measure, split) for t in known.tables]
+        sides = [curve.certain(subset) for curve in curves for subset in subsets]
         if all(below and above for below, above in sides):
             return known
-    return gather(ensemble, truth, [measure], parts, subsets, jobs, listener)
+    return gather(ensemble, truth, [measure], split, subsets, executor, listener)
 
 
-def _parts(
+def folds_of(
     ensemble: Ensemble, folds: int | None, groups: Groups, seed: int
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
+    """Return sample numbers of each fold (one fold of all without a cross-validation), and each sample's group."""
     names = group_of(ensemble.samples, groups)
     if not folds:
         return [np.arange(len(ensemble.samples))], names

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import Best
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.statistics import ClassStatistics
 
 if TYPE_CHECKING:
@@ -21,30 +22,30 @@ _CLOSE = 1e-9  # sums of a few thousand float64 in [0, 1] are nearer than this t
 
 
 class Curve:
-    """A class's score at every level, kept as parts that add up: the curve of any union of parts is a sum.
+    """A class's score at every level, kept fold by fold: the curve of any union of folds is a sum.
 
     Parameters
     ----------
     table : counts of the class.
     measure : what is scored.
-    parts : sample numbers of each part, such as the folds of a cross-validation.
+    folds : sample numbers of each; one fold of all without a cross-validation.
     """
 
-    def __init__(self, table: ClassStatistics, measure: Measure, parts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, table: ClassStatistics, measure: Measure, folds: Sequence[NDArray[np.int64]]) -> None:
         from ensemble_kit.kernels import counts
         from ensemble_kit.spec.scoring import coefficients
 
-        self.table, self.measure, self.parts = table, measure, parts
+        self.table, self.measure, self.folds = table, measure, folds
         size, convention = table.high - table.low + 1, measure.convention
         kind = np.int64 if measure.objective == "pooled" else np.float64
-        self._top, self._foot = np.zeros((len(parts), size), kind), np.zeros((len(parts), size), np.int64)
+        self._top, self._foot = np.zeros((len(folds), size), kind), np.zeros((len(folds), size), np.int64)
         a, b, c = coefficients(measure.metric)
         skip = convention.empty == "skip"
         empty = 0.0 if convention.empty == "skip" else float(convention.empty)
         t = table
-        for k, part in enumerate(parts):
+        for k, fold in enumerate(folds):
             top, foot = self._top[k], self._foot[k]
-            own = part, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
+            own = fold, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
             if measure.objective == "pooled":
                 counts.add_count_steps(*own, t.low, t.high, foot, top)
             else:
@@ -57,20 +58,25 @@ class Curve:
         which: Sequence[int],
         at: NDArray[np.int64] | slice = slice(None),
     ) -> NDArray[np.float64]:
-        """Score the levels `low … high`, or low + `at`, over some parts: float64; 1 where all samples are skipped."""
+        """Score the levels `low … high`, or low + `at`, over some folds: float64; 1 where all samples are skipped."""
         top, foot = (sum(v[k][at] for k in which) for v in (self._top, self._foot))
         if self.measure.objective == "pooled":
             truth = self.table.truth[self.samples(which)].sum()
             return np.nan_to_num(self.measure.values(top, foot, truth), nan=1.0)
         return np.where(foot == 0, 1.0, top / np.maximum(foot, 1))
 
+    @property
+    def band(self) -> tuple[int, int]:
+        """Levels that were counted, half-open."""
+        return self.table.low, self.table.high
+
     def sums(self, which: Sequence[int]) -> tuple[Any, Any]:
         """Return what `scores` divides: sums of scores (or hits), and how many count (or pixels)."""
         return sum(self._top[k] for k in which), sum(self._foot[k] for k in which)
 
     def samples(self, which: Sequence[int]) -> NDArray[np.int64]:
-        """Sample numbers of some parts."""
-        return np.concatenate([self.parts[k] for k in which])
+        """Sample numbers of some folds."""
+        return np.concatenate([self.folds[k] for k in which])
 
     def score_at(self, level: int, which: Sequence[int]) -> float:
         """Score one level exactly, as it is reported."""
@@ -84,14 +90,14 @@ class Curve:
         Levels between two that occur give the same masks, so one stands for the segment. Float sums find the few
         segments near the maximum; exactly rounded sums decide among them, and are what is reported.
         """
-        which = range(len(self.parts)) if which is None else which
+        which = range(len(self.folds)) if which is None else which
         table = self.table
         top = LEVELS - 1 if not table.above.any() else table.high - 1
         ends = np.append(table.breaks[table.breaks < top], top)  # a segment is (end before, end]
         starts = np.append(table.low, ends[:-1] + 1)
         rough = self.scores(which, np.minimum(ends, table.high) - table.low)
         near = np.flatnonzero(rough >= rough.max() - _CLOSE)
-        # neighbours with one float are one group: no sample of these parts changes between them
+        # neighbours with one float are one group: no sample of these folds changes between them
         groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough[near]) != 0)) + 1)
         exact = [rank(self.score_at(int(ends[g[0]]), which)) for g in groups]
         best = max(exact)
@@ -106,7 +112,7 @@ class Curve:
         Below it a mask has at least the pixels that it has at the band's lower edge; above it, at most the hits that
         it has at the upper edge.
         """
-        which = range(len(self.parts)) if which is None else which
+        which = range(len(self.folds)) if which is None else which
         own, table = self.samples(which), self.table
         if table.low == 0 and (table.high == LEVELS or not table.above[own].any()):
             return True, True
@@ -154,3 +160,8 @@ def _from_half(level: int) -> tuple[int, int]:
 
 def _nearest_to_half(first: int, last: int) -> int:
     return min(max(first, (LEVELS - 1) // 2), last)
+
+
+def curves_of(tuned: ThresholdSet) -> dict[str, Curve]:
+    """Return the curves that a tuning left in its set, by class."""
+    return cast("dict[str, Curve]", dict(tuned.curves))

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError
+from ensemble_kit.errors import UsageError, differ
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
 
 if TYPE_CHECKING:
@@ -164,8 +168,6 @@ class ShiftReport:
         return f"shifted classes: {told} ({self.samples[0]} validation and {self.samples[1]} test samples)"
 
     def _repr_html_(self) -> str:
-        from ensemble_kit.reports.notebook import report_html
-
         return report_html(self.report())
 
 
@@ -174,7 +176,7 @@ def compare(
     test: Ensemble,
     thresholds: Any = 0.5,
     undecided: tuple[float, float] = UNDECIDED,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> ShiftReport:
     """Compare the scores of two sets of images that the same members saw; no truth is needed.
@@ -213,7 +215,7 @@ def compare(
             item=f"undecided={undecided!r}",
             fix="pass two ascending scores in [0, 1], such as (0.1, 0.9)",
         )
-    measured = [_measure(e, thresholds, undecided, jobs, listener) for e in (validation, test)]
+    measured = [_measure(e, thresholds, undecided, executor, listener) for e in (validation, test)]
     order = [test.classes.index(name) for name in validation.classes]
     ours, theirs = measured[0], measured[1][:, order]
     rough = [[_mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(order))]
@@ -231,50 +233,50 @@ def compare(
 
 
 def _measure(
-    ensemble: Ensemble, thresholds: Any, undecided: tuple[float, float], jobs: int | None, listener: Listener
+    ensemble: Ensemble, thresholds: Any, undecided: tuple[float, float], executor: Executor, listener: Listener
 ) -> NDArray[np.float64]:
     """Measure area and share of undecided pixels: float64 (2, classes, samples)."""
-    levels = ensemble.class_levels(thresholds)
+    decision = ensemble.decision(thresholds)
+    assert isinstance(decision, Thresholds)
     low, high = (ensemble.level_of(score) for score in undecided)
-
-    def one(sample: str) -> list[tuple[float, float]]:
-        fused = ensemble.fused(sample)
-        plane = fused.plane[0] * fused.plane[1]
-
-        counted = fused.counts(
-            {c: (min(low, level), min(max(high, level) + 1, LEVELS)) for c, level in enumerate(levels)}
-        )
-
-        def one_class(c: int, level: int) -> tuple[float, float]:
-            found, pred, _, above, _ = counted.of(c)
-            pred = np.append(pred, above)
-            area, some, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, low, high))
-            return area / plane, (some - sure) / some if some else 0.0
-
-        return [one_class(c, level) for c, level in enumerate(levels)]
-
-    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "comparing", listener)]
+    work = MeasureScores(ensemble.inputs, decision.in_order(ensemble.classes), low, high)
+    rows = list(executor.map(work, Items(ensemble.samples), "comparing", listener))
     return np.array(rows, np.float64).transpose(2, 1, 0)
 
 
+@dataclass(frozen=True)
+class MeasureScores:
+    """The work of measuring one sample: each class's area, and the share of it that is undecided."""
+
+    inputs: Inputs
+    levels: tuple[int, ...]
+    low: int
+    high: int
+
+    def __call__(self, item: Item) -> list[tuple[float, float]]:
+        """Return area and undecided share of every class."""
+        scores = FusedSample(self.inputs, item.sample)
+        edges = [(min(self.low, level), min(max(self.high, level) + 1, LEVELS)) for level in self.levels]
+        counted, pixels = scores.counts(dict(enumerate(edges))), math.prod(scores.image)
+        out = []
+        for c, level in enumerate(self.levels):
+            found, pred, _, above, _ = counted.of(c)
+            pred = np.append(pred, above)
+            area, some, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, self.low, self.high))
+            out.append((area / pixels, (some - sure) / some if some else 0.0))
+        return out
+
+
 def _check_alike(validation: Ensemble, test: Ensemble) -> None:
-    a, b = validation.fusion, test.fusion
-    weights = [dict(zip(e.classes, e.fusion.weights, strict=True)) for e in (validation, test)]
-    for what, ours, theirs in (
-        ("classes", sorted(validation.classes), sorted(test.classes)),
-        ("members", a.members, b.members),
-        ("mean", a.mean, b.mean),
-        ("upsample", a.upsample, b.upsample),
-        ("temperatures", a.temperatures, b.temperatures),
-        ("weights", weights[0], weights[1]),
-    ):
-        if ours != theirs:
-            raise MismatchError(
-                "ensembles-differ",
-                "cannot compare the scores of two ensembles",
-                item=f"{what}: {ours} in validation, {theirs} in test",
-                fix="pass stores of the same members, fused alike",
-            )
+    for what, ours, theirs in validation.fusion.differences(test.fusion, validation.classes, test.classes):
+        raise differ(
+            "cannot compare the scores of two ensembles",
+            what,
+            f"{ours} in validation",
+            f"{theirs} in test",
+            "pass stores of the same members, fused alike",
+            "ensembles-differ",
+        )
 
 
 def _variance(values: NDArray[np.float64]) -> float:

@@ -23,10 +23,11 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.formats import stacks
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores.sample import LevelCounts
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample, LevelCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -221,11 +222,26 @@ def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class CountLevels:
+    """The work of counting one sample, some of its classes each in a band of levels.
+
+    An item's truth is the list of these classes' true masks; without one, only pixels are counted.
+    """
+
+    inputs: Inputs
+    bands: tuple[tuple[int, Band], ...]
+
+    def __call__(self, item: Item) -> LevelCounts:
+        """Count pixels, and pixels of the truth, at and above every level of the bands."""
+        return FusedSample(self.inputs, item.sample).counts(dict(self.bands), item.truth)
+
+
 def count(
     ensemble: Ensemble,
     truth: MaskSet,
     bands: Mapping[int, Band],
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> dict[int, ClassStatistics]:
     """Count some classes in one pass over the stores.
@@ -236,11 +252,9 @@ def count(
     bands : for each class number, the band (low, high) of levels to tell apart.
     """
     names = [ensemble.classes[c] for c in bands]
-
-    def one(sample: str) -> LevelCounts:
-        return ensemble.fused(sample).counts(bands, [truth[sample, name] for name in names])
-
-    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "counting", listener)]
+    work = CountLevels(ensemble.inputs, tuple(bands.items()))
+    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in names])
+    rows = list(executor.map(work, items, "counting", listener))
     found = {}
     for k, (c, (low, high)) in enumerate(bands.items()):
         own = [slice(row.offsets[k], row.offsets[k + 1]) for row in rows]

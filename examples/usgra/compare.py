@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.rank import rank_vote
+from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
@@ -28,7 +28,7 @@ from ensemble_kit.tuning.crossval import shared_level
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import make_folds
-from ensemble_kit.tuning.search import Search
+from ensemble_kit.tuning.search.plan import Search
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train import read_masks, split
@@ -95,7 +95,7 @@ def rows(val: ek.Ensemble, truth: ek.MaskSet, test: ek.Ensemble, test_truth: ek.
         on_test = judged(test.as_tuned(found).vote(found))
         out.append((name, found.score, found.validation.crossed.scores["tuned"], on_test))
     ranked = rank_scores(val, truth, measure).score  # nothing is trained: out of fold by itself
-    out.append(("rank rule per image (RankSEG)", ranked, ranked, judged(rank_vote(test))))
+    out.append(("rank rule per image (RankSEG)", ranked, ranked, judged(test.vote(RankRule()))))
     return out
 
 

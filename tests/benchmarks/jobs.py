@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import ensemble_kit as ek
 from ensemble_kit.decisions.clean import DropSmall, FillHoles, KeepLargest
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
@@ -421,7 +422,7 @@ def size_row(
     size = " and ".join(f"{H} × {W}" for H, W in planes)
     return measured(
         scale, f"all thresholds × {len(steps)} smallest-component sizes × {C} classes × {total} samples at {size}",
-        lambda: sizes.curves(ensemble, truth, bands, steps, Measure(), jobs=1), others, "a search",
+        lambda: sizes.curves(ensemble, truth, bands, steps, Measure(), Threads(1)), others, "a search",
         [Bar("seconds", 3.0)], LIMITS["sizes"], reading=reading, read_bytes=sum(z.nbytes for z in logits),
     )  # fmt: skip
 
@@ -453,9 +454,9 @@ def _tuning_case(folder: Path, logits: list[NDArray[np.float16]], plane: int, to
     ensemble.members = tuple(Kept(m) for m in ensemble.members)
     truth = {}
     for k in range(len(logits)):
-        fused = ensemble.fused(names[k])
+        fused = ensemble.sample(names[k])
         decided = fused.decide(dict.fromkeys(range(len(classes)), 26000))
-        for c, runs in enumerate(decided.masks(fused.plane)):
+        for c, runs in enumerate(decided.masks(fused.image)):
             moved = ek.encode(np.roll(runs.decode(), (k + c) % 3 - 1, axis=1))
             truth.update({(name, classes[c]): moved for name in names[k :: len(logits)]})
     return ensemble, ek.MaskSet({(s, c): truth[s, c] for s in names for c in classes})

@@ -558,12 +558,13 @@ def test_little_memory_is_an_error_and_never_a_wrong_result(ground: Path, work: 
 
 PEAK = """
 import resource, sys, ensemble_kit as ek
-from ensemble_kit.ensemble import over_samples
+from ensemble_kit.decisions.decision import Vote
+from ensemble_kit.execution.executor import Items, Threads
 ens = ek.Ensemble(sys.argv[2:])
-few = ens.samples[:20]
-for s, masks in over_samples(lambda s: [ens.fused(s).runs(c, 30000) for c in range(2)], few, 2, "voting"): pass
+work = Vote(ens.inputs, ens.decision(0.46))
+for masks in Threads(2).map(work, Items(ens.samples[:20]), "voting"): pass
 first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for s, masks in over_samples(lambda s: [ens.fused(s).runs(c, 30000) for c in range(2)], ens.samples * 10, 2, "voting"): pass
+for masks in Threads(2).map(work, Items(ens.samples * 10), "voting"): pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first)
 """
 

@@ -1,9 +1,6 @@
-"""The joint search: weights, mean, temperatures, quorum and rules, with the thresholds always at their optimum.
+"""Searches around the exact optimum: weights, mean, temperatures, members and rules, judged out of fold.
 
-`joint.py` plans and judges; `undecided.py` makes a trial cheap; `studies.py` asks and tells Optuna; `greedy.py`,
-`cleaning.py`, `hardvote.py` and `metric_search.py` are searches of their own kind.
+`joint.py` plans, `nested.py` judges, `undecided.py` makes a trial cheap, `studies.py` asks and tells Optuna;
+`greedy.py`, `cleaning.py`, `sizes.py` and `metric_search.py` are searches of their own kind. Nothing but the facade of
+`tuning/` and the recipes import from here.
 """
-
-from ensemble_kit.tuning.search.joint import Search, describe, tune
-
-__all__ = ["Search", "describe", "tune"]

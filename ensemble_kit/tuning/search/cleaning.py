@@ -19,11 +19,15 @@ import numpy as np
 from ensemble_kit.decisions.clean import DropSmall, FillHoles, Gate, KeepLargest, Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
 from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.statistics import source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,10 +114,10 @@ def search(
     truth: MaskSet,
     tuned: ThresholdSet,
     plan: studies.Plan,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
-) -> ThresholdSet:
-    """Find rules for all classes, and the level of each class under them; return the set with both.
+) -> tuple[ThresholdSet, dict[str, Any]]:
+    """Find rules for all classes, and the level of each class under them; return the set with both, and the record.
 
     Classes that take the common threshold keep it. The first trial has no rules. What the best trial found is taken
     where it scores higher than the smallest component alone at its exact best.
@@ -123,10 +127,8 @@ def search(
     tuned : the set of this ensemble that `tune_from` made.
     plan : of the study.
     """
-    from ensemble_kit.tuning.statistics import source_of
-
     measure = tuned.measure
-    classes = _collect(ensemble, truth, tuned, jobs, listener)
+    classes = _collect(ensemble, truth, tuned, executor, listener)
     dimensions, first = _space(classes)
 
     def objective(params: Params) -> float:
@@ -143,7 +145,7 @@ def search(
     found = [c.best(done.best, measure) for c in classes]
     levels: Sequence[int] = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
     tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
-    tuned.search["post"] = {
+    record: dict[str, Any] = {
         "trials": len(done.trials),
         "best_trial": done.number,
         "first": round(done.trials[0], 9),
@@ -153,21 +155,20 @@ def search(
         "stopped": done.stopped,
     }
     if sizes.applies(measure):
-        exact = sizes.search(ensemble, truth, tuned, _sizes(classes, sizes.SIZES), jobs, listener)
-        tuned.search["post"]["exact"] = exact.to_dict()
+        exact = sizes.search(ensemble, truth, tuned, _sizes(classes, sizes.SIZES), executor, listener)
+        record["exact"] = exact.to_dict()
         if exact.score >= value:
             rules, value = (exact.rule,) if exact.rule else (), exact.score
             levels, tp, pred = exact.levels, exact.tp, exact.pred
     if not rules:
-        return tuned
-    tuned.rules = tuple(str(r) for r in rules)
+        return tuned, record
     scores = [measure.of_class(t, p, c.truth) for t, p, c in zip(tp, pred, classes, strict=True)]
-    tuned.classes = tuple(
+    chosen = tuple(
         replace(old, level=level, score=score, plateau=(level, level))
         for old, level, score in zip(tuned.classes, levels, scores, strict=True)
     )
-    tuned.validation = replace(tuned.validation, in_sample=value)
-    return tuned
+    validation = replace(tuned.validation, in_sample=value)
+    return replace(tuned, classes=chosen, validation=validation, rules=tuple(str(r) for r in rules)), record
 
 
 def describe(exact: Mapping[str, Any]) -> str:
@@ -210,24 +211,38 @@ def _sizes(classes: Sequence[_Class], count: int) -> list[int]:
     return [int(v) for v in np.unique(np.rint(np.geomspace(1, most, count)))]
 
 
+@dataclass(frozen=True)
+class LabelCandidates:
+    """The work of finding one sample's components: of every class, at every candidate level, with holes and filled.
+
+    An item's truth is the list of these classes' true masks.
+    """
+
+    inputs: Inputs
+    levels: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def __call__(self, item: Item) -> list[list[tuple[Any, Any]]]:
+        """Return areas and hits of the components, by class and candidate."""
+        scores = FusedSample(self.inputs, item.sample)
+        out = []
+        for (c, levels), wanted in zip(self.levels, item.truth, strict=True):
+            masks = [scores.runs(c, level) for level in levels]
+            out.append([(_pieces(m, wanted), _pieces(FillHoles().apply(m), wanted)) for m in masks])
+        return out
+
+
 def _collect(
-    ensemble: Ensemble, truth: MaskSet, tuned: ThresholdSet, jobs: int | None, listener: Listener
+    ensemble: Ensemble, truth: MaskSet, tuned: ThresholdSet, executor: Executor, listener: Listener
 ) -> list[_Class]:
     """Find the components of every sample and class at the candidate levels, in one pass over the stores."""
     levels = [_candidates(tuned, c.name, c.level) for c in tuned.classes]
     names = [c.name for c in tuned.classes]
-
-    def one(sample: str) -> list[list[tuple[Any, Any]]]:
-        fused = ensemble.fused(sample)
-        out = []
-        for name, own in zip(names, levels, strict=True):
-            masks = [fused.runs(ensemble.classes.index(name), level) for level in own]
-            wanted = truth[sample, name]
-            out.append([(_pieces(m, wanted), _pieces(FillHoles().apply(m), wanted)) for m in masks])
-        return out
-
-    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "labelling", listener)]
-    tops = [_above_tops(ensemble, tuned.curves[name]) for name in names]
+    numbers = [ensemble.classes.index(name) for name in names]
+    work = LabelCandidates(ensemble.inputs, tuple(zip(numbers, levels, strict=True)))
+    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in names])
+    rows = list(executor.map(work, items, "labelling", listener))
+    curves = curves_of(tuned)
+    tops = [_above_tops(ensemble, curves[name]) for name in names]
     usable = all(t is not None for t in tops)
     classes = []
     for c, name in enumerate(names):
@@ -245,8 +260,8 @@ def _candidates(tuned: ThresholdSet, name: str, level: int) -> tuple[int, ...]:
     crossed = tuned.validation.crossed
     if crossed is not None and not crossed.classes[name].keeps:
         return (level,)
-    curve = tuned.curves[name]
-    scores, breaks = curve.scores(range(len(curve.parts))), curve.table.breaks
+    curve = curves_of(tuned)[name]
+    scores, breaks = curve.scores(range(len(curve.folds))), curve.table.breaks
     good = breaks[scores[np.minimum(breaks, curve.table.high) - curve.table.low] >= _WORTH * scores.max()]
     good = good[good > 0]
     if not good.size:

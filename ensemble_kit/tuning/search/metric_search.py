@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ensemble_kit import imports
+from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.counting import statistics_for
+from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups, make_folds
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.studies import Dimension, Params, Plan
+from ensemble_kit.tuning.search.task import subset
+from ensemble_kit.tuning.statistics import source_of
 
 if TYPE_CHECKING:
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -60,7 +65,7 @@ def load(text: str) -> Metric:
             item=f"{text!r} is {type(found).__name__}, not callable",
             fix="pass a function that takes the prediction and the truth, two MaskSets, and returns a number",
         )
-    return cast(Metric, found)
+    return cast("Metric", found)
 
 
 def of_measure(measure: Measure) -> Metric:
@@ -78,7 +83,7 @@ def tune(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> ThresholdSet:
     """Search one threshold per class by trials that vote and measure; the first is the exact optimum of `measure`.
@@ -103,63 +108,52 @@ def tune(
     UsageError
         The metric failed, or returned no number.
     """
-    from ensemble_kit.tuning.exact import tune_thresholds
-
     measure = measure or Measure()
-    settings: dict[str, Any] = {
-        "objective": measure.objective,
-        "metric": measure.metric,
-        "empty": measure.convention.empty,
-        "eps": measure.convention.eps,
-    }
-    exact = tune_thresholds(ensemble, truth, **settings, seed=seed, jobs=jobs, listener=listener)
-    ask = _Asked(ensemble, truth, metric, name, jobs)
+    exact = _exact(ensemble, truth, measure, seed, executor, listener)
+    ask = _Asked(ensemble, truth, metric, name, executor)
     done = _study(ask, exact, plan, measure, listener)
     best = ask.levels_of(done.best)
-    found = _described(exact, ensemble, truth, best, jobs)
-    found.search.update(
-        {
-            "method": "optuna",
-            "metric": name,
-            "trials": len(done.trials),
-            "sampler": plan.sampler,
-            "sampler_seed": plan.seed,
-            "best_trial": done.number,
-            "best": round(done.value, 9),
-            "exact_optimum": round(done.trials[0], 9),
-            "half": round(done.trials[1], 9) if len(done.trials) > 1 else None,
-            "stopped": done.stopped,
-        }
-    )
+    found = _described(exact, ensemble, truth, best, executor)
+    told: dict[str, Any] = {
+        "method": "optuna",
+        "metric": name,
+        "trials": len(done.trials),
+        "sampler": plan.sampler,
+        "sampler_seed": plan.seed,
+        "best_trial": done.number,
+        "best": round(done.value, 9),
+        "exact_optimum": round(done.trials[0], 9),
+        "half": round(done.trials[1], 9) if len(done.trials) > 1 else None,
+        "stopped": done.stopped,
+    }
     if folds:
-        found.search["nested"] = _nested(ask, plan, measure, settings, folds, groups, seed, listener)
-    return found
+        told["nested"] = _nested(ask, plan, measure, folds, groups, seed, listener)
+    return replace(found, search={**found.search, **told})
+
+
+def _exact(
+    ensemble: Ensemble, truth: MaskSet, measure: Measure, seed: int, executor: Executor, listener: Listener
+) -> ThresholdSet:
+    counted = statistics_for(ensemble, truth, measure, seed=seed, executor=executor, listener=listener)
+    return tune_from(counted, ensemble, measure, seed=seed)
 
 
 class _Asked:
     """The metric of an ensemble's masks at given levels."""
 
-    def __init__(self, ensemble: Ensemble, truth: MaskSet, metric: Metric, name: str, jobs: int | None) -> None:
-        self.ensemble, self.truth, self.metric, self.name, self.jobs = ensemble, truth, metric, name, jobs
+    def __init__(self, ensemble: Ensemble, truth: MaskSet, metric: Metric, name: str, executor: Executor) -> None:
+        self.ensemble, self.truth, self.metric, self.name, self.executor = ensemble, truth, metric, name, executor
 
-    def part(self, samples: Any) -> _Asked:
+    def on(self, samples: Any) -> _Asked:
         """Ask on some of the samples, by number."""
-        from ensemble_kit.tuning.search.joint import part_of
-
-        return _Asked(*part_of(self.ensemble, self.truth, samples), self.metric, self.name, self.jobs)
+        return _Asked(*subset(self.ensemble, self.truth, samples), self.metric, self.name, self.executor)
 
     def levels_of(self, params: Params) -> tuple[int, ...]:
         return tuple(int(params[f"level:{c}"]) for c in self.ensemble.classes)
 
     def vote(self, levels: tuple[int, ...]) -> MaskSet:
-        def decide(sample: str) -> list[Any]:
-            fused = self.ensemble.fused(sample)
-            return [fused.runs(c, level) for c, level in enumerate(levels)]
-
-        masks = {}
-        for sample, row in over_samples(decide, self.ensemble.samples, self.jobs, "voting"):
-            masks.update({(sample, c): runs for c, runs in zip(self.ensemble.classes, row, strict=True)})
-        return MaskSet(masks)
+        levels_of = dict(zip(self.ensemble.classes, levels, strict=True))
+        return self.ensemble.vote(Thresholds(levels_of), executor=self.executor)
 
     def value(self, prediction: MaskSet) -> float:
         try:
@@ -176,8 +170,6 @@ class _Asked:
 
 
 def _study(ask: _Asked, exact: ThresholdSet, plan: Plan, measure: Measure, listener: Listener) -> studies.Finished:
-    from ensemble_kit.tuning.statistics import source_of
-
     classes, half = ask.ensemble.classes, ask.ensemble.level_of(0.5)
     dimensions = [Dimension(f"level:{c}", 0, LEVELS - 1, step=1, grid=_GRID) for c in classes]
     first: list[Params] = [
@@ -201,21 +193,18 @@ def _nested(
     ask: _Asked,
     plan: Plan,
     measure: Measure,
-    settings: dict[str, Any],
     folds: int,
     groups: Groups,
     seed: int,
     listener: Listener,
 ) -> dict[str, Any]:
     """Study again without each fold; measure the masks of all samples that were left out together."""
-    from ensemble_kit.tuning.exact import tune_thresholds
-
     parts = make_folds(ask.ensemble.samples, folds, groups, seed)
     found: dict[str, dict[Any, Any]] = {"study": {}, "exact": {}}
     for k, fold in enumerate(parts):
         rest = np.sort(np.concatenate([p for j, p in enumerate(parts) if j != k]))
-        training, held = ask.part(rest), ask.part(fold)
-        exact = tune_thresholds(training.ensemble, training.truth, **settings, jobs=ask.jobs)
+        training, held = ask.on(rest), ask.on(fold)
+        exact = _exact(training.ensemble, training.truth, measure, 0, ask.executor, nobody)
         done = _study(training, exact, replace(plan, study=f"{plan.study}/fold-{k + 1}"), measure, listener)
         found["study"].update(held.vote(training.levels_of(done.best)))
         found["exact"].update(held.vote(tuple(exact.levels.values())))
@@ -228,17 +217,19 @@ def _nested(
 
 
 def _described(
-    exact: ThresholdSet, ensemble: Ensemble, truth: MaskSet, levels: tuple[int, ...], jobs: int | None
+    exact: ThresholdSet, ensemble: Ensemble, truth: MaskSet, levels: tuple[int, ...], executor: Executor
 ) -> ThresholdSet:
     """Return the set with other levels, and its own measure's scores there."""
-    exact.classes = tuple(replace(c, level=level) for c, level in zip(exact.classes, levels, strict=True))
-    counts = _counts(ensemble.vote(exact, jobs=jobs), truth, ensemble.classes)
-    scores = [exact.measure.of_class(*(v[c] for v in counts)) for c in range(len(levels))]
-    exact.classes = tuple(
-        replace(c, score=score, plateau=(c.level, c.level)) for c, score in zip(exact.classes, scores, strict=True)
+    moved = replace(
+        exact, classes=tuple(replace(c, level=level) for c, level in zip(exact.classes, levels, strict=True))
     )
-    exact.validation = replace(exact.validation, in_sample=exact.measure.of_all(*counts), crossed=None)
-    return exact
+    counts = _counts(ensemble.vote(moved, executor=executor), truth, ensemble.classes)
+    scores = [exact.measure.of_class(*(v[c] for v in counts)) for c in range(len(levels))]
+    classes = tuple(
+        replace(c, score=score, plateau=(c.level, c.level)) for c, score in zip(moved.classes, scores, strict=True)
+    )
+    validation = replace(exact.validation, in_sample=exact.measure.of_all(*counts), crossed=None)
+    return replace(moved, classes=classes, validation=validation)
 
 
 def _counts(prediction: MaskSet, truth: MaskSet, classes: tuple[str, ...]) -> tuple[Any, Any, Any]:

@@ -16,9 +16,11 @@ import numpy as np
 from ensemble_kit.decisions.clean import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, overlaps
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning.curve import best_case
@@ -26,7 +28,6 @@ from ensemble_kit.tuning.curve import best_case
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.scores.sample import FusedSample
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 SIZES = 16
@@ -77,7 +78,7 @@ def curves(
     bands: Mapping[int, tuple[int, int]],
     sizes: Sequence[int],
     measure: Measure,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> dict[int, SizeCurves]:
     """Score some classes at every level of their bands and at every size.
@@ -93,11 +94,12 @@ def curves(
     """
     from ensemble_kit.kernels import sizes as kernels
 
-    counter = _Counter(ensemble, truth, bands, np.array(sizes, np.int64))
+    work = CountSizes(ensemble.inputs, tuple(bands.items()), tuple(sizes))
+    items = Items(ensemble.samples, lambda sample: [truth[sample, ensemble.classes[c]] for c in bands])
     options = (*coefficients(measure.metric), measure.convention.eps, float(measure.convention.empty))
     totals = {c: np.zeros((high - low + 1, len(sizes))) for c, (low, high) in bands.items()}
     edges: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64], int]]] = {c: [] for c in bands}
-    for _, found in over_samples(counter.sample, ensemble.samples, jobs, "cleaning", listener):
+    for found in executor.map(work, items, "cleaning", listener):
         for (c, (low, high)), (levels, pred, tp, area) in zip(bands.items(), found, strict=True):
             kernels.add_steps(levels, pred, tp, area, low, high, *options, totals[c])
             edges[c].append((pred[-1], tp[0], area))
@@ -110,46 +112,53 @@ def curves(
     return out
 
 
-class _Counter:
-    """Counts one sample's classes by level and size; a thread keeps its plane of nodes."""
+@dataclass(frozen=True)
+class CountSizes:
+    """The work of counting one sample's classes by level and size of component.
 
-    def __init__(
-        self, ensemble: Ensemble, truth: MaskSet, bands: Mapping[int, tuple[int, int]], sizes: NDArray[np.int64]
-    ) -> None:
-        self._ensemble, self._truth, self._bands, self._sizes = ensemble, truth, bands, sizes
-        self._own = threading.local()
+    An item's truth is the list of these classes' true masks.
+    """
 
-    def sample(self, name: str) -> list[tuple[Any, ...]]:
+    inputs: Inputs
+    bands: tuple[tuple[int, tuple[int, int]], ...]
+    sizes: tuple[int, ...]
+
+    def __call__(self, item: Item) -> list[tuple[Any, ...]]:
         """Return levels, pixels and truth pixels at each (see `kernels.sizes.by_level`), and the truth's pixels."""
         from ensemble_kit.kernels import sizes as kernels
 
-        fused, out = self._ensemble.fused(name), []
-        within = fused.decide({c: low for c, (low, _) in self._bands.items()})
-        above = _above(fused, {c: high for c, (_, high) in self._bands.items()})
-        nodes = self._nodes(fused.plane)
-        for c, reached in zip(self._bands, within.masks(fused.plane), strict=True):
-            wanted = self._truth[name, self._ensemble.classes[c]]
-            positions, levels = fused.pixels(c, reached - above[c])
+        scores, out = FusedSample(self.inputs, item.sample), []
+        within = scores.decide({c: low for c, (low, _) in self.bands})
+        above = _above(scores, {c: high for c, (_, high) in self.bands})
+        nodes, sizes = _nodes(scores.image), np.array(self.sizes, np.int64)
+        masks = within.masks(scores.image)
+        for (c, _), reached, wanted in zip(self.bands, masks, item.truth, strict=True):
+            positions, levels = scores.pixels(c, reached - above[c])
             falling = np.argsort(levels, kind="stable")[::-1]
             counts = kernels.by_level(
                 above[c].starts, above[c].ends, positions, levels, falling, wanted.starts, wanted.ends,
-                fused.plane[1], self._sizes, nodes,
+                scores.image[1], sizes, nodes,
             )  # fmt: skip
             out.append((*counts, wanted.area))
         return out
 
-    def _nodes(self, plane: tuple[int, int]) -> NDArray[np.int32]:
-        if getattr(self._own, "plane", None) != plane:
-            self._own.plane, self._own.nodes = plane, np.zeros((plane[0] + 2) * (plane[1] + 2), np.int32)
-        nodes: NDArray[np.int32] = self._own.nodes
-        return nodes
+
+_OWN = threading.local()
+
+
+def _nodes(image: tuple[int, int]) -> NDArray[np.int32]:
+    """Return room for the nodes of an image; a thread keeps its own, zeros between calls."""
+    if getattr(_OWN, "image", None) != image:
+        _OWN.image, _OWN.nodes = image, np.zeros((image[0] + 2) * (image[1] + 2), np.int32)
+    nodes: NDArray[np.int32] = _OWN.nodes
+    return nodes
 
 
 def _above(fused: FusedSample, highs: dict[int, int]) -> dict[int, Runs]:
     """Decide at the upper edges; no pixel reaches level 65536."""
     reachable = {c: high for c, high in highs.items() if high < LEVELS}
-    found = dict(zip(reachable, fused.decide(reachable).masks(fused.plane), strict=True))
-    return {c: found.get(c, Runs.empty(fused.plane)) for c in highs}
+    found = dict(zip(reachable, fused.decide(reachable).masks(fused.image), strict=True))
+    return {c: found.get(c, Runs.empty(fused.image)) for c in highs}
 
 
 # --- the search ----------------------------------------------------------------------------------------------
@@ -195,7 +204,7 @@ def search(
     truth: MaskSet,
     tuned: ThresholdSet,
     sizes: Sequence[int],
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> Cleaned:
     """Find the size, one for all classes, and the levels that score best; ties go to the smaller size.
@@ -209,13 +218,13 @@ def search(
     }
     bands = {}
     for c, t in enumerate(tuned.classes):
-        low, high = tuned.curves[t.name].table.low, tuned.curves[t.name].table.high
+        low, high = tuned.curves[t.name].band
         bands[c] = min(low, fixed.get(c, low)), max(high, fixed.get(c, high))
     at_once = max(1, _MEMORY // (8 * len(sizes) * max(high - low + 1 for low, high in bands.values())))
     best, bounds = np.empty((len(bands), len(sizes), 2)), np.zeros((len(bands), len(sizes)))
     for first in range(0, len(bands), at_once):
-        part = {c: bands[c] for c in range(first, min(first + at_once, len(bands)))}
-        for c, curve in curves(ensemble, truth, part, sizes, measure, jobs, listener).items():
+        few = {c: bands[c] for c in range(first, min(first + at_once, len(bands)))}
+        for c, curve in curves(ensemble, truth, few, sizes, measure, executor, listener).items():
             for j in range(len(sizes)):
                 if c in fixed:
                     best[c, j] = fixed[c], curve.scores[fixed[c] - curve.low, j]
@@ -226,26 +235,39 @@ def search(
     reach = np.maximum(best[:, :, 1], bounds).mean(axis=0)
     levels = tuple(int(v) for v in best[:, j, 0])
     rule = DropSmall(sizes[j]) if sizes[j] > 1 else None
-    tp, pred, area = _counts(ensemble, truth, levels, rule, jobs, listener)
+    tp, pred, area = _counts(ensemble, truth, levels, rule, executor, listener)
     return Cleaned(
         tuple(sizes), rule, levels, tp, pred, area, measure.of_all(tp, pred, area),
         certain=bool((reach <= means[j] + _CLOSE).all()),
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class CountCleaned:
+    """The work of counting one sample's masks under a rule: hits, pixels and truth pixels of every class.
+
+    An item's truth is the list of all classes' true masks.
+    """
+
+    inputs: Inputs
+    levels: tuple[int, ...]
+    rule: DropSmall | None
+
+    def __call__(self, item: Item) -> NDArray[np.int64]:
+        """Return int64 (3, classes)."""
+        scores = FusedSample(self.inputs, item.sample)
+        masks = scores.decide(dict(enumerate(self.levels))).masks(scores.image)
+        cleaned = masks if self.rule is None else [self.rule.apply(m) for m in masks]
+        areas = [m.area for m in cleaned], [m.area for m in item.truth]
+        return np.array([overlaps(cleaned, item.truth), *areas], np.int64)
+
+
 def _counts(
-    ensemble: Ensemble, truth: MaskSet, levels: Sequence[int], rule: DropSmall | None, jobs: int | None,
+    ensemble: Ensemble, truth: MaskSet, levels: tuple[int, ...], rule: DropSmall | None, executor: Executor,
     listener: Listener,
 ) -> tuple[NDArray[np.int64], ...]:  # fmt: skip
     """Count hits, pixels and truth pixels of the masks themselves, (classes, samples) each."""
-
-    def one(sample: str) -> NDArray[np.int64]:
-        fused = ensemble.fused(sample)
-        masks = fused.decide(dict(enumerate(levels))).masks(fused.plane)
-        cleaned = masks if rule is None else [rule.apply(m) for m in masks]
-        wanted = [truth[sample, name] for name in ensemble.classes]
-        return np.array([overlaps(cleaned, wanted), [m.area for m in cleaned], [m.area for m in wanted]], np.int64)
-
-    rows = [row for _, row in over_samples(one, ensemble.samples, jobs, "measuring", listener)]
-    tp, pred, area = np.stack(rows, axis=2)
+    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+    work = CountCleaned(ensemble.inputs, levels, rule)
+    tp, pred, area = np.stack(list(executor.map(work, items, "measuring", listener)), axis=2)
     return tp, pred, area

@@ -7,9 +7,8 @@ threshold of every class off the curve.
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,8 +19,9 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import over_samples
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.fusion import integer_weights
 from ensemble_kit.spec.mean import LEVELS, Mean, levels_of_q
 from ensemble_kit.spec.scoring import Measure, coefficients
@@ -29,7 +29,6 @@ from ensemble_kit.spec.scoring import Measure, coefficients
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.logits.store import LogitStore
 
 MEMORY = 500 * 10**6
 """Bytes that undecided pixels may take unless a person says otherwise: half a second a trial for five members."""
@@ -59,12 +58,12 @@ class Setting:
 
     def applied(self, ensemble: Ensemble) -> Ensemble:
         """Return the ensemble fused this way."""
-        other, names = copy.copy(ensemble), ensemble.fusion.members
-        row = integer_weights(self.weights, names)
-        other.fusion = replace(
-            ensemble.fusion, mean=self.mean, weights=(row,) * len(ensemble.classes), temperatures=self.temperatures
+        row = integer_weights(self.weights, ensemble.fusion.members)
+        return ensemble.with_fusion(
+            replace(
+                ensemble.fusion, mean=self.mean, weights=(row,) * len(ensemble.classes), temperatures=self.temperatures
+            )
         )
-        return other
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def collect(
     truth: MaskSet,
     bands: Mapping[int, tuple[int, int]],
     memory: int | None = None,
-    jobs: int | None = None,
+    executor: Executor = THREADS,
     listener: Listener = nobody,
     hottest: float = 1.0,
 ) -> Undecided:
@@ -237,16 +236,17 @@ def collect(
     memory : bytes; default 500 MB.
     hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
     """
-    build = _Builder(ensemble, truth, bands, hottest)
+    build = _Builder(ensemble.inputs, bands, hottest)
+    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
     budget = memory or MEMORY
     every = ensemble.samples
-    probes = every[:: max(1, len(every) // _PROBES)][:_PROBES]
-    bytes_each = sum(build.sample(s, 1, _bytes_of) for s in probes) / len(probes)
+    probes = Items(every[:: max(1, len(every) // _PROBES)][:_PROBES], items.truth)
+    bytes_each = sum(_bytes_of(build.sample(item, 1)) for item in probes) / len(probes)
     stride = 1
     while bytes_each * len(every) > budget * stride**2:
         stride += 1
     while True:
-        found = build.all(stride, budget, jobs, listener)
+        found = build.all(items, stride, budget, executor, listener)
         if found is not None:
             return found
         stride += 1
@@ -257,23 +257,23 @@ def _bytes_of(parts: list[tuple[Any, ...]]) -> int:
 
 
 class _Builder:
-    def __init__(
-        self, ensemble: Ensemble, truth: MaskSet, bands: Mapping[int, tuple[int, int]], hottest: float
-    ) -> None:
+    """The arrays by which undecided pixels are found, the same for every sample; a value that can be pickled."""
+
+    def __init__(self, inputs: Inputs, bands: Mapping[int, tuple[int, int]], hottest: float) -> None:
         from ensemble_kit.kernels import tables
 
-        self.ensemble, self.truth, fusion = ensemble, truth, ensemble.fusion
-        self.softmax = ensemble.activation == "softmax"
+        self.inputs, fusion = inputs, inputs.fusion
+        self.softmax = inputs.activation == "softmax"
         as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean.of_logits)
         self.kind: Kind = "q" if as_q else "level"
         if self.softmax:
-            self.tables = np.stack([tables.identity()] * len(ensemble.members))
+            self.tables = np.stack([tables.identity()] * len(inputs.members))
         else:
             make = tables.fp16_q if as_q else tables.fp16_levels
             self.tables = np.stack([make(t) for t in fusion.temperatures])
         order = tables.identity() if self.softmax else tables.fp16_codes_in_order()
         by_key = np.maximum.accumulate(self.tables[:, order], axis=1)  # codes of NaN, at the end, hold 0
-        self.bands = [self._stored(*bands[c], hottest) for c in range(len(ensemble.classes))]
+        self.bands = [self._stored(*bands[c], hottest) for c in range(len(inputs.classes))]
         self.keys = [
             [np.array([np.searchsorted(k, edge) - 32768 for k in by_key], np.int64) for edge in band]
             for band in self.bands
@@ -284,8 +284,8 @@ class _Builder:
         from ensemble_kit.kernels import tables
 
         steps = tables.identity()  # what a stored value is on the scale of the band
-        if not self.ensemble.fusion.mean.of_logits:
-            scale = self.ensemble.fusion.mean.scale
+        if not self.inputs.fusion.mean.of_logits:
+            scale = self.inputs.fusion.mean.scale
             low = max(low, int(scale[_LOWEST]))
             steps = scale[tables.q_levels()] if self.kind == "q" else scale
         low, high = int(np.searchsorted(steps, low)), LEVELS if high == LEVELS else int(np.searchsorted(steps, high))
@@ -298,17 +298,16 @@ class _Builder:
             wide = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * hottest))
         return int(wide[0]), int(wide[1]) if high < LEVELS else LEVELS
 
-    def all(self, stride: int, budget: int, jobs: int | None, listener: Listener) -> Undecided | None:
+    def all(self, items: Items, stride: int, budget: int, executor: Executor, listener: Listener) -> Undecided | None:
         """Collect every sample; None where that takes more than the budget."""
         rows, taken = [], 0
-        work: Callable[[str], list[tuple[Any, ...]]] = lambda s: self.sample(s, stride, list)  # noqa: E731
-        for _, parts in over_samples(work, self.ensemble.samples, jobs, "collecting", listener):
+        for parts in executor.map(CollectUndecided(self, stride), items, "collecting", listener):
             rows.append(parts)
             taken += _bytes_of(parts)
             if taken > budget and stride < 64:
                 return None
         classes = []
-        for c in range(len(self.ensemble.classes)):
+        for c in range(len(self.inputs.classes)):
             parts = [row[c] for row in rows]
             offsets = np.cumsum([0, *(p[0].shape[0] for p in parts)])
             numbers = np.array([p[1:] for p in parts], np.int64)
@@ -323,28 +322,27 @@ class _Builder:
             )
             for row in rows:
                 row[c] = ()
-        fusion = self.ensemble.fusion
+        fusion = self.inputs.fusion
         return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes))
 
-    def sample(self, sample: str, stride: int, reduce: Callable[[list[tuple[Any, ...]]], Any]) -> Any:
+    def sample(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
         """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
         from ensemble_kit.kernels import undecided
 
-        place = _Places(self.ensemble.members, sample)
-        members = self.ensemble.members
-        heats = zip(members, self.ensemble.fusion.temperatures, strict=True)
-        codes = [self._codes(m, sample, t) for m, t in heats]
+        place = _Places(self.inputs.members, item.sample)
+        members = self.inputs.members
+        heats = zip(members, self.inputs.fusion.temperatures, strict=True)
+        codes = [self._codes(m, item.sample, t) for m, t in heats]
         fold, flip = (np.int16(0), np.int16(-32768)) if self.softmax else (np.int16(0x7FFF), np.int16(0))
         out = []
-        for c, name in enumerate(self.ensemble.classes):
-            runs = self.truth[sample, name]
+        for c, (name, runs) in enumerate(zip(self.inputs.classes, item.truth, strict=True)):
             planes = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
             where = np.concatenate(planes), place.starts, place.widths, fold, flip, self.tables, *place.axes
             band = *self.bands[c], *self.keys[c]
             out.append(undecided.gather(*where, *band, stride, runs.starts, runs.ends))
-        return reduce(out)
+        return out
 
-    def _codes(self, member: LogitStore, sample: str, temperature: float) -> NDArray[np.uint16]:
+    def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
         from ensemble_kit.kernels import fuse
 
         logits = member.read(sample)
@@ -356,10 +354,25 @@ class _Builder:
         return out.reshape(logits.shape)
 
 
+@dataclass(frozen=True)
+class CollectUndecided:
+    """The work of collecting one sample, of every second (third, …) pixel and row by its stride.
+
+    An item's truth is the list of all classes' true masks.
+    """
+
+    build: _Builder
+    stride: int
+
+    def __call__(self, item: Item) -> list[tuple[Any, ...]]:
+        """Return, for each class, its values, hits, pixels above, hits among them, hits in all."""
+        return self.build.sample(item, self.stride)
+
+
 class _Places:
     """Where one sample's members lie on their grids, as `kernels.undecided.gather` takes it."""
 
-    def __init__(self, members: Sequence[LogitStore], sample: str) -> None:
+    def __init__(self, members: Sequence[Member], sample: str) -> None:
         self._places = [m.placement(sample) for m in members]
         sizes = [p.grid[0] * p.grid[1] for p in self._places]
         self.starts = np.cumsum([0, *sizes[:-1]])

@@ -1,0 +1,88 @@
+"""`Decision`, the seam between scores and masks, and the one loop that votes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ensemble_kit.decisions.clean import Rule, check_classes, clean
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import Executor, Item, Items
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
+
+
+class Decision(Protocol):
+    """How one sample's fused scores become masks: a frozen value that can be pickled. The smallest one::
+
+    @dataclass(frozen=True)
+    class Nothing:
+        def check(self, inputs):
+            pass
+
+        def told(self):
+            return "no pixel is on"
+
+        def __call__(self, scores):
+            return scores.decide(dict.fromkeys(range(len(scores.inputs.classes)), 65536))
+    """
+
+    def check(self, inputs: Inputs) -> None:
+        """Refuse, before any work, members that this decision cannot be made on."""
+
+    def told(self) -> str:
+        """Return the rule in words, for reports and `MaskSet.rule`."""
+
+    def __call__(self, scores: FusedSample) -> ManyRuns:
+        """Decide a sample: the masks of all classes, in the order of `scores.inputs.classes`."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The work of a vote on one sample: fuse, decide, clean."""
+
+    inputs: Inputs
+    decision: Decision
+    rules: tuple[Rule, ...] = ()
+
+    def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
+        """Return the image's shape, and the masks of all classes."""
+        scores = FusedSample(self.inputs, item.sample)
+        decided = self.decision(scores)
+        if not self.rules:
+            return scores.image, decided
+        cleaned = [self._cleaned(scores, decided, c, name) for c, name in enumerate(self.inputs.classes)]
+        return scores.image, ManyRuns.of(cleaned)
+
+    def _cleaned(self, scores: FusedSample, decided: ManyRuns, c: int, name: str) -> Runs:
+        level_of = self.inputs.fusion.mean.level_of
+        return clean(decided.mask(c, scores.image), name, self.rules, lambda top: scores.runs(c, level_of(top)).area)
+
+
+def vote(
+    inputs: Inputs,
+    samples: Sequence[str],
+    decision: Decision,
+    rules: tuple[Rule, ...],
+    executor: Executor,
+    listener: Listener = nobody,
+) -> MaskSet:
+    """Decide and clean every sample.
+
+    Raises
+    ------
+    MismatchError
+        A decision or a rule for other classes.
+    """
+    decision.check(inputs)
+    check_classes(rules, inputs.classes)
+    found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
+    runs = ManyRuns.joined([decided for _, decided in found])
+    places = np.arange(len(found) * len(inputs.classes)).reshape(len(found), len(inputs.classes))
+    images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
+    return MaskSet.trusted(images, inputs.classes, runs, places, decision.told())

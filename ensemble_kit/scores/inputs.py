@@ -1,0 +1,69 @@
+"""What a fused sample is made of: `Member`, the seam to stores, and `Inputs`, members with their fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ensemble_kit.spec.fusion import Activation, Fusion
+from ensemble_kit.spec.geometry import Placement
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Member(Protocol):
+    """One model's logits, sample by sample. `LogitStore` is one; the smallest holds arrays::
+
+    class Arrays:
+        member, activation = "unet", "sigmoid"
+
+        def __init__(self, classes, logits, image):
+            self.classes, self._logits, self._image = classes, logits, image
+
+        def read(self, sample):
+            return self._logits[sample]
+
+        def placement(self, sample):
+            return Placement.of(self._logits[sample].shape[1:], self._image)
+    """
+
+    @property
+    def member(self) -> str:
+        """Name of the model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits' first axis."""
+
+    @property
+    def activation(self) -> Activation:
+        """What turns the logits into probabilities."""
+
+    def read(self, sample: str) -> NDArray[np.float16]:
+        """Return a sample's logits, float16 (C, *grid)."""
+
+    def placement(self, sample: str) -> Placement:
+        """Return where the sample's image lies on the grid."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Members, the classes in the order of the answer, and how they are fused; a value that can be pickled.
+
+    Parameters
+    ----------
+    members : in the order of the fusion's weights, all of one activation; each has every class, in any order.
+    classes : names.
+    fusion : weights, mean, temperatures, upsampling.
+    """
+
+    members: tuple[Member, ...]
+    classes: tuple[str, ...]
+    fusion: Fusion
+
+    @property
+    def activation(self) -> Activation:
+        """What turns the members' logits into probabilities."""
+        return self.members[0].activation

@@ -1,0 +1,111 @@
+"""What a threshold set says: its report, and what is drawn of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble_kit.reports.plots import Panel
+from ensemble_kit.reports.report import Report
+from ensemble_kit.spec.mean import LEVELS, Mean
+from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.records import ClassThreshold, CrossValidation, ScoreCurve, Validation
+
+_FEW = 20
+_POINTS = 1500  # of a curve; a panel is narrower than that
+
+
+def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation) -> Report:
+    """Describe a set: per class the threshold, its plateau and spread over folds, and the scores."""
+    name, crossed = measure.title, v.crossed
+    columns = ["class", "threshold", "plateau", *(["over folds"] if crossed else []), name, f"{name} at 0.5", "gain"]
+    columns += ["out of fold"] if crossed else []
+    rows = [_row(c, mean, crossed) for c in classes]
+    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
+    rows.append(["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
+    rows[-1] += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
+    how = "; all but the last column in-sample" if crossed else ", in-sample"
+    title = f"{measure} on {v.n} validation samples{how}"
+    return Report(title, columns, rows, _lines(mean, crossed), _warnings(classes, v))
+
+
+def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list[str]:
+    low, high = (_short(level, mean) for level in c.plateau)
+    row = [c.name, _short(c.level, mean), f"{low}–{high}"]
+    if crossed:
+        levels = crossed.classes[c.name].levels
+        row.append(f"{_short(min(levels), mean)}–{_short(max(levels), mean)}")
+    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", f"{c.score - c.score_at_half:+.4f}"]
+    return [*row, f"{crossed.classes[c.name].score:.4f}"] if crossed else row
+
+
+def _short(level: int, mean: Mean) -> str:
+    return f"{mean.probability_of(level):.4f}"
+
+
+def _lines(mean: Mean, crossed: CrossValidation | None) -> list[str]:
+    if crossed is None:
+        return ["In-sample: the thresholds were chosen on these samples. Pass folds for an honest score."]
+    s = crossed.scores
+    how = f"{crossed.folds} folds of {crossed.groups} groups"
+    settings = f"tuned {s['tuned']:.4f}, each class its own {s['own']:.4f}, one shared {s['shared']:.4f}"
+    lines = [
+        f"Out of fold ({how}): {settings}, 0.5 {s['half']:.4f}.",
+        f"Gain of tuning over 0.5 on unseen samples: {crossed.gain} (95 % interval over groups).",
+    ]
+    common = _short(crossed.common_level, mean)
+    plain = [name for name, c in crossed.classes.items() if not c.keeps]
+    if crossed.shrink and plain:
+        lines.append(
+            f"{len(plain)} of {len(crossed.classes)} classes take the common threshold {common}, since their own gains "
+            f"nothing above noise out of fold: {', '.join(plain)}."
+        )
+    return lines
+
+
+def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
+    out = []
+    if v.n < _FEW:
+        out.append(f"{v.n} validation samples are few: expect less on unseen images than in-sample")
+    blind = [c.name for c in classes if not c.positives]
+    if blind:
+        out.append(f"no validation sample has them, so nothing informs their thresholds: {', '.join(blind)}")
+    off = [c for c in classes if c.positives and c.calibration.is_off]
+    if off:
+        told = ", ".join(f"{c.name} {c.calibration.threshold:.2f} and {c.calibration.half_dice:.2f}" for c in off)
+        out.append(
+            "scores are not calibrated probabilities where the best threshold of pooled Dice and half of that Dice "
+            f"differ (Lipton 2014): {told}"
+        )
+    edge = [c.name for c in classes if c.level in {0, LEVELS - 1}]
+    if edge:
+        out.append(f"the best threshold lies at the end of the scale, so every pixel is on or off: {', '.join(edge)}")
+    return out
+
+
+def panel(c: ClassThreshold, curve: ScoreCurve, mean: Mean, crossed: CrossValidation | None) -> Panel:
+    """Choose what is drawn of one class: its curve, its threshold, and those of the folds."""
+    levels = _thinned(curve, c.level)
+    folds, low = range(len(curve.folds)), curve.band[0]
+    without = None
+    if crossed is not None:
+        without = np.stack([curve.scores([j for j in folds if j != k])[levels - low] for k in folds])
+    return Panel(
+        c.name,
+        np.array([mean.probability_of(level) for level in levels.tolist()]),
+        curve.scores(folds)[levels - low],
+        (mean.probability_of(c.level), c.score),
+        (mean.probability_of(c.plateau[0]), mean.probability_of(c.plateau[1])),
+        without,
+        () if crossed is None else tuple(mean.probability_of(level) for level in crossed.classes[c.name].levels),
+    )
+
+
+def _thinned(curve: ScoreCurve, level: int) -> NDArray[np.int64]:
+    """Choose levels to draw: evenly over the band, and the chosen one."""
+    low, high = curve.band
+    last = min(high, LEVELS - 1)
+    even = np.linspace(low, last, _POINTS).round().astype(np.int64)
+    return np.unique(np.append(even, min(max(level, low), last)))

@@ -1,0 +1,113 @@
+"""`Search`: what a search may change and how it is run, and whether an ensemble allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, some
+from ensemble_kit.spec.mean import PROBABILITY
+from ensemble_kit.tuning.search import studies
+
+WHAT = ("weights", "mean", "temperature", "post", "greedy")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a joint search may change, and how it is run.
+
+    Parameters
+    ----------
+    what : some of "weights" (one per member), "mean" (power between geometric, 0, and arithmetic, 1), "temperature"
+        (one per member), "post" (rules of post-processing); or "greedy",
+        Caruana's selection of members instead of "weights".
+    trials : of each study, those of an earlier run included.
+    timeout : seconds for all studies of one run together; the best trial until then counts.
+    storage, study : an Optuna storage URL, such as "sqlite:///study.db", and the study's name in it. The studies of
+        folds stand beside it as NAME/fold-1 and so on, that of post-processing as NAME/post.
+    sampler : "tpe", "cmaes" or "grid".
+    seed : of the sampler; default: the tuning's.
+    memory : bytes for undecided pixels; beyond it every second (third, …) pixel of every second row stands for the
+        rest, which the record says. Default: 500 MB.
+
+    Examples
+    --------
+    >>> Search.of("weights,mean").what
+    ('weights', 'mean')
+    """
+
+    what: tuple[str, ...] = ("weights",)
+    trials: int = 200
+    timeout: float | None = None
+    storage: str | None = None
+    study: str = "ensk"
+    sampler: studies.Sampler = "tpe"
+    seed: int | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [w for w in self.what if w not in WHAT]
+        fused = set(self.what) & {"weights", "mean", "temperature"}
+        if not self.what or unknown or len(set(self.what)) != len(self.what) or ("greedy" in self.what and fused):
+            raise _refused(
+                f"what={','.join(self.what)!r}",
+                f"name some of {', '.join(WHAT)}; greedy goes without weights, mean and temperature",
+            )
+        check_number("trials", self.trials, "pass at least one trial", least=1, whole=True, what="cannot search")
+        if self.timeout is not None:
+            check_number("timeout", self.timeout, "pass seconds above 0", above=0, what="cannot search")
+        check_choice("sampler", self.sampler, studies.SAMPLERS, "cannot search")
+
+    @classmethod
+    def of(cls, given: Search | str | Sequence[str]) -> Search:
+        """Read a search, or the text of its `what`, such as "weights,mean" or "greedy"."""
+        if isinstance(given, Search):
+            return given
+        names = given.split(",") if isinstance(given, str) else list(given)
+        return cls(tuple(n.strip() for n in names))
+
+    def count_studies(self, folds: int | None) -> int:
+        """Count the studies of a run, which share the timeout."""
+        each = bool(set(self.what) & {"weights", "mean", "temperature"}) + ("post" in self.what)
+        return each * (1 + (folds or 0))
+
+    def plan(self, seed: int, name: str, studies_in_all: int) -> studies.Plan:
+        """Say how one study of this search is run."""
+        timeout = None if self.timeout is None else self.timeout / studies_in_all
+        own = seed if self.seed is None else self.seed
+        return studies.Plan(self.trials, timeout, self.storage, self.study + name, self.sampler, own)
+
+
+def check(ensemble: Ensemble, search: Search) -> None:
+    """Refuse what cannot be searched with this ensemble."""
+    names = ensemble.fusion.members
+    if len(set(names)) != len(names):
+        raise MismatchError(
+            "members-namesakes",
+            "cannot tell members apart",
+            item=f"of {some(names)} two have one name",
+            fix="give each a name of its own: LogitWriter(member=…), ensk dump-logits --member",
+        )
+    fusing = {"weights", "greedy"} & set(search.what)
+    if fusing and len(names) < 2:
+        raise _refused(
+            f"{', '.join(sorted(fusing))} of one member, {names[0]!r}",
+            "pass two members or more, or search temperature or post only",
+        )
+    if ensemble.activation == "softmax" and "temperature" in search.what:
+        raise UsageError(
+            "softmax-option",
+            "cannot search",
+            item="temperatures of softmax members, whose classes one temperature changes together",
+            fix="leave temperature out, or give --temperatures",
+        )
+    if "mean" in search.what and ensemble.fusion.mean != PROBABILITY:
+        raise _refused(
+            f"the power of the mean, with mean={str(ensemble.fusion.mean)!r}",
+            "leave mean out of the search, or --mean out of the options",
+        )
+
+
+def _refused(item: str, fix: str) -> UsageError:
+    return UsageError("option-invalid", "cannot search", item=item, fix=fix)

@@ -173,7 +173,7 @@ class Ensemble:
         return self.members[0].image_size(sample)
 
     def levels(self, sample: str) -> NDArray[np.uint16]:
-        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of design §3.
+        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of docs/concepts.md.
 
         Where members' grids or boxes differ, each is interpolated to the finest one's box; cells outside it are 0.
         """

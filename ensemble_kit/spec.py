@@ -40,7 +40,8 @@ class Box(NamedTuple):
 class Placement:
     """Where a sample's image lies on its grid, and how large the image is.
 
-    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane` (design §3.5).
+    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane`
+    (docs/concepts.md#rule-5-placement).
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Convention:
-    """How an overlap is scored (design §3.7); one value used by tuning, scoring and report alike.
+    """How an overlap is scored (docs/concepts.md#rule-7-dice); one value used by tuning, scoring and report alike.
 
     Parameters
     ----------

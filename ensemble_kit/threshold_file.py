@@ -1,4 +1,4 @@
-"""The file of a threshold set, `ensk.thresholds/1` (design §4.2): JSON with sorted keys and numbers in full."""
+"""The file of a threshold set, `ensk.thresholds/1` (thresholds/schema.json): sorted keys and numbers in full."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class ThresholdSet:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of the file (design §4.2)."""
+        """Return the content of the file (thresholds/schema.json)."""
         from ensemble_kit import threshold_file
 
         return threshold_file.encode(self)

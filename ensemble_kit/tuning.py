@@ -1,4 +1,7 @@
-"""The best threshold of every class: exact over all 65,536 levels, read off the statistics (design §3.8)."""
+"""The best threshold of every class: exact over all 65,536 levels, read off the statistics.
+
+The rule is docs/concepts.md#rule-8-best-threshold.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,7 @@ class Curve:
         return Best(level, self.score_at(level, which), plateau)
 
     def certain(self, which: Sequence[int] | None = None) -> tuple[bool, bool]:
-        """Tell whether no level below, and none above, the band can reach the best one (design §3.8).
+        """Tell whether no level below, and none above, the band can reach the best one.
 
         Below it a mask has at least the pixels that it has at the band's lower edge; above it, at most the hits that
         it has at the upper edge.

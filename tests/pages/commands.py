@@ -46,13 +46,14 @@ class Parameter:
             name = info.metavar or parameter.name.upper()
             return cls(name, name, told, needed, True, ())
         names = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str)]
-        value = "" if kind is bool else f" {info.metavar or VALUES[kind]}"
+        value = "" if kind is bool else f" {info.metavar or VALUES.get(kind, 'VALUE')}"
         spelt = ", ".join(sorted(names, key=len)).replace("/", " / ") + value
         notes = ["Required."] if needed else []
         notes += ["May be repeated."] if several and "repeat" not in told else []
         if kind is bool and parameter.default is True and "efault" not in told:
             notes.append(f"Default: `{names[0].partition('/')[0]}`.")
-        if kind is not bool and parameter.default not in {None, "", inspect.Parameter.empty} and "efault" not in told:
+        has_default = not needed and parameter.default is not None and parameter.default != ""
+        if kind is not bool and has_default and "efault" not in told:
             notes.append(f"Default: `{parameter.default}`.")
         return cls(spelt, f"{names[0]}{value}", told, needed, False, tuple(notes))
 

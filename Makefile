@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimized coverage mutation soak example example-test lint bench bench-compare floors clean
+.PHONY: help demo test test-optimized coverage mutation soak example example-test lint bench bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -71,10 +71,16 @@ lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)       ## benchmarks against rivals, in one process; writes README's table (USGRA=FOLDER: more logits)
+bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/performance.md (USGRA=FOLDER: more logits)
 	$(BIN)/python -m pip install -q -e '.[bench]'
-	$(BIN)/python tests/benchmarks/run.py --readme README.md $(if $(USGRA),--usgra $(USGRA))
+	$(BIN)/python tests/benchmarks/run.py --page docs/performance.md --readme README.md $(if $(USGRA),--usgra $(USGRA))
 	$(BIN)/python tests/benchmarks/growth.py
+
+docs: $(STAMP)        ## write the generated pages: docs/cli.md, api.md, errors.md, and what `ensk explain` reads
+	PYTHONPATH=tests $(BIN)/python -m pages
+
+figures: $(STAMP)     ## draw README's picture again
+	$(BIN)/python docs/figures/draw_road.py
 
 BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0

@@ -10,7 +10,7 @@
     └── LockedError           exit 8   also BlockingIOError another writer holds it
 
 An error speaks in three parts: what cannot be done, which item (with both values), and what to run or pass
-instead. Its `code` is stable; README lists them all.
+instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain CODE` explains one.
 """
 
 import math
@@ -22,7 +22,7 @@ class EnskError(Exception):
 
     Parameters
     ----------
-    code : stable kebab-case name, one of the table in README.
+    code : stable kebab-case name; docs/errors.md lists them.
     what : what cannot be done, without a full stop.
     item : which item it is about, with the value found and the value wanted.
     fix : the command to run or the argument to pass instead.

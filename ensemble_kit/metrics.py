@@ -1,4 +1,4 @@
-"""Overlap of masks, computed from counts: Dice and IoU, under a named convention (design §3.7)."""
+"""Overlap of masks, computed from counts: Dice and IoU, under a named convention (docs/concepts.md#rule-7-dice)."""
 
 from __future__ import annotations
 

@@ -12,17 +12,21 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 RUN = BENCHMARKS / "run.py"
+ROOT = BENCHMARKS.parents[1]
 sys.path.append(str(BENCHMARKS))
 
+import tables  # noqa: E402
 from compare import report  # noqa: E402 - scripts, not a package
 from measure import Bar, Row, interleaved  # noqa: E402
 
 
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- bench -->\nstale words\n<!-- bench -->\nafter\n")
-    command = [sys.executable, str(RUN), "--quick", "--ours", "--out", str(tmp_path / "docs"), "--readme", str(readme)]
-    env = os.environ | {"PYTHONPATH": str(RUN.parents[2])}
+    page, readme = tmp_path / "performance.md", tmp_path / "README.md"
+    for path in (page, readme):
+        path.write_text("before\n<!-- bench -->\nstale words\n<!-- /bench -->\nafter\n")
+    written = ["--out", str(tmp_path / "docs"), "--page", str(page), "--readme", str(readme)]
+    command = [sys.executable, str(RUN), "--quick", "--ours", *written]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "docs" / "benchmarks.json").read_text())
@@ -31,10 +35,23 @@ def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     unread = [row["job"] for row in record["rows"] if not (row["of_read"] and row["gigabytes_per_second"])]
     assert unread == ["first `ensk vote` (hard, three CSV files)", "second `ensk vote` (hard, three CSV files)"]
     assert record["machine"]["packages"]["numba"]
-    text = readme.read_text()
-    assert text.startswith("before\n<!-- bench -->\n| job |")
-    assert text.endswith("<!-- bench -->\nafter\n")
-    assert "stale words" not in text
+    assert page.read_text().count("\n| ") >= 41
+    assert readme.read_text().count("\n| ") >= 2
+    for path in (page, readme):
+        text = path.read_text()
+        assert text.startswith("before\n<!-- bench -->\n")
+        assert "| job |" in text
+        assert text.endswith("<!-- /bench -->\nafter\n")
+        assert "stale words" not in text
+
+
+def test_the_tables_are_those_of_the_record() -> None:
+    """docs/performance.md and README say what docs/benchmarks.json holds: nothing is typed by hand."""
+    record = json.loads((ROOT / "docs/benchmarks.json").read_text())
+    assert not record["quick"]
+    assert tables.full(record) in (ROOT / "docs/performance.md").read_text()
+    assert tables.short(record) in (ROOT / "README.md").read_text()
+    assert tables.short(record).count("\n") == 2 + len(tables.SHORT)
 
 
 def row(ours: float, **rivals: float) -> Row:
@@ -96,8 +113,7 @@ def test_a_comparison_tells_slower_jobs_from_noise() -> None:
 
 
 def test_two_revisions_are_compared() -> None:
-    root = BENCHMARKS.parents[1]
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     command = [sys.executable, str(BENCHMARKS / "compare.py"), "HEAD", "--group", "rules", "--quick", "--turns", "1"]
     done = subprocess.run([*command, "--seconds", "0.1"], capture_output=True, text=True, timeout=300)
@@ -106,5 +122,5 @@ def test_two_revisions_are_compared() -> None:
     assert "multiples of those at HEAD" in done.stdout
     unknown = subprocess.run([*command[:2], "no-such-revision"], capture_output=True, text=True, timeout=60)
     assert "cannot check out 'no-such-revision'" in unknown.stderr
-    listed = subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True)
     assert "/base" not in listed.stdout

@@ -62,10 +62,10 @@ def test_training_for_one_epoch(usgra: Path, tmp_path: Path) -> None:
 
 
 def test_the_comparison_writes_its_table(usgra: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- usgra -->\nold\n<!-- /usgra -->\nafter\n")
-    run(ROOT / "examples/usgra/compare.py", "--data", usgra, "--trials", 2, "--readme", readme)
-    text = readme.read_text()
+    page = tmp_path / "performance.md"
+    page.write_text("before\n<!-- usgra -->\nold\n<!-- /usgra -->\nafter\n")
+    run(ROOT / "examples/usgra/compare.py", "--data", usgra, "--trials", 2, "--page", page)
+    text = page.read_text()
     assert text.startswith("before\n<!-- usgra -->\n| mean of the three networks")
     assert text.count("\n| ") == 8
     assert text.endswith("<!-- /usgra -->\nafter\n")

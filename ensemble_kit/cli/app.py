@@ -15,6 +15,7 @@ from ensemble_kit.cli import (
     demo,
     doctor,
     dump_logits,
+    explain,
     inspect,
     repair,
     score,
@@ -57,6 +58,7 @@ for name, module in {
     "verify": verify.verify,
     "repair": repair.repair,
     "convert": convert.convert,
+    "explain": explain.explain,
     "demo": demo.demo,
     "doctor": doctor.doctor,
 }.items():
@@ -64,7 +66,7 @@ for name, module in {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `ensk` and exit: 0 done, otherwise the code of README's table."""
+    """Run `ensk` and exit: 0 done, otherwise the exit code of docs/errors.md."""
     _mend_streams()
     try:
         signals.listen()

@@ -1,4 +1,4 @@
-"""Hard votes: members that have decided already, combined run by run (design §3.6)."""
+"""Hard votes: members that have decided already, combined run by run (docs/concepts.md#rule-6-hard-vote)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From an image to a network's input, and where on the network's grid the image then lies.
 
-The way back is not stored as a transform but as a box of whole grid cells (design §3.5). So that undoing it is
-exact, an image that does not fill the input is placed on multiples of `align`, the input pixels per whole grid
-cell: at stride 1 any pixel will do, at stride 4 the scaled image is rounded to whole cells of 4.
+The way back is not stored as a transform but as a box of whole grid cells (docs/concepts.md#rule-5-placement). So that
+undoing it is exact, an image that does not fill the input is placed on multiples of `align`, the input pixels per whole
+grid cell: at stride 1 any pixel will do, at stride 4 the scaled image is rounded to whole cells of 4.
 """
 
 from __future__ import annotations

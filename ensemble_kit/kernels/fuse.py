@@ -348,7 +348,7 @@ def fuse_grid(addresses, tables, weights, out):
 
 @kernel
 def resample(plane, rows, row_parts, row_last, cols, col_parts, col_last, out):
-    """Interpolate a uint16 plane to `out` by design §3.3, rounded to 16 bits."""
+    """Interpolate a uint16 plane to `out` by docs/concepts.md#rule-3-from-grid-to-image, rounded to 16 bits."""
     for y in range(out.shape[0]):
         a = rows[y]
         b = min(a + 1, row_last)

@@ -1,4 +1,4 @@
-"""The arithmetic of design §3 in plain NumPy: dense, slow, and the last word.
+"""The arithmetic of docs/concepts.md in plain NumPy: dense, slow, and the last word.
 
 Nothing here is fast and nothing here is called by the product: every kernel is tested to agree with it to the
 last bit.
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Levels = NDArray[np.uint16]
 
 
-# --- §3.1 levels of one member, §3.2 fusing ------------------------------------------------------------------
+# --- rules 1 and 2: levels of one member, fusing -------------------------------------------------------------
 
 
 def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ def fuse(members: list[Levels], weights: list[int]) -> Levels:
     return np.asarray((np.asarray(total) + 32768) >> 16).astype(np.uint16)
 
 
-# --- §3.3 from grid to plane ---------------------------------------------------------------------------------
+# --- rule 3: from grid to image ------------------------------------------------------------------------------
 
 
 def axis(n_in: int, n_out: int) -> list[tuple[int, int]]:
@@ -95,7 +95,7 @@ def plane_from_scores(fused: Levels, plane: tuple[int, int]) -> Levels:
     return (interpolate(fused, plane) >> 16).astype(np.uint16)
 
 
-# --- §3.4 decision, runs -------------------------------------------------------------------------------------
+# --- rule 4: decision; runs ----------------------------------------------------------------------------------
 
 
 def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -137,7 +137,7 @@ def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.i
     return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
 
 
-# --- §3.6 hard vote, §3.7 Dice -------------------------------------------------------------------------------
+# --- rules 6 and 7: hard vote, Dice --------------------------------------------------------------------------
 
 
 def weighted_vote(masks: list[NDArray[np.bool_]], weights: list[int], need: int) -> NDArray[np.bool_]:

@@ -1,4 +1,7 @@
-"""Look-up tables over all 65,536 codes: what a 16-bit value becomes, computed once in float64 (design §3.1–3.3)."""
+"""Look-up tables over all 65,536 codes: what a 16-bit value becomes, computed once in float64.
+
+The formulas are those of docs/concepts.md, rules 1 to 3.
+"""
 
 from functools import lru_cache
 

@@ -91,12 +91,18 @@ def repair(path: creation.PathLike, *, dry_run: bool = False, listener: Listener
     ['moved aside: empty, probably by a power cut', 'made from the copy beside the manifest']
     """
     root = creation.resolve(path)
-    if not root.is_dir():
-        kind = UsageError if root.exists() else IncompleteError
-        raise kind(
-            "store-missing" if kind is IncompleteError else "store-no-folder",
+    if not root.exists():
+        raise IncompleteError(
+            "store-missing",
             "cannot repair a store",
-            item=f"{root}: there is {'a file' if root.exists() else 'nothing'}",
+            item=f"{root}: there is nothing",
+            fix="pass the folder of a store; a packed one is made again by packing",
+        )
+    if not root.is_dir():
+        raise UsageError(
+            "store-no-folder",
+            "cannot repair a store",
+            item=f"{root} is a file",
             fix="pass the folder of a store; a packed one is made again by packing",
         )
     parts = root / ARRAY / MANIFEST

@@ -68,7 +68,7 @@ class FusedSample:
         return _codes_from(self._scale, self._temperatures, self._after_q, self._mean, low, high)
 
     def _to_finest_grid(self) -> None:
-        """Interpolate every member's scores to the box of the member with the most cells (§3.3, "scores")."""
+        """Interpolate every member's scores to the box of the member with the most cells (docs/concepts.md, rule 3)."""
         from ensemble_kit.kernels import fuse, tables
 
         scales = _scales(self._scale, self._temperatures, False, self._mean)

@@ -19,7 +19,7 @@ Empty = Literal[0, 1, "skip"]
 
 @dataclass(frozen=True)
 class Convention:
-    """How an overlap is scored (design §3.7); one value used by tuning, scoring and report alike.
+    """How an overlap is scored (docs/concepts.md#rule-7-dice); one value used by tuning, scoring and report alike.
 
     Parameters
     ----------

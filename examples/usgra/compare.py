@@ -1,7 +1,7 @@
 """Compare ways to choose thresholds and weights on the demo's networks: in-sample, out of fold, and on test images.
 
-Writes the table of README. The 40 images that no network was trained on choose; the authors' 40 test images, which
-chose nothing, judge. Every figure is exact: what a set reports in-sample is what its vote scores.
+Writes the table of docs/performance.md. The 40 images that no network was trained on choose; the authors' 40 test
+images, which chose nothing, judge. Every figure is exact: what a set reports in-sample is what its vote scores.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def table(found: list[Row]) -> str:
 
 
 def main() -> None:
-    """Dump, tune, judge, and replace the table between the marks in README."""
+    """Dump, tune, judge, and replace the table between the marks of docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the usgra folder, with train/ and test/")
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/performance.md")
     args = parser.parse_args()
     held_out = split(sorted(p.name for p in (args.data / "train/images").glob("*.png")))[1]
     with tempfile.TemporaryDirectory() as work:
@@ -128,9 +128,9 @@ def main() -> None:
         truths = truth_of(args.data / "train", val), truth_of(args.data / "test", test)
         text = table(rows(val, truths[0], test, truths[1], args.trials))
     print(text)
-    readme = args.readme.read_text()
-    args.readme.write_text(
-        re.sub(r"(<!-- usgra -->\n).*?(<!-- /usgra -->)", lambda m: f"{m[1]}{text}\n{m[2]}", readme, flags=re.DOTALL)
+    page = args.page.read_text()
+    args.page.write_text(
+        re.sub(r"(<!-- usgra -->\n).*?(<!-- /usgra -->)", lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
     )
 
 

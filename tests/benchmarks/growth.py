@@ -1,7 +1,8 @@
-"""Time and peak memory of a soft vote as samples, members, grid and classes grow; writes docs/growth.json and .png.
+"""Time and peak memory of a soft vote as samples, members, grid and classes grow.
 
-Every point is a process of its own, whose peak memory is the system's own figure. Logits are drawn once and read again
-for every sample from files that the page cache holds, so that what is measured is the vote and not the drawing.
+Writes docs/figures/growth.json and growth.png. Every point is a process of its own, whose peak memory is the system's own
+figure. Logits are drawn once and read again for every sample from files that the page cache holds, so that what is
+measured is the vote and not the drawing.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ print(json.dumps({{"seconds": time.process_time() - begin, "private_bytes": priv
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures")
     parser.add_argument("--quick", action="store_true", help="two small points of each axis")
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
@@ -100,6 +101,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.loglog(at, [r["seconds"] for r in rows], "o-", label="CPU s")
         axis.loglog(at, [r["read_bytes"] / 20e9 for r in rows], ":", color="grey", label="bytes / 20 GB/s")
         axis.loglog(at, [r["private_bytes"] / 1e9 for r in rows], "s-", label="private memory, GB")
+        axis.set_xticks(at, [str(v) for v in at])
+        axis.minorticks_off()
         axis.set_xlabel(name)
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -1,6 +1,7 @@
-"""Measure every job beside its rivals and write docs/benchmarks.json, docs/benchmarks.md and README's table.
+"""Measure every job beside its rivals; write benchmarks.json, and from it the tables of docs/performance.md and README.
 
-    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER] [--readme FILE]
+    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER]
+                                   [--page FILE] [--readme FILE] [--record FILE]
 
 One thread for everybody, medians of process-CPU time, candidates interleaved in one process; rows that say "all cores"
 or "cold" take wall time. pytest-benchmark times one function after the other, so that a busy minute of the machine
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jobs
 import rivals
+import tables
 from measure import Row, duration
 
 PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless", "rlemasklib", "hotcoco", "pycocotools",
@@ -49,31 +51,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep-going", action="store_true", help="leave out jobs that fail, for an older package")
     parser.add_argument("--seconds", type=float, help="CPU seconds for each job")
     parser.add_argument("--usgra", type=Path, help="folder of USGRA-SEG; without it genuine logits are the demo's own")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json and benchmarks.md")
-    parser.add_argument(
-        "--readme",
-        type=Path,
-        help="file whose table between <!-- bench --> marks is replaced; without the rows on genuine logits",
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json")
+    parser.add_argument("--page", type=Path, help="page whose table between <!-- bench --> marks is replaced")
+    parser.add_argument("--readme", type=Path, help="page whose table between <!-- bench --> marks is a few rows")
+    parser.add_argument("--record", type=Path, help="write the tables from this benchmarks.json, and measure nothing")
     options = parser.parse_args(arguments)
 
+    if options.record is None:
+        record = measured(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True)
+        (options.out / "benchmarks.json").write_text(text + "\n")
+    else:
+        record = json.loads(options.record.read_text())
+    for page, write in ((options.page, tables.full), (options.readme, tables.short)):
+        if page is not None:
+            tables.put(page, "bench", write(record))
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the jobs that were asked for."""
     one_thread()
     scale = jobs.QUICK if options.quick else jobs.Scale()
     scale = replace(scale, rivals=not options.ours, seconds=options.seconds or scale.seconds, only=options.only)
     rows = []
     for row in jobs.table(scale, options.group, options.keep_going, options.usgra):
-        rows.append(row)
-        print(line(row), file=sys.stderr, flush=True)
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine(), "quick": options.quick, "rows": [as_json(r) for r in rows]}
-    (options.out / "benchmarks.json").write_text(
-        json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    )
-    text = markdown(rows)
-    (options.out / "benchmarks.md").write_text(page(text))
-    if options.readme is not None:
-        replace_table(options.readme, markdown([row for row in rows if "genuine" not in row.job]))
+        rows.append(as_json(row))
+        print(line(rows[-1]), file=sys.stderr, flush=True)
+    return {"machine": machine(), "quick": options.quick, "rows": rows}
 
 
 def one_thread() -> None:
@@ -116,55 +121,11 @@ def as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def of_read(row: Row) -> str:
-    """Write our time in pure reads, the share of the read's rate, and the rate."""
-    if row.of_read is None:
-        return ""
-    rate = row.read_bytes / row.seconds["ours"] / 1e9
-    return f"{row.of_read:.3g} R = {100 / row.of_read:.2g} %, {rate:.2g} GB/s"
-
-
-def line(row: Row) -> str:
+def line(row: dict[str, Any]) -> str:
     """Write a row in words, for the terminal."""
-    others = ", ".join(f"{n} {duration(row.seconds[n])}" for n in sorted(row.rivals, key=lambda n: row.seconds[n]))
-    bars = f"[{', '.join(map(str, row.bars))}]{' MISSED ' + row.missed if row.missed else ''}"
-    return f"{row.job}: {duration(row.seconds['ours'])} {row.unit}{of_read(row) and f' = {of_read(row)}'} {bars} | {others}"
-
-
-def markdown(rows: list[Row]) -> str:
-    """Write the table."""
-    out = ["| job | ours | of a pure read | the bar | others, and how many times as long |", "|---|---:|---:|---|---|"]
-    for r in rows:
-        others = " · ".join(
-            f"{n} {duration(r.seconds[n])} (**{r.seconds[n] / r.seconds['ours']:.3g} ×**)"
-            for n in sorted(r.rivals, key=lambda n: r.seconds[n])
-        )
-        job = f"{r.job}{f' ({r.note})' if r.note else ''}{', wall time' if r.clock == 'wall' else ''}"
-        bars = f"{', '.join(map(str, r.bars))}{f'; **missed**, {r.missed}' if r.missed else ''}"
-        out.append(f"| {job} | {duration(r.seconds['ours'])} {r.unit} | {of_read(r)} | {bars} | {others} |")
-    return "\n".join(out) + "\n"
-
-
-def page(table: str) -> str:
-    """Put the table on a page that says how it came about."""
-    m = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in m["packages"].items())
-    return (
-        "# Benchmarks\n\nWritten by `make bench`; nothing here is typed by hand. One thread for everybody, medians of "
-        "process-CPU time, candidates interleaved in one process; rows of all cores or of a cold disk take wall time. R is "
-        "a pure read of the same input, by Numba in memory and by `preadv` from files, in the same run; beside it "
-        "stand the share of that read's rate that we reach, and the rate. A bar that is missed says by how much, and "
-        f"what the limit is.\n\n{m['cpu']}, {m['cores']} cores, Python {m['python']}; {versions}. {m['when']}.\n\n{table}"
-    )
-
-
-def replace_table(path: Path, table: str) -> None:
-    """Put the table between the marks of a page, if it has them."""
-    text = path.read_text() if path.exists() else ""
-    mark = "<!-- bench -->"
-    if text.count(mark) == 2:
-        before, _, after = text.split(mark)
-        path.write_text(f"{before}{mark}\n{table}{mark}{after}")
+    bars = f"[{', '.join(row['bars'])}]{' MISSED ' + row['missed'] if row['missed'] else ''}"
+    ours = f"{duration(row['seconds']['ours'])} {row['unit']}"
+    return f"{row['job']}: {' = '.join(t for t in (ours, tables.of_read(row)) if t)} {bars} | {', '.join(tables.others(row))}"
 
 
 if __name__ == "__main__":

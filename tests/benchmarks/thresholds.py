@@ -1,6 +1,6 @@
 """Exact thresholds beside a pass of NumPy and an Optuna study, on the demo's networks and images: time, and Dice reached.
 
-    python tests/benchmarks/thresholds.py [--trials 200] [--out docs/thresholds.md]
+    python tests/benchmarks/thresholds.py [--trials 200] [--page docs/performance.md]
 
 Everybody gets the same: for the study and the pass the fused level of every pixel is laid out in memory first, which is
 not counted; the exact search starts from the stores. One thread, process-CPU time.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import tables
 
 import ensemble_kit as ek
 from ensemble_kit.demo.run import DATA, NETWORKS
@@ -23,8 +24,6 @@ from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats import read_classes
 from ensemble_kit.kernels import reference
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def stores(folder: Path) -> list[Path]:
@@ -74,7 +73,7 @@ def timed(work: Callable[[], float]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "thresholds.md")
+    parser.add_argument("--page", type=Path, default=tables.PAGE, help="its table between the marks is replaced")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ens = ek.Ensemble(stores(Path(folder)))
@@ -105,8 +104,7 @@ def main() -> None:
     lines = ["| search | CPU time | against ours | mean Dice reached, in-sample |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {1000 * t:.0f} ms | {t / ours:.1f} × | {value:.4f} |" for name, t, value in rows]
     shape = f"{len(ens.samples)} images x {len(ens.classes)} classes, three members"
-    text = f"# Thresholds: exact search and rivals\n\nWritten by `{Path(__file__).name}`: {shape}; see its head.\n\n"
-    options.out.write_text(text + "\n".join(lines) + "\n")
+    tables.put(options.page, "thresholds", "\n".join([f"{shape}.", "", *lines]) + "\n")
     print("\n".join(lines))
 
 

@@ -1,6 +1,6 @@
 """One trial of member weights, every threshold at its exact optimum, beside a plain NumPy trial of one threshold vector.
 
-    python tests/benchmarks/trials.py [--pixels 1165] [--out docs/trials.md]
+    python tests/benchmarks/trials.py [--pixels 1165] [--page docs/performance.md]
 
 The reference case: 160 samples of 29 classes, 5 members, with as many undecided pixels a (sample, class) as such masks
 have at 512². The pixels are drawn, since a trial's cost depends on their number only. NumPy fuses and thresholds whole
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tables
 
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.search.undecided import ClassPixels, Setting, Undecided
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLES, CLASSES, MEMBERS, GRID = 160, 29, 5, 512
 
 
@@ -61,7 +61,7 @@ def median(work: Callable[[], object], runs: int = 7) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pixels", type=int, default=1165, help="undecided pixels of a (sample, class)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "trials.md")
+    parser.add_argument("--page", type=Path, default=tables.PAGE, help="its table between the marks is replaced")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     table = drawn(options.pixels, rng)
@@ -76,14 +76,12 @@ def main() -> None:
     naive = SAMPLES * median(lambda: plain(probabilities, truth, rng.random(MEMBERS)), 3)
     size = f"{options.pixels:,} a mask, {table.bytes / 1e6:.0f} MB"
     lines = [
-        "# A trial of member weights\n",
-        f"Written by `{Path(__file__).name}`; see its head for what is measured and what is scaled.\n",
         "| trial | CPU time | against ours | what it gives |",
         "|---|---:|---:|---|",
         f"| undecided pixels only ({size}) | {ours:.3f} s | 1 × | the exact optimum of 29 thresholds |",
         f"| NumPy, whole planes (scaled from one sample) | {naive:.1f} s | {naive / ours:.0f} × | one threshold vector |",
     ]
-    options.out.write_text("\n".join(lines) + "\n")
+    tables.put(options.page, "trials", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

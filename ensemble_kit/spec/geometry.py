@@ -32,7 +32,8 @@ class Box(NamedTuple):
 class Placement:
     """Where a sample's image lies on its grid, and how large the image is.
 
-    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane` (docs/concepts.md#rule-5-placement).
+    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane`
+    (docs/concepts.md#rule-5-placement).
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ class Curve:
         return Best(level, self.score_at(level, which), plateau)
 
     def certain(self, which: Sequence[int] | None = None) -> tuple[bool, bool]:
-        """Tell whether no level below, and none above, the band can reach the best one (docs/concepts.md#rule-8-best-threshold).
+        """Tell whether no level below, and none above, the band can reach the best one.
 
         Below it a mask has at least the pixels that it has at the band's lower edge; above it, at most the hits that
         it has at the upper edge.

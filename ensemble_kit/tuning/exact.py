@@ -1,4 +1,4 @@
-"""The best threshold of every class: exact over all 65,536 levels, read off the statistics (docs/concepts.md#rule-8-best-threshold)."""
+"""The best threshold of every class, exact over all 65,536 levels (docs/concepts.md#rule-8-best-threshold)."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from ensemble_kit.scores.joining import (
 )
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, Mean, Upsample, Weights, integer_weights
+from ensemble_kit.spec.geometry import check_image_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +116,7 @@ class Ensemble:
 
     def image_size(self, sample: str) -> tuple[int, int]:
         """Return (H, W) of a sample's image."""
-        return self.members[0].image_size(sample)
+        return check_image_size(self.members[0].image_size(sample))
 
     def levels(self, sample: str) -> NDArray[np.uint16]:
         """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of design §3.

@@ -21,6 +21,7 @@ from ensemble_kit.scores import joining
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
+from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.thresholds.records import MemberRecord
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -183,7 +184,7 @@ class Ensemble:
             f"Ensemble({names}: {len(self.samples)} samples x {len(self.classes)} classes, mean of {self.fusion.mean})"
         )
 
-    def image_size(self, sample: str) -> tuple[int, int]:
+    def image_size(self, sample: str) -> Shape:
         """Return (H, W) of a sample's image."""
         return self.members[0].image_size(sample)
 

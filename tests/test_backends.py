@@ -649,17 +649,17 @@ def test_windows_cover_the_box_on_whole_cells(rows, columns, cells, stride, over
     for w in windows:
         assert w.shape == tile
         assert min(w) >= 0
-        assert w.y1 <= canvas[0]
-        assert w.x1 <= canvas[1]
+        assert w.stop[0] <= canvas[0]
+        assert w.stop[1] <= canvas[1]
         assert all(v % stride == 0 for v in w)
-        covered[w.y0 : w.y1, w.x0 : w.x1] = True
+        covered[w.slices] = True
     assert covered[y0:y1, x0:x1].all()
     assert len(set(windows)) == len(windows)
 
 
 def test_neighbours_overlap_as_asked():
     windows = list(place_windows((64, 400), Box(0, 0, 64, 400), (64, 64), (64, 64), 0.5))
-    starts = [w.x0 for w in windows]
+    starts = [w.start[1] for w in windows]
     assert starts[0] == 0
     assert starts[-1] == 400 - 64
     assert max(np.diff(starts)) <= 32

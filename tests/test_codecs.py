@@ -176,7 +176,7 @@ FUZZ = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_codecs import VALUES, GRID
-from ensemble_kit.storage import shards
+from ensemble_kit.logits import shards
 from ensemble_kit.logits.chunkfile import crc
 from ensemble_kit.logits.places import HeldBody
 rng = np.random.default_rng(7)

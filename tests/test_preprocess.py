@@ -216,7 +216,7 @@ def test_letterbox_pads_with_the_fill_and_keeps_the_image():
     image = RNG.integers(0, 256, (32, 20, 3), dtype=np.uint8)
     x, box = prep.apply(image)
     assert box == (0, 6, 32, 26)
-    inside = x[:, box.y0 : box.y1, box.x0 : box.x1] + 0.5
+    inside = x[:, *box.slices] + 0.5
     assert np.array_equal(np.rint(inside * 255).astype(np.uint8).transpose(1, 2, 0), image)
     assert np.all(x[:, :, :6] == -0.25)
     assert np.all(x[:, :, 26:] == -0.25)
@@ -237,8 +237,7 @@ def test_a_letterboxed_box_is_whole_cells_and_keeps_the_aspect(H, W, rows, colum
     box = Preprocess(canvas, "letterbox", anchor=anchor).place((H, W), canvas, align)
     on_grid = grid_box(box, canvas, grid)
     assert tuple(v * stride for v in on_grid) == box
-    assert 0 <= box.y0 < box.y1 <= canvas[0]
-    assert 0 <= box.x0 < box.x1 <= canvas[1]
+    assert all(0 <= a < b <= n for a, b, n in zip(box.start, box.stop, canvas, strict=True))
     scale = min(canvas[0] / H, canvas[1] / W)
     for length, image in zip(box.shape, (H, W), strict=True):
         assert abs(length - image * scale) <= max(stride / 2, stride - image * scale) + 1e-6

@@ -22,7 +22,7 @@ Make = Callable[..., ek.LogitStore]
 def cells(store: ek.LogitStore, sample: str, c: int, scale: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Scores of one class on the member's own box."""
     box = store.box(sample)
-    return scale(store.read(sample))[c, box.y0 : box.y1, box.x0 : box.x1]
+    return scale(store.read(sample))[c][box.slices]
 
 
 def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_round_trip(store: Path) -> None:
     np.testing.assert_array_equal(opened.read(IDS[3], out), values(0)[3])
     assert opened.image_size(IDS[0]) == (80, 60)
     assert opened.box(IDS[0]) == (0, 0, *GRID)
-    assert opened.placement(IDS[0]).plane == (80, 60)
+    assert opened.placement(IDS[0]).image == (80, 60)
     assert opened.saturated(IDS[0]) == 0
     assert "20 of 20" in repr(opened)
 

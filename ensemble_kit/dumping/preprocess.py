@@ -144,7 +144,7 @@ class Preprocess:
         if box.shape != canvas:
             out[:] = ((np.float32(self.fill) - mean) / std)[:, None, None]
         planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
-        out[:, box.y0 : box.y1, box.x0 : box.x1] = (planes - mean[:, None, None]) / std[:, None, None]
+        out[:, *box.slices] = (planes - mean[:, None, None]) / std[:, None, None]
         return out, box
 
     def _channels(self, image: NDArray[Any]) -> NDArray[Any]:

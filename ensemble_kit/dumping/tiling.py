@@ -53,7 +53,7 @@ def slide(
     total: NDArray[np.float32] | None = None
     for k in range(0, len(windows), batch):
         chosen = windows[k : k + batch]
-        x = np.stack([image[:, w.y0 : w.y1, w.x0 : w.x1] for w in chosen])
+        x = np.stack([image[:, *w.slices] for w in chosen])
         outputs = network.get(network.forward(network.put(x)))
         if total is None:
             grid = canvas[0] * cells[0] // tile[0], canvas[1] * cells[1] // tile[1]
@@ -72,7 +72,7 @@ def slide(
 
 def place_windows(canvas: Size, box: Box, tile: Size, cells: Size, overlap: float) -> Iterator[Box]:
     """List windows that cover `box`, row by row, on whole grid cells; the last of a row ends where the box does."""
-    spans = ((box.y0, box.y1), (box.x0, box.x1))
+    spans = zip(box.start, box.stop, strict=True)
     rows, columns = (
         _starts(span, n, t, t // c if t >= c else 1, overlap)
         for span, n, t, c in zip(spans, canvas, tile, cells, strict=True)

@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 from ensemble_kit.errors import DamagedError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.logits import chunkfile, shards
 from ensemble_kit.spec.fusion import Activation
+from ensemble_kit.spec.geometry import AXES, Shape
 from ensemble_kit.spec.labels import check_names
 
 Codec = Literal["none", "lossless"]
@@ -28,6 +29,8 @@ Codec = Literal["none", "lossless"]
 
 FORMAT = "ensk.logits/1"
 ARRAY, MANIFEST, META = "logits", "manifest", "zarr.json"
+RANKS = (2,)
+"""How many axes a grid may have: kernels read two so far."""
 MAX_META = 1 << 28
 MAX_CHUNK = 1 << 34
 MAX_PACKED = (1 << 31) - 17  # what blosc takes at once
@@ -57,7 +60,7 @@ class StoreSpec:
     member: str
     classes: tuple[str, ...]
     samples: tuple[str, ...]
-    grid: tuple[int, int]
+    grid: Shape
     activation: Activation
     provenance: Mapping[str, Any] = field(default_factory=dict)
     store: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -75,11 +78,11 @@ class StoreSpec:
                 item=f"activation={self.activation!r}",
                 fix='pass activation="sigmoid" for independent classes, "softmax" for exclusive ones',
             )
-        if len(self.grid) != 2 or any(v < 1 for v in self.grid) or self.payload > MAX_CHUNK:
+        if len(self.grid) not in RANKS or min(self.grid) < 1 or self.payload > MAX_CHUNK:
             raise UsageError(
                 "grid-invalid",
                 "cannot store logits on this grid",
-                item=f"grid={self.grid!r} with {len(self.classes)} classes",
+                item=f"grid={self.grid!r} of {len(self.grid)} axes, with {len(self.classes)} classes",
                 fix=f"pass grid=(h, w), both at least 1, and at most {MAX_CHUNK} bytes a sample",
             )
         if self.codec not in {"none", "lossless"} or (self.codec == "lossless" and self.plane >= MAX_PACKED):
@@ -91,19 +94,24 @@ class StoreSpec:
             )
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """(C, h, w) of a sample."""
         return len(self.classes), *self.grid
 
     @property
     def plane(self) -> int:
         """Bytes of one class of a sample."""
-        return 2 * self.grid[0] * self.grid[1]
+        return 2 * math.prod(self.grid)
 
     @property
     def payload(self) -> int:
         """Bytes of a sample."""
         return len(self.classes) * self.plane
+
+    @property
+    def layout(self) -> Layout:
+        """How this kit writes its chunks."""
+        return Layout(self.codec, len(self.grid))
 
     def group_json(self) -> bytes:
         """Write the group's `zarr.json`."""
@@ -134,7 +142,7 @@ class StoreSpec:
                 "fill_value": "NaN",
                 "codecs": shards.codecs(self.shape) if self.codec == "lossless" else _CODECS,
                 "attributes": {},
-                "dimension_names": ["sample", "class", "y", "x"],
+                "dimension_names": ["sample", "class", *(name for name, _ in AXES[-len(self.grid) :])],
                 "storage_transformers": [],
             }
         )
@@ -165,7 +173,8 @@ def _dump(value: object) -> bytes:
 class Layout:
     """How chunks lie: a codec that this kit reads itself; "other" goes through zarr."""
 
-    codec: Codec | Literal["other"] = "none"
+    codec: Codec | Literal["other"]
+    rank: int
     separator: str = "."
     prefix: str = "c"
 
@@ -176,8 +185,8 @@ class Layout:
 
     def key(self, row: int) -> str:
         """Return the path of a sample's chunk inside the array's folder."""
-        parts = [self.prefix, str(row), "0", "0", "0"] if self.prefix else [str(row), "0", "0", "0"]
-        return self.separator.join(parts)
+        numbers = [str(row), "0", *["0"] * self.rank]
+        return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
 
 def check_same(found: StoreSpec, wanted: StoreSpec, path: object) -> None:
@@ -237,7 +246,7 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
             member=own["member"],
             classes=_names(own["classes"]),
             samples=_names(own["samples"]),
-            grid=(shape[2], shape[3]),
+            grid=tuple(shape[2:]),
             activation=own["activation"],
             provenance=provenance if isinstance(provenance, dict) else {},
             store=str(own["store"]),
@@ -335,9 +344,9 @@ def _array_shape(meta: dict[str, Any], path: object) -> list[int]:
         raise _broken(path, f"{ARRAY} is no zarr v3 array of float16 (data_type {meta.get('data_type')!r})")
     if meta.get("fill_value") != "NaN":
         raise _broken(path, f"fill value {meta.get('fill_value')!r} in place of NaN: missing data would look like data")
-    if not isinstance(shape, list) or len(shape) != 4 or any(type(v) is not int or v < 1 for v in shape):
+    if not _are_sizes(shape) or len(shape) - 2 not in RANKS:
         raise _broken(path, f"shape {_short(shape)}")
-    if 2 * shape[1] * shape[2] * shape[3] > MAX_CHUNK or shape[0] > MAX_META:
+    if 2 * math.prod(shape[1:]) > MAX_CHUNK or shape[0] > MAX_META:
         raise UnsafeError(
             "store-too-large",
             "refuse to open a store",
@@ -345,6 +354,10 @@ def _array_shape(meta: dict[str, Any], path: object) -> list[int]:
             fix="check where it comes from; dump the store again",
         )
     return shape
+
+
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(v) is int and v > 0 for v in value)
 
 
 def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
@@ -359,7 +372,7 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
         _check_codecs(cast(Any, codecs), path)
     except (TypeError, KeyError, IndexError, AttributeError):
         raise _broken(path, "its chunks, keys or codecs are not described") from None
-    if not isinstance(chunk, list) or len(chunk) != 4 or any(type(v) is not int or v < 1 for v in chunk):
+    if not _are_sizes(chunk) or len(chunk) != 1 + len(spec.shape):
         raise _broken(path, f"chunks of {_short(chunk)}")
     if 2 * math.prod(chunk) > MAX_CHUNK:
         raise UnsafeError(
@@ -380,7 +393,7 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
     codec: Codec | Literal["other"] = "other"
     if chunk == [1, *spec.shape]:
         codec = "none" if codecs == _CODECS else "lossless" if codecs == shards.codecs(spec.shape) else "other"
-    return Layout(codec, separator, "c" if encoding == "default" else "")
+    return Layout(codec, len(spec.grid), separator, "c" if encoding == "default" else "")
 
 
 def _check_codecs(codecs: Sequence[Mapping[str, Any]], path: object, guarded: bool = False) -> None:

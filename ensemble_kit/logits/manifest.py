@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from ensemble_kit.errors import DamagedError, LockedError
 from ensemble_kit.logits import chunkfile
 from ensemble_kit.logits.layout import StoreSpec
-from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.geometry import Box, Placement, Shape
 
 FORMAT = "ensk.manifest/1"
 LOCK = "lock"
@@ -79,7 +79,7 @@ class Record:
         out: dict[str, Any] = {
             "sample": self.sample,
             "row": self.row,
-            "image_size": list(self.placement.plane),
+            "image_size": list(self.placement.image),
             "box": list(self.placement.box),
             "digest": self.digest,
             "saturated": self.saturated,
@@ -90,7 +90,7 @@ class Record:
         return out if self.take == 1 else {**out, "take": self.take}
 
     @classmethod
-    def from_json(cls, line: Mapping[str, Any], grid: tuple[int, int]) -> Record:
+    def from_json(cls, line: Mapping[str, Any], grid: Shape) -> Record:
         """Read a line; raises ValueError, KeyError or TypeError where it cannot be one."""
         crcs, stored = line["crcs"], line.get("stored", 0)
         numbers = (line["row"], line["saturated"], line.get("take", 1), stored)
@@ -499,6 +499,6 @@ def _lives(fd: int) -> bool:
 
 def fingerprint(spec: StoreSpec, records: Mapping[str, Record]) -> str:
     """Digest what a store says and holds: the same for equal content, whatever the order of commits."""
-    lines: Sequence[object] = [[s, *r.placement.plane, *r.placement.box, r.digest] for s, r in sorted(records.items())]
+    lines: Sequence[object] = [[s, *r.placement.image, *r.placement.box, r.digest] for s, r in sorted(records.items())]
     about = [spec.member, spec.classes, spec.grid, spec.activation, spec.samples]
     return hashlib.sha256(json.dumps([about, lines]).encode()).hexdigest()

@@ -222,7 +222,7 @@ def pack(
             _add(into, file, META, spec.group_json())
             _add(into, file, f"{ARRAY}/{META}", spec.array_json())
             for record, content in chunks:
-                _add(into, file, f"{ARRAY}/{Layout().key(record.row)}", content.data)
+                _add(into, file, f"{ARRAY}/{spec.layout.key(record.row)}", content.data)
                 records.append(record)
             _add(into, file, f"{ARRAY}/{MANIFEST}/packed.jsonl", to_part(spec.store, records))
         return file.tell()

@@ -305,7 +305,7 @@ class Sink:
     def __init__(self, url: str, wanted: StoreSpec, overwrite: bool) -> None:
         self._remote = Remote(url)
         self.spec = self._join_or_create(wanted, overwrite)
-        self._chunks = Chunks(self._remote, self.spec, Layout(self.spec.codec))
+        self._chunks = Chunks(self._remote, self.spec, self.spec.layout)
         manifest = self._remote.manifest(self.spec)
         assert isinstance(manifest, HeldManifest)
         self._manifest, self._lock = manifest, threading.Lock()
@@ -315,7 +315,7 @@ class Sink:
 
     def missing(self) -> list[str]:
         """Samples that no one has committed, or whose object is gone."""
-        done, key = self._manifest.records, Layout().key
+        done, key = self._manifest.records, self.spec.layout.key
         return [s for row, s in enumerate(self.spec.samples) if s not in done or key(row) not in self._present]
 
     def commit(self, record: Record, content: NDArray[np.uint8], checksum: int) -> None:
@@ -327,7 +327,7 @@ class Sink:
             take = 1 if there is None else there.take + 1
             if self._compact:
                 self._expand()
-            name = Layout().key(record.row)
+            name = self.spec.layout.key(record.row)
             key, body = f"{ARRAY}/{name}", content.tobytes() + checksum.to_bytes(4, "little")
             before = None
             if not self._remote.put(key, body, new=there is None):
@@ -373,7 +373,7 @@ class Sink:
             self._keep(record, content)
             return
         if before is not None:  # another was faster, and this writer's object stands in the place of that one's
-            self._remote.put(f"{ARRAY}/{Layout().key(record.row)}", before)
+            self._remote.put(f"{ARRAY}/{self.spec.layout.key(record.row)}", before)
         self._join(record, self._remote.get(key) or b"")
 
     def _join(self, record: Record, content: bytes) -> None:

@@ -325,6 +325,6 @@ def _proved(chunks: Chunks, lines: list[Record]) -> tuple[Record | None, str]:
             continue
         others = {(r.placement, r.saturated) for r in lines if r.digest == record.digest and r.take == record.take}
         if len(others) > 1:
-            return None, f"two lines give it different images: {some(sorted(str(p.plane) for p, _ in others))}"
+            return None, f"two lines give it different images: {some(sorted(str(p.image) for p, _ in others))}"
         return record, ""
     return None, why

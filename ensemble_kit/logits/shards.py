@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.logits.chunkfile import TRAILER, crc
+from ensemble_kit.spec.geometry import Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class ShardError(ValueError):
         self.reason, self.number = reason, number
 
 
-def codecs(shape: tuple[int, int, int]) -> list[dict[str, Any]]:
+def codecs(shape: Shape) -> list[dict[str, Any]]:
     """Return the array's codecs as zarr's metadata has them."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     blosc = {"typesize": 2, "cname": "lz4", "clevel": _LEVEL, "shuffle": "shuffle", "blocksize": 0}

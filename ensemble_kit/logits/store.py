@@ -22,7 +22,7 @@ from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
 from ensemble_kit.logits.manifest import Record
 from ensemble_kit.logits.writer import LogitWriter
 from ensemble_kit.spec.fusion import Activation
-from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class LogitStore:
         return self._spec.samples
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> Shape:
         """(h, w) of the raster that the network put out."""
         return self._spec.grid
 
@@ -201,9 +201,9 @@ class LogitStore:
         """Return where a sample's image lies on the grid, and how large it is."""
         return self._record(sample).placement
 
-    def image_size(self, sample: str) -> tuple[int, int]:
+    def image_size(self, sample: str) -> Shape:
         """Return (H, W) of a sample's image in pixels."""
-        return self._record(sample).placement.plane
+        return self._record(sample).placement.image
 
     def box(self, sample: str) -> Box:
         """Return the cells of the grid that cover a sample's image."""
@@ -320,7 +320,7 @@ class LogitStore:
     def __repr__(self) -> str:
         return (
             f"LogitStore({self.member!r}, {len(self._records)} of {len(self.samples)} samples x "
-            f"{len(self.classes)} classes on {self.grid[0]} x {self.grid[1]}, {self.activation})"
+            f"{len(self.classes)} classes on {as_text(self.grid)}, {self.activation})"
         )
 
 

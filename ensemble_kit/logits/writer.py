@@ -20,15 +20,15 @@ import numpy as np
 from ensemble_kit.errors import EnskError, LockedError, MismatchError, UsageError, some
 from ensemble_kit.logits import chunkfile, creation, ingest, manifest, remote, shards
 from ensemble_kit.logits.chunks import Chunks
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, Codec, Layout, StoreSpec
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, Codec, StoreSpec
 from ensemble_kit.logits.manifest import Manifest, Record
 from ensemble_kit.spec.fusion import Activation
-from ensemble_kit.spec.geometry import Placement
+from ensemble_kit.spec.geometry import Placement, Shape, as_text
 
 GROUP = 16
 """Samples between two syncs: enough to keep the disk busy, few enough to verify after a crash."""
 
-Pair = Sequence[int]
+Sizes = Sequence[int]
 
 
 class LogitWriter:
@@ -74,7 +74,7 @@ class LogitWriter:
         path: creation.PathLike,
         classes: Sequence[str],
         samples: Sequence[str],
-        grid: Pair,
+        grid: Sizes,
         activation: Activation = "sigmoid",
         member: str | None = None,
         domain: ingest.Domain = "logits",
@@ -106,7 +106,7 @@ class LogitWriter:
             member if member is not None else remote.stem(url) if url is not None else Path(self.path).stem,
             _several("classes", classes),
             _several("samples", samples),
-            _whole_pair(grid),
+            _whole(grid),
             activation,
             about,
             codec=codec,
@@ -126,7 +126,7 @@ class LogitWriter:
         self._spec = creation.join_or_create(root, wanted, overwrite)
         self._folder = root / ARRAY
         self._rows = {sample: row for row, sample in enumerate(self._spec.samples)}
-        self._chunks = Chunks(root, self._spec, Layout(self._spec.codec))
+        self._chunks = Chunks(root, self._spec, self._spec.layout)
         self._manifest = Manifest(self._folder / MANIFEST, self._spec)
         self._manifest.refresh(self._chunks.whole)
         self._lost = self._chunks.lost(self._manifest.records.values())
@@ -151,8 +151,8 @@ class LogitWriter:
         self,
         ids: str | Sequence[str],
         array: object,
-        image_size: Pair | Sequence[Pair],
-        box: Pair | Sequence[Pair] | None = None,
+        image_size: Sizes | Sequence[Sizes],
+        box: Sizes | Sequence[Sizes] | None = None,
     ) -> None:
         """Write one sample, (C, h, w) with its id, or a batch, (B, C, h, w) with a list of ids.
 
@@ -192,8 +192,9 @@ class LogitWriter:
                     fix="pass the array as (C, h, w) with one id or (B, C, h, w) with a list of ids; "
                     "a store has one grid",
                 )
-            sizes = _each(image_size, len(names), 2)
-            boxes = _each(box if box is not None else (0, 0, *self._spec.grid), len(names), 4)
+            rank = len(self._spec.grid)
+            sizes = _each(image_size, len(names), rank)
+            boxes = _each(box if box is not None else (*[0] * rank, *self._spec.grid), len(names), 2 * rank)
             places = [Placement.of(self._spec.grid, s, b) for s, b in zip(sizes, boxes, strict=True)]
             batch = [source] if isinstance(ids, str) else [source.sample(i) for i in range(len(names))]
             if not self._seen and len(batch) > 1 and self._domain == "logits":
@@ -295,7 +296,7 @@ class LogitWriter:
         if take is None:
             return
         taken = replace(record, take=take)
-        temporary.replace(self._folder / Layout().key(record.row))
+        temporary.replace(self._folder / self._spec.layout.key(record.row))
         part.append(taken)
         self._manifest.add(taken, part.name, part.lines)
         self._lost.discard(record.sample)
@@ -340,7 +341,7 @@ class LogitWriter:
         alive = manifest.live_parts(self._folder / MANIFEST)
         for entry in self._manifest.unmarked():
             if entry.part.partition(".")[0] not in alive and self._chunks.whole(entry.record):
-                self._group.append(chunkfile.open_file(self._folder / Layout().key(entry.record.row))[0])
+                self._group.append(chunkfile.open_file(self._folder / self._spec.layout.key(entry.record.row))[0])
                 part.append(entry.record)
                 self._manifest.add(entry.record, part.name, part.lines)
                 if len(self._group) >= GROUP:
@@ -404,8 +405,7 @@ class _Reporting:
 
 
 def _tell(record: Record) -> str:
-    H, W = record.placement.plane
-    return f"digest {record.digest[:8]} of {H} x {W}"
+    return f"digest {record.digest[:8]} of {as_text(record.placement.image)}"
 
 
 def _each(value: Any, count: int, length: int) -> list[tuple[int, ...]]:
@@ -440,12 +440,12 @@ def _several(kind: str, names: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _whole_pair(grid: Pair) -> tuple[int, int]:
+def _whole(grid: Sizes) -> Shape:
     try:
         values = tuple(int(v) for v in grid)
     except (TypeError, ValueError, OverflowError):
         values = ()
-    if len(values) != 2 or values != tuple(grid):
+    if not values or values != tuple(grid):
         raise UsageError(
             "grid-invalid",
             "cannot store logits on this grid",

@@ -10,6 +10,7 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.formats import read_masks
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.geometry import check_image_size
 
 Size = tuple[int, int]
 
@@ -96,7 +97,7 @@ def sizes_from(path: Path) -> dict[str, Size]:
 
     if is_store(path):
         store = LogitStore(path)
-        return {s: store.image_size(s) for s in store.samples}
+        return {s: check_image_size(store.image_size(s)) for s in store.samples}
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}

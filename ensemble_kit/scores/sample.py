@@ -10,6 +10,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.runs import ManyRuns, Runs
 from ensemble_kit.spec.fusion import Upsample
+from ensemble_kit.spec.geometry import Shape, as_text
 from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ class FusedSample:
         fusion, members = inputs.fusion, inputs.members
         self.inputs, self.sample = inputs, sample
         self._places = [m.placement(sample) for m in members]
-        self.image = self._places[0].plane
+        H, W = self._places[0].image
+        self.image = H, W
         for member, place in zip(members, self._places, strict=True):
-            if place.plane != self.image:
+            if place.image != self.image:
                 raise MismatchError(
                     "image-size-differs",
                     "cannot fuse members that saw images of different sizes",
-                    item=f"sample {sample!r}: {self.image[0]} x {self.image[1]} in {members[0].member!r}, "
-                    f"{place.plane[0]} x {place.plane[1]} in {member.member!r}",
+                    item=f"sample {sample!r}: {as_text(self.image)} in {members[0].member!r}, "
+                    f"{as_text(place.image)} in {member.member!r}",
                     fix="dump both members from the same images",
                 )
         self._late = (upsample or fusion.upsample) == "logits"
@@ -76,12 +78,12 @@ class FusedSample:
         box, moved = finest.box, []
         for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._order.T, strict=True)):
             out = np.zeros((len(order), *finest.grid), np.uint16)
-            inside = out[:, box.y0 : box.y1, box.x0 : box.x1]
+            inside = out[:, *box.slices]
             own = place.box
             rows, row_parts = tables.axis(own.shape[0], box.shape[0])
             cols, col_parts = tables.axis(own.shape[1], box.shape[1])
             for k, c in enumerate(order):
-                cells = scales.tables[scales.table_of[m]][codes[c, own.y0 : own.y1, own.x0 : own.x1]]
+                cells = scales.tables[scales.table_of[m]][codes[c][own.slices]]
                 fuse.resample(
                     np.ascontiguousarray(cells),
                     rows,
@@ -107,7 +109,7 @@ class FusedSample:
         planes = np.array(
             [
                 (
-                    c.__array_interface__["data"][0] + 2 * (p.box.y0 * p.grid[1] + p.box.x0),
+                    c.__array_interface__["data"][0] + 2 * p.offset,
                     2 * p.grid[0] * p.grid[1],
                     p.grid[1],
                 )
@@ -239,7 +241,7 @@ class _Blocks:
         self._rows, self._row_parts = np.stack([i for i, _ in vertical]), np.stack([f for _, f in vertical])
         self._cols, self._col_parts = np.stack([i for i, _ in horizontal]), np.stack([f for _, f in horizontal])
         self._last = np.array([(b.shape[0] - 1, b.shape[1] - 1) for b in boxes], np.int64)
-        self._corners = np.array([2 * (p.box.y0 * p.grid[1] + p.box.x0) for p in sample._places])
+        self._corners = np.array([2 * p.offset for p in sample._places])
         self._sizes = np.array([2 * p.grid[0] * p.grid[1] for p in sample._places])
         self._addresses = np.array([c.__array_interface__["data"][0] for c in sample._codes]) + self._corners
         self._widths = np.array([p.grid[1] for p in sample._places])
@@ -379,7 +381,7 @@ def _codes_from(
 
 
 @lru_cache(maxsize=256)
-def _pixels(box: tuple[int, int], plane: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
+def _pixels(box: Shape, plane: Shape) -> tuple[NDArray[np.int64], ...]:
     """Pixels behind the cells: `row_at`, `row_parts`, `col_at`, `col_parts` of `kernels.cells.decide`."""
     from ensemble_kit.kernels import tables
 

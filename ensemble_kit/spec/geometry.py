@@ -1,95 +1,139 @@
-"""The frozen values that everything else passes around: grid box, placement, label space, metric convention."""
+"""Where an image lies on a grid: shapes, boxes of cells and placements, of two axes or three."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from ensemble_kit.errors import UsageError
 
+Shape = tuple[int, ...]
+"""Sizes of a grid or an image, axis by axis: (h, w), or (d, h, w) of a volume."""
+
+AXES = (("z", "depth"), ("y", "height"), ("x", "width"))
+"""The last axis comes last: of two axes they are y and x."""
 MAX_PIXELS = 2**60
-"""Most pixels of a plane: a position, and the sum of two, fit 64 bits."""
+"""Most pixels of an image: a position, and the sum of two, fit 64 bits."""
 
 
-class Box(NamedTuple):
-    """A half-open box of whole grid cells: rows `y0:y1`, columns `x0:x1`."""
+class Box(tuple[int, ...]):
+    """A half-open box of whole cells: where it starts on every axis, then where it stops.
 
-    y0: int
-    x0: int
-    y1: int
-    x1: int
+    Examples
+    --------
+    >>> box = Box(2, 0, 24, 20)  # rows 2 to 23, columns 0 to 19
+    >>> box.start, box.stop, box.shape
+    ((2, 0), (24, 20), (22, 20))
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *edges: int) -> Box:
+        """Take the edges in the order of files: y0, x0, y1, x1, or z0, y0, x0, z1, y1, x1."""
+        return super().__new__(cls, edges)
+
+    def __getnewargs__(self) -> tuple[int, ...]:
+        return tuple(self)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the box."""
-        return self.y1 - self.y0, self.x1 - self.x0
+    def start(self) -> Shape:
+        """The first cell on every axis."""
+        return self[: len(self) // 2]
+
+    @property
+    def stop(self) -> Shape:
+        """The cell behind the last one on every axis."""
+        return self[len(self) // 2 :]
+
+    @property
+    def shape(self) -> Shape:
+        """Cells on every axis."""
+        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """What cuts the box out of an array: `array[..., *box.slices]`."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where a sample's image lies on its grid, and how large the image is.
 
-    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `plane`
+    Letterboxing, padding and plain resizing are all undone by interpolating `box` to `image`
     (docs/concepts.md#rule-5-placement).
 
     Parameters
     ----------
-    grid : (h, w), the raster that the network put out.
+    grid : (h, w) or (d, h, w), the raster that the network put out.
     box : the cells of the grid that cover the image.
-    plane : (H, W), the size of the image in pixels.
+    image : (H, W) or (D, H, W), the size of the image in pixels.
     """
 
-    grid: tuple[int, int]
+    grid: Shape
     box: Box
-    plane: tuple[int, int]
+    image: Shape
 
     def __post_init__(self) -> None:
-        (h, w), b = self.grid, self.box
-        if not (0 <= b.y0 < b.y1 <= h and 0 <= b.x0 < b.x1 <= w):
+        rank, edges = len(self.grid), zip(self.box.start, self.box.stop, self.grid, strict=False)
+        if len(self.box) != 2 * rank or not all(0 <= a < b <= n for a, b, n in edges):
+            names = [name for name, _ in AXES[-rank:]]
             raise UsageError(
                 "box-outside-grid",
                 "cannot place an image on its grid",
-                item=f"box {tuple(b)} on a grid of {h} x {w} cells",
-                fix="pass box=(y0, x0, y1, x1) with 0 <= y0 < y1 <= h and 0 <= x0 < x1 <= w",
+                item=f"box {tuple(self.box)} on a grid of {as_text(self.grid)} cells",
+                fix=f"pass box=({', '.join(f'{n}{k}' for k in (0, 1) for n in names)}), cells of the grid",
             )
-        check_image_size(self.plane)
+        check_size(self.image, rank)
 
     @classmethod
     def of(cls, grid: Sequence[int], image_size: Sequence[int], box: Sequence[int] | None = None) -> Placement:
         """Build a placement; without `box` the whole grid covers the image."""
-        h, w = (int(v) for v in grid)
-        y0, x0, y1, x1 = (int(v) for v in box) if box is not None else (0, 0, h, w)
-        H, W = (int(v) for v in image_size)
-        return cls((h, w), Box(y0, x0, y1, x1), (H, W))
+        edges = box if box is not None else (*(0 for _ in grid), *grid)
+        return cls(tuple(int(v) for v in grid), Box(*map(int, edges)), tuple(int(v) for v in image_size))
+
+    @property
+    def offset(self) -> int:
+        """Where the box's first cell stands in the flattened grid."""
+        out = 0
+        for first, size in zip(self.box.start, self.grid, strict=True):
+            out = out * size + first
+        return out
+
+
+def as_text(shape: Sequence[int]) -> str:
+    """Write a shape as messages have it: `24 x 20`."""
+    return " x ".join(map(str, shape))
+
+
+def check_size(size: Sequence[int], rank: int) -> Shape:
+    """Check an image's size: whole pixels on each of `rank` axes, at least 1."""
+    try:
+        whole = tuple([v if type(v) is int else _whole(v) for v in size])
+    except (TypeError, ValueError):
+        whole = ()
+    sound = len(whole) == rank and min(whole) > 0
+    if not sound or math.prod(whole) > MAX_PIXELS:
+        words = ", ".join(word for _, word in AXES[-rank:])
+        raise UsageError(
+            "image-size",
+            "cannot use an image size",
+            item=f"{whole!r} are more than {MAX_PIXELS} pixels" if sound else f"{size!r}",
+            fix=f"pass ({words}) in pixels, each at least 1",
+        )
+    return whole
 
 
 def check_image_size(size: Sequence[int]) -> tuple[int, int]:
-    """Check an image size: (H, W) in pixels, both at least 1."""
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        height = width = 0
-    if not (_is_whole(height) and _is_whole(width) and height > 0 and width > 0):
-        raise UsageError(
-            "image-size",
-            "cannot use an image size",
-            item=f"{size!r}",
-            fix="pass (height, width) in pixels, both at least 1",
-        )
-    if int(height) * int(width) > MAX_PIXELS:
-        raise UsageError(
-            "image-size",
-            "cannot use an image size",
-            item=f"{tuple(size)!r} are more than {MAX_PIXELS} pixels",
-            fix="pass (height, width) in pixels",
-        )
-    return int(height), int(width)
+    """Check the size of an image of two axes: (H, W) in pixels, both at least 1."""
+    height, width = check_size(size, 2)
+    return height, width
 
 
-def _is_whole(value: object) -> bool:
-    return type(value) is int or (
-        isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value % 1 == 0
-    )
+def _whole(value: object) -> int:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool) or value % 1:
+        raise TypeError(value)
+    return int(value)

@@ -383,13 +383,13 @@ class _Places:
         """Rows and their weights, columns and theirs, last cells."""
         from ensemble_kit.kernels import tables
 
-        boxes, (H, W) = [p.box for p in self._places], self._places[0].plane
+        boxes, (H, W) = [p.box for p in self._places], self._places[0].image
         down = [tables.axis(b.shape[0], H) for b in boxes]
         across = [tables.axis(b.shape[1], W) for b in boxes]
         return (
-            np.stack([i + b.y0 for (i, _), b in zip(down, boxes, strict=True)]),
+            np.stack([i + b.start[0] for (i, _), b in zip(down, boxes, strict=True)]),
             np.stack([f for _, f in down]),
-            np.stack([i + b.x0 for (i, _), b in zip(across, boxes, strict=True)]),
+            np.stack([i + b.start[1] for (i, _), b in zip(across, boxes, strict=True)]),
             np.stack([f for _, f in across]),
-            np.array([(b.y1 - 1, b.x1 - 1) for b in boxes], np.int64),
+            np.array([b.stop for b in boxes], np.int64) - 1,
         )

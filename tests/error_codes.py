@@ -17,21 +17,31 @@ HEADING = "## Error codes\n"
 def used() -> dict[str, set[int]]:
     """Find the codes that the source raises or reports, with the exit codes they end in.
 
-    A code is the first argument of an error's class, or of a function of the same module that makes such an error.
+    A code is the first argument of an error's class, or what a function passes on as such: whatever its parameter is
+    called, and wherever it stands.
     """
+    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ensemble_kit").rglob("*.py"))}
+    makers: dict[str, dict[Path, dict[str, set[int]]]] = {}
+    for path, tree in trees.items():
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):
+                makers.setdefault(function.name, {})[path] = _passed_on(function)
     found: dict[str, set[int]] = {}
-    for path in sorted((ROOT / "ensemble_kit").rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        makers = {f.name: ends for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and (ends := _passed_on(f))}
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             name, last = _name(node), node.args[-1]
-            ends = {KINDS[name]} if name in KINDS else makers.get(name, set())
+            given: list[tuple[ast.expr, set[int]]] = [(node.args[0], {KINDS[name]})] if name in KINDS else []
             if name == "_report" and isinstance(last, ast.Constant):
-                ends = {last.value}
-            for code in _literals(node.args[0]) if ends else ():
-                found.setdefault(code, set()).update(ends)
+                given = [(node.args[0], {last.value})]
+            homes = makers.get(name, {})
+            for passed in [homes[path]] if path in homes else homes.values():
+                bound = dict(zip(passed, node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg}
+                given += [(bound[p], ends) for p, ends in passed.items() if p in bound]
+            for value, ends in given:
+                for code in _literals(value) if ends else ():
+                    found.setdefault(code, set()).update(ends)
     return found
 
 
@@ -46,15 +56,14 @@ def _literals(node: ast.expr) -> list[str]:
     return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
-def _passed_on(function: ast.FunctionDef) -> set[int]:
-    """Exit codes of the errors to which a function passes its first parameter as the code."""
-    parameters = [a.arg for a in function.args.args if a.arg != "self"]
-    return {
-        KINDS[_name(node)]
-        for node in ast.walk(function)
-        if isinstance(node, ast.Call) and _name(node) in KINDS and node.args and parameters
-        and isinstance(node.args[0], ast.Name) and node.args[0].id == parameters[0]
-    }  # fmt: skip
+def _passed_on(function: ast.FunctionDef) -> dict[str, set[int]]:
+    """Exit codes of the errors to which a function passes each of its parameters as the code."""
+    a = function.args
+    ends: dict[str, set[int]] = {p.arg: set() for p in (*a.args, *a.kwonlyargs) if p.arg not in {"self", "cls"}}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and _name(node) in KINDS and node.args and isinstance(node.args[0], ast.Name):
+            ends.get(node.args[0].id, set()).add(KINDS[_name(node)])
+    return ends
 
 
 def listed() -> dict[str, set[int]]:

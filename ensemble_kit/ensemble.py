@@ -16,7 +16,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.joining import (
     _check_clamps,
     _check_mean,

@@ -31,8 +31,8 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.formats import polygons
-from ensemble_kit.masks import runs
-from ensemble_kit.masks.maskset import check_same_keys
+from ensemble_kit.masks import packed
+from ensemble_kit.masks.alignment import check_aligned
 
 PLANE = (3, 4)
 DOT = ek.Runs([5], [7], PLANE)
@@ -75,16 +75,16 @@ def wrote(path: Path, content: str | bytes) -> Path:
 @refuses(
     (lambda _: ek.MaskSet({("a", "x"): DOT, ("b", "y"): DOT}), IncompleteError, "masks-missing", "2 of 4"),
     (lambda _: ek.MaskSet({("a", "x"): DOT, ("a", "y"): ek.Runs([], [], (4, 3))}), MismatchError, "mask-size-differs",
-     "class 'y': 4 x 3 and 3 x 4"),
-    (lambda _: ek.MaskSet([DOT]), UsageError, "masks-invalid", "list is no mapping"),  # type: ignore[arg-type]
+     "class 'y': 4 x 3, 3 x 4"),
+    (lambda _: ek.MaskSet([DOT]), UsageError, "masks-invalid", "list is not a mapping"),  # type: ignore[arg-type]
     (lambda _: ek.MaskSet({"a": DOT}), UsageError, "masks-invalid", "the key 'a'"),  # type: ignore[dict-item]
     (lambda _: ek.MaskSet({("a", "x"): np.ones(PLANE)}), UsageError, "masks-invalid", "ndarray for"),  # type: ignore[dict-item]
-    (lambda _: check_same_keys(some_masks(plane=(4, 3)), some_masks(), ("these", "those")), MismatchError,
+    (lambda _: check_aligned(some_masks(plane=(4, 3)), some_masks(), ("these", "those")), MismatchError,
      "image-size-differs", "4 x 3 in these, 3 x 4 in those"),
     (lambda _: ek.hard_vote([some_masks(), some_masks(classes="xz")]), MismatchError, "classes-differ", "only in member 2: 'z'"),
     (lambda _: DOT.text(order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
     (lambda _: DOT.text(base=2), UsageError, "rle-options", "base=2"),
-    (lambda _: runs.overlaps([DOT], [ek.Runs([], [], (4, 3))]), MismatchError, "plane-differs", "4 x 3"),
+    (lambda _: packed.overlaps([DOT], [ek.Runs([], [], (4, 3))]), MismatchError, "plane-differs", "4 x 3"),
     (lambda _: ek.hard_vote([some_masks()] * 2, quorum=3), UsageError, "quorum-invalid", "quorum=3, all weights add up to 2"),
     (lambda _: ek.hard_vote([some_masks()] * 2, weights=[1e-30, 1]), UsageError, "weights-invalid", "2^60"),
 )  # fmt: skip
@@ -95,7 +95,7 @@ def test_masks(case: Refusal, tmp_path: Path) -> None:
 def test_masks_of_two_kinds_are_not_combined() -> None:
     with pytest.raises(TypeError):
         DOT & np.ones(PLANE, bool)  # type: ignore[operator]
-    assert (runs.texts([]), runs.overlaps([], []).tolist()) == ([], [])
+    assert (packed.texts([]), packed.overlaps([], []).tolist()) == ([], [])
     assert repr(some_masks()) == "MaskSet(2 samples x 2 classes)"
 
 
@@ -429,7 +429,7 @@ def test_a_manifest_of_strangers(tmp_path: Path) -> None:
     (lambda _: ek.Runs([0, 5, 6], [2, 8, 9], PLANE), DamagedError, "runs-invalid", ""),
     (lambda _: DOT.overlap(ek.Runs([5], [7], (4, 3))), MismatchError, "plane-differs", "4 x 3"),
     (lambda _: ek.Runs.parse("1 2", PLANE, order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
-    (lambda _: runs.texts([DOT], order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
+    (lambda _: packed.texts([DOT], order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
     (lambda _: ek.Runs.from_coco({"size": [4.0, 5], "counts": [5]}), DamagedError, "coco-invalid", "size or counts"),
     (lambda _: ek.Runs.from_coco({"size": [4.0, 5], "counts": [10]}), DamagedError, "coco-invalid", "size or counts"),
     (lambda _: ek.Runs.from_coco({"size": [3, 4], "counts": b"\x10"}), DamagedError, "coco-invalid", "foreign character"),
@@ -476,11 +476,11 @@ def test_many_at_once_are_each_by_itself() -> None:
     draw = np.random.default_rng(9)
     masks = [ek.encode(draw.random(PLANE) > cut) for cut in (0.2, 0.5, 0.9, 1.0, 0.6)]
     others = masks[1:] + masks[:1]
-    assert runs.overlaps(masks, others).tolist() == [a.overlap(b) for a, b in zip(masks, others, strict=True)]
+    assert packed.overlaps(masks, others).tolist() == [a.overlap(b) for a, b in zip(masks, others, strict=True)]
     for order in ("C", "F"):
-        assert runs.texts(masks, order=order) == [m.text(order=order) for m in masks]  # type: ignore[arg-type]
+        assert packed.texts(masks, order=order) == [m.text(order=order) for m in masks]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zip"):
-        runs.overlaps(masks, others[:-1])
+        packed.overlaps(masks, others[:-1])
 
 
 @pytest.mark.parametrize("key", ["ab", ["a", "b"], ("a",), ("a", "b", "c"), ("a", "x"), ("x", "b"), 1])

@@ -14,7 +14,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit import metrics
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.spec.scoring import Convention
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 
@@ -130,7 +130,7 @@ def test_the_certificate_never_cuts_a_maximum(make_store: Make, rng: np.random.G
         ens, truth = case(seed, make_store)
         every = [np.arange(len(ens.samples))]
         for empty in (1, 0, "skip"):
-            measure = metrics.Measure("mean", "dice", Convention(0.0, empty))
+            measure = Measure("mean", "dice", Convention(0.0, empty))
             for c in range(2):
                 best = Curve(statistics.count(ens, truth, {c: (0, 65536)})[c], measure, every).best()
                 low, high = sorted(rng.choice(np.arange(1, 65536), 2, replace=False).tolist())
@@ -148,7 +148,7 @@ def test_any_union_of_parts_has_its_own_optimum(make_store: Make) -> None:
             continue
         table = statistics.count(ens, truth, {0: (0, 65536)})[0]
         for objective in ("mean", "pooled"):
-            measure = metrics.Measure(objective)  # type: ignore[arg-type]
+            measure = Measure(objective)  # type: ignore[arg-type]
             parts = [np.array([k]) for k in range(len(ens.samples))]
             union = [0, 2]
             alone = ek.MaskSet({k: v for k, v in truth.items() if k[0] in {ens.samples[i] for i in union}})
@@ -178,13 +178,13 @@ def test_truth_must_fit(make_store: Make, rng: np.random.Generator) -> None:
     store = make_store({s: smooth_logits(rng, (1, 8, 8)) for s in ("a", "b")}, (32, 32), ("x",))
     ens = ek.Ensemble([store])
     empty = ek.Runs.empty((32, 32))
-    with pytest.raises(ek.IncompleteError, match="1 of 2 samples have none: 'b'"):
+    with pytest.raises(ek.IncompleteError, match="the truth lacks samples that the ensemble has: 1 of 2: 'b'"):
         ek.tune_thresholds(ens, ek.MaskSet({("a", "x"): empty}))
     with pytest.raises(ek.MismatchError, match="'c'"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): empty for s in ("a", "b", "c")}))
     with pytest.raises(ek.MismatchError, match="'z'"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "z"): empty for s in ("a", "b")}))
-    with pytest.raises(ek.MismatchError, match="image 32 x 32, truth 32 x 31"):
+    with pytest.raises(ek.MismatchError, match="32 x 31 in the truth, 32 x 32 in the ensemble"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): ek.Runs.empty((32, 31)) for s in ("a", "b")}))
     with pytest.raises(ek.UsageError, match="objective"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): empty for s in ("a", "b")}), objective="max")  # type: ignore[arg-type]

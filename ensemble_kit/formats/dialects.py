@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.masks.runs import Order, Runs
+from ensemble_kit.masks.rle import Order
+from ensemble_kit.masks.runs import Runs
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ensemble_kit.formats.dialects import PRESETS, Dialect, Splitter, with_colum
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, format_row, quoted, read_table
 from ensemble_kit.masks.maskset import Key, MaskSet
-from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
 
 _BATCH = 256
 """Rows that are written in one call: their text stays in the cache on its way to the file."""
@@ -115,7 +116,7 @@ def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, places: tuple[i
     from ensemble_kit.kernels import rle as kernels
 
     if dialect.order == "C":
-        runs, where = masks.packed, masks.places_of(keys)
+        runs, where = masks.packed, masks.indices_of(keys)
     else:
         runs, where = ManyRuns.of([masks[key].transposed() for key in keys]), np.arange(len(keys))
     firsts, lasts = runs.offsets[where], runs.offsets[where + 1]

@@ -10,6 +10,9 @@ import numpy as np
 
 from ensemble_kit.errors import UsageError
 
+Shape = tuple[int, ...]
+"""Sizes of a grid or an image, axis by axis: (h, w), or (d, h, w) of a volume."""
+
 MAX_PIXELS = 2**60
 """Most pixels of a plane: a position, and the sum of two, fit 64 bits."""
 
@@ -63,6 +66,11 @@ class Placement:
         y0, x0, y1, x1 = (int(v) for v in box) if box is not None else (0, 0, h, w)
         H, W = (int(v) for v in image_size)
         return cls((h, w), Box(y0, x0, y1, x1), (H, W))
+
+
+def as_text(shape: Sequence[int]) -> str:
+    """Write a shape as messages have it: `24 x 20`."""
+    return " x ".join(map(str, shape))
 
 
 def check_image_size(size: Sequence[int]) -> tuple[int, int]:

@@ -18,7 +18,8 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import over_samples
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import Runs, overlaps
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.fusion import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning.curve import best_case

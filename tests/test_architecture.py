@@ -41,7 +41,7 @@ UPWARD = {
     ("decisions.rank", "ensemble"),
     ("demo.run", "cli.app"),
     ("demo.run", "cli.common"),
-    ("masks.maskset", "formats"),
+    ("masks.maskset", "formats.writing"),
     ("reports.notebook", "thresholds.records"),
     ("reports.notebook", "thresholds.thresholdset"),
     ("reports.notebook", "tuning.curve"),

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
-from ensemble_kit import formats
 from ensemble_kit.errors import (
     DamagedError,
     EnskError,
@@ -31,6 +30,8 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.formats import polygons
+from ensemble_kit.formats.classes import read_classes
+from ensemble_kit.formats.writing import rehearse, write_to
 from ensemble_kit.masks import packed
 from ensemble_kit.masks.alignment import check_aligned
 
@@ -103,24 +104,24 @@ def test_masks_of_two_kinds_are_not_combined() -> None:
 
 
 @refuses(
-    (lambda p: formats.write_to(some_masks(), io.BytesIO(), "png"), UsageError, "format-unfit", "'png'"),
+    (lambda p: write_to(some_masks(), io.BytesIO(), "png"), UsageError, "format-unfit", "'png'"),
     (lambda p: some_masks().write(p / "o.csv", format="carvanna"), UsageError, "format-unknown", "'carvanna'"),
     (lambda p: some_masks().write(p / "o.xyz"), UsageError, "format-unknown", "o.xyz"),
     (lambda p: ek.MaskSet({}).write(p / "o.csv"), UsageError, "masks-none", "empty"),
     (lambda p: ek.read_masks(wrote(p / "m.png", b"\x89PNG\r\n\x1a\n")), UsageError, "format-unknown", "m.png is a single PNG"),
-    (lambda p: ek.read_masks(wrote(p / "m.json", "{}")), UsageError, "format-unknown", "m.json has neither"),
-    (lambda p: ek.read_masks(of_another_kind(p)), DamagedError, "index-invalid", "'tiff', which is no format of folders"),
-    (ek.read_masks, UsageError, "format-unknown", "holds no PNG"),
+    (lambda p: ek.read_masks(wrote(p / "m.json", "{}")), UsageError, "format-unknown", "no format recognises"),
+    (lambda p: ek.read_masks(of_another_kind(p)), DamagedError, "index-invalid", "'tiff', which is not a format of folders"),
+    (ek.read_masks, UsageError, "format-unknown", "no format recognises"),
     (lambda p: ek.read_masks(p, format="png"), IncompleteError, "files-missing", "holds no PNG"),
     (lambda p: ek.read_masks(p, format="labelme"), IncompleteError, "files-missing", "holds no JSON"),
     (lambda p: ek.read_masks(p, format="coco"), UsageError, "format-unfit", "is a folder"),
-    (lambda p: formats.read_classes(p / "none.txt"), UsageError, "input-missing", "none.txt"),
-    (lambda p: formats.read_classes(wrote(p / "c.txt", b"caf\xe9")), DamagedError, "classes-invalid", "byte 3 is not UTF-8"),
+    (lambda p: read_classes(p / "none.txt"), UsageError, "input-missing", "none.txt"),
+    (lambda p: read_classes(wrote(p / "c.txt", b"caf\xe9")), DamagedError, "classes-invalid", "byte 3 is not UTF-8"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"images":[],"categories":[],"annotations":[]}')), IncompleteError,
      "samples-missing", "0 images and 0 categories"),
-    (lambda p: ek.read_masks(wrote(p / "m.json", "[]"), format="coco"), DamagedError, "coco-invalid", "it is no object"),
+    (lambda p: ek.read_masks(wrote(p / "m.json", "[]"), format="coco"), DamagedError, "coco-invalid", "it is not an object"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"shapes":[],"imagePath":7}')), DamagedError, "polygons-invalid",
-     "its file name is no text"),
+     "its file name is not text"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"shapes":[]}'), image_size=PLANE), IncompleteError, "classes-missing", "m.json"),
     (lambda p: ek.MaskSet({("a", f"c{k}"): DOT for k in range(256)}).write(p / "out", format="indexed-png"), UsageError,
      "classes-too-many", "256 classes"),
@@ -182,7 +183,7 @@ MASKS = np.zeros((1, 1, 3, 4), bool)
     (lambda p: wrote(p / "m.npz", stack(samples=["a"], classes=["x", ""], masks=MASKS)), DamagedError, "stack-invalid",
      "is blank"),
     (lambda p: wrote(p / "m.npz", stack(classes=["x"])), IncompleteError, "samples-missing", "holds no array"),
-    (lambda p: archive(p / "m.npz", {"notes.txt": b"hello"}), DamagedError, "stack-invalid", "'notes.txt' is doubled or no .npy"),
+    (lambda p: archive(p / "m.npz", {"notes.txt": b"hello"}), DamagedError, "stack-invalid", "'notes.txt' is doubled or not .npy"),
     (lambda p: wrote(p / "m.npz", stack(classes=np.frombuffer(b"\xff\xff\xff\xff", "<U1"), masks=MASKS)), DamagedError,
      "stack-invalid", "classes"),
     (lambda p: shortened(p / "m.npz"), DamagedError, "stack-invalid", "it is cut"),
@@ -213,7 +214,7 @@ def shortened(path: Path) -> Path:
 def test_names_that_numpy_would_cut() -> None:
     odd = ek.MaskSet({("a\0", "x"): DOT})
     with pytest.raises(UsageError, match="ends in NUL"):
-        formats.write_to(odd, io.BytesIO(), "npz")
+        write_to(odd, io.BytesIO(), "npz")
 
 
 def test_stacks_without_names_are_numbered(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_a_sample_submission_orders_formats_without_rows(tmp_path: Path) -> None
     masks.write(tmp_path / "o.npz", like=tmp_path / "like.csv")
     got = ek.read_masks(tmp_path / "o.npz")
     assert (got.samples, got.classes) == (("b", "a"), ("y", "x"))
-    formats.rehearse(masks, tmp_path / "folder", like=tmp_path / "like.csv")
+    rehearse(masks, tmp_path / "folder", like=tmp_path / "like.csv")
     assert not (tmp_path / "folder").exists()
 
 

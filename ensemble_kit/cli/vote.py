@@ -92,7 +92,7 @@ def vote(
     """Combine members into one answer and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.clean import parse_rules
     from ensemble_kit.decisions.hard import VoteRule
-    from ensemble_kit.formats import rehearse, write_masks
+    from ensemble_kit.formats.writing import rehearse, write_masks
     from ensemble_kit.logits.store import is_store
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
 

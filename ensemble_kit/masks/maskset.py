@@ -160,7 +160,7 @@ class MaskSet(Mapping[Key, Runs]):
         like: str | os.PathLike[str] | None = None,
         force: bool = True,
     ) -> None:
-        """Write the masks to a file or a folder, as `ensemble_kit.formats.write_masks` does.
+        """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class MaskSet(Mapping[Key, Runs]):
             pairs.
         force : whether to replace what is there.
         """
-        from ensemble_kit.formats import write_masks
+        from ensemble_kit.formats.writing import write_masks
 
         write_masks(self, Path(path), format=format, like=like, force=force)
 

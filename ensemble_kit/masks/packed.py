@@ -39,7 +39,7 @@ class ManyRuns(NamedTuple):
         """Put the masks of several one after the other."""
         if not several:
             return cls.of([])
-        starts, ends, counts = zip(*((p.starts, p.ends, np.diff(p.offsets)) for p in several), strict=True)
+        starts, ends, counts = zip(*((m.starts, m.ends, np.diff(m.offsets)) for m in several), strict=True)
         return cls(np.concatenate(starts), np.concatenate(ends), np.cumsum(np.concatenate([[0], *counts])))
 
     def masks(self, shape: Shape) -> list[Runs]:

@@ -49,7 +49,7 @@ test-optimized: $(STAMP) ## the whole suite under python -O, children too; its o
 soak: $(STAMP)        ## an hour of every command in one process: nothing may grow
 	ENSK_SOAK=3600 $(BIN)/python -m pytest tests/faults/test_load.py -k hours_of_work
 
-mutation: $(STAMP)    ## mutation testing of runs and voting: what changes of their source no test notices
+mutation: $(STAMP)    ## mutation testing of runs and hard votes: changes of their source that no test notices
 	$(BIN)/python tests/mutation.py
 
 # the tests of those modules, but for what runs, and dies, in processes of its own

@@ -13,7 +13,7 @@ _HOME = {
     "Runs": "masks.runs",
     "encode": "masks.runs",
     "MaskSet": "masks.maskset",
-    "read_masks": "formats",
+    "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
     "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
-    from ensemble_kit.formats import read_masks
+    from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.logits.store import LogitStore, LogitWriter
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.errors import check_kind
-from ensemble_kit.masks.maskset import MaskSet, check_same_keys
-from ensemble_kit.masks.runs import overlaps
+from ensemble_kit.masks.alignment import check_aligned
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import overlaps
 from ensemble_kit.spec.scoring import Convention, Empty, mean, overlap
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What `dice` and `iou` return: the counts of every (sample, class), and their reductions.
+    """The counts of every (sample, class), and the scores that they give.
 
     Parameters
     ----------
     samples, classes : the rows and columns of the counts.
-    tp, pred, truth : int64 (samples, classes), pixels in both, in the prediction, in the truth.
-    convention, metric : how a pair is scored.
+    tp, pred, truth : int64 (samples, classes), pixels that are on in both, in the prediction, in the truth.
+    convention, metric : how a pair of masks is scored.
     """
 
     samples: tuple[str, ...]
@@ -88,8 +89,8 @@ def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
 
     Parameters
     ----------
-    eps : added to both sides of the fraction.
-    empty : value of a pair whose masks are both empty, 1, 0 or "skip"; it goes before `eps`.
+    eps : added to the numerator and the denominator.
+    empty : score of a pair whose masks are both empty: 1, 0 or "skip". It takes precedence over `eps`.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
 def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str) -> Overlap:
     check_kind("the prediction", a, MaskSet)
     check_kind("the truth", b, MaskSet)
-    check_same_keys(a, b, ("the prediction", "the truth"))
+    check_aligned(a, b, ("the prediction", "the truth"))
     keys = [[(s, c) for c in b.classes] for s in b.samples]
     return Overlap(
         b.samples,

@@ -1,9 +1,10 @@
-"""Mutation testing of the algebra of masks and of the votes: `make mutation`, or `python tests/mutation.py runs`.
+"""Mutation testing of the algebra of masks and of the votes: `make mutation`, or `python tests/mutation.py ManyRuns`.
 
 One small change of the source at a time: a comparison, an operator, a number, a condition turned round, a check taken
 out. The tests must notice each. Every mutant is a fork of a process that has imported everything else, so that one
 costs a second or two. A survivor is either killed by a new test or stands in `EXPLAINED` with its reason; the script
-fails where one does neither.
+fails where one does neither. Modules and mutants are named by what they define and by the function, wherever either
+stands: nothing here changes when a function moves.
 """
 
 from __future__ import annotations
@@ -25,33 +26,37 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).parent
+PACKAGE = HERE.parent / "ensemble_kit"
 RESULT = HERE.parent / ".mutation.json"
 """What the last run counted; `figures.py --only gates` puts it into the page."""
+_MASKS = ("test_runs.py", "faults/test_rle.py", "test_refusals.py")
 TESTS = {
-    "runs": ("test_runs.py", "faults/test_rle.py", "test_refusals.py"),
-    "voting": ("test_voting.py", "test_refusals.py"),
+    "Runs": _MASKS,
+    "ManyRuns": _MASKS,
+    "parse_counts": _MASKS,
+    "hard_vote": ("test_voting.py", "test_refusals.py"),
 }
-"""The tests that have to notice, by module."""
+"""The tests that have to notice, by a class or function of the module in question."""
 SKIPPED = "not test_formats and not test_stacks and not test_stores"
 """Tests of that file which look elsewhere."""
 LIMIT = 120.0
 """Seconds until a mutant that never ends counts as noticed."""
 EXPLAINED = {
-    "for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):  [True → False]": "a mask has as many starts as ends since it was made",
-    "return Runs.trusted((np.zeros(1, np.int64), np.full(1, H * W, np.int64)), self.shape) - self  [1 → 2]": "the kernel counts runs by their starts; a longer array of ends is not looked at",
-    "if array.flags.f_contiguous and not array.flags.c_contiguous:  # copying it to rows took 14 of 15 ms  [array.flags.f_contiguous and (not array.flags.c_contiguous) → array.flags.f_contiguous or not array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
-    "if array.flags.f_contiguous and not array.flags.c_contiguous:  # copying it to rows took 14 of 15 ms  [not array.flags.c_contiguous → array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
-    "laid = Runs.trusted(kernels.encode_bytes(array.T.reshape(-1).view(np.uint8)), (W, H))  [1 → 2]": "NumPy takes any negative length for the one that is not known",
-    "flat = np.ascontiguousarray(array).reshape(-1)  [1 → 2]": "NumPy takes any negative length for the one that is not known",
-    "starts, ends, counts = zip(*((p.starts, p.ends, np.diff(p.offsets)) for p in parts), strict=True)  [True → False]": "every part gives three arrays",
-    "cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)  [2 → 3]": "the kernel counts the texts by their masks; a longer array of cuts is not looked at",
-    "value = int(digits[:20])  # more digits only make it larger, and this is beyond any plane  [20 → 21]": "21 digits are beyond any plane as well",
-    "places = [m.places(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
-    "members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
-    "for member, own, where in zip(masks, members, places, strict=True):  [True → False]": "all three are made of the same members",
-    "if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
+    "Runs.decode: for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):  [True → False]": "a mask has as many starts as ends since it was made",
+    "Runs.__invert__: return Runs.trusted((np.zeros(1, np.int64), np.full(1, math.prod(self.shape), np.int64)), self.shape) - self  [1 → 2]": "the kernel counts runs by their starts; a longer array of ends is not looked at",
+    "encode: if array.flags.f_contiguous and (not array.flags.c_contiguous):  [array.flags.f_contiguous and (not array.flags.c_contiguous) → array.flags.f_contiguous or not array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
+    "encode: if array.flags.f_contiguous and (not array.flags.c_contiguous):  [not array.flags.c_contiguous → array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
+    "encode: laid = Runs.trusted(kernels.encode_bytes(array.T.reshape(-1).view(np.uint8)), (W, H))  [1 → 2]": "NumPy takes any negative length for the one that is not known",
+    "encode: flat = np.ascontiguousarray(array).reshape(-1)  [1 → 2]": "NumPy takes any negative length for the one that is not known",
+    "ManyRuns.joined: starts, ends, counts = zip(*((m.starts, m.ends, np.diff(m.offsets)) for m in several), strict=True)  [True → False]": "every one gives three arrays",
+    "texts: cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)  [2 → 3]": "the kernel counts the texts by their masks; a longer array of cuts is not looked at",
+    "_fault: value = int(digits[:20])  [20 → 21]": "21 digits are beyond any image as well",
+    "hard_vote: indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
+    "hard_vote: members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
+    "hard_vote: for member, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
+    "VoteRule.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
 }
-"""Survivors that no test can notice, as the report names them, and why."""
+"""Survivors that no test can notice, as the report names them, and why: the function, the statement, the change."""
 
 COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
             ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}  # fmt: skip
@@ -68,12 +73,22 @@ class Mutant:
     tree: ast.Module
 
 
+def home(name: str) -> Path:
+    """Find the module that defines a class or function at its top."""
+    found = [path for path in PACKAGE.rglob("*.py") if name in _defined(ast.parse(path.read_text()))]
+    assert len(found) == 1, f"{name} is defined in {found}"
+    return found[0]
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
 def mutants(source: str) -> Iterator[Mutant]:
     """Make every mutant of a module: only what its functions do, neither their types nor the words of messages."""
     tree = ast.parse(source)
-    lines = source.splitlines()
     nodes = list(ast.walk(tree))
-    working = _working(nodes)
+    working, statements = _working(nodes), _statements(tree)
     for k, node in enumerate(nodes):
         if k not in working:
             continue
@@ -81,8 +96,25 @@ def mutants(source: str) -> Iterator[Mutant]:
             mutated = copy.deepcopy(tree)
             what = _change(mutated, list(ast.walk(mutated))[k], change)
             if what:
-                line = node.lineno  # type: ignore[attr-defined]
-                yield Mutant(line, f"{lines[line - 1].strip()}  [{what}]", ast.fix_missing_locations(mutated))
+                name = f"{statements[id(node)]}  [{what}]"
+                yield Mutant(node.lineno, name, ast.fix_missing_locations(mutated))  # type: ignore[attr-defined]
+
+
+def _statements(tree: ast.Module) -> dict[int, str]:
+    """Say of each node in which function and statement it stands: `Runs.decode: out[start:end] = True`."""
+    found: dict[int, str] = {}
+
+    def enter(node: ast.AST, qualname: str, statement: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            qualname = f"{qualname}.{node.name}".lstrip(".")
+        elif isinstance(node, ast.stmt):
+            statement = f"{qualname}: {ast.unparse(node).splitlines()[0]}"
+        found[id(node)] = statement
+        for child in ast.iter_child_nodes(node):
+            enter(child, qualname, statement)
+
+    enter(tree, "", "")
+    return found
 
 
 def _working(nodes: list[ast.AST]) -> set[int]:
@@ -211,19 +243,21 @@ def warm() -> None:
 def main() -> None:
     """Try every mutant of the modules; fail where a survivor is not explained."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", choices=[[], *TESTS], default=[])
-    parser.add_argument("--lines", help="only these lines of the source, such as 100-150")
+    parser.add_argument("modules", nargs="*", choices=[[], *TESTS], default=[], help="by what they define")
+    parser.add_argument("--function", help="only mutants of this function, such as parse_counts or Runs.decode")
     given = parser.parse_args()
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp()
     os.environ["ENSK_EXAMPLES"] = "10"
     warm()
     failed, told = False, dict[str, dict[str, int]]()
-    for short in given.modules or TESTS:
-        module, path = f"ensemble_kit.{short}", HERE.parent / "ensemble_kit" / f"{short}.py"
-        tests = [str(HERE / t) for t in TESTS[short] if (HERE / t.split("::")[0]).exists()]
-        low, high = map(int, given.lines.split("-")) if given.lines else (0, 10**6)
-        tried = sorted((m for m in mutants(path.read_text()) if low <= m.line <= high), key=lambda m: m.line)
+    for subject in given.modules or TESTS:
+        path = home(subject)
+        short = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        module = f"ensemble_kit.{short.replace('/', '.')}"
+        tests = [str(HERE / t) for t in TESTS[subject]]
+        tried = [m for m in mutants(path.read_text()) if not given.function or m.name.startswith(f"{given.function}: ")]
+        tried.sort(key=lambda m: m.line)
         unchanged = Mutant(0, "", ast.parse(path.read_text()))
         assert survives(module, path, unchanged, tests), "the tests fail without a mutant"
         left = []
@@ -239,7 +273,7 @@ def main() -> None:
         print(f"{short}: {len(tried)} mutants, {len(left)} survive, {known} of them explained")
         told[short] = {"mutants": len(tried), "survivors": len(left), "explained": known}
         failed |= known < len(left)
-    if not given.lines:
+    if not given.function:
         kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
         RESULT.write_text(json.dumps({**kept, **told}))
     sys.exit(failed)

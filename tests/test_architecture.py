@@ -40,7 +40,7 @@ FLOORS = (
 UPWARD = {
     ("demo.run", "cli.app"),
     ("demo.run", "cli.common"),
-    ("masks.maskset", "formats"),
+    ("masks.maskset", "formats.writing"),
     ("backends.torch", "backends"),
     ("logits.chunkfile", "logits.places"),
     ("logits.places", "logits.packed"),

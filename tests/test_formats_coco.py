@@ -12,8 +12,9 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError
-from ensemble_kit.formats import read_masks, write_masks
 from ensemble_kit.formats.polygons import fill_coco, points_of
+from ensemble_kit.formats.reading import read_masks
+from ensemble_kit.formats.writing import write_masks
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, encode
 from test_formats_csv import mask_sets

@@ -16,7 +16,10 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.convert import convert
 from ensemble_kit.errors import DamagedError, ResourceError, UsageError
 from ensemble_kit.files import atomic_folder, atomic_write
-from ensemble_kit.formats import kind_of_output, parse_image_size, read_classes, read_masks
+from ensemble_kit.formats.classes import read_classes
+from ensemble_kit.formats.reading import read_masks
+from ensemble_kit.formats.sizes import parse_image_size
+from ensemble_kit.formats.writing import kind_of_output
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import encode
 
@@ -140,7 +143,7 @@ def test_image_sizes():
 
 
 def test_the_name_tells_the_format_to_write():
-    assert [str(getattr(kind_of_output(Path(p)), "name", kind_of_output(Path(p)))) for p in
+    assert [kind_of_output(Path(p)).name for p in
             ("-", "m.csv", "m.CSV", "m.json", "m.npz", "m.npy", "m")] \
         == ["handbone", "handbone", "handbone", "coco", "npz", "npy", "png"]  # fmt: skip
 
@@ -215,7 +218,7 @@ def test_convert_answers_and_plans(tmp_path, capsys):
 
 def test_formats_load_nothing_heavy():
     code = (
-        "import sys; import ensemble_kit.formats; "
+        "import sys; import ensemble_kit.formats.reading, ensemble_kit.formats.writing; "
         "print([m for m in ('pandas', 'cv2', 'PIL', 'numba', 'torch') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

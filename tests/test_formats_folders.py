@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, MismatchError, UnsafeError, UsageError
-from ensemble_kit.formats import read_masks, recognise, write_masks
-from ensemble_kit.formats.index import file_names
+from ensemble_kit.formats.filenames import file_names
 from ensemble_kit.formats.polygons import fill_opencv, outline
+from ensemble_kit.formats.reading import read_masks, recognise
+from ensemble_kit.formats.writing import write_masks
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, encode
 from test_formats_csv import HARD_IDS, ids, mask_sets
@@ -271,7 +272,7 @@ def test_the_labelme_form_and_a_size_that_must_be_passed(tmp_path):
     shape = {"label": "x", "points": TRIANGLE, "shape_type": "polygon"}
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 8, "imageWidth": 8}))
-    assert recognise(path) == "labelme"
+    assert recognise(path).name == "labelme"
     assert read_masks(path)["a.jpg", "x"].area > 10
     path.write_text(json.dumps({"annotations": [shape]}))
     with pytest.raises(UsageError, match="--image-size"):

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
-from ensemble_kit import formats
 from ensemble_kit.errors import (
     DamagedError,
     EnskError,
@@ -31,8 +30,10 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.formats import polygons
-from ensemble_kit.masks import runs
-from ensemble_kit.masks.maskset import check_same_keys
+from ensemble_kit.formats.classes import read_classes
+from ensemble_kit.formats.writing import rehearse, write_to
+from ensemble_kit.masks import packed
+from ensemble_kit.masks.alignment import check_aligned
 
 PLANE = (3, 4)
 DOT = ek.Runs([5], [7], PLANE)
@@ -75,16 +76,16 @@ def wrote(path: Path, content: str | bytes) -> Path:
 @refuses(
     (lambda _: ek.MaskSet({("a", "x"): DOT, ("b", "y"): DOT}), IncompleteError, "masks-missing", "2 of 4"),
     (lambda _: ek.MaskSet({("a", "x"): DOT, ("a", "y"): ek.Runs([], [], (4, 3))}), MismatchError, "mask-size-differs",
-     "class 'y': 4 x 3 and 3 x 4"),
-    (lambda _: ek.MaskSet([DOT]), UsageError, "masks-invalid", "list is no mapping"),  # type: ignore[arg-type]
+     "class 'y': 4 x 3, 3 x 4"),
+    (lambda _: ek.MaskSet([DOT]), UsageError, "masks-invalid", "list is not a mapping"),  # type: ignore[arg-type]
     (lambda _: ek.MaskSet({"a": DOT}), UsageError, "masks-invalid", "the key 'a'"),  # type: ignore[dict-item]
     (lambda _: ek.MaskSet({("a", "x"): np.ones(PLANE)}), UsageError, "masks-invalid", "ndarray for"),  # type: ignore[dict-item]
-    (lambda _: check_same_keys(some_masks(plane=(4, 3)), some_masks(), ("these", "those")), MismatchError,
+    (lambda _: check_aligned(some_masks(plane=(4, 3)), some_masks(), ("these", "those")), MismatchError,
      "image-size-differs", "4 x 3 in these, 3 x 4 in those"),
     (lambda _: ek.hard_vote([some_masks(), some_masks(classes="xz")]), MismatchError, "classes-differ", "only in member 2: 'z'"),
     (lambda _: DOT.text(order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
     (lambda _: DOT.text(base=2), UsageError, "rle-options", "base=2"),
-    (lambda _: runs.overlaps([DOT], [ek.Runs([], [], (4, 3))]), MismatchError, "plane-differs", "4 x 3"),
+    (lambda _: packed.overlaps([DOT], [ek.Runs([], [], (4, 3))]), MismatchError, "plane-differs", "4 x 3"),
     (lambda _: ek.hard_vote([some_masks()] * 2, quorum=3), UsageError, "quorum-invalid", "quorum=3, all weights add up to 2"),
     (lambda _: ek.hard_vote([some_masks()] * 2, weights=[1e-30, 1]), UsageError, "weights-invalid", "2^60"),
 )  # fmt: skip
@@ -95,7 +96,7 @@ def test_masks(case: Refusal, tmp_path: Path) -> None:
 def test_masks_of_two_kinds_are_not_combined() -> None:
     with pytest.raises(TypeError):
         DOT & np.ones(PLANE, bool)  # type: ignore[operator]
-    assert (runs.texts([]), runs.overlaps([], []).tolist()) == ([], [])
+    assert (packed.texts([]), packed.overlaps([], []).tolist()) == ([], [])
     assert repr(some_masks()) == "MaskSet(2 samples x 2 classes)"
 
 
@@ -103,24 +104,24 @@ def test_masks_of_two_kinds_are_not_combined() -> None:
 
 
 @refuses(
-    (lambda p: formats.write_to(some_masks(), io.BytesIO(), "png"), UsageError, "format-unfit", "'png'"),
+    (lambda p: write_to(some_masks(), io.BytesIO(), "png"), UsageError, "format-unfit", "'png'"),
     (lambda p: some_masks().write(p / "o.csv", format="carvanna"), UsageError, "format-unknown", "'carvanna'"),
     (lambda p: some_masks().write(p / "o.xyz"), UsageError, "format-unknown", "o.xyz"),
     (lambda p: ek.MaskSet({}).write(p / "o.csv"), UsageError, "masks-none", "empty"),
     (lambda p: ek.read_masks(wrote(p / "m.png", b"\x89PNG\r\n\x1a\n")), UsageError, "format-unknown", "m.png is a single PNG"),
-    (lambda p: ek.read_masks(wrote(p / "m.json", "{}")), UsageError, "format-unknown", "m.json has neither"),
-    (lambda p: ek.read_masks(of_another_kind(p)), DamagedError, "index-invalid", "'tiff', which is no format of folders"),
-    (ek.read_masks, UsageError, "format-unknown", "holds no PNG"),
+    (lambda p: ek.read_masks(wrote(p / "m.json", "{}")), UsageError, "format-unknown", "no format recognises"),
+    (lambda p: ek.read_masks(of_another_kind(p)), DamagedError, "index-invalid", "'tiff', which is not a format of folders"),
+    (ek.read_masks, UsageError, "format-unknown", "no format recognises"),
     (lambda p: ek.read_masks(p, format="png"), IncompleteError, "files-missing", "holds no PNG"),
     (lambda p: ek.read_masks(p, format="labelme"), IncompleteError, "files-missing", "holds no JSON"),
     (lambda p: ek.read_masks(p, format="coco"), UsageError, "format-unfit", "is a folder"),
-    (lambda p: formats.read_classes(p / "none.txt"), UsageError, "input-missing", "none.txt"),
-    (lambda p: formats.read_classes(wrote(p / "c.txt", b"caf\xe9")), DamagedError, "classes-invalid", "byte 3 is not UTF-8"),
+    (lambda p: read_classes(p / "none.txt"), UsageError, "input-missing", "none.txt"),
+    (lambda p: read_classes(wrote(p / "c.txt", b"caf\xe9")), DamagedError, "classes-invalid", "byte 3 is not UTF-8"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"images":[],"categories":[],"annotations":[]}')), IncompleteError,
      "samples-missing", "0 images and 0 categories"),
-    (lambda p: ek.read_masks(wrote(p / "m.json", "[]"), format="coco"), DamagedError, "coco-invalid", "it is no object"),
+    (lambda p: ek.read_masks(wrote(p / "m.json", "[]"), format="coco"), DamagedError, "coco-invalid", "it is not an object"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"shapes":[],"imagePath":7}')), DamagedError, "polygons-invalid",
-     "its file name is no text"),
+     "its file name is not text"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"shapes":[]}'), image_size=PLANE), IncompleteError, "classes-missing", "m.json"),
     (lambda p: ek.MaskSet({("a", f"c{k}"): DOT for k in range(256)}).write(p / "out", format="indexed-png"), UsageError,
      "classes-too-many", "256 classes"),
@@ -182,7 +183,7 @@ MASKS = np.zeros((1, 1, 3, 4), bool)
     (lambda p: wrote(p / "m.npz", stack(samples=["a"], classes=["x", ""], masks=MASKS)), DamagedError, "stack-invalid",
      "is blank"),
     (lambda p: wrote(p / "m.npz", stack(classes=["x"])), IncompleteError, "samples-missing", "holds no array"),
-    (lambda p: archive(p / "m.npz", {"notes.txt": b"hello"}), DamagedError, "stack-invalid", "'notes.txt' is doubled or no .npy"),
+    (lambda p: archive(p / "m.npz", {"notes.txt": b"hello"}), DamagedError, "stack-invalid", "'notes.txt' is doubled or not .npy"),
     (lambda p: wrote(p / "m.npz", stack(classes=np.frombuffer(b"\xff\xff\xff\xff", "<U1"), masks=MASKS)), DamagedError,
      "stack-invalid", "classes"),
     (lambda p: shortened(p / "m.npz"), DamagedError, "stack-invalid", "it is cut"),
@@ -213,7 +214,7 @@ def shortened(path: Path) -> Path:
 def test_names_that_numpy_would_cut() -> None:
     odd = ek.MaskSet({("a\0", "x"): DOT})
     with pytest.raises(UsageError, match="ends in NUL"):
-        formats.write_to(odd, io.BytesIO(), "npz")
+        write_to(odd, io.BytesIO(), "npz")
 
 
 def test_stacks_without_names_are_numbered(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_a_sample_submission_orders_formats_without_rows(tmp_path: Path) -> None
     masks.write(tmp_path / "o.npz", like=tmp_path / "like.csv")
     got = ek.read_masks(tmp_path / "o.npz")
     assert (got.samples, got.classes) == (("b", "a"), ("y", "x"))
-    formats.rehearse(masks, tmp_path / "folder", like=tmp_path / "like.csv")
+    rehearse(masks, tmp_path / "folder", like=tmp_path / "like.csv")
     assert not (tmp_path / "folder").exists()
 
 
@@ -429,7 +430,7 @@ def test_a_manifest_of_strangers(tmp_path: Path) -> None:
     (lambda _: ek.Runs([0, 5, 6], [2, 8, 9], PLANE), DamagedError, "runs-invalid", ""),
     (lambda _: DOT.overlap(ek.Runs([5], [7], (4, 3))), MismatchError, "plane-differs", "4 x 3"),
     (lambda _: ek.Runs.parse("1 2", PLANE, order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
-    (lambda _: runs.texts([DOT], order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
+    (lambda _: packed.texts([DOT], order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]
     (lambda _: ek.Runs.from_coco({"size": [4.0, 5], "counts": [5]}), DamagedError, "coco-invalid", "size or counts"),
     (lambda _: ek.Runs.from_coco({"size": [4.0, 5], "counts": [10]}), DamagedError, "coco-invalid", "size or counts"),
     (lambda _: ek.Runs.from_coco({"size": [3, 4], "counts": b"\x10"}), DamagedError, "coco-invalid", "foreign character"),
@@ -476,11 +477,11 @@ def test_many_at_once_are_each_by_itself() -> None:
     draw = np.random.default_rng(9)
     masks = [ek.encode(draw.random(PLANE) > cut) for cut in (0.2, 0.5, 0.9, 1.0, 0.6)]
     others = masks[1:] + masks[:1]
-    assert runs.overlaps(masks, others).tolist() == [a.overlap(b) for a, b in zip(masks, others, strict=True)]
+    assert packed.overlaps(masks, others).tolist() == [a.overlap(b) for a, b in zip(masks, others, strict=True)]
     for order in ("C", "F"):
-        assert runs.texts(masks, order=order) == [m.text(order=order) for m in masks]  # type: ignore[arg-type]
+        assert packed.texts(masks, order=order) == [m.text(order=order) for m in masks]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zip"):
-        runs.overlaps(masks, others[:-1])
+        packed.overlaps(masks, others[:-1])
 
 
 @pytest.mark.parametrize("key", ["ab", ["a", "b"], ("a",), ("a", "b", "c"), ("a", "x"), ("x", "b"), 1])

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from ensemble_kit import DamagedError, MismatchError, Runs, UsageError, encode
 from ensemble_kit.kernels import reference
-from ensemble_kit.masks.runs import ManyRuns
+from ensemble_kit.masks.packed import ManyRuns
 
 shapes = st.tuples(st.integers(1, 19), st.integers(1, 19))
 masks = hnp.arrays(np.bool_, shapes)
@@ -118,7 +118,7 @@ def test_beyond_32_bits() -> None:
     ("starts", "ends"), [([3, 1], [4, 2]), ([1, 2], [3, 5]), ([2], [2]), ([-1], [3]), ([5], [7]), ([1], [2, 3])]
 )
 def test_invalid_runs_are_refused(starts: list[int], ends: list[int]) -> None:
-    with pytest.raises(DamagedError, match="plane of 2 x 3"):
+    with pytest.raises(DamagedError, match="an image of 2 x 3"):
         Runs(starts, ends, (2, 3))
 
 

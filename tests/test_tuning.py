@@ -178,13 +178,13 @@ def test_truth_must_fit(make_store: Make, rng: np.random.Generator) -> None:
     store = make_store({s: smooth_logits(rng, (1, 8, 8)) for s in ("a", "b")}, (32, 32), ("x",))
     ens = ek.Ensemble([store])
     empty = ek.Runs.empty((32, 32))
-    with pytest.raises(ek.IncompleteError, match="1 of 2 samples have none: 'b'"):
+    with pytest.raises(ek.IncompleteError, match="the truth lacks samples that the ensemble has: 1 of 2: 'b'"):
         ek.tune_thresholds(ens, ek.MaskSet({("a", "x"): empty}))
     with pytest.raises(ek.MismatchError, match="'c'"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): empty for s in ("a", "b", "c")}))
     with pytest.raises(ek.MismatchError, match="'z'"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "z"): empty for s in ("a", "b")}))
-    with pytest.raises(ek.MismatchError, match="image 32 x 32, truth 32 x 31"):
+    with pytest.raises(ek.MismatchError, match="32 x 31 in the truth, 32 x 32 in the ensemble"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): ek.Runs.empty((32, 31)) for s in ("a", "b")}))
     with pytest.raises(ek.UsageError, match="objective"):
         ek.tune_thresholds(ens, ek.MaskSet({(s, "x"): empty for s in ("a", "b")}), objective="max")  # type: ignore[arg-type]

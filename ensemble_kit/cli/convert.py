@@ -13,7 +13,7 @@ from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
-    from ensemble_kit.formats import Format
+    from ensemble_kit.formats.maskformat import MaskFormat
     from ensemble_kit.masks.maskset import MaskSet
 
 
@@ -32,7 +32,8 @@ def convert(
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
-    from ensemble_kit.formats import read_masks, write_masks
+    from ensemble_kit.formats.reading import read_masks
+    from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.store import is_store
 
     if is_store(masks):
@@ -47,9 +48,9 @@ def convert(
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
     plan = {
         "in": str(masks),
-        "from": _name(source),
+        "from": source.name,
         "out": str(out),
-        "format": _name(target),
+        "format": target.name,
         "samples": len(read.samples),
         "classes": len(read.classes),
     }
@@ -98,34 +99,36 @@ def _pack(store: Path, out: Path, common: Common) -> None:
 
 def _formats(
     masks: Path, out: Path, format_: str | None, from_: str | None, like: Path | None
-) -> tuple[Format, Format]:
+) -> tuple[MaskFormat, MaskFormat]:
     """Decide which format is read and which written.
 
     `--from` names the input's and `--format` the output's. With `--format` alone, one that the output's name rules
     out (`--format handbone --out masks.json`) names the input's, and one that fits the output names the input's too
     where the input does not tell its own (a CSV whose header several dialects share).
     """
-    from ensemble_kit.formats import fits, kind_of_output, recognise
+    from ensemble_kit.formats.reading import recognise
+    from ensemble_kit.formats.registry import named
+    from ensemble_kit.formats.writing import fits, kind_of_output
 
     if format_ is not None and from_ is None and not fits(format_, out):
         format_, from_ = None, format_
-    target: Format = format_ if format_ is not None else kind_of_output(out, like)
+    target = named(format_) if format_ is not None else kind_of_output(out, like)
     if from_ is not None:
-        return from_, target
+        return named(from_), target
     try:
         return recognise(masks), target
     except UsageError as error:
         unclear = error.code in {"format-ambiguous", "format-unknown"}
         if format_ is None or not unclear or not fits(format_, masks):
             raise
-        return format_, target
+        return target, target
 
 
-def _projected(masks: MaskSet, target: Format, out: Path, like: Path | None) -> int:
+def _projected(masks: MaskSet, target: MaskFormat, out: Path, like: Path | None) -> int:
     """Count the bytes of one file by writing them nowhere; take a byte a pixel for a folder."""
-    from ensemble_kit.formats import is_folder, write_to
+    from ensemble_kit.formats.writing import write_to
 
-    if is_folder(target, out):
+    if target.builder(out):
         return sum(runs.shape[0] * runs.shape[1] + 1024 for runs in masks.values())  # and a header a file
     sink = _Sink()
     write_to(masks, cast(BinaryIO, sink), target, like)
@@ -146,10 +149,6 @@ class _Sink(io.RawIOBase):
         size = memoryview(data).nbytes
         self.count += size
         return size
-
-
-def _name(chosen: Format) -> str:
-    return chosen if isinstance(chosen, str) else chosen.name
 
 
 def _words(plan: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def _two_sets(paths: list[Path], common: Common) -> tuple[dict[str, Any], str]:
 
 
 def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> tuple[dict[str, Any], str]:  # noqa: A002
-    from ensemble_kit.formats import read_masks
+    from ensemble_kit.formats.reading import read_masks
 
     masks = read_masks(path, format=format, image_size=image_size, classes=classes)
     rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import IncompleteError, UsageError, some
 
 if TYPE_CHECKING:
+    from ensemble_kit.formats.sizes import ImageSize
     from ensemble_kit.masks.maskset import MaskSet
 
 Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
@@ -162,7 +163,7 @@ def class_names(path: Path | None) -> tuple[str, ...] | None:
     return None if path is None else read_classes(path)
 
 
-def size_of_images(text: str | None) -> tuple[int, int] | Mapping[str, tuple[int, int]] | None:
+def size_of_images(text: str | None) -> ImageSize | None:
     """Read `--image-size`: HxW for all, or a store, a folder of images or masks that say each one's."""
     from ensemble_kit.formats.sizes import parse_image_size
     from ensemble_kit.recipes.masks import sizes_from

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil
+from math import ceil, prod
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -152,11 +152,11 @@ class DropSmall(Rule):
                 raise _refuse("drop-small with min_share=0", "pass a share above 0: every component has a pixel")
         _set_connectivity(self)
 
-    def least(self, shape: tuple[int, int]) -> int:
-        """Return the pixels that a component needs in an H × W image; a share counts as the decimal it is shown as."""
+    def least(self, shape: tuple[int, ...]) -> int:
+        """Return the pixels that a component needs in an image; a share counts as the decimal it is shown as."""
         if self.min_area is not None:
             return self.min_area
-        return ceil(Fraction(str(self.min_share)) * shape[0] * shape[1])
+        return ceil(Fraction(str(self.min_share)) * prod(shape))
 
     def apply(self, runs: Runs) -> Runs:
         """Return the mask without its small components."""

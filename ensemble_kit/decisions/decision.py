@@ -12,7 +12,8 @@ from ensemble_kit.decisions.clean import Rule, check_classes, clean
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 

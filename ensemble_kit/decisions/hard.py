@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.masks.maskset import MaskSet, check_same_keys
-from ensemble_kit.masks.runs import ManyRuns
+from ensemble_kit.masks.alignment import check_aligned
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import ManyRuns
 
 _MOST = 1 << 60
 
@@ -185,10 +186,10 @@ def hard_vote(
     rule = VoteRule.of(len(masks), weights, quorum, ties, empty)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
-        check_same_keys(other, first, (f"member {k}", "member 1"))
-    places = [m.places(first.samples, first.classes).reshape(-1) for m in masks]
+        check_aligned(other, first, (f"member {k}", "member 1"))
+    indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
-    for member, own, where in zip(masks, members, places, strict=True):
+    for member, own, where in zip(masks, members, indices, strict=True):
         kernels.locate(*member.packed, where, own)
     voted = kernels.weighted_votes(
         members,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ensemble_kit.errors import MismatchError, check_number, some
-from ensemble_kit.masks.runs import ManyRuns
+from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS

@@ -14,7 +14,8 @@ from typing import Any
 
 from ensemble_kit.cli.common import Common, table
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import read_classes, read_masks
+from ensemble_kit.formats.classes import read_classes
+from ensemble_kit.formats.reading import read_masks
 from ensemble_kit.metrics import Overlap, dice
 
 DATA = Path(__file__).with_name("data")

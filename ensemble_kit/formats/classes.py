@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.spec.labels import check_names
 
 if TYPE_CHECKING:
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
     from ensemble_kit.masks.runs import Runs
 
+ONLY_CLASS = "mask"
+"""Class of the masks of a file that has one a sample and no class, unless the user names it."""
+
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read a class file: one name a line, or JSON.
 
-    JSON is a list of names, a list of objects with a `name` (and a colour, which is left alone), an object whose
-    keys are the names, or an object that holds one of these under `classes`. In a text file blank lines are left
-    out, and so is white space around a name.
+    JSON is a list of names, a list of objects with a `name` (other keys, such as a colour, are ignored), an object
+    whose keys are the names, or an object that holds one of these under `classes`. In a text file blank lines are
+    skipped, and so is white space around a name.
 
     Raises
     ------
@@ -32,12 +35,8 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UsageError(
-            "input-missing",
-            "cannot read the classes",
-            item=f"there is no file {file}",
-            fix="pass --classes FILE with one name a line, or JSON",
-        )
+        fix = "pass --classes FILE with one name a line, or JSON"
+        raise UsageError("input-missing", "cannot read the classes", item=f"there is no file {file}", fix=fix)
     from ensemble_kit import strict_json
 
     raw = file.read_bytes()
@@ -46,12 +45,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DamagedError(
-            "classes-invalid",
-            "cannot read the classes",
-            item=f"{file}: byte {error.start} is not UTF-8",
-            fix="save the file as UTF-8",
-        ) from None
+        raise _damaged(f"{file}: byte {error.start} is not UTF-8", "save the file as UTF-8") from None
     return check_names("classes", [line.strip() for line in text.splitlines() if line.strip()])
 
 
@@ -61,30 +55,32 @@ def _names_in(value: Any, file: Path) -> list[str]:
     names = list(value) if isinstance(value, (list, dict)) else []
     names = [n.get("name") if isinstance(n, dict) else n for n in names]
     if not names or not all(isinstance(n, str) for n in names):
-        raise DamagedError(
-            "classes-invalid",
-            "cannot read the classes",
-            item=f"{file} lists no names",
-            fix='write ["name", …], [{"name": …, "color": …}, …] or {"name": colour, …}',
-        )
+        fix = 'write ["name", …], [{"name": …, "color": …}, …] or {"name": colour, …}'
+        raise _damaged(f"{file} lists no names", fix)
     return names
+
+
+def _damaged(item: str, fix: str) -> DamagedError:
+    return DamagedError("classes-invalid", "cannot read the classes", item=item, fix=fix)
 
 
 def check_wanted(names: Sequence[str]) -> tuple[str, ...]:
     """Check class names that a caller passes: text, not blank, none twice. A mask file may hold any other name."""
     out = (names,) if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not out or not all(isinstance(n, str) and n for n in out) or len(set(out)) < len(out):
-        raise UsageError(
-            "name-invalid",
-            "cannot use the names of classes",
-            item=some(out) or "there is none",
-            fix="pass a list of names, each not blank and its own",
-        )
+        item, fix = some(out) or "there is none", "pass a list of names, none blank and none twice"
+        raise UsageError("name-invalid", "cannot use the names of classes", item=item, fix=fix)
     return out
 
 
-def order_classes(found: Iterable[str], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
+def order_classes(
+    found: Iterable[str], wanted: Sequence[str] | None, where: str, complete: bool = True
+) -> tuple[str, ...]:
     """Return the classes in the order wanted; they must be the classes found.
+
+    Parameters
+    ----------
+    complete : whether every wanted class has to be there.
 
     Raises
     ------
@@ -100,32 +96,23 @@ def order_classes(found: Iterable[str], wanted: Sequence[str] | None, where: str
     missing, extra = [n for n in names if n not in have], [n for n in have if n not in names]
     item = f"{where} has {len(have)} classes, {len(names)} are wanted; "
     fix = "pass the classes that the masks have (--classes FILE, classes=[…]); the order is free"
-    if missing:
-        raise IncompleteError(
-            "classes-missing",
-            "cannot read masks: classes are missing",
-            item=f"{item}missing: {some(missing, 10)}",
-            fix=fix,
-        )
+    if missing and complete:
+        item += f"missing: {some(missing, 10)}"
+        raise IncompleteError("classes-missing", "cannot read masks: classes are missing", item=item, fix=fix)
     if extra:
-        raise MismatchError(
-            "classes-differ", "cannot read masks of other classes", item=f"{item}not wanted: {some(extra, 10)}", fix=fix
-        )
+        item += f"not wanted: {some(extra, 10)}"
+        raise MismatchError("classes-differ", "cannot read masks of other classes", item=item, fix=fix)
     return names
 
 
 def need_classes(wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """Return the names passed, for a format that holds none."""
     if wanted is None:
-        raise UsageError(
-            "classes-needed",
-            "cannot name the classes of masks",
-            item=f"{where} holds no class names",
-            fix="pass --classes FILE with one name a line (classes=[…])",
-        )
+        item, fix = f"{where} holds no class names", "pass --classes FILE with one name a line (classes=[…])"
+        raise UsageError("classes-needed", "cannot name the classes of masks", item=item, fix=fix)
     return check_wanted(wanted)
 
 
-def assemble(samples: Iterable[str], classes: Sequence[str], masks: Mapping[tuple[str, str], Runs]) -> MaskSet:
+def assemble(samples: Iterable[str], classes: Sequence[str], masks: Mapping[Key, Runs]) -> MaskSet:
     """Build a mask set in the order of samples, then classes."""
     return MaskSet({(s, c): masks[s, c] for s in samples for c in classes if (s, c) in masks})

@@ -1,4 +1,4 @@
-"""Masks in COCO's JSON: polygons, RLE counts and compressed RLE in; compressed RLE out.
+"""Masks in COCO's JSON: reads polygons, RLE counts and compressed RLE; writes compressed RLE.
 
 The sample is the image's `file_name`, the class the category's `name`. Annotations of one image and category are
 united; an image without an annotation of a category has an empty mask of it.
@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.formats.classes import assemble, order_classes
+from ensemble_kit.formats.maskformat import MaskFormat
 from ensemble_kit.formats.polygons import fill_coco, points_of
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.geometry import Shape
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:
@@ -25,47 +27,33 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     Raises
     ------
     DamagedError
-        No strict JSON, a doubled id or name, an annotation of an unknown image or category, or one whose shape is
+        Not strict JSON, a doubled id or name, an annotation of an unknown image or category, or one whose shape is
         malformed or of another size than its image.
     """
     value = strict_json.load(path)
     if not isinstance(value, dict):
-        raise _damaged(path, "it is no object with images, annotations and categories")
+        raise _damaged(path, "it is not an object with images, annotations and categories")
     images = _by_id(path, value, "images", "file_name")
     categories = _by_id(path, value, "categories", "name")
     names = order_classes((name for name, _ in categories.values()), classes, str(path))
     if not images or not names:
-        raise IncompleteError(
-            "samples-missing",
-            "cannot read masks: there are none",
-            item=f"{path} has {len(images)} images and {len(names)} categories",
-            fix="pass a file with images and categories",
-        )
-    planes = {sample: sizes.of(sample, _declared(path, entry), str(path)) for sample, entry in images.values()}
-    masks = {(s, c): Runs.empty(planes[s]) for s in planes for c in names}
+        item = f"{path} has {len(images)} images and {len(names)} categories"
+        fix = "pass a file with images and categories"
+        raise IncompleteError("samples-missing", "cannot read masks: there are none", item=item, fix=fix)
+    shapes = {sample: sizes.of(sample, _declared(path, entry), str(path)) for sample, entry in images.values()}
+    masks = {(s, c): Runs.empty(shapes[s]) for s in shapes for c in names}
     for where, entry in _entries(path, value, "annotations"):
         sample, _ = _named(images, entry, "image_id", where)
         name, _ = _named(categories, entry, "category_id", where)
-        masks[sample, name] |= _shape(entry.get("segmentation"), planes[sample], f"{where}, sample {sample!r}")
-    return assemble(planes, names, masks)
+        masks[sample, name] |= _shape(entry.get("segmentation"), shapes[sample], f"{where}, sample {sample!r}")
+    return assemble(shapes, names, masks)
 
 
 def write(masks: MaskSet, out: BinaryIO) -> None:
     """Write a COCO file: one annotation a mask that is not empty, in samples' and classes' order."""
+    sizes = enumerate((sample, masks.image_size(sample)) for sample in masks.samples)
     out.write(b'{"images":')
-    out.write(
-        _list(
-            [
-                {
-                    "id": k,
-                    "file_name": sample,
-                    "height": masks.image_size(sample)[0],
-                    "width": masks.image_size(sample)[1],
-                }
-                for k, sample in enumerate(masks.samples, 1)
-            ]
-        )
-    )
+    out.write(_list([{"id": k + 1, "file_name": name, "height": H, "width": W} for k, (name, (H, W)) in sizes]))
     out.write(b',"categories":')
     out.write(_list([{"id": k, "name": name} for k, name in enumerate(masks.classes, 1)]))
     out.write(b',"annotations":[')
@@ -105,7 +93,7 @@ def _bbox(runs: Runs) -> list[int]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def _shape(value: Any, size: tuple[int, int], where: str) -> Runs:
+def _shape(value: Any, size: Shape, where: str) -> Runs:
     if isinstance(value, dict):
         if value.get("size") != list(size):
             raise _damaged(where, f"its RLE has the size {str(value.get('size'))[:40]}, its image {list(size)}")
@@ -121,18 +109,18 @@ def _shape(value: Any, size: tuple[int, int], where: str) -> Runs:
     return runs
 
 
-def _entries(path: Path, value: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
-    entries = value.get(part)
+def _entries(path: Path, value: dict[str, Any], table: str) -> list[tuple[str, dict[str, Any]]]:
+    entries = value.get(table)
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise _damaged(path, f"it has no list of {part}")
-    return [(f"{path}, {part}[{k}]", entry) for k, entry in enumerate(entries)]
+        raise _damaged(path, f"it has no list of {table}")
+    return [(f"{path}, {table}[{k}]", entry) for k, entry in enumerate(entries)]
 
 
-def _by_id(path: Path, value: dict[str, Any], part: str, name: str) -> dict[Any, tuple[str, dict[str, Any]]]:
+def _by_id(path: Path, value: dict[str, Any], table: str, name: str) -> dict[Any, tuple[str, dict[str, Any]]]:
     """Index images or categories by their id; ids and names must be unique."""
     found: dict[Any, tuple[str, dict[str, Any]]] = {}
     names: set[str] = set()
-    for where, entry in _entries(path, value, part):
+    for where, entry in _entries(path, value, table):
         _check(type(entry.get("id")) in {int, str} and entry["id"] not in found, where, "its id is missing or doubled")
         text = entry.get(name)
         _check(isinstance(text, str) and bool(text) and text not in names, where, f"its {name} is missing or doubled")
@@ -160,9 +148,15 @@ def _check(sound: bool, where: str, why: str) -> None:
 
 
 def _damaged(where: object, why: str) -> DamagedError:
-    return DamagedError(
-        "coco-invalid",
-        "cannot read a COCO file",
-        item=f"{where}: {why}",
-        fix="write the file again as COCO has it: images, annotations, categories",
-    )
+    fix = "write the file again as COCO has it: images, annotations, categories"
+    return DamagedError("coco-invalid", "cannot read a COCO file", item=f"{where}: {why}", fix=fix)
+
+
+FORMAT = MaskFormat(
+    "coco",
+    read,
+    sniff=lambda contents: {"images", "categories"} <= contents.keys,
+    write=write,
+    suffix=".json",
+    is_folder=False,
+)

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from ensemble_kit.errors import UsageError
-from ensemble_kit.masks.runs import Order, Runs
+from ensemble_kit.errors import UsageError, some
+from ensemble_kit.formats.table import read_table
+from ensemble_kit.masks.rle import Order
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.geometry import Shape
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one kind of CSV writes masks: one row a (sample, class), or one a sample.
+    """How one kind of CSV holds masks: one row a (sample, class), or one a sample.
 
     Parameters
     ----------
     name : what `format=` calls it.
     columns : the header: the id column, then the class column where there is one, then the column of runs.
     template : how sample and class are joined in the id column, such as `{sample}_{class}`; None where the id is
-        the sample. A joined id is taken apart by the known class names, never by the separator alone: both parts
+        the sample. A joined id is split by the known class names, never by the separator alone: sample and class
         may hold it.
     order : "C" numbers pixels along rows, "F" down columns.
     base : number of the first pixel, 0 or 1.
     relative : each start counts from the end of the run before it; only the first has the base.
     empty : what stands for an empty mask. Blank is always read as empty too.
-    classes : class names that the competition fixes; () where the file or the caller says them.
-    sparse : a (sample, class) without a row is an empty mask; otherwise it is an error.
+    classes : class names that the competition fixes; () where the file or the user says them.
+    sparse : whether a (sample, class) without a row is an empty mask; otherwise it is an error.
     """
 
     name: str
@@ -40,15 +44,13 @@ class Dialect:
     sparse: bool = False
 
     def __post_init__(self) -> None:
-        joined_well = self.template is None or all(self.template.count(p) == 1 for p in ("{sample}", "{class}"))
+        joined_well = self.template is None or all(self.template.count(n) == 1 for n in ("{sample}", "{class}"))
         if len(self.columns) not in {2, 3} or not joined_well or (self.template and len(self.columns) == 3):
-            raise UsageError(
-                "dialect-invalid",
-                "cannot use a CSV dialect",
-                item=f"columns {self.columns!r}, template {self.template!r}",
-                fix="pass (id, class, runs), or (id, runs) with or without a template that holds "
-                "{sample} and {class} once each",
+            item = f"columns {self.columns!r}, template {self.template!r}"
+            fix = (
+                "pass (id, class, runs), or (id, runs) and perhaps a template that holds {sample} and {class} once each"
             )
+            raise UsageError("dialect-invalid", "cannot use a CSV dialect", item=item, fix=fix)
 
     @property
     def by_sample(self) -> bool:
@@ -62,36 +64,11 @@ class Dialect:
         head, foot = self.template.split("{sample}")
         return head.replace("{class}", name) + sample + foot.replace("{class}", name)
 
-    def parse(self, text: str, shape: tuple[int, int]) -> Runs:
+    def parse(self, text: str, shape: Shape) -> Runs:
         """Read the column of runs."""
         if self.empty and text == self.empty:
             return Runs.empty(shape)
         return Runs.parse(text, shape, order=self.order, base=self.base, relative=self.relative)
-
-
-class Splitter:
-    """Takes joined ids apart by the known classes (and samples, where they are known).
-
-    The parts around each class are looked up by length, so that the cost does not grow with the number of classes.
-    """
-
-    def __init__(self, dialect: Dialect, classes: Iterable[str], samples: frozenset[str] | None = None) -> None:
-        self._samples = samples
-        self._around: dict[tuple[str, str], str] = {}
-        for name in classes:
-            head, foot = (part.replace("{class}", name) for part in (dialect.template or "{sample}").split("{sample}"))
-            self._around[head, foot] = name
-        self._lengths = sorted({(len(head), len(foot)) for head, foot in self._around})
-
-    def candidates(self, joined: str) -> list[tuple[str, str]]:
-        """Return every (sample, class) that the id can mean."""
-        found = []
-        for head, foot in self._lengths:
-            end = len(joined) - foot
-            name = self._around.get((joined[:head], joined[end:])) if end > head else None
-            if name is not None and (self._samples is None or joined[head:end] in self._samples):
-                found.append((joined[head:end], name))
-        return found
 
 
 _ALL = (
@@ -143,3 +120,46 @@ def with_columns(header: Iterable[str]) -> list[str]:
     """Return the names of the presets that have these columns, in any order."""
     columns = sorted(header)
     return [name for name, dialect in PRESETS.items() if sorted(dialect.columns) == columns]
+
+
+def columns_of(header: Sequence[str], dialect: Dialect, path: Path, renamed: bool = False) -> tuple[int, ...]:
+    """Find the dialect's columns in a header, whatever their order; return their numbers.
+
+    Parameters
+    ----------
+    renamed : whether as many columns of other names are taken for the dialect's, in its order.
+
+    Raises
+    ------
+    UsageError
+        The header has other columns.
+    """
+    if sorted(header) == sorted(dialect.columns):
+        return tuple(header.index(name) for name in dialect.columns)
+    if renamed and len(header) == len(dialect.columns):
+        return tuple(range(len(header)))
+    others = [name for name in with_columns(header) if name != dialect.name]
+    columns = f"its columns are {','.join(header)[:200]}, {dialect.name!r} has {','.join(dialect.columns)}"
+    fix = f"pass --format {others[0]}" if others else "name the columns so, or pass another --format"
+    raise UsageError("csv-columns", "cannot read a CSV file in this dialect", item=f"{path}: {columns}", fix=fix)
+
+
+def recognise(path: Path) -> Dialect:
+    """Return the preset that has the columns of a CSV's header.
+
+    Raises
+    ------
+    UsageError
+        No preset has these columns, or several have.
+    """
+    header, what = read_table(path).header, "cannot tell the dialect of a CSV file"
+    names = with_columns(header)
+    if len(names) > 1:
+        item = f"{path}: the columns {','.join(header)} are those of {some(names)}"
+        fix = f"name it: --format {names[0]} (format={names[0]!r})"
+        raise UsageError("format-ambiguous", what, item=item, fix=fix)
+    if not names:
+        item = f"{path}: no preset has the columns {','.join(header)[:200]}"
+        fix = f"name the columns as one of the presets does: {', '.join(PRESETS)}"
+        raise UsageError("format-unknown", what, item=item, fix=fix)
+    return PRESETS[names[0]]

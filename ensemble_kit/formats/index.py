@@ -1,30 +1,21 @@
-"""The index of a folder of masks, and the file names that samples and classes get.
-
-A file's name is the sample's id wherever that is a plain name. Where it is not (a newline, 300 characters, `CON`, two
-ids that differ in case only), it is `id-` and a digest, and `index.json` tells the id. So no id is lost, and none
-leaves the folder: an id with `..`, an absolute one or one with NUL is refused.
-"""
+"""The index of a folder of masks: names, order and sizes, which file names alone would lose."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.formats.filenames import check_inside, file_names
 from ensemble_kit.formats.sizes import declared_size
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.geometry import Shape
 
 INDEX = "index.json"
 _MARK = "ensk.masks/1"
-_PLAIN = re.compile(r'[^\x00-\x1f\x7f\\/:*?"<>|]+')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of Windows
-_LONGEST = 200  # bytes of one part
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class Index:
 
     kind: str
     classes: tuple[tuple[str, str], ...]
-    samples: tuple[tuple[str, str, tuple[int, int]], ...]
+    samples: tuple[tuple[str, str, Shape], ...]
 
     def save(self, folder: Path, name: str = INDEX) -> None:
         """Write the index into the folder."""
@@ -57,12 +48,12 @@ class Index:
 
     @classmethod
     def load(cls, folder: Path, name: str = INDEX) -> Index | None:
-        """Read the index of a folder; None where there is none of ours.
+        """Read the index of a folder; None where the kit wrote none.
 
         Raises
         ------
         DamagedError
-            It is no strict JSON, or holds something else than an index.
+            It is not strict JSON, or not an index.
         UnsafeError
             It names a file outside the folder.
         """
@@ -87,24 +78,19 @@ class Index:
         return index
 
     def check_files(self, folder: Path, files: Iterable[str], suffix: str) -> None:
-        """Refuse a folder that lacks a file of its index, or has one more."""
-        wanted = set(files)
-        have = set(files_under(folder, suffix))
-        if wanted - have:
-            raise IncompleteError(
-                "files-missing",
-                "cannot read masks: files are missing",
-                item=f"{folder}: {len(wanted - have)} of {len(wanted)} that {INDEX} names: "
-                f"{some(sorted(wanted - have), 10)}",
-                fix="bring the files back, or write the folder again",
-            )
-        if have - wanted:
-            raise MismatchError(
-                "files-extra",
-                "cannot read masks: there are files that the index does not name",
-                item=f"{folder}: {len(have - wanted)}: {some(sorted(have - wanted), 10)}",
-                fix=f"remove them, or delete {INDEX} to read the folder by its file names",
-            )
+        """Refuse a folder that lacks a file of its index, or has another one."""
+        wanted, have = set(files), set(files_under(folder, suffix))
+        missing, extra = sorted(wanted - have), sorted(have - wanted)
+        if missing:
+            what = "cannot read masks: files are missing"
+            item = f"{folder}: {len(missing)} of {len(wanted)} that {INDEX} names: {some(missing, 10)}"
+            fix = "bring the files back, or write the folder again"
+            raise IncompleteError("files-missing", what, item=item, fix=fix)
+        if extra:
+            what = "cannot read masks: there are files that the index does not name"
+            item = f"{folder}: {len(extra)}: {some(extra, 10)}"
+            fix = f"remove them, or delete {INDEX} to read the folder by its file names"
+            raise MismatchError("files-extra", what, item=item, fix=fix)
 
 
 def index_of(kind: str, masks: MaskSet, suffix: str, folders: Sequence[str] = ()) -> Index:
@@ -122,81 +108,18 @@ def files_under(folder: Path, suffix: str) -> list[str]:
     )
 
 
-def file_names(ids: Iterable[str], suffix: str, taken: Iterable[str] = (), flat: bool = False) -> dict[str, str]:
-    """Give every id a file name of its own, safe on every file system.
-
-    Parameters
-    ----------
-    ids : names of samples, or of classes with `suffix=""`.
-    suffix : ".png": appended unless the id ends in it.
-    taken : names that are not free.
-    flat : `/` makes no folder.
-
-    Raises
-    ------
-    UnsafeError
-        An id that would leave the folder.
-    """
-    used = {_folded(name) for name in taken}
-    folders: set[str] = set()
-    out = {}
-    for name in ids:
-        check_inside(name)
-        file = name if name.lower().endswith(suffix) else name + suffix
-        parents = _parents(file)
-        free = _folded(file) not in used | folders and not used.intersection(parents)
-        if not free or not _is_plain(file, flat):
-            file, parents = f"id-{hashlib.sha256(name.encode()).hexdigest()[:32]}{suffix}", []
-        used.add(_folded(file))
-        folders.update(parents)
-        out[name] = file
-    return out
-
-
-def check_inside(name: str) -> None:
-    """Refuse a name that would leave its folder."""
-    if "\0" in name or name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
-        raise UnsafeError(
-            "path-outside",
-            "cannot use a name as a file's name",
-            item=f"{name[:200]!r} leaves the folder",
-            fix="rename it: no leading slash, no part '..', no NUL; a CSV takes any name",
-        )
-
-
-def _is_plain(file: str, flat: bool) -> bool:
-    parts = file.split("/")
-    return (not flat or len(parts) == 1) and all(
-        _PLAIN.fullmatch(p)
-        and p[0] not in ". "
-        and p[-1] not in ". "
-        and not _RESERVED.fullmatch(p)
-        and len(p.encode()) <= _LONGEST
-        and not p.startswith("id-")
-        and p.isprintable()
-        for p in parts
-    )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _parents(file: str) -> list[str]:
-    parts = _folded(file).split("/")
-    return ["/".join(parts[:k]) for k in range(1, len(parts))]
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no text")
+        raise TypeError(f"{str(value)[:40]!r} is not text")
     return value
 
 
+def no_files(folder: Path, kind: str) -> IncompleteError:
+    """Make the error of a folder without files of a kind."""
+    what, item = "cannot read masks: there are no files", f"{folder} holds no {kind}"
+    return IncompleteError("files-missing", what, item=item, fix="pass the folder that holds the masks")
+
+
 def _damaged(path: Path, why: str) -> DamagedError:
-    return DamagedError(
-        "index-invalid",
-        "cannot read the index of a folder of masks",
-        item=f"{path}: {why}",
-        fix="write the folder again, or delete the index to go by the file names",
-    )
+    fix = "write the folder again, or delete the index to go by the file names"
+    return DamagedError("index-invalid", "cannot read the index of a folder of masks", item=f"{path}: {why}", fix=fix)

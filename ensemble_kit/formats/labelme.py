@@ -1,10 +1,10 @@
-"""Masks as polygon JSON, one file a sample, as the hand-bone set and LabelMe have it.
+"""Masks as polygon JSON, one file a sample, in the form of the hand-bone set and of LabelMe.
 
     hand-bone   {"filename": …, "annotations": [{"label": …, "points": [[x, y], …]}], "metadata": {"height", "width"}}
     LabelMe     {"imagePath": …, "shapes": [{"label": …, "points": …}], "imageHeight": …, "imageWidth": …}
 
 The sample is the file name that the JSON gives, else the JSON's own name without `.json`. A sample without polygons
-of a class has an empty mask of it. Written is the first form, with polygons that fill to the mask exactly; a hidden
+of a class has an empty mask of it. The first form is written, with polygons that fill to the mask exactly; a hidden
 index keeps the classes and their order, which polygons alone would lose.
 """
 
@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
-from ensemble_kit.formats.classes import assemble, check_wanted, order_classes
-from ensemble_kit.formats.index import Index, files_under, index_of
+from ensemble_kit.errors import DamagedError, IncompleteError
+from ensemble_kit.formats.classes import assemble, order_classes
+from ensemble_kit.formats.index import Index, files_under, index_of, no_files
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.geometry import Shape
 
 INDEX = ".ensk-index"
-"""Hidden and without `.json`: other readers of the folder take every JSON for a sample."""
+"""Hidden and without `.json`: other readers take every JSON of the folder for a sample."""
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:
@@ -33,22 +35,17 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     Raises
     ------
     DamagedError
-        No strict JSON, another form, or a sample that two files give.
+        Not strict JSON, another form, or a sample that two files give.
     MismatchError
         A label that `classes` lacks.
     """
     index = Index.load(path, INDEX) if path.is_dir() else None
     files = {path / name: name for name in files_under(path, ".json")} if path.is_dir() else {path: path.name}
     if not files:
-        raise IncompleteError(
-            "files-missing",
-            "cannot read masks: there are no files",
-            item=f"{path} holds no JSON",
-            fix="pass the folder that holds the polygons",
-        )
+        raise no_files(path, "JSON")
     if index is not None:
         index.check_files(path, (file for _, file, _ in index.samples), ".json")
-    found: dict[str, tuple[Path, tuple[int, int], dict[str, Runs]]] = {}
+    found: dict[str, tuple[Path, Shape, dict[str, Runs]]] = {}
     for file in files:
         sample, size, masks = _read_one(file, sizes)
         if sample in found:
@@ -75,14 +72,14 @@ def build(masks: MaskSet, folder: Path) -> None:
         (folder / file).write_bytes(strict_json.dump(value))
 
 
-def _read_one(file: Path, sizes: ImageSizes) -> tuple[str, tuple[int, int], dict[str, Runs]]:
+def _read_one(file: Path, sizes: ImageSizes) -> tuple[str, Shape, dict[str, Runs]]:
     value = strict_json.load(file)
     shapes = value.get("annotations", value.get("shapes")) if isinstance(value, dict) else None
     if not isinstance(shapes, list):
         raise _damaged(file, "it has neither a list of annotations nor one of shapes")
     sample = value.get("filename", value.get("imagePath", file.name.removesuffix(".json")))
     if not isinstance(sample, str) or not sample:
-        raise _damaged(file, "its file name is no text")
+        raise _damaged(file, "its file name is not text")
     size = sizes.of(sample, _declared(file, value), str(file))
     polygons: dict[str, list[Any]] = {}
     for k, shape in enumerate(shapes):
@@ -96,7 +93,7 @@ def _read_one(file: Path, sizes: ImageSizes) -> tuple[str, tuple[int, int], dict
     return sample, size, {label: fill_opencv(p, size, str(file)) for label, p in polygons.items()}
 
 
-def _declared(file: Path, value: dict[str, Any]) -> tuple[int, int] | None:
+def _declared(file: Path, value: dict[str, Any]) -> Shape | None:
     metadata = value.get("metadata")
     given = metadata if isinstance(metadata, dict) else {}
     height = value.get("imageHeight", given.get("height"))
@@ -107,34 +104,22 @@ def _declared(file: Path, value: dict[str, Any]) -> tuple[int, int] | None:
 def _class_names(
     path: Path, index: Index | None, labels: dict[str, None], classes: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Name the classes: polygons do not tell a class that nobody drew, so `classes` may hold more than the labels."""
+    """Name the classes. Polygons do not tell of a class that nobody drew, so `classes` may hold more names."""
     if index is not None:
         return order_classes((n for n, _ in index.classes), classes, str(path))
-    if classes is None:
-        if not labels:
-            raise IncompleteError(
-                "classes-missing",
-                "cannot read masks: no polygon names a class",
-                item=str(path),
-                fix="pass --classes FILE (classes=[…])",
-            )
-        return tuple(labels)
-    names = check_wanted(classes)
-    extra = [label for label in labels if label not in names]
-    if extra:
-        raise MismatchError(
-            "classes-differ",
-            "cannot read masks of other classes",
-            item=f"{path} has labels that are not wanted: {some(extra, 10)}",
-            fix="pass every label as a class (--classes FILE, classes=[…])",
-        )
-    return names
+    if classes is None and not labels:
+        what, fix = "cannot read masks: no polygon names a class", "pass --classes FILE (classes=[…])"
+        raise IncompleteError("classes-missing", what, item=str(path), fix=fix)
+    return order_classes(labels, classes, str(path), complete=False)
 
 
 def _damaged(where: object, why: str) -> DamagedError:
-    return DamagedError(
-        "polygons-invalid",
-        "cannot read polygon JSON",
-        item=f"{where}: {why}",
-        fix="write it as {'annotations': [{'label': …, 'points': [[x, y], …]}, …]}",
-    )
+    fix = "write it as {'annotations': [{'label': …, 'points': [[x, y], …]}, …]}"
+    return DamagedError("polygons-invalid", "cannot read polygon JSON", item=f"{where}: {why}", fix=fix)
+
+
+def _sniff(contents: Contents) -> bool:
+    return bool(contents.files(".json") or contents.keys & {"annotations", "shapes"})
+
+
+FORMAT = MaskFormat("labelme", read, sniff=_sniff, build=build, index=INDEX)

@@ -1,7 +1,6 @@
 """Whether a PNG holds all the rows that its header declares.
 
-Pillow and libpng take a stream that ends early for a whole one: the rows that are not there come out as zeros, which
-in a mask mean that nothing is there.
+Pillow and libpng accept a stream that ends early: its missing rows become zeros, and so a mask that is empty there.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _STEP = 1 << 20
 
 
-def pieces(raw: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Give each piece's name, body, and whether its checksum holds, up to IEND; raises ValueError where it is cut."""
-    view, place, name = memoryview(raw), len(SIGNATURE), b""
+def chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
+    """Yield each chunk's name, body, and whether its checksum holds, up to IEND; raises ValueError where it is cut."""
+    view, begin, name = memoryview(raw), len(SIGNATURE), b""
     while name != b"IEND":
-        if place + 12 > len(raw):
+        if begin + 12 > len(raw):
             raise ValueError("it is cut")
-        length, name = struct.unpack(">I4s", raw[place : place + 8])
-        end = place + 12 + length
+        length, name = struct.unpack(">I4s", raw[begin : begin + 8])
+        end = begin + 12 + length
         if end > len(raw):
             raise ValueError("it is cut")
-        sound = zlib.crc32(view[place + 4 : end - 4]) == int.from_bytes(raw[end - 4 : end], "big")
-        yield name, view[place + 8 : end - 4], sound
-        place = end
+        sound = zlib.crc32(view[begin + 4 : end - 4]) == int.from_bytes(raw[end - 4 : end], "big")
+        yield name, view[begin + 8 : end - 4], sound
+        begin = end
 
 
 def check_rows(raw: bytes) -> None:
@@ -41,7 +40,7 @@ def check_rows(raw: bytes) -> None:
         columns, rows = -(-(width - x0) // dx), -(-(height - y0) // dy)
         want += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
     have, inflate = 0, zlib.decompressobj()
-    for name, body, _ in pieces(raw):
+    for name, body, _ in chunks(raw):
         rest: bytes | memoryview = body if name == b"IDAT" else b""
         while rest and have < want and not inflate.eof:
             try:

@@ -15,6 +15,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, ResourceError
 from ensemble_kit.formats.sizes import check_bitmap
 from ensemble_kit.masks.runs import Runs, encode
+from ensemble_kit.spec.geometry import Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def points_of(value: Any, where: str, flat: bool) -> NDArray[np.float64]:
     return np.array(points, np.float64).reshape(-1, 2)
 
 
-def fill_opencv(polygons: Sequence[NDArray[np.float64]], size: tuple[int, int], where: str) -> Runs:
+def fill_opencv(polygons: Sequence[NDArray[np.float64]], size: Shape, where: str) -> Runs:
     """Fill polygons as `cv2.fillPoly` does, each on its own, and unite them; coordinates are rounded half up."""
     H, W = check_bitmap(size, where)
     corners = [np.floor(p + 0.5).astype(np.int32) for p in polygons]
@@ -58,11 +59,11 @@ def fill_opencv(polygons: Sequence[NDArray[np.float64]], size: tuple[int, int], 
     return Runs(runs.starts + top * W, runs.ends + top * W, size)
 
 
-def fill_coco(points: NDArray[np.float64], size: tuple[int, int], where: str) -> Runs:
+def fill_coco(points: NDArray[np.float64], size: Shape, where: str) -> Runs:
     """Fill a polygon as pycocotools does (`rleFrPoly`, P. Dollár and T.-Y. Lin 2015): no bitmap is made.
 
-    The boundary is walked on a raster five times as fine; each crossing of a column's middle toggles the mask from
-    there on, down the columns.
+    The boundary is followed on a raster five times as fine. Where it crosses the middle of a column, the mask changes
+    from there on, down the columns.
     """
     H, W = size
     scale = 5.0
@@ -73,9 +74,9 @@ def fill_coco(points: NDArray[np.float64], size: tuple[int, int], where: str) ->
     column_at = (column + 0.5) / scale - 0.5
     keep = (np.floor(column_at) == column_at) & (column_at >= 0) & (column_at <= W - 1)
     row_at = np.ceil(np.clip((np.minimum(v[turn], v[turn - 1]) + 0.5) / scale - 0.5, 0, H))
-    place = (column_at[keep] * H + row_at[keep]).astype(np.int64)
-    edges, times = np.unique(place, return_counts=True)
-    edges = edges[times % 2 == 1]  # two toggles at one place cancel
+    changes = (column_at[keep] * H + row_at[keep]).astype(np.int64)
+    edges, times = np.unique(changes, return_counts=True)
+    edges = edges[times % 2 == 1]  # two changes at one pixel cancel
     starts, ends = edges[::2], edges[1::2]  # a closed boundary crosses a column an even number of times
     some = starts < ends
     return Runs(starts[some], ends[some], (W, H)).transposed()
@@ -121,8 +122,8 @@ def _contours(band: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
     done: list[NDArray[np.int32]] = []
     waiting = [(band, 0, 0)]
     while waiting:
-        plane, y, x = waiting.pop()
-        contours, tree = cv2.findContours(plane, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        bitmap, y, x = waiting.pop()
+        contours, tree = cv2.findContours(bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         for k, contour in enumerate(contours):
             _, _, child, parent = tree[0][k]
             if parent != -1:
@@ -133,7 +134,7 @@ def _contours(band: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
             left, top, w, h = cv2.boundingRect(contour)
             piece = np.zeros((h, w), np.uint8)
             cv2.fillPoly(piece, [contour - np.array([left, top], np.int32)], 1)
-            piece &= plane[top : top + h, left : left + w]
+            piece &= bitmap[top : top + h, left : left + w]
             hole, _, width, _ = cv2.boundingRect(contours[child])
             cut = hole + width // 2 - left
             waiting += [
@@ -157,19 +158,12 @@ def _cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise ResourceError(
-            "opencv-missing",
-            "cannot fill polygons: OpenCV does not load",
-            item=str(error),
-            fix="pip install --force-reinstall --no-deps opencv-python-headless",
-        ) from None
+        fix = "pip install --force-reinstall --no-deps opencv-python-headless"
+        what = "cannot fill polygons: OpenCV does not load"
+        raise ResourceError("opencv-missing", what, item=str(error), fix=fix) from None
     return cv2
 
 
 def _damaged(where: str, why: str) -> DamagedError:
-    return DamagedError(
-        "polygon-invalid",
-        "cannot fill a polygon",
-        item=f"{where}: {why}",
-        fix="write finite points of the image, at least three",
-    )
+    fix = "write finite points of the image, at least three"
+    return DamagedError("polygon-invalid", "cannot fill a polygon", item=f"{where}: {why}", fix=fix)

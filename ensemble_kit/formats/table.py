@@ -1,4 +1,4 @@
-"""CSV as text only: an id `0007`, `NA` or `True` stays what it is, and a cut file is refused."""
+"""CSV files as text: an id `0007`, `NA` or `True` stays what it is, and a cut file is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARKS = {  # the 32-bit marks begin with the 16-bit ones, so they are asked fir
 
 
 class _Reader(Protocol):
-    """What csv.reader returns: a type without a public name."""
+    """What csv.reader returns; its type has no public name."""
 
     @property
     def line_num(self) -> int: ...
@@ -45,9 +45,9 @@ class Table:
     lines: Sequence[int]
     """The line on which each row begins, counted from 1."""
     text: NDArray[np.uint8]
-    """The fields of all rows in UTF-8, one byte between two, and some bytes behind the last that may be read."""
+    """The fields of all rows in UTF-8, one byte between two, and `PAD` bytes behind the last, which kernels read."""
     marks: NDArray[np.int64]
-    """Places of the bytes before, between and behind the fields, int64 (rows * width + 1,)."""
+    """Indices of the bytes before, between and behind the fields, int64 (rows * width + 1,)."""
 
     def spans(self, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return where the fields of a column begin and end in `text`, int64 (rows,) each."""
@@ -63,7 +63,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file: UTF-8 with or without a mark, commas, a header, a newline at the end.
+    """Read a CSV file: UTF-8 with or without a byte order mark, commas, a header, a newline at the end.
 
     Raises
     ------
@@ -78,14 +78,14 @@ def read_table(path: Path) -> Table:
 
 
 def _load(path: Path) -> tuple[NDArray[np.uint8], int]:
-    """Read a file, and leave the room behind it that kernels look at; return the file's size too."""
+    """Read a file, with room behind it that kernels read; return the file's size too."""
     from ensemble_kit.kernels.rle import PAD
 
     with path.open("rb", buffering=0) as file:
         text, size = np.empty(os.fstat(file.fileno()).st_size + PAD, np.uint8), 0
         while got := file.readinto(text.data[size:]):
             size += got
-            if text.size < size + PAD:  # a pipe tells no size
+            if text.size < size + PAD:  # the size of a pipe is not known
                 text = np.concatenate([text, np.empty_like(text)])
     return text, size
 
@@ -93,7 +93,7 @@ def _load(path: Path) -> tuple[NDArray[np.uint8], int]:
 def _plain(path: Path, text: NDArray[np.uint8], size: int) -> Table | None:
     """Split a file in which every comma and newline ends a field, as in nearly every submission.
 
-    Whatever is not so, or is wrong, gives None: `_general` reads it, or finds what is wrong with it.
+    Any other file, and any fault, gives None: `_general` reads the file, or names the fault.
     """
     from ensemble_kit.kernels import rle as kernels
 
@@ -123,12 +123,8 @@ def _general(path: Path, raw: bytes) -> Table:
 
     text = _decode(path, raw)
     if text and not text.endswith(("\n", "\r")):
-        raise _damaged(
-            "csv-cut",
-            path,
-            f"its last line, {_line_of(text, len(text))}, has no newline at the end: the file was cut",
-            "write the file again; if it is whole, end it with a newline",
-        )
+        why = f"its last line, {_line_of(text, len(text))}, has no newline at the end: the file was cut"
+        raise _damaged("csv-cut", path, why, "write the file again; if it is whole, end it with a newline")
     # A mask of 2048 x 2048 can fill a field of megabytes. The limit is the process's, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -171,28 +167,20 @@ def _decode(path: Path, raw: bytes) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise _damaged(
-            "csv-encoding",
-            path,
-            f"byte 0x{raw[error.start]:02x} on line {line} is not UTF-8; its encoding may be Latin-1 or Windows-1252",
-            "save it as UTF-8",
-        ) from None
+        where = f"byte 0x{raw[error.start]:02x} on line {line}"
+        why = f"{where} is not UTF-8; its encoding may be Latin-1 or Windows-1252"
+        raise _damaged("csv-encoding", path, why, "save it as UTF-8") from None
 
 
 def _check_header(header: list[str], path: Path) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise _damaged(
-            "csv-header-doubled", path, f"its header has {some(twice)} more than once", "give every column its own name"
-        )
+        why = f"its header has {some(twice)} more than once"
+        raise _damaged("csv-header-doubled", path, why, "give every column its own name")
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
-            raise UsageError(
-                "csv-delimiter",
-                "cannot read a CSV file",
-                item=f"{path} is delimited by {name}",
-                fix="save it with commas",
-            )
+            item = f"{path} is delimited by {name}"
+            raise UsageError("csv-delimiter", "cannot read a CSV file", item=item, fix="save it with commas")
 
 
 def _rows(reader: _Reader, path: Path, width: int) -> Iterator[tuple[int, list[str]]]:
@@ -202,12 +190,8 @@ def _rows(reader: _Reader, path: Path, width: int) -> Iterator[tuple[int, list[s
         if fields is None:
             return
         if len(fields) != width:
-            raise _damaged(
-                "csv-fields",
-                path,
-                f"line {line} has {len(fields)} fields, the header has {width}",
-                "write every row with all fields; quote a field that holds a comma",
-            )
+            why = f"line {line} has {len(fields)} fields, the header has {width}"
+            raise _damaged("csv-fields", path, why, "write every row with all fields; quote a field that holds a comma")
         yield line, fields
 
 
@@ -215,12 +199,8 @@ def _next(reader: _Reader, path: Path, line: int) -> list[str] | None:
     try:
         return next(reader, None)
     except csv.Error as error:
-        raise _damaged(
-            "csv-quote",
-            path,
-            f"the row that begins on line {line}: {error}",
-            "close the quote, or write the file again if it was cut",
-        ) from None
+        why = f"the row that begins on line {line}: {error}"
+        raise _damaged("csv-quote", path, why, "close the quote, or write the file again if it was cut") from None
 
 
 def _line_of(text: str, end: int) -> int:

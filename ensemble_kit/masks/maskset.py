@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
-from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.errors import IncompleteError, UsageError, differ, some
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.geometry import Shape, as_text
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Key = tuple[str, str]
+"""Names of a sample and a class."""
 
 
 class MaskSet(Mapping[Key, Runs]):
@@ -48,94 +51,87 @@ class MaskSet(Mapping[Key, Runs]):
 
     def __init__(self, masks: Mapping[Key, Runs], rule: str | None = None) -> None:
         if not isinstance(masks, Mapping):
-            raise _no_mask(f"{type(masks).__name__} is no mapping")
+            raise _no_mask(f"{type(masks).__name__} is not a mapping")
         for key, runs in masks.items():
             _check_item(key, runs)
         samples, classes = tuple(dict.fromkeys(s for s, _ in masks)), tuple(dict.fromkeys(c for _, c in masks))
         if len(masks) != len(samples) * len(classes):
             missing = [(s, c) for s in samples for c in classes if (s, c) not in masks]
-            raise IncompleteError(
-                "masks-missing",
-                "cannot make a mask set with holes",
-                item=f"{len(missing)} of {len(missing) + len(masks)} (sample, class) pairs: {some(missing)}",
-                fix="give every sample every class; an empty mask is Runs.empty((H, W))",
-            )
-        sizes: dict[str, tuple[int, int]] = {}
+            item = f"{len(missing)} of {len(missing) + len(masks)} (sample, class) pairs: {some(missing)}"
+            fix = "give every sample every class; an empty mask is Runs.empty((H, W))"
+            raise IncompleteError("masks-missing", "cannot make a mask set with holes", item=item, fix=fix)
+        sizes: dict[str, Shape] = {}
         for (sample, name), runs in masks.items():
             size = sizes.setdefault(sample, runs.shape)
             if size != runs.shape:
-                raise MismatchError(
-                    "mask-size-differs",
-                    "cannot hold masks of two sizes for one sample",
-                    item=f"sample {sample!r}, class {name!r}: {' x '.join(map(str, runs.shape))} and "
-                    f"{' x '.join(map(str, size))}",
-                    fix="give every class of a sample the size of its image",
-                )
+                what, which = "cannot hold masks of two sizes for one sample", f"sample {sample!r}, class {name!r}"
+                fix = "give every class of a sample the size of its image"
+                raise differ(what, which, as_text(runs.shape), as_text(size), fix, "mask-size-differs")
         runs_of_all = ManyRuns.of([masks[s, c] for s in samples for c in classes])
         self._fill(sizes, classes, runs_of_all, np.arange(len(masks)).reshape(len(samples), len(classes)), rule)
 
     @classmethod
     def trusted(
         cls,
-        sizes: Mapping[str, tuple[int, int]],
+        sizes: Mapping[str, Shape],
         classes: tuple[str, ...],
         runs: ManyRuns,
-        places: NDArray[np.int64],
+        indices: NDArray[np.int64],
         rule: str | None = None,
     ) -> MaskSet:
         """Wrap runs that are known to be sound. Nothing is checked or copied.
 
         Parameters
         ----------
-        sizes : (H, W) of each sample, in the samples' order.
+        sizes : size of each sample's image, in the samples' order.
         runs : of all masks, in any order.
-        places : int64 (samples, classes), which mask of `runs` is that of each sample and class.
+        indices : int64 (samples, classes), which mask of `runs` is that of each sample and class.
         """
         self = cls.__new__(cls)
-        self._fill(sizes, classes, runs, places, rule)
+        self._fill(sizes, classes, runs, indices, rule)
         return self
 
     def _fill(
         self,
-        sizes: Mapping[str, tuple[int, int]],
+        sizes: Mapping[str, Shape],
         classes: tuple[str, ...],
         runs: ManyRuns,
-        places: NDArray[np.int64],
+        indices: NDArray[np.int64],
         rule: str | None,
     ) -> None:
         self.samples, self.classes, self.rule = tuple(sizes), classes, rule
-        self._sizes, self._runs, self._places = sizes, runs, places
+        self._sizes, self._runs, self._indices = sizes, runs, indices
         self._rows = {sample: k for k, sample in enumerate(self.samples)}
         self._columns = {name: k for k, name in enumerate(classes)}
 
-    def image_size(self, sample: str) -> tuple[int, int]:
-        """Return (H, W) of a sample."""
+    def image_size(self, sample: str) -> Shape:
+        """Return the size of a sample's image, (H, W)."""
         return self._sizes[sample]
 
     def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskSet:
         """Return the masks of these samples and classes, in this order; no run is copied."""
         sizes = {sample: self._sizes[sample] for sample in samples}
-        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.places(samples, classes), self.rule)
+        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule)
 
     def with_runs(self, runs: ManyRuns, rule: str) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
-        places = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
-        return MaskSet.trusted(self._sizes, self.classes, runs, places, rule)
+        indices = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
+        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule)
 
-    def places(self, samples: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    def indices(self, samples: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
         """Return which mask of `packed` is that of each sample and class, int64 (samples, classes)."""
         if (samples, classes) == (self.samples, self.classes):
-            return self._places
+            return self._indices
         rows, columns = [self._rows[s] for s in samples], [self._columns[c] for c in classes]
-        return self._places[np.ix_(np.array(rows, np.intp), np.array(columns, np.intp))]
+        return self._indices[np.ix_(np.array(rows, np.intp), np.array(columns, np.intp))]
 
-    def places_of(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+    def indices_of(self, keys: Sequence[Key]) -> NDArray[np.int64]:
         """Return which mask of `packed` is that of each key, int64 (n,)."""
-        return self._places[[self._rows[s] for s, _ in keys], [self._columns[c] for _, c in keys]]
+        return self._indices[[self._rows[s] for s, _ in keys], [self._columns[c] for _, c in keys]]
 
     @property
     def packed(self) -> ManyRuns:
-        """The runs of all masks, and perhaps others, for kernels: `places` tells which are whose."""
+        """The runs of all masks, and perhaps of others, for kernels; `indices` tells which mask is whose."""
         return self._runs
 
     def __getitem__(self, key: Key) -> Runs:
@@ -143,16 +139,16 @@ class MaskSet(Mapping[Key, Runs]):
             raise KeyError(key)
         try:
             sample, name = key
-            place = self._places[self._rows[sample], self._columns[name]]
+            index = self._indices[self._rows[sample], self._columns[name]]
         except (KeyError, TypeError, ValueError):
             raise KeyError(key) from None
-        return self._runs.mask(place, self._sizes[sample])
+        return self._runs.mask(index, self._sizes[sample])
 
     def __iter__(self) -> Iterator[Key]:
         return product(self.samples, self.classes)
 
     def __len__(self) -> int:
-        return self._places.size
+        return self._indices.size
 
     def __repr__(self) -> str:
         return f"MaskSet({len(self.samples)} samples x {len(self.classes)} classes)"
@@ -164,70 +160,28 @@ class MaskSet(Mapping[Key, Runs]):
         like: str | os.PathLike[str] | None = None,
         force: bool = True,
     ) -> None:
-        """Write the masks to a file or folder; see `ensemble_kit.formats.write_masks`.
+        """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
         Parameters
         ----------
-        path : where to; at the end it is there whole or as it was before.
-        format : name of the format (`handbone`, `kaggle`, `png`, `coco`, …); without it the path's kind tells.
-        like : a sample submission whose rows give the order, and must name the same (sample, class) pairs.
-        force : replace what is there.
+        path : where to write. A failure leaves there what was there before.
+        format : name of the format (`handbone`, `kaggle`, `png`, `coco`, …); default: told by the path's name.
+        like : a sample submission, whose header and order of rows are kept. It must name the same (sample, class)
+            pairs.
+        force : whether to replace what is there.
         """
-        from ensemble_kit.formats import write_masks
+        from ensemble_kit.formats.writing import write_masks
 
         write_masks(self, Path(path), format=format, like=like, force=force)
 
 
 def _check_item(key: Key, runs: Runs) -> None:
-    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
+    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(name, str) for name in key)):
         raise _no_mask(f"the key {key!r}")
     if not isinstance(runs, Runs):
         raise _no_mask(f"{type(runs).__name__} for {key!r}")
 
 
 def _no_mask(item: str) -> UsageError:
-    return UsageError(
-        "masks-invalid",
-        "cannot make a mask set",
-        item=item,
-        fix="pass {(sample, class): Runs} with both names as text; ek.encode(array) makes Runs of an array",
-    )
-
-
-def check_same_keys(a: MaskSet, b: MaskSet, names: tuple[str, str]) -> None:
-    """Refuse two mask sets whose classes, samples or image sizes differ."""
-    if a.classes == b.classes and a._sizes == b._sizes:
-        return
-    if set(a.classes) != set(b.classes):
-        only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
-        raise MismatchError(
-            "classes-differ",
-            "cannot join masks of different classes",
-            item=f"only in {names[0]}: {some(only_a) or 'none'}; only in {names[1]}: {some(only_b) or 'none'}",
-            fix="give both the same classes; the order does not matter",
-        )
-    missing = [s for s in b.samples if s not in a._sizes]
-    if missing:
-        raise IncompleteError(
-            "samples-missing",
-            f"cannot join masks: {names[0]} lacks samples that {names[1]} has",
-            item=f"{len(missing)} of {len(b.samples)}: {some(missing)}",
-            fix=f"add them to {names[0]}, or drop them from {names[1]}",
-        )
-    extra = [s for s in a.samples if s not in b._sizes]
-    if extra:
-        raise MismatchError(
-            "samples-differ",
-            f"cannot join masks: {names[0]} has samples that {names[1]} lacks",
-            item=f"{len(extra)} of {len(a.samples)}: {some(extra)}",
-            fix=f"add them to {names[1]}, or drop them from {names[0]}",
-        )
-    for sample in a.samples:
-        (H, W), (h, w) = a.image_size(sample), b.image_size(sample)
-        if (h, w) != (H, W):
-            raise MismatchError(
-                "image-size-differs",
-                "cannot join masks of different sizes",
-                item=f"sample {sample!r}: {H} x {W} in {names[0]}, {h} x {w} in {names[1]}",
-                fix="pass the image's own size to both (--image-size HxW)",
-            )
+    fix = "pass {(sample, class): Runs} with both names as text; ek.encode(array) makes Runs of an array"
+    return UsageError("masks-invalid", "cannot make a mask set", item=item, fix=fix)

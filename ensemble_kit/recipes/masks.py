@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import read_masks
+from ensemble_kit.formats.reading import read_masks
+from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.geometry import check_image_size
+from ensemble_kit.spec.geometry import Shape
 
-Size = tuple[int, int]
-
-
-Sizes = Size | Mapping[str, Size]
-
-
-_LACKS = {"image-size-missing", "classes-needed"}  # what another file may know
+_LACKS = {"image-size-missing", "classes-needed"}  # codes of what another file may say
 
 
 def truth_for(
     ensemble: Ensemble,
     path: Path,
     format: str | None = None,  # noqa: A002 - the option's name
-    image_size: Sizes | None = None,
+    image_size: ImageSize | None = None,
 ) -> MaskSet:
     """Read the truth of an ensemble's samples; sizes and class names come from the ensemble."""
     refuse_store(path, "the truth")
@@ -36,20 +31,20 @@ def truth_for(
 def read_together(
     paths: Sequence[Path],
     formats: Sequence[str | None] | None = None,
-    image_size: Sizes | None = None,
+    image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
 ) -> list[MaskSet]:
-    """Read mask files of the same samples; what one says of sizes or class names holds for those that do not.
+    """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
     Parameters
     ----------
-    formats : of each file; None is recognised.
-    image_size, classes : what a person says; it goes before what files say.
-    known : mask sets that are read already, and know.
+    formats : of each file; None: recognised.
+    image_size, classes : what the user passes; it takes precedence over what files say.
+    known : mask sets that are read already: they say sizes and class names too.
     """
     names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
-    sizes: dict[str, Size] = {s: m.image_size(s) for m in known for s in m.samples}
+    sizes: dict[str, Shape] = {s: m.image_size(s) for m in known for s in m.samples}
     formats = formats or [None] * len(paths)
     read: dict[int, MaskSet] = {}
     while len(read) < len(paths):
@@ -84,7 +79,7 @@ def refuse_store(path: Path, wanted: str) -> None:
         )
 
 
-def sizes_from(path: Path) -> dict[str, Size]:
+def sizes_from(path: Path) -> dict[str, Shape]:
     """Read the size of every image: of a store's samples, of a folder of images (by name and stem), of masks.
 
     Raises
@@ -97,7 +92,7 @@ def sizes_from(path: Path) -> dict[str, Size]:
 
     if is_store(path):
         store = LogitStore(path)
-        return {s: check_image_size(store.image_size(s)) for s in store.samples}
+        return {s: store.image_size(s) for s in store.samples}
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}

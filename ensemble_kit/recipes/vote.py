@@ -14,10 +14,11 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.store import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.recipes.masks import Sizes, read_together
+from ensemble_kit.recipes.masks import read_together
 from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
 Threshold = ThresholdSet | float
@@ -110,7 +111,7 @@ class HardVote:
     voting: Mapping[str, Any]
     fusing: Mapping[str, Any]
     rules: tuple[Rule, ...] = ()
-    image_size: Sizes | None = None
+    image_size: ImageSize | None = None
     classes: Sequence[str] | None = None
     common: bool = False
 

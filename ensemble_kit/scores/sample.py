@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ensemble_kit.errors import MismatchError
-from ensemble_kit.masks.runs import ManyRuns, Runs
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.fusion import Upsample
 from ensemble_kit.spec.geometry import Shape, as_text
 from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.formats import stacks
+from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample, LevelCounts
@@ -274,40 +275,5 @@ def count(
 
 def check_truth(ensemble: Ensemble, truth: MaskSet) -> None:
     """Refuse truth that does not hold exactly the ensemble's classes, samples and image sizes."""
-    if set(truth.classes) != set(ensemble.classes):
-        raise MismatchError(
-            "classes-differ",
-            "cannot compare with the truth",
-            item=f"truth has {some(truth.classes)}, the members have {some(ensemble.classes)}",
-            fix="give both the same class names; the order does not matter",
-        )
-    _check_samples(ensemble.samples, truth.samples)
-    for sample in ensemble.samples:
-        (H, W), (h, w) = ensemble.image_size(sample), truth.image_size(sample)
-        if (h, w) != (H, W):
-            raise MismatchError(
-                "image-size-differs",
-                "cannot compare with the truth",
-                item=f"sample {sample!r}: image {H} x {W}, truth {h} x {w}",
-                fix="pass the truth at the image's own size (--image-size HxW)",
-            )
-
-
-def _check_samples(dumped: Sequence[str], with_truth: Sequence[str]) -> None:
-    known = set(with_truth)
-    missing = [s for s in dumped if s not in known]
-    if missing:
-        raise IncompleteError(
-            "truth-missing",
-            "cannot compare with the truth",
-            item=f"{len(missing)} of {len(dumped)} samples have none: {some(missing)}",
-            fix="add their truth, or dump only the samples that have one",
-        )
-    extra = [s for s in with_truth if s not in set(dumped)]
-    if extra:
-        raise MismatchError(
-            "samples-differ",
-            "cannot compare with the truth",
-            item=f"{len(extra)} samples of the truth have no logits: {some(extra)}",
-            fix="dump them too, or pass truth of the dumped samples only",
-        )
+    what, names = "cannot compare with the truth", ("the truth", "the ensemble")
+    check_aligned(truth, ensemble, names, what, missing="truth-missing")

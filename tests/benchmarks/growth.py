@@ -30,7 +30,7 @@ import numpy as np
 sys.path[:0] = [{here!r}, {root!r}]
 import jobs
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.masks.runs import texts
+from ensemble_kit.masks.packed import texts
 a = json.loads(sys.argv[1])
 shape = (a["classes"], a["grid"], a["grid"])
 arrays = [np.memmap(f"{folder}/m{{m}}.fp16", np.float16, "r", shape=shape) for m in range(a["members"])]

@@ -24,7 +24,7 @@ from ensemble_kit.execution.executor import Threads
 from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import overlaps
+from ensemble_kit.masks.packed import overlaps
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement

@@ -534,7 +534,7 @@ def test_one_core(ground: Path, work: Path) -> None:
 LITTLE = """
 import resource, sys
 from ensemble_kit.cli.app import _run
-import numpy, numba, ensemble_kit.ensemble, ensemble_kit.scores.sample, ensemble_kit.kernels.fuse, ensemble_kit.formats
+import numpy, numba, ensemble_kit.ensemble, ensemble_kit.scores.sample, ensemble_kit.kernels.fuse, ensemble_kit.formats.writing
 _run(["vote", sys.argv[1], "--out", sys.argv[2] + ".first.csv", "--jobs", "1", "-q"])  # kernels are loaded
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]), used + int(sys.argv[3])))

@@ -24,7 +24,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError, UnsafeError
-from ensemble_kit.formats import read_masks
+from ensemble_kit.formats.reading import read_masks
 
 MARK = "ENSK_CANARY"
 
@@ -234,7 +234,7 @@ BOMB_LIMIT = 256 << 20
 MEASURE = """
 import resource, sys
 from ensemble_kit.cli.app import _run
-import numpy, ensemble_kit.formats, ensemble_kit.logits.store, ensemble_kit.tuning.statistics, ensemble_kit.ensemble
+import numpy, ensemble_kit.formats.reading, ensemble_kit.logits.store, ensemble_kit.tuning.statistics, ensemble_kit.ensemble
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 code = _run(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -18,7 +18,8 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import Runs, overlaps
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS

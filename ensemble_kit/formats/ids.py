@@ -1,0 +1,130 @@
+"""The ids of a CSV's rows: which sample and class each means, and what stands there when masks are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted
+from ensemble_kit.formats.dialects import Dialect
+from ensemble_kit.masks.maskset import Key, MaskSet
+
+
+class Splitter:
+    """Splits joined ids by the known classes (and samples, where they are known).
+
+    What stands before and behind the sample is looked up by its length, so that the cost does not grow with the number
+    of classes.
+    """
+
+    def __init__(self, dialect: Dialect, classes: Iterable[str], samples: frozenset[str] | None = None) -> None:
+        self._samples = samples
+        self._around: dict[tuple[str, str], str] = {}
+        for name in classes:
+            head, foot = (side.replace("{class}", name) for side in (dialect.template or "{sample}").split("{sample}"))
+            self._around[head, foot] = name
+        self._lengths = sorted({(len(head), len(foot)) for head, foot in self._around})
+
+    def candidates(self, joined: str) -> list[tuple[str, str]]:
+        """Return every (sample, class) that the id can mean."""
+        found = []
+        for head, foot in self._lengths:
+            end = len(joined) - foot
+            name = self._around.get((joined[:head], joined[end:])) if end > head else None
+            if name is not None and (self._samples is None or joined[head:end] in self._samples):
+                found.append((joined[head:end], name))
+        return found
+
+
+class Keys:
+    """Turns the id fields of a row into (sample, class)."""
+
+    def __init__(
+        self, dialect: Dialect, samples: frozenset[str] | None, classes: Sequence[str] | None, path: Path
+    ) -> None:
+        self._path, self._dialect = path, dialect
+        known = check_wanted(classes) if classes is not None else dialect.classes
+        self._only = _only_class(known, dialect, path) if dialect.by_sample else ""
+        if dialect.template is not None and not known:
+            item = f"{path}: {dialect.template} can be split in more than one way"
+            fix = "pass --classes FILE with one name a line (classes=[…])"
+            raise UsageError("classes-needed", "cannot split joined ids", item=item, fix=fix)
+        self._split = Splitter(dialect, known, samples) if dialect.template is not None else None
+
+    def of(self, lines: Sequence[int], columns: Sequence[list[str]]) -> list[Key]:
+        """Return the (sample, class) of each row, from the columns of its ids; `lines` are named where one is wrong.
+
+        Raises
+        ------
+        DamagedError
+            A name is blank, or an id can mean several.
+        MismatchError
+            An id means none.
+        """
+        if self._split is not None:
+            return [self._split_id(line, joined) for line, joined in zip(lines, columns[0], strict=True)]
+        keys = list(zip(columns[0], columns[1] if len(columns) == 2 else [self._only] * len(lines), strict=True))
+        if not all(map(all, keys)):
+            line, key = next((line, key) for line, key in zip(lines, keys, strict=True) if not all(key))
+            why = f"line {line}: sample {key[0]!r}, class {key[1]!r}: a name is blank"
+            raise self._refuse("row-unnamed", why, "name the sample and the class of every row")
+        return keys
+
+    def _split_id(self, line: int, joined: str) -> Key:
+        assert self._split is not None
+        found = self._split.candidates(joined)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            item = f"{self._path}, line {line}: {joined[:200]!r} is not {self._dialect.template} of known names"
+            fix = "pass the classes that the ids end in (--classes FILE, classes=[…])"
+            raise MismatchError("id-unknown", "cannot split a joined id", item=item, fix=fix)
+        why = f"line {line}: {joined[:200]!r} can mean (sample, class) {some(found)}"
+        raise self._refuse(
+            "id-ambiguous", why, "pass image_size as a mapping of sample to (H, W): it names the samples"
+        )
+
+    def _refuse(self, code: str, why: str, fix: str) -> DamagedError:
+        return DamagedError(code, "cannot read a CSV file", item=f"{self._path}, {why}", fix=fix)
+
+
+def _only_class(known: tuple[str, ...], dialect: Dialect, path: Path) -> str:
+    if len(known) > 1:
+        item = f"{path}: {dialect.name!r} has one mask a sample, {len(known)} classes are wanted"
+        fix = "pass one class, or another --format"
+        raise MismatchError("classes-too-many", "cannot read masks of several classes", item=item, fix=fix)
+    return known[0] if known else ONLY_CLASS
+
+
+def check_fits(masks: MaskSet, dialect: Dialect) -> None:
+    """Refuse masks that a dialect cannot tell apart."""
+    if dialect.by_sample and len(masks.classes) > 1:
+        item = f"{dialect.name!r} has one mask a sample, these have {len(masks.classes)} classes"
+        fix = "write one class at a time, or pass another --format"
+        raise MismatchError("classes-too-many", "cannot write masks of several classes", item=item, fix=fix)
+    if dialect.template is None:
+        return
+    ids: dict[str, Key] = {}
+    for key in masks:
+        other = ids.setdefault(dialect.join(*key), key)
+        if other != key:
+            item = f"{other!r} and {key!r} both give {dialect.join(*key)!r}"
+            fix = "rename a class, or pass a dialect with a class column"
+            raise MismatchError("id-ambiguous", "cannot join sample and class to one id", item=item, fix=fix)
+
+
+def id_fields(dialect: Dialect, key: Key) -> tuple[str, ...]:
+    """Return what stands in the id columns of a mask's row."""
+    return key if len(dialect.columns) == 3 else (dialect.join(*key),)
+
+
+def doubled(path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int]) -> DamagedError:
+    """Make the error of rows of which one stands twice: name the first, by its lines."""
+    seen: dict[tuple[str, ...], int] = {}
+    first, second, row = next(
+        (seen[r], line, r) for r, line in zip(rows, lines, strict=True) if seen.setdefault(r, line) != line
+    )
+    item = f"{path}: {row if len(row) > 1 else row[0]!r} on line {first} and on line {second}"
+    fix = "keep one row for each sample and class"
+    return DamagedError("row-doubled", "cannot read a CSV file with a row twice", item=item, fix=fix)

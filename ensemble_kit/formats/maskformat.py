@@ -1,0 +1,103 @@
+"""`MaskFormat`: all that the kit knows of one way to keep masks. Each format's module ends in its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ensemble_kit import strict_json
+from ensemble_kit.errors import UsageError
+from ensemble_kit.formats.index import INDEX, files_under
+from ensemble_kit.formats.sizes import ImageSizes
+from ensemble_kit.masks.maskset import MaskSet
+
+
+class Contents:
+    """What stands at a path, read once for all the formats that are asked whether it is theirs.
+
+    Raises
+    ------
+    UsageError
+        Nothing is there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = existing(path)
+        self.is_folder = self.path.is_dir()
+        self._files: dict[str, list[str]] = {}
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes of a file; none of a folder."""
+        if self.is_folder:
+            return b""
+        with self.path.open("rb") as file:
+            return file.read(4096)
+
+    @cached_property
+    def is_json(self) -> bool:
+        """Whether a file begins as an object or a list of JSON does."""
+        return self.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The keys of the object that a JSON file holds; none of any other file."""
+        value: Any = strict_json.load(self.path) if self.is_json else None
+        return frozenset(value) if isinstance(value, dict) else frozenset()
+
+    def files(self, suffix: str) -> list[str]:
+        """List a folder's files of one kind, as `files_under` does; none of a file."""
+        if suffix not in self._files:
+            self._files[suffix] = files_under(self.path, suffix) if self.is_folder else []
+        return self._files[suffix]
+
+
+@dataclass(frozen=True)
+class MaskFormat:
+    """One way to keep masks, in a file or in a folder.
+
+    Parameters
+    ----------
+    name : what `format=` calls it.
+    read : takes the path, the image sizes that are known, and the classes to expect or None; returns the masks.
+    sniff : tells whether the contents of a path are of this format. Default: the format has to be named.
+    write : writes masks to an open binary file. None: the format is a folder.
+    build : writes masks into an empty folder. None: the format is a file.
+    write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
+        masks in that order.
+    suffix : of the format's files; "" for a folder.
+    is_folder : whether a path to read has to be a folder or a file. None: it may be either.
+    index : name of the file by which a folder is known as one that the kit wrote, and may replace.
+    """
+
+    name: str
+    read: Callable[[Path, ImageSizes, Sequence[str] | None], MaskSet]
+    sniff: Callable[[Contents], bool] = lambda _: False
+    write: Callable[[MaskSet, BinaryIO], None] | None = None
+    build: Callable[[MaskSet, Path], None] | None = None
+    write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
+    suffix: str = ""
+    is_folder: bool | None = None
+    index: str = INDEX
+
+    def may_be(self, folder: bool) -> bool:
+        """Tell whether a folder, or a file, can be of this format."""
+        return self.is_folder in {None, folder}
+
+    def builder(self, path: Path) -> Callable[[MaskSet, Path], None] | None:
+        """Return what writes a folder at this path; None where it becomes a file."""
+        is_file = self.write is not None and path.suffix.lower() == self.suffix and not path.is_dir()
+        return None if is_file else self.build
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Refuse a path where nothing is."""
+    source = Path(path)
+    if "\0" in str(source) or not source.exists():
+        item = f"there is no file or folder {source}"
+        raise UsageError("input-missing", "cannot read masks", item=item, fix="check the path")
+    return source

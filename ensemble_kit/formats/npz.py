@@ -1,0 +1,137 @@
+"""Masks in an `.npz`: `samples`, `classes` (text) and `masks` (N, C, H, W).
+
+Where the samples differ in size, there are arrays `0`, `1`, … (C, H, W) in place of `masks`. Arrays that are named by
+sample, (C, H, W), or (H, W) for one class, are read too.
+"""
+
+from __future__ import annotations
+
+import errno
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from ensemble_kit.errors import EnskError, UsageError
+from ensemble_kit.formats.classes import need_classes
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.sizes import ImageSizes
+from ensemble_kit.formats.stacks import ARCHIVE_ERRORS, Stack, damaged, of_sample, of_stack, put_stack, whole
+from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.runs import Runs
+
+_NAMES_LIMIT = 2**28  # bytes of names
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same masks give the same bytes on any day
+
+
+def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:
+    """Read an `.npz` of stacks.
+
+    Raises
+    ------
+    DamagedError
+        A damaged archive, a header that does not fit, or values of another kind than masks have.
+    UnsafeError
+        An array of objects.
+    UsageError
+        The classes have no names.
+    """
+    with _opened(path) as archive:
+        entries = _entries(archive, path)
+        stored = _names(archive, entries.get("classes"), path)
+        rows = _names(archive, entries.get("samples"), path)
+        arrays = {name: info for name, info in entries.items() if name not in {"samples", "classes"}}
+        names = stored if stored is not None else need_classes(classes, str(path))
+        masks: dict[Key, Runs] = {}
+        if set(arrays) == {"masks"}:
+            with archive.open(arrays["masks"]) as file:
+                stack = Stack.open(file, arrays["masks"].file_size, f"{path}, 'masks'")
+                masks = of_stack(stack, rows, names, sizes)
+        else:
+            if rows is not None and set(arrays) != {str(k) for k in range(len(rows))}:
+                raise damaged(path, f"it names {len(rows)} samples and has {len(arrays)} arrays")
+            for name, info in arrays.items():
+                sample = rows[int(name)] if rows is not None else name
+                with archive.open(info) as file:
+                    stack = Stack.open(file, info.file_size, f"{path}, {name!r}")
+                    masks |= of_sample(stack, sample, names, sizes)
+    samples = rows if rows is not None else tuple(dict.fromkeys(s for s, _ in masks))
+    return whole(path, samples, names, masks, classes)
+
+
+def write(masks: MaskSet, out: BinaryIO) -> None:
+    """Write an `.npz` with the names, deflated."""
+    with zipfile.ZipFile(out, "w") as archive:
+        for title, names in (("samples", masks.samples), ("classes", masks.classes)):
+            if any(n.endswith("\0") for n in names):
+                item, fix = f"one of the {title} ends in NUL", "rename it, or pass --format handbone"
+                raise UsageError("name-invalid", "cannot write names as an array", item=item, fix=fix)
+            with _entry(archive, title) as file:
+                np.lib.format.write_array(file, np.array(names, np.str_), allow_pickle=False)
+        if len({masks.image_size(s) for s in masks.samples}) == 1:
+            with _entry(archive, "masks") as file:
+                put_stack(file, masks, masks.samples, stacked=True)
+        else:
+            for k, sample in enumerate(masks.samples):
+                with _entry(archive, str(k)) as file:
+                    put_stack(file, masks, (sample,), stacked=False)
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    return archive.open(info, "w", force_zip64=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except ARCHIVE_ERRORS as error:
+        raise damaged(path, f"the archive is damaged ({error})") from None
+    except OSError as error:  # a damaged directory of the archive seeks to before the file's begin
+        if isinstance(error, EnskError) or error.errno not in {None, errno.EINVAL}:
+            raise
+        raise damaged(path, f"the archive is damaged ({error})") from None
+
+
+def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename or name in entries:
+            raise damaged(path, f"the entry {info.filename[:200]!r} is doubled or not .npy")
+        entries[name] = info
+    return entries
+
+
+def _names(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, path: Path) -> tuple[str, ...] | None:
+    """Read an array of names; None where there is none."""
+    if info is None:
+        return None
+    where = f"{path}, {info.filename!r}"
+    with archive.open(info) as file:
+        stack = Stack.open(file, info.file_size, where)
+        if stack.dtype.kind != "U" or len(stack.shape) != 1 or info.file_size > _NAMES_LIMIT:
+            raise damaged(where, f"it is {stack.dtype} of shape {stack.shape}, not a list of names")
+        try:
+            names = tuple(np.frombuffer(file.read(), stack.dtype).tolist())
+        except (ValueError, SystemError) as error:  # NumPy's answer to a character beyond Unicode
+            raise damaged(where, str(error)) from None
+    if len(set(names)) != len(names) or not all(names):
+        raise damaged(where, "a name stands twice or is blank")
+    return names
+
+
+def _sniff(contents: Contents) -> bool:
+    return contents.head.startswith(b"PK\x03\x04") or (
+        contents.path.suffix.lower() == ".npz" and not contents.is_folder
+    )
+
+
+FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, suffix=".npz", is_folder=False)

@@ -1,0 +1,103 @@
+"""`read_masks`: read masks from a file or a folder, whose contents tell the format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from ensemble_kit.errors import DamagedError, UsageError, some
+from ensemble_kit.formats.dialects import recognise as recognise_dialect
+from ensemble_kit.formats.index import Index
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, existing
+from ensemble_kit.formats.registry import FORMATS, Format, named
+from ensemble_kit.formats.sizes import ImageSize, ImageSizes
+from ensemble_kit.masks.maskset import MaskSet
+
+
+def read_masks(
+    path: str | os.PathLike[str],
+    format: Format | None = None,  # noqa: A002 - the contract's name
+    image_size: ImageSize | None = None,
+    classes: Sequence[str] | None = None,
+) -> MaskSet:
+    r"""Read masks from a file or a folder.
+
+    Parameters
+    ----------
+    path : a CSV, COCO JSON, `.npz`, `.npy`, or a folder of PNGs, polygon JSON or `.npy`.
+    format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
+        the contents of the path, where they can be of one format only.
+    image_size : (H, W) of all samples, or a mapping of sample to (H, W). Needed where the file does not say it
+        (CSV); elsewhere the two are compared.
+    classes : the classes to expect, in the order to return them. Needed where the file does not name them (joined
+        ids, indexed PNGs and stacks made by hand); elsewhere they must be those of the file.
+
+    Raises
+    ------
+    UsageError
+        The path, its format, its sizes or its classes are not known.
+    DamagedError
+        Anything in the file that its format does not allow, named by where it stands.
+    IncompleteError
+        A sample lacks a class.
+    MismatchError
+        Other classes or sizes than wanted.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "val.csv")
+    >>> _ = path.write_text("image_name,class,rle\na.png,bone,1 2 5 1\n")
+    >>> read_masks(path, image_size=(2, 4))["a.png", "bone"].area
+    3
+    """
+    source = Path(path)
+    chosen = recognise(source) if format is None else named(format)
+    if not chosen.may_be(folder=existing(source).is_dir()):
+        found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
+        item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
+        raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
+    return chosen.read(source, ImageSizes(image_size), classes)
+
+
+def recognise(path: str | os.PathLike[str]) -> MaskFormat:
+    """Tell the format of a file or folder by its contents: a file that no format recognises is read as a CSV.
+
+    Raises
+    ------
+    UsageError
+        Nothing is there, no format recognises it, or several do.
+    """
+    contents = Contents(path)
+    written = _by_index(contents.path) if contents.is_folder else None
+    if written is not None:
+        return written
+    asked = (known for known in FORMATS.values() if known.sniff(contents))
+    found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
+    if len(found) == 1:
+        return found[0]
+    if not contents.is_folder and not contents.is_json:
+        return FORMATS[recognise_dialect(contents.path).name]
+    what, possible = "cannot tell the format of masks", [f for f in FORMATS.values() if f.may_be(contents.is_folder)]
+    fix = f"pass --format, one of {', '.join(f.name for f in possible)}"
+    if found:
+        item = f"{contents.path} can be {some(f.name for f in found)}"
+        raise UsageError("format-ambiguous", what, item=item, fix=fix)
+    raise UsageError("format-unknown", what, item=f"no format recognises {contents.path}", fix=fix)
+
+
+def _by_index(folder: Path) -> MaskFormat | None:
+    """Return the format that the index of a folder names; None where the kit did not write the folder."""
+    for name in dict.fromkeys(known.index for known in FORMATS.values()):
+        index = Index.load(folder, name)
+        if index is not None:
+            known = FORMATS.get(index.kind)
+            if known is None or known.build is None:
+                item = f"{folder / name} says {index.kind[:80]!r}, which is not a format of folders"
+                folders = [f.name for f in FORMATS.values() if f.build is not None]
+                fix = f"delete it and pass --format, one of {', '.join(folders)}"
+                raise DamagedError("index-invalid", "cannot read the index of a folder of masks", item=item, fix=fix)
+            return known
+    return None

@@ -1,0 +1,64 @@
+"""The order of a sample submission: its header, and its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble_kit.errors import IncompleteError, MismatchError, some
+from ensemble_kit.formats.dialects import Dialect, columns_of
+from ensemble_kit.formats.ids import check_fits, doubled, id_fields
+from ensemble_kit.formats.table import read_table
+from ensemble_kit.masks.maskset import Key, MaskSet
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """What a sample submission says: the header and the order of the rows.
+
+    Parameters
+    ----------
+    header : names of its columns.
+    columns : the number of each of the dialect's columns in the header.
+    keys : (sample, class) of each row.
+    """
+
+    header: tuple[str, ...]
+    columns: tuple[int, ...]
+    keys: tuple[Key, ...]
+
+
+def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> RowOrder:
+    """Read the order of a sample submission, which must name the same (sample, class) pairs as the masks.
+
+    Its columns may have other names than the dialect's (a competition renames them), as long as there are as many:
+    the ids are those of the masks only if the columns stand in the dialect's order.
+
+    Raises
+    ------
+    IncompleteError
+        It names pairs that the masks lack.
+    MismatchError
+        The masks hold pairs that it lacks.
+    """
+    table = read_table(path)
+    columns = columns_of(table.header, dialect, path, renamed=True)
+    check_fits(masks, dialect)
+    known = {id_fields(dialect, key): key for key in masks}
+    rows = list(zip(*(table.column(c) for c in columns[:-1]), strict=True))
+    listed = set(rows)
+    if len(listed) < len(rows):
+        raise doubled(path, rows, table.lines)
+    missing = [row if len(row) > 1 else row[0] for row in rows if row not in known]
+    extra = [key for row, key in known.items() if row not in listed]
+    counts = f"{path} has {len(rows)} rows, there are {len(masks)} masks; "
+    without_row = f"{len(extra)} without a row"
+    if missing:
+        what = "cannot write in the order of a sample submission: masks are missing"
+        item = f"{counts}{len(missing)} without a mask: {some(missing, 10)}{f'; {without_row}' if extra else ''}"
+        raise IncompleteError("rows-missing", what, item=item, fix="make masks of all its samples and classes")
+    if extra:
+        what = "cannot write in the order of a sample submission: it lacks rows"
+        fix = "pass the sample submission of these samples, or leave it out"
+        raise MismatchError("rows-extra", what, item=f"{counts}{without_row}: {some(extra, 10)}", fix=fix)
+    return RowOrder(table.header, columns, tuple(known[row] for row in rows))

@@ -1,0 +1,163 @@
+"""`write_masks`: write masks to a file or a folder, whose name tells the format."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from ensemble_kit.errors import UsageError
+from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name
+from ensemble_kit.formats.classes import order_classes
+from ensemble_kit.formats.dialects import recognise
+from ensemble_kit.formats.maskformat import MaskFormat, existing
+from ensemble_kit.formats.registry import FORMATS, Format, named
+from ensemble_kit.formats.row_order import read_order
+from ensemble_kit.masks.maskset import MaskSet
+
+_STREAM = ".csv"
+"""What the standard output, and a path that is a file already and has no suffix, is written as."""
+
+
+def write_masks(
+    masks: MaskSet,
+    path: str | os.PathLike[str],
+    format: Format | None = None,  # noqa: A002 - the contract's name
+    like: str | os.PathLike[str] | None = None,
+    force: bool = True,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Write masks to a file or a folder. A failure leaves there what was there before.
+
+    Parameters
+    ----------
+    masks : the masks to write.
+    path : where to write; `-` is a CSV on the standard output.
+    format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
+        the path's name: `.csv` (the dialect of `like`, else handbone), `.json` (COCO), `.npz`, `.npy`, or a folder of
+        binary PNGs where it has no suffix.
+    like : a sample submission, whose header and order of rows are kept. It must name the same (sample, class) pairs.
+    force : whether to replace what is there. A folder that holds other things is never replaced.
+    classes : the order of the classes; in an indexed PNG the k-th has the value k.
+
+    Raises
+    ------
+    UsageError
+        The path cannot be written, or exists and `force` is false.
+    IncompleteError, MismatchError
+        The masks do not fit `like` or the format.
+    UnsafeError
+        The id of a sample would leave the folder.
+    """
+    target = Path(path)
+    chosen = _chosen(target, format, like)
+    if str(path) == "-":
+        with blamed(Path("standard output")):
+            write_to(masks, sys.stdout.buffer, chosen, like, classes)
+            sys.stdout.buffer.flush()
+    elif build := chosen.builder(target):
+        ordered = _ordered(masks, like, classes)
+        with atomic_folder(target, force=force, mark=chosen.index) as folder:
+            build(ordered, folder)
+    else:
+        with atomic_write(target, force=force) as out:
+            write_to(masks, out, chosen, like, classes)
+
+
+def rehearse(
+    names: MaskSet,
+    path: str | os.PathLike[str],
+    format: Format | None = None,  # noqa: A002 - as in `write_masks`
+    like: str | os.PathLike[str] | None = None,
+) -> None:
+    """Refuse before any work what `write_masks` would refuse at its end; nothing is written.
+
+    Parameters
+    ----------
+    names : empty masks of the samples and classes to come.
+    """
+    target = Path(path)
+    chosen = _chosen(target, format, like)
+    if chosen.builder(target):
+        _ordered(names, like, None)
+    else:
+        write_to(names, io.BytesIO(), chosen, like)
+
+
+def write_to(
+    masks: MaskSet,
+    out: BinaryIO,
+    chosen: Format,
+    like: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Write masks to an open binary file, in a format that is one file."""
+    known = named(chosen)
+    if known.write is None:
+        item, fix = f"format {known.name!r}", "pass --format with a CSV dialect, or the path of a folder"
+        raise UsageError("format-unfit", "cannot write a folder as one file", item=item, fix=fix)
+    if like is not None and known.write_like is not None:
+        known.write_like(_ordered(masks, None, classes), out, existing(like))
+    else:
+        known.write(_ordered(masks, like, classes), out)
+
+
+def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> MaskFormat:
+    """Tell the format to write by the path's name.
+
+    Raises
+    ------
+    UsageError
+        No format has its suffix.
+    """
+    if str(path) == "-" or (not path.suffix and path.exists() and not path.is_dir()):
+        suffix = _STREAM  # or an old file, or a device
+    else:
+        suffix = "" if path.is_dir() else path.suffix.lower()
+    found = next((known for known in FORMATS.values() if known.suffix == suffix), None)
+    if found is None:
+        fix = f"pass --format, one of {', '.join(FORMATS)}"
+        raise UsageError("format-unknown", "cannot tell the format to write", item=f"{path}", fix=fix)
+    if like is not None and found.write_like is not None:
+        return named(recognise(existing(like)))
+    return found
+
+
+def fits(chosen: Format, path: Path) -> bool:
+    """Tell whether a path's name goes with a format to write."""
+    own, suffix = named(chosen).suffix, path.suffix.lower()
+    if str(path) == "-":
+        return own == _STREAM
+    if own == _STREAM and path.is_dir():
+        return False
+    return suffix == own or suffix not in {known.suffix for known in FORMATS.values() if known.suffix}
+
+
+def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:
+    check_name(target)
+    return kind_of_output(target, like) if chosen is None else named(chosen)
+
+
+def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:
+    """Put masks in the order of a sample submission, and their classes in the order that the user wants."""
+    _check_names(masks)
+    samples = masks.samples
+    if like is not None:
+        order = read_order(existing(like), recognise(Path(like)), masks)
+        samples = tuple(dict.fromkeys(s for s, _ in order.keys))
+        classes = classes if classes is not None else tuple(dict.fromkeys(c for _, c in order.keys))
+    return masks.arranged(samples, order_classes(masks.classes, classes, "the mask set"))
+
+
+def _check_names(masks: MaskSet) -> None:
+    """Refuse what no file can hold: no mask at all, a blank name, half a surrogate pair."""
+    if not masks:
+        raise UsageError("masks-none", "cannot write masks", item="the mask set is empty", fix="pass at least one mask")
+    for name in (*masks.samples, *masks.classes):
+        why = "is blank" if not name else "is not Unicode text" if any("\ud800" <= c <= "\udfff" for c in name) else ""
+        if why:
+            fix = "give every sample and class a name"
+            raise UsageError("name-invalid", "cannot write a name", item=f"{name!r} {why}", fix=fix)

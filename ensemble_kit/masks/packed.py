@@ -1,0 +1,98 @@
+"""`ManyRuns`: the runs of many masks one after the other, for one call of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.masks.rle import Order, check_options
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.geometry import Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class ManyRuns(NamedTuple):
+    """Runs of many masks one after the other, as kernels take and give them: one call for all, no object a mask."""
+
+    starts: NDArray[np.int64]
+    """First position of each run, int64 (n,)."""
+    ends: NDArray[np.int64]
+    """Position behind each run, int64 (n,)."""
+    offsets: NDArray[np.int64]
+    """Where each mask's runs begin, and the end of the last one's, int64 (masks + 1,)."""
+
+    @classmethod
+    def of(cls, masks: Sequence[Runs]) -> ManyRuns:
+        """Copy the runs of many masks into one."""
+        offsets = np.zeros(len(masks) + 1, np.int64)
+        np.cumsum([m.starts.size for m in masks], out=offsets[1:])
+        none = np.zeros(0, np.int64)
+        starts, ends = [m.starts for m in masks] or [none], [m.ends for m in masks] or [none]
+        return cls(np.concatenate(starts), np.concatenate(ends), offsets)
+
+    @classmethod
+    def joined(cls, several: Sequence[ManyRuns]) -> ManyRuns:
+        """Put the masks of several one after the other."""
+        if not several:
+            return cls.of([])
+        starts, ends, counts = zip(*((m.starts, m.ends, np.diff(m.offsets)) for m in several), strict=True)
+        return cls(np.concatenate(starts), np.concatenate(ends), np.cumsum(np.concatenate([[0], *counts])))
+
+    def masks(self, shape: Shape) -> list[Runs]:
+        """View every mask, all of one size."""
+        return [self.mask(index, shape) for index in range(self.offsets.size - 1)]
+
+    def mask(self, index: int, shape: Shape) -> Runs:
+        """View one mask."""
+        begin, end = self.offsets[index : index + 2].tolist()
+        return Runs.trusted((self.starts[begin:end], self.ends[begin:end]), shape)
+
+
+def texts(masks: Sequence[Runs], order: Order = "C", base: int = 1, relative: bool = False) -> list[str]:
+    """Write many masks as `Runs.text` writes each, in one call.
+
+    Examples
+    --------
+    >>> texts([Runs([0], [2], (2, 2)), Runs.empty((2, 2))])
+    ['1 2', '']
+    """
+    from ensemble_kit.kernels import rle as kernels
+
+    check_options(order, base)
+    if not masks:
+        return []
+    many = ManyRuns.of(masks if order == "C" else [m.transposed() for m in masks])
+    glue = np.full(len(masks) + kernels.PAD, ord("\n"), np.uint8)
+    cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)
+    written = kernels.format_texts(
+        glue, cuts, many.starts, many.ends, many.offsets[:-1], many.offsets[1:], base, relative
+    )
+    return str(written.data, "ascii").split("\n")
+
+
+def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
+    """Count the pixels that are on in both masks of each pair, int64 (n,), in one call.
+
+    Raises
+    ------
+    MismatchError
+        The masks of a pair differ in size.
+
+    Examples
+    --------
+    >>> overlaps([Runs([0], [3], (2, 2))], [Runs([2], [4], (2, 2))]).tolist()
+    [1]
+    """
+    from ensemble_kit.kernels import runs as kernels
+
+    for one, other in zip(a, b, strict=True):
+        if one.shape != other.shape:
+            one.check_same_size(other)
+    out = np.zeros(len(a), np.int64)
+    if len(a):
+        kernels.overlaps(*ManyRuns.of(a), *ManyRuns.of(b), out)
+    return out

@@ -1,4 +1,4 @@
-"""Networks of PyTorch as files: ONNX, an exported program, TorchScript; by any torch from 2.4 on."""
+"""Networks of PyTorch as files: ONNX, an exported program, TorchScript; by any torch from 2.3 on."""
 
 from __future__ import annotations
 

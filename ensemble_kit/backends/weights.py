@@ -99,7 +99,7 @@ def _check_beginning(path: Path) -> None:
 
 def _more_than_tensors(error: Exception) -> str:
     """Say what torch refused to unpickle, in our own words: its text advises to run whatever the file holds."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    found = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
     return f"holds {found[1] if found else 'more than tensors'}, and reading that could run any code"
 
 

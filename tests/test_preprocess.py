@@ -142,7 +142,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         "cut.png": whole[: len(whole) // 2],
         "flipped.png": whole[:100] + bytes([whole[100] ^ 0x55]) + whole[101:],
         "empty.png": b"",
-        "text.jpg": b"this is no image",
+        "text.jpg": b"this is not an image",
         "script.png": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     }
     for name, data in cases.items():
@@ -291,6 +291,7 @@ def test_json_form_is_strict(tmp_path: Path) -> None:
         ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
         ((102, 102, 102), (0.25, 0.25, 0.25), "--mean 0.4,0.4,0.4 --std 0.25,0.25,0.25"),
     ],
+    ids=["both", "no std", "no mean", "mean on 0..1", "std on 0..1"],
 )
 def test_values_of_the_255_scale_are_refused(mean: tuple[float, ...], std: tuple[float, ...], fix: str) -> None:
     with pytest.raises(UsageError) as caught:

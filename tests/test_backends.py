@@ -696,7 +696,7 @@ def test_pairs_are_read(tmp_path: Path) -> None:
        st.data())  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_windows_cover_the_box_on_whole_cells(
-    rows: int, columns: int, cells: int, stride: int, overlap: float, data: bytes
+    rows: int, columns: int, cells: int, stride: int, overlap: float, data: st.DataObject
 ) -> None:
     tile = (cells * stride, cells * stride)
     canvas = (max(rows, cells) * stride, max(columns, cells) * stride)
@@ -732,8 +732,8 @@ def test_weights_are_positive_and_add_up_to_one() -> None:
     assert np.allclose(total, total[0])
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9], ids="overlap {}".format)
+@pytest.mark.parametrize("batch", [1, 5], ids="batches of {}".format)
 def test_an_identity_put_together_is_the_image(overlap: float, batch: int) -> None:
     image = RNG.standard_normal((3, 50, 70)).astype(np.float32)
     out = slide(Identity(), image, Box(0, 0, 50, 70), (16, 16), (16, 16), overlap, batch)

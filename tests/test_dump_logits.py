@@ -316,7 +316,7 @@ def test_an_unreadable_image_costs_the_others_nothing(folder: Path, tmp_path: Pa
         dump(folder, tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2, 4], ids="batches of {}".format)
 def test_a_model_that_fails_names_the_sample(folder: Path, tmp_path: Path, batch: int) -> None:
     bad = torch.from_numpy(prepared(folder / "im4.png", 32, 32))
 

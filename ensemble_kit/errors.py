@@ -172,3 +172,8 @@ def some(items: object, limit: int = 5) -> str:
     names = [repr(i) for i in items]  # type: ignore[attr-defined]
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def first_line(error: Exception) -> str:
+    """Quote an error of another library: its type and the first line of its text."""
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"

@@ -1,20 +1,15 @@
 """Files and folders that appear whole or not at all.
 
-A final name holds the complete new content, or the old, or nothing: content is written to a sibling that only its
-owner can read, forced to the disk, and renamed; then the folder's entry is forced to the disk too. A link at the
+A final name has the complete new content, or the old, or none: content is written to a sibling that only its owner can
+read, synced to the disk, and renamed; then the folder's entry is synced too. A link at the
 final name is replaced, never followed. What a killed process left behind is removed by the next write to the same
 name: a sibling in use is locked, and the kernel drops the lock of a process that is gone.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -73,7 +68,7 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
 
     Parameters
     ----------
-    path : the final name. Between two renames it can be absent; it never holds a part.
+    path : the final name. It can be absent for a moment between two renames; it is never incomplete.
     force : replace the folder that is there.
     mark : name of a file that shows that a folder is of this kind. A folder that holds other things is never
         replaced, whatever `force` says: it may be somebody's work.
@@ -104,45 +99,29 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
 
 
 def check_name(target: Path) -> None:
-    """Refuse a path whose last part no file can have."""
+    """Refuse a path whose name no file can have."""
     if "\0" in str(target) or len(os.fsencode(target.name)) > _NAME_LIMIT or not target.name:
-        raise UsageError(
-            "output-name",
-            "cannot write",
-            item=f"{str(target)[:80]!r} is no name for a file",
-            fix="pass a name of 1 to 255 bytes without NUL",
-        )
+        item = f"{str(target)[:80]!r} cannot be the name of a file"
+        raise _refused("output-name", item, "pass a name of 1 to 255 bytes without NUL")
 
 
 def check_target(target: Path, *, force: bool, folder: bool) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
     check_name(target)
     if not target.parent.is_dir():
-        raise UsageError(
-            "output-folder-missing",
-            "cannot write",
-            item=f"{target}: there is no folder {target.parent}",
-            fix=f"make it (mkdir -p {target.parent}) or pass another path",
-        )
+        fix = f"make it (mkdir -p {target.parent}) or pass another path"
+        raise _refused("output-folder-missing", f"{target}: {target.parent} is not a folder", fix)
     if target.is_dir() != folder and target.exists():
         found, wanted = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
-        raise UsageError(
-            "output-kind",
-            "cannot write",
-            item=f"{target} is {found}, and {wanted} is to be written",
-            fix="pass another path, or another format",
-        )
+        item = f"{target} is {found}, and {wanted} is to be written"
+        raise _refused("output-kind", item, "pass another path, or another format")
     if not force and (target.exists() or target.is_symlink()):
-        raise UsageError(
-            "output-exists",
-            "cannot write",
-            item=f"{target} exists",
-            fix="pass --force (force=True) to replace it, or another path",
-        )
+        fix = "pass --force (force=True) to replace it, or another path"
+        raise _refused("output-exists", f"{target} exists", fix)
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the entries of a folder to the disk."""
+    """Sync the entries of a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -151,7 +130,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_stream(target: Path) -> bool:
-    """Tell a device, a pipe or an open descriptor: as root, a rename would replace the device itself."""
+    """Tell whether this is a device, a pipe or an open descriptor, which a rename by root would replace."""
     if _STREAMS.fullmatch(str(target)):
         return True
     try:
@@ -163,7 +142,7 @@ def is_stream(target: Path) -> bool:
 
 @contextmanager
 def blamed(target: Path) -> Iterator[None]:
-    """Name the file in an error of the system that names none, or names the temporary sibling."""
+    """Name the file in an error of the system that names no file, or the temporary sibling."""
     try:
         yield
     except (EnskError, BrokenPipeError):
@@ -171,19 +150,18 @@ def blamed(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(target)[:100]):
             raise
-        raise ResourceError(
-            "write-failed", "cannot write", item=f"{target}: {error.strerror or error}", fix=_WRITE_FIX
-        ) from error
+        item = f"{target}: {error.strerror or error}"
+        raise ResourceError("write-failed", "cannot write", item=item, fix=_WRITE_FIX) from error
 
 
 def _check_replaceable(target: Path, mark: str | None) -> None:
     if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
-        raise UsageError(
-            "output-foreign",
-            "cannot replace a folder",
-            item=f"{target} holds files that this kit did not write",
-            fix="pass the path of a new folder, or empty this one",
-        )
+        item = f"{target} is a folder with files that this kit did not write"
+        raise _refused("output-foreign", item, "pass the path of a new folder, or empty this one")
+
+
+def _refused(code: str, item: str, fix: str) -> UsageError:
+    return UsageError(code, "cannot write", item=item, fix=fix)
 
 
 def _sibling(target: Path) -> Path:
@@ -256,7 +234,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _swap(temporary: Path, target: Path) -> None:
-    """Put the new folder where the old one stands; the old one goes last."""
+    """Put the new folder in the place of the old one, which is removed last."""
     old = _sibling(target) if target.exists() or target.is_symlink() else None
     if old is not None:
         target.rename(old)
@@ -268,7 +246,7 @@ def _swap(temporary: Path, target: Path) -> None:
         raise
     sync_folder(target.parent)
     if old is not None:
-        with suppress(OSError):  # the new folder stands; a rest of the old one is swept later
+        with suppress(OSError):  # the new folder stands; what is left of the old one is swept later
             old.unlink() if old.is_symlink() else shutil.rmtree(old)
 
 

@@ -15,7 +15,7 @@ def load(path: Path) -> Any:
     Raises
     ------
     DamagedError
-        Text that is no strict JSON, with the place.
+        The text is not strict JSON; the error says where.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -42,16 +42,12 @@ def dump(value: object) -> bytes:
 
 
 def _refused(path: Path, why: str) -> DamagedError:
-    return DamagedError(
-        "json-invalid",
-        "cannot read a JSON file",
-        item=f"{path}: {why}",
-        fix="write the file again as strict JSON in UTF-8",
-    )
+    fix = "write the file again as strict JSON in UTF-8"
+    return DamagedError("json-invalid", "cannot read a JSON file", item=f"{path}: {why}", fix=fix)
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _finite(text: str) -> float:
@@ -66,5 +62,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
     return out

@@ -1,5 +1,7 @@
 """The whole of dump-logits: from a folder of images and a network to a store, in this process and in real ones."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -7,8 +9,9 @@ import subprocess
 import sys
 import textwrap
 import time
-import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +20,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+import exported
+from ensemble_kit import dumping
 from ensemble_kit.dumping import dump_logits, share
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
@@ -35,21 +40,21 @@ CLASSES = ("red", "green", "blue")
 SHIFT = Preprocess(mean=(0.5, 0.5, 0.5))  # values on both sides of 0, as logits have them
 
 
-def identity(x):
+def identity(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def every_4th(x):
+def every_4th(x: torch.Tensor) -> torch.Tensor:
     return x[:, :, ::4, ::4]
 
 
-def smooth(h, w, seed):
+def smooth(h: int, w: int, seed: int) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """Seven images of three sizes."""
     images = tmp_path / "images"
     images.mkdir()
@@ -58,18 +63,20 @@ def folder(tmp_path):
     return images
 
 
-def prepared(path, h, w):
-    """The input of an image, as a person's own script would make it."""
+def prepared(path: Path, h: int, w: int) -> np.ndarray:
+    """The input of an image, as the user's own script would make it."""
     image = cv2.resize(np.asarray(Image.open(path)), (w, h), interpolation=cv2.INTER_LINEAR)
     return (image.astype(np.float32) / 255 - np.float32(0.5)).transpose(2, 0, 1)
 
 
-def dump(folder, out, network=identity, recipe=None, **options):
+def dump(
+    folder: Path, out: Path, network: object = identity, recipe: Recipe | None = None, **options: Any
+) -> dumping.Dumped:
     recipe = recipe if recipe is not None else Recipe(SHIFT.but(size=32))
     return dump_logits(network, folder, CLASSES, out, recipe, device="cpu", **options)
 
 
-def contents(path):
+def contents(path: Path) -> dict[str, tuple[object, ...]]:
     store = LogitStore(path)
     return {s: (store.read(s).tobytes(), store.image_size(s), store.box(s)) for s in store.samples}
 
@@ -77,7 +84,7 @@ def contents(path):
 # --- what is stored --------------------------------------------------------------------------------------------
 
 
-def test_an_identity_stores_its_input(folder, tmp_path):
+def test_an_identity_stores_its_input(folder: Path, tmp_path: Path) -> None:
     done = dump(folder, tmp_path / "a.zarr")
     assert (done.samples, done.written, done.resumed, done.grid) == (7, 7, 0, (32, 32))
     assert done.bytes == 7 * 3 * 32 * 32 * 2
@@ -90,17 +97,19 @@ def test_an_identity_stores_its_input(folder, tmp_path):
     assert store.box("im1.png") == (0, 0, 32, 32)
 
 
-def put_back(store, sample):
-    """Undo the placement as docs/concepts.md#rule-5-placement says: the box, interpolated to the plane."""
+def put_back(store: LogitStore, sample: str) -> np.ndarray:
+    """Undo the placement: the box, interpolated to the image."""
     y0, x0, y1, x1 = store.box(sample)
     H, W = store.image_size(sample)
-    part = store.read(sample)[:, y0:y1, x0:x1].astype(np.float32)
-    return cv2.resize(part.transpose(1, 2, 0), (W, H), interpolation=cv2.INTER_LINEAR)
+    inside = store.read(sample)[:, y0:y1, x0:x1].astype(np.float32)
+    return cv2.resize(inside.transpose(1, 2, 0), (W, H), interpolation=cv2.INTER_LINEAR)
 
 
 @pytest.mark.parametrize("anchor", ["center", "corner"])
 @pytest.mark.parametrize("network", [identity, every_4th])
-def test_letterboxing_is_undone(folder, tmp_path, network, anchor):
+def test_letterboxing_is_undone(
+    folder: Path, tmp_path: Path, network: Callable[[torch.Tensor], torch.Tensor], anchor: str
+) -> None:
     prep = Preprocess((64, 64), "letterbox", mean=(0.5, 0.5, 0.5), anchor=anchor)
     dump(folder, tmp_path / "a.zarr", network, Recipe(prep))
     store = LogitStore(tmp_path / "a.zarr")
@@ -114,7 +123,7 @@ def test_letterboxing_is_undone(folder, tmp_path, network, anchor):
             assert np.abs(put_back(store, sample) - image).max() < 0.05
 
 
-def test_a_letterbox_of_the_images_own_size_is_exact(folder, tmp_path):
+def test_a_letterbox_of_the_images_own_size_is_exact(folder: Path, tmp_path: Path) -> None:
     dump(folder, tmp_path / "a.zarr", recipe=Recipe(Preprocess((32, 32), "letterbox", mean=(0.5, 0.5, 0.5))))
     store = LogitStore(tmp_path / "a.zarr")
     for sample in store.samples:
@@ -122,8 +131,8 @@ def test_a_letterbox_of_the_images_own_size_is_exact(folder, tmp_path):
         assert np.array_equal(put_back(store, sample).astype(np.float16), image)
 
 
-@pytest.mark.parametrize("tta", [(), ("hflip", "vflip")])
-def test_a_window_slides_over_images_of_any_size(folder, tmp_path, tta):
+@pytest.mark.parametrize("tta", [(), ("hflip", "vflip")], ids=["once", "hflip,vflip"])
+def test_a_window_slides_over_images_of_any_size(folder: Path, tmp_path: Path, tta: tuple[str, ...]) -> None:
     recipe = Recipe(SHIFT, tile=16, overlap=0.5, tta=tta)
     done = dump(folder, tmp_path / "a.zarr", recipe=recipe)
     assert done.grid == (32, 32)
@@ -134,7 +143,7 @@ def test_a_window_slides_over_images_of_any_size(folder, tmp_path, tta):
         assert np.abs(put_back(store, sample) - image).max() < 1e-3
 
 
-def test_windows_do_not_depend_on_the_other_images(folder, tmp_path):
+def test_windows_do_not_depend_on_the_other_images(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, recipe = nn.Conv2d(3, 3, 5, 2, 2), Recipe(SHIFT, tile=16)
     dump(folder, tmp_path / "all.zarr", net, recipe)
@@ -150,7 +159,7 @@ def test_windows_do_not_depend_on_the_other_images(folder, tmp_path):
     assert np.allclose(both[0], both[1], atol=1e-3)
 
 
-def test_a_window_over_resized_images(folder, tmp_path):
+def test_a_window_over_resized_images(folder: Path, tmp_path: Path) -> None:
     dump(folder, tmp_path / "a.zarr", every_4th, Recipe(SHIFT.but(size="64x48", resize="letterbox"), tile=32))
     store = LogitStore(tmp_path / "a.zarr")
     assert store.grid == (16, 12)
@@ -161,8 +170,8 @@ def test_a_window_over_resized_images(folder, tmp_path):
         dump(folder, tmp_path / "b.zarr", every_4th, Recipe(SHIFT.but(size=16), tile=32))
 
 
-@pytest.mark.parametrize("tta", [(), ("hflip", "rot90")])
-def test_results_do_not_depend_on_the_batch_size_or_threads(folder, tmp_path, tta):
+@pytest.mark.parametrize("tta", [(), ("hflip", "rot90")], ids=["once", "hflip,rot90"])
+def test_results_do_not_depend_on_the_batch_size_or_threads(folder: Path, tmp_path: Path, tta: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).train()
     recipe = Recipe(SHIFT.but(size=32), tta=tta)
@@ -174,14 +183,14 @@ def test_results_do_not_depend_on_the_batch_size_or_threads(folder, tmp_path, tt
             assert np.allclose(stores[0].read(sample), other.read(sample), atol=2e-3)
 
 
-def test_probabilities_become_logits(folder, tmp_path):
+def test_probabilities_become_logits(folder: Path, tmp_path: Path) -> None:
     dump(folder, tmp_path / "a.zarr", lambda x: x.sigmoid(), Recipe(SHIFT.but(size=32), domain="probabilities"))
     store = LogitStore(tmp_path / "a.zarr")
     for sample in store.samples:
         assert np.allclose(store.read(sample), prepared(folder / sample, 32, 32), atol=2e-3)
 
 
-def test_logits_that_are_probabilities_are_refused_and_can_be_tried_again(folder, tmp_path):
+def test_logits_that_are_probabilities_are_refused_and_can_be_tried_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
     with pytest.raises(DamagedError, match=r"every value lies in \[0, 1\]"):
         dump(folder, out, lambda x: x.sigmoid())
@@ -189,7 +198,7 @@ def test_logits_that_are_probabilities_are_refused_and_can_be_tried_again(folder
     assert LogitStore(out).complete
 
 
-def test_softmax_and_sixteen_bits(tmp_path):
+def test_softmax_and_sixteen_bits(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     deep = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
@@ -200,10 +209,10 @@ def test_softmax_and_sixteen_bits(tmp_path):
     assert np.allclose(store.read("x.png")[2], deep / 65535 - 0.5, atol=1e-3)
 
 
-# --- going on, sharing, failing --------------------------------------------------------------------------------
+# --- resuming, sharing, failing --------------------------------------------------------------------------------
 
 
-def test_parts_make_one_store(folder, tmp_path):
+def test_parts_make_one_store(folder: Path, tmp_path: Path) -> None:
     dump(folder, tmp_path / "whole.zarr")
     for part in ((2, 3), (1, 3), (3, 3)):
         dump(folder, tmp_path / "parts.zarr", part=part, member="whole")
@@ -216,10 +225,10 @@ def test_parts_make_one_store(folder, tmp_path):
         dump(folder, tmp_path / "parts.zarr", part=(1, 2), force=True)
 
 
-def test_what_is_there_is_not_done_again(folder, tmp_path):
+def test_what_is_there_is_not_done_again(folder: Path, tmp_path: Path) -> None:
     calls = []
 
-    def counting(x):
+    def counting(x: torch.Tensor) -> torch.Tensor:
         calls.append(len(x))
         return x
 
@@ -240,7 +249,7 @@ def test_what_is_there_is_not_done_again(folder, tmp_path):
     assert sum(calls) == 14
 
 
-def test_another_recipe_does_not_resume(folder, tmp_path):
+def test_another_recipe_does_not_resume(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
     dump(folder, out, part=(1, 2))
     other = Recipe(SHIFT.but(size=32, channels="bgr"))
@@ -261,7 +270,7 @@ def test_another_recipe_does_not_resume(folder, tmp_path):
         dump(folder, out, recipe=other, member="b")
 
 
-def test_another_network_of_the_same_name_does_not_resume(folder, tmp_path):
+def test_another_network_of_the_same_name_does_not_resume(folder: Path, tmp_path: Path) -> None:
     """Its weights come from within the callable: only the network itself tells them apart."""
     torch.manual_seed(0)
     first, second = (nn.Conv2d(3, 3, 3, 2, 1) for _ in range(2))
@@ -275,7 +284,7 @@ def test_another_network_of_the_same_name_does_not_resume(folder, tmp_path):
     assert dump(folder, tmp_path / "a.zarr", first).resumed == 4
 
 
-def test_a_file_of_code_that_changed_does_not_resume(place):
+def test_a_file_of_code_that_changed_does_not_resume(place: Path) -> None:
     code = "def tiny():\n    return lambda x: x[:, :, ::2, ::2] * {} - 1\n"
     (place / "own.py").write_text(code.format(2))
     assert ensk(place, "own:tiny", "a.zarr", "--size", "32", "--part", "1/2").returncode == 0
@@ -286,7 +295,7 @@ def test_a_file_of_code_that_changed_does_not_resume(place):
     assert "error[store-differs]" in ran.stderr
 
 
-def test_an_unreadable_image_costs_the_others_nothing(folder, tmp_path):
+def test_an_unreadable_image_costs_the_others_nothing(folder: Path, tmp_path: Path) -> None:
     good = (folder / "im3.png").read_bytes()
     (folder / "im0.png").write_bytes(b"")
     (folder / "im3.png").write_bytes(good[: len(good) // 2])
@@ -305,11 +314,11 @@ def test_an_unreadable_image_costs_the_others_nothing(folder, tmp_path):
         dump(folder, tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
-def test_a_model_that_fails_names_the_sample(folder, tmp_path, batch):
+@pytest.mark.parametrize("batch", [1, 2, 4], ids="batches of {}".format)
+def test_a_model_that_fails_names_the_sample(folder: Path, tmp_path: Path, batch: int) -> None:
     bad = torch.from_numpy(prepared(folder / "im4.png", 32, 32))
 
-    def failing(x):
+    def failing(x: torch.Tensor) -> torch.Tensor:
         if any(torch.equal(one, bad) for one in x):
             raise RuntimeError("boom")
         return x
@@ -319,8 +328,8 @@ def test_a_model_that_fails_names_the_sample(folder, tmp_path, batch):
     assert LogitStore(tmp_path / "a.zarr").missing == ["im4.png", "im5.png", "im6.png"]
 
 
-def test_a_model_that_cannot_take_batches_goes_on_one_by_one(folder, tmp_path):
-    def single(x):
+def test_a_model_that_cannot_take_batches_runs_one_by_one(folder: Path, tmp_path: Path) -> None:
+    def single(x: torch.Tensor) -> torch.Tensor:
         if len(x) > 1:
             raise ValueError("one at a time")
         return x
@@ -331,10 +340,10 @@ def test_a_model_that_cannot_take_batches_goes_on_one_by_one(folder, tmp_path):
     assert any("one by one" in text for text in said)
 
 
-def test_nan_is_named_and_earlier_samples_stay(folder, tmp_path):
+def test_nan_is_named_and_earlier_samples_stay(folder: Path, tmp_path: Path) -> None:
     bad = torch.from_numpy(prepared(folder / "im4.png", 32, 32))
 
-    def nan(x):
+    def nan(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([one * float("nan") if torch.equal(one, bad) else one for one in x])
 
     with pytest.raises(DamagedError, match=r"im4\.png"):
@@ -350,21 +359,24 @@ def test_nan_is_named_and_earlier_samples_stay(folder, tmp_path):
         (lambda x: x.mean((2, 3)), r"\(1, 3\)"),
         (lambda x: torch.cat([x, x]), r"\(2, 3, 32, 32\) for 1 images"),
     ],
+    ids=["a class less", "classes last", "no maps", "two outputs for an image"],
 )
-def test_outputs_that_do_not_fit_the_classes(folder, tmp_path, network, text):
+def test_outputs_that_do_not_fit_the_classes(
+    folder: Path, tmp_path: Path, network: Callable[[torch.Tensor], torch.Tensor], text: str
+) -> None:
     with pytest.raises(MismatchError, match=text):
         dump(folder, tmp_path / "a.zarr", network)
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_a_plan_is_only_a_plan(folder, tmp_path):
+def test_a_plan_is_only_a_plan(folder: Path, tmp_path: Path) -> None:
     done = dump(folder, tmp_path / "a.zarr", dry_run=True)
     assert (done.written, done.bytes, done.grid) == (0, 7 * 3 * 32 * 32 * 2, (32, 32))
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_a_disk_that_is_too_small_is_refused_first(folder, tmp_path):
-    def huge(x):  # 28 TB a sample, of which no byte is held
+def test_a_disk_that_is_too_small_is_refused_first(folder: Path, tmp_path: Path) -> None:
+    def huge(x: torch.Tensor) -> torch.Tensor:  # 28 TB a sample, of which no byte is held
         return x.mean((2, 3), keepdim=True).expand(-1, -1, 2**21, 2**21)
 
     for dry_run in (True, False):
@@ -374,7 +386,7 @@ def test_a_disk_that_is_too_small_is_refused_first(folder, tmp_path):
     assert dump(folder, tmp_path / "a.zarr", huge, dry_run=True, force=True).bytes > 10**14
 
 
-def test_a_memory_budget_is_kept_or_refused(folder, tmp_path):
+def test_a_memory_budget_is_kept_or_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="MB allowed") as caught:
         dump(folder, tmp_path / "a.zarr", memory=10_000)
     assert caught.value.code == "memory-budget"
@@ -382,7 +394,7 @@ def test_a_memory_budget_is_kept_or_refused(folder, tmp_path):
     assert dump(folder, tmp_path / "a.zarr", memory=500_000, batch_size=2, jobs=2).written == 7
 
 
-def test_options_that_cannot_be_followed(folder, tmp_path):
+def test_options_that_cannot_be_followed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
     for recipe, text in (
         (Recipe(SHIFT), "--size"),
@@ -401,18 +413,18 @@ def test_options_that_cannot_be_followed(folder, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):
         dump(folder, tmp_path / "file")
-    with pytest.raises(UsageError, match="no mirror"):
+    with pytest.raises(UsageError, match="without a mirror"):
         dump(folder, out, recipe=Recipe(SHIFT.but(size=32), tta=("rot90",), swap={"red": "blue"}))
     said: list[str] = []
     dump(folder, out, recipe=Recipe(SHIFT.but(size=32), tta=("hflip",)), dry_run=True, say=said.append)
     assert any("--swap-classes" in text for text in said)
 
 
-def test_the_store_says_how_it_was_made(folder, tmp_path):
+def test_the_store_says_how_it_was_made(folder: Path, tmp_path: Path) -> None:
     net = nn.Conv2d(3, 3, 1)
     torch.save(net.state_dict(), tmp_path / "w.pt")
     recipe = Recipe(SHIFT.but(size=32), tta=("hflip",), swap={"red": "blue"})
-    dump(folder, tmp_path / "a.zarr", nn.Conv2d(3, 3, 1), recipe, weights=tmp_path / "w.pt", seed=3)
+    dump(folder, tmp_path / "a.zarr", nn.Conv2d(3, 3, 1), recipe, weights=tmp_path / "w.pt", seed=3, trust=True)
     record = LogitStore(tmp_path / "a.zarr").provenance
     assert record["model"] == "torch.nn.modules.conv:Conv2d"
     assert record["weights"]["file"] == "w.pt"
@@ -424,7 +436,7 @@ def test_the_store_says_how_it_was_made(folder, tmp_path):
     assert str(tmp_path) not in json.dumps(dict(record))
 
 
-def test_files_that_are_no_images_are_counted(folder, tmp_path):
+def test_files_that_are_no_images_are_counted(folder: Path, tmp_path: Path) -> None:
     for name in ("a.webp", "b.WEBP", "c.gif", "notes", ".hidden.webp"):
         (folder / name).write_bytes(b"x")
     said: list[str] = []
@@ -441,15 +453,15 @@ def test_files_that_are_no_images_are_counted(folder, tmp_path):
 IDS = ["a", "b", "c", "d"]
 
 
-def writer(path, **options):
+def writer(path: Path, **options: Any) -> LogitWriter:
     return LogitWriter(path, **{"classes": ["x", "y"], "samples": IDS, "grid": (4, 4), **options})
 
 
-def constant(*values):
+def constant(*values: float) -> np.ndarray:
     return np.stack([np.full((2, 4, 4), v, np.float32) for v in values])
 
 
-def test_one_value_outside_the_unit_interval_settles_what_a_writer_is_told(tmp_path):
+def test_one_value_outside_the_unit_interval_settles_what_a_writer_is_told(tmp_path: Path) -> None:
     with writer(tmp_path / "a.zarr") as out:
         for _ in range(2):
             with pytest.raises(DamagedError, match="probabilities"):
@@ -468,15 +480,15 @@ def test_one_value_outside_the_unit_interval_settles_what_a_writer_is_told(tmp_p
     assert LogitStore(tmp_path / "a.zarr").complete
 
 
-def test_a_store_of_probabilities_is_not_gone_on_with_as_logits(tmp_path):
+def test_a_store_of_probabilities_is_not_resumed_as_logits(tmp_path: Path) -> None:
     with writer(tmp_path / "a.zarr", domain="probabilities") as out:
         out.write("a", constant(0.2)[0], (8, 8))
     with writer(tmp_path / "a.zarr") as out, pytest.raises(DamagedError, match="probabilities"):
         out.write("b", constant(0.2)[0], (8, 8))
 
 
-@pytest.mark.parametrize(("values", "total"), [((0.5, 0.6), "1.1"), ((0.9, 0.8), "1.7"), ((0.3, 0.6), "0.9")])
-def test_exclusive_probabilities_add_up_to_one(tmp_path, values, total):
+@pytest.mark.parametrize(("values", "total"), [((0.5, 0.6), "1.1"), ((0.9, 0.8), "1.7"), ((0.3, 0.6), "0.9")], ids=str)
+def test_exclusive_probabilities_add_up_to_one(tmp_path: Path, values: tuple[float, float], total: str) -> None:
     array = np.stack([np.full((4, 4), v, np.float32) for v in values])
     with writer(tmp_path / "a.zarr", domain="probabilities", activation="softmax") as out:
         fair = np.full((2, 4, 4), 0.5, np.float32)
@@ -506,8 +518,12 @@ def test_exclusive_probabilities_add_up_to_one(tmp_path, values, total):
         (["a", ["b"]], constant(-1, -2), (8, 8), None, "name-invalid"),
         (7, constant(-1), (8, 8), None, "name-invalid"),
     ],
-)
-def test_a_batch_that_is_refused_leaves_nothing(tmp_path, ids, array, size, box, code):
+    ids=["an unknown sample", "a sample twice", "a sample twice, alike", "an array less", "an empty image",
+         "an image size less", "a box outside the grid", "a number as an id", "a list as an id", "a number as ids"],
+)  # fmt: skip
+def test_a_batch_that_is_refused_leaves_nothing(
+    tmp_path: Path, ids: object, array: np.ndarray, size: object, box: object, code: str
+) -> None:
     with writer(tmp_path / "a.zarr") as out:
         with pytest.raises((UsageError, MismatchError)) as caught:
             out.write(ids, array, size, box)
@@ -522,8 +538,9 @@ def test_a_batch_that_is_refused_leaves_nothing(tmp_path, ids, array, size, box,
     "bad",
     [{"classes": "ab"}, {"samples": "img.png"}, {"samples": b"ab"}, {"classes": None}, {"classes": 3}, {"grid": 8},
      {"grid": "ab"}, {"grid": (4, None)}, {"grid": (4, float("nan"))}, {"grid": (4.5, 4)}],
+    ids=str,
 )  # fmt: skip
-def test_a_writer_told_the_wrong_kind_of_thing(tmp_path, bad):
+def test_a_writer_told_the_wrong_kind_of_thing(tmp_path: Path, bad: dict[str, object]) -> None:
     with pytest.raises(UsageError) as caught:
         writer(tmp_path / "a.zarr", **bad)
     assert caught.value.code == ("grid-invalid" if "grid" in bad else "name-invalid")
@@ -531,7 +548,7 @@ def test_a_writer_told_the_wrong_kind_of_thing(tmp_path, bad):
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_a_dump_told_one_text_for_its_classes(folder, tmp_path):
+def test_a_dump_told_one_text_for_its_classes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'rgb'"):
         dump_logits(identity, folder, "rgb", tmp_path / "a.zarr", Recipe(SHIFT.but(size=32)), device="cpu")
 
@@ -539,7 +556,7 @@ def test_a_dump_told_one_text_for_its_classes(folder, tmp_path):
 # --- folders of arrays -----------------------------------------------------------------------------------------
 
 
-def test_the_original_solutions_dumps(folder, tmp_path):
+def test_the_original_solutions_dumps(folder: Path, tmp_path: Path) -> None:
     arrays = tmp_path / "arrays"
     arrays.mkdir()
     p = {k: np.random.default_rng(k).random((3, 16, 16)) for k in range(7)}
@@ -556,7 +573,7 @@ def test_the_original_solutions_dumps(folder, tmp_path):
     assert store.image_size("im1.png") == (32, 20)
 
 
-def test_arrays_of_nnunet_and_damaged_ones(folder, tmp_path):
+def test_arrays_of_nnunet_and_damaged_ones(folder: Path, tmp_path: Path) -> None:
     arrays = tmp_path / "arrays"
     arrays.mkdir()
     for k in range(7):
@@ -599,8 +616,8 @@ NETWORK = textwrap.dedent(
 
 
 @pytest.fixture
-def place(folder, tmp_path):
-    """A person's folder: a module, a class list, images."""
+def place(folder: Path, tmp_path: Path) -> Path:
+    """A user's folder: a module, a class list, images."""
     (tmp_path / "mynet.py").write_text(NETWORK)
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     (tmp_path / "prep.json").write_text(json.dumps({"size": [32, 32], "mean": [0.5, 0.5, 0.5], "channels": "rgb"}))
@@ -610,15 +627,15 @@ def place(folder, tmp_path):
 COMMAND = (sys.executable, "-W", "error", "-c", "from ensemble_kit.cli.app import main; main()", "dump-logits")
 
 
-def line(model, out, *more):
+def line(model: str, out: str, *more: str) -> list[str]:
     return [*COMMAND, model, "--images", "images", "--classes", "classes.txt", "--out", out, *more]
 
 
-def ensk(place, model, out, *more):
+def ensk(place: Path, model: str, out: str, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line(model, out, *more), cwd=place, capture_output=True, text=True, timeout=120)
 
 
-def test_a_run_of_the_command(place):
+def test_a_run_of_the_command(place: Path) -> None:
     ran = ensk(place, "mynet:Net", "net.zarr", "--preprocess", "prep.json", "--json", "--batch-size", "2")
     assert ran.returncode == 0, ran.stderr
     answer = json.loads(ran.stdout)
@@ -638,7 +655,7 @@ def test_a_run_of_the_command(place):
     assert "wrote 0 samples" in talk.stderr
 
 
-def test_the_commands_exit_codes(place):
+def test_the_commands_exit_codes(place: Path) -> None:
     (place / "two.txt").write_text("a\nb\n")
     torch.save({}, place / "w.pt")
     for want, text, arguments in (
@@ -649,7 +666,7 @@ def test_the_commands_exit_codes(place):
         (2, "No such option", ("mynet:Net", "a.zarr", "--sise", "32")),
         (2, "mynet:Net", ("mynet.py:Net", "a.zarr", "--size", "32")),
         (2, "divide by 255: --mean 0.4,0.5,0.6", ("mynet:Net", "a.zarr", "--mean", "102,127.5,153")),
-        (3, "is no weights file", ("mynet:Net", "a.zarr", "--size", "32", "--weights", "classes.txt")),
+        (3, "is not a weights file", ("mynet:Net", "a.zarr", "--size", "32", "--weights", "classes.txt")),
     ):
         ran = ensk(place, *arguments)
         assert (ran.returncode, text in ran.stderr, ran.stdout) == (want, True, ""), ran.stderr
@@ -658,7 +675,7 @@ def test_the_commands_exit_codes(place):
     assert not (place / "a.zarr").exists()
 
 
-def test_an_unreadable_image_ends_in_3(place):
+def test_an_unreadable_image_ends_in_3(place: Path) -> None:
     (place / "images" / "im5.png").write_bytes(b"broken")
     ran = ensk(place, "mynet:Net", "a.zarr", "--size", "32")
     assert ran.returncode == 3
@@ -666,7 +683,7 @@ def test_an_unreadable_image_ends_in_3(place):
     assert LogitStore(place / "a.zarr").missing == ["im5.png"]
 
 
-def test_a_plan_on_the_command_line(place):
+def test_a_plan_on_the_command_line(place: Path) -> None:
     ran = ensk(place, "mynet:Net", "a.zarr", "--size", "32x64", "--dry-run", "--json", "--resize", "letterbox")
     assert ran.returncode == 0, ran.stderr
     answer = json.loads(ran.stdout)
@@ -675,8 +692,8 @@ def test_a_plan_on_the_command_line(place):
     assert not (place / "a.zarr").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_is_gone_on_with(place, number):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_killed_run_is_resumed(place: Path, number: int) -> None:
     options = ("--size", "32", "--batch-size", "1", "--member", "net")
     assert ensk(place, "mynet:Net", "whole.zarr", *options).returncode == 0
     chunks = place / "a.zarr" / "logits"
@@ -700,7 +717,7 @@ def test_a_killed_run_is_gone_on_with(place, number):
     assert contents(place / "a.zarr") == contents(place / "whole.zarr")
 
 
-def test_two_processes_share_the_work(place):
+def test_two_processes_share_the_work(place: Path) -> None:
     options = ("--size", "32", "--member", "net", "--id", "stem", "--batch-size", "1")
     assert ensk(place, "mynet:Net", "whole.zarr", *options).returncode == 0
     parts = [line("mynet:Net", "a.zarr", *options, "--part", f"{i}/2") for i in (1, 2)]
@@ -713,17 +730,14 @@ def test_two_processes_share_the_work(place):
     assert LogitStore(place / "a.zarr").samples[0] == "im0"
 
 
-def test_onnx_and_torchscript_and_exported_on_one_network(place):
+def test_onnx_and_torchscript_and_exported_on_one_network(place: Path) -> None:
     """Four roads to one network end in one store's worth of values."""
     torch.manual_seed(0)
     net = nn.Conv2d(3, 3, 3, 2, 1).eval()
-    example, recipe = torch.zeros(2, 3, 32, 32), Recipe(SHIFT.but(size=32))
-    free = ({0: torch.export.Dim("batch")},)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters warn of their own parts' deprecations
-        torch.onnx.export(net, (example,), str(place / "net.onnx"), dynamo=True, dynamic_shapes=free, verbose=False)
-        torch.export.save(torch.export.export(net, (example,), dynamic_shapes=free), place / "net.pt2")
-        torch.jit.script(net).save(str(place / "net.ts"))
+    recipe = Recipe(SHIFT.but(size=32))
+    exported.onnx(net, place / "net.onnx", (32, 32))
+    exported.program(net, place / "net.pt2", (32, 32))
+    exported.torchscript(net, place / "net.ts")
     for model in (net, str(place / "net.onnx"), str(place / "net.pt2"), str(place / "net.ts")):
         out = place / f"{Path(str(model)).suffix[1:] if isinstance(model, str) else 'module'}.zarr"
         dump_logits(model, place / "images", CLASSES, out, recipe, trust=True, device="cpu")
@@ -746,7 +760,7 @@ def test_onnx_and_torchscript_and_exported_on_one_network(place):
     assert sized.grid == (16, 16)
 
 
-def test_importing_is_light():
+def test_importing_is_light() -> None:
     code = (
         "import sys, ensemble_kit.cli.dump_logits, ensemble_kit.dumping; "
         "print([m for m in ('torch', 'cv2', 'PIL', 'zarr', 'numba', 'onnx') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Arrays in: every kind of array becomes the same fp16, and what is no logits is refused by name."""
+"""Arrays in: every kind of array becomes the same fp16, and what cannot be logits is refused by name."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ DEEP_COLOUR = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
 @pytest.mark.parametrize("pixels", [COLOUR, GREY], ids=["colour", "grey"])
-def test_lossless_formats_come_back_as_they_are(tmp_path, suffix, pixels):
+def test_lossless_formats_come_back_as_they_are(tmp_path: Path, suffix: str, pixels: np.ndarray) -> None:
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(pixels).save(path)
     assert np.array_equal(read_image(path), pixels)
     assert image_size(path) == (13, 17)
 
 
-def test_jpeg_is_read(tmp_path):
+def test_jpeg_is_read(tmp_path: Path) -> None:
     smooth = np.linspace(0, 255, 64 * 48, dtype=np.uint8).reshape(64, 48)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
     read = read_image(tmp_path / "a.jpg")
@@ -44,7 +44,7 @@ def test_jpeg_is_read(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("pixels", [DEEP, DEEP_COLOUR], ids=["grey", "colour"])
-def test_sixteen_bits_keep_all_of_them(tmp_path, suffix, pixels):
+def test_sixteen_bits_keep_all_of_them(tmp_path: Path, suffix: str, pixels: np.ndarray) -> None:
     path = tmp_path / f"a.{suffix}"
     assert cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels)
     read = read_image(path)
@@ -55,7 +55,7 @@ def test_sixteen_bits_keep_all_of_them(tmp_path, suffix, pixels):
     assert np.array_equal(x, want.transpose(2, 0, 1) if want.ndim == 3 else np.stack([want] * 3))
 
 
-def test_alpha_is_dropped_and_a_palette_resolved(tmp_path):
+def test_alpha_is_dropped_and_a_palette_resolved(tmp_path: Path) -> None:
     alpha = np.dstack([COLOUR, np.full((13, 17), 7, np.uint8)])
     Image.fromarray(alpha).save(tmp_path / "rgba.png")
     assert np.array_equal(read_image(tmp_path / "rgba.png"), COLOUR)
@@ -68,7 +68,7 @@ def test_alpha_is_dropped_and_a_palette_resolved(tmp_path):
     assert np.array_equal(read_image(tmp_path / "bits.png"), np.where(GREY > 128, 255, 0))
 
 
-def test_float_tiff_is_taken_as_a_fraction_or_refused(tmp_path):
+def test_float_tiff_is_taken_as_a_fraction_or_refused(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.float32) / 255).save(tmp_path / "a.tif")
     assert read_image(tmp_path / "a.tif").max() <= 1
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "b.tif")
@@ -79,7 +79,7 @@ def test_float_tiff_is_taken_as_a_fraction_or_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 @pytest.mark.parametrize("pixels", [COLOUR, GREY], ids=["colour", "grey"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_applied(tmp_path, suffix, orientation, pixels):
+def test_every_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int, pixels: np.ndarray) -> None:
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[274] = orientation
@@ -95,7 +95,7 @@ def test_every_exif_orientation_is_applied(tmp_path, suffix, orientation, pixels
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_orientation_of_sixteen_bit_images(tmp_path, suffix):
+def test_orientation_of_sixteen_bit_images(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(DEEP).save(tmp_path / f"a.{suffix}", exif=exif)
@@ -103,7 +103,7 @@ def test_orientation_of_sixteen_bit_images(tmp_path, suffix):
     assert image_size(tmp_path / f"a.{suffix}") == (17, 13)
 
 
-def test_orientation_of_sixteen_bit_colours(tmp_path):
+def test_orientation_of_sixteen_bit_colours(tmp_path: Path) -> None:
     """Neither Pillow nor OpenCV writes such a file, so it is put together here."""
     H, W = 13, 17
     data = DEEP_COLOUR.astype("<u2").tobytes()
@@ -126,7 +126,7 @@ def png_bomb(path: Path, side: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path):
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     png_bomb(tmp_path / "bomb.png", 30_000)
     with pytest.raises(DamagedError, match="30000 x 30000") as caught:
         read_image(tmp_path / "bomb.png")
@@ -134,7 +134,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
     assert "bomb.png" in str(caught.value)
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_damaged_files_are_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(COLOUR).save(buffer, "PNG")
     whole = buffer.getvalue()
@@ -142,7 +142,7 @@ def test_damaged_files_are_named(tmp_path):
         "cut.png": whole[: len(whole) // 2],
         "flipped.png": whole[:100] + bytes([whole[100] ^ 0x55]) + whole[101:],
         "empty.png": b"",
-        "text.jpg": b"this is no image",
+        "text.jpg": b"this is not an image",
         "script.png": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     }
     for name, data in cases.items():
@@ -156,14 +156,14 @@ def test_damaged_files_are_named(tmp_path):
         read_image(tmp_path / "cut.jpg")
 
 
-def test_pages_are_not_chosen_silently(tmp_path):
+def test_pages_are_not_chosen_silently(tmp_path: Path) -> None:
     pages = [Image.fromarray(GREY), Image.fromarray(GREY)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(DamagedError, match="2 pages"):
         read_image(tmp_path / "a.tif")
 
 
-def test_images_are_found_and_named(tmp_path):
+def test_images_are_found_and_named(tmp_path: Path) -> None:
     for name in ("b.png", "a.PNG", "sub/c.jpeg", "notes.txt", ".hidden/d.png", "._a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -174,7 +174,7 @@ def test_images_are_found_and_named(tmp_path):
     assert list(identify(paths, tmp_path, "path")) == ["a.PNG", "b.png", "sub/c.jpeg"]
 
 
-def test_ids_that_clash_are_refused(tmp_path):
+def test_ids_that_clash_are_refused(tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png", "b.png", "b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -190,7 +190,7 @@ def test_ids_that_clash_are_refused(tmp_path):
         find_images(tmp_path / "none")
 
 
-def test_stretch_is_what_a_training_script_does():
+def test_stretch_is_what_a_training_script_does() -> None:
     prep = Preprocess((24, 32), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     x, box = prep.apply(COLOUR)
     want = cv2.resize(COLOUR, (32, 24), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
@@ -200,7 +200,7 @@ def test_stretch_is_what_a_training_script_does():
     assert np.allclose(x, want.transpose(2, 0, 1), atol=1e-6)
 
 
-def test_channels():
+def test_channels() -> None:
     rgb, _ = Preprocess((13, 17)).apply(COLOUR)
     bgr, _ = Preprocess((13, 17), channels="bgr").apply(COLOUR)
     grey, _ = Preprocess((13, 17), channels="grey").apply(COLOUR)
@@ -211,7 +211,7 @@ def test_channels():
     assert np.array_equal(of_grey, np.stack([GREY / np.float32(255)] * 3))
 
 
-def test_letterbox_pads_with_the_fill_and_keeps_the_image():
+def test_letterbox_pads_with_the_fill_and_keeps_the_image() -> None:
     prep = Preprocess((32, 32), "letterbox", mean=(0.5, 0.5, 0.5), fill=0.25)
     image = RNG.integers(0, 256, (32, 20, 3), dtype=np.uint8)
     x, box = prep.apply(image)
@@ -230,7 +230,9 @@ sizes = st.integers(1, 3000)
 @given(sizes, sizes, st.integers(1, 16), st.integers(1, 16), st.sampled_from([1, 2, 4, 8, 16, 32]),
        st.sampled_from(["center", "corner"]))  # fmt: skip
 @settings(max_examples=300, deadline=None)
-def test_a_letterboxed_box_is_whole_cells_and_keeps_the_aspect(H, W, rows, columns, stride, anchor):
+def test_a_letterboxed_box_is_whole_cells_and_keeps_the_aspect(
+    H: int, W: int, rows: int, columns: int, stride: int, anchor: str
+) -> None:
     canvas, grid = (rows * 32, columns * 32), (rows * 32 // stride, columns * 32 // stride)
     align = check_alignment(canvas, grid, "test")
     assert align == (stride, stride)
@@ -244,21 +246,21 @@ def test_a_letterboxed_box_is_whole_cells_and_keeps_the_aspect(H, W, rows, colum
     assert any(length == side for length, side in zip(box.shape, canvas, strict=True))
 
 
-def test_a_head_of_odd_stride_is_stretched_or_refused():
+def test_a_head_of_odd_stride_is_stretched_or_refused() -> None:
     assert alignment((513, 513), (129, 129)) == (171, 171)
     with pytest.raises(MismatchError, match="513 x 513 gives a grid of 129 x 129"):
         check_alignment((513, 513), (129, 129), "letterboxed images")
     assert grid_box(Box(0, 0, 513, 513), (513, 513), (129, 129)) == (0, 0, 129, 129)
 
 
-def test_own_size_needs_a_canvas_that_holds_all():
+def test_own_size_needs_a_canvas_that_holds_all() -> None:
     prep = Preprocess()
     assert prep.canvas([(100, 50), (60, 90)], (4, 4), least=64) == (100, 92)
     assert prep.place((60, 90), (100, 92), (4, 4)) == (0, 0, 60, 92)
     assert prep.canvas([(10, 10)], (4, 4), least=64) == (64, 64)
 
 
-def test_json_form_is_strict(tmp_path):
+def test_json_form_is_strict(tmp_path: Path) -> None:
     values = {"size": [192, 160], "resize": "stretch", "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}
     values["channels"] = "rgb"
     path = tmp_path / "p.json"
@@ -288,8 +290,9 @@ def test_json_form_is_strict(tmp_path):
         ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
         ((102, 102, 102), (0.25, 0.25, 0.25), "--mean 0.4,0.4,0.4 --std 0.25,0.25,0.25"),
     ],
+    ids=["both", "no std", "no mean", "mean on 0..1", "std on 0..1"],
 )
-def test_values_of_the_255_scale_are_refused(mean, std, fix):
+def test_values_of_the_255_scale_are_refused(mean: tuple[float, ...], std: tuple[float, ...], fix: str) -> None:
     with pytest.raises(UsageError) as caught:
         Preprocess((8, 8), mean=mean, std=std)
     assert caught.value.code == "preprocess-invalid"
@@ -298,7 +301,7 @@ def test_values_of_the_255_scale_are_refused(mean, std, fix):
     assert Preprocess((8, 8), mean=tuple(values[0]), std=tuple(values[1])).std == tuple(values[1])
 
 
-def test_limits_of_mean_and_std():
+def test_limits_of_mean_and_std() -> None:
     assert Preprocess(mean=(0, 0.5, 1), std=(1, 0.5, 1 / 255)).mean == (0, 0.5, 1)
     with pytest.raises(UsageError, match="65535"):
         Preprocess(mean=(30000, 30000, 30000), std=(9000, 9000, 9000))
@@ -308,7 +311,7 @@ def test_limits_of_mean_and_std():
         assert "255" not in caught.value.fix
 
 
-def test_sizes_are_read():
+def test_sizes_are_read() -> None:
     assert parse_size("512x640") == (512, 640)
     assert parse_size("512") == parse_size(512) == (512, 512)
     for bad in ("", "x", "5x", "5x6x7", "-1", "0", "1.5", None, True, 10**9):

@@ -7,11 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime
 
-from ensemble_kit.errors import DamagedError, MismatchError, ResourceError, UnsafeError, UsageError
+from ensemble_kit.backends.network import Options
+from ensemble_kit.errors import (
+    DamagedError,
+    MismatchError,
+    ResourceError,
+    UnsafeError,
+    UsageError,
+    check_choice,
+    first_line,
+)
 from ensemble_kit.files import sha256
+
+try:
+    import onnx
+    import onnxruntime
+except ModuleNotFoundError as error:
+    if error.name not in {"onnx", "onnxruntime"}:
+        raise
+    fix = "run: pip install 'ensemble_kit[onnx]'"
+    raise UsageError("onnx-missing", "cannot run an ONNX model", item=str(error), fix=fix) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +74,7 @@ class OnnxNetwork:
         return y
 
     def record(self) -> dict[str, Any]:
-        """Say what ran."""
+        """Return what ran."""
         return {
             "model": self._path.name,
             **self._digests,
@@ -68,31 +84,41 @@ class OnnxNetwork:
         }
 
 
-def open_network(path: Path, device: str) -> tuple[OnnxNetwork, list[str]]:
-    """Open an ONNX file on a device.
+def open_network(model: object, options: Options) -> tuple[OnnxNetwork, list[str]]:
+    """Open an ONNX file.
 
-    Raises UnsafeError where its data lies outside its folder, DamagedError where it is no model that runs.
+    Raises
+    ------
+    UnsafeError
+        Its data lies outside its folder.
+    DamagedError
+        It is not a model that runs.
     """
-    places = check_files(path)
-    provider = _choose(device)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # warnings are about the exporter's taste, and errors are raised as well
+    path = Path(str(model))
+    for option, given in (("--weights", options.weights is not None), ("--half", options.half)):
+        if given:
+            item, fix = f"{option} with {str(path)!r}", f"leave {option} out; export the model as it is to run"
+            raise UsageError("option-invalid", "cannot change an ONNX model", item=item, fix=fix)
+    external = check_files(path)
+    provider = _choose(options.device)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4  # warnings are about the exporter's taste, and errors are raised as well
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
     except MemoryError:
         raise
     except Exception as error:
-        raise _damaged(path, error) from error
-    network = OnnxNetwork(session, path, provider, _digests(path, places))
+        raise _damaged(path, first_line(error)) from error
+    network = OnnxNetwork(session, path, provider, _digests(path, external))
     names = [o.name for o in session.get_outputs()]
     notes = [f"{path.name} has outputs {', '.join(names)}; {network.record()['output']!r} is taken"]
     return network, notes if len(names) > 1 else []
 
 
-def _digests(path: Path, places: list[str]) -> dict[str, str]:
-    """Digest the file, and the network: the file's own digest, bound to those of the data that lie beside it."""
+def _digests(path: Path, external: list[str]) -> dict[str, str]:
+    """Digest the file, and the network: the file's own digest, bound to those of its external data."""
     own = sha256(path)
-    lines = [f"{place}\0{sha256(path.resolve().parent / place)}" for place in places]
+    lines = [f"{name}\0{sha256(path.resolve().parent / name)}" for name in external]
     network = hashlib.sha256("\0".join([own, *lines]).encode()).hexdigest() if lines else own
     return {"model_sha256": own, "network_sha256": network}
 
@@ -106,26 +132,21 @@ def check_files(path: Path) -> list[str]:
         raise _unsafe(path, "is hard-linked: another name of the same file exists")
     try:
         model = onnx.load(str(path), load_external_data=False)
-        places = {e.value for t in _tensors(model) for e in t.external_data if e.key == "location"}
+        names = {e.value for t in _tensors(model) for e in t.external_data if e.key == "location"}
     except MemoryError:
         raise
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, first_line(error)) from error
     folder = path.resolve().parent
-    for place in sorted(places):
-        data = folder / place
-        if Path(place).is_absolute() or data.is_symlink() or folder not in data.resolve().parents:
-            raise _unsafe(path, f"reads {place!r}, outside its folder")
+    for name in sorted(names):
+        data = folder / name
+        if Path(name).is_absolute() or data.is_symlink() or folder not in data.resolve().parents:
+            raise _unsafe(path, f"reads {name!r}, outside its folder")
         if not data.is_file():
-            raise DamagedError(
-                "model-damaged",
-                "cannot open a model",
-                item=f"{str(path)!r} lacks its data {place!r}",
-                fix="copy that file beside the model",
-            )
+            raise _damaged(path, f"it lacks its data {name!r}", "copy that file beside the model")
         if data.stat().st_nlink > 1:
-            raise _unsafe(path, f"reads {place!r}, which is hard-linked to another file")
-    return sorted(places)
+            raise _unsafe(path, f"reads {name!r}, which is hard-linked to another file")
+    return sorted(names)
 
 
 def _tensors(model: Any) -> Iterator[Any]:
@@ -170,37 +191,23 @@ def _output_of(session: Any) -> str:
 
 
 def _choose(device: str) -> str:
-    there = onnxruntime.get_available_providers()
+    available = onnxruntime.get_available_providers()
     if device == "auto":
-        return _PROVIDERS["cuda"] if _PROVIDERS["cuda"] in there else _PROVIDERS["cpu"]
-    if device not in _PROVIDERS:
-        raise UsageError(
-            "option-invalid", "cannot use a device", item=f"--device {device!r}", fix="pass auto, cpu, cuda or mps"
-        )
-    if _PROVIDERS[device] not in there:
-        raise ResourceError(
-            "device-missing",
-            "cannot use a device",
-            item=f"{device!r}; this onnxruntime has {', '.join(there)}",
-            fix="pass --device auto, or install onnxruntime-gpu",
-        )
+        return _PROVIDERS["cuda"] if _PROVIDERS["cuda"] in available else _PROVIDERS["cpu"]
+    check_choice("--device", device, ("auto", *_PROVIDERS), "cannot use a device")
+    if _PROVIDERS[device] not in available:
+        item = f"{device!r}; this onnxruntime has {', '.join(available)}"
+        fix = "pass --device auto, or install onnxruntime-gpu"
+        raise ResourceError("device-missing", "cannot use a device", item=item, fix=fix)
     return _PROVIDERS[device]
 
 
 def _unsafe(path: Path, why: str) -> UnsafeError:
-    return UnsafeError(
-        "model-outside-folder",
-        "refused to open a model",
-        item=f"{str(path)!r} {why}",
-        fix="copy the model and its data files, as plain files, into one folder",
-    )
+    fix = "copy the model and its data files, as plain files, into one folder"
+    return UnsafeError("model-outside-folder", "refused to open a model", item=f"{str(path)!r} {why}", fix=fix)
 
 
-def _damaged(path: Path, error: Exception) -> DamagedError:
-    line = (str(error).strip() or "-").splitlines()[0]
-    return DamagedError(
-        "model-damaged",
-        "cannot open a model",
-        item=f"{str(path)!r}: {type(error).__name__}: {line}",
-        fix="export it again; onnxruntime must know every operator in it",
-    )
+def _damaged(
+    path: Path, why: str, fix: str = "export it again; onnxruntime must know every operator in it"
+) -> DamagedError:
+    return DamagedError("model-damaged", "cannot open a model", item=f"{str(path)!r}: {why}", fix=fix)

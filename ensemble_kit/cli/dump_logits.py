@@ -71,7 +71,7 @@ def dump_logits(
     from ensemble_kit import dumping
     from ensemble_kit.dumping.preprocess import Preprocess
     from ensemble_kit.dumping.recipe import Recipe
-    from ensemble_kit.dumping.tta import parse_swap
+    from ensemble_kit.dumping.sides import parse_swap
     from ensemble_kit.formats.classes import read_classes
 
     prep = (Preprocess() if preprocess is None else Preprocess.load(preprocess)).but(

@@ -1,17 +1,26 @@
-"""A folder of arrays that some other pipeline dumped: one .npy or .npz a sample, (C, h, w), never unpickled."""
+"""Arrays that another pipeline dumped: a .npy or .npz file for each sample, (C, h, w), never unpickled."""
 
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, ResourceError, UsageError, some
+from ensemble_kit.errors import (
+    DamagedError,
+    EnskError,
+    IncompleteError,
+    MismatchError,
+    ResourceError,
+    UsageError,
+    some,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,23 +49,21 @@ class ArrayForm:
     def read(self, path: Path) -> NDArray[np.float32]:
         """Read a file as float32 (C, h, w).
 
-        Raises DamagedError for a file that is no such array, MismatchError where its shape does not fit.
+        Raises
+        ------
+        DamagedError
+            The file does not hold an array of numbers.
+        MismatchError
+            The array's shape does not fit the classes.
         """
         raw = self._raw(path)
         if raw.dtype.kind not in "fiu":
-            raise DamagedError(
-                "array-invalid",
-                "cannot read an array",
-                item=f"{str(path)!r} holds {raw.dtype}",
-                fix="save numbers: float16, float32, or integers with --scale",
-            )
+            fix = "save numbers: float16, float32, or integers with --scale"
+            raise _damaged("array-invalid", f"{str(path)!r} holds {raw.dtype}", fix)
         if raw.dtype.kind in "iu" and self.scale is None:
-            raise UsageError(
-                "scale-missing",
-                "cannot tell what integers mean",
-                item=f"{str(path)!r} holds {raw.dtype} up to {int(raw.max(initial=0))}",
-                fix="pass --scale with what the values were multiplied by, such as --scale 10000",
-            )
+            item = f"{str(path)!r} holds {raw.dtype} up to {int(raw.max(initial=0))}"
+            fix = "pass --scale with what the values were multiplied by, such as --scale 10000"
+            raise UsageError("scale-missing", "cannot tell what integers mean", item=item, fix=fix)
         values = self._squeezed(raw, path).astype(np.float32)
         return values if self.scale is None else values / np.float32(self.scale)
 
@@ -67,40 +74,30 @@ class ArrayForm:
                 self._check_bytes(path, array.nbytes)
                 return np.asarray(array)
             return self._from_archive(path)
-        except (DamagedError, UsageError, ResourceError, MemoryError):
+        except (EnskError, MemoryError):
             raise
         except Exception as error:
-            raise DamagedError(
-                "array-damaged",
-                "cannot read an array",
-                item=f"{str(path)!r}: {error}",
-                fix="copy the file again; arrays of objects are never unpickled, save plain numbers",
-            ) from error
+            fix = "copy the file again; arrays of objects are never unpickled, save plain numbers"
+            raise _damaged("array-damaged", f"{str(path)!r}: {error}", fix) from error
 
     def _from_archive(self, path: Path) -> NDArray[Any]:
         with zipfile.ZipFile(path) as archive:
             sizes = {e.filename.removesuffix(".npy"): e.file_size for e in archive.infolist()}
         key = self.key if self.key is not None else next(iter(sizes), None)
         if key not in sizes or (self.key is None and len(sizes) > 1):
-            raise UsageError(
-                "key-missing",
-                "cannot tell which array is meant",
-                item=f"{str(path)!r} holds {some(sorted(sizes)) or 'none'}"
-                + (f", not {self.key!r}" if self.key is not None else ""),
-                fix="pass --key with one of its names",
-            )
+            item = f"{str(path)!r} holds {some(sorted(sizes)) or 'none'}"
+            item += "" if self.key is None else f", not {self.key!r}"
+            fix = "pass --key with one of its names"
+            raise UsageError("key-missing", "cannot tell which array is meant", item=item, fix=fix)
         self._check_bytes(path, sizes[key])
         with np.load(path, allow_pickle=False) as file:
             return np.asarray(file[key])
 
     def _check_bytes(self, path: Path, size: int) -> None:
         if size > self.limit:
-            raise ResourceError(
-                "array-too-large",
-                "cannot read an array",
-                item=f"{str(path)!r} decodes to {size} bytes; {self.limit} are allowed",
-                fix="pass --memory with more than that",
-            )
+            item = f"{str(path)!r} decodes to {size} bytes; {self.limit} are allowed"
+            fix = "pass --memory with more than that"
+            raise ResourceError("array-too-large", "cannot read an array", item=item, fix=fix)
 
     def _squeezed(self, raw: NDArray[Any], path: Path) -> NDArray[Any]:
         shape = raw.shape
@@ -108,35 +105,33 @@ class ArrayForm:
             raw = raw[:, 0]
         elif raw.ndim == 4 and shape[0] == 1:
             raw = raw[0]
-        if raw.ndim != 3 or raw.shape[0] != self.classes:
-            last = raw.ndim == 3 and raw.shape[-1] == self.classes
-            raise MismatchError(
-                "array-shape",
-                "cannot take an array for a sample's classes",
-                item=f"{str(path)!r} is {shape}; (C, h, w) with C = {self.classes} classes is wanted",
-                fix="save it transposed, classes first"
-                if last
-                else "pass the class list that the arrays were made with",
-            )
-        return raw
+        if raw.ndim == 3 and raw.shape[0] == self.classes:
+            return raw
+        last = raw.ndim == 3 and raw.shape[-1] == self.classes
+        raise MismatchError(
+            "array-shape",
+            "cannot take an array for a sample's classes",
+            item=f"{str(path)!r} is {shape}; (C, h, w) with C = {self.classes} classes is wanted",
+            fix="save it transposed, classes first" if last else "pass the class list that the arrays were made with",
+        )
 
 
 def match(images: Mapping[str, Path], folder: Path, root: Path) -> dict[str, Path]:
     """Find each sample's array: by its image's name or stem, or by its path below the folder.
 
-    Raises IncompleteError where samples have none, MismatchError where one has two.
+    Raises
+    ------
+    IncompleteError
+        Samples have no array.
+    MismatchError
+        A sample has two arrays, or two samples have the same one: equal stems in two folders.
     """
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES}
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES}
     found: dict[str, Path] = {}
     for sample, image in images.items():
-        names = [n for n in _candidates(image.relative_to(root)) if n in there]
+        names = [n for n in _candidates(image.relative_to(root)) if n in files]
         if len(names) > 1:
-            raise MismatchError(
-                "array-ambiguous",
-                "cannot tell which array is meant",
-                item=f"sample {sample!r} could be {some(names)}",
-                fix="keep one array a sample in the folder",
-            )
+            raise _ambiguous(f"sample {sample!r} could be {some(names)}", "keep one array for each sample")
         if names:
             found[sample] = folder / names[0]
     missing = [s for s in images if s not in found]
@@ -147,7 +142,10 @@ def match(images: Mapping[str, Path], folder: Path, root: Path) -> dict[str, Pat
             item=f"{len(missing)} of {len(images)} images have none in {str(folder)!r}: {some(missing)}",
             fix="name each array after its image (x.png: x.npy, x.npz, x.png.npz), or pass only their images",
         )
-    _check_shared(found)
+    shared = next((path for path, n in Counter(found.values()).items() if n > 1), None)
+    if shared is not None:
+        item = f"{shared.name!r} fits samples {some(s for s in found if found[s] == shared)}"
+        raise _ambiguous(item, "keep the arrays in the same subfolders as the images")
     return found
 
 
@@ -156,16 +154,9 @@ def _candidates(image: Path) -> Iterable[str]:
     return sorted(base + suffix for base in bases for suffix in SUFFIXES)
 
 
-def _check_shared(found: Mapping[str, Path]) -> None:
-    """Refuse one array for two samples: same stems in two folders."""
-    by_path: dict[Path, list[str]] = {}
-    for sample, path in found.items():
-        by_path.setdefault(path, []).append(sample)
-    shared: Sequence[list[str]] = [s for s in by_path.values() if len(s) > 1]
-    if shared:
-        raise MismatchError(
-            "array-ambiguous",
-            "cannot tell whose an array is",
-            item=f"{found[shared[0][0]].name!r} fits samples {some(shared[0])}",
-            fix="keep the arrays in the same subfolders as the images",
-        )
+def _damaged(code: str, item: str, fix: str) -> DamagedError:
+    return DamagedError(code, "cannot read an array", item=item, fix=fix)
+
+
+def _ambiguous(item: str, fix: str) -> MismatchError:
+    return MismatchError("array-ambiguous", "cannot tell which array belongs to which sample", item=item, fix=fix)

@@ -1,8 +1,8 @@
 """Images on disk: which files a folder holds, their ids, their sizes, and their pixels.
 
-Formats are told by their first bytes, and only PNG, JPEG, TIFF and BMP are tried: a folder of images must not
-wake the other forty decoders of the imaging library. The number of pixels is read from the header and checked
-before anything is decoded. EXIF orientation is applied, alpha dropped, a palette resolved, 16 bits kept.
+Formats are recognised by their first bytes, and only PNG, JPEG, TIFF and BMP are tried: a file in a folder of images
+must not reach the other forty decoders of the imaging library. The number of pixels is read from the header and
+checked before anything is decoded. EXIF orientation is applied, alpha dropped, a palette resolved, 16 bits kept.
 """
 
 from __future__ import annotations
@@ -48,35 +48,30 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     7: lambda a: np.swapaxes(np.rot90(a, 2), 0, 1),
     8: np.rot90,
 }
-"""What the eight EXIF orientations ask for; 1 and unknown ones ask for nothing."""
+"""What turns an image upright, by its EXIF orientation; 1 and unknown ones need nothing."""
 
 
 def find_images(folder: str | Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
     """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out.
 
-    `say` hears how many other files there are, by their extension: a .webp may well be an image that was meant.
+    `say` receives how many other files there are, by their extension: a .webp may well be an image that was meant.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(
-            "images-missing",
-            "cannot list images",
-            item=f"{str(root)!r} is not a folder",
-            fix="pass the folder that holds the images",
-        )
+        raise _none_found(f"{str(root)!r} is not a folder", "pass the folder that holds the images")
     files = [p for p in root.rglob("*") if p.is_file() and not _hidden(p.relative_to(root))]
     found = [p for p in files if p.suffix.lower() in SUFFIXES]
     ignored = _ignored(Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES))
     if not found:
-        raise UsageError(
-            "images-missing",
-            "cannot dump anything",
-            item=f"{str(root)!r} holds no image" + (f"; {ignored}" if ignored else ""),
-            fix=f"pass a folder with files ending in {', '.join(sorted(SUFFIXES))}",
-        )
+        fix = f"pass a folder with files ending in {', '.join(sorted(SUFFIXES))}"
+        raise _none_found(f"{str(root)!r} holds no image{ignored and '; '}{ignored}", fix)
     if ignored:
         say(f"{root}: {ignored}")
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _none_found(item: str, fix: str) -> UsageError:
+    return UsageError("images-missing", "cannot list images", item=item, fix=fix)
 
 
 def _ignored(suffixes: Counter[str]) -> str:
@@ -90,13 +85,21 @@ def _ignored(suffixes: Counter[str]) -> str:
 
 
 def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)  # also "._x.png", which macOS strews about
+    return any(part.startswith(".") for part in path.parts)  # also "._x.png", which macOS leaves beside x.png
 
 
 def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -> dict[str, Path]:
     """Give every image its sample id: the file's name, its stem, or its path below the folder.
 
-    Returns id → path, sorted by id. Raises UsageError where two files get one id.
+    Returns
+    -------
+    dict
+        Path by id, sorted by id.
+
+    Raises
+    ------
+    UsageError
+        Two files get one id, or a name cannot be an id.
     """
     root = Path(folder)
     make: dict[str, Callable[[Path], str]] = {
@@ -105,9 +108,8 @@ def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -
         "path": lambda p: p.relative_to(root).as_posix(),
     }
     if form not in make:
-        raise UsageError(
-            "id-form", "cannot make sample ids", item=f"--id {form!r}", fix="pass --id name, --id stem or --id path"
-        )
+        fix = "pass --id name, --id stem or --id path"
+        raise UsageError("id-form", "cannot make sample ids", item=f"--id {form!r}", fix=fix)
     by_id: dict[str, list[Path]] = {}
     for path in paths:
         by_id.setdefault(make[form](path), []).append(path)
@@ -115,28 +117,23 @@ def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -
     if clashes:
         first, files = next(iter(clashes.items()))
         named = " and ".join(repr(p.relative_to(root).as_posix()) for p in files[:3])
-        raise UsageError(
-            "id-clash",
-            "cannot tell samples apart by id",
-            item=f"{named} are both {first!r}"
-            + (f", and {len(clashes) - 1} more ids clash" if len(clashes) > 1 else ""),
-            fix="pass --id path" if form != "path" else "rename one of the files",
-        )
-    odd = [i for i in by_id if not i.isprintable()]
+        named += f" are both {first!r}" + (f", and {len(clashes) - 1} more ids clash" if len(clashes) > 1 else "")
+        fix = "pass --id path" if form != "path" else "rename one of the files"
+        raise UsageError("id-clash", "cannot tell samples apart by id", item=named, fix=fix)
+    odd = [ascii(i) for i in by_id if not i.isprintable()]
     if odd:
-        raise UsageError(
-            "id-invalid",
-            "cannot use a file's name as a sample id",
-            item=some([ascii(i) for i in odd]),
-            fix="rename the files: valid UTF-8 without control characters",
-        )
+        fix = "rename the files: valid UTF-8 without control characters"
+        raise UsageError("id-invalid", "cannot use a file's name as a sample id", item=some(odd), fix=fix)
     return {i: by_id[i][0] for i in sorted(by_id)}
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Read an image's (H, W) from its header, as it stands once its EXIF orientation is applied.
+    """Read an image's (H, W) from its header, after its EXIF orientation is applied.
 
-    Raises DamagedError where the file is no image that can be read.
+    Raises
+    ------
+    DamagedError
+        The file is not an image that can be read.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -149,7 +146,10 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_image(path: Path) -> NDArray[Any]:
     """Read an image as uint8 or uint16, or as float32 within 0..1: (H, W) if it is grey, else RGB (H, W, 3).
 
-    Raises DamagedError, naming the file, where it is truncated, damaged, or no image at all.
+    Raises
+    ------
+    DamagedError
+        The file, which is named, is truncated, damaged, or not an image.
     """
     with _opened(path) as image:
         try:
@@ -175,12 +175,9 @@ def _opened(path: Path) -> Iterator[ImageFile]:
     with file, _decoder(file, path) as image:
         width, height = image.size
         if width * height > MAX_PIXELS or min(width, height) < 1:
-            raise DamagedError(
-                "image-too-large",
-                "cannot read an image",
-                item=f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded",
-                fix="cut or shrink the image, or remove the file",
-            )
+            item = f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded"
+            fix = "cut or shrink the image, or remove the file"
+            raise DamagedError("image-too-large", "cannot read an image", item=item, fix=fix)
         yield image
 
 
@@ -192,7 +189,7 @@ def _decoder(file: BinaryIO, path: Path) -> ImageFile:
         file.seek(0)
         kinds = [kind for magic, kind in _MAGIC.items() if head.startswith(magic)]
         if not kinds:
-            raise ValueError("no PNG, JPEG, TIFF or BMP" if head else "the file is empty")
+            raise ValueError("it is not PNG, JPEG, TIFF or BMP" if head else "the file is empty")
         module, name = kinds[0]
         # The class itself: Image.open would add a limit of 0.18 gigapixels that only a global can lift. And an
         # open file: given a path, Pillow 13 maps an uncompressed TIFF into memory and turns it wrongly
@@ -208,22 +205,14 @@ def _unreadable(path: Path, error: Exception) -> Exception:
     if isinstance(error, DamagedError):
         return error
     if isinstance(error, PermissionError):
-        return ResourceError(
-            "image-permission",
-            "cannot read an image",
-            item=f"{str(path)!r}: {error.strerror}",
-            fix="give this user the right to read it",
-        )
-    return DamagedError(
-        "image-unreadable",
-        "cannot read an image",
-        item=f"{str(path)!r}: {error}",
-        fix="copy the file again, or remove it from the folder",
-    )
+        item, fix = f"{str(path)!r}: {error.strerror}", "give this user the right to read it"
+        return ResourceError("image-permission", "cannot read an image", item=item, fix=fix)
+    fix = "copy the file again, or remove it from the folder"
+    return DamagedError("image-unreadable", "cannot read an image", item=f"{str(path)!r}: {error}", fix=fix)
 
 
 def _orientation(image: ImageFile, path: Path) -> int:
-    """Read the EXIF orientation, 1…8; 1 where none is said."""
+    """Read the EXIF orientation, 1…8; 1 where there is none."""
     from PIL.Image import Image
 
     if image.format == "PNG" and b"eXIf" not in path.read_bytes():
@@ -235,9 +224,9 @@ def _orientation(image: ImageFile, path: Path) -> int:
 
 
 def _pixels(image: ImageFile, path: Path) -> tuple[NDArray[Any], bool]:
-    """Decode an image; say whether it stands upright already, as Pillow turns TIFF and nothing else."""
+    """Decode an image; tell whether it is upright already, as Pillow turns TIFF and nothing else."""
     if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"it holds {getattr(image, 'n_frames', 0)} pages, and which one is meant is not said")
+        raise ValueError(f"it holds {getattr(image, 'n_frames', 0)} pages, and only one can be read: save it alone")
     raw = str([tile[3] for tile in image.tile])
     tags = dict(getattr(image, "tag_v2", {}))  # loading drops some
     image.load()
@@ -296,10 +285,6 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:  # opencv-python links the system's libGL, which servers lack
-        raise UsageError(
-            "opencv-missing",
-            "cannot load OpenCV",
-            item=str(error),
-            fix="run: pip install --force-reinstall opencv-python-headless",
-        ) from error
+        fix = "run: pip install --force-reinstall opencv-python-headless"
+        raise UsageError("opencv-missing", "cannot load OpenCV", item=str(error), fix=fix) from error
     return cv2

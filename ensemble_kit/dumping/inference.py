@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemble_kit.backends import Network, open_network
+from ensemble_kit.backends import Network
 from ensemble_kit.dumping.images import image_size, read_image
-from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box
+from ensemble_kit.dumping.outputs import failing_as, outputs_of, told
+from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box, not_aligned
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sources import Failure, Piece, read_ahead
-from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, UsageError, some
+from ensemble_kit.dumping.sources import Failure, Piece, read_ahead, unreadable
+from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, check_number
 from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
@@ -21,57 +22,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def open_averaged(
-    model: object,
-    recipe: Recipe,
-    classes: Sequence[str],
-    weights: str | Path | None,
-    device: str,
-    trust: bool,
-    seed: int,
-) -> tuple[Network, list[str]]:
-    """Open the network and wrap it in the flips that the recipe asks for."""
-    from ensemble_kit.dumping.tta import Averaged, check_sides, class_swap, symmetries
-
-    for option, value in (("--key", recipe.key), ("--scale", recipe.scale)):
-        if value is not None:
-            raise UsageError(
-                "option-invalid",
-                "cannot read arrays",
-                item=f"{option} with a model that runs",
-                fix=f"leave {option} out, or pass a folder of arrays as MODEL",
-            )
-    group = symmetries(recipe.tta)
-    check_sides(classes, group, recipe.swap)
-    swap = class_swap(classes, recipe.swap) if recipe.swap else None
-    mirrors = any(s.mirror for s in group)
-    if swap is not None and not mirrors:
-        raise UsageError(
-            "option-invalid",
-            "cannot swap classes where no mirror does",
-            item=f"--swap-classes with --tta {','.join(recipe.tta) or 'not given'}",
-            fix="pass --tta hflip, or leave --swap-classes out",
-        )
-    network, notes = open_network(model, weights=weights, device=device, half=recipe.half, trust=trust, seed=seed)
-    if len(group) == 1:
-        return network, notes
-    notes.append(f"each image runs {len(group)} times, flipped or turned, and the {recipe.domain} are averaged")
-    if mirrors and swap is None:
-        notes.append("a mirror leaves every class as it is; classes that have a left and a right need --swap-classes")
-    return Averaged(network, group, swap), notes
-
-
 @dataclass(frozen=True)
 class _Prepared:
+    """A sample's input (3, h, w), the size of its image, and where the image is on the input."""
+
     sample: str
     x: NDArray[np.float32]
-    plane: Size
+    image: Size
     box: Box
 
 
 @dataclass(frozen=True)
 class _Head:
-    """What was learned from the first sample: input, grid, and the cells that boxes fall on."""
+    """What the first sample showed: sizes of the input and of the grid, and what boxes are aligned to.
+
+    Parameters
+    ----------
+    canvas, grid : (h, w) of the input and of the network's outputs for it.
+    align : the multiples of input pixels on which images and windows are placed.
+    cells : (h, w) of the grid that the network makes of one window.
+    """
 
     canvas: Size
     grid: Size
@@ -93,10 +63,7 @@ class NetworkSource:
         memory: int | None,
         say: Callable[[str], None],
     ) -> None:
-        if batch < 1:
-            raise UsageError(
-                "option-invalid", "cannot run batches", item=f"--batch-size {batch}", fix="pass at least 1"
-            )
+        check_number("--batch-size", batch, "pass at least 1", least=1, whole=True)
         self._network, self._recipe, self._classes = network, recipe, tuple(classes)
         self._paths, self._batch, self._jobs, self._memory = paths, batch, jobs, memory
         self._say = say
@@ -106,11 +73,11 @@ class NetworkSource:
         self._decoded = 0
 
     def record(self) -> dict[str, Any]:
-        """Say what ran."""
+        """Return what ran."""
         return self._network.record()
 
     def learn(self, todo: Sequence[str]) -> Size:
-        """Run the first sample that can be read, alone; it is kept where it was placed as it should be."""
+        """Run the first sample that can be read, alone; its output is kept if the image was placed as it should be."""
         sample, image = self._first_image(todo)
         self._decoded = image.nbytes
         head = self._learn_window(image, sample) if self._recipe.tile else self._learn_whole(image, sample)
@@ -123,22 +90,17 @@ class NetworkSource:
                 return sample, read_image(self._paths[sample])
             except (DamagedError, ResourceError) as error:
                 self._failed.append(Failure(sample, error))
-        raise DamagedError(
-            "images-unreadable",
-            f"cannot read any of {len(todo)} images",
-            item="; ".join(f"{f.sample!r}: {f.error.item}" for f in self._failed[:5]),
-            fix="copy the images again",
-        )
+        raise unreadable("images", self._failed, "copy the images again")
 
     def _learn_whole(self, image: NDArray[Any], sample: str) -> _Head:
-        prep, plane = self._recipe.preprocess, (image.shape[0], image.shape[1])
+        prep, size = self._recipe.preprocess, (image.shape[0], image.shape[1])
         x, box = prep.apply(image)
         output = self._forward(x[None], [sample])
         canvas, grid = (x.shape[1], x.shape[2]), (output.shape[2], output.shape[3])
         stretched = prep.resize == "stretch"
         align = (1, 1) if stretched else check_alignment(canvas, grid, "letterboxed images")
-        if prep.place(plane, canvas, align) == box:
-            self._first = Piece(sample, output[0], plane, grid_box(box, canvas, grid))
+        if prep.place(size, canvas, align) == box:
+            self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid))
         return _Head(canvas, grid, align)
 
     def _learn_window(self, image: NDArray[Any], sample: str) -> _Head:
@@ -149,22 +111,18 @@ class NetworkSource:
         align = check_alignment((tile, tile), cells, "a sliding window")
         canvas = prep.canvas(self._all_sizes() if prep.size is None else [], align, least=tile)
         if canvas[0] % align[0] or canvas[1] % align[1]:
-            raise MismatchError(
-                "grid-not-aligned",
-                "cannot slide a window over whole grid cells",
-                item=f"an input of {canvas[0]} x {canvas[1]} with a stride of {align[0]} x {align[1]}",
-                fix=f"pass a --size that {align[0]} and {align[1]} divide",
-            )
+            item = f"a sliding window: an input of {canvas[0]} x {canvas[1]} with a stride of {align[0]} x {align[1]}"
+            raise not_aligned(item, f"pass a --size that {align[0]} and {align[1]} divide")
         grid = canvas[0] * cells[0] // tile, canvas[1] * cells[1] // tile
         return _Head(canvas, grid, align, cells)
 
     def _all_sizes(self) -> list[Size]:
-        """Read the size of every sample of the store, so that all parts agree on one grid."""
+        """Read the size of every image of the store, so that all parts (`--part i/n`) agree on one grid."""
         sizes = []
         for path in self._paths.values():
             try:
                 sizes.append(image_size(path))
-            except (DamagedError, ResourceError):  # named when its turn comes
+            except (DamagedError, ResourceError):  # `pieces` names it
                 continue
         return sizes
 
@@ -172,26 +130,21 @@ class NetworkSource:
         """Refuse where images read ahead and one batch would not fit."""
         needed = self._held(ahead=1)
         if needed > budget:
-            raise ResourceError(
-                "memory-budget",
-                "cannot dump within the memory budget",
-                item=f"about {needed / 1e6:.0f} MB for {self._batch} images at a time and the outputs, "
-                f"{budget / 1e6:.0f} MB allowed",
-                fix="pass a smaller --batch-size or --jobs, or a larger --memory",
-            )
+            needs = f"about {needed / 1e6:.0f} MB for {self._batch} images at a time and the outputs"
+            item = f"{needs}, {budget / 1e6:.0f} MB allowed"
+            fix = "pass a smaller --batch-size or --jobs, or a larger --memory"
+            raise ResourceError("memory-budget", "cannot dump within the memory budget", item=item, fix=fix)
 
     def _held(self, ahead: int) -> int:
-        """Project the bytes that are held with so many prepared images ahead, the framework's own apart."""
+        """Project the bytes held with so many prepared images ahead, without those of the framework."""
         head = self._head
         assert head is not None
-        inputs, outputs = (
-            12 * head.canvas[0] * head.canvas[1],
-            4 * len(self._classes) * head.grid[0] * head.grid[1],
-        )
+        inputs = 12 * head.canvas[0] * head.canvas[1]
+        outputs = 4 * len(self._classes) * head.grid[0] * head.grid[1]
         copies = 3 if self._recipe.tta else 2
         if self._recipe.tile is not None:
-            part = self._recipe.tile**2 / (head.canvas[0] * head.canvas[1])
-            batch = int(self._batch * part * (inputs + copies * outputs)) + 2 * outputs
+            fraction = self._recipe.tile**2 / (head.canvas[0] * head.canvas[1])
+            batch = int(self._batch * fraction * (inputs + copies * outputs)) + 2 * outputs
         else:
             batch = self._batch * (2 * inputs + copies * outputs)
         threads = min(self._jobs, max(ahead, 1))
@@ -205,7 +158,7 @@ class NetworkSource:
         return ahead
 
     def pieces(self, todo: Sequence[str]) -> Generator[Piece | Failure, None, None]:
-        """Read ahead in threads, run in batches, and yield a piece a sample."""
+        """Read ahead in threads, run in batches, and yield one piece for each sample."""
         yield from self._failed
         known = {f.sample for f in self._failed}
         if self._first is not None:
@@ -233,7 +186,7 @@ class NetworkSource:
         return _Prepared(sample, x, (image.shape[0], image.shape[1]), box)
 
     def _run(self, batch: Sequence[_Prepared]) -> Iterator[Piece]:
-        """Run a batch; where it fails as a whole, run its images alone, so that the one at fault is named."""
+        """Run a batch; where it fails as a whole, run its images alone, so that the error names the one at fault."""
         import numpy as np
 
         if not batch:
@@ -243,16 +196,14 @@ class NetworkSource:
                 yield self._piece(one, self._slide(one) if self._recipe.tile else self._alone(one))
             return
         try:
-            outputs = self._checked(np.stack([one.x for one in batch]))
+            outputs = outputs_of(self._network, np.stack([one.x for one in batch]), self._classes)
         except EnskError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's model raises
             for one in batch:
                 yield self._piece(one, self._alone(one))
             self._batch = 1
-            self._say(
-                f"the model fails on {len(batch)} images at a time ({_line(error)}) but not on one: going on one by one"
-            )
+            self._say(f"the model fails on {len(batch)} images at a time, so they run one by one: {told(error)}")
             return
         for one, output in zip(batch, outputs, strict=True):
             yield self._piece(one, output)
@@ -261,13 +212,10 @@ class NetworkSource:
         head = self._head
         assert head is not None
         if output.shape[1:] != head.grid:
-            raise MismatchError(
-                "model-output",
-                "cannot store outputs of two sizes",
-                item=f"sample {one.sample!r} has a grid of {output.shape[1:]}, the first had {head.grid}",
-                fix="let the network put out one grid for one size of input",
-            )
-        return Piece(one.sample, output, one.plane, grid_box(one.box, head.canvas, head.grid))
+            item = f"sample {one.sample!r} has a grid of {output.shape[1:]}, the first had {head.grid}"
+            fix = "let the network put out one grid for one size of input"
+            raise MismatchError("model-output", "cannot store outputs of two sizes", item=item, fix=fix)
+        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid))
 
     def _alone(self, one: _Prepared) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._forward(one.x[None], [one.sample])[0]
@@ -282,72 +230,11 @@ class NetworkSource:
         neutral = 0.0
         if recipe.domain == "probabilities":  # cells that show no image: a logit of 0, or all classes alike
             neutral = 0.5 if recipe.activation == "sigmoid" else 1 / len(self._classes)
-        try:
-            return slide(
-                self._network,
-                one.x,
-                one.box,
-                (recipe.tile, recipe.tile),
-                head.cells,
-                recipe.overlap,
-                self._batch,
-                neutral,
-            )
-        except EnskError:
-            raise
-        except Exception as error:
-            raise _model_failed(error, [one.sample]) from error
+        window = recipe.tile, recipe.tile
+        with failing_as([one.sample]):
+            return slide(self._network, one.x, one.box, window, head.cells, recipe.overlap, self._batch, neutral)
 
     def _forward(self, x: NDArray[np.float32], samples: Sequence[str]) -> NDArray[np.float32]:
-        """Run a batch (B, 3, h, w) and name its samples where the model fails."""
-        try:
-            return self._checked(x)
-        except EnskError:
-            raise
-        except Exception as error:
-            raise _model_failed(error, samples) from error
-
-    def _checked(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run a batch and check that there is an output (C, h, w) an image."""
-        network = self._network
-        y = network.get(network.forward(network.put(x)))
-        want = len(self._classes)
-        item = f"outputs {tuple(y.shape)} for {x.shape[0]} images, {want} classes: {some(self._classes)}"
-        if y.ndim != 4 or y.shape[0] != x.shape[0]:
-            raise MismatchError(
-                "model-output",
-                "cannot take the model's outputs for maps of classes",
-                item=item,
-                fix="let the network put out (B, C, h, w), one map a class for each image",
-            )
-        if y.shape[1] != want:
-            raise MismatchError(
-                "classes-count",
-                "cannot match the model's outputs to the classes",
-                item=item,
-                fix="let the network put out (B, C, h, w), classes second"
-                if y.shape[3] == want
-                else "pass --classes with one name an output, in the network's order",
-            )
-        return y
-
-
-def _model_failed(error: Exception, samples: Sequence[str]) -> EnskError:
-    kind, item = type(error).__name__, f"at sample {some(samples)}: {_line(error)}"
-    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return ResourceError(
-            "model-memory",
-            "cannot run the model: out of memory",
-            item=item,
-            fix="pass a smaller --batch-size or --size, --tile, or --device cpu",
-        )
-    return DamagedError(
-        "model-failed",
-        "cannot run the model",
-        item=item,
-        fix="see its traceback with --debug; samples before this one are committed",
-    )
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        """Run a batch (B, 3, h, w); a failure names its samples."""
+        with failing_as(samples):
+            return outputs_of(self._network, x, self._classes)

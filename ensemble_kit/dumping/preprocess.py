@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -60,13 +60,9 @@ class Preprocess:
         for name in ("mean", "std"):
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
         _check_scale(self.mean, self.std)
-        for name, allowed in (
-            ("resize", ("stretch", "letterbox")),
-            ("channels", ("rgb", "bgr", "grey")),
-            ("anchor", ("center", "corner")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise _invalid(name, getattr(self, name), " or ".join(allowed))
+        for name, choice in (("resize", Resize), ("channels", Channels), ("anchor", Anchor)):
+            if getattr(self, name) not in get_args(choice):
+                raise _invalid(name, getattr(self, name), " or ".join(get_args(choice)))
         if not _number(self.fill) or not 0 <= self.fill <= 1:
             raise _invalid("fill", self.fill, "a number from 0 to 1")
         object.__setattr__(self, "fill", float(self.fill))
@@ -81,13 +77,9 @@ class Preprocess:
         """Read it from plain JSON values; a key that is not known is refused."""
         known = {f.name for f in fields(cls)}
         if not isinstance(values, Mapping) or set(values) - known:
-            odd = some(sorted(set(values) - known)) if isinstance(values, Mapping) else type(values).__name__
-            raise UsageError(
-                "preprocess-invalid",
-                "cannot read preprocessing",
-                item=f"unknown: {odd}",
-                fix=f"use only the keys {', '.join(sorted(known))}",
-            )
+            odd = some(sorted(set(values) - known)) if isinstance(values, Mapping) else f"a {type(values).__name__}"
+            fix = f"use only the keys {', '.join(sorted(known))}"
+            raise UsageError("preprocess-invalid", "cannot use preprocessing", item=f"unknown: {odd}", fix=fix)
         return cls(**values)
 
     @classmethod
@@ -98,11 +90,11 @@ class Preprocess:
         return cls.from_dict(strict_json.load(Path(path)))
 
     def but(self, **changes: Any) -> Preprocess:
-        """Copy it with what is not None in `changes`."""
+        """Copy it with those of `changes` that are not None."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
 
     def place(self, image: Size, canvas: Size | None = None, align: Size = (1, 1)) -> Box:
-        """Say which pixels of the input an image of (H, W) covers.
+        """Compute which pixels of the input an image of (H, W) covers.
 
         `canvas` is the input's (h, w) where `size` is None; `align` the multiples that the box must fall on.
         """
@@ -116,7 +108,7 @@ class Preprocess:
         return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
 
     def canvas(self, images: Sequence[Size], align: Size = (1, 1), least: int = 1) -> Size:
-        """Say the input's (h, w): `size`, or else the smallest that holds every image, at least `least`."""
+        """Compute the input's (h, w): `size`, or else the smallest that holds every image, at least `least`."""
         if self.size is not None:
             return self.size
         own = [_own_size(image, align) for image in images]
@@ -131,11 +123,11 @@ class Preprocess:
         anti-aliasing, in the image's own type, as cv2.resize does it and most trainers call it.
         """
         cv2 = import_cv2()
-        plane = image.shape[0], image.shape[1]
-        canvas = self.canvas([plane], align) if canvas is None else canvas
-        box = self.place(plane, canvas, align)
+        size = image.shape[0], image.shape[1]
+        canvas = self.canvas([size], align) if canvas is None else canvas
+        box = self.place(size, canvas, align)
         pixels = self._channels(image)
-        if box.shape != plane:
+        if box.shape != size:
             pixels = cv2.resize(pixels, box.shape[::-1], interpolation=cv2.INTER_LINEAR)
         scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
         pixels = pixels.astype(np.float32) / np.float32(scale)
@@ -159,7 +151,7 @@ class Preprocess:
 
 
 def alignment(canvas: Size, grid: Size) -> Size:
-    """Say on which multiples of input pixels a box falls on whole cells: the stride of an ordinary head."""
+    """Compute the multiples of input pixels on which a box falls on whole cells: the stride of an ordinary head."""
     return canvas[0] // math.gcd(canvas[0], grid[0]), canvas[1] // math.gcd(canvas[1], grid[1])
 
 
@@ -167,25 +159,23 @@ def check_alignment(canvas: Size, grid: Size, what: str) -> Size:
     """Return the alignment, or refuse a grid on whose whole cells nothing can be placed without distorting it."""
     align = alignment(canvas, grid)
     if max(align) > MAX_ALIGN:
-        raise MismatchError(
-            "grid-not-aligned",
-            f"cannot place images exactly for {what}",
-            item=f"an input of {canvas[0]} x {canvas[1]} gives a grid of {grid[0]} x {grid[1]}, no whole stride",
-            fix="pass a size that the network's stride divides (a multiple of 32 as a rule), or --resize stretch",
-        )
+        item = f"{what}: an input of {canvas[0]} x {canvas[1]} gives a grid of {grid[0]} x {grid[1]}, no whole stride"
+        fix = "pass a size that the network's stride divides (usually a multiple of 32), or --resize stretch"
+        raise not_aligned(item, fix)
     return align
+
+
+def not_aligned(item: str, fix: str) -> MismatchError:
+    """Make the error of an image or window that does not fall on whole cells of the grid."""
+    return MismatchError("grid-not-aligned", "cannot place images on whole grid cells", item=item, fix=fix)
 
 
 def grid_box(box: Box, canvas: Size, grid: Size) -> Box:
     """Carry a box on the input over to the grid; exact, because `place` put it on whole cells."""
     ends = [(v * g, c) for v, g, c in zip(box, (*grid, *grid), (*canvas, *canvas), strict=True)]
     if any(a % c for a, c in ends):
-        raise MismatchError(
-            "grid-not-aligned",
-            "cannot place an image on whole grid cells",
-            item=f"box {tuple(box)} of an input of {canvas} on a grid of {grid}",
-            fix="place the image with align=alignment(canvas, grid)",
-        )
+        item = f"box {tuple(box)} of an input of {canvas} on a grid of {grid}"
+        raise not_aligned(item, "place the image with align=alignment(canvas, grid)")
     return Box(*(a // c for a, c in ends))
 
 
@@ -238,7 +228,8 @@ def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Refuse what is not on the 0..1 scale.
 
     Pixels within 0..1 have a mean within 0..1 and a standard deviation of at most 0.5; an std of 1 leaves the values
-    as they are. More is a mean or an std of bytes, and a network that is fed so puts out rubbish without a word.
+    as they are. Anything larger was measured on 0..255 or 0..65535; with it the network's outputs would be wrong, and
+    nothing would show it.
     """
     if min(mean) < 0:
         raise _invalid("mean", mean, "three numbers from 0 to 1")
@@ -255,8 +246,8 @@ def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     )
     raise UsageError(
         "preprocess-invalid",
-        "cannot use a mean and an std that are not on the 0..1 scale, to which images are brought first",
-        item=f"mean = {mean}, std = {std}; at most 1 is possible",
+        "cannot use preprocessing",
+        item=f"mean = {mean}, std = {std}; images are brought to 0..1 first, so at most 1 is possible",
         fix=f"divide by {scale}: --mean {next(divided)} --std {next(divided)}",
     )
 

@@ -3,8 +3,8 @@
     images ─► Preprocess ─► Network (flips averaged, windows blended) ─► Piece ─► LogitWriter
     arrays ───────────────────────────────────────────────────────────► Piece ─► LogitWriter
 
-A source yields pieces, one a sample, in the order of the ids, and failures where an image cannot be read. What is
-committed is asked of the store, so that any run goes on where the last one stopped.
+A source yields one piece for each sample, in the order of the ids, and a failure where an image cannot be read. The
+store says what is committed, so that any run resumes where the last one stopped.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.backends import kind_of
 from ensemble_kit.dumping.images import IdForm, find_images, identify
-from ensemble_kit.dumping.inference import NetworkSource, open_averaged
+from ensemble_kit.dumping.inference import NetworkSource
+from ensemble_kit.dumping.opening import open_network
 from ensemble_kit.dumping.preprocess import Size
-from ensemble_kit.dumping.recipe import Recipe, with_size
+from ensemble_kit.dumping.recipe import Recipe
+from ensemble_kit.dumping.resuming import Begun, begun
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, ResourceError, UsageError, some
+from ensemble_kit.errors import DamagedError, ResourceError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.spec.labels import check_names
 
-_FREE = {"versions", "device", "seed", "created"}
-"""What may change between the runs that fill one store."""
 MAX_READERS = 8
-"""Threads that read ahead by default: more only hold memory, the network is what takes the time."""
+"""Most threads that read ahead by default: more only hold memory, since most of the time goes to the network."""
 HALF = 2
 """Bytes of a stored value: float16."""
 
@@ -46,11 +45,11 @@ class Dumped:
     Parameters
     ----------
     store : path of the store.
-    samples : how many this run was to dump; a part of the store's with `part`.
+    samples : how many this run was to dump: with `part` only its share.
     resumed : how many of them were in the store before.
     written : how many this run wrote.
     classes, grid : shape (C, h, w) of a sample; the grid is None where nothing was left to do.
-    bytes : written by this run; with `dry_run` the projected ones.
+    bytes : written by this run, or with `dry_run` projected.
     """
 
     store: str
@@ -86,59 +85,53 @@ def dump_logits(
     listen: Listener = nobody,
     say: Callable[[str], None] = lambda _: None,
 ) -> Dumped:
-    """Dump a model's logits of every image of a folder into a store; go on where an earlier run stopped.
+    """Dump a model's logits of every image of a folder into a store; resume where an earlier run stopped.
 
     Parameters
     ----------
     model : `module:callable`, a file .onnx, .pt2 or TorchScript, a folder of arrays; or an nn.Module or function.
     images : folder of PNG, JPEG, TIFF and BMP files; they give the samples and their sizes.
     classes : names, in the order of the model's outputs.
-    out : the store. What it holds of these samples is not done again; `force` replaces it.
-    member : the model's name in ensembles; default: see `member_name`. Validation and test are two stores of one
-        member, and a threshold set knows it by this name.
-    part : (i, n): do the i-th of n shares, so that n processes or machines fill one store.
+    out : the store. Samples that it holds are not dumped again; `force` replaces it.
+    member : the model's name in ensembles; default: see `member_name`. The stores of validation and test images are
+        two of one member, and a threshold set knows it by this name.
+    part : (i, n): dump the i-th of n shares, so that n processes or machines fill one store.
     codec : "none", or "lossless": about half the size, read at about a sixth of the speed.
-    clamp : limit logits to ± this; recorded in the store, and not to be undone.
+    clamp : limit logits to ± this; recorded in the store, and cannot be undone.
     ids : what a sample is called: its file's "name", its "stem", or its "path" below the folder.
-    trust : allow model files that can run code.
-    jobs, memory : threads that read ahead, and a budget of bytes for images and outputs (not for what the
-        framework itself holds, its weights and activations).
-    listen, say : hear progress as events, and notes as text.
+    trust : allow files of models and weights that can run code.
+    jobs, memory : threads that read ahead, and a budget of bytes for images and outputs, without the framework's
+        weights and activations.
+    listen, say : receive progress as events, and notes as text.
 
     Raises
     ------
-    DamagedError : images that cannot be read, once all others are committed; or the model fails, naming the sample.
-    MismatchError : the model does not put out these classes, or the store was begun by another recipe.
-    ResourceError : the disk or the memory budget is too small; nothing was written.
-    UnsafeError : the model's file can run code, and `trust` was not given.
+    DamagedError
+        Images cannot be read, after all others are committed; or the model fails on the sample that is named.
+    MismatchError
+        The model does not put out these classes, or another recipe began the store.
+    ResourceError
+        The disk or the memory budget is too small; nothing was written.
+    UnsafeError
+        The model's file can run code, and `trust` was not given.
     """
     recipe = recipe if recipe is not None else Recipe()
     if isinstance(classes, str):
-        raise UsageError(
-            "name-invalid",
-            "cannot take one text for the names of classes",
-            item=f"classes = {classes!r}",
-            fix="pass a list with one name for each",
-        )
+        fix = "pass a list with one name for each"
+        raise UsageError("name-invalid", "cannot use one text as the classes", item=f"classes = {classes!r}", fix=fix)
     names = check_names("classes", classes)
     paths = identify(find_images(images, say), images, ids)
     if force and part[1] > 1:
-        raise UsageError(
-            "option-invalid",
-            "cannot replace a store by parts",
-            item=f"part {part[0]}/{part[1]} would remove what the other parts wrote",
-            fix="remove the store once by hand, then run the parts without --force",
-        )
+        item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
+        fix = "remove the store once by hand, then run the parts without --force"
+        raise UsageError("option-invalid", "cannot replace a store by parts", item=item, fix=fix)
     mine = share(list(paths), part)
     workers = jobs if jobs is not None else min(cores(), MAX_READERS)
     source: Source
-    if isinstance(model, str | Path) and kind_of(str(model)) == "arrays":
+    if isinstance(model, str | Path) and Path(model).is_dir():
         source = array_source(Path(model), recipe, names, paths, Path(images), workers, memory, weights)
     else:
-        network, notes = open_averaged(model, recipe, names, weights, device, trust, seed)
-        for note in notes:
-            say(note)
-        recipe = with_size(recipe, network)
+        network, recipe = open_network(model, recipe, names, weights, device, trust, seed, say)
         say(str(recipe))
         source = NetworkSource(network, recipe, names, paths, batch_size, workers, memory, say)
     record = source.record()
@@ -147,8 +140,9 @@ def dump_logits(
     if bound is not None:
         provenance["clamp"] = clamp = value_of(bound)
     member = member or member_name(model, weights)
-    begun = _Begun() if force else _begun(out, provenance, names, list(paths), member, codec)
-    todo = [s for s in mine if s not in begun.committed]
+    ours = {**provenance, "classes": list(names), "samples": set(paths), "member": member, "codec": codec}
+    earlier = Begun() if force else begun(out, ours)
+    todo = [s for s in mine if s not in earlier.committed]
     done = Dumped(str(out), len(mine), len(mine) - len(todo), 0, len(names), None, 0)
     if not todo:
         say(f"{out}: all {len(mine)} samples are there already")
@@ -175,7 +169,7 @@ def dump_logits(
             activation=recipe.activation,
             member=member,
             domain=recipe.domain,
-            overwrite=force or begun.stale,
+            overwrite=force or earlier.stale,
             provenance=provenance,
             codec=codec,
             clamp=clamp,
@@ -205,72 +199,17 @@ def member_name(model: object, weights: str | Path | None = None) -> str:
     return stem if stem.startswith(name) else f"{name}-{stem}"
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What an earlier run left: its samples; `stale` where it left none and was to do something else."""
-
-    committed: frozenset[str] = frozenset()
-    stale: bool = False
-
-
-def _begun(
-    out: str | Path,
-    provenance: Mapping[str, Any],
-    classes: Sequence[str],
-    samples: Sequence[str],
-    member: str,
-    codec: str,
-) -> _Begun:
-    """Ask the store what is committed; refuse one that another recipe, model or list began."""
-    from ensemble_kit.logits.store import LogitStore
-
-    there = Path(out)
-    if there.is_file():
-        raise UsageError(
-            "output-kind",
-            "cannot make a store",
-            item=f"{str(out)!r} is a file, a store is a folder",
-            fix="pass another --out",
-        )
-    if there.is_dir() and not any(there.iterdir()):
-        return _Begun()
-    try:
-        store = LogitStore(os.fspath(out))
-    except IncompleteError:  # there is nothing yet
-        return _Begun()
-    committed = frozenset(store.samples) - frozenset(store.missing)
-    theirs = {**store.provenance, "classes": list(store.classes), "samples": set(store.samples), "member": store.member}
-    ours = {**provenance, "classes": list(classes), "samples": set(samples), "member": member, "codec": codec}
-    theirs["codec"] = store.codec
-    differ = [k for k in sorted({*theirs, *ours} - _FREE) if theirs.get(k) != ours.get(k)]
-    if differ and committed:
-        raise MismatchError(
-            "store-differs",
-            "cannot go on with a store that was begun as something else",
-            item=f"{str(out)!r}: " + "; ".join(_difference(k, theirs.get(k), ours.get(k)) for k in differ[:3]),
-            fix="run with the options it was begun with, pass another --out, or replace it with --force",
-        )
-    return _Begun(committed, stale=bool(differ))
-
-
-def _difference(key: str, theirs: Any, ours: Any) -> str:
-    if key == "samples":
-        gone, new = sorted(theirs - ours), sorted(ours - theirs)
-        return f"samples only there: {some(gone) or 'none'}, only here: {some(new) or 'none'}"
-    return f"{key} is {theirs!r:.200} there, {ours!r:.200} here"
-
-
 def _write(
     writer: Any, pieces: Iterator[Piece | Failure], done: Dumped, listen: Listener
 ) -> tuple[Dumped, list[Failure]]:
-    """Write pieces as they come; collect the failures, which cost the others nothing."""
+    """Write pieces as they come; collect the failures, which do not stop the others."""
     failures: list[Failure] = []
     listen(Progress("dumping", done.resumed, done.samples))
     for piece in pieces:
         if isinstance(piece, Failure):
             failures.append(piece)
             continue
-        writer.write(piece.sample, piece.values, image_size=piece.plane, box=piece.box)
+        writer.write(piece.sample, piece.values, image_size=piece.image, box=piece.box)
         done = replace(done, written=done.written + 1, bytes=done.bytes + piece.values.size * HALF)
         listen(Progress("dumping", done.resumed + done.written, done.samples, done.written, piece.sample, done.bytes))
     return done, failures
@@ -280,24 +219,18 @@ def _report(failures: Sequence[Failure], done: Dumped, out: str | Path) -> None:
     if failures:
         listed = "; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:10])
         more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
-        raise DamagedError(
-            "images-unreadable",
-            f"cannot read {len(failures)} of {done.samples} samples",
-            item=f"{listed}{more}; the other {done.resumed + done.written} are committed in {str(out)!r}",
-            fix="mend these files and run the same command again: only they are left to do",
-        )
+        item = f"{listed}{more}; the other {done.resumed + done.written} are committed in {str(out)!r}"
+        what = f"cannot read {len(failures)} of {done.samples} samples"
+        fix = "mend these files and run the same command again: only they are left to do"
+        raise DamagedError("images-unreadable", what, item=item, fix=fix)
 
 
 def share(samples: Sequence[str], part: tuple[int, int]) -> list[str]:
     """Take the i-th of n shares of the samples; the shares are disjoint and differ by at most one in length."""
     i, n = part
     if not 1 <= i <= n:
-        raise UsageError(
-            "option-invalid",
-            "cannot share the work",
-            item=f"--part {i}/{n}",
-            fix="pass i/n with 1 <= i <= n, such as --part 1/4",
-        )
+        fix = "pass i/n with 1 <= i <= n, such as --part 1/4"
+        raise UsageError("option-invalid", "cannot share the work", item=f"--part {i}/{n}", fix=fix)
     return list(samples[i - 1 :: n])
 
 
@@ -320,9 +253,6 @@ def _check_space(out: str | Path, needed: int, *, force: bool) -> None:
         there = there.parent
     free = shutil.disk_usage(there).free
     if needed > free and not force:
-        raise ResourceError(
-            "disk-full",
-            "cannot dump: not enough space",
-            item=f"{str(out)!r} needs {needed} bytes, {free} are free",
-            fix="free space, pass another --out, or --force to try",
-        )
+        item = f"{str(out)!r} needs {needed} bytes, {free} are free"
+        fix = "free space, pass another --out, or --force to try"
+        raise ResourceError("disk-full", "cannot dump: not enough space", item=item, fix=fix)

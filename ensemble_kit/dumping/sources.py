@@ -1,6 +1,6 @@
-"""Where a dump's values come from: `Source`, the seam between networks and folders of arrays, and the latter.
+"""Where a dump's values come from: `Source`, the seam between networks and folders of arrays.
 
-A source yields pieces, one a sample, in the order asked for, and failures where a file cannot be read.
+A source yields one piece for each sample, in the order asked for, and a failure where a file cannot be read.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Piece:
-    """One sample's values, float (C, h, w), and where its image lies on the grid."""
+    """One sample's values, float (C, h, w), the size of its image, and where the image lies on the grid."""
 
     sample: str
     values: NDArray[np.float32]
-    plane: Size
+    image: Size
     box: Box
 
 
@@ -47,16 +47,16 @@ class Failure:
 
 
 class Source(Protocol):
-    """What yields a piece a sample; the one seam between networks and folders of arrays."""
+    """What yields the values of samples."""
 
     def learn(self, todo: Sequence[str]) -> Size:
-        """Find out the grid (h, w), from the first sample that can be read."""
+        """Find the grid (h, w) from the first sample that can be read."""
 
     def pieces(self, todo: Sequence[str]) -> Generator[Piece | Failure, None, None]:
-        """Yield samples in the order of `todo`."""
+        """Yield one piece or failure for each sample, in the order of `todo`."""
 
     def record(self) -> dict[str, Any]:
-        """Say for the store's provenance what the values come from."""
+        """Return what the values come from, for the store's provenance."""
 
     def check_memory(self, budget: int) -> None:
         """Refuse work that would hold more bytes than `budget`, after `learn`."""
@@ -79,7 +79,7 @@ class ArraySource:
         self._grid: Size | None = None
 
     def record(self) -> dict[str, Any]:
-        """Say what was read."""
+        """Return what is read."""
         import numpy as np
 
         return {"model": f"arrays in {self._name}", "versions": {"numpy": np.__version__}}
@@ -98,15 +98,10 @@ class ArraySource:
                 continue
             self._grid = values.shape[1], values.shape[2]
             return self._grid
-        raise DamagedError(
-            "images-unreadable",
-            f"cannot read any of {len(todo)} arrays",
-            item="; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:5]),
-            fix="dump the arrays again",
-        )
+        raise unreadable("arrays", failures, "dump the arrays again")
 
     def pieces(self, todo: Sequence[str]) -> Generator[Piece | Failure, None, None]:
-        """Read ahead in threads and yield a piece a sample."""
+        """Read ahead in threads and yield one piece for each sample."""
         with closing(read_ahead(todo, self._read, self._jobs, 2 * self._jobs)) as stream:
             for sample, future in stream:
                 try:
@@ -115,17 +110,13 @@ class ArraySource:
                     yield Failure(sample, error)
 
     def _read(self, sample: str) -> Piece:
-        plane, values = image_size(self._images[sample]), self._form.read(self._arrays[sample])
+        image, values = image_size(self._images[sample]), self._form.read(self._arrays[sample])
         grid = values.shape[1], values.shape[2]
         if grid != self._grid:
-            raise MismatchError(
-                "array-shape",
-                "cannot store arrays of two sizes",
-                item=f"sample {sample!r} has {grid[0]} x {grid[1]}, the first had {self._grid}",
-                fix="resize the arrays to one size, or dump them at the network's own grid",
-            )
-        prep = self._recipe.preprocess
-        return Piece(sample, values, plane, replace(prep, size=grid).place(plane))
+            item = f"sample {sample!r} has {grid[0]} x {grid[1]}, the first had {self._grid}"
+            fix = "resize the arrays to one size, or dump them at the network's own grid"
+            raise MismatchError("array-shape", "cannot store arrays of two sizes", item=item, fix=fix)
+        return Piece(sample, values, image, replace(self._recipe.preprocess, size=grid).place(image))
 
 
 def array_source(
@@ -138,18 +129,14 @@ def array_source(
     memory: int | None,
     weights: str | Path | None,
 ) -> ArraySource:
-    """Open a folder of arrays; options that only a network that runs can follow are refused."""
+    """Open a folder of arrays; options that need a network that runs are refused."""
     from ensemble_kit.dumping.arrays import DEFAULT_LIMIT, ArrayForm, match
 
     given = {"--tta": recipe.tta, "--tile": recipe.tile, "--half": recipe.half, "--weights": weights}
-    useless = [option for option, value in given.items() if value]
+    useless = ", ".join(option for option, value in given.items() if value)
     if useless:
-        raise UsageError(
-            "option-invalid",
-            "cannot run arrays, only read them",
-            item=f"{', '.join(useless)} with {str(folder)!r}",
-            fix=f"leave {', '.join(useless)} out, or pass a model that runs",
-        )
+        fix = f"leave {useless} out, or pass a model that runs"
+        raise UsageError("option-invalid", "cannot run arrays", item=f"{useless} with {str(folder)!r}", fix=fix)
     limit = DEFAULT_LIMIT if memory is None else memory // jobs
     form = ArrayForm(len(classes), recipe.key, recipe.scale, limit)
     return ArraySource(folder.resolve().name, match(paths, folder, root), paths, form, recipe, jobs)
@@ -158,7 +145,7 @@ def array_source(
 def read_ahead(
     items: Sequence[str], work: Callable[[str], _T], jobs: int, depth: int
 ) -> Generator[tuple[str, Future[_T]], None, None]:
-    """Do `work` on items in threads, at most `depth` ahead of the one who asks; yield them in order."""
+    """Do `work` on items in threads, at most `depth` ahead of the caller; yield them in order."""
     queue: deque[tuple[str, Future[_T]]] = deque()
     pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="ensk-read")
     try:
@@ -170,3 +157,9 @@ def read_ahead(
             yield queue.popleft()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def unreadable(kind: str, failures: Sequence[Failure], fix: str) -> DamagedError:
+    """Make the error of samples none of which can be read."""
+    item = "; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:5])
+    return DamagedError("images-unreadable", f"cannot read any of {len(failures)} {kind}", item=item, fix=fix)

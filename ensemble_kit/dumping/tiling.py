@@ -1,7 +1,7 @@
 """A sliding window over images that are larger than the network's input.
 
 The windows are weighted by a Hann window, which is positive everywhere and adds up to a constant at an overlap of
-one half, so that no seam shows; the sum is divided by the weights. Held in memory: the whole output in float32,
+one half, so that no seam shows; the sum is divided by the weights. Memory holds the whole output in float32,
 (C, h, w), its weights, and one batch of windows.
 """
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.dumping.preprocess import grid_box
-from ensemble_kit.errors import UsageError
 from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
@@ -34,18 +33,21 @@ def slide(
     batch: int,
     fill: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Run a network over the part of an input that shows the image, window by window.
+    """Run a network over the image in an input, window by window.
 
     Parameters
     ----------
     image : (3, h, w), the whole input.
-    box : the part of it that shows the image; windows start there, so that the padding around it, which depends
-        on what other images there are, changes nothing.
+    box : where the image is; windows start there, so that the padding around it, which depends on the size of other
+        images, changes nothing.
     tile, cells : (h, w) of a window, and of the grid that the network makes of it.
     overlap : of neighbouring windows, as a fraction of the window, at least 0 and below 1.
     fill : value of the cells that no window reaches.
 
-    Returns float32 (C, h', w') on the grid of the whole input.
+    Returns
+    -------
+    ndarray
+        float32 (C, h', w') on the grid of the whole input.
     """
     canvas = image.shape[1], image.shape[2]
     windows = list(place_windows(canvas, box, tile, cells, overlap))
@@ -96,21 +98,3 @@ def hann(shape: Size) -> NDArray[np.float32]:
     sides = [np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in shape]
     window: NDArray[np.float32] = np.multiply.outer(*sides).astype(np.float32)
     return window
-
-
-def check_tile(tile: int | None, overlap: float) -> None:
-    """Refuse a window or an overlap that cannot mean anything."""
-    if not 0 <= overlap < 1:
-        raise UsageError(
-            "option-invalid",
-            "cannot overlap windows",
-            item=f"--overlap {overlap!r}",
-            fix="pass a fraction of the window, at least 0 and below 1, such as 0.25",
-        )
-    if tile is not None and not 0 < tile <= 2**16:
-        raise UsageError(
-            "option-invalid",
-            "cannot slide a window",
-            item=f"--tile {tile!r}",
-            fix="pass its side in pixels, such as 512",
-        )

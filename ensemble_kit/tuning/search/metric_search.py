@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ensemble_kit import imports
+from ensemble_kit import user_code
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, UsageError
@@ -37,27 +37,19 @@ Metric = Callable[[MaskSet, MaskSet], float]
 
 
 def is_own(text: str) -> bool:
-    """Tell whether a metric's text names a person's own, module:callable."""
+    """Tell whether a metric's text names the user's own, module:callable."""
     return ":" in text
 
 
 def load(text: str) -> Metric:
-    """Import a metric, `module:callable`; the current directory can be imported from. This runs its code.
+    """Import a metric, `module:callable`, which runs its module's code.
 
     Raises
     ------
     UsageError
         There is no such module or callable.
     """
-    try:
-        found = imports.by_name(text)
-    except Exception as error:
-        raise UsageError(
-            "metric-import",
-            "cannot import a metric",
-            item=f"{text!r}: {type(error).__name__}: {error}",
-            fix="pass module:callable; the module is looked for in the current directory and among what is installed",
-        ) from error
+    found = user_code.load("metric-import", "a metric", text)
     if not callable(found):
         raise UsageError(
             "metric-import",

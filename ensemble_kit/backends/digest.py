@@ -1,7 +1,7 @@
 """What tells one network of PyTorch from another: a digest of its state, or of its code where it has none.
 
-A name and a weights file are not enough: `module:callable` may load any checkpoint it likes, and a store that was
-begun with one fold and gone on with by another would hold two networks under one name.
+A name and a weights file are not enough: `module:callable` may load any checkpoint, and a store that one fold began
+and another resumed would hold two networks under one name.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-DEPTH = 8
-"""How deep lists, closures and helpers are searched for networks."""
-
 
 def network_digest(network: Callable[[Any], Any]) -> str | None:
     """Digest a network as it will run, as SHA-256 in hexadecimal; None where there is neither state nor source.
@@ -32,7 +29,7 @@ def network_digest(network: Callable[[Any], Any]) -> str | None:
         state = network.state_dict()
         if state:
             return _of_state(state).hexdigest()
-    source, held = _source(network), list(_held(network, "", set(), 0))
+    source, held = _source(network), _held(network)
     if not held:
         return source
     digest = hashlib.sha256((source or "").encode())
@@ -50,7 +47,7 @@ def _of_state(state: Mapping[str, Any]) -> Any:
 
 
 def _add(digest: Any, name: str, value: Any) -> None:
-    """Add an entry of a state: a tensor as a rule, whatever `get_extra_state` returned else."""
+    """Add an entry of a state: usually a tensor; otherwise what `get_extra_state` returned."""
     if isinstance(value, Mapping):
         for key in sorted(value, key=str):
             _add(digest, f"{name}\0{key}", value[key])
@@ -84,7 +81,7 @@ def _bytes_of(value: Any) -> Any:
 
 
 def _source(network: Any) -> str | None:
-    """Digest the file that a function or an object's class stands in, or its code where there is no file."""
+    """Digest the file that defines a function or an object's class, or its code where there is no file."""
     while isinstance(network, functools.partial | MethodType):
         network = network.func if isinstance(network, functools.partial) else network.__func__
     thing = network if isinstance(network, FunctionType | type) else type(network)
@@ -112,19 +109,24 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(inner)
 
 
-def _held(value: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    """Find the modules and tensors that a callable holds: in closures, globals it names, attributes, arguments."""
-    if id(value) in seen or depth > DEPTH:
-        return
-    seen.add(id(value))
-    if depth and isinstance(value, torch.nn.Module | torch.Tensor | np.ndarray):
-        yield name, value
-        return
-    for key, part in _parts(value, root=depth == 0):
-        yield from _held(part, f"{name}.{key}", seen, depth + 1)
+def _held(network: Any) -> list[tuple[str, Any]]:
+    """List the modules and tensors that a callable holds: in closures, globals it names, attributes, arguments."""
+    found, left = [], [("", network)]
+    seen: dict[int, Any] = {}  # the objects too: the id of one that is gone may be given again
+    while left:
+        name, value = left.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if name and isinstance(value, torch.nn.Module | torch.Tensor | np.ndarray):
+            found.append((name, value))
+        else:
+            left += [(f"{name}.{key}", inner) for key, inner in reversed(_inside(value, root=not name))]
+    return found
 
 
-def _parts(value: Any, *, root: bool) -> list[tuple[str, Any]]:
+def _inside(value: Any, *, root: bool) -> list[tuple[str, Any]]:
+    """List what a container or a callable holds, by name; of another object only where it is the network itself."""
     if isinstance(value, Mapping):
         return sorted(((str(k), v) for k, v in value.items()), key=lambda pair: pair[0])
     if isinstance(value, list | tuple):

@@ -1,0 +1,77 @@
+"""From a MODEL and a recipe to a network that is ready to run, and the recipe with the size of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ensemble_kit import backends
+from ensemble_kit.backends import Network
+from ensemble_kit.dumping.recipe import Recipe
+from ensemble_kit.dumping.sides import check_sides, class_swap
+from ensemble_kit.dumping.tta import Averaged, symmetries
+from ensemble_kit.errors import MismatchError, UsageError
+
+
+def open_network(
+    model: object,
+    recipe: Recipe,
+    classes: Sequence[str],
+    weights: str | Path | None,
+    device: str,
+    trust: bool,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[Network, Recipe]:
+    """Open the network, average it over the flips that the recipe names, and settle the size of its input."""
+    for option, value in (("--key", recipe.key), ("--scale", recipe.scale)):
+        if value is not None:
+            fix = f"leave {option} out, or pass a folder of arrays as MODEL"
+            raise _option("cannot read arrays", f"{option} with a model that runs", fix)
+    group = symmetries(recipe.tta)
+    check_sides(classes, group, recipe.swap)
+    swap = class_swap(classes, recipe.swap) if recipe.swap else None
+    mirrors = any(s.mirror for s in group)
+    if swap is not None and not mirrors:
+        item = f"--swap-classes with --tta {','.join(recipe.tta) or 'not given'}"
+        raise _option("cannot swap classes without a mirror", item, "pass --tta hflip, or leave --swap-classes out")
+    network, notes = backends.open_network(
+        model, weights=weights, device=device, half=recipe.half, trust=trust, seed=seed
+    )
+    for note in notes:
+        say(note)
+    if len(group) > 1:
+        say(f"each image runs {len(group)} times, flipped or turned, and the {recipe.domain} are averaged")
+        if mirrors and swap is None:
+            say("a mirror leaves every class as it is; classes that have a left and a right need --swap-classes")
+        network = Averaged(network, group, swap)
+    return network, with_size(recipe, network)
+
+
+def with_size(recipe: Recipe, network: Network) -> Recipe:
+    """Settle the input's size: what was asked for, the only one that the network takes, or a refusal."""
+    tile, size = recipe.tile, recipe.preprocess.size
+    asked = (tile, tile) if tile is not None else size
+    if network.size is not None and asked is not None and asked != network.size:
+        item = f"{asked[0]} x {asked[1]}, the model takes only {network.size[0]} x {network.size[1]}"
+        fix = "pass the model's own --size (or --tile), or export it with free sizes"
+        raise MismatchError("model-size", "cannot feed images of this size to the model", item=item, fix=fix)
+    if tile is None:
+        size = size or network.size
+        if size is None:
+            item = "neither --size nor --tile was passed"
+            fix = "pass --size HxW as the network was trained, or --tile N for a sliding window"
+            raise UsageError("size-missing", "cannot tell the size of the network's input", item=item, fix=fix)
+        if size[0] != size[1] and "rot90" in recipe.tta:
+            item = f"--tta rot90 with --size {size[0]}x{size[1]}"
+            raise _option("cannot turn images by 90°", item, "pass a square --size, or leave rot90 out")
+    elif size is not None and min(size) < tile:
+        item = f"--tile {tile} on images of {size[0]} x {size[1]}"
+        fix = "pass a smaller --tile, a larger --size, or no --size for images as they are"
+        raise _option("cannot slide a window", item, fix)
+    return replace(recipe, preprocess=recipe.preprocess.but(size=size))
+
+
+def _option(what: str, item: str, fix: str) -> UsageError:
+    return UsageError("option-invalid", what, item=item, fix=fix)

@@ -1,0 +1,56 @@
+"""A network's outputs for a batch, checked against the images and the classes; a failure names its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, some
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ensemble_kit.backends import Network
+
+
+def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Run a batch (B, 3, h, w); return float32 (B, C, h', w').
+
+    Raises
+    ------
+    MismatchError
+        There is not one map for each class of each image.
+    """
+    y = network.get(network.forward(network.put(x)))
+    item = f"outputs {tuple(y.shape)} for {len(x)} images, {len(classes)} classes: {some(classes)}"
+    if y.ndim != 4 or y.shape[0] != len(x):
+        fix = "let the network put out (B, C, h, w), one map for each class of each image"
+        raise MismatchError("model-output", "cannot use the model's outputs as maps of classes", item=item, fix=fix)
+    if y.shape[1] != len(classes):
+        second = "let the network put out (B, C, h, w), classes second"
+        fix = second if y.shape[3] == len(classes) else "pass --classes with a name for each output, in their order"
+        raise MismatchError("classes-count", "cannot match the model's outputs to the classes", item=item, fix=fix)
+    return y
+
+
+@contextmanager
+def failing_as(samples: Sequence[str]) -> Iterator[None]:
+    """Name the samples when the model fails on them."""
+    try:
+        yield
+    except EnskError:
+        raise
+    except Exception as error:
+        item = f"at sample {some(samples)}: {told(error)}"
+        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+            fix = "pass a smaller --batch-size or --size, --tile, or --device cpu"
+            raise ResourceError("model-memory", "cannot run the model: out of memory", item=item, fix=fix) from error
+        fix = "see its traceback with --debug; samples before this one are committed"
+        raise DamagedError("model-failed", "cannot run the model", item=item, fix=fix) from error
+
+
+def told(error: Exception) -> str:
+    """Quote an error of the model in one line; its text can be long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,46 @@
+"""The user's own code by its name, `module:callable`: a model or a metric."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from operator import attrgetter
+from pathlib import Path, PurePath
+from typing import Any
+
+from ensemble_kit.errors import UsageError
+
+
+def load(code: str, what: str, name: str) -> Any:
+    """Import what `module:callable` names; this runs the module's code. Its folder may be the current directory.
+
+    Parameters
+    ----------
+    code, what : of the error, and what is imported, such as "a model".
+    name : the text as the user wrote it.
+
+    Raises
+    ------
+    UsageError
+        With `code`: a file is named instead of a module, or the import fails for any reason.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # stays: a module may import others when it is called
+    try:
+        if PurePath(module).suffix == ".py":
+            raise ImportError("it is a file, not a module")
+        return attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:
+        item, fix = f"{name!r}: {type(error).__name__}: {error}", _fix(PurePath(module), attribute)
+        raise UsageError(code, f"cannot import {what}", item=item, fix=fix) from error
+
+
+def _fix(module: PurePath, attribute: str) -> str:
+    """Say what to pass; for a file such as `nets/unet.py:make` its module."""
+    if module.suffix != ".py":
+        return "pass module:callable, of a module in the current directory or of an installed package"
+    if module.is_absolute():
+        return f"run in {module.parent} and pass {module.stem}:{attribute}"
+    return f"pass {'.'.join(module.with_suffix('').parts)}:{attribute}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ensemble_kit.spec import LEVELS
 from ensemble_kit.thresholds import ClassThreshold, ThresholdSet, shown
@@ -17,8 +17,8 @@ class Report:
     title: str
     columns: list[str]
     rows: list[list[str]]
-    lines: list[str]
-    warnings: list[str]
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def of_set(tuned: ThresholdSet) -> Report:

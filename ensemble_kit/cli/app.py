@@ -23,7 +23,8 @@ from ensemble_kit.cli import (
     verify,
     vote,
 )
-from ensemble_kit.cli.common import command, mute, printable, talk
+from ensemble_kit.cli.common import command
+from ensemble_kit.cli.streams import mute, printable, talk
 from ensemble_kit.errors import EnskError
 
 app = typer.Typer(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:

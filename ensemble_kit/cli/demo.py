@@ -22,4 +22,4 @@ def demo(
         common.answer({"commands": [c.line for c in plan]}, "\n".join(c.line for c in plan))
         return
     result = run(out, common)
-    common.answer(result.values, result.text)
+    common.answer(result.values, result.report)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 _MODEL_HELP = "module:callable, a file .onnx, .pt2 or TorchScript (with --trust), or a folder of .npy/.npz arrays."

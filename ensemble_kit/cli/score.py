@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     ClassesOption,
     EmptyOption,
@@ -37,6 +37,7 @@ def score(
     """Score masks against the truth: per class and over all, with the convention named."""
     from ensemble_kit import metrics
     from ensemble_kit.pipeline import read_together
+    from ensemble_kit.report import Report
 
     if metric not in {"dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
@@ -66,5 +67,5 @@ def score(
             "pooled_per_class": {c: number(v) for c, v in pooled.items()},
             "convention": {"empty": result.convention.empty, "eps": result.convention.eps},
         },
-        table(title, ["class", f"mean {name}", f"pooled {name}", "positives"], rows),
+        Report(title, ["class", f"mean {name}", f"pooled {name}", "positives"], rows),
     )

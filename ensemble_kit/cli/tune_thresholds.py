@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ensemble_kit.cli.common import Common, size, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     EmptyOption,
     EpsOption,
@@ -26,6 +26,7 @@ from ensemble_kit.cli.options import (
     fusing,
     size_of_images,
 )
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError, some
 from ensemble_kit.events import Listener, Progress
 
@@ -211,8 +212,9 @@ def tune_thresholds(
                 common.jobs,
                 hear,
             )
-    report = of_set(tuned)
-    lines = [*report.lines, *describe(tuned), *metric_search.describe(tuned)]
+    reports = [of_set(tuned)]
+    lines = reports[0].lines
+    lines += [*describe(tuned), *metric_search.describe(tuned)]
     values: dict[str, Any] = {}
     fused = ensemble.as_tuned(tuned)
     if rank:
@@ -221,16 +223,10 @@ def tune_thresholds(
         lines += told
     if others:
         shift = compare(fused, others.as_tuned(tuned), tuned, jobs=common.jobs)
-        values["shift"], shifted = shift.to_dict(), shift.report()
-        lines += ["", table(shifted.title, shifted.columns, shifted.rows), "", *shifted.lines]
-        report.warnings.extend(shifted.warnings)
+        values["shift"] = shift.to_dict()
+        reports.append(shift.report())
     tuned.save(out)
-    common.answer(
-        {"out": str(out), **values, **tuned.to_dict()},
-        "\n".join([table(report.title, report.columns, report.rows), "", *lines]),
-    )
-    for text in report.warnings:
-        common.warn(text)
+    common.answer({"out": str(out), **values, **tuned.to_dict()}, *reports)
     common.say(f"wrote {out}")
 
 

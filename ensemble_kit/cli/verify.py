@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:

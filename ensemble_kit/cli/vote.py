@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     ClassesOption,
     FormatOption,
@@ -25,6 +25,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import UsageError
 from ensemble_kit.formats import read_classes, read_masks
 from ensemble_kit.metrics import Overlap, dice
+from ensemble_kit.report import Report
 
 DATA = Path(__file__).with_name("data")
 NETWORKS = ("unet", "fpn", "dilated")
@@ -42,10 +43,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Demo:
-    """What `ensk demo` answers: values for --json, a table for people."""
+    """What `ensk demo` answers: values for --json, and a table to show."""
 
     values: dict[str, Any]
-    text: str
+    report: Report
 
 
 def commands(out: Path) -> list[Command]:
@@ -118,7 +119,7 @@ def run(out: Path, common: Common) -> Demo:
             "commands": [c.line for c in plan],
             "scores": {name: {"mean": s.mean, **s.per_class} for name, s in scores.items()},
         },
-        _text(scores, out, seconds),
+        _report(scores, out, seconds),
     )
 
 
@@ -145,19 +146,20 @@ def _execute(command: Command) -> None:
         app([*command.arguments, "-q"], standalone_mode=False)
 
 
-def _text(scores: dict[str, Overlap], out: Path, seconds: float) -> str:
+def _report(scores: dict[str, Overlap], out: Path, seconds: float) -> Report:
     first = next(iter(scores.values()))
     rows = [
         [name, *(f"{score.per_class[c]:.4f}" for c in first.classes), f"{score.mean:.4f}"]
         for name, score in scores.items()
     ]
     title = f"Dice on {len(first.samples)} test images that no network saw ({first.convention})"
-    return "\n".join(
+    return Report(
+        title,
+        ["", *first.classes, "mean"],
+        rows,
         [
-            table(title, ["", *first.classes, "mean"], rows),
-            "",
             "As measured: few images, so neither the ensemble nor tuning need win on them.",
             f"The submission is {out / 'submission.csv'} ({seconds:.0f} s in all).",
             "Every command above can be run by itself; one whose output exists needs --force.",
-        ]
+        ],
     )

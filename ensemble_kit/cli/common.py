@@ -1,4 +1,4 @@
-"""What all commands share: the common options, and how each tells, warns, answers and shows progress."""
+"""What all commands share: the common options, and how a command talks, warns, answers and shows progress."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Common:
                 "write-failed",
                 "cannot write the answer",
                 item=f"standard output: {error.strerror or error}",
-                fix="free space, or send the output elsewhere; the files that the command wrote are there",
+                fix="free space, or send the output elsewhere; the files that the command wrote are complete",
             ) from None
         for part in shown:
             for warning in getattr(part, "warnings", ()):
@@ -125,13 +125,16 @@ def parse_memory(text: str | None) -> int | None:
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")], False),
-    "jobs": (Annotated[int | None, typer.Option("--jobs", min=1, help="Threads; default: every core.")], None),
+    "jobs": (Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads. Default: all cores.")], None),
     "memory": (Annotated[str | None, typer.Option("--memory", help="Memory budget, such as 2GB.")], None),
-    "seed": (Annotated[int, typer.Option("--seed", help="Seed of everything drawn at random.")], 0),
-    "dry_run": (Annotated[bool, typer.Option("--dry-run", help="Print the plan and the bytes, do nothing.")], False),
-    "force": (Annotated[bool, typer.Option("--force", help="Replace what is there.")], False),
-    "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr.")], False),
-    "debug": (Annotated[bool, typer.Option("--debug", help="Show a traceback for an error.")], False),
+    "seed": (Annotated[int, typer.Option("--seed", help="Seed of all random choices.")], 0),
+    "dry_run": (
+        Annotated[bool, typer.Option("--dry-run", help="Print the plan and its bytes, and do nothing.")],
+        False,
+    ),
+    "force": (Annotated[bool, typer.Option("--force", help="Overwrite existing output.")], False),
+    "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors on stderr.")], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
 }
 
 
@@ -144,7 +147,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(common=Common(**values), **given)
         except BrokenPipeError:
-            mute()  # nobody reads on: end quietly. Here, since typer would make an exit code of 1 of it
+            mute()  # the reader is gone: end quietly, and here, since Typer would exit with 1
 
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "common"]

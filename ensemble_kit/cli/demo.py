@@ -10,11 +10,11 @@ from ensemble_kit.cli.common import Common
 
 def demo(
     common: Common,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the stores, the set and the submission.")] = Path(
-        "ensk-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to write the stores, the threshold set and the submission into.")
+    ] = Path("ensk-demo"),
 ) -> None:
-    """Dump, tune, vote and score three real networks on real ultrasound images, and show every command."""
+    """Dump, tune, vote and score three real networks on real ultrasound images, and show each command."""
     from ensemble_kit.demo.run import commands, run
 
     plan = commands(out)

@@ -37,9 +37,9 @@ _PACKAGES = [
 
 def doctor(
     common: Common,
-    path: Annotated[Path, typer.Option("--path", help="Where stores will be written.")] = Path(),
+    path: Annotated[Path, typer.Option("--path", help="Folder on the disk that stores will be written to.")] = Path(),
 ) -> None:
-    """Tell what this machine has: versions, threads, memory, devices, disk."""
+    """Show what this machine has: versions, threads, memory, devices, disk."""
     disk = shutil.disk_usage(path)
     values: dict[str, Any] = {
         "python": platform.python_version(),

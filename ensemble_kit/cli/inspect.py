@@ -30,7 +30,7 @@ def inspect(
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
-    """Show what a store, a threshold set or a mask file holds; of two threshold sets, what differs."""
+    """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.store import is_store
 
     path = paths[0]

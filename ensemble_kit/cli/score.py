@@ -1,4 +1,4 @@
-"""`ensk score`: masks against truth."""
+"""`ensk score`: masks against the ground truth."""
 
 import math
 from pathlib import Path
@@ -22,19 +22,19 @@ from ensemble_kit.errors import UsageError
 
 def score(
     masks: Annotated[Path, typer.Argument(help="Masks to score.", metavar="MASKS")],
-    val: Annotated[Path, typer.Option("--val", help="The truth.")],
+    val: Annotated[Path, typer.Option("--val", help="Ground truth: masks of the same samples.")],
     common: Common,
     metric: Annotated[str, typer.Option("--metric", help="dice or iou.")] = "dice",
     empty: EmptyOption = "1",
     eps: EpsOption = 0.0,
     format: FormatOption = None,  # noqa: A002 - the option's name
     val_format: Annotated[
-        str | None, typer.Option("--val-format", help="Format of the truth; default: recognised.")
+        str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
-    """Score masks against the truth: per class and over all, with the convention named."""
+    """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit import metrics
     from ensemble_kit.pipeline import read_together
     from ensemble_kit.report import Report

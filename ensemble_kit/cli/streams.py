@@ -10,7 +10,10 @@ from typing import TextIO
 
 
 def talk(text: str) -> None:
-    """Say a line on stderr. Nobody may listen (a closed terminal, a full disk): that never ends a command."""
+    """Print a line on stderr, verbatim, so that it can be searched and copied.
+
+    A stderr that cannot be written (a closed terminal, a full disk) never ends a command.
+    """
     say(sys.stderr, f"{text}\n")
 
 

@@ -16,7 +16,10 @@ import ensemble_kit as ek
 EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 """Of each property; fewer for mutation testing, more for a night's soak."""
 
-pytest.register_assert_rewrite("harness")  # its assertions hold under `python -O` too, as those of tests do
+for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of terminals set them; a pipe has none
+    os.environ.pop(name, None)
+
+pytest.register_assert_rewrite("harness", "pseudo")  # their assertions hold under `python -O` too, as those of tests do
 settings.register_profile("kit", deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
 

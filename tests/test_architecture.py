@@ -38,8 +38,6 @@ FLOORS = (
 """The package from top to ground. A module imports from its own floor and from those below."""
 
 UPWARD = {
-    ("demo.run", "cli.app"),
-    ("demo.run", "cli.common"),
     ("masks.maskset", "formats.writing"),
     ("logits.chunkfile", "logits.places"),
     ("logits.places", "logits.packed"),

@@ -212,7 +212,7 @@ def test_convert_answers_and_plans(tmp_path, capsys):
     with pytest.raises(UsageError, match="exists"):
         run(tmp_path / "m.csv", tmp_path / "m.json")
     run(tmp_path / "m.csv", tmp_path / "m.json", force=True)
-    with pytest.raises(UsageError, match="is the input too"):
+    with pytest.raises(UsageError, match="is also the input"):
         run(tmp_path / "m.csv", tmp_path / "m.csv", force=True)
 
 

@@ -53,7 +53,7 @@ def test_a_notebook_gets_what_the_command_gives(make_store: Make, rng: np.random
     logits["s8"] = logits["s0"]
     ens = ek.Ensemble([make_store(logits, IMAGE, ("x",))])
     truth = ens.vote(0.45)
-    with pytest.warns(UserWarning, match="1 pairs of samples have the very same logits.*'s0 = s8'"):
+    with pytest.warns(UserWarning, match="1 pairs of samples have identical logits.*'s0 = s8'"):
         tuned = ek.tune_thresholds(ens, truth, folds="auto")
     crossed = tuned.validation.crossed
     assert crossed is not None

@@ -1,4 +1,4 @@
-"""The command `ensk`: its subcommands, and what every end of a run turns into an exit code."""
+"""The command `ensk`: its subcommands, and the exit code of every way in which a run ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from ensemble_kit.cli import (
     verify,
     vote,
 )
-from ensemble_kit.cli.common import command, mute, printable, talk
+from ensemble_kit.cli.common import command
+from ensemble_kit.cli.streams import mute, printable, talk
 from ensemble_kit.errors import EnskError
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ app = typer.Typer(
 @app.callback()
 def about(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Turn many segmentation models into one answer: dump logits, tune thresholds, vote, submit."""
     if version:
@@ -78,9 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _mend_streams() -> None:
-    """Open what the caller closed, or the next file that is opened takes its number and the talk goes into it.
+    """Open the streams that the caller closed: otherwise the next file takes their number, and messages go into it.
 
-    What cannot be encoded is escaped: a character of a class's name must not end a command of hours.
+    Characters that a stream cannot encode are escaped: a class's name must not end a command of hours.
     """
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # a closed stdout cannot be written
         try:
@@ -104,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         code = app(_spread(arguments), standalone_mode=False, prog_name="ensk")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: every end becomes an exit code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: every error becomes an exit code
         if (number := signals.signal_behind(error)) is not None:
             raise signals.Signalled(number) from None
         if debug and not isinstance(error, BrokenPipeError):
@@ -113,7 +114,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _spread(arguments: list[str]) -> list[str]:
-    """Repeat `--compare` before each path that follows it: an option of typer's takes one value."""
+    """Repeat `--compare` before each path that follows it: an option of Typer takes one value."""
     out: list[str] = []
     many = False
     for word in arguments:
@@ -133,9 +134,9 @@ def _exit_code(error: Exception) -> int:
         mute()
         return 0
     if isinstance(error, MemoryError):
-        return _report("memory", "cannot go on: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
+        return _report("memory", "cannot continue: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
     if isinstance(error, OSError):
-        where = error.filename if error.filename is not None else "no file named"
+        where = error.filename if error.filename is not None else "an unnamed file"
         return _report(
             "io",
             f"cannot read or write: {where}: {error.strerror or error}"
@@ -145,15 +146,15 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return _report(
             "memory",
-            "cannot go on: the system gives no more threads"
-            " · fix: pass --jobs 1, or raise the limits of memory and processes (ulimit -v, -u)",
+            "cannot continue: the system starts no more threads"
+            " · fix: pass --jobs 1, or raise the limits on memory and processes (ulimit -v, -u)",
             5,
         )
-    if hasattr(error, "format_message"):  # typer's own, of a kind that has no public name
+    if hasattr(error, "format_message"):  # of Typer, whose class has no public name
         command = getattr(getattr(error, "ctx", None), "command_path", "ensk")
-        text = error.format_message().rstrip(".") or "no command was named"
+        text = error.format_message().rstrip(".") or "no command was given"
         return _report("usage", f"cannot run {command}: {text} · fix: see {command} --help", 2)
-    message = f"a bug of ours: {type(error).__name__}: {error}"
+    message = f"a bug in ensk: {type(error).__name__}: {error}"
     return _report("bug", f"{message} · fix: run again with --debug and report the traceback", 1)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,17 +19,21 @@ if TYPE_CHECKING:
 
 
 def convert(
-    masks: Annotated[Path, typer.Argument(help="Masks to read: a file or a folder.", metavar="MASKS")],
+    masks: Annotated[
+        Path, typer.Argument(help="Masks to read, a file or a folder; or a store to pack.", metavar="MASKS")
+    ],
     common: Common,
-    out: Annotated[Path, typer.Option("--out", help="Where to write; - is a CSV on stdout.", metavar="MASKS")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write; - writes a CSV to stdout.", metavar="MASKS")],
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="Format of the output; of the input, where the output's name rules it out."),
+        typer.Option("--format", help="Format of the output, or of the input if the output's name rules it out."),
     ] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Format of the input.", metavar="FORMAT")] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
-    like: Annotated[Path | None, typer.Option("--like", help="Sample submission: header and order of rows.")] = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
+    ] = None,
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
@@ -43,7 +48,10 @@ def convert(
     source, target = _formats(masks, out, format_, from_, like)
     if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
         raise UsageError(
-            "output-is-input", "cannot convert masks in place", item=f"{out} is the input too", fix="pass another --out"
+            "output-is-input",
+            "cannot convert masks in place",
+            item=f"{out} is also the input",
+            fix="pass another --out",
         )
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
     plan = {
@@ -58,7 +66,7 @@ def convert(
         projected = _projected(read, target, out, like)
         common.answer(
             plan | {"bytes": projected, "dry_run": True},
-            f"{_words(plan)}, at most {size(projected)}; nothing is written",
+            f"{_words(plan)}, at most {size(projected)}; nothing was written",
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
@@ -100,11 +108,11 @@ def _pack(store: Path, out: Path, common: Common) -> None:
 def _formats(
     masks: Path, out: Path, format_: str | None, from_: str | None, like: Path | None
 ) -> tuple[MaskFormat, MaskFormat]:
-    """Decide which format is read and which written.
+    """Decide which format is read and which one is written.
 
-    `--from` names the input's and `--format` the output's. With `--format` alone, one that the output's name rules
-    out (`--format handbone --out masks.json`) names the input's, and one that fits the output names the input's too
-    where the input does not tell its own (a CSV whose header several dialects share).
+    `--from` names the input's and `--format` the output's. Without `--from`, a `--format` that the output's name rules
+    out (`--format handbone --out masks.json`) is the input's, and one that fits the output is also the input's if the
+    input is ambiguous (a CSV whose header several dialects share).
     """
     from ensemble_kit.formats.reading import recognise
     from ensemble_kit.formats.registry import named
@@ -125,7 +133,7 @@ def _formats(
 
 
 def _projected(masks: MaskSet, target: MaskFormat, out: Path, like: Path | None) -> int:
-    """Count the bytes of one file by writing them nowhere; take a byte a pixel for a folder."""
+    """Count the bytes of a file by writing it to a counter; of a folder, estimate one byte per pixel."""
     from ensemble_kit.formats.writing import write_to
 
     if target.builder(out):
@@ -141,7 +149,7 @@ class _Sink(io.RawIOBase):
     count = 0
 
     def writable(self) -> bool:
-        """Tell that it takes bytes."""
+        """Accept bytes."""
         return True
 
     def write(self, data: Any) -> int:

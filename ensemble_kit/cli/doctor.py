@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.execution.cores import cores
 
 _PACKAGES = [
@@ -36,9 +37,9 @@ _PACKAGES = [
 
 def doctor(
     common: Common,
-    path: Annotated[Path, typer.Option("--path", help="Where stores will be written.")] = Path(),
+    path: Annotated[Path, typer.Option("--path", help="Folder on the disk that stores will be written to.")] = Path(),
 ) -> None:
-    """Tell what this machine has: versions, threads, memory, devices, disk."""
+    """Show what this machine has: versions, threads, memory, devices, disk."""
     disk = shutil.disk_usage(path)
     values: dict[str, Any] = {
         "python": platform.python_version(),
@@ -54,11 +55,10 @@ def doctor(
         **{k: values[k] for k in ("python", "platform", "threads")},
         "memory": size(values["memory"]),
         "disk free": f"{size(disk.free)} at {path.absolute()}",
-        "devices": ", ".join(values["devices"]),
+        "devices": values["devices"],
         **{k: v or "not installed" for k, v in values["versions"].items()},
     }
-    text = "\n".join(f"{k.ljust(22)}  {v}" for k, v in shown.items())
-    common.answer(values, "\n".join([text, *(f"problem: {p}" for p in values["problems"])]))
+    common.answer(values, shown, *(f"problem: {p}" for p in values["problems"]))
 
 
 def _version(name: str) -> str | None:

@@ -8,66 +8,86 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
-_MODEL_HELP = "module:callable, a file .onnx, .pt2 or TorchScript (with --trust), or a folder of .npy/.npz arrays."
+_MODEL_HELP = (
+    "module:callable, an .onnx file, a .pt2 or TorchScript file (with --trust), or a folder of .npy or .npz arrays."
+)
 
 
 def dump_logits(
-    model: Annotated[str, typer.Argument(help=_MODEL_HELP)],
-    images: Annotated[Path, typer.Option("--images", help="Folder of PNG, JPEG, TIFF, BMP.")],
-    classes: Annotated[Path, typer.Option("--classes", help="One name a line, in the order of the outputs; or JSON.")],
-    out: Annotated[str, typer.Option("--out", help="The store; an unfinished one is gone on with.")],
+    model: Annotated[str, typer.Argument(help=_MODEL_HELP, metavar="MODEL")],
+    images: Annotated[Path, typer.Option("--images", help="Folder of PNG, JPEG, TIFF or BMP images.")],
+    classes: Annotated[
+        Path, typer.Option("--classes", help="Class names in the order of the outputs: one per line, or JSON.")
+    ],
+    out: Annotated[str, typer.Option("--out", help="Store to write; an unfinished store is resumed.")],
     member: Annotated[
-        str | None, typer.Option("--member", help="The model's name in ensembles; default: the model's own.")
+        str | None,
+        typer.Option("--member", help="Name of the model in ensembles. Default: after the model's callable or file."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="State dict (.pt, .safetensors) to load into it.")
+        Path | None, typer.Option("--weights", help="State dict (.pt, .safetensors) to load into the model.")
     ] = None,
-    input_size: Annotated[str | None, typer.Option("--size", help="Input of the network, HxW or one number.")] = None,
+    input_size: Annotated[
+        str | None, typer.Option("--size", help="Size of the network's input: HxW, or one number for both.")
+    ] = None,
     resize: Annotated[str | None, typer.Option("--resize", help="stretch (default) or letterbox.")] = None,
     mean: Annotated[
-        str | None, typer.Option("--mean", help="On the 0..1 scale: three values, or one for all; default 0.")
+        str | None,
+        typer.Option(
+            "--mean", help="Subtracted from pixels on the 0..1 scale: three values, or one for all. Default: 0."
+        ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option("--std", help="On the 0..1 scale: three values, or one for all; default 1.")
+        str | None,
+        typer.Option("--std", help="Divides pixels on the 0..1 scale: three values, or one for all. Default: 1."),
     ] = None,
     channels: Annotated[str | None, typer.Option("--channels", help="rgb (default), bgr or grey.")] = None,
     preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", help="JSON file of the five above; they go before it.")
+        Path | None,
+        typer.Option("--preprocess", help="JSON file with the five options above, which take precedence over it."),
     ] = None,
     activation: Annotated[
         str, typer.Option("--activation", help="sigmoid, or softmax for exclusive classes.")
     ] = "sigmoid",
-    domain: Annotated[str, typer.Option("--domain", help="What comes out: logits or probabilities.")] = "logits",
+    domain: Annotated[
+        str, typer.Option("--domain", help="What the network puts out: logits or probabilities.")
+    ] = "logits",
     key: Annotated[str | None, typer.Option("--key", help="Name of the array in .npz files.")] = None,
-    scale: Annotated[float | None, typer.Option("--scale", help="What the arrays were multiplied by.")] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="Factor that the arrays were multiplied by.")] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images (with --tile: windows) at a time.")
+        int, typer.Option("--batch-size", min=1, help="Images (with --tile: windows) per batch.")
     ] = 4,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    half: Annotated[bool, typer.Option("--half", help="Half precision, on CUDA.")] = False,
-    tta: Annotated[str | None, typer.Option("--tta", help="Average over hflip,vflip,rot90.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Half precision, on CUDA only.")] = False,
+    tta: Annotated[
+        str | None, typer.Option("--tta", help="Test-time augmentation: average over any of hflip,vflip,rot90.")
+    ] = None,
     swap_classes: Annotated[
-        str | None, typer.Option("--swap-classes", help="What a mirror exchanges: A=B,C=D, a file, or none.")
+        str | None,
+        typer.Option("--swap-classes", help="Classes that a mirrored image exchanges: A=B,C=D, a file, or none."),
     ] = None,
     tile: Annotated[int | None, typer.Option("--tile", min=1, help="Slide a window of N x N over the image.")] = None,
-    overlap: Annotated[float, typer.Option("--overlap", help="Of neighbouring windows, as a fraction.")] = 0.25,
+    overlap: Annotated[float, typer.Option("--overlap", help="Overlap of neighbouring windows, as a fraction.")] = 0.25,
     part: Annotated[
-        str, typer.Option("--part", help="i/n: the i-th of n shares, for n processes or machines.")
+        str,
+        typer.Option("--part", help="i/n: dump the i-th of n shares of the images, one for each process or machine."),
     ] = "1/1",
     codec: Annotated[
         str, typer.Option("--codec", help="none, or lossless: about half the size, slower to read.")
     ] = "none",
     clamp: Annotated[
-        float | None, typer.Option("--clamp", help="Limit logits to ± this (such as 12): smaller with lossless.")
+        float | None,
+        typer.Option("--clamp", help="Limit logits to ± this value, such as 12; makes lossless stores smaller."),
     ] = None,
-    ids: Annotated[str, typer.Option("--id", help="Sample ids: the file's name, stem or path.")] = "name",
-    trust: Annotated[bool, typer.Option("--trust", help="Open model files that can run code.")] = False,
+    ids: Annotated[str, typer.Option("--id", help="Sample ids: each file's name, stem or path.")] = "name",
+    trust: Annotated[bool, typer.Option("--trust", help="Allow model files that can run code.")] = False,
     common: Common = Common(),
 ) -> None:
-    """Run a model over images and store its logits."""
+    """Run a model on images and store its logits."""
     from ensemble_kit import dumping
     from ensemble_kit.dumping.preprocess import Preprocess
     from ensemble_kit.dumping.recipe import Recipe
@@ -124,7 +144,7 @@ def dump_logits(
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:
-    """Read comma-separated numbers; one stands for all three."""
+    """Read comma-separated numbers; a single one stands for all three."""
     if text is None:
         return None
     try:
@@ -146,7 +166,7 @@ def _part(text: str) -> tuple[int, int]:
     if not (slash and i.isdecimal() and n.isdecimal()):
         raise UsageError(
             "option-invalid",
-            "cannot share the work",
+            "cannot divide the work",
             item=f"--part {text!r}",
             fix="pass i/n with 1 <= i <= n, such as --part 1/4",
         )

@@ -1,13 +1,21 @@
 """`ensk inspect`: what a store, a threshold set or a mask file holds."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
 from ensemble_kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from ensemble_kit.cli.plain import Shown
+
+    Found = tuple[dict[str, Any], list[Shown]]
+    """Values for --json, and what is shown of them."""
 
 
 def inspect(
@@ -22,29 +30,22 @@ def inspect(
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
-    """Show what a store, a threshold set or a mask file holds; of two threshold sets, what differs."""
+    """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.store import is_store
 
     path = paths[0]
     if len(paths) > 1:
-        values, text = _two_sets(paths, common)
+        values, shown = _two_sets(paths)
     elif is_store(path):
-        values, text = _store(path)
+        values, shown = _store(path)
     elif path.suffix == ".json" and _is_set(path):
-        values, text = _set(path)
+        values, shown = _set(path)
     else:
-        values, text = _masks(path, format, size_of_images(image_size), class_names(classes))
-    common.answer(values, text)
+        values, shown = _masks(path, format, size_of_images(image_size), class_names(classes))
+    common.answer(values, *shown)
 
 
-def _lines(values: dict[str, Any]) -> str:
-    width = max(len(k) for k in values)
-    return "\n".join(
-        f"{k.ljust(width)}  {', '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in values.items()
-    )
-
-
-def _store(path: Path) -> tuple[dict[str, Any], str]:
+def _store(path: Path) -> Found:
     from ensemble_kit.logits.store import LogitStore
 
     store = LogitStore(path)
@@ -63,7 +64,7 @@ def _store(path: Path) -> tuple[dict[str, Any], str]:
         "image sizes": sorted({"x".join(map(str, store.image_size(s))) for s in held}),
         "fingerprint": store.fingerprint,
     }
-    return {**values, "provenance": store.provenance}, _lines(values)
+    return {**values, "provenance": store.provenance}, [values]
 
 
 def _is_set(path: Path) -> bool:
@@ -71,7 +72,8 @@ def _is_set(path: Path) -> bool:
         return b'"ensk.thresholds/' in file.read(1 << 20)
 
 
-def _set(path: Path) -> tuple[dict[str, Any], str]:
+def _set(path: Path) -> Found:
+    from ensemble_kit.reports.report import Report
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     tuned = ThresholdSet.load(path)
@@ -98,10 +100,10 @@ def _set(path: Path) -> tuple[dict[str, Any], str]:
         "created": tuned.created,
     }
     columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
-    return {"kind": "threshold set", **tuned.to_dict()}, _lines(head) + "\n\n" + table("", columns, rows)
+    return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
 
 
-def _two_sets(paths: list[Path], common: Common) -> tuple[dict[str, Any], str]:
+def _two_sets(paths: list[Path]) -> Found:
     from ensemble_kit.thresholds.comparison import compare_sets
     from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
@@ -113,17 +115,12 @@ def _two_sets(paths: list[Path], common: Common) -> tuple[dict[str, Any], str]:
             fix="pass one path, or two threshold sets to compare",
         )
     compared = compare_sets(*(ThresholdSet.load(find(str(p))) for p in paths))
-    report = compared.report()
-    for text in report.warnings:
-        common.warn(text)
-    head = _lines({"A": paths[0], "B": paths[1]})
-    return compared.to_dict(), "\n".join(
-        [head, "", table(report.title, report.columns, report.rows), "", *report.lines]
-    )
+    return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> tuple[dict[str, Any], str]:  # noqa: A002
+def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> Found:  # noqa: A002
     from ensemble_kit.formats.reading import read_masks
+    from ensemble_kit.reports.report import Report
 
     masks = read_masks(path, format=format, image_size=image_size, classes=classes)
     rows = []
@@ -137,6 +134,5 @@ def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> tup
         "image sizes": sorted({"x".join(map(str, masks.image_size(s))) for s in masks.samples}),
     }
     per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
-    return {**values, "per_class": per_class}, _lines(values) + "\n\n" + table(
-        "", ["class", "not empty", "pixels", "runs"], rows
-    )
+    table = Report("", ["class", "not empty", "pixels", "runs"], rows)
+    return {**values, "per_class": per_class}, [values, table]

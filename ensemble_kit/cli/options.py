@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their text becomes values."""
+"""Options that several commands share, and how their texts become values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.maskset import MaskSet
 
 Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
-MeanOption = Annotated[str | None, typer.Option("--mean", help="What is averaged: probability (default) or logit.")]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        help="What is averaged: probability (default), logit, or power:R, probabilities to the power R (0 <= R < 1), "
+        "between the geometric mean and the arithmetic one.",
+    ),
+]
 UpsampleOption = Annotated[
     str | None,
     typer.Option(
@@ -24,27 +31,32 @@ UpsampleOption = Annotated[
     ),
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", help="One number per member, in their order: 2,1,1. Default: equal.")
+    str | None, typer.Option("--weights", help="One weight per member, in their order, such as 2,1,1. Default: equal.")
 ]
 TemperaturesOption = Annotated[
-    str | None, typer.Option("--temperatures", help="One number per member, in their order; logits are divided by it.")
+    str | None,
+    typer.Option("--temperatures", help="One number per member, in their order; logits are divided by it. Default: 1."),
 ]
 SamplesOption = Annotated[
     str | None,
-    typer.Option("--samples", help="same: members must hold the same samples; common: take those they share."),
+    typer.Option(
+        "--samples", help="same (default): members must hold the same samples; common: take the samples that all hold."
+    ),
 ]
 ImageSizeOption = Annotated[
     str | None,
     typer.Option(
-        "--image-size", help="HxW, or a store or folder of the images that says each one's, where a mask file does not."
+        "--image-size",
+        help="Size of the images, where a mask file does not give it: HxW, or a store or folder of images that gives "
+        "each one's.",
     ),
 ]
 ClassesOption = Annotated[
-    Path | None, typer.Option("--classes", help="Class names, one a line, where a mask file does not say them.")
+    Path | None, typer.Option("--classes", help="Class names, one per line, where a mask file does not give them.")
 ]
-FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the masks; default: recognised.")]
+FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the masks. Default: recognised.")]
 EmptyOption = Annotated[str, typer.Option("--empty", help="Score of a pair whose masks are both empty: 1, 0 or skip.")]
-EpsOption = Annotated[float, typer.Option("--eps", help="Added to both sides of the fraction.")]
+EpsOption = Annotated[float, typer.Option("--eps", help="Added to numerator and denominator of the score.")]
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:
@@ -58,7 +70,7 @@ def numbers(option: str, text: str | None) -> list[float] | None:
             "option-invalid",
             f"cannot use {option}",
             item=f"{text!r}",
-            fix="pass numbers with commas between, such as 2,1,1",
+            fix="pass numbers separated by commas, such as 2,1,1",
         ) from None
 
 
@@ -72,7 +84,7 @@ def empty_value(text: str) -> Any:
 def fusing(
     mean: str | None, upsample: str | None, weights: str | None, temperatures: str | None, samples: str | None
 ) -> dict[str, Any]:
-    """Collect the options of `Ensemble`; None where the person said nothing."""
+    """Collect the options of `Ensemble`; None where the user gave none."""
     return {
         "mean": mean,
         "upsample": upsample,
@@ -103,7 +115,7 @@ def check_output(
         raise UsageError(
             "output-is-input",
             "cannot write over an input",
-            item=f"{str(out)!r} is an input too",
+            item=f"{str(out)!r} is also an input",
             fix="pass another --out",
         )
     if not out.is_dir():  # a folder is checked where its format is known
@@ -111,13 +123,13 @@ def check_output(
 
 
 def check_members(members: Sequence[Path]) -> None:
-    """Refuse members that are not there, before any work."""
+    """Refuse members that do not exist, before any work."""
     missing = [str(m) for m in members if not m.exists() and "://" not in str(m)]
     if missing:
         raise IncompleteError(
             "member-missing",
             "cannot vote",
-            item=f"there is no {some(missing)}",
+            item=f"{some(missing)} not found",
             fix="check the paths of the members",
         )
 
@@ -149,11 +161,11 @@ def bytes_of(stores: Sequence[Path]) -> int:
 
 
 def warn_of_formulas(common: Common, masks: MaskSet, out: Path) -> None:
-    """Warn where a spreadsheet would take ids of a CSV for formulas. They are written verbatim, or no id came back."""
+    """Warn where a spreadsheet would take ids of a CSV for formulas; they are written verbatim, so that ids match."""
     if out.suffix.lower() == ".csv" or str(out) == "-":
         odd = [n for n in (*masks.samples, *masks.classes) if n.startswith(("=", "+", "-", "@", "\t", "\r"))]
         if odd:
-            common.warn(f"{len(odd)} names begin as a formula does: {some(odd)}; do not open {out} in a spreadsheet")
+            common.warn(f"{len(odd)} names begin like formulas: {some(odd)}; do not open {out} in a spreadsheet")
 
 
 def class_names(path: Path | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""`ensk repair`: what is wrong with a store, and what can be saved."""
+"""`ensk repair`: what is wrong with a store, and what can be kept."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def repair(
-    store: Annotated[Path, typer.Argument(help="A store of logits.")],
+    store: Annotated[Path, typer.Argument(help="Logit store.", metavar="STORE")],
     common: Common,
 ) -> None:
-    """Keep what is sound of a damaged store, move the rest aside, and say what to dump again; nothing is deleted."""
+    """Keep what is sound in a damaged store, move the rest aside, and list what to dump again; nothing is deleted."""
     from ensemble_kit.logits.repair import repair as mend
 
     with common.progress() as listen:
@@ -27,14 +27,14 @@ def repair(
     common.answer({**asdict(done), "dry_run": common.dry_run}, _text(done, dry=common.dry_run))
     if done.missing:
         common.warn(
-            f"{len(done.missing)} samples are missing: {some(done.missing)}; run the same dump again, it goes on with "
+            f"{len(done.missing)} samples are missing: {some(done.missing)}; run the same dump again to add "
             "them (or vote without them: --samples common)"
         )
 
 
 def _text(done: Repaired, *, dry: bool) -> str:
     lines = [f"{step.path}: {step.what}{f' → {step.to}' if step.to else ''}" for step in done.steps]
-    end = f"{done.path}: {done.kept} samples are whole, {len(done.missing)} are missing"
+    end = f"{done.path}: {done.kept} samples are intact, {len(done.missing)} are missing"
     if not lines:
-        return f"{end}; nothing had to be repaired"
+        return f"{end}; nothing needed repair"
     return "\n".join([*lines, end + ("; nothing was changed" if dry else "")])

@@ -1,4 +1,4 @@
-"""`ensk score`: masks against truth."""
+"""`ensk score`: masks against the ground truth."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble_kit.cli.common import Common, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     ClassesOption,
     EmptyOption,
@@ -22,21 +22,22 @@ from ensemble_kit.errors import UsageError
 
 def score(
     masks: Annotated[Path, typer.Argument(help="Masks to score.", metavar="MASKS")],
-    val: Annotated[Path, typer.Option("--val", help="The truth.")],
+    val: Annotated[Path, typer.Option("--val", help="Ground truth: masks of the same samples.")],
     common: Common,
     metric: Annotated[str, typer.Option("--metric", help="dice or iou.")] = "dice",
     empty: EmptyOption = "1",
     eps: EpsOption = 0.0,
     format: FormatOption = None,  # noqa: A002 - the option's name
     val_format: Annotated[
-        str | None, typer.Option("--val-format", help="Format of the truth; default: recognised.")
+        str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
-    """Score masks against the truth: per class and over all, with the convention named."""
+    """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit import metrics
     from ensemble_kit.recipes.masks import read_together
+    from ensemble_kit.reports.report import Report
 
     if metric not in {"dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
@@ -66,5 +67,5 @@ def score(
             "pooled_per_class": {c: number(v) for c, v in pooled.items()},
             "convention": {"empty": result.convention.empty, "eps": result.convention.eps},
         },
-        table(title, ["class", f"mean {name}", f"pooled {name}", "positives"], rows),
+        Report(title, ["class", f"mean {name}", f"pooled {name}", "positives"], rows),
     )

@@ -1,4 +1,4 @@
-"""SIGHUP, SIGINT and SIGTERM end a command in order, and in any case within two seconds: exit 129, 130, 143.
+"""SIGHUP, SIGINT and SIGTERM end a command cleanly, and in any case within two seconds: exit 129, 130, 143.
 
 Light on purpose: `ensemble_kit.__main__` listens before anything else is imported.
 """
@@ -12,7 +12,7 @@ from types import FrameType
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 GRACE = 1.5
-"""Seconds that a signalled command has to leave in order; then it is left as a kill would leave it, which is safe."""
+"""Seconds that a signalled command has to end cleanly; then it is ended as by a kill, which is safe."""
 
 
 class Signalled(BaseException):
@@ -26,23 +26,23 @@ def end(number: int, _: FrameType | None = None) -> None:
     """Exit as a signal asks, without waiting for the threads that still compute."""
     name = signal.Signals(number).name
     try:  # noqa: SIM105 - a signal may come while contextlib is half imported
-        os.write(2, f"\nended by {name}; run the same command again to go on\n".encode())
-    except OSError:  # nobody listens
+        os.write(2, f"\nended by {name}; run the same command again to continue\n".encode())
+    except OSError:  # nobody reads stderr
         pass
     os._exit(128 + number)
 
 
 def listen_early() -> None:
-    """End at once on a signal, without a traceback: nothing was begun that would have to be put in order."""
+    """End at once on a signal, without a traceback: nothing has begun that needs cleaning up."""
     for number in ENDING:
         signal.signal(number, end)
 
 
 def listen() -> None:
-    """From here on raise `Signalled` in the main thread, and end the process where that does not end.
+    """From here on raise `Signalled` in the main thread, and end the process if that does not end it.
 
-    Python hears a signal only between two of its steps, and a network's forward pass over a large image is one step
-    of a minute.
+    Python handles a signal only between two bytecodes, and a network's forward pass over a large image is one call of
+    a minute.
     """
     import select
     import threading
@@ -65,13 +65,13 @@ def listen() -> None:
 
 
 def ignore() -> None:
-    """The work is done: its exit code stands, whatever comes while Python ends."""
+    """Ignore signals: the work is done, and its exit code stands while Python shuts down."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def signal_behind(error: BaseException | None) -> int | None:
-    """Find the signal that an error comes from: Python wraps what is raised while a class is made (3.11)."""
+    """Find the signal behind an error: Python 3.11 wraps what is raised while a class is created."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, Signalled):
@@ -82,7 +82,7 @@ def signal_behind(error: BaseException | None) -> int | None:
 
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """End where Python can raise nothing, as in a `__del__` or a library's callback: the signal would be lost."""
+    """End where Python cannot raise, as in a `__del__` or a library's callback: the signal would be lost."""
     if isinstance(lost.exc_value, Signalled):
         end(lost.exc_value.number)
     sys.__unraisablehook__(lost)

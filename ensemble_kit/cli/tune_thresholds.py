@@ -1,4 +1,4 @@
-"""`ensk tune-thresholds`: the best threshold of every class on validation."""
+"""`ensk tune-thresholds`: the best threshold of every class on validation samples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ensemble_kit.cli.common import Common, size, table
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     EmptyOption,
     EpsOption,
@@ -25,16 +25,18 @@ from ensemble_kit.cli.options import (
     fusing,
     size_of_images,
 )
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
 
 def tune_thresholds(
     stores: Stores,
-    val: Annotated[Path, typer.Option("--val", help="Truth: masks of the stores' samples.")],
+    val: Annotated[Path, typer.Option("--val", help="Ground truth: masks of the stores' samples.")],
     common: Common,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the set goes. Default: thresholds/ and the members' names.")
+        Path | None,
+        typer.Option("--out", help="Threshold set to write. Default: in thresholds/, named after the members."),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="mean: mean score over samples; pooled: score of the pooled pixels.")
@@ -43,30 +45,34 @@ def tune_thresholds(
         str,
         typer.Option(
             "--metric",
-            help="dice, iou, F-beta such as f2; or your own, module:callable, which takes the "
-            "prediction and the truth, two MaskSets (--method optuna; its code is run).",
+            help="dice, iou, F-beta such as f2; or module:callable, a metric of your own that takes prediction and "
+            "ground truth, two MaskSets (with --method optuna; its code is run).",
         ),
     ] = "dice",
     method: Annotated[
-        str, typer.Option("--method", help="exact: the best of all levels; optuna: trials, for a metric of your own.")
+        str,
+        typer.Option("--method", help="exact: the optimum over all levels; optuna: trials, for a metric of your own."),
     ] = "exact",
     search: Annotated[
         str | None,
         typer.Option(
             "--search",
-            help="What else to search, with commas between: weights, mean (its power), "
-            "temperature, post (rules), quorum (of a hard vote); or greedy (members).",
+            help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules), "
+            "quorum (of a hard vote); or greedy (which members to take).",
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of a study, earlier runs included.")] = 200,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="Trials of each study, including those of earlier runs.")
+    ] = 200,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds for all studies; the best until then counts.")
+        float | None,
+        typer.Option("--timeout", help="Seconds for all studies together; the best trial until then is taken."),
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="Keeps studies, such as sqlite:///study.db: run again to go on with them."),
+        typer.Option("--storage", help="Where studies are kept, such as sqlite:///study.db; run again to resume them."),
     ] = None,
-    study: Annotated[str, typer.Option("--study", help="The study's name in the storage.")] = "ensk",
+    study: Annotated[str, typer.Option("--study", help="Name of the study in the storage.")] = "ensk",
     sampler: Annotated[str, typer.Option("--sampler", help="tpe, cmaes or grid.")] = "tpe",
     empty: EmptyOption = "1",
     eps: EpsOption = 0.0,
@@ -77,15 +83,19 @@ def tune_thresholds(
         str | None,
         typer.Option(
             "--groups",
-            help="What stays on one side of a split: a CSV file of sample,group, or a regular "
-            "expression whose first group names it. Default: every sample by itself.",
+            help="Samples that stay in one fold: a CSV file of sample,group, or a regular expression whose first "
+            "group is the group's name. Default: every sample is a group.",
         ),
     ] = None,
     shrink: Annotated[
-        bool, typer.Option("--shrink/--no-shrink", help="Share one threshold among classes whose gain is noise.")
+        bool,
+        typer.Option(
+            "--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."
+        ),
     ] = True,
     statistics: Annotated[
-        Path | None, typer.Option("--statistics", help="Keep the counts here (.npz); a second question costs nothing.")
+        Path | None,
+        typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
     ] = None,
     mean: MeanOption = None,
     upsample: UpsampleOption = None,
@@ -99,15 +109,13 @@ def tune_thresholds(
         typer.Option(
             "--compare",
             metavar="STORE...",
-            help="The members' stores of other images, such as the test set: how their scores differ from validation, "
+            help="The members' stores of other images, such as the test set, to compare their scores with validation, "
             "per class.",
         ),
     ] = None,
-    rank: Annotated[
-        bool, typer.Option("--rank", help="Judge the rank rule per image too (ensk vote --decide rank).")
-    ] = False,
+    rank: Annotated[bool, typer.Option("--rank", help="Evaluate the rank rule too (ensk vote --decide rank).")] = False,
 ) -> None:
-    """Find the best threshold of every class, exactly, over all 65,536 levels at full resolution; write a set."""
+    """Find the exact optimal threshold of every class over all 65,536 levels at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.recipes.masks import truth_for
     from ensemble_kit.recipes.tune import Tuning
@@ -128,7 +136,7 @@ def tune_thresholds(
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val])
     if ensemble.dropped:
-        common.warn(f"{ensemble.dropped} samples are not in every member and are left out")
+        common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
     own = metric_search.load(metric) if metric_search.is_own(metric) else None
     measure = Measure(cast("Any", objective), "dice" if own else metric, Convention(eps, empty_value(empty)))
     _check_method(method, metric, own is not None, search)
@@ -168,23 +176,18 @@ def tune_thresholds(
     with common.progress() as listener, _best_so_far(common, listener) as hear:
         tuned = tuning.run(truth, known, keep, Threads(common.jobs), common.jobs, hear)
     values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
-    report, lines = tuned.report, list(tuned.report.lines)
+    reports = [tuned.report]
     if tuned.shift:
-        values["shift"], shifted = tuned.shift.to_dict(), tuned.shift.report()
-        lines += ["", table(shifted.title, shifted.columns, shifted.rows), "", *shifted.lines]
+        values["shift"] = tuned.shift.to_dict()
+        reports.append(tuned.shift.report())
     tuned.set.save(out)
-    common.answer(
-        {"out": str(out), **values, **tuned.set.to_dict()},
-        "\n".join([table(report.title, report.columns, report.rows), "", *lines]),
-    )
-    for text in report.warnings:
-        common.warn(text)
+    common.answer({"out": str(out), **values, **tuned.set.to_dict()}, *reports)
     common.say(f"wrote {out}")
 
 
 @contextmanager
 def _best_so_far(common: Common, listener: Listener) -> Iterator[Listener]:
-    """Where a signal ends a search, say what the best was: it is written nowhere."""
+    """Where a signal ends a search, tell the best so far, which is not written anywhere."""
     last = ""
 
     def hear(event: Progress) -> None:
@@ -198,19 +201,19 @@ def _best_so_far(common: Common, listener: Listener) -> Iterator[Listener]:
         raise
     except BaseException:
         if last:
-            common.say(f"ended while searching: {last}; nothing was written (with --storage a second run goes on)")
+            common.say(f"ended while searching: {last}; nothing was written (with --storage, a second run resumes)")
         raise
 
 
 def _check_method(method: str, metric: str, own: bool, search: str | None) -> None:
-    """Refuse a method that does not exist, or that does not go with what else was asked."""
+    """Refuse a method that does not exist or does not fit the other options."""
     if method not in {"exact", "optuna"}:
         raise UsageError("option-invalid", "cannot tune", item=f"--method {method!r}", fix="pass exact or optuna")
     if own and method == "exact":
         raise UsageError(
             "metric-needs-trials",
             "cannot tune exactly for a metric of your own",
-            item=f"--metric {metric!r} cannot be read off counts",
+            item=f"--metric {metric!r} cannot be computed from counts",
             fix="pass --method optuna",
         )
     if search and method == "optuna":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="A store of logits.")],
+    store: Annotated[Path, typer.Argument(help="Logit store.", metavar="STORE")],
     common: Common,
 ) -> None:
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
@@ -34,7 +35,7 @@ def verify(
     with common.progress() as listen:
         found = opened.verify(listen)
     for name in found.unknown:
-        common.warn(f"{shown}: {name!r} belongs to no sample")
+        common.warn(f"{shown}: {name!r} does not belong to any sample")
     sound = (
         f"{shown}: all {found.checked} samples are sound ({size(found.bytes)}), fingerprint {opened.fingerprint[:16]}"
     )
@@ -44,9 +45,9 @@ def verify(
     if fault:
         raise DamagedError(
             "store-copy",
-            "cannot rely on the copy of a store's description",
+            "cannot trust the copy of a store's description",
             item=f"{shown}, logits/manifest/description.json: {fault}; the samples are sound",
-            fix=f"run `ensk repair {shown}`, which makes it anew",
+            fix=f"run `ensk repair {shown}`, which writes it again",
         )
 
 
@@ -84,5 +85,5 @@ def _raise(found: Verification, opened: LogitStore) -> None:
             "store-incomplete",
             "cannot call a store complete",
             item=f"{store}: {len(found.missing)} of {found.samples} samples are missing: {some(found.missing)}",
-            fix=f"run the same `ensk dump-logits … --out {store}` again; it goes on with what is missing",
+            fix=f"run the same `ensk dump-logits … --out {store}` again; it dumps what is missing",
         )

@@ -1,11 +1,11 @@
-"""`ensk vote`: members' logits or masks become one answer."""
+"""`ensk vote`: members' logits or masks become one set of masks."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ensemble_kit.cli.common import Common, size
+from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     ClassesOption,
     FormatOption,
@@ -25,27 +25,30 @@ from ensemble_kit.cli.options import (
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 
 def vote(
     members: Annotated[list[Path], typer.Argument(help="Logit stores, or mask files.", metavar="STORE_OR_MASKS...")],
-    out: Annotated[Path, typer.Option("--out", help="Where the masks go, such as submission.csv; - is stdout.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Where to write the masks, such as submission.csv; - writes to stdout.")
+    ],
     common: Common,
     hard: Annotated[
         bool | None,
         typer.Option(
             "--hard/--soft",
-            help="Vote over members' masks, or fuse members' scores. Default: --soft, "
-            "--hard where a mask file is among the members.",
+            help="Vote over members' masks, or fuse members' scores. Default: --soft, or --hard if a mask file is "
+            "among the members.",
         ),
     ] = None,
     thresholds: Annotated[
         list[str] | None,
         typer.Option(
             "--thresholds",
-            help="A set (path, or name in thresholds/) or a number; with --hard once for "
-            "all stores or once for each. Default: 0.5.",
+            help="A threshold set (its path, or its name in thresholds/) or a number; with --hard, once for all stores "
+            "or once for each. Default: 0.5.",
         ),
     ] = None,
     decide: Annotated[
@@ -67,29 +70,33 @@ def vote(
             metavar="RULE",
             help="Post-processing, in the order given; may be repeated: drop-small:200 (pixels) or drop-small:0.05% "
             "(of the image), keep-largest:1, fill-holes or fill-holes:50 (largest hole), gate:0.75,2000 (empty "
-            "unless 2000 pixels lie at or above 0.75; --soft only). @Radius,Ulna behind it: for these classes only; "
-            "connectivity=4 as the last argument: corners do not touch. With --hard it is applied to the voted masks.",
+            "unless 2000 pixels lie at or above 0.75; --soft only). Append @Radius,Ulna to a rule to apply it to "
+            "these classes only; with connectivity=4 as its last argument, corners do not touch. With --hard, rules "
+            "apply to the voted masks.",
         ),
     ] = None,
-    like: Annotated[Path | None, typer.Option("--like", help="Sample submission that gives the rows' order.")] = None,
+    like: Annotated[Path | None, typer.Option("--like", help="Sample submission that gives the order of rows.")] = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     mean: MeanOption = None,
     upsample: UpsampleOption = None,
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
-    quorum: Annotated[float | None, typer.Option("--quorum", help="Hard: weight that turns a pixel on.")] = None,
+    quorum: Annotated[
+        float | None,
+        typer.Option("--quorum", help="With --hard: weight that turns a pixel on. Default: more than half."),
+    ] = None,
     ties: Annotated[
-        str | None, typer.Option("--ties", help="Hard: what an exact half gives, off (default) or on.")
+        str | None, typer.Option("--ties", help="With --hard: an exact half is off (default) or on.")
     ] = None,
     empty: Annotated[
         str | None,
-        typer.Option("--empty", help="Hard: a member whose mask is empty votes (default: vote) or abstains."),
+        typer.Option("--empty", help="With --hard: a member whose mask is empty does vote (default) or abstain."),
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
 ) -> None:
-    """Combine members into one answer and write it, for example as a submission CSV."""
+    """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.clean import parse_rules
     from ensemble_kit.decisions.hard import VoteRule
     from ensemble_kit.decisions.rank import RankRule
@@ -102,7 +109,7 @@ def vote(
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
-        common.warn("a member is named twice and counts twice")
+        common.warn("a member is given twice and counts twice")
     steps = parse_rules(rules or [])
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
@@ -137,7 +144,7 @@ def vote(
             raise UsageError(
                 "soft-needs-stores",
                 "cannot fuse scores",
-                item=f"{stores.count(False)} of {len(members)} members are no stores, {len(given)} thresholds",
+                item=f"{stores.count(False)} of {len(members)} members are not stores, {len(given)} thresholds",
                 fix="pass logit stores only and one --thresholds, or vote with --hard",
             )
         ranks = _ranks(decide, bool(thresholds) and isinstance(given[0], float), rank_temperature)
@@ -165,7 +172,7 @@ def vote(
 
 
 def _ranks(decide: str | None, has_number: bool, temperature: float | None) -> bool:
-    """Tell whether the rank rule decides; refuse what does not go with it."""
+    """Tell whether the rank rule decides, and refuse options that do not fit it."""
     if decide not in {None, "threshold", "rank"}:
         raise UsageError("option-invalid", "cannot decide", item=f"--decide {decide!r}", fix="pass threshold or rank")
     if decide == "rank" and has_number:
@@ -179,7 +186,7 @@ def _ranks(decide: str | None, has_number: bool, temperature: float | None) -> b
         raise UsageError(
             "decide-invalid",
             "cannot decide by thresholds",
-            item="--rank-temperature changes no threshold's decision",
+            item="--rank-temperature has no effect on thresholds",
             fix="leave it out, or pass --decide rank",
         )
     return decide == "rank"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.cli.common import Common, table
 from ensemble_kit.errors import UsageError
 from ensemble_kit.formats.classes import read_classes
 from ensemble_kit.formats.reading import read_masks
 from ensemble_kit.metrics import Overlap, dice
+from ensemble_kit.reports.report import Report
 
 DATA = Path(__file__).with_name("data")
 NETWORKS = ("unet", "fpn", "dilated")
@@ -43,10 +41,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Demo:
-    """What `ensk demo` answers: values for --json, a table for people."""
+    """What `ensk demo` answers: values for --json, and a table to show."""
 
     values: dict[str, Any]
-    text: str
+    report: Report
 
 
 def commands(out: Path) -> list[Command]:
@@ -97,15 +95,15 @@ def commands(out: Path) -> list[Command]:
     return [*dumps, *tuned, *votes]
 
 
-def run(out: Path, common: Common) -> Demo:
+def run(out: Path, execute: Callable[[Sequence[str]], None], say: Callable[[str], None], force: bool = False) -> Demo:
     """Run the chain into the folder `out` and score what it wrote against the test images' truth."""
     start = time.monotonic()
-    _make_room(out, common.force)
+    _make_room(out, force)
     shutil.copytree(DATA, out / "data")
     plan = commands(out)
     for command in plan:
-        common.say(f"$ {command.line}")
-        _execute(command)
+        say(f"$ {command.line}")
+        execute(command.arguments)
     order = read_classes(out / "data" / "classes.txt")
     truth = read_masks(out / "data" / "test" / "masks", classes=order)
     sizes = {s: truth.image_size(s) for s in truth.samples}
@@ -119,7 +117,7 @@ def run(out: Path, common: Common) -> Demo:
             "commands": [c.line for c in plan],
             "scores": {name: {"mean": s.mean, **s.per_class} for name, s in scores.items()},
         },
-        _text(scores, out, seconds),
+        _report(scores, out, seconds),
     )
 
 
@@ -138,27 +136,20 @@ def _make_room(out: Path, force: bool) -> None:
     out.mkdir(parents=True)
 
 
-def _execute(command: Command) -> None:
-    """Run a command in this process, without its talk; its errors are the demo's."""
-    from ensemble_kit.cli.app import app
-
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        app([*command.arguments, "-q"], standalone_mode=False)
-
-
-def _text(scores: dict[str, Overlap], out: Path, seconds: float) -> str:
+def _report(scores: dict[str, Overlap], out: Path, seconds: float) -> Report:
     first = next(iter(scores.values()))
     rows = [
         [name, *(f"{score.per_class[c]:.4f}" for c in first.classes), f"{score.mean:.4f}"]
         for name, score in scores.items()
     ]
     title = f"Dice on {len(first.samples)} test images that no network saw ({first.convention})"
-    return "\n".join(
+    return Report(
+        title,
+        ["", *first.classes, "mean"],
+        rows,
         [
-            table(title, ["", *first.classes, "mean"], rows),
-            "",
             "As measured: few images, so neither the ensemble nor tuning need win on them.",
             f"The submission is {out / 'submission.csv'} ({seconds:.0f} s in all).",
             "Every command above can be run by itself; one whose output exists needs --force.",
-        ]
+        ],
     )

@@ -36,7 +36,7 @@ class Tuned:
     Parameters
     ----------
     set : the threshold set.
-    report : its table, sentences and warnings, with those of the search, the rank rule and the shift.
+    report : its table, sentences and warnings, with those of the search and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None where it was not asked for.
     shift : how the scores of other images differ; None where there were none.
     """
@@ -100,7 +100,7 @@ class Tuning:
         apart = _twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
             out.append(
-                f"{len(apart)} pairs of samples have the very same logits and are not in one group (--groups), so "
+                f"{len(apart)} pairs of samples have identical logits and are not in one group (--groups), so "
                 f"that one may be tuned on the other: {some(apart)}"
             )
         return out
@@ -134,7 +134,6 @@ class Tuning:
         fused = self.ensemble.as_tuned(found)
         report = found.report()
         lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
-        doubts = list(report.warnings)
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
@@ -142,8 +141,7 @@ class Tuning:
             lines += told
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-            doubts += shift.report().warnings
-        return Tuned(found, Report(report.title, report.columns, report.rows, lines, doubts), rank, shift)
+        return Tuned(found, Report(report.title, report.columns, report.rows, lines, report.warnings), rank, shift)
 
     def _find(
         self,

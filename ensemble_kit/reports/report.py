@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,5 +12,5 @@ class Report:
     title: str
     columns: list[str]
     rows: list[list[str]]
-    lines: list[str]
-    warnings: list[str]
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)

@@ -222,7 +222,7 @@ def test_a_signal_while_modules_are_imported(tmp_path: Path, number: int, module
     process = start(tmp_path, ("doctor",))
     _, err = process.communicate(timeout=60)
     assert process.returncode == ENDS[signal.Signals(number)], err
-    assert err == f"\nended by {signal.Signals(number).name}; run the same command again to go on\n"
+    assert err == f"\nended by {signal.Signals(number).name}; run the same command again to continue\n"
 
 
 def test_a_signal_where_nothing_can_be_raised() -> None:
@@ -240,7 +240,7 @@ time.sleep(9)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert ran.returncode == 143
-    assert ran.stderr.strip() == "ended by SIGTERM; run the same command again to go on"
+    assert ran.stderr.strip() == "ended by SIGTERM; run the same command again to continue"
 
 
 def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:

@@ -210,7 +210,7 @@ def test_one_image_under_two_names(tmp_path: Path) -> None:
     options = ("--val", tmp_path / "val.csv", "--image-size", "32x24", "--out", tmp_path / "set.json", "--force")
     ran = h.ensk("tune-thresholds", *stores, *options, "--folds", "3")
     assert ran.code == 0, ran.err
-    assert "1 pairs of samples have the very same logits" in ran.err
+    assert "1 pairs of samples have identical logits" in ran.err
     assert "s2 = s5" in ran.err
     (tmp_path / "groups.csv").write_text(
         "sample,group\n" + "".join(f"{s},{'same' if s in {'s2', 's5'} else s}\n" for s in ids)
@@ -218,4 +218,4 @@ def test_one_image_under_two_names(tmp_path: Path) -> None:
     for more in (("--folds", "0"), ("--folds", "3", "--groups", tmp_path / "groups.csv")):
         ran = h.ensk("tune-thresholds", *stores, *options, *more)
         assert ran.code == 0, ran.err
-        assert "very same logits" not in ran.err
+        assert "identical logits" not in ran.err

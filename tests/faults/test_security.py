@@ -357,7 +357,7 @@ def test_formulas_are_kept_and_warned_of(tmp_path: Path) -> None:
     masks.write(tmp_path / "m.npz")
     ran = h.ensk("convert", tmp_path / "m.npz", "--out", tmp_path / "o.csv")
     assert ran.code == 0, ran.err
-    assert "warning: 5 names begin as a formula does" in ran.err
+    assert "warning: 5 names begin like formulas" in ran.err
     assert read_masks(tmp_path / "o.csv", image_size=(3, 4)).samples == tuple(FORMULAS)
     ran = h.ensk("convert", tmp_path / "m.npz", "--out", tmp_path / "o.json")
     assert "formula" not in ran.err

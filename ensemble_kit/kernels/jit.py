@@ -1,4 +1,4 @@
-"""`kernel` and `part`: how the functions of this folder are compiled, and where their machine code is kept.
+"""`kernel` and `inline`: how the functions of this folder are compiled, and where their machine code is kept.
 
 No `parallel=True` (its thread pools kill forked children or abort under two Python threads; threads run over
 samples instead) and no `fastmath` (it removes exact rounding).
@@ -125,6 +125,6 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def part(function: Callable[..., Any]) -> Callable[..., Any]:
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a piece of kernels into each of them: a call would pass every array as seven numbers on the stack."""
     return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)

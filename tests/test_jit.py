@@ -1,4 +1,4 @@
-"""The cache of machine code, with real processes: broken, foreign and planted files, and a home that cannot be used."""
+"""The cache of machine code, with real processes: broken, foreign and stale files, and a home that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ensemble_kit.kernels import jit
 
 PROGRAM = """
 import numpy as np
@@ -37,8 +39,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def files(home: Path, pattern: str) -> list[Path]:
-    found = sorted(home.glob(f"ensemble_kit/*/**/{pattern}"))
+def files(home: Path) -> list[Path]:
+    found = sorted(home.glob("ensemble_kit/**/*.code"))
     assert found
     return found
 
@@ -47,7 +49,6 @@ def test_second_process_compiles_nothing(filled: Path) -> None:
     assert answer(run(filled)) == [6, 1]
     for folder in (filled / "ensemble_kit", *(p for p in (filled / "ensemble_kit").iterdir() if p.is_dir())):
         assert folder.stat().st_mode & 0o077 == 0
-    assert (filled / "ensemble_kit" / "key").stat().st_mode & 0o077 == 0
 
 
 class Bomb:
@@ -58,42 +59,42 @@ class Bomb:
         return os.mkdir, (self.mark,)
 
 
-@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "bomb", "swapped", "link"])
-def test_broken_files_are_compiled_again(filled: Path, tmp_path: Path, pattern: str, damage: str) -> None:
-    mark = tmp_path / "exploded"
-    places = files(filled, pattern)
-    for place in places:
-        raw = place.read_bytes()
-        if damage == "empty":
-            place.write_bytes(b"")
-        elif damage == "cut":
-            place.write_bytes(raw[: len(raw) // 2])
-        elif damage == "flipped":
-            place.write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
-        elif damage == "text":
-            place.write_bytes(b"not a cache at all" * 99)
-        elif damage == "bomb":
-            place.write_bytes(pickle.dumps(Bomb(mark)))
-        elif damage == "swapped":
-            place.write_bytes(files(filled, "*.nbi" if pattern == "*.nbc" else "*.nbc")[0].read_bytes())
-        else:
-            bomb = tmp_path / place.name
-            bomb.write_bytes(pickle.dumps(Bomb(mark)))
-            place.unlink()
-            place.symlink_to(bomb)
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "flipped checksum", "text", "bomb", "swapped", "link"])
+def test_broken_files_are_compiled_again(filled: Path, tmp_path: Path, damage: str) -> None:
+    mark, (path,) = tmp_path / "exploded", files(filled)
+    raw = path.read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flipped":
+        path.write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+    elif damage == "flipped checksum":
+        path.write_bytes(bytes([raw[0] ^ 1]) + raw[1:])
+    elif damage == "text":
+        path.write_bytes(b"not a cache at all" * 99)
+    elif damage == "bomb":
+        path.write_bytes(pickle.dumps(Bomb(mark)))
+    elif damage == "swapped":
+        assert answer(run(tmp_path, PROGRAM.replace("int64", "int32"))) == [6, 0]
+        path.write_bytes(files(tmp_path)[0].read_bytes())
+    else:
+        bomb = tmp_path / path.name
+        bomb.write_bytes(pickle.dumps(Bomb(mark)))
+        path.unlink()
+        path.symlink_to(bomb)
     assert answer(run(filled)) == [6, 0]
     assert not mark.exists()
     assert answer(run(filled)) == [6, 1]  # and whole again
 
 
-def test_a_foreign_cache_is_not_taken(filled: Path) -> None:
-    (filled / "ensemble_kit" / "key").write_bytes(os.urandom(32))  # as if copied from another user
-    assert answer(run(filled)) == [6, 0]
-    assert answer(run(filled)) == [6, 1]
-    (filled / "ensemble_kit" / "key").write_bytes(b"")
-    assert answer(run(filled)) == [6, 0]
-    assert answer(run(filled)) == [6, 1]
+def test_a_source_in_a_sub_folder_counts(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    seen = {jit.digest(tmp_path)}
+    for path, text in (("a.py", "x"), ("deep/a.py", "x"), ("deep/a.py", "y"), ("a.py", "y"), ("a.txt", "not a source")):
+        (tmp_path / path).write_text(text)
+        seen.add(jit.digest(tmp_path))
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "none"])

@@ -106,7 +106,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[ek.Ensemble, ek.Mask
 
 def plane_of(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
     codes = [ref.q(m.read(sample)[m.classes.index(ens.classes[c])]) for m in ens.members]
-    return ref.plane_from_logits(codes, list(ens.fusion.weights[c]), ens.image_size(sample), str(ens.fusion.mean))
+    return ref.image_from_logits(codes, list(ens.fusion.weights[c]), ens.image_size(sample), str(ens.fusion.mean))
 
 
 def test_rankseg_agrees_on_real_images(real: tuple[ek.Ensemble, ek.MaskSet]) -> None:

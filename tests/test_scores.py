@@ -41,12 +41,12 @@ def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
         for m, t in zip(ens.members, f.temperatures, strict=True)
     ]
     if f.upsample == "logits":
-        return ref.plane_from_logits(own, weights, plane, str(f.mean))
+        return ref.image_from_logits(own, weights, plane, str(f.mean))
     places = [m.placement(sample) for m in ens.members]
     if len({(p.grid, p.box) for p in places}) > 1:
         finest = max(places, key=lambda p: p.grid[0] * p.grid[1]).box.shape
         own = [ref.rounded(ref.interpolate(g, finest)) for g in own]
-    return ref.plane_from_scores(ref.fuse(own, weights), plane)
+    return ref.image_from_scores(ref.fuse(own, weights), plane)
 
 
 CASES: list[dict[str, Any]] = [

@@ -213,7 +213,7 @@ def test_a_power_mean_votes_as_numpy_does(ens: ek.Ensemble, r: float, upsample: 
                 values = ref.fuse([scale[ref.level_of_q(p)] for p in planes], list(two.fusion.weights[0]))
             else:
                 grid = ref.fuse([scale[ref.level(z)] for z in logits], list(two.fusion.weights[0]))
-                values = ref.plane_from_scores(grid, PLANE)
+                values = ref.image_from_scores(grid, PLANE)
             assert (two.sample(sample).runs(c, level).decode() == (values >= level)).all()
 
 

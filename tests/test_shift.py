@@ -70,7 +70,7 @@ def test_measures_are_those_of_the_dense_plane(make_store: Make, rng: np.random.
         ):
             for s, sample in enumerate(ens.samples):
                 z = ens.members[0].read(sample)[ens.members[0].classes.index(name)]
-                plane = ref.plane_from_logits([ref.q(z)], [65536], PLANE, "probability")
+                plane = ref.image_from_logits([ref.q(z)], [65536], PLANE, "probability")
                 assert area[s] == (plane >= ens.level_of((threshold, 0.4)[c])).mean()
                 some, sure = (plane >= ens.level_of(0.2)).sum(), (plane >= ens.level_of(0.7)).sum()
                 assert unsure[s] == ((some - sure) / some if some else 0.0)

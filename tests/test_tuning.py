@@ -48,9 +48,9 @@ def curves(ens: ek.Ensemble, truth: ek.MaskSet, c: int) -> tuple[np.ndarray, np.
     for sample in ens.samples:
         z = ens.members[0].read(sample)[c]
         if ens.fusion.upsample == "logits":
-            plane = ref.plane_from_logits([ref.q(z)], [65536], PLANE, "probability")
+            plane = ref.image_from_logits([ref.q(z)], [65536], PLANE, "probability")
         else:
-            plane = ref.plane_from_scores(ref.level(z), PLANE)
+            plane = ref.image_from_scores(ref.level(z), PLANE)
         mask = truth[sample, ens.classes[c]].decode()
         pixels, hits = ref.level_counts(plane, mask)
         rows.append((hits, pixels, np.full(65536, mask.sum())))
@@ -110,8 +110,8 @@ def test_pooled_dice_is_the_best_f1_of_the_precision_recall_curve(make_store: Ma
         ens, truth = case(seed, make_store)
         tuned = ek.tune_thresholds(ens, truth, "pooled")
         for c, name in enumerate(ens.classes):
-            planes = [ref.plane_from_logits([ref.q(ens.members[0].read(s)[c])], [65536], PLANE, "probability")
-                      if ens.fusion.upsample == "logits" else ref.plane_from_scores(ref.level(ens.members[0].read(s)[c]), PLANE)
+            planes = [ref.image_from_logits([ref.q(ens.members[0].read(s)[c])], [65536], PLANE, "probability")
+                      if ens.fusion.upsample == "logits" else ref.image_from_scores(ref.level(ens.members[0].read(s)[c]), PLANE)
                       for s in ens.samples]  # fmt: skip
             labels = np.concatenate([truth[s, name].decode().reshape(-1) for s in ens.samples])
             if not labels.any():

@@ -1,16 +1,15 @@
-"""Count pixels of members that share one grid by level, between the events of `quads.py`, without a plane of levels."""
+"""Count pixels of members of one grid by level, between the events of `quads.py`, without an image of levels."""
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.quads import (
     OFF,
     ON,
+    find_class_maps,
     find_events,
-    find_planes,
     find_sides,
     fused_between,
-    grown,
     look_closer,
     make_room,
     mark,
@@ -18,6 +17,7 @@ from ensemble_kit.kernels.quads import (
     rows_in_use,
     score_cells,
 )
+from ensemble_kit.kernels.runs import grown
 
 
 @kernel
@@ -31,17 +31,17 @@ def count(
     like,
     firsts,
     spans,
-    planes,
+    class_maps,
     order,
     weights,
     tables,
     table_of,
-    after,
+    score_table,
     row_at,
-    row_parts,
+    row_fractions,
     col_at,
-    col_parts,
-    late,
+    col_fractions,
+    interpolate_members,
 ):
     """Count pixels, and truth pixels among them, by effective level.
 
@@ -54,7 +54,7 @@ def count(
     histogram : int64 (65536, 2) of zeros, and is handed back so.
     like : an array of the type that pixels are counted in, uint32 or int64.
     firsts, spans : int64 (n, 2, M), the codes that reach `low`, and those that reach `high`.
-    planes, order, … : as for `decide`.
+    class_maps, order, … : as for `decide`.
 
     Returns
     -------
@@ -63,19 +63,19 @@ def count(
     at `high` and above, int64 (n,) each.
     """
     members, h, w = order.shape[1], row_at.size - 1, col_at.size - 1
-    any_bits, all_bits, places, kinds, scores, stamps = make_room(h, w, 2 * members if late else 1)
-    down, across = neighbours(row_parts, row_at), neighbours(col_parts, col_at).max()
+    any_bits, all_bits, columns, kinds, scores, scored_rows = make_room(h, w, 2 * members if interpolate_members else 1)
+    down, across = neighbours(row_fractions, row_at), neighbours(col_fractions, col_at).max()
     # most classes have so few pixels in the band that sorting them costs 5 ns each; adding them one by one to a
     # histogram that fills a cache, and taking them out of it, cost 15
-    seen = np.empty(max(65536, 2 * col_parts.size), np.int32)
+    seen = np.empty(max(65536, 2 * col_fractions.size), np.int32)
     other, addresses = np.empty(seen.size, np.int32), np.empty(members, np.int64)
     above, above_hits = np.empty(chosen.size, np.int64), np.empty(chosen.size, np.int64)
     levels, pred, tp = np.empty(65536, np.uint16), np.empty(65536, like.dtype), np.empty(65536, like.dtype)
     offsets = np.zeros(chosen.size + 1, np.int64)
     for k in range(chosen.size):
         cls = chosen[k]
-        find_planes(planes, order[cls], addresses)
-        mark(addresses, planes, w, firsts[k], spans[k], any_bits, all_bits)
+        find_class_maps(class_maps, order[cls], addresses)
+        mark(addresses, class_maps, w, firsts[k], spans[k], any_bits, all_bits)
         own = truth_offsets[k], truth_offsets[k + 1]
         n, spilled, above[k], above_hits[k] = _count_rows(
             bands[k, 0],
@@ -90,21 +90,21 @@ def count(
             across,
             any_bits,
             all_bits,
-            places,
+            columns,
             kinds,
             scores,
-            stamps,
+            scored_rows,
             addresses,
-            planes,
+            class_maps,
             tables,
             table_of,
-            after,
+            score_table,
             weights[cls],
             row_at,
-            row_parts,
+            row_fractions,
             col_at,
-            col_parts,
-            late,
+            col_fractions,
+            interpolate_members,
         )
         first = offsets[k]
         while first + (65536 if spilled else n) > levels.size:
@@ -133,72 +133,72 @@ def _count_rows(
     truth_ends,
     seen,
     histogram,
-    stamp,
+    row_offset,
     used,
     down,
     across,
     any_bits,
     all_bits,
-    places,
+    columns,
     kinds,
     scores,
-    stamps,
+    scored_rows,
     addresses,
-    planes,
+    class_maps,
     tables,
     table_of,
-    after,
+    score_table,
     weights,
     row_at,
-    row_parts,
+    row_fractions,
     col_at,
-    col_parts,
-    late,
+    col_fractions,
+    interpolate_members,
 ):
     """Write a code for each pixel of the band into `seen`: twice its level, plus one for a truth pixel.
 
     Where they do not fit, they go on into the histogram. Return how many are in `seen`, whether any are not, and the
     pixels and truth pixels above the band.
     """
-    members, h, w, W = weights.size, row_at.size - 1, col_at.size - 1, col_parts.size
+    members, h, w, W = weights.size, row_at.size - 1, col_at.size - 1, col_fractions.size
     sides, n, spilled = np.empty((2, members), np.int64), 0, False
     above, above_hits, t, runs = np.int64(0), np.int64(0), 0, truth_starts.size
     for r in range(h):
         if not used[r] or row_at[r] == row_at[r + 1]:
             continue
         r2 = min(r + down[r], h - 1)
-        found = find_events(r, r2, across, any_bits, all_bits, w, places, kinds)
+        found = find_events(r, r2, across, any_bits, all_bits, w, columns, kinds)
         score_cells(
             r,
             r2,
             across,
             found,
-            places,
+            columns,
             kinds,
             addresses,
-            planes,
+            class_maps,
             h,
             w,
             tables,
             table_of,
-            after,
+            score_table,
             weights,
-            late,
+            interpolate_members,
             scores,
-            stamps,
-            stamp,
+            scored_rows,
+            row_offset,
         )
-        found = look_closer(r, r2, across, found, places, kinds, low, high, w, weights, late, scores)
+        found = look_closer(r, r2, across, found, columns, kinds, low, high, w, weights, interpolate_members, scores)
         for y in range(row_at[r], row_at[r + 1]):
             for e in range(found):
                 if kinds[e] == OFF:
                     continue
-                c = places[e]
+                c = columns[e]
                 p = y * W + col_at[c]
                 while t < runs and truth_ends[t] <= p:
                     t += 1
                 if kinds[e] == ON:
-                    q = y * W + (col_at[places[e + 1]] if e + 1 < found else W)
+                    q = y * W + (col_at[columns[e + 1]] if e + 1 < found else W)
                     above += q - p
                     while t < runs and truth_starts[t] < q:
                         above_hits += min(q, truth_ends[t]) - max(p, truth_starts[t])
@@ -206,11 +206,13 @@ def _count_rows(
                             break
                         t += 1
                     continue
-                find_sides(scores, r, r2, c, min(c + across, w - 1), row_parts[y], late, members, sides)
+                find_sides(
+                    scores, r, r2, c, min(c + across, w - 1), row_fractions[y], interpolate_members, members, sides
+                )
                 for x in range(col_at[c], col_at[c + 1]):
-                    fx = col_parts[x]
-                    if late:
-                        level = fused_between(sides, fx, after, weights)
+                    fx = col_fractions[x]
+                    if interpolate_members:
+                        level = fused_between(sides, fx, score_table, weights)
                     else:
                         level = ((256 - fx) * sides[0, 0] + fx * sides[1, 0]) >> 16
                     while t < runs and truth_ends[t] <= y * W + x:
@@ -226,7 +228,7 @@ def _count_rows(
     return n, spilled, above, above_hits
 
 
-@part
+@inline
 def _add(seen, histogram):
     """Count codes, each twice a level plus one for a truth pixel, in the histogram."""
     for k in range(seen.size):
@@ -234,27 +236,27 @@ def _add(seen, histogram):
         histogram[seen[k] >> 1, 1] += seen[k] & 1
 
 
-@part
+@inline
 def _sort(seen, other):
     """Sort codes by level, by counting: first by the low byte, into `other`, then by the high one, back."""
-    places = np.zeros((2, 257), np.int64)
+    firsts = np.zeros((2, 257), np.int64)
     for k in range(seen.size):
-        places[0, ((seen[k] >> 1) & 255) + 1] += 1
-        places[1, (seen[k] >> 9) + 1] += 1
+        firsts[0, ((seen[k] >> 1) & 255) + 1] += 1
+        firsts[1, (seen[k] >> 9) + 1] += 1
     for b in range(1, 257):
-        places[0, b] += places[0, b - 1]
-        places[1, b] += places[1, b - 1]
+        firsts[0, b] += firsts[0, b - 1]
+        firsts[1, b] += firsts[1, b - 1]
     for k in range(seen.size):
         b = (seen[k] >> 1) & 255
-        other[places[0, b]] = seen[k]
-        places[0, b] += 1
+        other[firsts[0, b]] = seen[k]
+        firsts[0, b] += 1
     for k in range(seen.size):
         b = other[k] >> 9
-        seen[places[1, b]] = other[k]
-        places[1, b] += 1
+        seen[firsts[1, b]] = other[k]
+        firsts[1, b] += 1
 
 
-@part
+@inline
 def _from_sorted(seen, levels, pixels, hits):
     """Write the levels that occur in sorted codes, and the pixels and truth pixels of each; return how many."""
     n, level, here, hits_here = -1, np.int64(-1), np.int64(0), np.int64(0)
@@ -266,7 +268,7 @@ def _from_sorted(seen, levels, pixels, hits):
     return n + 1
 
 
-@part
+@inline
 def _from_histogram(histogram, levels, pixels, hits):
     """Write the levels that occur, and the pixels and truth pixels of each; return how many. Zeros are left."""
     n = 0

@@ -1,9 +1,9 @@
-"""From members' grids to effective levels of pixels, without a plane in between.
+"""From members' grids to effective levels of pixels, without an image of levels in between.
 
 A pixel's *effective level* is what its decision compares: on iff it is >= the threshold's level. Bilinear
 interpolation is a convex combination and every table is monotone, so the levels of all pixels of a block lie
 between bounds that the grid cells around it give. Most blocks are decided by these bounds alone; the others are
-evaluated pixel by pixel, exactly. Members' planes are passed by address, so that any number of them, mapped from
+evaluated pixel by pixel, exactly. Members' class maps are passed by address, so that any number of them, mapped from
 any files, needs no copy and no new compilation.
 """
 
@@ -12,9 +12,10 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.runs import grown
 
 BLOCK = 32
-"""Blocks are 32 x 32 pixels of the plane."""
+"""Blocks are 32 x 32 pixels of the image."""
 
 
 @intrinsic
@@ -28,14 +29,13 @@ def _pointer(typingctx, address):  # noqa: ARG001 - Numba's signature of an intr
 
 
 @kernel
-def block_bounds(addresses, widths, fold, flip, rows, cols, last, bounds, weights, lower, upper):
+def block_bounds(addresses, widths, key_masks, rows, cols, last, bounds, weights, lower, upper):
     """Bounds of the effective levels in each block of one class.
 
     Parameters
     ----------
-    addresses, widths : int64 (M,), where each member's plane of 16-bit codes lies and its row length.
-    fold, flip : int16, what turns a code into a key whose signed order is the order of scores:
-        `(code ^ ((code >> 15) & fold)) ^ flip`.
+    addresses, widths : int64 (M,), where each member's class map of 16-bit codes lies and its row length.
+    key_masks : int16 (2,), what turns a code into a key whose signed order is the order of scores; see `tables`.
     rows, cols : int64 (M, H) and (M, W), upper and left grid neighbour of each pixel.
     last : int64 (M, 2), last row and column of each member's box.
     bounds : uint16 (M, 65536), the score of key k - 32768.
@@ -43,6 +43,7 @@ def block_bounds(addresses, widths, fold, flip, rows, cols, last, bounds, weight
     lower, upper : uint16 (ceil(H / 32), ceil(W / 32)), written.
     """
     members, height, width = addresses.size, rows.shape[1], cols.shape[1]
+    negative, sign = key_masks[0], key_masks[1]
     widest = widths.max()
     high, low = np.empty(widest, np.int16), np.empty(widest, np.int16)
     sum_low, sum_high = np.empty(upper.shape[1], np.int64), np.empty(upper.shape[1], np.int64)
@@ -57,12 +58,12 @@ def block_bounds(addresses, widths, fold, flip, rows, cols, last, bounds, weight
                 row = carray(_pointer(addresses[m] + 2 * (r * widths[m] + c0)), (n,)).view(np.int16)
                 if r == r0:
                     for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
                         high[x] = key
                         low[x] = key
                 else:
                     for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
                         high[x] = max(high[x], key)
                         low[x] = min(low[x], key)
             for bx in range(upper.shape[1]):
@@ -89,29 +90,30 @@ def _put_block(
     addresses,
     widths,
     tables,
-    after,
+    score_table,
     weights,
     rows,
-    row_parts,
+    row_fractions,
     cols,
-    col_parts,
+    col_fractions,
     last,
-    late,
+    interpolate_members,
     grid,
     line,
     total,
 ):
     """Write the effective levels of one block into `out[0:oy1-oy0, ox0:ox1]`.
 
-    With `late`, each member is interpolated and rounded, passed through `after`, then fused (upsample="logits");
-    otherwise members, which share one grid, are fused on it and the fused level is interpolated ("scores").
+    With `interpolate_members`, each member is interpolated and rounded, passed through `score_table`, then fused
+    (upsample="logits"); otherwise members, which share one grid, are fused on it and the fused level is interpolated
+    ("scores").
     """
     total[: oy1 - oy0, : ox1 - ox0] = 32768
-    for m in range(addresses.size if late else 1):
+    for m in range(addresses.size if interpolate_members else 1):
         r0, r1 = rows[m, oy0], min(rows[m, oy1 - 1] + 1, last[m, 0])
         c0, c1 = cols[m, ox0], min(cols[m, ox1 - 1] + 1, last[m, 1])
         for r in range(r0, r1 + 1):
-            if late:
+            if interpolate_members:
                 row = carray(_pointer(addresses[m] + 2 * (r * widths[m] + c0)), (c1 - c0 + 1,))
                 for c in range(c1 - c0 + 1):
                     grid[c] = tables[m, row[c]]
@@ -125,19 +127,19 @@ def _put_block(
                     grid[c] >>= 16
             for x in range(ox0, ox1):
                 a = cols[m, x] - c0
-                part = col_parts[m, x]
-                line[r - r0, x - ox0] = (256 - part) * grid[a] + part * grid[min(a + 1, c1 - c0)]
+                fraction = col_fractions[m, x]
+                line[r - r0, x - ox0] = (256 - fraction) * grid[a] + fraction * grid[min(a + 1, c1 - c0)]
         for y in range(oy0, oy1):
             a = rows[m, y] - r0
             b = min(a + 1, r1 - r0)
-            part = row_parts[m, y]
-            if late:
+            fraction = row_fractions[m, y]
+            if interpolate_members:
                 for x in range(ox1 - ox0):
-                    q = ((256 - part) * line[a, x] + part * line[b, x] + 32768) >> 16
-                    total[y - oy0, x] += weights[m] * after[q]
+                    q = ((256 - fraction) * line[a, x] + fraction * line[b, x] + 32768) >> 16
+                    total[y - oy0, x] += weights[m] * score_table[q]
             else:
                 for x in range(ox1 - ox0):
-                    total[y - oy0, x] = (256 - part) * line[a, x] + part * line[b, x]
+                    total[y - oy0, x] = (256 - fraction) * line[a, x] + fraction * line[b, x]
     for y in range(oy1 - oy0):
         for x in range(ox1 - ox0):
             out[y, ox0 + x] = total[y, x] >> 16
@@ -165,19 +167,19 @@ def threshold_runs(
     addresses,
     widths,
     tables,
-    after,
+    score_table,
     weights,
     rows,
-    row_parts,
+    row_fractions,
     cols,
-    col_parts,
+    col_fractions,
     last,
-    late,
+    interpolate_members,
 ):
     """Runs of the pixels whose effective level is at least `level`.
 
-    Parameters are those of `block_bounds` and `_put_block`; row_parts and col_parts are the weights of the lower
-    and the right neighbour, of 256.
+    Parameters are those of `block_bounds` and `_put_block`; row_fractions and col_fractions are those of the
+    lower and the right neighbour, of 256.
     """
     height, width = rows.shape[1], cols.shape[1]
     grid, line, total = _scratch(rows, cols, last)
@@ -200,14 +202,14 @@ def threshold_runs(
                         addresses,
                         widths,
                         tables,
-                        after,
+                        score_table,
                         weights,
                         rows,
-                        row_parts,
+                        row_fractions,
                         cols,
-                        col_parts,
+                        col_fractions,
                         last,
-                        late,
+                        interpolate_members,
                         grid,
                         line,
                         total,
@@ -227,7 +229,7 @@ def threshold_runs(
                     now = lower[by, bx] >= level or (upper[by, bx] >= level and band[y - oy0, x] >= level)
                     if now and not on:
                         if count == starts.size:
-                            starts, ends = _grown(starts), _grown(ends)
+                            starts, ends = grown(starts), grown(ends)
                         starts[count] = y * width + x
                     elif on and not now:
                         ends[count] = y * width + x
@@ -237,13 +239,6 @@ def threshold_runs(
         ends[count] = height * width
         count += 1
     return starts[:count].copy(), ends[:count].copy()
-
-
-@kernel
-def _grown(array):
-    out = np.empty(2 * array.size, array.dtype)
-    out[: array.size] = array
-    return out
 
 
 @kernel
@@ -257,14 +252,14 @@ def level_counts(
     addresses,
     widths,
     tables,
-    after,
+    score_table,
     weights,
     rows,
-    row_parts,
+    row_fractions,
     cols,
-    col_parts,
+    col_fractions,
     last,
-    late,
+    interpolate_members,
 ):
     """Count pixels, and truth pixels among them, by effective level.
 
@@ -306,14 +301,14 @@ def level_counts(
                 addresses,
                 widths,
                 tables,
-                after,
+                score_table,
                 weights,
                 rows,
-                row_parts,
+                row_fractions,
                 cols,
-                col_parts,
+                col_fractions,
                 last,
-                late,
+                interpolate_members,
                 grid,
                 line,
                 total,
@@ -347,18 +342,18 @@ def fuse_grid(addresses, tables, weights, out):
 
 
 @kernel
-def resample(plane, rows, row_parts, row_last, cols, col_parts, col_last, out):
-    """Interpolate a uint16 plane to `out` by docs/concepts.md#rule-3-from-grid-to-image, rounded to 16 bits."""
+def resample(levels, rows, row_fractions, row_last, cols, col_fractions, col_last, out):
+    """Interpolate a uint16 grid of levels to `out`, rounded to 16 bits."""
     for y in range(out.shape[0]):
         a = rows[y]
         b = min(a + 1, row_last)
-        fy = row_parts[y]
+        fy = row_fractions[y]
         for x in range(out.shape[1]):
             c = cols[x]
             d = min(c + 1, col_last)
-            fx = col_parts[x]
-            top = (256 - fx) * np.int64(plane[a, c]) + fx * np.int64(plane[a, d])
-            foot = (256 - fx) * np.int64(plane[b, c]) + fx * np.int64(plane[b, d])
+            fx = col_fractions[x]
+            top = (256 - fx) * np.int64(levels[a, c]) + fx * np.int64(levels[a, d])
+            foot = (256 - fx) * np.int64(levels[b, c]) + fx * np.int64(levels[b, d])
             out[y, x] = ((256 - fy) * top + fy * foot + 32768) >> 16
 
 

@@ -1,25 +1,25 @@
-"""`kernel`: how a function of this folder is compiled and where its machine code is kept.
+"""`kernel` and `inline`: how the functions of this folder are compiled, and where their machine code is kept.
 
 No `parallel=True` (its thread pools kill forked children or abort under two Python threads; threads run over
 samples instead) and no `fastmath` (it removes exact rounding).
 
-Machine code is kept in a folder of the user's own, named by a digest of every kernel's source, of Numba's version
-and of the processor: editing one file never leaves a stale caller of it behind, which Numba's own per-file stamps
-would. Numba reads its cache with pickle, which runs whatever a file says, and an empty or cut file stops the program.
-So each file is sealed with a key that only this user can read: what does not carry the seal (cut, damaged, copied
-from elsewhere, planted) is never unpickled, and the kernel is compiled again.
+Machine code is kept in a folder of the user's own, named by a digest of every kernel's source, of Python's and
+Numba's versions and of the processor: editing one file never leaves a stale caller of it behind, which Numba's own
+per-file stamps would. A cut file stops a program that reads it as Numba does, and a damaged one runs; so each file
+begins with a checksum, and one that does not hold is compiled again. The checksum is no signature: the files are
+pickles, and the user who can write them can run any program already.
 """
 
 from __future__ import annotations
 
 import atexit
 import hashlib
-import hmac
 import os
 import pickle
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,9 +29,9 @@ from typing import Any
 import llvmlite.binding
 import numba
 from numba.core import config
-from numba.core.caching import IndexDataCacheFile
+from numba.core.serialize import dumps
 
-_SEAL = hashlib.sha256().digest_size
+_CHECKSUM = hashlib.sha256().digest_size
 
 
 def _own_folder(path: Path) -> bool:
@@ -45,98 +45,86 @@ def _own_folder(path: Path) -> bool:
     return True
 
 
-def _key(folder: Path) -> bytes:
-    """Return the key of this user's seals; made at first use, and again if it is not one."""
-    path = folder / "key"
-    try:
-        key = path.read_bytes()
-        if len(key) == _SEAL and path.lstat().st_uid == os.getuid():
-            return key
-    except OSError:
-        pass
-    key = secrets.token_bytes(_SEAL)
-    draft = folder / f"key.{secrets.token_hex(8)}"
-    draft.touch(mode=0o600)
-    draft.write_bytes(key)
-    draft.replace(path)  # two processes at once: one of them compiles once more
-    return key
+def digest(sources: Path) -> str:
+    """Digest what machine code depends on: the sources of a folder and its sub-folders, Numba, and the processor."""
+    found = hashlib.sha256(f"{sys.implementation.cache_tag} {numba.__version__} {llvmlite.__version__}".encode())
+    found.update(f"{llvmlite.binding.get_host_cpu_name()} {config.CPU_NAME} {config.CPU_FEATURES}".encode())
+    for source in sorted(sources.rglob("*.py")):
+        found.update(f"\n{source.relative_to(sources).as_posix()}\n".encode() + source.read_bytes())
+    return found.hexdigest()[:16]
 
 
-def _open_cache() -> tuple[str, bytes]:
-    """Choose the folder of the machine code, and the key of its seals."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    digest.update(f"{llvmlite.binding.get_host_cpu_name()} {config.CPU_NAME} {config.CPU_FEATURES}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
+def _open_cache() -> str:
+    """Choose the folder of the machine code; one for this process alone where the user's own cannot be used."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "ensemble_kit")
-        folder = home / digest.hexdigest()[:16]
+        folder = home / digest(Path(__file__).parent)
         if _own_folder(home) and _own_folder(folder):
-            return str(folder), _key(home)
+            return str(folder)
     except (OSError, RuntimeError):  # a home that is full, read-only, or not there
         pass
     private = tempfile.mkdtemp(prefix="ensemble_kit-")
     atexit.register(shutil.rmtree, private, ignore_errors=True)
-    return private, secrets.token_bytes(_SEAL)
+    return private
 
 
-_CACHE_DIR, _KEY = _open_cache()
+_FOLDER = _open_cache()
 
 
-class _SealedFiles(IndexDataCacheFile):  # type: ignore[misc]
-    """Numba's cache files, each behind a seal over its name and content; a file without one is not there."""
+class _CheckedFiles:
+    """A kernel's machine code, one file a signature: a checksum, then a pickle of Numba's key and of what it keeps.
 
-    def _load_index(self) -> Any:
+    In place of Numba's `IndexDataCacheFile`, whose files carry no checksum.
+    """
+
+    def __init__(self, folder: str, function: Callable[..., Any]) -> None:
+        self._folder, self._name = Path(folder), f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved under a key; None where nothing was, or where the file is not as it was written."""
         try:
-            version, stamp, overloads = pickle.loads(self._opened(self._index_path))  # noqa: S301 - sealed by us
+            raw = self._path(key).read_bytes()
         except OSError:
-            return {}
-        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
-
-    def _save_index(self, overloads: Any) -> None:
-        self._seal(self._index_path, self._dump((self._version, self._source_stamp, overloads)))
-
-    def _load_data(self, name: str) -> Any:
-        return pickle.loads(self._opened(self._data_path(name)))  # noqa: S301 - sealed by us
-
-    def _save_data(self, name: str, data: Any) -> None:
-        self._seal(self._data_path(name), self._dump(data))
+            return None
+        checksum, content = raw[:_CHECKSUM], raw[_CHECKSUM:]
+        if hashlib.sha256(content).digest() != checksum:
+            return None
+        found, data = pickle.loads(content)  # noqa: S301 - as it was written, in the user's own folder
+        return data if found == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep machine code; a disk that is full costs the next process a compilation, and this one nothing."""
-        with suppress(OSError):
-            super().save(key, data)
+        """Keep machine code; a full disk costs the next process a compilation, and this one nothing."""
+        content, path = dumps((key, data)), self._path(key)
+        draft = path.with_suffix(f".{secrets.token_hex(8)}")
+        try:
+            draft.write_bytes(hashlib.sha256(content).digest() + content)
+            draft.replace(path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink()
 
-    def _opened(self, path: str) -> bytes:
-        raw = Path(path).read_bytes()
-        seal, content = raw[:_SEAL], raw[_SEAL:]
-        if not hmac.compare_digest(seal, _seal_of(path, content)):
-            raise FileNotFoundError(path)  # Numba compiles, and writes the file anew
-        return content
+    def flush(self) -> None:
+        """Forget every signature."""
+        for path in self._folder.glob(f"{self._name}-*.code"):
+            path.unlink(missing_ok=True)
 
-    def _seal(self, path: str, content: bytes) -> None:
-        with self._open_for_write(path) as file:
-            file.write(_seal_of(path, content) + content)
-
-
-def _seal_of(path: str, content: bytes) -> bytes:
-    place = Path(path)  # not the whole path: a home may be mounted elsewhere
-    return hmac.new(_KEY, f"{place.parent.name}/{place.name}\n".encode() + content, hashlib.sha256).digest()
+    def _path(self, key: Any) -> Path:
+        return self._folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at first call, without the GIL, and keep the machine code in the kit's own cache folder."""
     before = config.CACHE_DIR
-    config.CACHE_DIR = _CACHE_DIR
+    config.CACHE_DIR = _FOLDER
     try:
         made = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     finally:
         config.CACHE_DIR = before
     if not config.DISABLE_JIT:
-        made._cache._cache_file.__class__ = _SealedFiles
+        made._cache._cache_file = _CheckedFiles(made.stats.cache_path, function)
     return made
 
 
-def part(function: Callable[..., Any]) -> Callable[..., Any]:
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a piece of kernels into each of them: a call would pass every array as seven numbers on the stack."""
     return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)

@@ -4,34 +4,34 @@ The codes whose score reaches a level are one interval of the 65,536 (`fused.py`
 64 cells at a time and keeps two bits a cell: whether *any* member reaches the level, and whether *all* do. A *quad*
 is a cell and its right, lower and diagonal neighbour; bilinear interpolation is a convex combination and every
 table is monotone, so the pixels between four cells that no member has on are off, and those between four that all
-have on are on, without arithmetic. What is left, about 0.2 % of a bone's plane, is evaluated exactly.
+have on are on, without arithmetic. What is left, about 0.2 % of a bone's image, is evaluated exactly.
 
 A walk over the rows of quads turns bits into *events*: the quads where what the pixels are (off, on, or mixed)
-changes. No plane of levels and no mask is made. Where no pixel lies between two rows or columns of cells, as on a
-plane of the grid's own size, a quad leaves out the neighbours that weigh nothing.
+changes. No image of levels and no mask is made. Where no pixel lies between two rows or columns of cells, as on an
+image of the grid's own size, a quad leaves out the neighbours that weigh nothing.
 """
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.words import AHEAD, code_at, codes_within, fetch, half_up, lowest
 
 OFF, ON, MIXED = 0, 1, 2
 
 
 @kernel
-def mark(addresses, planes, width, firsts, spans, any_bits, all_bits):
+def mark(addresses, class_maps, width, firsts, spans, any_bits, all_bits):
     """Set bit c of row r where any member reaches the low level in cell (r, c), and where all reach the high one.
 
     `firsts` and `spans` (2, M) are the intervals of codes that reach each; a negative span is an empty one. Member
-    after member, so that each plane is read as one stream: eight rows of every member in turn cost a third more.
+    after member, so that each class map is read as one stream: eight rows of every member in turn cost a third more.
     """
     words = any_bits.shape[1]
     for m in range(addresses.size):
         low, low_span, high, high_span = firsts[0, m], spans[0, m], firsts[1, m], spans[1, m]
         low_mask, high_mask = np.int64(0 if low_span < 0 else -1), np.int64(0 if high_span < 0 else -1)
         for r in range(any_bits.shape[0]):
-            row = addresses[m] + 2 * r * planes[m, 2]
+            row = addresses[m] + 2 * r * class_maps[m, 2]
             for k in range(words):
                 if 64 * k + 64 <= width:
                     fetch(row + 128 * k + AHEAD)
@@ -47,7 +47,7 @@ def mark(addresses, planes, width, firsts, spans, any_bits, all_bits):
                     all_bits[r, k] &= every
 
 
-@part
+@inline
 def _last_word(row, begin, width, first, span):
     """Compare the fewer than 64 cells at the end of a row, one by one."""
     word = np.int64(0)
@@ -57,18 +57,18 @@ def _last_word(row, begin, width, first, span):
     return word
 
 
-@part
-def neighbours(parts, at):
+@inline
+def neighbours(fractions, at):
     """Tell for each row (or column) of cells whether some pixel behind it lies between it and the next one."""
     out = np.zeros(at.size - 1, np.int64)
     for r in range(at.size - 1):
         for y in range(at[r], at[r + 1]):
-            out[r] |= parts[y] != 0
+            out[r] |= fractions[y] != 0
     return out
 
 
-@part
-def find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
+@inline
+def find_events(r, r2, across, any_bits, all_bits, width, columns, kinds):
     """Write the quads of rows `r` and `r2` where the kind of the pixels changes, or is mixed; return how many.
 
     A quad at the right edge of the grid has itself for a neighbour, and so has every quad without `across`.
@@ -98,7 +98,7 @@ def find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
         while event != 0:
             bit = lowest(event)
             event &= event - 1
-            places[n] = 64 * k + bit
+            columns[n] = 64 * k + bit
             kinds[n] = ON if (on >> bit) & 1 else MIXED if (mixed >> bit) & 1 else OFF
             n += 1
         was_on, was_mixed = (on >> 63) & 1, (mixed >> 63) & 1
@@ -106,105 +106,105 @@ def find_events(r, r2, across, any_bits, all_bits, width, places, kinds):
     return n
 
 
-@part
+@inline
 def score_cells(
     r,
     r2,
     across,
     n,
-    places,
+    columns,
     kinds,
     addresses,
-    planes,
+    class_maps,
     h,
     w,
     tables,
     table_of,
-    after,
+    score_table,
     weights,
-    late,
+    interpolate_members,
     scores,
-    stamps,
-    stamp,
+    scored_rows,
+    row_offset,
 ):
     """Put the scores of cells (r, c) and (r2, c) of mixed quads into `scores[row & 1, c]`, unless they are there.
 
-    One score, the fused one; or with `late` each member's `q`, then what `after` makes of each. Quads share cells
-    with their neighbours: three of four are there already.
+    One score, the fused one; or with `interpolate_members` each member's `q`, then what `score_table` makes of each.
+    Quads share cells with their neighbours: three of four are there already.
     """
     members, line = addresses.size, np.int64(-1)
     for e in range(n):
         if kinds[e] != MIXED:
             continue
-        if places[e] >> 5 != line and r + 3 < h:  # outlines go on: ask for the cells that the next rows will need
-            line = places[e] >> 5
+        if columns[e] >> 5 != line and r + 3 < h:  # outlines go on: ask for the cells that the next rows will need
+            line = columns[e] >> 5
             for m in range(members):
-                fetch(addresses[m] + 2 * ((r + 3) * planes[m, 2] + places[e]))
-        follows = e + 1 < n and kinds[e + 1] == MIXED and places[e + 1] == places[e] + 1
+                fetch(addresses[m] + 2 * ((r + 3) * class_maps[m, 2] + columns[e]))
+        follows = e + 1 < n and kinds[e + 1] == MIXED and columns[e + 1] == columns[e] + 1
         for corner in range(2 if follows or not across else 4):  # the right corners are the next quad's left ones
             row = r2 if corner & 1 else r
-            c = min(places[e] + (corner >> 1), w - 1)
-            if stamps[row & 1, c] == stamp + row:
+            c = min(columns[e] + (corner >> 1), w - 1)
+            if scored_rows[row & 1, c] == row_offset + row:
                 continue
-            stamps[row & 1, c] = stamp + row
-            if late:
+            scored_rows[row & 1, c] = row_offset + row
+            if interpolate_members:
                 for m in range(members):
-                    score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * planes[m, 2] + c))])
+                    score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * class_maps[m, 2] + c))])
                     scores[row & 1, c, m] = score
-                    scores[row & 1, c, members + m] = after[score]
+                    scores[row & 1, c, members + m] = score_table[score]
                 continue
             total = np.int64(32768)  # nothing is stored on the way: the arrays above need not be looked up again
             for m in range(members):
-                code = code_at(addresses[m] + 2 * (row * planes[m, 2] + c))
+                code = code_at(addresses[m] + 2 * (row * class_maps[m, 2] + c))
                 total += weights[m] * np.int64(tables[table_of[m], code])
             scores[row & 1, c, 0] = total >> 16
 
 
-@part
-def look_closer(r, r2, across, n, places, kinds, low, high, w, weights, late, scores):
+@inline
+def look_closer(r, r2, across, n, columns, kinds, low, high, w, weights, interpolate_members, scores):
     """Turn mixed quads whose corners allow it into OFF (all pixels below `low`) or ON (all reach `high`).
 
     Events that then change nothing are dropped; return how many are left.
     """
     kept, members = 0, weights.size
     for e in range(n):
-        c, kind = places[e], kinds[e]
+        c, kind = columns[e], kinds[e]
         if kind == MIXED:
             c2 = min(c + across, w - 1)
             least, most = np.int64(32768), np.int64(32768)
-            for m in range(members if late else 1):
-                k = members + m if late else 0
+            for m in range(members if interpolate_members else 1):
+                k = members + m if interpolate_members else 0
                 a, b, d, f = scores[r & 1, c, k], scores[r & 1, c2, k], scores[r2 & 1, c, k], scores[r2 & 1, c2, k]
-                if late:
+                if interpolate_members:
                     least += weights[m] * min(a, b, d, f)
                     most += weights[m] * max(a, b, d, f)
                 else:
                     least, most = min(a, b, d, f) << 16, max(a, b, d, f) << 16
             kind = OFF if most >> 16 < low else ON if least >> 16 >= high else MIXED
         if e == 0 or kind == MIXED or kind != kinds[kept - 1]:
-            places[kept], kinds[kept] = c, kind
+            columns[kept], kinds[kept] = c, kind
             kept += 1
     return kept
 
 
-@part
-def find_sides(scores, r, r2, c, c2, fy, late, members, sides):
+@inline
+def find_sides(scores, r, r2, c, c2, fy, interpolate_members, members, sides):
     """Interpolate a quad's left and right cells down to one row of pixels: level x 256, of every score."""
-    for m in range(members if late else 1):
+    for m in range(members if interpolate_members else 1):
         sides[0, m] = (256 - fy) * scores[r & 1, c, m] + fy * scores[r2 & 1, c, m]
         sides[1, m] = (256 - fy) * scores[r & 1, c2, m] + fy * scores[r2 & 1, c2, m]
 
 
-@part
-def fused_between(sides, fx, after, weights):
+@inline
+def fused_between(sides, fx, score_table, weights):
     """The effective level of one pixel between two sides, each member interpolated first."""
     total = np.int64(32768)
     for m in range(weights.size):
-        total += weights[m] * after[((256 - fx) * sides[0, m] + fx * sides[1, m] + 32768) >> 16]
+        total += weights[m] * score_table[((256 - fx) * sides[0, m] + fx * sides[1, m] + 32768) >> 16]
     return total >> 16
 
 
-@part
+@inline
 def rows_in_use(bits):
     """Tell which rows of quads have a bit in one of their two rows of cells."""
     h = bits.shape[0]
@@ -219,28 +219,19 @@ def rows_in_use(bits):
     return used
 
 
-@part
-def find_planes(planes, order, addresses):
+@inline
+def find_class_maps(class_maps, order, addresses):
     """Write where a class begins in each member."""
     for m in range(order.size):
-        addresses[m] = planes[m, 0] + order[m] * planes[m, 1]
+        addresses[m] = class_maps[m, 0] + order[m] * class_maps[m, 1]
 
 
-@part
+@inline
 def make_room(h, w, scores_of_a_cell):
     """Scratch of a walk: bits of all cells, events of one row, scores of two rows of cells and whose they are."""
     any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
-    places, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
-    scores, stamps = np.empty((2, w, scores_of_a_cell), np.int64), np.empty((2, w), np.int64)
+    columns, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
+    scores, scored_rows = np.empty((2, w, scores_of_a_cell), np.int64), np.empty((2, w), np.int64)
     for c in range(w):
-        stamps[0, c], stamps[1, c] = -1, -1
-    return any_bits, all_bits, places, kinds, scores, stamps
-
-
-@kernel
-def grown(array):
-    """Copy an array into one of twice its length."""
-    out = np.empty(2 * array.size, array.dtype)
-    for k in range(array.size):  # a slice on the left drags in the formatting of its error: 1.7 s of compilation
-        out[k] = array[k]
-    return out
+        scored_rows[0, c], scored_rows[1, c] = -1, -1
+    return any_bits, all_bits, columns, kinds, scores, scored_rows

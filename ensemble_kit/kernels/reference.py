@@ -66,10 +66,10 @@ def axis(n_in: int, n_out: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def interpolate(grid: Levels, plane: tuple[int, int]) -> NDArray[np.int64]:
-    """The level × 65536 of every pixel of `plane`, from the cells of a box (h, w)."""
+def interpolate(grid: Levels, image: tuple[int, int]) -> NDArray[np.int64]:
+    """The level × 65536 of every pixel of `image`, from the cells of a box (h, w)."""
     g = grid.astype(np.int64)
-    (h, w), (height, width) = g.shape, plane
+    (h, w), (height, width) = g.shape, image
     ys, xs = axis(h, height), axis(w, width)
     iy, fy = np.array([p[0] for p in ys]), np.array([p[1] for p in ys])[:, None]
     ix, fx = np.array([p[0] for p in xs]), np.array([p[1] for p in xs])[None, :]
@@ -84,15 +84,15 @@ def rounded(value: NDArray[np.int64]) -> Levels:
     return ((value + 32768) >> 16).astype(np.uint16)
 
 
-def plane_from_logits(members: list[Levels], weights: list[int], plane: tuple[int, int], mean: str) -> Levels:
+def image_from_logits(members: list[Levels], weights: list[int], image: tuple[int, int], mean: str) -> Levels:
     """Effective levels with upsample="logits": `members` are Q on each member's own box."""
-    interpolated = [rounded(interpolate(m, plane)) for m in members]
+    interpolated = [rounded(interpolate(m, image)) for m in members]
     return fuse(interpolated if mean == "logit" else [level_of_q(m) for m in interpolated], weights)
 
 
-def plane_from_scores(fused: Levels, plane: tuple[int, int]) -> Levels:
+def image_from_scores(fused: Levels, image: tuple[int, int]) -> Levels:
     """Effective levels with upsample="scores": on iff value >= t · 65536, that is iff value >> 16 >= t."""
-    return (interpolate(fused, plane) >> 16).astype(np.uint16)
+    return (interpolate(fused, image) >> 16).astype(np.uint16)
 
 
 # --- rule 4: decision; runs ----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -
 def undecided(
     members: NDArray[np.uint16], truth: NDArray[np.bool_], low: int, high: int
 ) -> tuple[NDArray[np.uint16], int, int, int, int]:
-    """Values (n, M) of the pixels of planes (M, H, W) that neither all lie below `low` nor all reach `high`.
+    """Values (n, M) of the pixels of images (M, H, W) that neither all lie below `low` nor all reach `high`.
 
     Hits first, each kind in the order of rows; then how many are hits, pixels above, hits among them, hits in all.
     """

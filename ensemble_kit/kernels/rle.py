@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.runs import grown
 from ensemble_kit.kernels.words import address_of, bytes_within, load64, lowest, store8, store32, store64
 
@@ -14,19 +14,21 @@ _SPACE, _COMMA, _NEWLINE, _RETURN, _QUOTE = 32, 44, 10, 13, 34
 
 @kernel
 def split_fields(text, size):
-    """Places of the commas and newlines in the first `size` bytes of CSV text, whether all of them end a field (there
+    """Indices of the commas and newlines in the first `size` bytes of CSV text, whether all of them end a field (there
     is no quote, carriage return or NUL), and whether all is ASCII. `text` has `PAD` bytes more.
     """
-    place, plain, ascii_only = address_of(text), True, True
+    address, plain, ascii_only = address_of(text), True, True
     marks, n = np.empty(size // 256 + 1024, np.int64), 0
     for p in range(0, size, 64):
         inside = np.int64(-1) if p + 64 <= size else (np.int64(1) << (size - p)) - 1
-        found = (bytes_within(place + p, _COMMA, 0) | bytes_within(place + p, _NEWLINE, 0)) & inside
+        found = (bytes_within(address + p, _COMMA, 0) | bytes_within(address + p, _NEWLINE, 0)) & inside
         others = (
-            bytes_within(place + p, _QUOTE, 0) | bytes_within(place + p, _RETURN, 0) | bytes_within(place + p, 0, 0)
+            bytes_within(address + p, _QUOTE, 0)
+            | bytes_within(address + p, _RETURN, 0)
+            | bytes_within(address + p, 0, 0)
         )
         plain &= others & inside == 0
-        ascii_only &= bytes_within(place + p, 128, 127) & inside == 0
+        ascii_only &= bytes_within(address + p, 128, 127) & inside == 0
         if n + 64 > marks.size:
             marks = grown(marks)
         while found != 0:
@@ -38,10 +40,10 @@ def split_fields(text, size):
 
 @kernel
 def parse_texts(text, begins, ends, sizes, base, relative):
-    """Runs of many RLE texts, each in ASCII at `text[begins[k]:ends[k]]`, on planes of `sizes[k]` pixels.
+    """Runs of many RLE texts, each in ASCII at `text[begins[k]:ends[k]]`, on images of `sizes[k]` pixels.
 
     A text is blank (no runs) or numbers with one space between, without leading zeros; starts ascend, lengths are at
-    least 1, and no run overlaps another or leaves the plane. With `relative`, only the first start has the base and
+    least 1, and no run overlaps another or leaves the image. With `relative`, only the first start has the base and
     each further one counts from the end of the run before it. Adjacent runs become one. `text` has `PAD` bytes more.
 
     Returns starts and ends of all, int64 offsets (n + 1,) of where each text's begin, and the number of the first
@@ -55,14 +57,16 @@ def parse_texts(text, begins, ends, sizes, base, relative):
     marks = np.empty(widest + 1, np.int64)
     out_starts, out_ends = np.empty(text.size // 8 + 16, np.int64), np.empty(text.size // 8 + 16, np.int64)
     offsets = np.zeros(n + 1, np.int64)
-    place, count = address_of(text), np.int64(0)
+    address, count = address_of(text), np.int64(0)
     for k in range(n):
-        numbers = _ends_of_numbers(place, begins[k], ends[k], marks)
+        numbers = _ends_of_numbers(address, begins[k], ends[k], marks)
         if numbers & 1:
             return out_starts, out_ends, offsets, k
         while count + numbers // 2 + 1 > out_starts.size:
             out_starts, out_ends = grown(out_starts), grown(out_ends)
-        count = _runs_between(place, begins[k], marks[:numbers], sizes[k], base, relative, out_starts, out_ends, count)
+        count = _runs_between(
+            address, begins[k], marks[:numbers], sizes[k], base, relative, out_starts, out_ends, count
+        )
         if count < 0:
             return out_starts, out_ends, offsets, k
         offsets[k + 1] = count
@@ -72,21 +76,21 @@ def parse_texts(text, begins, ends, sizes, base, relative):
 @kernel
 def parse_text(text, end, size, base, relative):
     """Runs of the one RLE text in the first `end` bytes, as `parse_texts` reads them, and whether it is sound."""
-    marks, place = np.empty(end + 1, np.int64), address_of(text)
-    numbers = _ends_of_numbers(place, 0, end, marks)
+    marks, address = np.empty(end + 1, np.int64), address_of(text)
+    numbers = _ends_of_numbers(address, 0, end, marks)
     starts, ends, count = np.empty(numbers // 2, np.int64), np.empty(numbers // 2, np.int64), np.int64(-1)
     if numbers & 1 == 0:
-        count = _runs_between(place, 0, marks[:numbers], size, base, relative, starts, ends, 0)
+        count = _runs_between(address, 0, marks[:numbers], size, base, relative, starts, ends, 0)
     return starts[: max(count, 0)], ends[: max(count, 0)], count >= 0
 
 
-@part
-def _runs_between(place, begin, marks, size, base, relative, starts, ends, count):
+@inline
+def _runs_between(address, begin, marks, size, base, relative, starts, ends, count):
     """Append the runs of a text whose numbers end at `marks`; return their new count, or -1 if they are not sound."""
     p, behind, origin, sound = begin, np.int64(-1), -np.int64(base), True
     for i in range(0, marks.size, 2):
-        start, fine = _number(place, p, marks[i])
-        length, also = _number(place, marks[i] + 1, marks[i + 1])
+        start, fine = _number(address, p, marks[i])
+        length, also = _number(address, marks[i] + 1, marks[i + 1])
         p = marks[i + 1] + 1
         start += origin
         sound &= fine & also & (start >= max(behind, 0)) & (length > 0) & (length <= size - start)
@@ -100,17 +104,17 @@ def _runs_between(place, begin, marks, size, base, relative, starts, ends, count
     return count if sound else np.int64(-1)
 
 
-@part
-def _ends_of_numbers(place, begin, end, marks):
-    """Put the place behind each number of a text into `marks`; count them: none if it is blank, 1 if it holds what is
+@inline
+def _ends_of_numbers(address, begin, end, marks):
+    """Put the index behind each number of a text into `marks`; count them: none if it is blank, 1 if it holds what is
     neither digit nor space.
     """
     n, digits_seen = 0, False
     for p in range(begin, end, 64):
         inside = np.int64(-1) if p + 64 <= end else (np.int64(1) << (end - p)) - 1
-        digits = bytes_within(place + p, 48, 9)
+        digits = bytes_within(address + p, 48, 9)
         gaps = ~digits & inside
-        if gaps & ~bytes_within(place + p, _SPACE, 0) != 0:
+        if gaps & ~bytes_within(address + p, _SPACE, 0) != 0:
             return 1
         digits_seen |= digits & inside != 0
         while gaps != 0:
@@ -123,19 +127,19 @@ def _ends_of_numbers(place, begin, end, marks):
     return n + 1
 
 
-@part
-def _number(place, begin, end):
+@inline
+def _number(address, begin, end):
     """Value of the digits in `begin … end`, and whether there are 1 to 19 of them, without a leading zero.
 
     Of 19 digits, those beyond int64 give a negative value.
     """
     digits = end - begin
     if digits < 1 or digits > 8:
-        value, sound = np.int64(0), 8 < digits < 20 and load64(place + begin) & 255 != 48
+        value, sound = np.int64(0), 8 < digits < 20 and load64(address + begin) & 255 != 48
         for p in range(begin, end if sound else begin):
-            value = 10 * value + (load64(place + p) & 255) - 48
+            value = 10 * value + (load64(address + p) & 255) - 48
         return value, sound
-    word = load64(place + begin) ^ 0x3030303030303030
+    word = load64(address + begin) ^ 0x3030303030303030
     sound = (word & 255 != 0) | (digits == 1)
     word <<= 64 - 8 * digits  # the last digit into the highest byte, zeros for those that are not there
     word = 10 * word + ((word >> 8) & 0x00FFFFFFFFFFFFFF)
@@ -161,23 +165,23 @@ def format_texts(glue, cuts, starts, ends, firsts, lasts, base, relative):
         largest //= 10
         widest += 1
     out = np.empty(glue.size + runs * 2 * (widest + 1) + 64, np.uint8)  # bytes are stored by eights
-    place, glued = address_of(out), address_of(glue)
-    first = place
+    address, glued = address_of(out), address_of(glue)
+    first = address
     for k in range(masks + 1):
         size = cuts[k + 1] - cuts[k]
         for p in range(0, size, 8):
-            store64(place + p, load64(glued + cuts[k] + p))
-        place += size
+            store64(address + p, load64(glued + cuts[k] + p))
+        address += size
         if k == masks:
             break
         last = -np.int64(base)
         for i in range(firsts[k], lasts[k]):
-            place = _put_number(place, starts[i] - last if relative or i == firsts[k] else starts[i] + base)
-            place = _put_number(place, ends[i] - starts[i])
+            address = _put_number(address, starts[i] - last if relative or i == firsts[k] else starts[i] + base)
+            address = _put_number(address, ends[i] - starts[i])
             last = ends[i]
         if firsts[k] < lasts[k]:
-            place -= 1  # no space behind the last number
-    return out[: place - first]
+            address -= 1  # no space behind the last number
+    return out[: address - first]
 
 
 @kernel
@@ -188,7 +192,7 @@ def format_text(starts, ends, base, relative):
     return format_texts(np.zeros(PAD, np.uint8), np.zeros(3, np.int64), starts, ends, first, last, base, relative)
 
 
-@part
+@inline
 def _four_digits(value):
     """Four digits of a number below 10,000, a byte each, the first in the lowest.
 
@@ -200,36 +204,36 @@ def _four_digits(value):
     return tens | (pairs - 10 * tens) << 8
 
 
-@part
-def _put_head(place, value):
+@inline
+def _put_head(address, value):
     """Write the digits of a number below 10,000; return the address behind them."""
     digits = _four_digits(value)
     zeros = lowest(digits | 1 << 24) & 24  # bits of leading zeros; one digit stays
-    store32(place, (digits + 0x30303030) >> zeros)
-    return place + 4 - (zeros >> 3)
+    store32(address, (digits + 0x30303030) >> zeros)
+    return address + 4 - (zeros >> 3)
 
 
-@part
-def _put_number(place, value):
+@inline
+def _put_number(address, value):
     """Write the digits of `value` and a space at an address; return the address behind them."""
     if value < 10000:
-        place = _put_head(place, value)
+        address = _put_head(address, value)
     elif value < 100000000:
         head = value // 10000
-        place = _put_head(place, head)
-        store32(place, _four_digits(value - 10000 * head) + 0x30303030)
-        place += 4
+        address = _put_head(address, head)
+        store32(address, _four_digits(value - 10000 * head) + 0x30303030)
+        address += 4
     else:
         digits, rest = 1, value
         while rest >= 10:
             rest //= 10
             digits += 1
         for k in range(digits):
-            store8(place + digits - 1 - k, 48 + value % 10)
+            store8(address + digits - 1 - k, 48 + value % 10)
             value //= 10
-        place += digits
-    store8(place, 32)
-    return place + 1
+        address += digits
+    store8(address, 32)
+    return address + 1
 
 
 @kernel

@@ -10,13 +10,14 @@ is left of a mask at a size is the sum of the classes from there on. A pixel cos
 import numpy as np
 
 from ensemble_kit.kernels.components import components, root
-from ensemble_kit.kernels.jit import kernel, part
+from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.words import code_at
 
 
 @kernel
 def levels_within(
-    starts, ends, addresses, strides, tables, after, weights, rows, row_parts, cols, col_parts, last, late
+    starts, ends, addresses, strides, tables, score_table, weights, rows, row_fractions, cols, col_fractions, last,
+    interpolate_members,
 ):  # fmt: skip
     """Positions (int64, ascending) and effective levels (uint16) of the pixels of some runs, one by one.
 
@@ -31,17 +32,17 @@ def levels_within(
         for p in range(starts[k], ends[k]):
             y, x = p // width, p % width
             total = np.int64(32768)
-            for m in range(weights.size if late else 1):
-                r, c, fy, fx = rows[m, y], cols[m, x], row_parts[m, y], col_parts[m, x]
+            for m in range(weights.size if interpolate_members else 1):
+                r, c, fy, fx = rows[m, y], cols[m, x], row_fractions[m, y], col_fractions[m, x]
                 r2, c2 = min(r + 1, last[m, 0]), min(c + 1, last[m, 1])
-                one = (m, m + 1) if late else (0, weights.size)
-                near = (256 - fx) * _cell(r, c, one, late, addresses, strides, tables, weights)
-                near += fx * _cell(r, c2, one, late, addresses, strides, tables, weights)
-                far = (256 - fx) * _cell(r2, c, one, late, addresses, strides, tables, weights)
-                far += fx * _cell(r2, c2, one, late, addresses, strides, tables, weights)
+                one = (m, m + 1) if interpolate_members else (0, weights.size)
+                near = (256 - fx) * _cell(r, c, one, interpolate_members, addresses, strides, tables, weights)
+                near += fx * _cell(r, c2, one, interpolate_members, addresses, strides, tables, weights)
+                far = (256 - fx) * _cell(r2, c, one, interpolate_members, addresses, strides, tables, weights)
+                far += fx * _cell(r2, c2, one, interpolate_members, addresses, strides, tables, weights)
                 value = (256 - fy) * near + fy * far
-                if late:
-                    total += weights[m] * after[(value + 32768) >> 16]
+                if interpolate_members:
+                    total += weights[m] * score_table[(value + 32768) >> 16]
                 else:
                     total = value
             positions[i], levels[i] = p, total >> 16
@@ -49,13 +50,13 @@ def levels_within(
     return positions, levels
 
 
-@part
-def _cell(r, c, members, late, addresses, strides, tables, weights):
+@inline
+def _cell(r, c, members, interpolate_members, addresses, strides, tables, weights):
     """Score of one cell: of one member, or the fused one of all."""
     total = np.int64(32768)
     for m in range(members[0], members[1]):
         score = np.int64(tables[m, code_at(addresses[m] + 2 * (r * strides[m] + c))])
-        if late:
+        if interpolate_members:
             return score
         total += weights[m] * score
     return total >> 16
@@ -72,7 +73,7 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
     falling : int64 (n,), their order by falling level.
     truth_starts, truth_ends : int64, runs of the truth.
     sizes : int64 (S,), ascending; a component stays at a size if it has at least that many pixels.
-    nodes : int32 ((H + 2) * (W + 2),) of zeros, left so: which node each pixel of the padded plane is, from 1 on.
+    nodes : int32 ((H + 2) * (W + 2),) of zeros, left so: which node each pixel of the padded image is, from 1 on.
 
     Returns
     -------
@@ -158,13 +159,13 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
     return out_levels[:count], out_pixels[:count], out_hits[:count]
 
 
-@part
+@inline
 def _padded(position, width):
-    """Where a pixel lies in a plane with one more row and column on each side."""
+    """Where a pixel lies in an image with one more row and column on each side."""
     return position + 2 * (position // width) + width + 3
 
 
-@part
+@inline
 def _rank(area, rank, sizes):
     """How many sizes an area reaches, if it reaches `rank` of them at least."""
     while rank < sizes.size and sizes[rank] <= area:
@@ -172,7 +173,7 @@ def _rank(area, rank, sizes):
     return rank
 
 
-@part
+@inline
 def _write_row(row, level, pixels, found, out_levels, out_pixels, out_hits):
     """Write what is left at every size: the sums from above."""
     out_levels[row] = level

@@ -7,9 +7,10 @@ a trial of weights need only look at the others, kept as one 16-bit value per me
 import numpy as np
 
 from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.runs import grown
 
 BLOCK = 32
-"""Blocks are 32 x 32 pixels of the plane, as in `fuse`."""
+"""Blocks are 32 x 32 pixels of the image, as in `fuse`."""
 
 
 @kernel
@@ -17,13 +18,12 @@ def gather(
     codes,
     starts,
     widths,
-    fold,
-    flip,
+    key_masks,
     tables,
     rows,
-    row_parts,
+    row_fractions,
     cols,
-    col_parts,
+    col_fractions,
     last,
     low,
     high,
@@ -37,10 +37,10 @@ def gather(
 
     Parameters
     ----------
-    codes : uint16, every member's plane one after another; member m's begins at `starts[m]`, rows `widths[m]` long.
-    fold, flip : int16, what turns a code into a key whose signed order is the order of scores, as in `fuse`.
+    codes : uint16, every member's class map one after another; member m's begins at `starts[m]`, rows `widths[m]` long.
+    key_masks : as in `fuse`.
     tables : uint16 (M, 65536), the value of a code.
-    rows, row_parts, cols, col_parts, last : where each member's cells lie, as in `fuse`.
+    rows, row_fractions, cols, col_fractions, last : where each member's cells lie, as in `fuse`.
     low, high : values; a pixel is decided where all members lie below `low`, or all at or above `high`.
     keys_low, keys_high : int64 (M,), the first key of each member whose value is at least `low`, and `high`.
     stride : every stride-th pixel of every stride-th row stands for the rest.
@@ -50,13 +50,14 @@ def gather(
     values uint16 (n, M), hits first; how many are hits; pixels above, and hits among them; hits in all.
     """
     members, height, width = starts.size, rows.shape[1], cols.shape[1]
+    negative, sign = key_masks[0], key_masks[1]
     widest, first = widths.max(), stride // 2
     high_keys, low_keys = np.empty(widest, np.int16), np.empty(widest, np.int16)
     across = -(-width // BLOCK)
     state = np.empty(across, np.uint8)  # 1: some member may reach low; 2: some member may lie below high
     truth = np.empty((BLOCK, width), np.uint8)
     grid = np.empty((BLOCK + 2, BLOCK + 2), np.int64)
-    hits, misses = np.empty((256, members), np.uint16), np.empty((256, members), np.uint16)
+    hits, misses = np.empty(256 * members, np.uint16), np.empty(256 * members, np.uint16)
     pixels = np.empty((BLOCK * BLOCK, members), np.uint16)
     n_hits, n_misses, above, above_hits, area, t = 0, 0, 0, 0, 0, 0
     for by in range(-(-height // BLOCK)):
@@ -78,12 +79,12 @@ def gather(
                 row = codes[at : at + n].view(np.int16)
                 if r == r0:
                     for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
                         high_keys[x] = key
                         low_keys[x] = key
                 else:
                     for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & fold)) ^ flip
+                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
                         high_keys[x] = max(high_keys[x], key)
                         low_keys[x] = min(low_keys[x], key)
             for bx in range(across):
@@ -123,11 +124,11 @@ def gather(
                 for y in range(y_first, oy1, stride):
                     a = rows[m, y] - r0
                     b = min(a + 1, r1 - r0)
-                    fy = row_parts[m, y]
+                    fy = row_fractions[m, y]
                     for x in range(x_first, ox1, stride):
                         c = cols[m, x] - c0
                         d = min(c + 1, c1 - c0)
-                        fx = col_parts[m, x]
+                        fx = col_fractions[m, x]
                         top_value = (256 - fx) * grid[a, c] + fx * grid[a, d]
                         foot_value = (256 - fx) * grid[b, c] + fx * grid[b, d]
                         pixels[k, m] = ((256 - fy) * top_value + fy * foot_value + 32768) >> 16
@@ -146,27 +147,22 @@ def gather(
                         above_hits += hit
                     elif reaches:
                         if hit:
-                            if n_hits == hits.shape[0]:
-                                hits = _grown(hits)
-                            hits[n_hits] = pixels[k]
-                            n_hits += 1
+                            if n_hits == hits.size:
+                                hits = grown(hits)
+                            for m in range(members):
+                                hits[n_hits + m] = pixels[k, m]
+                            n_hits += members
                         else:
-                            if n_misses == misses.shape[0]:
-                                misses = _grown(misses)
-                            misses[n_misses] = pixels[k]
-                            n_misses += 1
+                            if n_misses == misses.size:
+                                misses = grown(misses)
+                            for m in range(members):
+                                misses[n_misses + m] = pixels[k, m]
+                            n_misses += members
                     k += 1
-    out = np.empty((n_hits + n_misses, members), np.uint16)
+    out = np.empty(n_hits + n_misses, np.uint16)
     out[:n_hits] = hits[:n_hits]
     out[n_hits:] = misses[:n_misses]
-    return out, n_hits, above, above_hits, area
-
-
-@kernel
-def _grown(array):
-    out = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
-    out[: array.shape[0]] = array
-    return out
+    return out.reshape(-1, members), n_hits // members, above, above_hits, area
 
 
 @kernel

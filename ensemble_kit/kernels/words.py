@@ -24,8 +24,8 @@ def code_at(typingctx, address):
     signature = types.int64(types.int64)
 
     def generate(context, builder, signature, arguments):
-        place = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
-        return builder.zext(builder.load(place), ir.IntType(64))
+        pointer = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
+        return builder.zext(builder.load(pointer), ir.IntType(64))
 
     return signature, generate
 
@@ -62,9 +62,9 @@ def _store(bits):
         signature = types.void(types.int64, types.int64)
 
         def generate(context, builder, signature, arguments):
-            place = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
+            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
             value = arguments[1] if bits == 64 else builder.trunc(arguments[1], ir.IntType(bits))
-            builder.store(value, place).align = 1
+            builder.store(value, pointer).align = 1
             return context.get_dummy_value()
 
         return signature, generate
@@ -145,8 +145,8 @@ def fetch(typingctx, address):
         kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
         ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         for line in (0, 64):
-            place = builder.inttoptr(builder.add(arguments[0], ir.Constant(ir.IntType(64), line)), byte)
-            builder.call(ask, [place, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+            pointer = builder.inttoptr(builder.add(arguments[0], ir.Constant(ir.IntType(64), line)), byte)
+            builder.call(ask, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 
     return signature, generate
@@ -154,7 +154,7 @@ def fetch(typingctx, address):
 
 @intrinsic
 def lowest(typingctx, word):
-    """Find the place of the lowest bit that is set; the word must not be 0."""
+    """Find the position of the lowest bit that is set; the word must not be 0."""
     signature = types.int64(types.int64)
 
     def generate(context, builder, signature, arguments):
@@ -165,5 +165,5 @@ def lowest(typingctx, word):
 
 @kernel
 def half_up(word):
-    """The word with every bit one place lower, 0 coming in at the top (int64's own shift repeats the sign)."""
+    """The word with every bit one position lower, 0 coming in at the top (int64's own shift repeats the sign)."""
     return (word >> 1) & np.int64(0x7FFFFFFFFFFFFFFF)

@@ -29,16 +29,16 @@ class FusedSample:
     """One sample of fused members: what the kernels need, laid out once; nothing is fused yet.
 
     Members of one grid (`_cells`) are decided by `kernels.cells`, which reads their logits once and at memory speed;
-    members whose grids differ, or a plane narrower than the grid, by the blocks of `kernels.fuse`.
+    members whose grids differ, or an image narrower than the grid, by the blocks of `kernels.fuse`.
     """
 
     def __init__(self, inputs: Inputs, sample: str, upsample: Upsample | None = None) -> None:
         fusion, members = inputs.fusion, inputs.members
         self.inputs, self.sample = inputs, sample
-        self._places = [m.placement(sample) for m in members]
-        H, W = self._places[0].image
+        self._placements = [m.placement(sample) for m in members]
+        H, W = self._placements[0].image
         self.image = H, W
-        for member, place in zip(members, self._places, strict=True):
+        for member, place in zip(members, self._placements, strict=True):
             if place.image != self.image:
                 raise MismatchError(
                     "image-size-differs",
@@ -47,8 +47,8 @@ class FusedSample:
                     f"{as_text(place.image)} in {member.member!r}",
                     fix="dump both members from the same images",
                 )
-        self._late = (upsample or fusion.upsample) == "logits"
-        self._after_q, self._mean = self._late and not fusion.mean.of_logits, fusion.mean
+        self._interpolate_members = (upsample or fusion.upsample) == "logits"
+        self._q_becomes_level, self._mean = self._interpolate_members and not fusion.mean.of_logits, fusion.mean
         self._temperatures = fusion.temperatures
         own_classes = tuple([m.classes for m in members])
         if inputs.activation == "softmax":
@@ -60,65 +60,74 @@ class FusedSample:
             ]
             own_classes = (inputs.classes,) * len(members)
         else:
-            self._scale = "q" if self._late or fusion.mean.of_logits else "levels"
+            self._scale = "q" if self._interpolate_members or fusion.mean.of_logits else "levels"
             self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
         self._order, self._weights = _order(own_classes, inputs.classes), _weights(fusion.weights)
-        if not self._late and any((p.grid, p.box) != (self._places[0].grid, self._places[0].box) for p in self._places):
+        if not self._interpolate_members and any(
+            (p.grid, p.box) != (self._placements[0].grid, self._placements[0].box) for p in self._placements
+        ):
             self._to_finest_grid()
-        self._scales = _scales(self._scale, self._temperatures, self._after_q, self._mean)
+        self._scales = _scales(self._scale, self._temperatures, self._q_becomes_level, self._mean)
 
     def _codes_from(self, low: tuple[int, ...], high: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return _codes_from(self._scale, self._temperatures, self._after_q, self._mean, low, high)
+        return _codes_from(self._scale, self._temperatures, self._q_becomes_level, self._mean, low, high)
 
     def _to_finest_grid(self) -> None:
         """Interpolate every member's scores to the box of the member with the most cells (docs/concepts.md, rule 3)."""
         from ensemble_kit.kernels import fuse, tables
 
         scales = _scales(self._scale, self._temperatures, False, self._mean)
-        finest = max(self._places, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
+        finest = max(self._placements, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
         box, moved = finest.box, []
-        for m, (codes, place, order) in enumerate(zip(self._codes, self._places, self._order.T, strict=True)):
+        for m, (codes, placement, order) in enumerate(zip(self._codes, self._placements, self._order.T, strict=True)):
             out = np.zeros((len(order), *finest.grid), np.uint16)
             inside = out[:, *box.slices]
-            own = place.box
-            rows, row_parts = tables.axis(own.shape[0], box.shape[0])
-            cols, col_parts = tables.axis(own.shape[1], box.shape[1])
+            own = placement.box
+            rows, row_fractions = tables.axis(own.shape[0], box.shape[0])
+            cols, col_fractions = tables.axis(own.shape[1], box.shape[1])
             for k, c in enumerate(order):
                 cells = scales.tables[scales.table_of[m]][codes[c][own.slices]]
                 fuse.resample(
                     np.ascontiguousarray(cells),
                     rows,
-                    row_parts,
+                    row_fractions,
                     own.shape[0] - 1,
                     cols,
-                    col_parts,
+                    col_fractions,
                     own.shape[1] - 1,
                     inside[k],
                 )
             moved.append(out)
         self._codes, self._scale = moved, "ready"
-        self._places = [finest] * len(moved)
+        self._placements = [finest] * len(moved)
         self._order = np.repeat(np.arange(len(self._order))[:, None], len(moved), axis=1)
 
     @cached_property
     def _laid(self) -> tuple[Any, ...] | None:
         """What the kernels of one grid take of every class; where members' grids differ, or are too wide, None."""
-        first = self._places[0].box.shape
-        if any(p.box.shape != first for p in self._places) or first[1] > self.image[1]:
+        first = self._placements[0].box.shape
+        if any(p.box.shape != first for p in self._placements) or first[1] > self.image[1]:
             return None
         # a sample is told where its members lie, and `self._codes` keeps the memory alive
-        planes = np.array(
+        class_maps = np.array(
             [
                 (
                     c.__array_interface__["data"][0] + 2 * p.offset,
                     2 * p.grid[0] * p.grid[1],
                     p.grid[1],
                 )
-                for c, p in zip(self._codes, self._places, strict=True)
+                for c, p in zip(self._codes, self._placements, strict=True)
             ],
             np.int64,
         )
-        return planes, self._order, self._weights, *self._scales.arrays, *_pixels(first, self.image), self._late
+        return (
+            class_maps,
+            self._order,
+            self._weights,
+            *self._scales.arrays,
+            *_pixels(first, self.image),
+            self._interpolate_members,
+        )
 
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
@@ -178,11 +187,11 @@ class FusedSample:
         """Fuse all classes on the finest grid, uint16 (C, h, w); of a sample opened with upsample="scores"."""
         from ensemble_kit.kernels import fuse
 
-        out = np.empty((len(self._weights), *self._places[0].grid), np.uint16)
+        out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
         tables = self._scales.by_member
         for c, weights in enumerate(self._weights):
-            planes = [codes[k] for codes, k in zip(self._codes, self._order[c], strict=True)]
-            addresses = np.array([p.__array_interface__["data"][0] for p in planes], np.int64)
+            class_maps = [codes[k] for codes, k in zip(self._codes, self._order[c], strict=True)]
+            addresses = np.array([p.__array_interface__["data"][0] for p in class_maps], np.int64)
             fuse.fuse_grid(addresses, tables, weights, out[c].reshape(-1))
         return out
 
@@ -198,7 +207,7 @@ class LevelCounts(NamedTuple):
     ----------
     offsets : int64 (n + 1,); the k-th class has the entries `offsets[k]:offsets[k+1]` of the next three.
     levels : uint16, the levels of the band that occur, ascending within a class.
-    pred, tp : uint32, for planes of 2^32 pixels int64: pixels, and truth pixels, at that level and above.
+    pred, tp : uint32, for images of 2^32 pixels int64: pixels, and truth pixels, at that level and above.
     above, above_tp : int64 (n,), those above the band.
     """
 
@@ -236,16 +245,16 @@ class _Blocks:
 
         self._sample = sample
         H, W = sample.image
-        boxes = [p.box for p in sample._places]
+        boxes = [p.box for p in sample._placements]
         vertical = [tables.axis(b.shape[0], H) for b in boxes]
         horizontal = [tables.axis(b.shape[1], W) for b in boxes]
-        self._rows, self._row_parts = np.stack([i for i, _ in vertical]), np.stack([f for _, f in vertical])
-        self._cols, self._col_parts = np.stack([i for i, _ in horizontal]), np.stack([f for _, f in horizontal])
+        self._rows, self._row_fractions = np.stack([i for i, _ in vertical]), np.stack([f for _, f in vertical])
+        self._cols, self._col_fractions = np.stack([i for i, _ in horizontal]), np.stack([f for _, f in horizontal])
         self._last = np.array([(b.shape[0] - 1, b.shape[1] - 1) for b in boxes], np.int64)
-        self._corners = np.array([2 * p.offset for p in sample._places])
-        self._sizes = np.array([2 * p.grid[0] * p.grid[1] for p in sample._places])
+        self._corners = np.array([2 * p.offset for p in sample._placements])
+        self._sizes = np.array([2 * p.grid[0] * p.grid[1] for p in sample._placements])
         self._addresses = np.array([c.__array_interface__["data"][0] for c in sample._codes]) + self._corners
-        self._widths = np.array([p.grid[1] for p in sample._places])
+        self._widths = np.array([p.grid[1] for p in sample._placements])
         self._shape = (-(-H // fuse.BLOCK), -(-W // fuse.BLOCK))
         self._bounds: dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]] = {}
         self._tables = sample._scales.by_member
@@ -264,7 +273,7 @@ class _Blocks:
 
     def plan(self, c: int) -> tuple[Any, ...]:
         """Return what the walking kernels take for class `c`: bounds of its blocks, then the evaluation's arrays."""
-        from ensemble_kit.kernels import fuse
+        from ensemble_kit.kernels import fuse, tables
 
         s = self._sample
         if c not in self._bounds:
@@ -272,8 +281,7 @@ class _Blocks:
             fuse.block_bounds(
                 self._at(c),
                 self._widths,
-                np.int16(s._scales.fold),
-                np.int16(s._scales.flip),
+                tables.key_masks(s._scales.float_codes),
                 self._rows,
                 self._cols,
                 self._last,
@@ -292,14 +300,14 @@ class _Blocks:
             self._at(c),
             self._widths,
             self._tables,
-            s._scales.after,
+            s._scales.score_table,
             s._weights[c],
             self._rows,
-            self._row_parts,
+            self._row_fractions,
             self._cols,
-            self._col_parts,
+            self._col_fractions,
             self._last,
-            s._late,
+            s._interpolate_members,
         )
 
 
@@ -310,21 +318,20 @@ class _Scales(NamedTuple):
     ----------
     tables : uint16 (T, 65536), score by code; members of one temperature share one, which keeps it in cache.
     table_of : int64 (M,), which table is each member's.
-    after : uint16 (65536,), what an interpolated score becomes.
+    score_table : uint16 (65536,), what an interpolated score becomes.
     bounds : uint16 (T, 65536), what a score becomes in the end, by key: codes in the order of their scores.
-    fold, flip : what turns a code into its key, `(code ^ ((code >> 15) & fold)) ^ flip` as int16.
+    float_codes : codes are those of fp16, sign and magnitude, and not scores already.
     """
 
     tables: NDArray[np.uint16]
     table_of: NDArray[np.int64]
-    after: NDArray[np.uint16]
+    score_table: NDArray[np.uint16]
     bounds: NDArray[np.uint16]
-    fold: int
-    flip: int
+    float_codes: bool
 
     @property
     def arrays(self) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.uint16]]:
-        return self.tables, self.table_of, self.after
+        return self.tables, self.table_of, self.score_table
 
     @property
     def by_member(self) -> NDArray[np.uint16]:
@@ -336,7 +343,7 @@ class _Scales(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: Mean) -> _Scales:
+def _scales(scale: Scale, temperatures: tuple[float, ...], q_becomes_level: bool, mean: Mean) -> _Scales:
     from ensemble_kit.kernels import tables
 
     power = mean.scale  # the identity, but for mean="power:R"
@@ -345,18 +352,17 @@ def _scales(scale: Scale, temperatures: tuple[float, ...], after_q: bool, mean: 
         tables.identity() if scale == "ready" else tables.fp16_q(t) if scale == "q" else power[tables.fp16_levels(t)]
         for t in kinds
     ]
-    after = levels_of_q(mean if after_q else LOGIT)
+    table = levels_of_q(mean if q_becomes_level else LOGIT)
     order = tables.identity() if scale == "ready" else tables.fp16_codes_in_order()
-    fold, flip = (0, -32768) if scale == "ready" else (0x7FFF, 0)
     table_of = np.array([0 if scale == "ready" else kinds.index(t) for t in temperatures], np.int64)
-    return _Scales(np.stack(made), table_of, after, np.stack([after[t[order]] for t in made]), fold, flip)
+    return _Scales(np.stack(made), table_of, table, np.stack([table[t[order]] for t in made]), scale != "ready")
 
 
 @lru_cache(maxsize=256)
 def _codes_from(
     scale: Scale,
     temperatures: tuple[float, ...],
-    after_q: bool,
+    q_becomes_level: bool,
     mean: Mean,
     low: tuple[int, ...],
     high: tuple[int, ...],
@@ -366,12 +372,12 @@ def _codes_from(
     They are one interval on the circle of 65,536: fp16's positive codes rise from +0, and its negative ones, from
     -0 on, follow the largest positive. A span of -1 says that there are none.
     """
-    scales, wanted = _scales(scale, temperatures, after_q, mean), np.array([low, high], np.int64).T
-    lowest, highest = (-0x7C01, 0x7C00) if scales.fold else (-0x8000, 0x7FFF)  # from -inf to +inf; NaN has no place
+    scales, wanted = _scales(scale, temperatures, q_becomes_level, mean), np.array([low, high], np.int64).T
+    lowest, highest = (-0x7C01, 0x7C00) if scales.float_codes else (-0x8000, 0x7FFF)  # from -inf to +inf, without NaN
     firsts, spans = [], []
     for bounds in scales.bounds:
         key = np.searchsorted(bounds[lowest + 0x8000 : highest + 0x8001], wanted) + lowest
-        if scales.fold:
+        if scales.float_codes:
             first = np.maximum(key, 0)
             span = np.where(key >= 0, 0x7FFF - key, (key ^ 0x7FFF) & 0xFFFF)
         else:
@@ -382,14 +388,14 @@ def _codes_from(
 
 
 @lru_cache(maxsize=256)
-def _pixels(box: Shape, plane: Shape) -> tuple[NDArray[np.int64], ...]:
-    """Pixels behind the cells: `row_at`, `row_parts`, `col_at`, `col_parts` of `kernels.cells.decide`."""
+def _pixels(box: Shape, image: Shape) -> tuple[NDArray[np.int64], ...]:
+    """Pixels behind the cells: `row_at`, `row_fractions`, `col_at`, `col_fractions` of `kernels.cells.decide`."""
     from ensemble_kit.kernels import tables
 
     out: tuple[NDArray[np.int64], ...] = ()
-    for n_in, n_out in zip(box, plane, strict=True):
-        near, parts = tables.axis(n_in, n_out)
-        out += np.searchsorted(near, np.arange(n_in + 1)), parts
+    for n_in, n_out in zip(box, image, strict=True):
+        near, fractions = tables.axis(n_in, n_out)
+        out += np.searchsorted(near, np.arange(n_in + 1)), fractions
     return out
 
 

@@ -44,7 +44,7 @@ def planes(ens: ek.Ensemble) -> list[np.ndarray]:
     return [
         np.stack(
             [
-                reference.plane_from_logits(
+                reference.image_from_logits(
                     [reference.q(m.read(s))[c] for m in ens.members], weights[c], ens.image_size(s), "probability"
                 )
                 for c in range(len(ens.classes))

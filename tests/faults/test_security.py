@@ -158,7 +158,7 @@ ELSEWHERE = {
     "X17": "faults/test_load.py::test_a_model_that_never_ends",
     "X18": "faults/test_load.py::test_a_model_that_asks_for_terabytes",
     "X23": "test_formats_folders.py::test_names_that_leave_the_folder_are_refused",
-    "X33": "test_jit.py::test_broken_files_are_compiled_again, test_jit.py::test_a_foreign_cache_is_not_taken",
+    "X33": "test_jit.py::test_broken_files_are_compiled_again, test_jit.py::test_a_home_that_cannot_be_used",
     "X27": "test_formats_folders.py::test_a_bomb_is_refused_by_its_header",
 }
 NOT_HERE = {

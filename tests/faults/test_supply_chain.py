@@ -85,7 +85,7 @@ def test_vulnerabilities_have_an_address() -> None:
 def test_no_source_evaluates_or_unpickles() -> None:
     """ruff's bandit rules stand in the lint; these hold whatever a line asks it to ignore.
 
-    But for the cache of machine code, which is Numba's pickle behind a seal of ours (X33, X38).
+    But for the cache of machine code, which is a pickle behind a checksum, in the user's own folder (X33, X38).
     """
     modules, calls = {"pickle", "marshal", "shelve", "dill", "joblib", "yaml", "xmlrpc", "telnetlib"}, {"eval", "exec"}
     for path in sorted((ROOT / "ensemble_kit").rglob("*.py")):

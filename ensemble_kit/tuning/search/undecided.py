@@ -327,17 +327,16 @@ class _Builder:
 
     def sample(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
         """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
-        from ensemble_kit.kernels import undecided
+        from ensemble_kit.kernels import tables, undecided
 
-        place = _Places(self.inputs.members, item.sample)
+        laid = _Layout(self.inputs.members, item.sample)
         members = self.inputs.members
         heats = zip(members, self.inputs.fusion.temperatures, strict=True)
         codes = [self._codes(m, item.sample, t) for m, t in heats]
-        fold, flip = (np.int16(0), np.int16(-32768)) if self.softmax else (np.int16(0x7FFF), np.int16(0))
-        out = []
+        out, masks = [], tables.key_masks(not self.softmax)
         for c, (name, runs) in enumerate(zip(self.inputs.classes, item.truth, strict=True)):
-            planes = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
-            where = np.concatenate(planes), place.starts, place.widths, fold, flip, self.tables, *place.axes
+            maps = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
+            where = np.concatenate(maps), laid.starts, laid.widths, masks, self.tables, *laid.axes
             band = *self.bands[c], *self.keys[c]
             out.append(undecided.gather(*where, *band, stride, runs.starts, runs.ends))
         return out
@@ -369,21 +368,21 @@ class CollectUndecided:
         return self.build.sample(item, self.stride)
 
 
-class _Places:
+class _Layout:
     """Where one sample's members lie on their grids, as `kernels.undecided.gather` takes it."""
 
     def __init__(self, members: Sequence[Member], sample: str) -> None:
-        self._places = [m.placement(sample) for m in members]
-        sizes = [p.grid[0] * p.grid[1] for p in self._places]
+        self._placements = [m.placement(sample) for m in members]
+        sizes = [p.grid[0] * p.grid[1] for p in self._placements]
         self.starts = np.cumsum([0, *sizes[:-1]])
-        self.widths = np.array([p.grid[1] for p in self._places], np.int64)
+        self.widths = np.array([p.grid[1] for p in self._placements], np.int64)
 
     @cached_property
     def axes(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows and their weights, columns and theirs, last cells."""
+        """Rows and their fractions, columns and theirs, last cells."""
         from ensemble_kit.kernels import tables
 
-        boxes, (H, W) = [p.box for p in self._places], self._places[0].image
+        boxes, (H, W) = [p.box for p in self._placements], self._placements[0].image
         down = [tables.axis(b.shape[0], H) for b in boxes]
         across = [tables.axis(b.shape[1], W) for b in boxes]
         return (

@@ -118,7 +118,7 @@ def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
 def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str) -> Overlap:
     check_kind("the prediction", a, MaskSet)
     check_kind("the truth", b, MaskSet)
-    check_aligned(a, b, ("the prediction", "the truth"))
+    check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
     keys = [[(s, c) for c in b.classes] for s in b.samples]
     return Overlap(
         b.samples,

@@ -80,7 +80,7 @@ def wrote(path: Path, content: str | bytes) -> Path:
     (lambda _: ek.MaskSet([DOT]), UsageError, "masks-invalid", "list is not a mapping"),  # type: ignore[arg-type]
     (lambda _: ek.MaskSet({"a": DOT}), UsageError, "masks-invalid", "the key 'a'"),  # type: ignore[dict-item]
     (lambda _: ek.MaskSet({("a", "x"): np.ones(PLANE)}), UsageError, "masks-invalid", "ndarray for"),  # type: ignore[dict-item]
-    (lambda _: check_aligned(some_masks(plane=(4, 3)), some_masks(), ("these", "those")), MismatchError,
+    (lambda _: check_aligned(some_masks(plane=(4, 3)).extent, some_masks().extent, ("these", "those")), MismatchError,
      "image-size-differs", "4 x 3 in these, 3 x 4 in those"),
     (lambda _: ek.hard_vote([some_masks(), some_masks(classes="xz")]), MismatchError, "classes-differ", "only in member 2: 'z'"),
     (lambda _: DOT.text(order="K"), UsageError, "rle-options", "order='K'"),  # type: ignore[arg-type]

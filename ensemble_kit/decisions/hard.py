@@ -186,7 +186,7 @@ def hard_vote(
     rule = VoteRule.of(len(masks), weights, quorum, ties, empty)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
-        check_aligned(other, first, (f"member {k}", "member 1"))
+        check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
     indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
     for member, own, where in zip(masks, members, indices, strict=True):

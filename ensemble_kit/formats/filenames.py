@@ -59,16 +59,16 @@ def check_inside(name: str) -> None:
 
 
 def _is_plain(file: str, flat: bool) -> bool:
-    parts = file.split("/")
-    return (not flat or len(parts) == 1) and all(
-        _PLAIN.fullmatch(p)
-        and p[0] not in ". "
-        and p[-1] not in ". "
-        and not _RESERVED.fullmatch(p)
-        and len(p.encode()) <= _LONGEST
-        and not p.startswith("id-")
-        and p.isprintable()
-        for p in parts
+    names = file.split("/")
+    return (not flat or len(names) == 1) and all(
+        _PLAIN.fullmatch(n)
+        and n[0] not in ". "
+        and n[-1] not in ". "
+        and not _RESERVED.fullmatch(n)
+        and len(n.encode()) <= _LONGEST
+        and not n.startswith("id-")
+        and n.isprintable()
+        for n in names
     )
 
 
@@ -77,5 +77,5 @@ def _folded(name: str) -> str:
 
 
 def _parents(file: str) -> list[str]:
-    parts = _folded(file).split("/")
-    return ["/".join(parts[:k]) for k in range(1, len(parts))]
+    names = _folded(file).split("/")
+    return ["/".join(names[:k]) for k in range(1, len(names))]

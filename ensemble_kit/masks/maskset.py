@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.errors import IncompleteError, UsageError, differ, some
+from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
@@ -107,6 +108,11 @@ class MaskSet(Mapping[Key, Runs]):
     def image_size(self, sample: str) -> Shape:
         """Return the size of a sample's image, (H, W)."""
         return self._sizes[sample]
+
+    @property
+    def extent(self) -> Extent:
+        """The classes, and the samples with the sizes of their images."""
+        return Extent(self.classes, self._sizes)
 
     def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskSet:
         """Return the masks of these samples and classes, in this order; no run is copied."""

@@ -25,7 +25,7 @@ from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.formats import stacks
-from ensemble_kit.masks.alignment import check_aligned
+from ensemble_kit.masks.alignment import Extent, check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample, LevelCounts
@@ -276,4 +276,5 @@ def count(
 def check_truth(ensemble: Ensemble, truth: MaskSet) -> None:
     """Refuse truth that does not hold exactly the ensemble's classes, samples and image sizes."""
     what, names = "cannot compare with the truth", ("the truth", "the ensemble")
-    check_aligned(truth, ensemble, names, what, missing="truth-missing")
+    wanted = Extent(ensemble.classes, {sample: ensemble.image_size(sample) for sample in ensemble.samples})
+    check_aligned(truth.extent, wanted, names, what, missing="truth-missing")

@@ -51,7 +51,7 @@ def _refused(path: Path, why: str) -> DamagedError:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -53,10 +53,6 @@ UPWARD = {
     ("thresholds.thresholdset", "tuning.curve"),
     ("tuning.exact", "tuning.search"),
     ("backends.torch", "backends"),
-    ("logits.chunkfile", "logits.places"),
-    ("logits.places", "logits.packed"),
-    ("logits.places", "logits.remote"),
-    ("logits.shards", "logits.places"),
     ("thresholds.thresholdset", "thresholds.file"),
 }
 """Imports that point up, or make a circle on one floor. The list may only shrink."""

@@ -33,7 +33,7 @@ def convert(
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats import read_masks, write_masks
-    from ensemble_kit.logits.store import is_store
+    from ensemble_kit.logits.open import is_store
 
     if is_store(masks):
         _pack(masks, out, common)

@@ -93,7 +93,7 @@ def vote(
     from ensemble_kit.decisions.clean import parse_rules
     from ensemble_kit.decisions.hard import VoteRule
     from ensemble_kit.formats import rehearse, write_masks
-    from ensemble_kit.logits.store import is_store
+    from ensemble_kit.logits.open import is_store
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
 
     check_output(out, common, [*members, *([like] if like else [])])

@@ -206,7 +206,9 @@ def test_hostile_shards_crash_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [(0, 2**63), (2**64 - 1, 2**64 - 1), (2**63, 2**63), (0, 3), (10**6, 100), (0, 40000)]
+    "entry",
+    [(0, 2**63), (2**64 - 1, 2**64 - 1), (2**63, 2**63), (0, 3), (10**6, 100), (0, 40000)],
+    ids=["endless", "absent", "overflowing", "too short", "behind the end", "too long"],
 )
 def test_hostile_indexes(entry: tuple[int, int]) -> None:
     content, _ = shards.encode(VALUES[0].reshape(-1).view(np.uint8), 3)
@@ -277,7 +279,7 @@ def test_a_store_keeps_its_codec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["none", "lossless"])
-def test_clamp_limits_and_is_told(tmp_path: Path, codec: str) -> None:
+def test_clamp_limits_and_is_recorded(tmp_path: Path, codec: str) -> None:
     values = [v * np.float16(3) for v in VALUES]
     before = [v.copy() for v in values]
     opened = make(tmp_path / "a.zarr", codec, values, clamp=12)

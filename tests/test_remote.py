@@ -255,7 +255,7 @@ def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'ensemble_kit[remote]'" in text
 
 
-def test_a_fork_is_told(base: str) -> None:
+def test_a_fork_is_refused(base: str) -> None:
     opened = make(f"{base}/m.zarr")
     pid = os.fork()
     if pid == 0:
@@ -302,7 +302,7 @@ def test_commands_take_urls(s3: str, tmp_path: Path) -> None:
     assert SECRET not in done.stderr
 
 
-def test_a_dump_goes_to_a_url_and_is_gone_on_with(base: str, tmp_path: Path) -> None:
+def test_a_dump_goes_to_a_url_and_is_resumed(base: str, tmp_path: Path) -> None:
     from PIL import Image
 
     from ensemble_kit.cli.app import app

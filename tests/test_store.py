@@ -381,7 +381,12 @@ def no(pattern: str, replacement: str) -> Callable[[bytes], bytes]:
         (no('"storage_transformers": []', '"storage_transformers": [1]'), UnsafeError, "transformers"),
         (no('"regular"', '"rectilinear"'), DamagedError, "chunk"),
     ],
-)
+    ids=[
+        "empty", "cut", "nested", "integers", "bfloat16", "filled with 0", "filled with a bare NaN", "key twice",
+        "endless samples", "a sample more", "no number of samples", "endless grid", "unknown codec", "unguarded codec",
+        "transformers", "irregular chunks",
+    ],
+)  # fmt: skip
 def test_array_description(store: Path, change: Any, error: type[EnskError], words: str) -> None:
     edit(store / "logits/zarr.json", change)
     assert words in code_of(error, lambda: LogitStore(store))[1]
@@ -398,6 +403,7 @@ def test_array_description(store: Path, change: Any, error: type[EnskError], wor
         (no('"radius"', "7"), DamagedError, "store-metadata"),
         (no('"member": "unet"', '"member": ""'), DamagedError, "store-metadata"),
     ],
+    ids=["empty", "newer", "another program's", "activation", "class twice", "class a number", "no member"],
 )
 def test_group_description(store: Path, change: Any, error: type[EnskError], code: str) -> None:
     edit(store / "zarr.json", change)
@@ -520,6 +526,7 @@ def test_two_lines_that_contradict(store: Path) -> None:
         {"crcs": "0X" * 12},
         {"sample": 3},
     ],
+    ids=["row", "row's type", "digest", "box", "image size", "checksums", "checksums' digits", "sample's type"],
 )
 def test_lines_that_make_no_sense(store: Path, changes: dict[str, Any]) -> None:
     foreign_line(store, **changes)

@@ -187,7 +187,7 @@ def power_cut(path: Path, lost: list[int]) -> None:
         chunk.write_bytes(bytes(chunk.stat().st_size))
 
 
-@pytest.mark.parametrize("lost", [[16], [17, 19], [16, 17, 18, 19]])
+@pytest.mark.parametrize("lost", [[16], [17, 19], [16, 17, 18, 19]], ids=["the first", "some", "all"])
 def test_unsynced_samples_that_a_power_cut_took_are_missing_not_damaged(tmp_path: Path, lost: list[int]) -> None:
     path = tmp_path / "m.zarr"
     out = LogitWriter(path, CLASSES, IDS, GRID, member="m")

@@ -27,7 +27,7 @@ class Body(Protocol):
 
     @property
     def stamp(self) -> Hashable:
-        """A value that changes when the bytes do; None where that cannot be told."""
+        """A value that changes when the bytes do; None where that is not known."""
 
     def read_into(self, out: NDArray[np.uint8], at: int) -> None:
         """Fill `out` with the bytes from `at` on."""

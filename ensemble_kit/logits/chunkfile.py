@@ -2,7 +2,7 @@
 
 A payload begins at byte 0, so a file can be mapped and handed to a kernel without a copy. Its checksum is kept
 *running*: one value after each class, of which the last is zarr's own. One pass over the bytes verifies a sample,
-and where it fails, the classes at fault can be told.
+and where it fails, the damaged classes are known.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def _twice(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def available_memory() -> int:
-    """Return the machine's free memory in bytes; 0 where it cannot be told."""
+    """Return the machine's free memory in bytes; 0 where it is not known."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -220,7 +220,7 @@ def available_memory() -> int:
 
 
 def file_system(root: Path) -> str:
-    """Name the file system of a path; empty where it cannot be told."""
+    """Name the file system of a path; empty where it is not known."""
     best, kind = "", ""
     try:
         for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -64,7 +64,7 @@ class _NumpyFloats:
 
 
 def _torch_narrows(array: NDArray[Any], out: NDArray[np.float16]) -> bool:
-    """Let torch narrow what it can where it is loaded: 3.5 in place of 11.5 ms a sample.
+    """Let torch narrow what it can where it is loaded: 3.5 instead of 11.5 ms a sample.
 
     In blocks below the size from which torch starts threads, which a forked child must not.
     """

@@ -5,7 +5,7 @@
     STORE/logits/c.ROW.0.0.0           a sample: its payload, then its crc32c; or its shard (`shards.py`)
     STORE/logits/manifest/*.jsonl      what is committed, one segment a writer (`manifest.py`)
 
-The manifest lies inside the array's folder because zarr warns of any folder in a group that is not a node.
+The manifest is inside the array's folder because zarr warns of any folder in a group that is not a node.
 """
 
 from __future__ import annotations

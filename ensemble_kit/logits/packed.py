@@ -128,7 +128,7 @@ class Packed:
 
 
 def _members(file: BinaryIO, path: Path, size: int) -> dict[str, _Member]:
-    """Read the directory of a zip; refuse what could lead elsewhere or stand for two things."""
+    """Read the directory of a zip; refuse what could lead elsewhere or mean two things."""
     try:
         with zipfile.ZipFile(file) as opened:
             infos = opened.infolist()

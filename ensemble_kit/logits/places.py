@@ -29,7 +29,7 @@ class Place(Protocol):
 
     @property
     def stamp(self) -> Hashable:
-        """A value that changes when the store is replaced; None where that cannot be told."""
+        """A value that changes when the store is replaced; None where that is not known."""
 
     def describe(self) -> tuple[StoreSpec, Layout]:
         """Read the store's description."""

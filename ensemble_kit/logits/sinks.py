@@ -42,7 +42,7 @@ class Sink(Protocol):
         """Flush for the last time."""
 
     def release(self) -> None:
-        """Let go of files and locks without flushing, as a kill does."""
+        """Close files and drop locks without flushing, as a kill does."""
 
 
 def open_sink(where: Path | str, wanted: StoreSpec, overwrite: bool) -> Sink:

@@ -181,7 +181,7 @@ class LogitStore:
         IncompleteError
             The sample is not committed, or not of this store.
         DamagedError
-            Its chunk is gone, cut, changed, or another's; says which key and, where it can be told, which class.
+            Its chunk is gone, cut, changed, or another's; names the key and, where it is known, the class.
         """
         record = self._record(sample)
         if out is not None and (

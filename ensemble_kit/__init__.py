@@ -7,7 +7,7 @@ TYPE_CHECKING = False  # `typing` takes 15 ms of every start, in which Ctrl-C wo
 __version__ = "0.1.0"
 
 _HOME = {
-    "LogitWriter": "logits.store",
+    "LogitWriter": "logits.writer",
     "LogitStore": "logits.store",
     "Ensemble": "ensemble",
     "Runs": "masks.runs",
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.logits.store import LogitStore, LogitWriter
+    from ensemble_kit.logits.store import LogitStore
+    from ensemble_kit.logits.writer import LogitWriter
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics import dice, iou

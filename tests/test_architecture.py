@@ -37,13 +37,7 @@ FLOORS = (
 )
 """The package from top to ground. A module imports from its own floor and from those below."""
 
-UPWARD = {
-    ("masks.maskset", "formats.writing"),
-    ("logits.chunkfile", "logits.places"),
-    ("logits.places", "logits.packed"),
-    ("logits.places", "logits.remote"),
-    ("logits.shards", "logits.places"),
-}
+UPWARD = {("masks.maskset", "formats.writing")}
 """Imports that point up, or make a circle on one floor. The list may only shrink."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 
 IDS = ["a.png", "b.png", "c.png"]
 

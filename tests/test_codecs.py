@@ -18,9 +18,10 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
 from ensemble_kit.logits import shards
+from ensemble_kit.logits.body import HeldBody
 from ensemble_kit.logits.chunkfile import crc
-from ensemble_kit.logits.places import HeldBody
-from ensemble_kit.logits.store import LogitStore, LogitWriter
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 
 CLASSES, GRID, IDS = ["a", "b", "c"], (128, 96), [f"s{k}" for k in range(20)]
 VALUES = [smooth_logits(np.random.default_rng(k), (3, *GRID)) for k in range(len(IDS))]
@@ -146,10 +147,10 @@ def test_cut_empty_gone_and_swapped(tmp_path: Path) -> None:
     opened = make(tmp_path / "a.zarr")
     content = chunk(opened, 5).read_bytes()
     for name, words in {
-        "cut": "bytes, wanted are",
+        "cut": "bytes instead of",
         "empty": "power cut",
         "gone": "gone",
-        "swapped": "bytes, wanted are",
+        "swapped": "bytes instead of",
     }.items():
         chunk(opened, 5).write_bytes({"cut": content[:-1], "swapped": chunk(opened, 6).read_bytes()}.get(name, b""))
         if name == "gone":
@@ -178,7 +179,7 @@ sys.path.insert(0, sys.argv[1])
 from test_codecs import VALUES, GRID
 from ensemble_kit.logits import shards
 from ensemble_kit.logits.chunkfile import crc
-from ensemble_kit.logits.places import HeldBody
+from ensemble_kit.logits.body import HeldBody
 rng = np.random.default_rng(7)
 content, check = shards.encode(VALUES[0].reshape(-1).view(np.uint8), 3)
 out = np.empty(VALUES[0].nbytes, np.uint8)
@@ -205,7 +206,9 @@ def test_hostile_shards_crash_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [(0, 2**63), (2**64 - 1, 2**64 - 1), (2**63, 2**63), (0, 3), (10**6, 100), (0, 40000)]
+    "entry",
+    [(0, 2**63), (2**64 - 1, 2**64 - 1), (2**63, 2**63), (0, 3), (10**6, 100), (0, 40000)],
+    ids=["endless", "absent", "overflowing", "too short", "behind the end", "too long"],
 )
 def test_hostile_indexes(entry: tuple[int, int]) -> None:
     content, _ = shards.encode(VALUES[0].reshape(-1).view(np.uint8), 3)
@@ -276,7 +279,7 @@ def test_a_store_keeps_its_codec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["none", "lossless"])
-def test_clamp_limits_and_is_told(tmp_path: Path, codec: str) -> None:
+def test_clamp_limits_and_is_recorded(tmp_path: Path, codec: str) -> None:
     values = [v * np.float16(3) for v in VALUES]
     before = [v.copy() for v in values]
     opened = make(tmp_path / "a.zarr", codec, values, clamp=12)
@@ -297,12 +300,13 @@ def test_clamp_limits_and_is_told(tmp_path: Path, codec: str) -> None:
 )
 def test_clamp_is_numpys_clip(codes: list[int], bound: float) -> None:
     from ensemble_kit.logits import ingest
+    from ensemble_kit.logits.floats import recognise
 
     array = np.array([*codes, 0xFBFF], np.uint16).view(np.float16).reshape(1, 1, -1)
     code = ingest.clamp_code(bound, "sigmoid")
     assert code is not None
     limit = np.float16(ingest.value_of(code))
-    got = ingest.logits(ingest.source(array), "s", ["a"], "logits", "sigmoid", code).codes
+    got = ingest.logits(recognise(array), "s", ["a"], "logits", "sigmoid", code).codes
     np.testing.assert_array_equal(got, np.clip(array, -limit, limit))
 
 

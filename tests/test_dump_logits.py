@@ -34,7 +34,8 @@ from ensemble_kit.errors import (
     UsageError,
 )
 from ensemble_kit.execution.events import Progress
-from ensemble_kit.logits.store import LogitStore, LogitWriter
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 
 CLASSES = ("red", "green", "blue")
 SHIFT = Preprocess(mean=(0.5, 0.5, 0.5))  # values on both sides of 0, as logits have them

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, UsageError
-from ensemble_kit.logits import layout
+from ensemble_kit.logits import description, layout
 from ensemble_kit.logits.layout import StoreSpec
-from ensemble_kit.logits.manifest import Record
+from ensemble_kit.logits.records import Record
 from ensemble_kit.spec.geometry import Box, Placement, as_text, check_image_size
 
 IMAGE = Placement((24, 20), Box(2, 0, 24, 19), (60, 50))
@@ -82,7 +82,7 @@ def test_a_description_has_any_rank(place: Placement, codec: layout.Codec, monke
     monkeypatch.setattr(layout, "RANKS", (2, 3))
     rank = len(place.grid)
     spec = StoreSpec("m", ("a", "b"), ("s",), place.grid, "sigmoid", codec=codec)
-    found, how = layout.parse(spec.group_json(), spec.array_json(), "m.zarr")
+    found, how = description.parse(spec.group_json(), spec.array_json(), "m.zarr")
     assert found == spec
     assert how == spec.layout
     assert how.key(7) == ".".join(["c", "7", "0", *"0" * rank])
@@ -96,7 +96,7 @@ def test_a_description_has_any_rank(place: Placement, codec: layout.Codec, monke
 
 
 def test_two_axes_are_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"grid=\(9, 24, 20\) of 3 axes") as caught:
+    with pytest.raises(UsageError, match=r"grid=\(9, 24, 20\) for 1 classes") as caught:
         ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], grid=VOLUME.grid)
     assert caught.value.code == "grid-invalid"
     assert not (tmp_path / "m.zarr").exists()
@@ -104,7 +104,7 @@ def test_two_axes_are_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         patched.setattr(layout, "RANKS", (2, 3))
         spec = StoreSpec("m", ("a",), ("s",), VOLUME.grid, "sigmoid")
     with pytest.raises(DamagedError, match="shape"):
-        layout.parse(spec.group_json(), spec.array_json(), "m.zarr")
+        description.parse(spec.group_json(), spec.array_json(), "m.zarr")
 
 
 def test_a_batch_says_a_size_and_a_box_for_each(tmp_path: Path) -> None:

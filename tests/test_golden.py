@@ -7,11 +7,17 @@ digests. `python tests/test_golden.py` writes the digests anew: only where an an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
+import secrets
 import shutil
+import socket
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -123,16 +129,38 @@ def hard(folder: Path) -> Path:
     return folder / "out.csv"
 
 
+def bytes_of_stores(folder: Path) -> Path:
+    """Digests of every file of stores, written under fixed ids: what one version writes, every other reads."""
+    numbers = itertools.count()
+    with (
+        patch.object(secrets, "token_hex", lambda n: f"{next(numbers):0{2 * n}x}"),
+        patch.object(uuid, "uuid4", lambda: uuid.UUID(int=next(numbers))),
+        patch.object(socket, "gethostname", lambda: "host"),
+        patch.object(os, "getpid", lambda: 7),
+    ):
+        for activation, options in (("sigmoid", {"clamp": 3.5}), ("softmax", {"member": "é"})):
+            path = folder / f"{activation}.zarr"
+            logits = {f"s{k}.png": drawn(k, (4, 24, 20)) for k in range(18)}
+            sizes = {name: (61 + k, 50) for k, name in enumerate(logits)}
+            box = dict.fromkeys(logits, (2, 0, 21, 19))
+            about = {"created": "2026-11-23", "model": "drawn"}
+            write_store(path, logits, sizes, CLASSES, box, activation=activation, provenance=about, **options)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    out = folder / "digests.txt"
+    out.write_text("\n".join(f"{p.relative_to(folder)} {digest(p)}" for p in files))
+    return out
+
+
 CASES: tuple[Callable[[Path], Path], ...] = (
     softmax, two_grids, two_grids_scores, logit_mean, rank_rule, demo_set, searched_set, set_with_rules, greedy_set,
-    submission, with_rules, hard,
+    submission, with_rules, hard, bytes_of_stores,
 )  # fmt: skip
 
 
 def digest(path: Path) -> str:
     """Digest a file; of a set without its date and the versions of what made it."""
     raw = path.read_bytes()
-    if path.suffix == ".json":
+    if path.suffix == ".json" and "created" in json.loads(raw):
         content = json.loads(raw)
         del content["created"], content["search"]["versions"]
         raw = json.dumps(content, sort_keys=True).encode()

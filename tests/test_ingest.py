@@ -10,12 +10,13 @@ from hypothesis.extra import numpy as hnp
 
 from ensemble_kit.errors import DamagedError, UsageError
 from ensemble_kit.logits import ingest
+from ensemble_kit.logits.floats import recognise
 
 CLASSES = ("radius", "ulna")
 
 
 def take(array: object, domain: ingest.Domain = "logits", activation: str = "sigmoid") -> ingest.Logits:
-    return ingest.logits(ingest.source(array), "img", CLASSES, domain, activation)  # type: ignore[arg-type]
+    return ingest.logits(recognise(array), "img", CLASSES, domain, activation)  # type: ignore[arg-type]
 
 
 def some_logits(dtype: object = np.float32) -> np.ndarray:

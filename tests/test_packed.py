@@ -16,7 +16,9 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, ResourceError, UnsafeError, UsageError
-from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits.open import is_store
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 
 CLASSES, GRID, IDS = ["a", "b"], (16, 12), [f"s{k}/é" for k in range(5)]
 VALUES = [smooth_logits(np.random.default_rng(k), (2, *GRID)) for k in range(len(IDS))]
@@ -206,7 +208,7 @@ def test_what_is_refused(store: LogitStore, tmp_path: Path) -> None:
         out.writestr("logits/c.2.0.0.0", entries(path)[2][1])
     code, text = code_of(DamagedError, lambda: LogitStore(path))
     assert code == "zip-damaged"
-    assert "'logits/c.2.0.0.0' stands in it twice" in text
+    assert "'logits/c.2.0.0.0' is in it twice" in text
     path.write_bytes(b"no zip at all")
     assert code_of(DamagedError, lambda: LogitStore(path))[0] == "store-foreign"
     with zipfile.ZipFile(path, "w") as out:

@@ -298,7 +298,7 @@ def written(*arguments: Any, **options: Any) -> Callable[[Path], object]:
 @refuses(
     (changed("clamp", "much"), DamagedError, "store-metadata", "clamp 'much'"),
     (changed("clamp", 70000), DamagedError, "store-metadata", "clamp 70000"),
-    (changed("classes", "xy"), DamagedError, "store-metadata", "names are no list"),
+    (changed("classes", "xy"), DamagedError, "store-metadata", "names are not a list"),
     (changed("activation", "tanh"), DamagedError, "store-metadata", "tanh"),
     (changed("member", ""), DamagedError, "store-metadata", "m.zarr/zarr.json"),
     (changed("samples", ["a"]), DamagedError, "store-metadata", "array of 2 samples x 2 classes, names of 1 x 2"),
@@ -308,7 +308,7 @@ def written(*arguments: Any, **options: Any) -> Callable[[Path], object]:
      "store-metadata", "chunks of"),
     (laid("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [1, 2**20, 2**20, 6]}}), UnsafeError,
      "store-too-large", "1048576"),
-    (lambda p: ek.LogitStore(wrote(store(p) / "zarr.json", "[]").parent), DamagedError, "store-metadata", "no JSON object"),
+    (lambda p: ek.LogitStore(wrote(store(p) / "zarr.json", "[]").parent), DamagedError, "store-metadata", "not a JSON object"),
     (written(5, VALUES[0], (8, 12)), UsageError, "name-invalid", "5"),
     (written(["a", "a"], VALUES, (8, 12)), UsageError, "name-doubled", "'a'"),
     (written(IDS, VALUES, "big"), UsageError, "batch-invalid", "'big' for 2 samples"),
@@ -399,27 +399,27 @@ def test_leftovers_of_the_living_and_of_yesterday(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_strangers(tmp_path: Path) -> None:
-    """Lines whose checksum holds and which are no record, no head or no sample of this store."""
-    from ensemble_kit.logits import manifest
+    """Lines whose checksum holds and which are not a record, a head or a sample of this store."""
+    from ensemble_kit.logits import records
 
     store(tmp_path)
-    (part,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
-    head, line, *rest = part.read_bytes().splitlines(keepends=True)
-    told = manifest.from_line(line.rstrip(b"\n"))
+    (segment,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
+    head, line, *rest = segment.read_bytes().splitlines(keepends=True)
+    told = records.from_line(line.rstrip(b"\n"))
     assert told is not None
-    record = manifest.Record.from_json(told, GRID)
+    record = records.Record.from_json(told, GRID)
     for lines, words in (
-        ([manifest.to_line({"format": "else/1"}), line], "no head"),
-        ([head, manifest.to_line(replace(record, row=7).to_json())], "does not belong to this store"),
-        ([head, manifest.to_line(replace(record, sample="c").to_json())], "does not belong to this store"),
-        ([head, manifest.to_line({**told, "row": 1})], "its digest does not fit the line"),
-        ([head, manifest.to_line({"hello": 1})], "no record of a sample"),
+        ([records.to_line({"format": "else/1"}), line], "does not begin with a head"),
+        ([head, records.to_line(replace(record, row=7).to_json())], "does not belong to this store"),
+        ([head, records.to_line(replace(record, sample="c").to_json())], "does not belong to this store"),
+        ([head, records.to_line({**told, "row": 1})], "its digest does not fit the line"),
+        ([head, records.to_line({"hello": 1})], "not a record of a sample"),
     ):
-        part.write_bytes(b"".join(lines + rest))
+        segment.write_bytes(b"".join(lines + rest))
         with pytest.raises(DamagedError) as caught:
             ek.LogitStore(tmp_path / "m.zarr")
         assert (caught.value.code, words in caught.value.item) == ("manifest-damaged", True), caught.value
-    part.write_bytes(b"".join([head, line, *rest]))
+    segment.write_bytes(b"".join([head, line, *rest]))
     assert ek.LogitStore(tmp_path / "m.zarr").complete
 
 

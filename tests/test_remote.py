@@ -27,8 +27,11 @@ from ensemble_kit.errors import (
     ResourceError,
     UsageError,
 )
-from ensemble_kit.logits import remote
-from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits import objects
+from ensemble_kit.logits.open import is_store
+from ensemble_kit.logits.remote import Remote
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")
@@ -84,7 +87,7 @@ def test_the_same_as_in_a_folder(base: str, tmp_path: Path, codec: str) -> None:
     np.testing.assert_array_equal(there.read(IDS[2], out), VALUES[2])
     assert there.verify().sound
     for key in ("c.0.0.0.0", "c.5.0.0.0"):
-        assert there._place.get(f"logits/{key}") == (tmp_path / "m.zarr" / "logits" / key).read_bytes()
+        assert Remote(f"{base}/m.zarr").get(f"logits/{key}") == (tmp_path / "m.zarr" / "logits" / key).read_bytes()
     near, far = ek.Ensemble([here.path]), ek.Ensemble([Path(str(there.path))])  # a Path loses a slash; it is mended
     assert all(near.vote(0.4)[key] == runs for key, runs in far.vote(0.4).items())
     assert np.array_equal(near.levels(IDS[0]), far.levels(IDS[0]))
@@ -94,8 +97,8 @@ def test_zarr_reads_it_by_its_own_stores(base: str) -> None:
     zarr = pytest.importorskip("zarr")
     from zarr.storage import ObjectStore
 
-    place = make(f"{base}/m.zarr", codec="lossless")._place
-    group = zarr.open_group(ObjectStore(place._objects, read_only=True), path=place._prefix.rstrip("/"), mode="r")
+    place = Remote(str(make(f"{base}/m.zarr", codec="lossless").path))
+    group = zarr.open_group(ObjectStore(place.bucket, read_only=True), path=place.prefix.rstrip("/"), mode="r")
     np.testing.assert_array_equal(group["logits"][:], np.stack(VALUES))
 
 
@@ -103,7 +106,7 @@ def test_resume_and_one_request_to_open(base: str) -> None:
     url = f"{base}/m.zarr"
     first = make(url, upto=4)
     assert first.missing == IDS[4:]
-    assert "logits/manifest/all.jsonl" not in first._place.listing()
+    assert "logits/manifest/all.jsonl" not in Remote(str(first.path)).listing()
     assert code_of(IncompleteError, lambda: first.read(IDS[5]))[0] == "sample-missing"
     with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
         assert out.missing == IDS[4:]
@@ -113,9 +116,9 @@ def test_resume_and_one_request_to_open(base: str) -> None:
         assert out.missing == []
     whole = LogitStore(url)
     assert whole.complete
-    assert "logits/manifest/all.jsonl" in whole._place.listing()
+    assert "logits/manifest/all.jsonl" in Remote(str(whole.path)).listing()
     for row in range(len(IDS)):
-        whole._place.delete([f"logits/manifest/{row}.jsonl"])
+        Remote(str(whole.path)).delete([f"logits/manifest/{row}.jsonl"])
     assert LogitStore(url).fingerprint == whole.fingerprint
     with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
         assert out.missing == []
@@ -137,7 +140,7 @@ def test_many_writers(base: str) -> None:
 
 def test_other_content_is_refused_and_lost_objects_are_written_again(base: str) -> None:
     url = f"{base}/m.zarr"
-    place = make(url)._place
+    place = Remote(str(make(url).path))
     with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
         assert code_of(LockedError, lambda: out.write(IDS[1], VALUES[2], (40, 30)))[0] == "sample-committed"
     place.delete(["logits/c.1.0.0.0"])
@@ -159,7 +162,7 @@ def test_overwrite_and_what_must_agree(base: str) -> None:
     assert "codec" in text
     with LogitWriter(url, CLASSES[:2], IDS, GRID, overwrite=True) as out:
         assert out.missing == IDS
-    place = LogitStore(url)._place
+    place = Remote(url)
     place.put("notes.txt", b"mine")
     assert code_of(UsageError, lambda: LogitWriter(url, CLASSES, IDS, GRID, overwrite=True))[0] == "store-foreign"
 
@@ -177,7 +180,7 @@ def test_packing_what_lies_behind_a_url(base: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["gone", "cut", "empty", "changed", "html", "another's"])
 def test_a_missing_or_damaged_object_is_named(base: str, fault: str, codec: str) -> None:
     opened = make(f"{base}/m.zarr", codec=codec)
-    place, key = opened._place, "logits/c.2.0.0.0"
+    place, key = Remote(str(opened.path)), "logits/c.2.0.0.0"
     content = place.get(key)
     if fault == "gone":
         place.delete([key])
@@ -203,7 +206,7 @@ def test_a_missing_or_damaged_object_is_named(base: str, fault: str, codec: str)
 
 def test_commits_that_are_damaged_or_gone(base: str) -> None:
     url = f"{base}/m.zarr"
-    place = make(url, upto=3)._place
+    place = Remote(str(make(url, upto=3).path))
     raw = place.get("logits/manifest/1.jsonl")
     place.put("logits/manifest/1.jsonl", raw.replace(b'"row":1', b'"row":2'))
     code, text = code_of(DamagedError, lambda: LogitStore(url))
@@ -218,13 +221,13 @@ def test_commits_that_are_damaged_or_gone(base: str) -> None:
 
 def test_a_kill_between_object_and_commit_and_before_the_group(base: str) -> None:
     url = f"{base}/m.zarr"
-    place = make(url, upto=1)._place
+    place = Remote(str(make(url, upto=1).path))
     place.put("logits/c.1.0.0.0", b"half of something")  # its writer died before the commit
     with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
         assert out.missing == IDS[1:]
         out.write(IDS[1], VALUES[1], (40, 30))
     assert not LogitStore(url).verify().damaged
-    other = remote.Remote(f"{base}/n.zarr")
+    other = Remote(f"{base}/n.zarr")
     other.put("logits/zarr.json", place.get("logits/zarr.json"))  # this one's before the group's description
     assert make(f"{base}/n.zarr").complete
 
@@ -252,7 +255,7 @@ def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'ensemble_kit[remote]'" in text
 
 
-def test_a_fork_is_told(base: str) -> None:
+def test_a_fork_is_refused(base: str) -> None:
     opened = make(f"{base}/m.zarr")
     pid = os.fork()
     if pid == 0:
@@ -292,14 +295,14 @@ def test_commands_take_urls(s3: str, tmp_path: Path) -> None:
         outs.append(tmp_path / f"{k}.csv")
         app(["vote", store, "--thresholds", "0.5", "--out", str(outs[-1]), "-q"], standalone_mode=False)
     assert outs[0].read_bytes() == outs[1].read_bytes()
-    remote.Remote(f"{s3}/m.zarr").delete(["logits/c.1.0.0.0"])
+    Remote(f"{s3}/m.zarr").delete(["logits/c.1.0.0.0"])
     done = ensk("verify", f"{s3}/m.zarr", "--debug")
     assert done.returncode == 3
     assert "delete s3://probe/" in done.stderr
     assert SECRET not in done.stderr
 
 
-def test_a_dump_goes_to_a_url_and_is_gone_on_with(base: str, tmp_path: Path) -> None:
+def test_a_dump_goes_to_a_url_and_is_resumed(base: str, tmp_path: Path) -> None:
     from PIL import Image
 
     from ensemble_kit.cli.app import app
@@ -366,9 +369,9 @@ class _Faulty(BaseHTTPRequestHandler):
 
 
 def test_a_plain_web_server_is_read(tmp_path: Path) -> None:
-    place = make(f"memory://web/{secrets.token_hex(4)}")._place
-    objects = {f"/a/m.zarr/{key}": place.get(key) for key in place.listing()}
-    kind = type("Faulty", (_Faulty,), {"objects": objects, "fault": "", "left": 0})
+    place = Remote(str(make(f"memory://web/{secrets.token_hex(4)}").path))
+    held = {f"/a/m.zarr/{key}": place.get(key) for key in place.listing()}
+    kind = type("Faulty", (_Faulty,), {"objects": held, "fault": "", "left": 0})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         opened = LogitStore(f"http://127.0.0.1:{running.server_address[1]}/a/m.zarr")
@@ -389,13 +392,13 @@ def test_a_server_with_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, times: int, error: type[EnskError] | None, words: str
 ) -> None:
     make(tmp_path / "m.zarr")
-    place = make(f"memory://faulty/{secrets.token_hex(4)}")._place
-    objects = {f"/b/m.zarr/{key}": place.get(key) for key in place.listing()}
-    kind = type("Faulty", (_Faulty,), {"objects": objects, "fault": fault, "left": times})
+    place = Remote(str(make(f"memory://faulty/{secrets.token_hex(4)}").path))
+    held = {f"/b/m.zarr/{key}": place.get(key) for key in place.listing()}
+    kind = type("Faulty", (_Faulty,), {"objects": held, "fault": fault, "left": times})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         environment(monkeypatch, f"http://127.0.0.1:{running.server_address[1]}")
-        monkeypatch.setattr(remote, "_RETRIES", 3)
+        monkeypatch.setattr(objects, "RETRIES", 3)
         opened = LogitStore("s3://b/m.zarr")
         if error is None:
             np.testing.assert_array_equal(opened.read(IDS[0]), VALUES[0])

@@ -27,8 +27,12 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
 )
-from ensemble_kit.logits import chunkfile, creation
-from ensemble_kit.logits.store import LogitStore, LogitWriter, is_store
+from ensemble_kit.logits import chunks
+from ensemble_kit.logits.body import is_cached
+from ensemble_kit.logits.open import is_store, resolve
+from ensemble_kit.logits.records import FORMAT, Record, from_line, to_line
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 
 CLASSES = ["radius", "ulna", "pisiform"]
 GRID = (8, 6)
@@ -55,7 +59,7 @@ def chunk(store: Path, row: int) -> Path:
     return store / "logits" / f"c.{row}.0.0.0"
 
 
-def parts(store: Path) -> list[Path]:
+def segments(store: Path) -> list[Path]:
     return sorted((store / "logits" / "manifest").glob("*.jsonl"))
 
 
@@ -115,7 +119,7 @@ def test_first_read_maps_only_what_is_in_memory(store: Path) -> None:
     assert is_mapped(IDS[3])
     other = store / "logits/c.4.0.0.0"
     fd = let_go(other)
-    kept = chunkfile.is_cached(fd, other.stat().st_size)
+    kept = is_cached(fd, other.stat().st_size)
     os.close(fd)
     if kept:
         pytest.skip("a file system in memory")
@@ -264,14 +268,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "bit of the last class": (lambda p: edit(p, lambda b: b[:-6] + bytes([b[-6] ^ 128]) + b[-5:]), "class 'pisiform'"),
     "two classes": (lambda p: edit(p, lambda b: b"\1" + b[1:100] + b"\1" + b[101:]), "'radius', 'ulna'"),
     "bit of the checksum": (lambda p: edit(p, lambda b: b[:-1] + bytes([b[-1] ^ 1])), "checksum was changed"),
-    "one byte short": (lambda p: edit(p, lambda b: b[:-1]), "291 bytes, wanted are 292"),
+    "one byte short": (lambda p: edit(p, lambda b: b[:-1]), "291 bytes instead of 292"),
     "half": (lambda p: edit(p, lambda b: b[: len(b) // 2]), "146 bytes"),
     "empty": (lambda p: edit(p, lambda _: b""), "power cut"),
     "longer": (lambda p: edit(p, lambda b: b + bytes(64)), "356 bytes"),
     "zeros": (lambda p: edit(p, lambda b: bytes(len(b))), "class 'radius', 'ulna'"),
     "swapped": (lambda p: (p.rename(p.with_name("x")), chunk(p.parent.parent, 7).rename(p)), "another's"),
-    "folder": (lambda p: (p.unlink(), p.mkdir()), "no regular file"),
-    "pipe": (lambda p: (p.unlink(), os.mkfifo(p)), "no regular file"),
+    "folder": (lambda p: (p.unlink(), p.mkdir()), "not a regular file"),
+    "pipe": (lambda p: (p.unlink(), os.mkfifo(p)), "not a regular file"),
 }
 
 
@@ -366,7 +370,7 @@ def no(pattern: str, replacement: str) -> Callable[[bytes], bytes]:
         (no('"float16"', '"int16"'), DamagedError, "int16"),
         (no('"float16"', '"bfloat16"'), DamagedError, "bfloat16"),
         (no('"NaN"', "0.0"), DamagedError, "fill value"),
-        (no('"NaN"', "NaN"), DamagedError, "NaN is no JSON"),
+        (no('"NaN"', "NaN"), DamagedError, "NaN is not a JSON number"),
         (no('"shape"', '"zarr_format"'), DamagedError, "twice"),
         (no(" 20,", f" {2**60},"), UnsafeError, "shape"),
         (no(" 20,", " 21,"), DamagedError, "21 samples"),
@@ -377,7 +381,12 @@ def no(pattern: str, replacement: str) -> Callable[[bytes], bytes]:
         (no('"storage_transformers": []', '"storage_transformers": [1]'), UnsafeError, "transformers"),
         (no('"regular"', '"rectilinear"'), DamagedError, "chunk"),
     ],
-)
+    ids=[
+        "empty", "cut", "nested", "integers", "bfloat16", "filled with 0", "filled with a bare NaN", "key twice",
+        "endless samples", "a sample more", "no number of samples", "endless grid", "unknown codec", "unguarded codec",
+        "transformers", "irregular chunks",
+    ],
+)  # fmt: skip
 def test_array_description(store: Path, change: Any, error: type[EnskError], words: str) -> None:
     edit(store / "logits/zarr.json", change)
     assert words in code_of(error, lambda: LogitStore(store))[1]
@@ -394,6 +403,7 @@ def test_array_description(store: Path, change: Any, error: type[EnskError], wor
         (no('"radius"', "7"), DamagedError, "store-metadata"),
         (no('"member": "unet"', '"member": ""'), DamagedError, "store-metadata"),
     ],
+    ids=["empty", "newer", "another program's", "activation", "class twice", "class a number", "no member"],
 )
 def test_group_description(store: Path, change: Any, error: type[EnskError], code: str) -> None:
     edit(store / "zarr.json", change)
@@ -430,8 +440,8 @@ def test_unknown_and_missing_samples(tmp_path: Path) -> None:
 
 
 def test_manifest_gone_means_nothing_is_committed(store: Path) -> None:
-    for part in parts(store):
-        part.unlink()
+    for segment in segments(store):
+        segment.unlink()
     opened = LogitStore(store)
     assert opened.missing == IDS
     code_of(IncompleteError, lambda: opened.read(IDS[0]))
@@ -439,7 +449,7 @@ def test_manifest_gone_means_nothing_is_committed(store: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_torn_tail_is_dropped(store: Path, cut: int) -> None:
-    edit(parts(store)[0], lambda raw: raw[:-cut])
+    edit(segments(store)[0], lambda raw: raw[:-cut])
     opened = LogitStore(store)
     assert opened.complete
     assert opened.verify().sound
@@ -447,8 +457,8 @@ def test_torn_tail_is_dropped(store: Path, cut: int) -> None:
 
 def test_torn_sample_line_is_missing_and_is_mended(store: Path) -> None:
     whole = LogitStore(store).fingerprint
-    lines = parts(store)[0].read_bytes().splitlines(keepends=True)
-    parts(store)[0].write_bytes(b"".join(lines[:20]) + lines[20][:-9])
+    lines = segments(store)[0].read_bytes().splitlines(keepends=True)
+    segments(store)[0].write_bytes(b"".join(lines[:20]) + lines[20][:-9])
     assert len(LogitStore(store).missing) == 2
     make(store)
     assert LogitStore(store).complete
@@ -462,30 +472,30 @@ def test_corrupted_line_is_named(store: Path, line: int) -> None:
         lines[line - 1] = lines[line - 1].replace(b'"', b"'", 1)
         return b"".join(lines)
 
-    edit(parts(store)[0], spoil)
+    edit(segments(store)[0], spoil)
     code, item = code_of(DamagedError, lambda: LogitStore(store))
     assert code == "manifest-damaged"
     assert f"line {line}:" in item
-    assert parts(store)[0].name in item
+    assert segments(store)[0].name in item
 
 
 def test_a_line_taken_out_is_noticed(store: Path) -> None:
-    edit(parts(store)[0], lambda raw: b"".join(raw.splitlines(keepends=True)[:4] + raw.splitlines(keepends=True)[5:]))
+    edit(
+        segments(store)[0], lambda raw: b"".join(raw.splitlines(keepends=True)[:4] + raw.splitlines(keepends=True)[5:])
+    )
     assert "counts 16" in code_of(DamagedError, lambda: LogitStore(store))[1]
 
 
 def test_manifest_of_another_store(store: Path, tmp_path: Path) -> None:
     other = make(tmp_path / "other.zarr")
-    (store / "logits/manifest/x.jsonl").write_bytes(parts(other)[0].read_bytes())
+    (store / "logits/manifest/x.jsonl").write_bytes(segments(other)[0].read_bytes())
     assert code_of(DamagedError, lambda: LogitStore(store))[0] == "manifest-foreign"
 
 
 def foreign_line(store: Path, **changes: Any) -> None:
-    """Add a part with one well-formed line that says something else."""
-    from ensemble_kit.logits.manifest import FORMAT, to_line
-
+    """Add a segment with one well-formed line that says something else."""
     uuid = json.loads((store / "zarr.json").read_text())["attributes"]["ensemble_kit"]["store"]
-    line = {**json.loads(parts(store)[0].read_text().splitlines()[1]), **changes}
+    line = {**json.loads(segments(store)[0].read_text().splitlines()[1]), **changes}
     line.pop("check")
     lines = [{"format": FORMAT, "store": uuid}, line, {"sync": 1}]
     (store / "logits/manifest/zz.jsonl").write_bytes(b"".join(map(to_line, lines)))
@@ -494,8 +504,9 @@ def foreign_line(store: Path, **changes: Any) -> None:
 def test_two_lines_that_contradict(store: Path) -> None:
     from dataclasses import replace
 
-    opened = LogitStore(store)
-    record = replace(opened._record(IDS[0]), crcs="00000001" * 3)
+    line = from_line(segments(store)[0].read_bytes().split(b"\n")[1])
+    assert line is not None
+    record = replace(Record.from_json(line, GRID), crcs="00000001" * 3)
     foreign_line(store, **record.to_json())
     code, item = code_of(DamagedError, lambda: LogitStore(store))
     assert code == "manifest-conflict"
@@ -515,6 +526,7 @@ def test_two_lines_that_contradict(store: Path) -> None:
         {"crcs": "0X" * 12},
         {"sample": 3},
     ],
+    ids=["row", "row's type", "digest", "box", "image size", "checksums", "checksums' digits", "sample's type"],
 )
 def test_lines_that_make_no_sense(store: Path, changes: dict[str, Any]) -> None:
     foreign_line(store, **changes)
@@ -530,7 +542,7 @@ def test_leftovers_are_ignored_and_removed(store: Path) -> None:
     with LogitWriter(store, CLASSES, IDS, GRID) as out:
         assert not left.exists()
         assert out.missing == []
-    assert len(parts(store)) == 1  # opening a finished store leaves nothing behind
+    assert len(segments(store)) == 1  # opening a finished store leaves nothing behind
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -641,7 +653,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         with pytest.raises(MismatchError, match="nobody"):
             out.write("nobody", values(0)[0], (8, 8))
         for array in (values(0)[0][:2], values(0)[:1], values(0)[0][:, :4], values(0)[0][0]):
-            with pytest.raises(MismatchError, match="wanted is"):
+            with pytest.raises(MismatchError, match="instead of"):
                 out.write(IDS[0], array, (8, 8))
         with pytest.raises(MismatchError):
             out.write(IDS[:2], values(0)[:3], (8, 8))
@@ -691,11 +703,9 @@ assert all((z == -3).all() for z in kept)
 
 
 def test_mapping_is_given_up_where_memory_is_short(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ensemble_kit.logits import chunks
-
-    monkeypatch.setattr(chunks, "_available_memory", lambda: 10)
+    monkeypatch.setattr(chunks, "available_memory", lambda: 10)
     opened = LogitStore(store)
     for _ in range(2):
         np.testing.assert_array_equal(opened.read(IDS[0]), values(0)[0])
-    assert chunks._file_system(Path("/proc/self")) == "proc"
-    assert creation.resolve("/proc/1/..") == Path("/proc")
+    assert chunks.file_system(Path("/proc/self")) == "proc"
+    assert resolve("/proc/1/..") == Path("/proc")

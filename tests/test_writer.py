@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from ensemble_kit.errors import EnskError, LockedError, ResourceError, UsageError
-from ensemble_kit.logits.manifest import from_line
-from ensemble_kit.logits.store import LogitStore, LogitWriter
+from ensemble_kit.logits.records import from_line
+from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.logits.writer import LogitWriter
 
 CLASSES, GRID = ["a", "b"], (16, 16)
 IDS = [f"s{k}" for k in range(40)]
@@ -117,7 +118,7 @@ def test_a_writer_does_not_cross_a_fork(tmp_path: Path) -> None:
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import test_writer as t
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 with LogitWriter(sys.argv[1], t.CLASSES, t.IDS, t.GRID, member="m") as out:
     for name in out.missing:
         out.write(name, t.value(t.IDS.index(name)), (16, 16))
@@ -154,8 +155,8 @@ def test_what_is_acknowledged_survives_a_kill(tmp_path: Path, after: int) -> Non
     assert not [p for p in (path / "logits").iterdir() if p.name.endswith(".tmp")]
     if len(said) < 16:  # the second writer took over what the first never synced
         marked = 0
-        for part in sorted((path / "logits/manifest").glob("*.jsonl")):
-            lines = [from_line(raw) or {} for raw in part.read_bytes().splitlines()]
+        for segment in sorted((path / "logits/manifest").glob("*.jsonl")):
+            lines = [from_line(raw) or {} for raw in segment.read_bytes().splitlines()]
             marked = max(marked, *(line.get("sync", 0) for line in lines))
         assert marked == len(IDS)
 
@@ -186,7 +187,7 @@ def power_cut(path: Path, lost: list[int]) -> None:
         chunk.write_bytes(bytes(chunk.stat().st_size))
 
 
-@pytest.mark.parametrize("lost", [[16], [17, 19], [16, 17, 18, 19]])
+@pytest.mark.parametrize("lost", [[16], [17, 19], [16, 17, 18, 19]], ids=["the first", "some", "all"])
 def test_unsynced_samples_that_a_power_cut_took_are_missing_not_damaged(tmp_path: Path, lost: list[int]) -> None:
     path = tmp_path / "m.zarr"
     out = LogitWriter(path, CLASSES, IDS, GRID, member="m")
@@ -194,8 +195,8 @@ def test_unsynced_samples_that_a_power_cut_took_are_missing_not_damaged(tmp_path
         out.write(IDS[k], value(k), (16, 16))
     del out  # never closed: the last four were never synced
     power_cut(path, lost)
-    part = next((path / "logits/manifest").glob("*.jsonl"))
-    part.write_bytes(part.read_bytes() + bytes(100))
+    segment = next((path / "logits/manifest").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes() + bytes(100))
     opened = LogitStore(path)
     assert opened.missing == [IDS[k] for k in lost] + IDS[20:]
     assert not opened.verify().damaged
@@ -214,10 +215,10 @@ def test_flush_marks(tmp_path: Path) -> None:
         for k in range(3):
             out.write(IDS[k], value(k), (16, 16))
         out.flush()
-        part = next((tmp_path / "m.zarr/logits/manifest").glob("*.jsonl"))
-        assert from_line(part.read_bytes().splitlines()[-1]) == {"sync": 3}
+        segment = next((tmp_path / "m.zarr/logits/manifest").glob("*.jsonl"))
+        assert from_line(segment.read_bytes().splitlines()[-1]) == {"sync": 3}
         out.flush()
-        assert len(part.read_bytes().splitlines()) == 5
+        assert len(segment.read_bytes().splitlines()) == 5
         out.close()
         out.close()
 

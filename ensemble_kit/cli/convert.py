@@ -39,7 +39,7 @@ def convert(
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.formats.writing import write_masks
-    from ensemble_kit.logits.store import is_store
+    from ensemble_kit.logits.open import is_store
 
     if is_store(masks):
         _pack(masks, out, common)

@@ -31,7 +31,7 @@ def inspect(
     classes: ClassesOption = None,
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
-    from ensemble_kit.logits.store import is_store
+    from ensemble_kit.logits.open import is_store
 
     path = paths[0]
     if len(paths) > 1:

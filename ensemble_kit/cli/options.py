@@ -148,7 +148,8 @@ def refuse_idle(how: str, **options: object) -> None:
 
 def bytes_of(stores: Sequence[Path]) -> int:
     """Count the bytes that a command reads from its members."""
-    from ensemble_kit.logits.store import LogitStore, is_store
+    from ensemble_kit.logits.open import is_store
+    from ensemble_kit.logits.store import LogitStore
 
     total = 0
     for path in stores:

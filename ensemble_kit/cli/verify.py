@@ -20,7 +20,7 @@ def verify(
     common: Common,
 ) -> None:
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
-    from ensemble_kit.logits.repair import copy_fault
+    from ensemble_kit.logits.spare import copy_fault
     from ensemble_kit.logits.store import LogitStore
 
     opened = LogitStore(store)

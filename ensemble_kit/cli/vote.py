@@ -102,7 +102,7 @@ def vote(
     from ensemble_kit.decisions.rank import RankRule
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.writing import rehearse, write_masks
-    from ensemble_kit.logits.store import is_store
+    from ensemble_kit.logits.open import is_store
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
     from ensemble_kit.spec.scoring import Convention
     from ensemble_kit.thresholds.thresholdset import ThresholdSet

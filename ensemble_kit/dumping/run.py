@@ -158,7 +158,7 @@ def dump_logits(
     _check_space(out, projected, force=force)
     if dry_run:
         return replace(done, grid=grid, bytes=projected)
-    from ensemble_kit.logits.store import LogitWriter
+    from ensemble_kit.logits.writer import LogitWriter
 
     with (
         LogitWriter(

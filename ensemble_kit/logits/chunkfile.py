@@ -1,14 +1,13 @@
-"""One sample's bytes on disk: the payload as it lies in memory, then zarr's `crc32c` of it, and nothing else.
+"""A sample's chunk file: the payload as it is in memory, then zarr's `crc32c` of it, and nothing else.
 
 A payload begins at byte 0, so a file can be mapped and handed to a kernel without a copy. Its checksum is kept
 *running*: one value after each class, of which the last is zarr's own. One pass over the bytes verifies a sample,
-and where it fails, the classes at fault can be told.
+and where it fails, the damaged classes are known.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -23,10 +22,9 @@ from ensemble_kit.errors import DamagedError, ResourceError, UnsafeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.logits.places import Body
+    from ensemble_kit.logits.body import Body
 
 TRAILER = 4
-_POPULATE_READ = 22  # of madvise, since Linux 5.14; Python has no name for it
 _BLOCK = 1 << 19  # fits the second-level cache: read, then checked while it is there
 _CLOEXEC_READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -49,17 +47,16 @@ def crc(block: NDArray[np.uint8] | bytes, start: int = 0) -> int:
 def running_crcs(payload: NDArray[np.uint8], classes: int) -> bytes:
     """Return the CRC-32C of the payload up to the end of each class, 4 big-endian bytes each; the last is zarr's."""
     out, value = bytearray(), 0
-    for plane in payload.reshape(classes, -1):
-        value = crc(plane, value)
+    for one in payload.reshape(classes, -1):
+        value = crc(one, value)
         out += value.to_bytes(TRAILER, "big")
     return bytes(out)
 
 
 def damaged_classes(payload: NDArray[np.uint8], crcs: Sequence[int]) -> list[int]:
     """Tell which classes differ from what was written, by their running checksums."""
-    before = [0, *crcs[:-1]]
-    planes = payload.reshape(len(crcs), -1)
-    return [k for k, plane in enumerate(planes) if crc(plane, before[k]) != crcs[k]]
+    rows = zip(payload.reshape(len(crcs), -1), (0, *crcs[:-1]), crcs, strict=True)
+    return [k for k, (one, before, after) in enumerate(rows) if crc(one, before) != after]
 
 
 def write(path: Path, payload: NDArray[np.uint8], checksum: int) -> int:
@@ -102,30 +99,23 @@ def open_file(path: Path) -> tuple[int, Stamp]:
         fd = os.open(path, _CLOEXEC_READ)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise UnsafeError(
-                "store-link",
-                "refuse to follow a link out of a store",
-                item=str(path),
-                fix="put the file itself in its place",
-            ) from None
+            raise link(path) from None
         if error.errno == errno.EACCES:
-            raise ResourceError(
-                "permission",
-                "cannot read a file",
-                item=f"{path} as uid {os.getuid()}",
-                fix="give this user the right to read it",
-            ) from None
+            item, fix = f"{path} as uid {os.getuid()}", "give this user the right to read it"
+            raise ResourceError("permission", "cannot read a file", item=item, fix=fix) from None
         raise
     state = os.fstat(fd)
     if not stat.S_ISREG(state.st_mode):
         os.close(fd)
-        raise DamagedError(
-            "store-foreign",
-            "cannot read what is no regular file",
-            item=str(path),
-            fix="remove it and dump that sample again",
-        )
+        fix = "remove it and dump that sample again"
+        raise DamagedError("store-foreign", "cannot read what is not a regular file", item=str(path), fix=fix)
     return fd, Stamp(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
+
+
+def link(path: Path) -> UnsafeError:
+    """Say that a path inside a store is a symbolic link."""
+    fix = "replace the link by the file or folder itself"
+    return UnsafeError("store-link", "refuse to follow a link out of a store", item=str(path), fix=fix)
 
 
 def read_small(path: Path, limit: int) -> bytes:
@@ -133,36 +123,13 @@ def read_small(path: Path, limit: int) -> bytes:
     fd, stamp = open_file(path)
     with os.fdopen(fd, "rb") as file:
         if stamp.size > limit:
-            raise UnsafeError(
-                "store-too-large",
-                "refuse to read a file of metadata",
-                item=f"{path}: {stamp.size} bytes, at most {limit}",
-                fix="restore it from a copy, or dump the store again",
-            )
+            raise too_large(f"{path}: {stamp.size} bytes, at most {limit}")
         return file.read()
 
 
-def is_cached(fd: int, size: int, offset: int = 0) -> bool:
-    """Tell whether the system seems to have a payload in memory: a byte of each block is asked for, without waiting."""
-    try:
-        return all(
-            os.preadv(fd, [bytearray(1)], offset + at, os.RWF_NOWAIT) for at in (*range(0, size, _BLOCK), size - 1)
-        )
-    except OSError:  # not there, or a file system that cannot tell
-        return False
-
-
-def map_payload(fd: int, size: int, offset: int = 0, cached: bool = False) -> NDArray[np.uint8]:
-    """Map a payload that begins at `offset` of a file; the array keeps the mapping alive, and is read-only.
-
-    With `cached` all its pages are brought in now: a disk that fails then is an OSError, where a page that is first
-    touched later would be a SIGBUS.
-    """
-    ahead = offset % mmap.ALLOCATIONGRANULARITY
-    mapped = mmap.mmap(fd, ahead + size + TRAILER, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=offset - ahead)
-    if cached:
-        mapped.madvise(_POPULATE_READ)
-    return np.frombuffer(mapped, np.uint8)[ahead : ahead + size]
+def too_large(item: str, what: str = "refuse to read a file of metadata") -> UnsafeError:
+    """Say that a size in a store is beyond what can be true."""
+    return UnsafeError("store-too-large", what, item=item, fix="restore it from a copy, or dump (or pack) it again")
 
 
 def read_payload(body: Body, out: NDArray[np.uint8], check: bool) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, ResourceError, UnsafeError, some
 from ensemble_kit.logits import chunkfile, shards
+from ensemble_kit.logits.body import Body, HeldBody
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.logits.manifest import Record
-from ensemble_kit.logits.places import Body, Folder, HeldBody, Place
+from ensemble_kit.logits.places import Place
+from ensemble_kit.logits.records import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,17 +23,16 @@ _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "overl
 
 
 class SampleDamagedError(DamagedError):
-    """A damaged sample; `reason` is the part of the message that tells it from its neighbours."""
+    """A damaged sample; `reason` says what is wrong with its chunk."""
 
     reason = ""
 
 
 class Chunks:
-    """The chunks of a store, wherever it lies: found, verified, mapped or read."""
+    """The chunks of a store, wherever it is: found, verified, mapped or read."""
 
-    def __init__(self, place: Place | Path, spec: StoreSpec, how: Layout) -> None:
-        self._place: Place = Folder(place) if isinstance(place, Path) else place
-        self._root, self._spec, self._layout = self._place.name, spec, how
+    def __init__(self, place: Place, spec: StoreSpec, how: Layout) -> None:
+        self._place, self._root, self._spec, self._layout = place, place.name, spec, how
         self._verified: dict[int, tuple[Hashable, str]] = {}
         self._mapped: bool | None = None
 
@@ -42,42 +41,26 @@ class Chunks:
         return f"{ARRAY}/{self._layout.key(record.row)}"
 
     def whole(self, record: Record) -> bool:
-        """Tell whether a sample is on disk as its record says."""
+        """Tell whether a sample is stored as its record says."""
         try:
             self.read(record)
         except (DamagedError, UnsafeError):
             return False
         return True
 
-    def lost(self, records: Iterable[Record]) -> set[str]:
-        """Name the samples whose file is gone or has another length, without reading any (2 µs each)."""
-        out, size = set(), self._spec.payload + chunkfile.TRAILER
-        folder = os.open(Path(self._root, ARRAY), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for record in records:
-                try:
-                    found = os.stat(self._layout.key(record.row), dir_fd=folder, follow_symlinks=False).st_size
-                except OSError:
-                    found = -1
-                if found != (record.stored or size):
-                    out.add(record.sample)
-        finally:
-            os.close(folder)
-        return out
-
     def read(
         self, record: Record, out: NDArray[np.float16] | None = None, *, trust: bool = True
     ) -> NDArray[np.float16]:
         """Read a sample and verify it, unless the same file was verified before and `trust` is on."""
         read = self._decode if self._layout.ours else self._read_zarr
-        return self._told(record, lambda: read(record, out, trust)).view("<f2").reshape(self._spec.shape)
+        return self._reporting(record, lambda: read(record, out, trust)).view("<f2").reshape(self._spec.shape)
 
     def stored(self, record: Record) -> NDArray[np.uint8]:
-        """Read a chunk as it is stored, once it is verified: what it decodes to is what was written."""
-        return self._told(record, lambda: self._stored(record))
+        """Read a chunk as it is stored, verified: what it decodes to is what was written."""
+        return self._reporting(record, lambda: self._stored(record))
 
-    def _told(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Read; say what is wrong in our words."""
+    def _reporting(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Read; turn errors into ours, which name the sample."""
         try:
             return _twice(read)
         except FileNotFoundError:
@@ -85,21 +68,18 @@ class Chunks:
         except SampleDamagedError:
             raise
         except DamagedError as error:
-            if error.code != "store-foreign":  # the whole file is another, or damaged: it says so itself
+            if error.code != "store-foreign":  # the packed store itself was replaced or damaged: it says so
                 raise
-            raise self._broken(record, "the chunk is no regular file") from None
+            raise self._broken(record, "the chunk is not a regular file") from None
         except UnsafeError as error:
             item = f"sample {record.sample!r} of {self._root}, {self.key(record)}"
             raise UnsafeError(error.code, error.what, item=item, fix=error.fix) from None
         except OSError as error:
             if isinstance(error, EnskError):
                 raise
-            raise ResourceError(
-                "io",
-                "cannot read a sample",
-                item=f"sample {record.sample!r}, {self._root}/{self.key(record)}: {error.strerror or error}",
-                fix="check the disk (dmesg) or the limit that is named, then run again",
-            ) from None
+            item = f"sample {record.sample!r}, {self._root}/{self.key(record)}: {error.strerror or error}"
+            fix = "check the disk (dmesg) or the limit that is named, then run again"
+            raise ResourceError("io", "cannot read a sample", item=item, fix=fix) from None
 
     def unknown(self) -> tuple[str, ...]:
         """List the entries of the array's folder that belong to no sample."""
@@ -143,11 +123,11 @@ class Chunks:
         wanted = record.stored or (self._spec.payload + chunkfile.TRAILER if plain else body.size)
         if body.size != wanted:
             cut = "; probably a power cut" if body.size == 0 else ""
-            raise self._broken(record, f"the chunk has {body.size} bytes, wanted are {wanted}{cut}")
+            raise self._broken(record, f"the chunk has {body.size} bytes instead of {wanted}{cut}")
 
     def _read_raw(self, record: Record, body: Body, out: NDArray[np.float16] | None, known: bool) -> NDArray[np.uint8]:
-        # what may come from the disk for the first time is read by calls, which report a bad one; a mapping would be a
-        # SIGBUS. What is in memory already is mapped and verified there: 32 GB/s against 17 by calls
+        # what may come from the disk for the first time is read by calls, which report a bad one; a mapping would be
+        # a SIGBUS. What is in memory already is mapped and verified there: 32 GB/s against 17 by calls
         mapped = body.map(self._spec.payload, cached=not known) if out is None and self._fits() else None
         if mapped is not None and known:
             return mapped
@@ -168,7 +148,7 @@ class Chunks:
         except shards.ShardError as error:
             where = "the shard" if error.number is None else f"class {names[error.number]!r}"
             raise self._broken(record, f"{where}: {error.reason}") from None
-        if running[-1] != record.checksum:  # every class is sound, but they are not those that were written
+        if running[-1] != record.checksum:  # every class is intact, but they are not those that were written
             raise self._differs(record, payload, running[-1], running[-1])
         return payload
 
@@ -180,18 +160,18 @@ class Chunks:
         if self._mapped is None:
             total = self._spec.payload * len(self._spec.samples)
             here = self._place.folder
-            self._mapped = here is not None and total < _available_memory() and _file_system(here) in _LOCAL
+            self._mapped = here is not None and total < available_memory() and file_system(here) in _LOCAL
         return self._mapped
 
     def _read_zarr(self, record: Record, out: NDArray[np.float16] | None, _: bool) -> NDArray[np.uint8]:
-        """Read through zarr's reader, for every layout that is not ours, and verify what it decoded."""
+        """Read a layout that is not ours through zarr's reader, and verify what it decoded."""
         self._place.open(self.key(record)).close()
         try:
             array = self._place.zarr()
             got = np.ascontiguousarray(array[record.row], "<f2")
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - of a damaged description zarr makes whatever its arithmetic does
+        except Exception as error:  # noqa: BLE001 - a damaged description makes zarr raise whatever its arithmetic does
             raise self._broken(record, f"zarr cannot decode it ({type(error).__name__}: {error})") from None
         payload = got.reshape(-1).view(np.uint8)
         found = chunkfile.crc(payload)
@@ -205,20 +185,15 @@ class Chunks:
 
     def _differs(self, record: Record, payload: NDArray[np.uint8], found: int, trailer: int) -> SampleDamagedError:
         if found == trailer and found != record.checksum:
-            return self._broken(record, "the chunk is sound but is another's: it was swapped or copied")
+            return self._broken(record, "the chunk is intact but is another's: it was swapped or copied")
         bad = [self._spec.classes[k] for k in chunkfile.damaged_classes(payload, record.running)]
-        return self._broken(
-            record, f"bytes were changed in class {some(bad, 3)}" if bad else "its checksum was changed"
-        )
+        why = f"bytes were changed in class {some(bad, 3)}" if bad else "its checksum was changed"
+        return self._broken(record, why)
 
     def _broken(self, record: Record, reason: str) -> SampleDamagedError:
         key = self.key(record)
-        error = SampleDamagedError(
-            "sample-damaged",
-            "cannot read a damaged sample",
-            item=f"sample {record.sample!r} of {self._root}, {key}: {reason}",
-            fix=self._place.mend([key]),
-        )
+        item, fix = f"sample {record.sample!r} of {self._root}, {key}: {reason}", self._place.mend([key])
+        error = SampleDamagedError("sample-damaged", "cannot read a damaged sample", item=item, fix=fix)
         error.reason = reason
         return error
 
@@ -233,7 +208,8 @@ def _twice(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         return read()
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
+    """Return the machine's free memory in bytes; 0 where it is not known."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -243,8 +219,8 @@ def _available_memory() -> int:
     return 0
 
 
-def _file_system(root: Path) -> str:
-    """Name the file system of a path; empty where it cannot be told."""
+def file_system(root: Path) -> str:
+    """Name the file system of a path; empty where it is not known."""
     best, kind = "", ""
     try:
         for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():

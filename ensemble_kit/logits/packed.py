@@ -1,4 +1,4 @@
-"""A finished store in one uncompressed `.zip`, for carrying: read where it lies, written whole or not at all.
+"""A finished store in one uncompressed `.zip`, for carrying: read in place, written whole or not at all.
 
 Members are stored, never deflated, so that a sample is a range of the file and can be mapped like a chunk file. Their
 checksums are the store's own; zip's crc32 is written for others and not needed here.
@@ -19,15 +19,15 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, UnsafeError
 from ensemble_kit.files import atomic_write
-from ensemble_kit.logits import chunkfile, layout
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.logits.manifest import HeldManifest, Manifest, Record, to_part
-from ensemble_kit.logits.places import Body, FileBody
+from ensemble_kit.logits import chunkfile, description
+from ensemble_kit.logits.body import Body, FileBody
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, MAX_META, META, Layout, StoreSpec
+from ensemble_kit.logits.manifest import HeldManifest, Manifest
+from ensemble_kit.logits.records import SUFFIX, Record, to_segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SUFFIX = ".zip"
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ALIGN, _PADDING = 64, 0xD935  # the extra field in which others (zipalign) pad, too
 _PACK_AGAIN = "take an undamaged copy, or pack the store again: ensk convert STORE --out FILE.zip"
@@ -35,7 +35,7 @@ _PACK_AGAIN = "take an undamaged copy, or pack the store again: ensk convert STO
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is a file that may hold a packed store."""
-    return Path(path).suffix.lower() == SUFFIX and Path(path).is_file()
+    return Path(path).suffix.lower() == ".zip" and Path(path).is_file()
 
 
 class _Member(NamedTuple):
@@ -50,31 +50,25 @@ class Packed:
     def __init__(self, path: Path) -> None:
         self.name, self.folder = str(path), path.parent
         self._path = path
-        fd, self._stamp = chunkfile.open_file(path)
+        fd, self.stamp = chunkfile.open_file(path)
         with os.fdopen(fd, "rb") as file:
-            self._members = _members(file, path, self._stamp.size)
+            self._members = _members(file, path, self.stamp.size)
         self._prefix = _prefix(self._members)
 
     def describe(self) -> tuple[StoreSpec, Layout]:
         """Read the two `zarr.json` members."""
         try:
-            group, array = (self._small(key, layout.MAX_META) for key in (META, f"{ARRAY}/{META}"))
+            group, array = (self._small(key, MAX_META) for key in (META, f"{ARRAY}/{META}"))
         except FileNotFoundError as error:
-            raise DamagedError(
-                "store-foreign",
-                "cannot open what is no store of logits, or has lost its description",
-                item=f"{self.name}: no {error.filename} in it",
-                fix=_PACK_AGAIN,
-            ) from None
-        return layout.parse(group, array, self.name)
+            raise description.not_a_store(f"{self.name}: no {error.filename} in it", _PACK_AGAIN) from None
+        return description.parse(group, array, self.name)
 
     def manifest(self, spec: StoreSpec) -> Manifest:
-        """Open the parts that were packed."""
+        """Open the segments that were packed."""
         folder = f"{ARRAY}/{MANIFEST}/"
-        names = [k.removeprefix(folder) for k in self._keys() if k.startswith(folder) and k.endswith(".jsonl")]
-        return HeldManifest(
-            f"{self.name}/{folder[:-1]}", spec, {n: self._small(folder + n, self._stamp.size) for n in names}
-        )
+        names = [k.removeprefix(folder) for k in self._keys() if k.startswith(folder) and k.endswith(SUFFIX)]
+        segments = {n: self._small(folder + n, self.stamp.size) for n in names}
+        return HeldManifest(f"{self.name}/{folder[:-1]}", spec, segments)
 
     def open(self, key: str) -> Body:
         """Open a member's range of the file."""
@@ -83,24 +77,20 @@ class Packed:
             raise FileNotFoundError(2, "no such member", key)
         fd, stamp = chunkfile.open_file(self._path)
         try:
-            if stamp[:3] != self._stamp[:3]:  # a new link to it is no other file
-                raise DamagedError(
-                    "zip-changed",
-                    "cannot go on reading a packed store that was replaced",
-                    item=self.name,
-                    fix="open it again",
-                )
+            if stamp[:3] != self.stamp[:3]:  # a new link to it is not another file
+                what = "cannot read a packed store that was replaced since it was opened"
+                raise DamagedError("zip-changed", what, item=self.name, fix="open it again")
             return FileBody(fd, (stamp, member.header), member.size, self._begin(fd, member))
         except BaseException:
             os.close(fd)
             raise
 
     def entries(self) -> Sequence[str]:
-        """Name what lies in the array's folder."""
+        """Name what is in the array's folder."""
         return sorted({k.split("/")[1] for k in self._keys() if k.startswith(f"{ARRAY}/")})
 
     def mend(self, keys: Sequence[str]) -> str:
-        """Say that a packed store is not mended but packed again."""
+        """Say that a packed store is not repaired but packed again."""
         del keys
         return _PACK_AGAIN
 
@@ -118,12 +108,7 @@ class Packed:
         body = self.open(key)
         try:
             if body.size > limit:
-                raise UnsafeError(
-                    "store-too-large",
-                    "refuse to read a file of metadata",
-                    item=f"{self.name}, {key}: {body.size} bytes, at most {limit}",
-                    fix=_PACK_AGAIN,
-                )
+                raise chunkfile.too_large(f"{self.name}, {key}: {body.size} bytes, at most {limit}")
             out = np.empty(body.size, np.uint8)
             body.read_into(out, 0)
             return out.tobytes()
@@ -137,30 +122,27 @@ class Packed:
         sound = fields[0] == b"PK\3\4" and fields[3] == zipfile.ZIP_STORED and not fields[2] & 1
         begin = member.header + _LOCAL.size + (fields[9] + fields[10] if sound else 0)
         name = os.pread(fd, fields[9], member.header + _LOCAL.size) if sound else b""
-        if not sound or name != member.name.encode() or begin + member.size > self._stamp.size:
+        if not sound or name != member.name.encode() or begin + member.size > self.stamp.size:
             raise _damaged(self._path, f"the header of {member.name!r} does not fit the directory")
         return begin
 
 
 def _members(file: BinaryIO, path: Path, size: int) -> dict[str, _Member]:
-    """Read the directory of a zip; refuse what could lead elsewhere or stand for two things."""
+    """Read the directory of a zip; refuse what could lead elsewhere or mean two things."""
     try:
         with zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except EnskError:
         raise
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error, OverflowError, OSError):
-        raise DamagedError(
-            "store-foreign",
-            "cannot open a file as a packed store",
-            item=f"{path}: it is no zip, or was cut ({size} bytes)",
-            fix="pass a store's folder or one that `ensk convert STORE --out FILE.zip` packed",
-        ) from None
+        what, item = "cannot open a file as a packed store", f"{path}: it is not a zip, or was cut ({size} bytes)"
+        fix = "pass a store's folder, or a file that `ensk convert STORE --out FILE.zip` packed"
+        raise DamagedError("store-foreign", what, item=item, fix=fix) from None
     found: dict[str, _Member] = {}
     for info in infos:
         _check(info, path)
         if info.filename in found:
-            raise _damaged(path, f"{info.filename!r} stands in it twice")
+            raise _damaged(path, f"{info.filename!r} is in it twice")
         if not info.is_dir():
             if info.compress_size != info.file_size:
                 raise _damaged(path, f"{info.filename!r} has {info.compress_size} and {info.file_size} bytes")
@@ -174,15 +156,15 @@ def _members(file: BinaryIO, path: Path, size: int) -> dict[str, _Member]:
 
 def _check(info: zipfile.ZipInfo, path: Path) -> None:
     name = info.orig_filename
-    parts = name.removesuffix("/").split("/")
-    if "\\" in name or "\0" in name or ":" in parts[0] or any(p in {"", ".", ".."} for p in parts):
-        raise _unsafe(path, f"the name {name!r} leads out of it", "zip-name")
+    folders = name.removesuffix("/").split("/")
+    if "\\" in name or "\0" in name or ":" in folders[0] or any(f in {"", ".", ".."} for f in folders):
+        raise _unsafe("zip-name", path, f"the name {name!r} leads out of it")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise _unsafe(path, f"{name!r} is a symbolic link", "zip-name")
+        raise _unsafe("zip-name", path, f"{name!r} is a symbolic link")
     if info.flag_bits & 1:
-        raise _unsafe(path, f"{name!r} is encrypted", "zip-compressed")
+        raise _unsafe("zip-compressed", path, f"{name!r} is encrypted")
     if info.compress_type != zipfile.ZIP_STORED:
-        raise _unsafe(path, f"{name!r} is compressed, and nothing guards what it inflates to", "zip-compressed")
+        raise _unsafe("zip-compressed", path, f"{name!r} is compressed, and nothing guards what it inflates to")
 
 
 def _prefix(names: Mapping[str, object]) -> str:
@@ -191,13 +173,9 @@ def _prefix(names: Mapping[str, object]) -> str:
     return "" if META in names or len(tops) != 1 else f"{tops.pop()}/"
 
 
-def _unsafe(path: Path, item: str, code: str) -> UnsafeError:
-    return UnsafeError(
-        code,
-        "refuse to read a zip as a store",
-        item=f"{path}: {item}",
-        fix="pack the store again without compression: ensk convert STORE --out FILE.zip, or zip -0 -r",
-    )
+def _unsafe(code: str, path: Path, why: str) -> UnsafeError:
+    fix = "pack the store again without compression: ensk convert STORE --out FILE.zip, or zip -0 -r"
+    return UnsafeError(code, "refuse to read a zip as a store", item=f"{path}: {why}", fix=fix)
 
 
 def _damaged(path: Path, item: str) -> DamagedError:
@@ -224,7 +202,7 @@ def pack(
             for record, content in chunks:
                 _add(into, file, f"{ARRAY}/{spec.layout.key(record.row)}", content.data)
                 records.append(record)
-            _add(into, file, f"{ARRAY}/{MANIFEST}/packed.jsonl", to_part(spec.store, records))
+            _add(into, file, f"{ARRAY}/{MANIFEST}/packed.jsonl", to_segment(spec.store, records))
         return file.tell()
 
 

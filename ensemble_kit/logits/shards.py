@@ -1,11 +1,11 @@
-"""The lossless layout: a sample is one shard, a class one inner chunk of it, byte-shuffled and compressed by lz4.
+"""The lossless layout: a sample is one shard, a class one inner chunk in it, byte-shuffled and compressed by lz4.
 
     c.ROW.0.0.0 = class 0 | class 1 | … | index | crc32c of the index
     a class     = blosc(shuffle of 2 bytes, lz4) | its crc32c
     index       = where each class begins and how long it is, two uint64 a class
 
-It is what zarr writes with its own codecs. Every byte is behind a checksum that is compared before anything is
-decompressed: blosc's decoder believes the sizes in its header, and returns other memory where they are wrong.
+It is what zarr writes with its own codecs. A checksum guards every byte and is compared before anything is
+decompressed: blosc's decoder trusts the sizes in its header, and returns other memory where they are wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ensemble_kit.spec.geometry import Shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ensemble_kit.logits.places import Body
+    from ensemble_kit.logits.body import Body
 
 HEADER = 16
 _ENTRY = 16
@@ -31,7 +31,7 @@ _LEVEL = 5
 
 
 class ShardError(ValueError):
-    """A shard that does not hold; `reason` says why, `number` is the class at fault or None."""
+    """A damaged shard; `reason` says why, `number` is the class at fault or None."""
 
     def __init__(self, reason: str, number: int | None = None) -> None:
         super().__init__(reason)
@@ -58,14 +58,14 @@ def codecs(shape: Shape) -> list[dict[str, Any]]:
 def encode(payload: NDArray[np.uint8], classes: int) -> tuple[NDArray[np.uint8], int]:
     """Compress a payload; return the shard's bytes without the last four, and these as a number."""
     blosc, at = _blosc(), 0
-    index, parts = np.empty((classes, 2), "<u8"), []
-    for k, plane in enumerate(payload.view("<u2").reshape(classes, -1)):
-        packed = blosc.compress(plane, b"lz4", _LEVEL, blosc.SHUFFLE)
-        parts += [packed, crc(packed).to_bytes(TRAILER, "little")]
+    index, blocks = np.empty((classes, 2), "<u8"), []
+    for k, one in enumerate(payload.view("<u2").reshape(classes, -1)):
+        packed = blosc.compress(one, b"lz4", _LEVEL, blosc.SHUFFLE)
+        blocks += [packed, crc(packed).to_bytes(TRAILER, "little")]
         index[k] = at, len(packed) + TRAILER
         at += len(packed) + TRAILER
     raw = index.tobytes()
-    return np.frombuffer(b"".join([*parts, raw]), np.uint8), crc(raw)
+    return np.frombuffer(b"".join([*blocks, raw]), np.uint8), crc(raw)
 
 
 def decode(body: Body, out: NDArray[np.uint8], classes: int) -> list[int]:
@@ -74,11 +74,11 @@ def decode(body: Body, out: NDArray[np.uint8], classes: int) -> list[int]:
     Raises
     ------
     ShardError
-        A checksum or a size does not hold; nothing that is not behind a sound one was decompressed.
+        A checksum or a size is wrong; nothing was decompressed whose own checksum is.
     """
-    blosc, planes = _blosc(), out.reshape(classes, -1)
+    blosc, rows = _blosc(), out.reshape(classes, -1)
     index = _index(body, classes)
-    most = planes.shape[1] + HEADER + TRAILER
+    most = rows.shape[1] + HEADER + TRAILER
     scratch = np.empty(min(max((size for _, size in index), default=0), most), np.uint8)
     value, running = 0, []
     end = body.size - _ENTRY * classes - TRAILER
@@ -91,12 +91,12 @@ def decode(body: Body, out: NDArray[np.uint8], classes: int) -> list[int]:
         body.read_into(packed, at)
         if crc(packed[:-TRAILER]) != int.from_bytes(packed[-TRAILER:].tobytes(), "little"):
             raise ShardError("bytes were changed", k)
-        _check_header(packed[:-TRAILER], planes.shape[1], k)
+        _check_header(packed[:-TRAILER], rows.shape[1], k)
         try:
-            blosc.decompress(packed[:-TRAILER], planes[k])
+            blosc.decompress(packed[:-TRAILER], rows[k])
         except (RuntimeError, ValueError):
             raise ShardError("it cannot be decompressed", k) from None
-        value = crc(planes[k], value)
+        value = crc(rows[k], value)
         running.append(value)
     return running
 
@@ -115,7 +115,7 @@ def _index(body: Body, classes: int) -> list[tuple[int, int]]:
 
 
 def _check_header(packed: NDArray[np.uint8], size: int, k: int) -> None:
-    """Compare what blosc's decoder would believe with what is there."""
+    """Compare what blosc's decoder would trust with what is there."""
     version, _, flags, width, raw, block, whole = struct.unpack("<BBBBIII", packed[:HEADER].tobytes())
     sound = version == 2 and width == 2 and raw == size and whole == packed.size and 0 < block <= max(size, 1 << 16)
     if not sound or not (flags & _STORED or flags >> 5 == _LZ4):

@@ -1,4 +1,4 @@
-"""`LogitStore`: the logits of one member, read so that they are true. (`LogitWriter` lives in `writer.py`.)
+"""`LogitStore`: the logits of one member, verified on reading.
 
 A sample is one chunk file of an ordinary zarr v3 array (`layout.py`, `chunkfile.py`), and is committed by a line of
 the manifest (`manifest.py`).
@@ -6,8 +6,10 @@ the manifest (`manifest.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +17,15 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, some
 from ensemble_kit.execution.events import Listener, Progress, nobody
-from ensemble_kit.logits import chunkfile, manifest, packed, places, remote
+from ensemble_kit.logits import chunkfile, packed, records
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
-from ensemble_kit.logits.creation import PathLike
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
-from ensemble_kit.logits.manifest import Record
-from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.logits.open import PathLike, find
+from ensemble_kit.logits.records import Record
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["Damage", "LogitStore", "LogitWriter", "Verification", "is_store"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Verification:
     path : the store.
     samples : how many are declared.
     checked : how many committed ones were read and compared.
-    damaged : those that do not hold, with the reason.
+    damaged : those whose bytes are not what was written, with the reason.
     missing : those that were never committed.
     unknown : files in the array's folder that belong to no sample.
     bytes : payload read.
@@ -72,6 +70,7 @@ class LogitStore:
     """The logits of one member, read and verified.
 
     What is committed is looked up once, when the store is opened. Reading is safe from many threads and after a fork.
+    A pickled store is its path, not its logits; a process that unpickles it many times opens it once.
 
     Parameters
     ----------
@@ -82,11 +81,12 @@ class LogitStore:
     IncompleteError
         There is nothing at this path.
     DamagedError
-        What is there is no store, or its description or manifest does not hold.
+        What is there is not a store, or its description or manifest is damaged.
 
     Examples
     --------
     >>> import tempfile, numpy as np
+    >>> from ensemble_kit import LogitWriter
     >>> path = tempfile.mkdtemp() + "/unet.zarr"
     >>> with LogitWriter(path, ["bone"], ["a.png"], grid=(2, 2)) as out:
     ...     out.write("a.png", np.float32([[[-4, 4], [4, -4]]]), image_size=(8, 8))
@@ -96,9 +96,10 @@ class LogitStore:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self._place = places.find(path)
+        self._place = find(path)
         self.path: Path | str = self._place.name if "://" in self._place.name else Path(self._place.name)
         self._spec, self._layout = self._place.describe()
+        self._stamp = self._place.stamp
         self._chunks = Chunks(self._place, self._spec, self._layout)
         self._manifest = self._place.manifest(self._spec)
         self._manifest.refresh(self._chunks.whole)
@@ -131,7 +132,7 @@ class LogitStore:
 
     @property
     def codec(self) -> str:
-        """How samples lie: "none", "lossless", or "other" where zarr's reader is the way."""
+        """How samples are stored: "none", "lossless", or "other", which zarr's reader reads."""
         return self._layout.codec
 
     @property
@@ -141,13 +142,13 @@ class LogitStore:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where the logits come from, as the writer told it."""
+        """Where the logits come from, as the writer recorded it."""
         return self._spec.provenance
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digest of what the store says and holds; equal content gives equal fingerprints."""
-        return manifest.fingerprint(self._spec, self._records)
+        return records.fingerprint(self._spec, self._records)
 
     @property
     def missing(self) -> list[str]:
@@ -180,7 +181,7 @@ class LogitStore:
         IncompleteError
             The sample is not committed, or not of this store.
         DamagedError
-            Its chunk is gone, cut, changed, or another's; says which key and, where it can be told, which class.
+            Its chunk is gone, cut, changed, or another's; names the key and, where it is known, the class.
         """
         record = self._record(sample)
         if out is not None and (
@@ -189,12 +190,9 @@ class LogitStore:
             or not out.flags.c_contiguous
             or not out.flags.writeable
         ):
-            raise UsageError(
-                "out-invalid",
-                "cannot read a sample into an array",
-                item=f"{out.dtype} of shape {out.shape}, wanted is a writeable contiguous float16 {self._spec.shape}",
-                fix="pass np.empty(shape, np.float16), or no `out`",
-            )
+            item = f"{out.dtype} of shape {out.shape} instead of a writeable contiguous float16 {self._spec.shape}"
+            fix = "pass np.empty(shape, np.float16), or no `out`"
+            raise UsageError("out-invalid", "cannot read a sample into an array", item=item, fix=fix)
         return self._chunks.read(record, out)
 
     def placement(self, sample: str) -> Placement:
@@ -234,13 +232,8 @@ class LogitStore:
             try:
                 self._chunks.read(record, buffer, trust=False)
             except (DamagedError, UnsafeError) as error:
-                damaged.append(
-                    Damage(
-                        sample,
-                        self._chunks.key(record),
-                        error.reason if isinstance(error, SampleDamagedError) else f"{error.what}: {error.item}",
-                    )
-                )
+                why = error.reason if isinstance(error, SampleDamagedError) else f"{error.what}: {error.item}"
+                damaged.append(Damage(sample, self._chunks.key(record), why))
             done += 1
             listener(Progress("verifying", done, total, done, sample, done * self._spec.payload))
         return Verification(
@@ -260,33 +253,25 @@ class LogitStore:
     def pack(self, out: PathLike, force: bool = False, listen: Listener = nobody) -> int:
         """Pack this store into one uncompressed `.zip` for carrying; return its size in bytes.
 
-        `LogitStore("x.zip")` reads it where it lies. Every sample is verified on the way; the file appears whole or
-        not at all, and equal stores give equal bytes.
+        `LogitStore("x.zip")` reads it without unpacking. Every sample is verified on the way; the file appears whole
+        or not at all, and equal stores give equal bytes.
 
         Raises
         ------
         IncompleteError
             Samples are missing.
         DamagedError
-            A sample does not hold.
+            A sample is damaged.
         UsageError
             `out` exists and `force` is false.
         """
         if not self.complete:
-            raise IncompleteError(
-                "store-incomplete",
-                "cannot pack an unfinished store",
-                item=f"{self.path}: {len(self.missing)} of {len(self.samples)} samples are missing: "
-                f"{some(self.missing)}",
-                fix=f"run the same `ensk dump-logits … --out {self.path}` again; it goes on with what is missing",
-            )
+            what, counts = "cannot pack an unfinished store", f"{len(self.missing)} of {len(self.samples)}"
+            item = f"{self.path}: {counts} samples are missing: {some(self.missing)}"
+            raise IncompleteError("store-incomplete", what, item=item, fix=self._dump_again())
         if not self._layout.ours:
-            raise MismatchError(
-                "store-layout",
-                "cannot pack a store of another layout",
-                item=str(self.path),
-                fix="zip it with `zip -0 -r`; zarr's reader opens that",
-            )
+            fix = "zip it with `zip -0 -r`; zarr's reader opens that"
+            raise MismatchError("store-layout", "cannot pack a store of another layout", item=str(self.path), fix=fix)
         return packed.pack(self._spec, self._stored(listen), out, force)
 
     def _stored(self, listen: Listener) -> Iterator[tuple[Record, NDArray[np.uint8]]]:
@@ -301,21 +286,18 @@ class LogitStore:
         if record is not None:
             return record
         if sample not in self._spec.samples:
-            raise IncompleteError(
-                "sample-unknown",
-                "cannot read a sample that a store does not have",
-                item=f"{sample!r} in {self.path} ({len(self.samples)} samples: {some(self.samples, 3)})",
-                fix="check the sample's id, or dump the store with it",
-            )
-        raise IncompleteError(
-            "sample-missing",
-            "cannot read a sample that is not dumped yet",
-            item=f"{sample!r} in {self.path}, which holds {len(self._records)} of {len(self.samples)}",
-            fix=f"run the same `ensk dump-logits … --out {self.path}` again; it goes on with what is missing",
-        )
+            what, known = "cannot read a sample that a store does not have", some(self.samples, 3)
+            item = f"{sample!r} in {self.path} ({len(self.samples)} samples: {known})"
+            raise IncompleteError("sample-unknown", what, item=item, fix="check the id, or dump the store with it")
+        what, counts = "cannot read a sample that is not dumped yet", f"{len(self._records)} of {len(self.samples)}"
+        item = f"{sample!r} in {self.path}, which holds {counts}"
+        raise IncompleteError("sample-missing", what, item=item, fix=self._dump_again())
 
-    def __reduce__(self) -> tuple[type[LogitStore], tuple[str]]:
-        return LogitStore, (str(self.path),)
+    def _dump_again(self) -> str:
+        return f"run the same `ensk dump-logits … --out {self.path}` again; it dumps what is missing"
+
+    def __reduce__(self) -> tuple[Callable[..., LogitStore], tuple[object, ...]]:
+        return _reopen, (str(self.path), self.fingerprint, self._stamp)
 
     def __repr__(self) -> str:
         return (
@@ -324,9 +306,12 @@ class LogitStore:
         )
 
 
-def is_store(path: PathLike) -> bool:
-    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left."""
-    if remote.url_of(path) is not None or packed.is_packed(path):
-        return True
-    folder = Path(path)
-    return (folder / META).exists() or (folder / ARRAY / MANIFEST).is_dir()
+def _reopen(path: str, fingerprint: str, stamp: object) -> LogitStore:
+    """Unpickle a store."""
+    return _opened(path, fingerprint, stamp, os.getpid())
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, *_: object) -> LogitStore:
+    """Open a store once a process, and again when it has changed: workers unpickle one with every task."""
+    return LogitStore(path)

@@ -9,7 +9,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
 from ensemble_kit.formats.reading import read_masks
 from ensemble_kit.formats.sizes import ImageSize
-from ensemble_kit.logits.store import is_store
+from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 

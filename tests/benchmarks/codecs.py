@@ -22,8 +22,8 @@ from inputs import indexed_truth
 
 import ensemble_kit as ek
 from ensemble_kit.logits import shards
+from ensemble_kit.logits.body import HeldBody
 from ensemble_kit.logits.chunkfile import crc
-from ensemble_kit.logits.places import HeldBody
 
 CLAMPS = (None, 16.0, 12.0, 10.0, 8.0, 6.0, 4.0)
 BEGIN, END = "<!-- codecs.py: begin -->\n", "<!-- codecs.py: end -->\n"

@@ -40,7 +40,7 @@ import test_writing  # noqa: E402
 
 import ensemble_kit as ek  # noqa: E402
 from ensemble_kit.errors import EnskError  # noqa: E402
-from ensemble_kit.logits.repair import copy_fault  # noqa: E402
+from ensemble_kit.logits.spare import copy_fault  # noqa: E402
 from ensemble_kit.masks.runs import Runs  # noqa: E402
 
 PAGE = HERE.parent.parent / "docs" / "reliability.md"
@@ -218,7 +218,7 @@ def cuts(args: argparse.Namespace) -> list[str]:
 ROUND = """
 import sys; sys.path.insert(0, {here!r})
 import numpy as np, harness as h
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 rank, rounds, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 ids = [f"s{{k:02}}" for k in range(16)]
 for r in range(rounds):
@@ -230,7 +230,7 @@ for r in range(rounds):
 
 REPLACE = """
 import sys
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 LogitWriter(sys.argv[1], ["radius", "ulna"], ["x"], (8, 6), overwrite=True)
 """
 
@@ -421,8 +421,8 @@ def memory(args: argparse.Namespace) -> list[str]:
 
 def linked(path: Path, classes: list[str], ids: list[str], array: np.ndarray, member: str) -> None:
     """Write a store whose samples are hard links to one chunk: 10,000 of them would take 42 GB a member."""
-    from ensemble_kit.logits import chunkfile, manifest
-    from ensemble_kit.logits.manifest import Record
+    from ensemble_kit.logits import chunkfile, records
+    from ensemble_kit.logits.records import Record
     from ensemble_kit.spec.geometry import Placement
 
     with ek.LogitWriter(path, classes, ids, array.shape[1:], member=member) as out:
@@ -431,9 +431,9 @@ def linked(path: Path, classes: list[str], ids: list[str], array: np.ndarray, me
     payload = np.ascontiguousarray(opened.read(ids[0])).reshape(-1).view(np.uint8)
     crcs = chunkfile.running_crcs(payload, len(classes)).hex()
     place = Placement.of(array.shape[1:], array.shape[1:])
-    (part,) = (path / "logits/manifest").glob("*.jsonl")
+    (segment,) = (path / "logits/manifest").glob("*.jsonl")
     spec = json.loads((path / "zarr.json").read_text())["attributes"]["ensemble_kit"]
-    part.write_bytes(manifest.to_part(spec["store"], (Record(s, k, place, crcs) for k, s in enumerate(ids))))
+    segment.write_bytes(records.to_segment(spec["store"], (Record(s, k, place, crcs) for k, s in enumerate(ids))))
     for k in range(1, len(ids)):
         os.link(path / "logits/c.0.0.0.0", path / f"logits/c.{k}.0.0.0")
 

@@ -25,6 +25,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.cli import app
+from ensemble_kit.logits.records import Record, from_line
 
 CATALOGUE = {
     "S": "01 02 03 05 06 07 09 10 11 13 14 15 17 18 19 21 22 23 25 26 27 29 30 31 33 34 35",
@@ -108,10 +109,17 @@ def chunk(store: Path, row: int = VICTIM) -> Path:
     return store / "logits" / f"c.{row}.0.0.0"
 
 
-def part(store: Path) -> Path:
-    """Return the only part of a store's manifest."""
+def segment(store: Path) -> Path:
+    """Return the only segment of a store's manifest."""
     (only,) = (store / "logits" / "manifest").glob("*.jsonl")
     return only
+
+
+def record(store: Path, row: int = 0) -> Record:
+    """Read a sample's record from the only segment of a store's manifest."""
+    line = from_line(segment(store).read_bytes().split(b"\n")[1 + row])
+    assert line is not None
+    return Record.from_json(line, GRID)
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:

@@ -26,7 +26,7 @@ RANK = """
 import sys, os
 import numpy as np
 from ensemble_kit.errors import EnskError
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 path, rank, world, die = sys.argv[1], *map(int, sys.argv[2:5])
 ids = [f"s{{k:02}}" for k in range({count})]
 try:
@@ -136,7 +136,7 @@ def test_samples_twice_or_never(tmp_path: Path) -> None:
 
 @h.needs_strace
 def test_a_file_system_without_locks(tmp_path: Path) -> None:
-    """flock fails with ENOLCK everywhere: ranks still write, each its own part."""
+    """flock fails with ENOLCK everywhere: ranks still write, each its own segment."""
     path = tmp_path / "m.zarr"
     assert ranks(path, 1, before=h.traced("flock", "error=ENOLCK")) == [0]
     is_whole(path)

@@ -22,7 +22,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, EnskError, LockedError, ResourceError
-from ensemble_kit.logits import remote
+from ensemble_kit.logits import objects
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")
@@ -150,8 +150,8 @@ def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         thread.start()
         told.url = f"http://127.0.0.1:{running.server_address[1]}"
         environment(monkeypatch, told.url)
-        monkeypatch.setattr(remote, "_RETRIES", RETRIES)
-        monkeypatch.setattr(remote, "_TIMEOUT", timedelta(seconds=1))
+        monkeypatch.setattr(objects, "RETRIES", RETRIES)
+        monkeypatch.setattr(objects, "TIMEOUT", timedelta(seconds=1))
         yield told
         told.released.set()
         running.shutdown()
@@ -313,7 +313,7 @@ def test_a_listing_that_lags_behind(proxy: Proxy, url: str) -> None:
 )
 def test_hosts_that_are_not_there(monkeypatch: pytest.MonkeyPatch, host: str, words: str) -> None:
     environment(monkeypatch, host)
-    monkeypatch.setattr(remote, "_RETRIES", RETRIES)
+    monkeypatch.setattr(objects, "RETRIES", RETRIES)
     ran = h.ensk("verify", "s3://probe/m.zarr")
     h.judge(ran, 5, "remote", "s3://probe/m.zarr", words)
     assert SECRET not in ran.err

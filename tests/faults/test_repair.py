@@ -80,7 +80,7 @@ def test_zarr_does_not_see_the_quarantine(store: Path) -> None:
     h.chunk(store).write_bytes(b"")
     (store / "zarr.json").write_bytes(b"")
     repair(store)
-    assert len([p for p in (store / FOLDER).rglob("*") if p.is_file()]) == 3  # chunk, description, part
+    assert len([p for p in (store / FOLDER).rglob("*") if p.is_file()]) == 3  # chunk, description, segment
     group = zarr.open(store, mode="r")  # any warning is an error here
     assert [n for n, _ in group.members(max_depth=None)] == ["logits"]
     assert np.isnan(group["logits"][h.VICTIM]).all()
@@ -101,7 +101,7 @@ def test_what_is_left_can_be_voted_on(store: Path, tmp_path: Path) -> None:
 
 
 def test_two_lines_that_differ_in_the_image_prove_nothing(store: Path) -> None:
-    at_rest.second_part(store, image_size=[64, 48])
+    at_rest.second_segment(store, image_size=[64, 48])
     done = repair(store)
     assert done.lost == (h.IDS[0],)
     assert "different images" in str(done.steps)

@@ -64,9 +64,7 @@ class Store(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def kill(self, who: int) -> None:
         """Let go of everything as a kill does: nothing is synced, locks vanish, the page cache stays."""
-        writer = self.writers.pop(who % len(self.writers))
-        writer._closed = True
-        writer._release()
+        self.writers.pop(who % len(self.writers)).abandon()
 
     @precondition(lambda self: self.held)
     @rule(row=ROWS, how=st.sampled_from(["gone", "cut", "flip"]))

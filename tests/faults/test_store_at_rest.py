@@ -19,7 +19,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError
-from ensemble_kit.logits.manifest import FORMAT, to_line
+from ensemble_kit.logits.records import FORMAT, to_line
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -38,13 +38,13 @@ class Case(NamedTuple):
 
 
 def lines_of(store: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    h.edit(h.part(store), lambda raw: b"".join(change(raw.splitlines(keepends=True))))
+    h.edit(h.segment(store), lambda raw: b"".join(change(raw.splitlines(keepends=True))))
 
 
-def second_part(store: Path, **changes: object) -> None:
-    """Add a part that says something else of the first sample."""
+def second_segment(store: Path, **changes: object) -> None:
+    """Add a segment that says something else of the first sample."""
     head = json.loads((store / "zarr.json").read_text())["attributes"]["ensemble_kit"]
-    line = {**json.loads(h.part(store).read_text().splitlines()[1]), **changes}
+    line = {**json.loads(h.segment(store).read_text().splitlines()[1]), **changes}
     line.pop("check")
     name = store / "logits/manifest/ffffffffffffffff.jsonl"
     name.write_bytes(b"".join(map(to_line, [{"format": FORMAT, "store": head["store"]}, line, {"sync": 1}])))
@@ -53,8 +53,8 @@ def second_part(store: Path, **changes: object) -> None:
 def contradict(store: Path) -> None:
     from dataclasses import replace
 
-    record = replace(ek.LogitStore(store)._record(h.IDS[0]), crcs="00000001" * len(h.CLASSES))
-    second_part(store, **record.to_json())
+    record = replace(h.record(store), crcs="00000001" * len(h.CLASSES))
+    second_segment(store, **record.to_json())
 
 
 def swap(store: Path) -> None:
@@ -69,9 +69,9 @@ def from_another(store: Path) -> None:
     shutil.copy(h.chunk(other), h.chunk(store))
 
 
-def foreign_part(store: Path) -> None:
+def foreign_segment(store: Path) -> None:
     other = h.make(store.with_name("other.zarr"), seed=0, member="other")
-    shutil.copy(h.part(other), store / "logits/manifest")
+    shutil.copy(h.segment(other), store / "logits/manifest")
 
 
 def link_outside(store: Path) -> None:
@@ -113,7 +113,7 @@ CASES = [
          (3, "store-metadata"), (3, "store-metadata"), ("fill value 0",), others=False),
     Case("S19", "unknown codec", lambda s: h.edit(s / "logits/zarr.json", h.replaced('"crc32c"', '"pickle"')),
          (7, "store-codec"), (7, "store-codec"), ("pickle",), others=False),
-    Case("S21", "manifest gone", lambda s: h.part(s).unlink(), (4, "store-incomplete"), (4, "sample-missing"),
+    Case("S21", "manifest gone", lambda s: h.segment(s).unlink(), (4, "store-incomplete"), (4, "sample-missing"),
          (h.IDS[0],), others=False),
     Case("S23", "a line changed", lambda s: lines_of(s, lambda v: [*v[:3], v[3].replace(b'"row":2', b'"row":3'), *v[4:]]),
          (3, "manifest-damaged"), (3, "manifest-damaged"), ("line 4", ".jsonl"), others=False),
@@ -121,9 +121,9 @@ CASES = [
          (3, "manifest-damaged"), ("counts 6", ".jsonl"), others=False),
     Case("S25", "a doubled id", contradict, (3, "manifest-conflict"), (3, "manifest-conflict"),
          ("line 2 and ffffffffffffffff.jsonl line 2", h.IDS[0]), others=False),
-    Case("S26", "a row out of range", lambda s: second_part(s, row=99), (3, "manifest-damaged"),
+    Case("S26", "a row out of range", lambda s: second_segment(s, row=99), (3, "manifest-damaged"),
          (3, "manifest-damaged"), ("ffffffffffffffff.jsonl line 2",), others=False),
-    Case("S27", "manifest of another store", foreign_part, (3, "manifest-foreign"), (3, "manifest-foreign"),
+    Case("S27", "manifest of another store", foreign_segment, (3, "manifest-foreign"), (3, "manifest-foreign"),
          (".jsonl",), others=False),
     Case("S15", "chunks of nothing", lambda s: h.edit(s / "logits/zarr.json", lambda b: re.sub(
         rb'"chunk_shape": \[\s*1,\s*2', b'"chunk_shape": [1, 0', b)),
@@ -185,7 +185,7 @@ def test_what_the_message_says_mends_it(store: Path, case: Case) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_a_torn_tail_costs_nothing(store: Path, cut: int) -> None:
-    h.edit(h.part(store), lambda raw: raw[:-cut])
+    h.edit(h.segment(store), lambda raw: raw[:-cut])
     ran = h.ensk("verify", store, "--json")
     assert (ran.code, json.loads(ran.out)["sound"]) == (0, True)
     h.make(store)  # and the next writer goes on

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 WRITER = """
 import sys
 import numpy as np
-from ensemble_kit.logits.store import LogitWriter
+from ensemble_kit.logits.writer import LogitWriter
 IDS = [f"s{{k:03}}" for k in range({count})]
 def value(k): return (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype(np.float16)
 if __name__ == "__main__":
@@ -307,8 +307,8 @@ def test_a_long_run_grows_nothing(tmp_path: Path) -> None:
                 fds = len(list(Path("/proc/self/fd").iterdir()))
                 kb = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 10
                 marks.append((fds, threading.active_count(), kb))
-    (part,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
-    assert part.stat().st_size < 3200 * 400
+    (segment,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
+    assert segment.stat().st_size < 3200 * 400
     assert marks[2][0] - marks[0][0] <= 16  # other tests may close theirs meanwhile
     assert marks[2][1] == marks[0][1]
     assert marks[2][2] - marks[1][2] < 4 * 1024  # a record is half a kilobyte

@@ -1,0 +1,45 @@
+"""Open what is at a path: a folder, a packed file, or a store behind a URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ensemble_kit.errors import UsageError
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
+from ensemble_kit.logits.packed import Packed, is_packed
+from ensemble_kit.logits.places import Folder, Place
+from ensemble_kit.logits.remote import Remote
+from ensemble_kit.logits.urls import url_of
+
+PathLike = str | os.PathLike[str]
+
+
+def find(path: PathLike) -> Place:
+    """Tell where a store is."""
+    found = locate(path)
+    if isinstance(found, str):
+        return Remote(found)
+    return Packed(found) if found.is_file() else Folder(found)
+
+
+def locate(path: PathLike) -> Path | str:
+    """Return a path's URL, or the file or folder that it leads to."""
+    url = url_of(path)
+    return resolve(path) if url is None else url
+
+
+def resolve(path: PathLike) -> Path:
+    """Return the file or folder that a path leads to, whatever links there are on the way."""
+    text = os.fspath(path)
+    if "\0" in text or not text:
+        raise UsageError("path-invalid", "cannot use a path", item=repr(text), fix="pass a path without NUL")
+    return Path(os.path.realpath(text))
+
+
+def is_store(path: PathLike) -> bool:
+    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left."""
+    if url_of(path) is not None or is_packed(path):
+        return True
+    folder = Path(path)
+    return (folder / META).exists() or (folder / ARRAY / MANIFEST).is_dir()

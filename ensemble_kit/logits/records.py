@@ -1,0 +1,154 @@
+"""Lines of a manifest: what is known of a committed sample, each line with its own checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ensemble_kit.errors import LockedError
+from ensemble_kit.logits import chunkfile
+from ensemble_kit.logits.layout import StoreSpec
+from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
+
+FORMAT = "ensk.manifest/1"
+SUFFIX = ".jsonl"
+_CHECK = len(',"check":"01234567"}')
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a committed sample.
+
+    Parameters
+    ----------
+    sample, row : its id and its index on the array's first axis.
+    placement : where its image lies on the grid, and how large it is.
+    crcs : running CRC-32C of the payload after each class, as 8 hex digits each.
+    saturated : values that were cut to ±65504.
+    take : 1, or more where a lost or damaged sample was dumped again; the highest counts.
+    stored : bytes of its chunk where the layout does not tell them (a shard), else 0.
+    """
+
+    sample: str
+    row: int
+    placement: Placement
+    crcs: str
+    saturated: int = 0
+    take: int = 1
+    stored: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the payload, bound to id, row and shape; a file under another's key does not match."""
+        bound = f"{self.sample}\0{self.row}\0{len(self.crcs) // 8}\0{self.placement.grid}\0{self.crcs[-8:]}"
+        return hashlib.sha256(bound.encode()).hexdigest()[:32]
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32C of the whole payload; the chunk file ends with it."""
+        return int(self.crcs[-8:], 16)
+
+    @property
+    def running(self) -> list[int]:
+        """CRC-32C of the payload up to the end of each class."""
+        return [int(self.crcs[i : i + 8], 16) for i in range(0, len(self.crcs), 8)]
+
+    def same_content(self, other: Record) -> bool:
+        """Tell whether both have the same logits and the same image."""
+        return self.digest == other.digest and self.placement == other.placement
+
+    def belongs_to(self, spec: StoreSpec) -> bool:
+        """Tell whether the store has this sample in this row, and as many classes."""
+        known = 0 <= self.row < len(spec.samples) and spec.samples[self.row] == self.sample
+        return known and len(self.crcs) == 8 * len(spec.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as its line has it."""
+        out: dict[str, Any] = {
+            "sample": self.sample,
+            "row": self.row,
+            "image_size": list(self.placement.image),
+            "box": list(self.placement.box),
+            "digest": self.digest,
+            "saturated": self.saturated,
+            "crcs": self.crcs,
+        }
+        if self.stored:
+            out["stored"] = self.stored
+        return out if self.take == 1 else {**out, "take": self.take}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any], grid: Shape) -> Record:
+        """Read a line; raises ValueError, KeyError or TypeError where it cannot be one."""
+        crcs, stored = line["crcs"], line.get("stored", 0)
+        numbers = (line["row"], line["saturated"], line.get("take", 1), stored)
+        whole = (*numbers, *line["image_size"], *line["box"])
+        if any(type(v) is not int for v in whole) or not isinstance(line["sample"], str):
+            raise ValueError("a field of another type")
+        if not isinstance(crcs, str) or len(crcs) % 8 or not crcs or bytes.fromhex(crcs).hex() != crcs:
+            raise ValueError("its checksums are not hex digits")
+        placement = Placement(grid, Box(*line["box"]), tuple(line["image_size"]))
+        record = cls(line["sample"], numbers[0], placement, crcs, *numbers[1:])
+        if record.digest != line["digest"]:
+            raise ValueError("its digest does not fit the line")
+        return record
+
+
+class Entry(NamedTuple):
+    """A record and where it stands; `marked` says that a mark follows it."""
+
+    record: Record
+    segment: str
+    line: int
+    marked: bool
+
+    @property
+    def where(self) -> str:
+        """Name the file and the line."""
+        return f"{self.segment} line {self.line}"
+
+
+def to_line(body: Mapping[str, Any]) -> bytes:
+    """Write a line with its checksum."""
+    text = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
+    return text[:-1] + b',"check":"%08x"}\n' % chunkfile.crc(text)
+
+
+def from_line(raw: bytes) -> dict[str, Any] | None:
+    """Read a line; None if its checksum is wrong."""
+    body, check = raw[:-_CHECK] + b"}", raw[-_CHECK:]
+    if check != b',"check":"%08x"}' % chunkfile.crc(body):
+        return None
+    try:
+        value = json.loads(body)  # what carries its own checksum need not be read as strictly as what may not
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def to_segment(store: str, records: Iterable[Record]) -> bytes:
+    """Write a finished segment: its head, a line for each record, and a mark."""
+    bodies = [record.to_json() for record in records]
+    return b"".join(map(to_line, [{"format": FORMAT, "store": store}, *bodies, {"sync": len(bodies)}]))
+
+
+def committed_otherwise(there: Record, here: Record, store: object) -> LockedError:
+    """Say that a sample is committed with other content."""
+    told = [f"digest {r.digest[:8]} of {as_text(r.placement.image)}" for r in (there, here)]
+    return LockedError(
+        "sample-committed",
+        "cannot write a sample a second time with other content",
+        item=f"{here.sample!r} in {store}: {told[0]} there, {told[1]} here",
+        fix="write every sample once, in one process; to dump it anew, replace the store: overwrite=True (--force)",
+    )
+
+
+def fingerprint(spec: StoreSpec, records: Mapping[str, Record]) -> str:
+    """Digest what a store says and holds: the same for equal content, whatever the order of commits."""
+    lines: Sequence[object] = [[s, *r.placement.image, *r.placement.box, r.digest] for s, r in sorted(records.items())]
+    about = [spec.member, spec.classes, spec.grid, spec.activation, spec.samples]
+    return hashlib.sha256(json.dumps([about, lines]).encode()).hexdigest()

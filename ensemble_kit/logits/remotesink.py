@@ -1,0 +1,147 @@
+"""Writing behind a URL: a sample's object, read back where it was there, then its commit (see `remote.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ensemble_kit.errors import DamagedError, UsageError, some
+from ensemble_kit.logits import description, layout
+from ensemble_kit.logits.chunks import Chunks
+from ensemble_kit.logits.layout import ARRAY, META, StoreSpec
+from ensemble_kit.logits.manifest import HeldManifest
+from ensemble_kit.logits.records import Record, committed_otherwise, to_segment
+from ensemble_kit.logits.remote import ALL, COMMITS, Remote
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class RemoteSink:
+    """A store behind a URL, written to; many processes may."""
+
+    def __init__(self, url: str, wanted: StoreSpec, overwrite: bool) -> None:
+        self._remote = Remote(url)
+        self.spec = self._join_or_create(wanted, overwrite)
+        self._chunks = Chunks(self._remote, self.spec, self.spec.layout)
+        self._manifest = self._remote.manifest(self.spec)
+        self._manifest.refresh(self._chunks.whole)
+        self._compact = ALL in self._manifest.segments
+        self._present = {k.removeprefix(f"{ARRAY}/") for k in self._remote.listing(f"{ARRAY}/")}
+        self.begun = len(self.missing()) < len(self.spec.samples)
+
+    def missing(self) -> list[str]:
+        """Samples that nobody has committed, or whose object is gone."""
+        done, key = self._manifest.records, self.spec.layout.key
+        return [s for row, s in enumerate(self.spec.samples) if s not in done or key(row) not in self._present]
+
+    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int) -> None:
+        """Put a sample and then its commit."""
+        there = self._manifest.records.get(record.sample)
+        if there is not None and self._settled(there, record):
+            return
+        take = 1 if there is None else there.take + 1
+        if self._compact:
+            self._expand()
+        name = self.spec.layout.key(record.row)
+        key, body = f"{ARRAY}/{name}", content.tobytes() + checksum.to_bytes(4, "little")
+        before = None
+        if not self._remote.put(key, body, new=there is None):
+            other = self._remote.get(f"{COMMITS}/{record.row}.jsonl")
+            if other is not None:
+                self._join(record, other)
+                return
+            before = self._remote.get(key)  # of a dead writer, or of one who is about to commit
+            self._remote.put(key, body)
+        self._put_commit(replace(record, take=take), new=there is None, before=before)
+        self._present.add(name)
+
+    def flush(self) -> None:
+        """Do nothing: a commit is durable when its put returns."""
+
+    def finish(self) -> None:
+        """Put all commits into one object once nothing is missing, so that opening the store takes one request."""
+        if not self._compact and not self.missing():
+            records = [self._manifest.records[s] for s in self.spec.samples]
+            others = self._remote.manifest(self.spec)
+            others.refresh()
+            if others.records == self._manifest.records:
+                self._remote.put(f"{COMMITS}/{ALL}", to_segment(self.spec.store, records))
+                self._compact = True
+
+    def release(self) -> None:
+        """Do nothing: no file and no lock is held."""
+
+    def _settled(self, there: Record, record: Record) -> bool:
+        """Tell whether a committed sample needs nothing; refuse other content for one that is whole."""
+        if not self._chunks.whole(there):
+            return False
+        if not there.same_content(record):
+            raise committed_otherwise(there, record, self._remote.name)
+        return True
+
+    def _put_commit(self, record: Record, *, new: bool, before: bytes | None) -> None:
+        key, content = f"{COMMITS}/{record.row}.jsonl", to_segment(self.spec.store, [record])
+        if self._remote.put(key, content, new=new):
+            self._keep(record, content)
+            return
+        if before is not None:  # another was faster, and this writer's object has replaced that one's
+            self._remote.put(f"{ARRAY}/{self.spec.layout.key(record.row)}", before)
+        self._join(record, self._remote.get(key) or b"")
+
+    def _join(self, record: Record, content: bytes) -> None:
+        """Add another writer's commit of a sample; refuse one of other content."""
+        name = f"{record.row}.jsonl"
+        held = HeldManifest(f"{self._remote.name}/{COMMITS}", self.spec, {name: content})
+        held.refresh()
+        there = held.records.get(record.sample)
+        if there is None or not self._settled(there, record):
+            what = "cannot commit a sample that another writer has committed and damaged"
+            item = f"{record.sample!r}, {self._remote.name}/{COMMITS}/{name}"
+            raise DamagedError("sample-damaged", what, item=item, fix=self._remote.mend([f"{COMMITS}/{name}"]))
+        self._keep(record, content)
+
+    def _keep(self, record: Record, content: bytes) -> None:
+        self._manifest.segments[f"{record.row}.{record.take}.jsonl"] = content
+        self._manifest.refresh()
+
+    def _expand(self) -> None:
+        """Put every commit as an object of its own again, before the one that holds them all goes."""
+        for record in self._manifest.records.values():
+            self._remote.put(f"{COMMITS}/{record.row}.jsonl", to_segment(self.spec.store, [record]))
+        self._remote.delete([f"{COMMITS}/{ALL}"])
+        self._compact = False
+
+    def _join_or_create(self, wanted: StoreSpec, overwrite: bool) -> StoreSpec:
+        if overwrite:
+            self._remove()
+        if self._remote.get(META) is None:
+            if not overwrite and (self._remote.listing(f"{COMMITS}/") or self._remote.get(f"{ARRAY}/{META}")):
+                self._check_unfinished(wanted)
+            self._remote.put(f"{ARRAY}/{META}", wanted.array_json(), new=True)
+            self._remote.put(META, wanted.group_json(), new=True)  # last: it is what makes it a store
+        spec, how = self._remote.describe()
+        layout.check_resumable(spec, how, wanted, self._remote.name)
+        return spec
+
+    def _check_unfinished(self, wanted: StoreSpec) -> None:
+        """Resume where a writer was killed before the group's description; refuse what has lost it."""
+        foreign = self._remote.listing(f"{COMMITS}/") or self._remote.get(f"{ARRAY}/{META}") != wanted.array_json()
+        if foreign and self._remote.get(META) is None:  # asked once more: another writer may have put it meanwhile
+            fix = "restore zarr.json from a copy, or replace the store with overwrite=True (--force)"
+            raise description.not_a_store(f"{self._remote.name}: no {META}", fix)
+
+    def _remove(self) -> None:
+        """Delete a store of ours, its commits first; an object store knows no living writers."""
+        keys = self._remote.listing()
+        known = {META, f"{ARRAY}/{META}"}
+        foreign = [k for k in keys if k not in known and not k.startswith((f"{ARRAY}/c.", f"{COMMITS}/"))]
+        if foreign:
+            what = "refuse to replace a prefix that holds more than a store of logits"
+            item, fix = f"{self._remote.name}: {some(foreign, 3)}", "pass another URL, or delete the objects yourself"
+            raise UsageError("store-foreign", what, item=item, fix=fix)
+        order: Callable[[str], tuple[bool, bool]] = lambda k: (k in known, not k.startswith(COMMITS))  # noqa: E731
+        if keys:
+            self._remote.delete(sorted(keys, key=order))

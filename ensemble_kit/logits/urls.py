@@ -1,0 +1,50 @@
+"""URLs of stores: `s3://`, `gs://`, `az://`, `https://`, `memory://`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from ensemble_kit.errors import UsageError
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https", "memory")
+_COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
+
+
+def url_of(path: str | os.PathLike[str]) -> str | None:
+    """Return a path's URL if it is one; `Path("s3://bucket/a")`, which has lost a slash, is mended.
+
+    Raises
+    ------
+    UsageError
+        An unknown scheme, or credentials in the URL, where logs and histories would keep them.
+    """
+    text = os.fspath(path)
+    found = _COLLAPSED.fullmatch(text)
+    if found is None:
+        if "://" in text:
+            raise invalid(text.split("://")[0] + "://…", f"known are {', '.join(SCHEMES)}")
+        return None
+    if "://" not in text and Path(text).exists():
+        return None
+    url = urlsplit(f"{found[1]}://{found[2]}")
+    if "@" in url.netloc or url.query or url.fragment:
+        host = url.netloc.rpartition("@")[2]
+        raise invalid(f"{found[1]}://{host}{url.path}", "it carries a user, a query or a fragment, not shown here")
+    if not url.netloc:
+        raise invalid(f"{found[1]}://", "it names no bucket or host")
+    return f"{found[1]}://{url.netloc}{url.path}".rstrip("/")
+
+
+def stem(url: str) -> str:
+    """Name a member after its URL, as after a path."""
+    return PurePosixPath(urlsplit(url).path or urlsplit(url).netloc).stem
+
+
+def invalid(shown: str, why: str) -> UsageError:
+    """Say why a URL cannot be used; `shown` is what may be repeated of it."""
+    keys = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …"
+    fix = f"pass scheme://bucket/path, and credentials by the environment ({keys})"
+    return UsageError("store-url", "cannot open a store by this URL", item=f"{shown}: {why}", fix=fix)

@@ -65,7 +65,9 @@ def page() -> str:
     """Write the page."""
     commands = {c.name: c.callback for c in app.registered_commands}
     parameters = {
-        name: {p.name: Parameter.of(p) for p in inspect.signature(function).parameters.values()}  # type: ignore[arg-type]
+        name: {
+            p.name: Parameter.of(p) for p in inspect.signature(function).parameters.values() if get_args(p.annotation)
+        }  # type: ignore[arg-type]
         for name, function in commands.items()
     }
     shared = set.intersection(*(set(own) for own in parameters.values()))

@@ -63,14 +63,14 @@ class Terminal:
             return False
         return bool(got)
 
-    def until(self, seen: Callable[[str], object], seconds: float = 60) -> None:
+    def until(self, seen: Callable[[str], object], seconds: float = 180) -> None:
         """Read until the text so far is as wanted."""
         deadline = time.monotonic() + seconds
         while not seen(self.text):
             assert self.read(0.1), self.text
             assert time.monotonic() < deadline, self.text
 
-    def end(self, seconds: float = 60) -> int:
+    def end(self, seconds: float = 180) -> int:
         """Read all, also what is redirected (into `others`), and return the exit code."""
         deadline = time.monotonic() + seconds
         while self.read(0.1):

@@ -11,7 +11,7 @@ from typing import Any
 from ensemble_kit.errors import UsageError
 
 
-def load(code: str, what: str, name: str) -> Any:
+def import_named(code: str, what: str, name: str) -> Any:
     """Import what `module:callable` names; this runs the module's code. Its folder may be the current directory.
 
     Parameters

@@ -18,13 +18,13 @@ def used() -> dict[str, set[int]]:
     """Find the codes that the source raises or reports, with the exit codes they end in.
 
     A code is the first argument of an error's class, or of a function that makes such an error: of the same module,
-    or `user_code.load`.
+    or `user_code.import_named`.
     """
     found: dict[str, set[int]] = {}
     for path in sorted((ROOT / "ensemble_kit").rglob("*.py")):
         tree = ast.parse(path.read_text())
         makers = {f.name: ends for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and (ends := _passed_on(f))}
-        makers.setdefault("load", {KINDS["UsageError"]})
+        makers.setdefault("import_named", {KINDS["UsageError"]})
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue

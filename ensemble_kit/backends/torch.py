@@ -111,7 +111,7 @@ def _open(model: object, trust: bool) -> tuple[Callable[[Any], Any], dict[str, A
 
 def _build(name: str) -> Callable[[Any], Any]:
     """Import `module:callable` and call it, unless it is a network already."""
-    found = user_code.load("model-import", "a model", name)
+    found = user_code.import_named("model-import", "a model", name)
     if isinstance(found, torch.nn.Module):
         return found
     try:

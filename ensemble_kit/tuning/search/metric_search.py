@@ -44,7 +44,7 @@ def load(text: str) -> Metric:
     UsageError
         There is no such module or callable.
     """
-    found = user_code.load("metric-import", "a metric", text)
+    found = user_code.import_named("metric-import", "a metric", text)
     if not callable(found):
         raise UsageError(
             "metric-import",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -89,3 +90,9 @@ def test_imports_never_go_round() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(f"imports go round: {' → '.join(reversed(error.args[1]))}") from None
+
+
+def test_the_page_lists_the_floors_in_their_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^  ([\w/]+?)(?:/|\.py) ", page, re.MULTILINE)
+    assert listed == ["__init__", *(f.replace(".", "/") for f in FLOORS if f != "__main__")]

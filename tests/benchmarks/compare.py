@@ -1,8 +1,8 @@
 """Compare our own times with those of a revision: `compare.py REVISION [--group NAME] [--only TEXT] [--turns N] [--quick]`.
 
-The revision is checked out beside this tree (`git worktree`) and its package is measured by today's benchmarks, in
-processes that take turns with those of today's package, so that a busy machine slows both. Of every job it prints the
-median of the turns' ratios and their spread. Exits 1 where a job became slower by more than a tenth in the median and
+The revision is checked out beside this tree (`git worktree`) and measured by its own benchmarks, which know its modules,
+in processes that take turns with those of today's package, so that a busy machine slows both. Jobs are compared by name:
+what a job does may not change under one name. Of every job it prints the median of the turns' ratios and their spread. Exits 1 where a job became slower by more than a tenth in the median and
 was slower in every turn.
 """
 
@@ -64,8 +64,8 @@ def checked_out(revision: str, folder: Path) -> Iterator[Path]:
 
 
 def measured(package: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
-    """Run today's benchmarks on a package; jobs that it cannot do yet are not in the result."""
-    command = [sys.executable, str(ROOT / "tests/benchmarks/run.py"), "--ours", "--keep-going", "--out", str(out)]
+    """Run a checkout's benchmarks on its package; jobs that fail are not in the result."""
+    command = [sys.executable, str(package / "tests/benchmarks/run.py"), "--ours", "--keep-going", "--out", str(out)]
     env = os.environ | {"PYTHONPATH": str(package)}
     done = subprocess.run([*command, *options], env=env, stderr=subprocess.PIPE, text=True)
     if done.returncode:

@@ -25,8 +25,11 @@ def import_named(code: str, what: str, name: str) -> Any:
         With `code`: a file is named instead of a module, or the import fails for any reason.
     """
     module, _, attribute = name.partition(":")
-    if PurePath(module).suffix == ".py":
-        item, fix = f"{name!r} names a file, not a module", _as_module(PurePath(module), attribute)
+    file = PurePath(module)
+    if file.suffix == ".py":
+        where = f"run in {file.parent} and " if file.is_absolute() else ""
+        own = file.stem if file.is_absolute() else ".".join(file.with_suffix("").parts)
+        item, fix = f"{name!r} names a file, not a module", f"{where}pass {own}:{attribute}"
         raise UsageError(code, f"cannot import {what}", item=item, fix=fix)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -37,10 +40,3 @@ def import_named(code: str, what: str, name: str) -> Any:
         item = f"{name!r}: {type(error).__name__}: {error}"
         fix = "pass module:callable, of a module in the current directory or of an installed package"
         raise UsageError(code, f"cannot import {what}", item=item, fix=fix) from error
-
-
-def _as_module(file: PurePath, attribute: str) -> str:
-    """Say what to pass for `nets/unet.py:make`."""
-    if file.is_absolute():
-        return f"run in {file.parent} and pass {file.stem}:{attribute}"
-    return f"pass {'.'.join(file.with_suffix('').parts)}:{attribute}"

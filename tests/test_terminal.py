@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ensemble_kit.events import Progress
 from rich.cells import cell_len
 
 import ensemble_kit as ek
 from ensemble_kit.cli import bar, progress
 from ensemble_kit.cli.bar import Bar
 from ensemble_kit.cli.progress import Pace
+from ensemble_kit.execution.events import Progress
 from pseudo import COLOUR, COMMAND, TERMINALS, Terminal, screen
 
 NAMES = ("[red]radius[/red]", "[/]", "骨格", "a longer name of a class", ":smile:")

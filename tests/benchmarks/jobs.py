@@ -80,9 +80,10 @@ class MemoryMember:
 
     def __init__(
         self, name: str, classes: tuple[str, ...], arrays: Mapping[str, NDArray[np.float16]],
-        places: Mapping[str, Placement],
+        places: Mapping[str, Placement], activation: Any = "sigmoid",
     ) -> None:  # fmt: skip
-        self.member, self.classes, self._arrays, self._places = name, classes, arrays, places
+        self.member, self.classes, self.activation = name, classes, activation
+        self._arrays, self._places = arrays, places
 
     def read(self, sample: str) -> NDArray[np.float16]:
         return self._arrays[sample]
@@ -108,7 +109,7 @@ def in_memory(ensemble: ek.Ensemble) -> Inputs:
     members = [
         MemoryMember(
             m.member, m.classes, {s: m.read(s).copy() for s in ensemble.samples},
-            {s: m.placement(s) for s in ensemble.samples},
+            {s: m.placement(s) for s in ensemble.samples}, m.activation,
         )
         for m in ensemble.members
     ]  # fmt: skip
@@ -432,24 +433,17 @@ def _tuning_case(folder: Path, logits: list[NDArray[np.float16]], plane: int, to
     with ek.LogitWriter(folder / "m.zarr", classes=classes, samples=names, grid=(8, 8)) as out:
         for name in names:  # the store names the samples; what is read is kept in memory
             out.write(name, np.full((len(classes), 8, 8), -9, np.float16), image_size=(plane, plane))
-    ensemble = ek.Ensemble([folder / "m.zarr"], upsample="scores")
     grid = logits[0].shape[1:]
     place = Placement(grid, Box(0, 0, *grid), (plane, plane))
 
-    class Kept:
-        def __init__(self, store: Any) -> None:
-            self._store = store
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._store, name)
-
+    class Kept(ek.LogitStore):
         def placement(self, sample: str) -> Placement:
             return place
 
-        def read(self, sample: str) -> NDArray[np.float16]:
+        def read(self, sample: str, out: Any = None) -> NDArray[np.float16]:
             return logits[int(sample[1:]) % len(logits)]
 
-    ensemble.members = tuple(Kept(m) for m in ensemble.members)
+    ensemble = ek.Ensemble([Kept(folder / "m.zarr")], upsample="scores")
     truth = {}
     for k in range(len(logits)):
         fused = ensemble.sample(names[k])

@@ -20,6 +20,7 @@ from measure import Bar, after_eviction, files_reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.tuning.statistics import count
 
 ENSK = "from ensemble_kit.cli.app import main; main()"
@@ -68,16 +69,15 @@ def store_rows(scale: jobs.Scale, folder: Path) -> jobs.Rows:
     label = f"{members} stores → fused → counts by level, {scale.classes} × {scale.grid}²"
 
     def counted(ensemble: ek.Ensemble, threads: int = 1) -> Any:
-        return count(ensemble, truth, bands, threads)
+        return count(ensemble, truth, bands, Threads(threads))
 
     def opened() -> ek.Ensemble:
         return ek.Ensemble(paths, upsample="scores")
 
-    in_memory = opened()
-    in_memory.members = tuple(jobs.in_memory(in_memory).members)
+    in_memory = ek.Ensemble([InMemory(p) for p in paths], upsample="scores")
     others = {
         "the same kernel, arrays in memory": lambda: counted(in_memory),
-        "zarr + our kernel": lambda: counted(through_zarr(opened())),
+        "zarr + our kernel": lambda: counted(ek.Ensemble([ThroughZarr(p) for p in paths], upsample="scores")),
         "zarr + NumPy": rivals.scaled(lambda: numpy_counts(paths, truth, kept.samples[:1]), samples),
     }
     bar = Bar("times", 0.7, "the same kernel")
@@ -91,7 +91,11 @@ def store_rows(scale: jobs.Scale, folder: Path) -> jobs.Rows:
         scale, f"{label}, hot, read before", lambda: counted(kept),
         {name: others[name] for name in list(others)[:1]}, bars=[bar], reading=files_reader(files, 1), **common,
     )  # fmt: skip
-    cold = {"zarr + our kernel": after_eviction(lambda: counted(through_zarr(opened()), cores), files)}
+    cold = {
+        "zarr + our kernel": after_eviction(
+            lambda: counted(ek.Ensemble([ThroughZarr(p) for p in paths], upsample="scores"), cores), files
+        )
+    }
     yield jobs.measured(
         scale, f"{label}, cold, all cores", after_eviction(lambda: counted(opened(), cores), files), cold,
         bars=[Bar("reads", 1.1)], limit="what is read is verified and counted too", clock="wall",
@@ -106,23 +110,29 @@ def moved_votes(ensemble: ek.Ensemble) -> ek.MaskSet:
     return ek.MaskSet({key: ek.encode(np.roll(r.decode(), 1, axis=1)) for key, r in masks.items()})
 
 
-def through_zarr(ensemble: ek.Ensemble) -> ek.Ensemble:
-    """Let zarr's reader read the members of an ensemble."""
-    import zarr
+class InMemory(ek.LogitStore):
+    """A store whose logits are read once and kept."""
 
-    class Read:
-        def __init__(self, store: ek.LogitStore) -> None:
-            self._store, self._array = store, zarr.open_group(store.path, mode="r")["logits"]
-            self._row = {s: k for k, s in enumerate(store.samples)}
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._kept = {s: super(InMemory, self).read(s).copy() for s in self.samples}
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._store, name)
+    def read(self, sample: str, out: Any = None) -> NDArray[np.float16]:
+        return self._kept[sample]
 
-        def read(self, sample: str) -> NDArray[np.float16]:
-            return self._array[self._row[sample]]
 
-    ensemble.members = tuple(Read(m) for m in ensemble.members)
-    return ensemble
+class ThroughZarr(ek.LogitStore):
+    """A store that zarr's own reader reads."""
+
+    def __init__(self, path: Path) -> None:
+        import zarr
+
+        super().__init__(path)
+        self._array = zarr.open_group(path, mode="r")["logits"]
+        self._row = {s: k for k, s in enumerate(self.samples)}
+
+    def read(self, sample: str, out: Any = None) -> NDArray[np.float16]:
+        return self._array[self._row[sample]]
 
 
 def numpy_counts(paths: Sequence[Path], truth: ek.MaskSet, samples: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -25,22 +25,18 @@ def import_named(code: str, what: str, name: str) -> Any:
         With `code`: a file is named instead of a module, or the import fails for any reason.
     """
     module, _, attribute = name.partition(":")
+    file = PurePath(module)
+    if file.suffix == ".py":
+        where = f"run in {file.parent} and " if file.is_absolute() else ""
+        own = file.stem if file.is_absolute() else ".".join(file.with_suffix("").parts)
+        item, fix = f"{name!r} names a file, not a module", f"{where}pass {own}:{attribute}"
+        raise UsageError(code, f"cannot import {what}", item=item, fix=fix)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # stays: a module may import others when it is called
     try:
-        if PurePath(module).suffix == ".py":
-            raise ImportError("it is a file, not a module")
         return attrgetter(attribute)(importlib.import_module(module))
     except Exception as error:
-        item, fix = f"{name!r}: {type(error).__name__}: {error}", _fix(PurePath(module), attribute)
+        item = f"{name!r}: {type(error).__name__}: {error}"
+        fix = "pass module:callable, of a module in the current directory or of an installed package"
         raise UsageError(code, f"cannot import {what}", item=item, fix=fix) from error
-
-
-def _fix(module: PurePath, attribute: str) -> str:
-    """Say what to pass; for a file such as `nets/unet.py:make` its module."""
-    if module.suffix != ".py":
-        return "pass module:callable, of a module in the current directory or of an installed package"
-    if module.is_absolute():
-        return f"run in {module.parent} and pass {module.stem}:{attribute}"
-    return f"pass {'.'.join(module.with_suffix('').parts)}:{attribute}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import sys
 import textwrap
 import types
@@ -37,6 +38,7 @@ from ensemble_kit.errors import (
 )
 from ensemble_kit.spec.geometry import Box
 
+ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 OLD = not exported.at_least(2, 10)
 """Below torch 2.10 a state dict is read with `trust` only."""
@@ -368,6 +370,8 @@ def test_a_torch_that_weights_can_make_run_code_needs_trust(tmp_path: Path, monk
         open_network(Small(), weights=path, device="cpu")
     assert caught.value.code == "torch-unsafe"
     assert digest_of(Small(), weights=path, trust=True) == digest_of(small(5))
+    shutil.copy(ROOT / "ensemble_kit/demo/data/weights/unet.pt", tmp_path / "copy.pt")  # known, wherever it lies
+    assert digest_of("ensemble_kit.demo.networks:unet", weights=tmp_path / "copy.pt")
     torch.save({"state_dict": Evil(tmp_path / "ran")}, path)
     with pytest.raises(UnsafeError) as caught:
         open_network(Small(), weights=path, device="cpu", trust=True)

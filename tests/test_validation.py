@@ -142,7 +142,8 @@ def test_statistics_answer_a_second_question(make_store: Make, rng: np.random.Ge
     with pytest.raises(ek.IncompleteError, match="no file"):
         Statistics.load(tmp_path / "none.npz")
     whole = (tmp_path / "s.npz").read_bytes()
-    for hurt in (b"", whole[:-100], whole[:200] + b"\xff" + whole[201:], b"PK" + bytes(100)):
+    k = len(whole) // 2  # in an array; the first bytes can be a header's, of which some mean nothing
+    for hurt in (b"", whole[:-100], whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :], b"PK" + bytes(100)):
         (tmp_path / "s.npz").write_bytes(hurt)
         with pytest.raises(ek.DamagedError, match="cannot read statistics"):
             Statistics.load(tmp_path / "s.npz")

@@ -26,8 +26,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in {"onnx", "onnxruntime"}:
         raise
-    fix = "run: pip install 'ensemble_kit[onnx]'"
-    raise UsageError("onnx-missing", "cannot run an ONNX model", item=str(error), fix=fix) from error
+    raise UsageError(
+        "onnx-missing", "cannot run an ONNX model", item=str(error), fix="run: pip install 'ensemble_kit[onnx]'"
+    ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

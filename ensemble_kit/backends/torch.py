@@ -27,8 +27,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    fix = "run: pip install torch"
-    raise UsageError("torch-missing", "cannot run a torch model", item=str(error), fix=fix) from error
+    raise UsageError(
+        "torch-missing", "cannot run a torch model", item=str(error), fix="run: pip install torch"
+    ) from error
 
 from ensemble_kit.backends.digest import network_digest
 from ensemble_kit.backends.weights import check_bomb, load_weights

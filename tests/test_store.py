@@ -370,7 +370,7 @@ def no(pattern: str, replacement: str) -> Callable[[bytes], bytes]:
         (no('"float16"', '"int16"'), DamagedError, "int16"),
         (no('"float16"', '"bfloat16"'), DamagedError, "bfloat16"),
         (no('"NaN"', "0.0"), DamagedError, "fill value"),
-        (no('"NaN"', "NaN"), DamagedError, "NaN is not a JSON number"),
+        (no('"NaN"', "NaN"), DamagedError, "NaN is not a number in JSON"),
         (no('"shape"', '"zarr_format"'), DamagedError, "twice"),
         (no(" 20,", f" {2**60},"), UnsafeError, "shape"),
         (no(" 20,", " 21,"), DamagedError, "21 samples"),

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ CODES = Path(__file__).with_name("codes.json")
 
 EXITS = {
     0: "done",
-    1: "a bug of ours",
+    1: "a bug in ensk",
     2: "usage: an argument cannot mean anything",
     3: "data is damaged or invalid",
     4: "data is incomplete: samples, rows or files are missing",
@@ -54,7 +53,4 @@ def _text(name: str, entry: dict[str, Any]) -> str:
         for way in entry["raised"]:
             if way["exit"] == code:
                 lines += [f"  - {way['what']}", f"    fix: {way['fix']}"]
-    return "\n".join(
-        textwrap.fill(line, 100, subsequent_indent=" " * (len(line) - len(line.lstrip(" -"))), break_on_hyphens=False)
-        for line in lines
-    )
+    return "\n".join(lines)

@@ -3,10 +3,10 @@
 import numpy as np
 
 from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.quads import (
     OFF,
     ON,
-    find_class_maps,
     find_events,
     find_sides,
     fused_between,
@@ -21,40 +21,19 @@ from ensemble_kit.kernels.runs import grown
 
 
 @kernel
-def count(
-    chosen,
-    bands,
-    truth_starts,
-    truth_ends,
-    truth_offsets,
-    histogram,
-    like,
-    firsts,
-    spans,
-    class_maps,
-    order,
-    weights,
-    tables,
-    table_of,
-    score_table,
-    row_at,
-    row_fractions,
-    col_at,
-    col_fractions,
-    interpolate_members,
-):
+def count(classes, bands, truth_starts, truth_ends, truth_offsets, histogram, like, reach, members, scoring, pixels):
     """Count pixels, and truth pixels among them, by effective level.
 
     Parameters
     ----------
-    chosen : int64 (n,), numbers of the classes to count.
+    classes : int64 (n,), numbers of the classes to count.
     bands : int64 (n, 2), the levels `low … high-1` of each that are told apart.
-    truth_starts, truth_ends : int64, runs of the truth; those of the k-th chosen class are
+    truth_starts, truth_ends : int64, runs of the truth; those of the k-th class are
         `truth_offsets[k]:truth_offsets[k+1]`.
     histogram : int64 (65536, 2) of zeros, and is handed back so.
     like : an array of the type that pixels are counted in, uint32 or int64.
-    firsts, spans : int64 (n, 2, M), the codes that reach `low`, and those that reach `high`.
-    class_maps, order, … : as for `decide`.
+    reach : Reach, of `low` and of `high`.
+    members, scoring, pixels : Members, Scoring, Pixels.
 
     Returns
     -------
@@ -62,49 +41,24 @@ def count(
     band that occur; their pixels and truth pixels at that level and above; then the pixels and the truth pixels
     at `high` and above, int64 (n,) each.
     """
-    members, h, w = order.shape[1], row_at.size - 1, col_at.size - 1
-    any_bits, all_bits, columns, kinds, scores, scored_rows = make_room(h, w, 2 * members if interpolate_members else 1)
-    down, across = neighbours(row_fractions, row_at), neighbours(col_fractions, col_at).max()
+    n_classes, h = classes.size, pixels.row_at.size - 1
+    room = make_room(members, scoring, pixels)
+    down = neighbours(pixels.row_fractions, pixels.row_at)
+    across = neighbours(pixels.col_fractions, pixels.col_at).max()
     # most classes have so few pixels in the band that sorting them costs 5 ns each; adding them one by one to a
     # histogram that fills a cache, and taking them out of it, cost 15
-    seen = np.empty(max(65536, 2 * col_fractions.size), np.int32)
-    other, addresses = np.empty(seen.size, np.int32), np.empty(members, np.int64)
-    above, above_hits = np.empty(chosen.size, np.int64), np.empty(chosen.size, np.int64)
+    seen = np.empty(max(65536, 2 * pixels.col_fractions.size), np.int32)
+    other = np.empty(seen.size, np.int32)
+    above, above_hits = np.empty(n_classes, np.int64), np.empty(n_classes, np.int64)
     levels, pred, tp = np.empty(65536, np.uint16), np.empty(65536, like.dtype), np.empty(65536, like.dtype)
-    offsets = np.zeros(chosen.size + 1, np.int64)
-    for k in range(chosen.size):
-        cls = chosen[k]
-        find_class_maps(class_maps, order[cls], addresses)
-        mark(addresses, class_maps, w, firsts[k], spans[k], any_bits, all_bits)
-        own = truth_offsets[k], truth_offsets[k + 1]
+    offsets = np.zeros(n_classes + 1, np.int64)
+    for k in range(n_classes):
+        maps = maps_of(members, classes[k])
+        mark(maps, reach.firsts[k], reach.spans[k], room.columns.size, room.any_bits, room.all_bits)
+        used, t0, t1 = rows_in_use(room.any_bits), truth_offsets[k], truth_offsets[k + 1]
+        truth = truth_starts[t0:t1], truth_ends[t0:t1]
         n, spilled, above[k], above_hits[k] = _count_rows(
-            bands[k, 0],
-            bands[k, 1],
-            truth_starts[own[0] : own[1]],
-            truth_ends[own[0] : own[1]],
-            seen,
-            histogram,
-            k * h,
-            rows_in_use(any_bits),
-            down,
-            across,
-            any_bits,
-            all_bits,
-            columns,
-            kinds,
-            scores,
-            scored_rows,
-            addresses,
-            class_maps,
-            tables,
-            table_of,
-            score_table,
-            weights[cls],
-            row_at,
-            row_fractions,
-            col_at,
-            col_fractions,
-            interpolate_members,
+            bands[k], truth, seen, histogram, k * h, used, down, across, maps, scoring, pixels, room
         )
         first = offsets[k]
         while first + (65536 if spilled else n) > levels.size:
@@ -116,79 +70,37 @@ def count(
             _sort(seen[:n], other)
             n = _from_sorted(seen[:n], levels[first:], pred[first:], tp[first:])
         offsets[k + 1] = first + n
-        pixels, hits = above[k], above_hits[k]
+        total, hits = above[k], above_hits[k]
         for e in range(first + n - 1, first - 1, -1):
-            pixels += pred[e]
+            total += pred[e]
             hits += tp[e]
-            pred[e], tp[e] = pixels, hits
-    n = offsets[chosen.size]
+            pred[e], tp[e] = total, hits
+    n = offsets[n_classes]
     return offsets, levels[:n].copy(), pred[:n].copy(), tp[:n].copy(), above, above_hits
 
 
 @kernel
-def _count_rows(
-    low,
-    high,
-    truth_starts,
-    truth_ends,
-    seen,
-    histogram,
-    row_offset,
-    used,
-    down,
-    across,
-    any_bits,
-    all_bits,
-    columns,
-    kinds,
-    scores,
-    scored_rows,
-    addresses,
-    class_maps,
-    tables,
-    table_of,
-    score_table,
-    weights,
-    row_at,
-    row_fractions,
-    col_at,
-    col_fractions,
-    interpolate_members,
-):
+def _count_rows(band, truth, seen, histogram, row_offset, used, down, across, maps, scoring, pixels, room):
     """Write a code for each pixel of the band into `seen`: twice its level, plus one for a truth pixel.
 
     Where they do not fit, they go on into the histogram. Return how many are in `seen`, whether any are not, and the
     pixels and truth pixels above the band.
     """
-    members, h, w, W = weights.size, row_at.size - 1, col_at.size - 1, col_fractions.size
-    sides, n, spilled = np.empty((2, members), np.int64), 0, False
+    low, high = band[0], band[1]
+    truth_starts, truth_ends = truth
+    row_at, row_fractions, col_at, col_fractions = pixels
+    columns, kinds, interpolate_members = room.columns, room.kinds, scoring.interpolate_members
+    h, w, W = row_at.size - 1, col_at.size - 1, col_fractions.size
+    sides = np.empty((2, maps.weights.size if interpolate_members else 1), np.int64)
+    n, spilled = 0, False
     above, above_hits, t, runs = np.int64(0), np.int64(0), 0, truth_starts.size
     for r in range(h):
         if not used[r] or row_at[r] == row_at[r + 1]:
             continue
         r2 = min(r + down[r], h - 1)
-        found = find_events(r, r2, across, any_bits, all_bits, w, columns, kinds)
-        score_cells(
-            r,
-            r2,
-            across,
-            found,
-            columns,
-            kinds,
-            addresses,
-            class_maps,
-            h,
-            w,
-            tables,
-            table_of,
-            score_table,
-            weights,
-            interpolate_members,
-            scores,
-            scored_rows,
-            row_offset,
-        )
-        found = look_closer(r, r2, across, found, columns, kinds, low, high, w, weights, interpolate_members, scores)
+        found = find_events(r, r2, across, room)
+        score_cells(r, r2, across, found, row_offset, maps, scoring, room)
+        found = look_closer(r, r2, across, found, low, high, maps.weights, interpolate_members, room)
         for y in range(row_at[r], row_at[r + 1]):
             for e in range(found):
                 if kinds[e] == OFF:
@@ -206,13 +118,11 @@ def _count_rows(
                             break
                         t += 1
                     continue
-                find_sides(
-                    scores, r, r2, c, min(c + across, w - 1), row_fractions[y], interpolate_members, members, sides
-                )
+                find_sides(room.scores, r, r2, c, min(c + across, w - 1), row_fractions[y], sides)
                 for x in range(col_at[c], col_at[c + 1]):
                     fx = col_fractions[x]
                     if interpolate_members:
-                        level = fused_between(sides, fx, score_table, weights)
+                        level = fused_between(sides, fx, scoring.score_table, maps.weights)
                     else:
                         level = ((256 - fx) * sides[0, 0] + fx * sides[1, 0]) >> 16
                     while t < runs and truth_ends[t] <= y * W + x:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.quads import (
     MIXED,
     ON,
-    find_class_maps,
     find_events,
     find_sides,
     fused_between,
@@ -17,134 +17,56 @@ from ensemble_kit.kernels.quads import (
     rows_in_use,
     score_cells,
 )
-from ensemble_kit.kernels.runs import grown
+from ensemble_kit.kernels.runs import grown, split_edges
 
 
 @kernel
-def decide(
-    chosen,
-    levels,
-    firsts,
-    spans,
-    class_maps,
-    order,
-    weights,
-    tables,
-    table_of,
-    score_table,
-    row_at,
-    row_fractions,
-    col_at,
-    col_fractions,
-    interpolate_members,
-):
+def decide(classes, levels, reach, members, scoring, pixels):
     """Runs of the pixels whose effective level reaches their class's.
 
     Parameters
     ----------
-    chosen, levels : int64 (n,), numbers of the classes to decide, and the level of each.
-    firsts, spans : int64 (n, 2, M), the codes that reach the level, `first … first + span` or none if span < 0; twice.
-    class_maps : int64 (M, 3), of each member: where its box begins in the class that it has first, the bytes from one
-        class to the next, and the cells of a row of its grid.
-    order : int64 (C, M), where each class stands in each member.
-    weights : int64 (C, M), adding up to 65536 in each row.
-    tables : uint16 (T, 65536), score of each code. table_of : int64 (M,), which is each member's.
-    score_table : uint16 (65536,), what an interpolated score becomes.
-    row_at, col_at : int64 (h + 1,) and (w + 1,), first pixel below and right of each row and column of cells; every
-        column has a pixel (W >= w). row_fractions, col_fractions : int64 (H,) and (W,), of the far neighbour, of 256.
-    interpolate_members : interpolate each member, then fuse (upsample="logits"); if not, fuse first ("scores").
+    classes, levels : int64 (n,), numbers of the classes to decide, and the level of each.
+    reach : Reach, of the level; twice.
+    members, scoring, pixels : Members, Scoring, Pixels.
 
     Returns
     -------
-    starts, ends : int64 (runs,) of all chosen classes; offsets : int64 (n + 1,), where each class's begin.
+    starts, ends : int64 (runs,) of all classes; offsets : int64 (n + 1,), where each class's begin.
     """
-    members, h, w, H, W = order.shape[1], row_at.size - 1, col_at.size - 1, row_fractions.size, col_fractions.size
-    any_bits, all_bits, columns, kinds, scores, scored_rows = make_room(h, w, 2 * members if interpolate_members else 1)
-    down, across = neighbours(row_fractions, row_at), neighbours(col_fractions, col_at).max()
-    addresses, edges, n = np.empty(members, np.int64), np.empty(16384, np.int64), 0
-    offsets = np.zeros(chosen.size + 1, np.int64)
-    for k in range(chosen.size):
-        cls = chosen[k]
-        find_class_maps(class_maps, order[cls], addresses)
-        mark(addresses, class_maps, w, firsts[k], spans[k], any_bits, all_bits)
-        used = rows_in_use(any_bits)
-        r, on = 0, False
+    row_at, h = pixels.row_at, pixels.row_at.size - 1
+    room = make_room(members, scoring, pixels)
+    down = neighbours(pixels.row_fractions, row_at)
+    across = neighbours(pixels.col_fractions, pixels.col_at).max()
+    edges, n = np.empty(16384, np.int64), np.int64(0)  # as literals, n, r and on had `_decide_rows` compiled twice
+    offsets = np.zeros(classes.size + 1, np.int64)
+    for k in range(classes.size):
+        maps = maps_of(members, classes[k])
+        mark(maps, reach.firsts[k], reach.spans[k], room.columns.size, room.any_bits, room.all_bits)
+        used = rows_in_use(room.any_bits)
+        r, on = np.int64(0), np.bool_(False)
         while r < h:
-            r, n, on = _decide_rows(
-                r,
-                edges,
-                n,
-                on,
-                k * h,
-                used,
-                down,
-                across,
-                any_bits,
-                all_bits,
-                columns,
-                kinds,
-                scores,
-                scored_rows,
-                addresses,
-                class_maps,
-                levels[k],
-                tables,
-                table_of,
-                score_table,
-                weights[cls],
-                row_at,
-                row_fractions,
-                col_at,
-                col_fractions,
-                interpolate_members,
-            )
+            r, n, on = _decide_rows(r, edges, n, on, levels[k], k * h, used, down, across, maps, scoring, pixels, room)
             if r < h:
                 edges = grown(edges)
         if on:
-            edges[n] = H * W
+            edges[n] = pixels.row_fractions.size * pixels.col_fractions.size
             n += 1
         offsets[k + 1] = n // 2
-    starts, ends = np.empty(n // 2, np.int64), np.empty(n // 2, np.int64)
-    for k in range(n // 2):
-        starts[k], ends[k] = edges[2 * k], edges[2 * k + 1]
+    starts, ends = split_edges(edges, n)
     return starts, ends, offsets
 
 
 @kernel
-def _decide_rows(
-    first,
-    edges,
-    n,
-    on,
-    row_offset,
-    used,
-    down,
-    across,
-    any_bits,
-    all_bits,
-    columns,
-    kinds,
-    scores,
-    scored_rows,
-    addresses,
-    class_maps,
-    level,
-    tables,
-    table_of,
-    score_table,
-    weights,
-    row_at,
-    row_fractions,
-    col_at,
-    col_fractions,
-    interpolate_members,
-):
+def _decide_rows(first, edges, n, on, level, row_offset, used, down, across, maps, scoring, pixels, room):
     """Append one class's edges from row `first` on, until all is done or `edges` is full; return where it stopped.
 
     Growing `edges` in here would keep it in memory for the sake of the rare case: the walk took five times as long.
     """
-    h, w, W, members = row_at.size - 1, col_at.size - 1, col_fractions.size, weights.size
-    sides = np.empty((2, members), np.int64)
+    row_at, row_fractions, col_at, col_fractions = pixels
+    columns, kinds, interpolate_members = room.columns, room.kinds, scoring.interpolate_members
+    h, w, W = row_at.size - 1, col_at.size - 1, col_fractions.size
+    sides = np.empty((2, maps.weights.size if interpolate_members else 1), np.int64)
     for r in range(first, h):
         if row_at[r] == row_at[r + 1]:
             continue
@@ -154,28 +76,9 @@ def _decide_rows(
                 n, on = n + 1, False
             continue
         r2 = min(r + down[r], h - 1)
-        found = find_events(r, r2, across, any_bits, all_bits, w, columns, kinds)
-        score_cells(
-            r,
-            r2,
-            across,
-            found,
-            columns,
-            kinds,
-            addresses,
-            class_maps,
-            h,
-            w,
-            tables,
-            table_of,
-            score_table,
-            weights,
-            interpolate_members,
-            scores,
-            scored_rows,
-            row_offset,
-        )
-        found = look_closer(r, r2, across, found, columns, kinds, level, level, w, weights, interpolate_members, scores)
+        found = find_events(r, r2, across, room)
+        score_cells(r, r2, across, found, row_offset, maps, scoring, room)
+        found = look_closer(r, r2, across, found, level, level, maps.weights, interpolate_members, room)
         most = 1
         for e in range(found):
             most += col_at[columns[e] + 1] - col_at[columns[e]] if kinds[e] == MIXED else 1
@@ -190,10 +93,10 @@ def _decide_rows(
                     n += on != (kinds[e] == ON)
                     on = kinds[e] == ON
                     continue
-                find_sides(scores, r, r2, c, min(c + across, w - 1), fy, interpolate_members, members, sides)
+                find_sides(room.scores, r, r2, c, min(c + across, w - 1), fy, sides)
                 if interpolate_members:
                     for x in range(col_at[c], col_at[c + 1]):
-                        now = fused_between(sides, col_fractions[x], score_table, weights) >= level
+                        now = fused_between(sides, col_fractions[x], scoring.score_table, maps.weights) >= level
                         edges[n] = y * W + x
                         n += now != on
                         on = now

@@ -11,19 +11,15 @@ import numpy as np
 
 from ensemble_kit.kernels.components import components, root
 from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.words import code_at
 
 
 @kernel
-def levels_within(
-    starts, ends, addresses, strides, tables, score_table, weights, rows, row_fractions, cols, col_fractions, last,
-    interpolate_members,
-):  # fmt: skip
-    """Positions (int64, ascending) and effective levels (uint16) of the pixels of some runs, one by one.
-
-    Parameters from `addresses` on are one class's, as `fuse.threshold_runs` takes them.
-    """
-    width, n = cols.shape[1], 0
+def levels_within(starts, ends, cls, members, scoring, axes):
+    """Positions (int64, ascending) and effective levels (uint16) of one class's pixels in some runs, one by one."""
+    maps, width, n = maps_of(members, cls), axes.cols.shape[1], 0
+    weights, score_table, interpolate_members = maps.weights, scoring.score_table, scoring.interpolate_members
     for k in range(starts.size):
         n += ends[k] - starts[k]
     positions, levels = np.empty(n, np.int64), np.empty(n, np.uint16)
@@ -33,13 +29,10 @@ def levels_within(
             y, x = p // width, p % width
             total = np.int64(32768)
             for m in range(weights.size if interpolate_members else 1):
-                r, c, fy, fx = rows[m, y], cols[m, x], row_fractions[m, y], col_fractions[m, x]
-                r2, c2 = min(r + 1, last[m, 0]), min(c + 1, last[m, 1])
-                one = (m, m + 1) if interpolate_members else (0, weights.size)
-                near = (256 - fx) * _cell(r, c, one, interpolate_members, addresses, strides, tables, weights)
-                near += fx * _cell(r, c2, one, interpolate_members, addresses, strides, tables, weights)
-                far = (256 - fx) * _cell(r2, c, one, interpolate_members, addresses, strides, tables, weights)
-                far += fx * _cell(r2, c2, one, interpolate_members, addresses, strides, tables, weights)
+                r, c, fy, fx = axes.rows[m, y], axes.cols[m, x], axes.row_fractions[m, y], axes.col_fractions[m, x]
+                r2, c2 = min(r + 1, axes.last[m, 0]), min(c + 1, axes.last[m, 1])
+                near = (256 - fx) * _cell(r, c, m, maps, scoring) + fx * _cell(r, c2, m, maps, scoring)
+                far = (256 - fx) * _cell(r2, c, m, maps, scoring) + fx * _cell(r2, c2, m, maps, scoring)
                 value = (256 - fy) * near + fy * far
                 if interpolate_members:
                     total += weights[m] * score_table[(value + 32768) >> 16]
@@ -51,15 +44,20 @@ def levels_within(
 
 
 @inline
-def _cell(r, c, members, interpolate_members, addresses, strides, tables, weights):
-    """Score of one cell: of one member, or the fused one of all."""
+def _cell(r, c, m, maps, scoring):
+    """Score of one cell: of member `m`, or without `interpolate_members` the fused one."""
+    if scoring.interpolate_members:
+        return _score(r, c, m, maps, scoring)
     total = np.int64(32768)
-    for m in range(members[0], members[1]):
-        score = np.int64(tables[m, code_at(addresses[m] + 2 * (r * strides[m] + c))])
-        if interpolate_members:
-            return score
-        total += weights[m] * score
+    for k in range(maps.weights.size):
+        total += maps.weights[k] * _score(r, c, k, maps, scoring)
     return total >> 16
+
+
+@inline
+def _score(r, c, m, maps, scoring):
+    code = code_at(maps.addresses[m] + 2 * (r * maps.widths[m] + c))
+    return np.int64(scoring.tables[scoring.table_of[m], code])
 
 
 @kernel

@@ -144,7 +144,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
         Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
-        d["search"],
+        _object(d["search"]),
         d["created"],
         tuple(str(r) for r in d["rules"]),
     )
@@ -207,6 +207,12 @@ def _stable(value: float) -> float | None:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
 
 
 def _text(value: object) -> str:

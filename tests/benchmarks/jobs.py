@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import inputs
@@ -25,6 +24,7 @@ from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement
@@ -91,19 +91,19 @@ class MemoryMember:
         return self._places[sample]
 
 
-def memory_ensemble(arrays: Sequence[NDArray[np.float16]], plane: int, upsample: str) -> Any:
-    """What `FusedSample` needs of an ensemble, over one sample's arrays (C, h, w) in memory: sample "x"."""
+def memory_ensemble(arrays: Sequence[NDArray[np.float16]], plane: int, upsample: Any) -> Inputs:
+    """What `FusedSample` takes, over one sample's arrays (C, h, w) in memory: sample "x"."""
     C, *grid = arrays[0].shape
     classes = tuple(f"bone {c}" for c in range(C))
     place = Placement(tuple(grid), Box(0, 0, *grid), (plane, plane))
     members = tuple(MemoryMember(f"m{k}", classes, {"x": a}, {"x": place}) for k, a in enumerate(arrays))
     names = tuple(m.member for m in members)
     weights = integer_weights([1.0] * len(members), names)
-    fusion = Fusion("probability", upsample, names, (weights,) * C, (1.0,) * len(members))
-    return SimpleNamespace(fusion=fusion, members=members, classes=classes, activation="sigmoid")
+    fusion = Fusion(PROBABILITY, upsample, names, (weights,) * C, (1.0,) * len(members))
+    return Inputs(members, classes, fusion)
 
 
-def in_memory(ensemble: ek.Ensemble) -> Any:
+def in_memory(ensemble: ek.Ensemble) -> Inputs:
     """The same for a real ensemble: its members' logits are read once and kept."""
     members = [
         MemoryMember(
@@ -112,9 +112,7 @@ def in_memory(ensemble: ek.Ensemble) -> Any:
         )
         for m in ensemble.members
     ]  # fmt: skip
-    return SimpleNamespace(
-        fusion=ensemble.fusion, members=members, classes=ensemble.classes, activation=ensemble.activation
-    )
+    return Inputs(tuple(members), ensemble.classes, ensemble.fusion)
 
 
 def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None) -> Iterator[Row]:

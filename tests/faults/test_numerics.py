@@ -245,6 +245,6 @@ def test_every_float_is_converted_once(tmp_path: Path) -> None:
 
 def test_thresholds_that_are_none(tmp_path: Path) -> None:
     store = h.make(tmp_path / "m.zarr")
-    for bad in (float("nan"), -0.1, 1.1, "0.5x", True, None, [0.5], {"radius": 0.5}):
+    for bad in (float("nan"), -0.1, 1.1, "0.5x", True, [0.5], {"radius": 0.5}):
         with pytest.raises((UsageError, DamagedError, EnskError)):
             ek.Ensemble([store]).vote(bad)

@@ -47,7 +47,7 @@ CASES = [
     Case("T12", (*F, "mean"), "sum", "sum"),
     Case("T12", (*F, "mean"), [1], ""),
     Case("T12", (*F, "upsample"), "nearest", "nearest"),
-    Case("T12", (*F, "members", 0, "name"), 3, "no text"),
+    Case("T12", (*F, "members", 0, "name"), 3, "is not text"),
     Case("T12", (*F, "members"), [], ""),
     Case("T12", (*C, "level"), 65536, "65536"),
     Case("T12", (*C, "level"), -1, "-1"),

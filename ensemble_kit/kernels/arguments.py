@@ -1,0 +1,91 @@
+"""What kernels take: NamedTuples of arrays, which Numba passes as it passes the arrays themselves."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Members(NamedTuple):
+    """Where the members' 16-bit codes lie in memory, and what each member weighs.
+
+    Parameters
+    ----------
+    addresses : int64 (M,), where a member's box begins in the class that it has first.
+    class_bytes : int64 (M,), bytes from one class to the next.
+    widths : int64 (M,), cells of a row of the member's grid.
+    order : int64 (C, M), where each class stands in each member.
+    weights : int64 (C, M), adding up to 65536 in each row.
+    """
+
+    addresses: NDArray[np.int64]
+    class_bytes: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    order: NDArray[np.int64]
+    weights: NDArray[np.int64]
+
+
+class Scoring(NamedTuple):
+    """How codes become levels.
+
+    Parameters
+    ----------
+    tables : uint16 (T, 65536), score by code; members of one temperature share one, which keeps it in cache.
+    table_of : int64 (M,), which table is each member's.
+    score_table : uint16 (65536,), what an interpolated score becomes.
+    by_key : uint16 (T, 65536), what a code becomes in the end, by key + 32768: codes in the order of their scores.
+    key_masks : int16 (2,), what turns a code into its key; see `tables.key_masks`.
+    interpolate_members : interpolate each member, then fuse (upsample="logits"); if not, fuse first ("scores").
+    """
+
+    tables: NDArray[np.uint16]
+    table_of: NDArray[np.int64]
+    score_table: NDArray[np.uint16]
+    by_key: NDArray[np.uint16]
+    key_masks: NDArray[np.int16]
+    interpolate_members: bool
+
+
+class Reach(NamedTuple):
+    """The codes that reach a low and a high level of each of n classes.
+
+    Parameters
+    ----------
+    firsts, spans : int64 (n, 2, M), the codes `first … first + span` on the circle of 65,536, or none if span < 0.
+    """
+
+    firsts: NDArray[np.int64]
+    spans: NDArray[np.int64]
+
+
+class Pixels(NamedTuple):
+    """Which pixels lie behind the cells of a box (h, w) that all members share, on an image (H, W).
+
+    Parameters
+    ----------
+    row_at, col_at : int64 (h + 1,) and (w + 1,), first pixel below and right of each row and column of cells; every
+        column has a pixel (W >= w).
+    row_fractions, col_fractions : int64 (H,) and (W,), of the far neighbour, of 256.
+    """
+
+    row_at: NDArray[np.int64]
+    row_fractions: NDArray[np.int64]
+    col_at: NDArray[np.int64]
+    col_fractions: NDArray[np.int64]
+
+
+class Axes(NamedTuple):
+    """Which cells of each member's box lie around the pixels of an image (H, W).
+
+    Parameters
+    ----------
+    rows, cols : int64 (M, H) and (M, W), upper and left cell of each pixel.
+    row_fractions, col_fractions : int64 (M, H) and (M, W), of the lower and the right neighbour, of 256.
+    last : int64 (M, 2), last row and column of each box.
+    """
+
+    rows: NDArray[np.int64]
+    row_fractions: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    col_fractions: NDArray[np.int64]
+    last: NDArray[np.int64]

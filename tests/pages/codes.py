@@ -91,17 +91,21 @@ class Scope:
         passed = {name: (expression, scope.replaced(old, new)) for name, (expression, scope) in self.passed.items()}
         return Scope(self.module, self.function, passed)
 
-    def local(self, name: str) -> ast.expr | None:
-        """Return the only expression that a name is assigned, in the function or at the top of the module."""
-        if self.function is not None:
-            values = [
-                node.value
-                for node in ast.walk(self.function)
-                if isinstance(node, ast.Assign) and [_name(t) for t in node.targets] == [name]
-            ]
-            if values:
-                return values[0] if len(values) == 1 else None
-        return self.module.constants.get(name)
+    def local(self, use: ast.Name) -> ast.expr | None:
+        """Return what a name was assigned last before its use, in the function or at the top of the module.
+
+        None where only a run tells, since a branch or a loop before it assigns the name.
+        """
+        for block, index in reversed(list(_blocks(self.function, use)) if self.function else []):
+            for statement in reversed(block[:index]):
+                if (value := _assigned(statement, use.id)) is not None:
+                    return value
+                if any(
+                    isinstance(n, ast.Name) and n.id == use.id and isinstance(n.ctx, ast.Store)
+                    for n in ast.walk(statement)
+                ):
+                    return None
+        return self.module.constants.get(use.id)
 
 
 class Codes:
@@ -248,6 +252,27 @@ def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
+def _blocks(node: ast.AST, use: ast.Name) -> Iterator[tuple[list[ast.stmt], int]]:
+    """Walk the lists of statements around a name, from the outside in, each with the index of the statement inside."""
+    for _, children in ast.iter_fields(node):
+        for index, child in enumerate(children if isinstance(children, list) else []):
+            if isinstance(child, ast.AST) and any(n is use for n in ast.walk(child)):
+                if isinstance(child, ast.stmt):
+                    yield children, index
+                yield from _blocks(child, use)
+
+
+def _assigned(statement: ast.stmt, name: str) -> ast.expr | None:
+    """Return what a statement assigns to a name, alone or in a tuple."""
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return None
+    target, value = statement.targets[0], statement.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        pairs = zip(target.elts, value.elts, strict=True)
+        return next((v for t, v in pairs if isinstance(t, ast.Name) and t.id == name), None)
+    return value if isinstance(target, ast.Name) and target.id == name else None
+
+
 def _bound(call: ast.Call, parameters: list[str] | tuple[str, ...], scope: Scope) -> dict[str, tuple[ast.expr, Scope]]:
     """Match a call's arguments with parameters."""
     given = dict(zip(parameters, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
@@ -274,7 +299,7 @@ def _leaves(node: ast.expr, scope: Scope) -> list[tuple[ast.expr, Scope]]:
     if isinstance(node, ast.Name):
         if node.id in scope.passed:
             return _leaves(*scope.passed[node.id])
-        if node.id not in scope.parameters and (value := scope.local(node.id)) is not None:
+        if node.id not in scope.parameters and (value := scope.local(node)) is not None:
             return _leaves(value, scope)
     return [(node, scope)]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, parse_rules
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
@@ -257,7 +258,7 @@ class Ensemble:
         ----------
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
             `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
-        rules : post-processing (`ensemble_kit.decisions.clean`), rules or their texts such as "drop-small:200";
+        rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. Without any, those of the set hold.
         jobs : threads over samples; default: every core. The result never depends on it.
         executor : where the work runs; default: threads of this process.

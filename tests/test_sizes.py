@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
-from ensemble_kit.decisions.clean import DropSmall
+from ensemble_kit.decisions.rules import DropSmall
 from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.kernels import sizes as kernels
 from ensemble_kit.spec.mean import LEVELS

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, check_classes, clean
+from ensemble_kit.decisions.clean import check_classes, clean
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.decisions.clean import Rule, apply_rules, check_classes, refuse_gates
+from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
 from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.rank import RankRule
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody

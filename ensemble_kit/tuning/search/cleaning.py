@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import DropSmall, FillHoles, Gate, KeepLargest, Rule
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items

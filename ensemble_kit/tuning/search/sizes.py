@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import DropSmall
+from ensemble_kit.decisions.rules import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items

@@ -30,7 +30,9 @@ from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.search import cleaning, described, greedy, joint, metric_search, studies, undecided
 from ensemble_kit.tuning.search.plan import Search
-from ensemble_kit.tuning.search.studies import Dimension, Plan
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.storage import locked
+from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.search.undecided import Setting
 
@@ -269,7 +271,7 @@ SPACE = [Dimension("u", 0, 1, grid=(0.0, 0.5, 1.0)), Dimension("v", 1, 100, log=
 FIRST = {"u": 0.9, "v": 90.0}
 
 
-def hill(params: studies.Params) -> float:
+def hill(params: Params) -> float:
     return -((params["u"] - 0.3) ** 2) - (np.log(params["v"] / 7) ** 2) / 10
 
 
@@ -330,7 +332,7 @@ def test_studies_of_something_else_and_broken_storages_are_refused(tmp_path: Pat
         with pytest.raises(ek.EnskError) as caught_other:
             again({"a": 1}, storage=storage)
         assert (caught_other.value.code, caught_other.value.exit_code) == (code, exit_code)
-    with studies._locked(tmp_path / "study.db"), pytest.raises(ek.LockedError, match="in use"):
+    with locked(f"sqlite:///{tmp_path}/study.db"), pytest.raises(ek.LockedError, match="in use"):
         again({"a": 1})
     with sqlite3.connect(tmp_path / "study.db") as db:
         db.execute("UPDATE trial_values SET value = 'junk' WHERE trial_id = 2")
@@ -360,7 +362,7 @@ def test_nothing_but_skipped_pairs_is_refused(ens: ek.Ensemble, truth: ek.MaskSe
 
 
 def test_timeout_ends_a_study_with_the_best_so_far() -> None:
-    def slow(params: studies.Params) -> float:
+    def slow(params: Params) -> float:
         time.sleep(0.02)
         return hill(params)
 

@@ -35,7 +35,7 @@ class Mean:
     --------
     >>> mean = Mean.of("power:0.5")
     >>> str(mean), mean.level_of(0.25), mean.probability_of(32768)
-    ('power:0.5', 32768, 0.25000381475547416)
+    ('power:0.5', 32768, 0.2500076295691578)
     """
 
     power: float | None = 1.0

@@ -27,7 +27,7 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
-from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.statistics import source_of
 
 if TYPE_CHECKING:

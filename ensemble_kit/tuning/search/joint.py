@@ -23,7 +23,8 @@ from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.search import cleaning, greedy, studies, undecided
 from ensemble_kit.tuning.search.nested import nested, plain_number
 from ensemble_kit.tuning.search.plan import Search, check
-from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.undecided import Setting, Undecided
 from ensemble_kit.tuning.statistics import Statistics, check_truth, source_of
@@ -67,7 +68,7 @@ def tune(
     check_truth(ensemble, truth)
     uniform = Setting.uniform(ensemble).applied(ensemble)
     if search.storage is not None:
-        studies.check_storage(search.plan(seed, "", 1))
+        check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
     task = Task(uniform, truth, measure, search, groups, seed, shrink, studies_in_all, executor, jobs, listener)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None

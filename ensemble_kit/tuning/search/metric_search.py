@@ -25,7 +25,8 @@ from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups, make_folds
 from ensemble_kit.tuning.search import studies
-from ensemble_kit.tuning.search.studies import Dimension, Params, Plan
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.statistics import source_of
 

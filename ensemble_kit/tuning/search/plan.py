@@ -9,6 +9,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, some
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.tuning.search import studies
+from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
 
 WHAT = ("weights", "mean", "temperature", "post", "greedy")
 
@@ -42,7 +43,7 @@ class Search:
     timeout: float | None = None
     storage: str | None = None
     study: str = "ensk"
-    sampler: studies.Sampler = "tpe"
+    sampler: Sampler = "tpe"
     seed: int | None = None
     memory: int | None = None
 
@@ -57,7 +58,7 @@ class Search:
         check_number("trials", self.trials, "pass at least one trial", least=1, whole=True, what="cannot search")
         if self.timeout is not None:
             check_number("timeout", self.timeout, "pass seconds above 0", above=0, what="cannot search")
-        check_choice("sampler", self.sampler, studies.SAMPLERS, "cannot search")
+        check_choice("sampler", self.sampler, SAMPLERS, "cannot search")
 
     @classmethod
     def of(cls, given: Search | str | Sequence[str]) -> Search:

@@ -106,7 +106,7 @@ def test_what_cannot_be_drawn_says_why(
     for name in [m for m in sys.modules if m.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    plots._figure_class.cache_clear()
+    plots.figure_class.cache_clear()
     with pytest.raises(
         ek.UsageError, match=r"'matplotlib.*' is not installed · fix: pip install 'ensemble_kit\[plot\]'"
     ):

@@ -131,7 +131,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
             assert trial.score == pytest.approx(np.mean(wanted), abs=1e-11)
         masks = fused.vote([level / 65535 for level in trial.levels]) if mean == "probability" else None
         if masks is not None:
-            counts = metric_search._counts(masks, truth, ens.classes)
+            counts = metric_search.counts(masks, truth, ens.classes)
             assert measure.of_all(*counts) == pytest.approx(trial.score, abs=1e-11)
             per_class = [measure.of_class(*(v[c] for v in counts)) for c in (0, 1)]
             assert per_class == pytest.approx(wanted, abs=1e-11)
@@ -276,7 +276,7 @@ def hill(params: Params) -> float:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "grid"])
-def test_a_study_gone_on_with_ends_as_one_that_was_not_stopped(sampler: Any, tmp_path: Path) -> None:
+def test_a_resumed_study_ends_as_one_that_was_not_stopped(sampler: Any, tmp_path: Path) -> None:
     whole = studies.run(Plan(30, sampler=sampler), SPACE, [FIRST], hill, {})
     assert whole.trials[0] == hill(FIRST)
     url = f"sqlite:///{tmp_path}/study.db"

@@ -18,7 +18,7 @@ from ensemble_kit.cli.app import app
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.thresholds.comparison import compare_sets
-from ensemble_kit.tuning import shift
+from ensemble_kit.tuning.difference import Difference, holm, mann_whitney
 from ensemble_kit.tuning.shift import compare
 
 Make = Callable[..., ek.LogitStore]
@@ -78,19 +78,19 @@ def test_measures_are_those_of_the_dense_plane(make_store: Make, rng: np.random.
 
 def test_differences_at_the_ends() -> None:
     same, other = np.zeros(5), np.ones(5)
-    assert shift._mann_whitney(same, same) == 1.0
-    assert shift.Difference(same, same, 1.0).standardised == 0.0
-    parted = shift.Difference(same, other, 0.01)
+    assert mann_whitney(same, same) == 1.0
+    assert Difference(same, same, 1.0).standardised == 0.0
+    parted = Difference(same, other, 0.01)
     assert parted.standardised == np.inf
     assert parted.is_shifted
     assert parted.to_dict()["standardised"] is None
-    assert not shift.Difference(same, other, 0.2).is_shifted
+    assert not Difference(same, other, 0.2).is_shifted
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_as_by_its_definition(values: list[float]) -> None:
     """Holm's own procedure: walk up the sorted values while each is at most alpha / (left to test)."""
-    corrected = shift._holm(values)
+    corrected = holm(values)
     for alpha in (0.01, 0.05, 0.3):
         rejected = set()
         for k, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):

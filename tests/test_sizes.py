@@ -129,15 +129,14 @@ def test_the_plane_of_nodes_is_handed_back_empty(rng: np.random.Generator) -> No
     assert not nodes.any()
 
 
-def test_threads_and_passes_make_no_difference(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_passes_make_no_difference(pair: Pair) -> None:
     ensemble, truth = pair
     bands = dict.fromkeys(range(2), BAND)
     one, many = (sizes.curves(ensemble, truth, bands, SIZES, Measure(), Threads(n)) for n in (1, 4))
     assert all(np.array_equal(one[c].scores, many[c].scores) for c in bands)
     tuned = ek.tune_thresholds(ensemble, truth)
     whole = sizes.search(ensemble, truth, tuned, SIZES)
-    monkeypatch.setattr(sizes, "_MEMORY", 1)
-    assert sizes.search(ensemble, truth, tuned, SIZES).to_dict() == whole.to_dict()
+    assert sizes.search(ensemble, truth, tuned, SIZES, memory=1).to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou", "f2"])

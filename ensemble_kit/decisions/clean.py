@@ -15,7 +15,13 @@ Above = Callable[[float], int]
 
 
 def check_classes(rules: Iterable[Rule], classes: Sequence[str]) -> None:
-    """Refuse a rule for a class that is not among `classes`."""
+    """Refuse a rule for a class that is not among `classes`.
+
+    Raises
+    ------
+    MismatchError
+        It names the rule and the classes.
+    """
     for rule in rules:
         unknown = [c for c in rule.classes or () if c not in classes]
         if unknown:
@@ -23,12 +29,18 @@ def check_classes(rules: Iterable[Rule], classes: Sequence[str]) -> None:
                 "rule-class-unknown",
                 "cannot post-process",
                 item=f"rule {str(rule)!r} is for {some(unknown)}, the classes are {some(classes, 40)}",
-                fix="write class names as they are, behind @ with commas between",
+                fix="write class names as they are, after @ and with commas between",
             )
 
 
 def refuse_gates(rules: Iterable[Rule]) -> None:
-    """Refuse rules that need scores, where there are only masks."""
+    """Refuse gates, which need scores, where there are only masks.
+
+    Raises
+    ------
+    UsageError
+        It names the gate.
+    """
     for rule in rules:
         if isinstance(rule, Gate):
             raise gate_needs_scores(rule)

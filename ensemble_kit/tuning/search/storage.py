@@ -93,11 +93,9 @@ class Stored:
                 d.holds(trial.params[d.name]) for d in self._dimensions
             )
             if not sound or trial.value is None or not math.isfinite(trial.value):
+                item = f"trial {trial.number} of {self._name!r} has {trial.params} and value {trial.value}"
                 raise DamagedError(
-                    "study-invalid",
-                    "cannot resume this study",
-                    item=f"trial {trial.number} of {self._name!r} has {trial.params} and value {trial.value}",
-                    fix="pass another --study name",
+                    "study-invalid", "cannot resume this study", item=item, fix="pass another --study name"
                 )
             out.append((dict(trial.params), float(trial.value)))
         return out
@@ -165,29 +163,35 @@ def _worded(url: str) -> Iterator[None]:
     except EnskError:
         raise
     except (sql.ArgumentError, sql.NoSuchModuleError, ImportError) as error:
-        fix = "pass a URL such as sqlite:///study.db, and install its driver where it needs one"
-        raise _unusable(url, _brief(error), fix) from None
+        fix = "pass a URL such as sqlite:///study.db, and install its driver if it needs one"
+        raise _unusable(url, error, fix) from None
     except RuntimeError as error:  # Optuna: the table schema is of another version
-        fix = "run: optuna storage upgrade --storage URL, or pass another --storage"
-        raise _unusable(url, _brief(error), fix, "storage-version") from None
+        upgrade = "run: optuna storage upgrade --storage URL, or pass another --storage"
+        raise _unusable(url, error, upgrade, "storage-version") from None
     except (optuna.exceptions.StorageInternalError, sql.SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         if isinstance(cause, sql.OperationalError):
-            item, fix = f"{url!r}: {_brief(cause)}", "check its folder, permissions and free space"
-            raise ResourceError("storage-io", _UNUSABLE, item=item, fix=fix) from None
+            item = f"{url!r}: {_brief(cause)}"
+            raise ResourceError(
+                "storage-io", _UNUSABLE, item=item, fix="check its folder, permissions and free space"
+            ) from None
         raise _damaged(url, cause or error) from None
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise _damaged(url, error) from None
 
 
-def _unusable(url: str, why: str, fix: str, code: str = "storage-invalid") -> UsageError:
-    return UsageError(code, _UNUSABLE, item=f"{url!r}: {why}", fix=fix)
+def _unusable(url: str, why: object, fix: str, code: str = "storage-invalid") -> UsageError:
+    return UsageError(code, _UNUSABLE, item=f"{url!r}: {_brief(why)}", fix=fix)
 
 
 def _damaged(url: str, error: BaseException) -> DamagedError:
-    item, fix = f"{url!r}: {_brief(error)}", "pass another --storage; nothing in this one was changed"
-    return DamagedError("storage-damaged", "cannot read a study", item=item, fix=fix)
+    return DamagedError(
+        "storage-damaged",
+        "cannot read a study",
+        item=f"{url!r}: {_brief(error)}",
+        fix="pass another --storage; nothing in this one was changed",
+    )
 
 
-def _brief(error: BaseException) -> str:
+def _brief(error: object) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__

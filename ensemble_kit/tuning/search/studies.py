@@ -38,6 +38,15 @@ class Finished:
     known: int
     stopped: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a set records of every study."""
+        return {
+            "trials": len(self.trials),
+            "best_trial": self.number,
+            "best": round(self.value, 9),
+            "stopped": self.stopped,
+        }
+
 
 @dataclass(frozen=True)
 class Plan:

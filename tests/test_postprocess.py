@@ -30,7 +30,7 @@ CLASSES = ("Radius", "Ulna", "left, @home")
 
 
 def noise(seed: int) -> np.ndarray:
-    """Planes of every kind by seed: thin ones, dense and sparse noise, blobs, full and empty ones."""
+    """Images of every kind by seed: thin ones, dense and sparse noise, blobs, full and empty ones."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 8, 13, 40], 2))
     density = rng.choice([0, 0.02, 0.3, 0.5, 0.6, 0.8, 0.98, 1])
@@ -207,29 +207,29 @@ BAD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:40]))
 def test_bad_texts_are_refused(text: str) -> None:
     with pytest.raises(ek.UsageError, match=" · fix: "):
         parse_rule(text)
 
 
-BAD_VALUES: list[Callable[[], Any]] = [
-    DropSmall,
-    lambda: DropSmall(3, 0.5),
-    lambda: DropSmall(True),
-    lambda: DropSmall(2.0),  # type: ignore[arg-type]
-    lambda: DropSmall(min_share=float("nan")),
-    lambda: DropSmall(3, connectivity=6),  # type: ignore[arg-type]
-    lambda: KeepLargest(0),
-    lambda: FillHoles("3"),  # type: ignore[arg-type]
-    lambda: Gate("0.5", 3),  # type: ignore[arg-type]
-    lambda: FillHoles(classes=()),
-    lambda: FillHoles(classes="Radius"),  # type: ignore[arg-type]
-    lambda: parse_rules([3]),  # type: ignore[list-item]
-]
+BAD_VALUES: dict[str, Callable[[], Any]] = {
+    "no size": DropSmall,
+    "area and share": lambda: DropSmall(3, 0.5),
+    "boolean": lambda: DropSmall(True),
+    "float": lambda: DropSmall(2.0),  # type: ignore[arg-type]
+    "share of NaN": lambda: DropSmall(min_share=float("nan")),
+    "connectivity 6": lambda: DropSmall(3, connectivity=6),  # type: ignore[arg-type]
+    "none kept": lambda: KeepLargest(0),
+    "text": lambda: FillHoles("3"),  # type: ignore[arg-type]
+    "top as text": lambda: Gate("0.5", 3),  # type: ignore[arg-type]
+    "no class": lambda: FillHoles(classes=()),
+    "classes as text": lambda: FillHoles(classes="Radius"),  # type: ignore[arg-type]
+    "a number as a rule": lambda: parse_rules([3]),  # type: ignore[list-item]
+}
 
 
-@pytest.mark.parametrize("make", BAD_VALUES)
+@pytest.mark.parametrize("make", BAD_VALUES.values(), ids=BAD_VALUES)
 def test_bad_values_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(ek.UsageError, match=" · fix: "):
         make()

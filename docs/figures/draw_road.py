@@ -23,7 +23,7 @@ import ensemble_kit as ek
 from ensemble_kit.demo.run import DATA, NETWORKS
 from ensemble_kit.dumping import Recipe, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
-from ensemble_kit.formats import read_classes
+from ensemble_kit.formats.classes import read_classes
 
 SAMPLE, CLASS = "0024.png", "nerve"
 STEP = 5

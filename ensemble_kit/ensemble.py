@@ -1,4 +1,4 @@
-"""`Ensemble`: members' logits fused into levels, and levels decided into masks."""
+"""`Ensemble`: members' logits fused into levels, and levels turned into masks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, parse_rules
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
@@ -36,7 +37,7 @@ class Ensemble:
 
     Parameters
     ----------
-    members : paths or `LogitStore`s. Their order never matters. Classes are joined by name.
+    members : paths or `LogitStore`s. Their order makes no difference. Classes are joined by name.
     weights : one number per member (in the order of `members`), a mapping by member name, or for each member a
         row with one number per class. Default: equal.
     mean : "probability" averages scores; "logit" averages logits clipped to ±16; "power:R" averages scores to the
@@ -45,8 +46,8 @@ class Ensemble:
         pipeline does (default for sigmoid stores); "scores" fuses on the grid and interpolates the result: cheaper,
         the default and the only one for softmax stores. The two differ at boundaries.
     temperatures : one number per member; logits are divided by it. Default: 1.
-    samples : "same" refuses members of different samples, "common" takes those that all of them hold, and
-        leaves out what a member was never given (`dropped` counts).
+    samples : "same" refuses members of different samples; "common" takes the samples that all of them hold, and
+        `dropped` counts the others.
 
     Attributes
     ----------
@@ -122,7 +123,7 @@ class Ensemble:
         Parameters
         ----------
         fusion : all of it, for the members in the order of `.members`.
-        weights, mean, upsample, temperatures : or what changes, as when an ensemble is made; the rest stays.
+        weights, mean, upsample, temperatures : what changes, as for `Ensemble`; the rest stays.
 
         Raises
         ------
@@ -189,7 +190,7 @@ class Ensemble:
         return self.members[0].image_size(sample)
 
     def levels(self, sample: str) -> NDArray[np.uint16]:
-        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1–3 of docs/concepts.md.
+        """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1 to 3 of docs/concepts.md.
 
         Where members' grids or boxes differ, each is interpolated to the finest one's box; cells outside it are 0.
         """
@@ -200,7 +201,13 @@ class Ensemble:
         return FusedSample(self.inputs, sample)
 
     def level_of(self, threshold: float) -> int:
-        """Turn a threshold in [0, 1] into the level that decides, on the scale that `mean` has."""
+        """Turn a threshold in [0, 1] into the level that decides, on the scale of the mean.
+
+        Raises
+        ------
+        UsageError
+            A threshold outside [0, 1].
+        """
         check_number(
             "threshold", threshold, "pass a number in [0, 1]", least=0, most=1, what="cannot decide",
             code="threshold-invalid",
@@ -257,10 +264,17 @@ class Ensemble:
         ----------
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
             `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
-        rules : post-processing (`ensemble_kit.decisions.clean`), rules or their texts such as "drop-small:200";
+        rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. Without any, those of the set hold.
         jobs : threads over samples; default: every core. The result never depends on it.
         executor : where the work runs; default: threads of this process.
+
+        Raises
+        ------
+        MismatchError
+            Thresholds or rules for other classes, a set that was tuned for another ensemble.
+        UsageError
+            A threshold outside [0, 1], a rule that cannot be read, both jobs and an executor.
         """
         known = parse_rules(rules or getattr(decision, "rules", ()))
         where = chosen(executor, jobs)

@@ -98,7 +98,9 @@ def check_kind(name: str, value: object, kind: type) -> None:
         )
 
 
-def check_choice(name: str, value: object, allowed: tuple[object, ...], what: str = "") -> None:
+def check_choice(
+    name: str, value: object, allowed: tuple[object, ...], what: str = "", code: str = "option-invalid"
+) -> None:
     """Refuse a value that is not one of a few.
 
     Parameters
@@ -109,12 +111,12 @@ def check_choice(name: str, value: object, allowed: tuple[object, ...], what: st
     Raises
     ------
     UsageError
-        The value is not among `allowed`; a boolean never stands for a number.
+        With `code`: the value is not among `allowed`; a boolean never stands for a number.
     """
     if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
         *most, last = [f"{a!r}" for a in allowed]
         raise UsageError(
-            "option-invalid",
+            code,
             what or f"cannot use {name}",
             item=_given(name, value),
             fix=f"pass {', '.join(most)}{' or ' if most else ''}{last}",

@@ -15,25 +15,47 @@ from test_scores import check_counts, effective_levels
 
 Make = Callable[..., ek.LogitStore]
 
-CASES: list[dict[str, Any]] = [
-    {"grid": (9, 64), "plane": (20, 131)},
-    {"grid": (70, 65), "plane": (140, 130), "upsample": "scores"},
-    {"grid": (6, 128), "plane": (24, 512)},
-    {"grid": (6, 128), "plane": (24, 512), "mean": "logit"},
-    {"grid": (6, 191), "plane": (7, 191), "upsample": "scores", "mean": "logit"},
-    {"grid": (8, 130), "plane": (32, 520), "weights": [5, 0, 1], "temperatures": [1.0, 2.0, 0.5]},
-    {"grid": (8, 130), "plane": (5, 520), "weights": [5, 0, 1], "upsample": "scores"},
-    {"grid": (8, 140), "plane": (32, 520), "boxes": [(1, 3, 8, 133), (0, 10, 7, 140), (1, 0, 8, 130)]},
-    {"grid": (8, 140), "plane": (32, 520), "activation": "softmax"},
-    {"grid": (70, 130), "plane": (70, 130)},
-    {"grid": (70, 130), "plane": (70, 130), "upsample": "scores"},
-    {"grid": (70, 130), "plane": (35, 260), "upsample": "scores"},
-    {"grid": (70, 130), "plane": (280, 520), "upsample": "scores"},  # more pixels in the band than are sorted
-    {"grid": (8, 140), "plane": (32, 139)},  # a plane narrower than the grid: blocks, not cells
-]
+CASES: dict[str, dict[str, Any]] = {
+    "one word": {"grid": (9, 64), "image": (20, 131)},
+    "one word and a cell, upsample scores": {"grid": (70, 65), "image": (140, 130), "upsample": "scores"},
+    "two words": {"grid": (6, 128), "image": (24, 512)},
+    "two words, mean logit": {"grid": (6, 128), "image": (24, 512), "mean": "logit"},
+    "ragged words, mean logit, upsample scores": {
+        "grid": (6, 191),
+        "image": (7, 191),
+        "upsample": "scores",
+        "mean": "logit",
+    },
+    "weights and temperatures": {
+        "grid": (8, 130),
+        "image": (32, 520),
+        "weights": [5, 0, 1],
+        "temperatures": [1.0, 2.0, 0.5],
+    },
+    "fewer rows, weights, upsample scores": {
+        "grid": (8, 130),
+        "image": (5, 520),
+        "weights": [5, 0, 1],
+        "upsample": "scores",
+    },
+    "boxes": {"grid": (8, 140), "image": (32, 520), "boxes": [(1, 3, 8, 133), (0, 10, 7, 140), (1, 0, 8, 130)]},
+    "softmax": {"grid": (8, 140), "image": (32, 520), "activation": "softmax"},
+    "image as the grid": {"grid": (70, 130), "image": (70, 130)},
+    "image as the grid, upsample scores": {"grid": (70, 130), "image": (70, 130), "upsample": "scores"},
+    "half the rows, upsample scores": {"grid": (70, 130), "image": (35, 260), "upsample": "scores"},
+    "four times, upsample scores": {
+        "grid": (70, 130),
+        "image": (280, 520),
+        "upsample": "scores",
+    },  # more pixels in the band than are sorted
+    "image narrower than the grid": {
+        "grid": (8, 140),
+        "image": (32, 139),
+    },  # a image narrower than the grid: blocks, not cells
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=[str(k) for k in range(len(CASES))])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("scale", [0.4, 6.0, 60.0])
 def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: np.random.Generator) -> None:
     stores = []
@@ -44,7 +66,7 @@ def test_wide_grids(case: dict[str, Any], scale: float, make_store: Make, rng: n
             z = np.clip(z, -60000, 60000)
         boxes = {"a": case["boxes"][k]} if "boxes" in case else None
         activation = case.get("activation", "sigmoid")
-        stores.append(make_store({"a": z}, case["plane"], ("x", "y"), boxes=boxes, activation=activation))
+        stores.append(make_store({"a": z}, case["image"], ("x", "y"), boxes=boxes, activation=activation))
     ens = ek.Ensemble(stores, **{k: case[k] for k in ("weights", "mean", "upsample", "temperatures") if k in case})
     fused = ens.sample("a")
     for c in range(2):

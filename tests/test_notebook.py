@@ -21,13 +21,13 @@ from ensemble_kit.tuning.shift import compare
 Make = Callable[..., ek.LogitStore]
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))
-PLANE = (40, 50)
+IMAGE = (40, 50)
 HOSTILE = "<script>alert(1)</script>", "a & $x_1$ 'b' \"c\" é", "$\\frac{"
 
 
 def tuned(make_store: Make, rng: np.random.Generator, classes: tuple[str, ...], **options: object) -> ek.ThresholdSet:
     samples = [f"s{k}" for k in range(9)]
-    ens = ek.Ensemble([make_store({s: smooth_logits(rng, (len(classes), 12, 15)) for s in samples}, PLANE, classes)])
+    ens = ek.Ensemble([make_store({s: smooth_logits(rng, (len(classes), 12, 15)) for s in samples}, IMAGE, classes)])
     truth = {(s, c): ens.sample(s).runs(k, 30000) for s in samples for k, c in enumerate(classes)}
     return ek.tune_thresholds(ens, ek.MaskSet(truth), **options)  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def test_html_shows_every_name_as_it_is_and_runs_none(make_store: Make, rng: np.
     assert set(HOSTILE) <= set(page.cells)
     assert "$" not in text  # a notebook would take it for a formula
     assert text.count("<tr>") == 1 + len(HOSTILE) + 1
-    ens = ek.Ensemble([make_store({"t": smooth_logits(rng, (1, 8, 8))}, PLANE, HOSTILE[:1], member="m")])
+    ens = ek.Ensemble([make_store({"t": smooth_logits(rng, (1, 8, 8))}, IMAGE, HOSTILE[:1], member="m")])
     assert "script" not in Page(compare(ens, ens)._repr_html_()).tags
 
 
@@ -70,7 +70,7 @@ def test_html_of_warnings(make_store: Make, rng: np.random.Generator) -> None:
 def test_the_plot_shows_curve_point_plateau_and_folds(make_store: Make, rng: np.random.Generator, mean: str) -> None:
     pytest.importorskip("matplotlib")
     samples = [f"s{k}" for k in range(9)]
-    ens = ek.Ensemble([make_store({s: smooth_logits(rng, (3, 12, 15)) for s in samples}, PLANE, HOSTILE)], mean=mean)  # type: ignore[arg-type]
+    ens = ek.Ensemble([make_store({s: smooth_logits(rng, (3, 12, 15)) for s in samples}, IMAGE, HOSTILE)], mean=mean)  # type: ignore[arg-type]
     truth = ek.MaskSet({(s, c): ens.sample(s).runs(k, 30000) for s in samples for k, c in enumerate(HOSTILE)})
     found = ek.tune_thresholds(ens, truth, folds=3)
     figure = found.plot()
@@ -106,7 +106,7 @@ def test_what_cannot_be_drawn_says_why(
     for name in [m for m in sys.modules if m.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    plots._figure_class.cache_clear()
+    plots.figure_class.cache_clear()
     with pytest.raises(
         ek.UsageError, match=r"'matplotlib.*' is not installed · fix: pip install 'ensemble_kit\[plot\]'"
     ):

@@ -18,16 +18,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.clean import (
-    DropSmall,
-    FillHoles,
-    Gate,
-    KeepLargest,
-    Rule,
-    apply_rules,
-    parse_rule,
-    parse_rules,
-)
+from ensemble_kit.decisions.clean import apply_rules
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest, parse_rule, parse_rules
 from ensemble_kit.kernels import components
 
 Make = Callable[..., ek.LogitStore]
@@ -37,7 +30,7 @@ CLASSES = ("Radius", "Ulna", "left, @home")
 
 
 def noise(seed: int) -> np.ndarray:
-    """Planes of every kind by seed: thin ones, dense and sparse noise, blobs, full and empty ones."""
+    """Images of every kind by seed: thin ones, dense and sparse noise, blobs, full and empty ones."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 8, 13, 40], 2))
     density = rng.choice([0, 0.02, 0.3, 0.5, 0.6, 0.8, 0.98, 1])
@@ -173,7 +166,6 @@ rules = st.one_of(
 @given(rules)
 def test_round_trips(rule: Rule) -> None:
     assert parse_rule(str(rule)) == rule
-    assert Rule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
 
 
 @pytest.mark.parametrize(
@@ -200,7 +192,8 @@ def test_other_spellings() -> None:
     assert parse_rule("drop-small:200,connectivity=8") == DropSmall(200)
     assert parse_rule("gate:1,1") == parse_rule("gate:1.00,1") == Gate(1, 1)
     assert parse_rules("fill-holes") == parse_rules([FillHoles()]) == (FillHoles(),)
-    assert json.dumps(DropSmall(np.int64(3), connectivity=np.int64(4)).to_dict())  # type: ignore[arg-type]
+    whole = DropSmall(np.int64(3), connectivity=np.int64(4))  # type: ignore[arg-type]
+    assert (type(whole.min_area), type(whole.connectivity)) == (int, int)
 
 
 BAD = (
@@ -214,36 +207,29 @@ BAD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:40]))
 def test_bad_texts_are_refused(text: str) -> None:
     with pytest.raises(ek.UsageError, match=" · fix: "):
         parse_rule(text)
 
 
-BAD_VALUES: list[Callable[[], Any]] = [
-    DropSmall,
-    lambda: DropSmall(3, 0.5),
-    lambda: DropSmall(True),
-    lambda: DropSmall(2.0),  # type: ignore[arg-type]
-    lambda: DropSmall(min_share=float("nan")),
-    lambda: DropSmall(3, connectivity=6),  # type: ignore[arg-type]
-    lambda: KeepLargest(0),
-    lambda: FillHoles("3"),  # type: ignore[arg-type]
-    lambda: Gate("0.5", 3),  # type: ignore[arg-type]
-    lambda: FillHoles(classes=()),
-    lambda: FillHoles(classes="Radius"),  # type: ignore[arg-type]
-    lambda: parse_rules([3]),  # type: ignore[list-item]
-    lambda: Rule.from_dict([]),  # type: ignore[arg-type]
-    lambda: Rule.from_dict({"rule": ["gate"]}),
-    lambda: Rule.from_dict({"rule": "fill-holes"}),
-    lambda: Rule.from_dict({**FillHoles().to_dict(), "k": 1}),
-    lambda: Rule.from_dict({**FillHoles().to_dict(), "largest": "50"}),
-    lambda: Rule.from_dict({**FillHoles().to_dict(), "connectivity": None}),
-    lambda: Rule.from_dict({**FillHoles().to_dict(), "classes": [1]}),
-]
+BAD_VALUES: dict[str, Callable[[], Any]] = {
+    "no size": DropSmall,
+    "area and share": lambda: DropSmall(3, 0.5),
+    "boolean": lambda: DropSmall(True),
+    "float": lambda: DropSmall(2.0),  # type: ignore[arg-type]
+    "share of NaN": lambda: DropSmall(min_share=float("nan")),
+    "connectivity 6": lambda: DropSmall(3, connectivity=6),  # type: ignore[arg-type]
+    "none kept": lambda: KeepLargest(0),
+    "text": lambda: FillHoles("3"),  # type: ignore[arg-type]
+    "top as text": lambda: Gate("0.5", 3),  # type: ignore[arg-type]
+    "no class": lambda: FillHoles(classes=()),
+    "classes as text": lambda: FillHoles(classes="Radius"),  # type: ignore[arg-type]
+    "a number as a rule": lambda: parse_rules([3]),  # type: ignore[list-item]
+}
 
 
-@pytest.mark.parametrize("make", BAD_VALUES)
+@pytest.mark.parametrize("make", BAD_VALUES.values(), ids=BAD_VALUES)
 def test_bad_values_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(ek.UsageError, match=" · fix: "):
         make()

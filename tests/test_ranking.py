@@ -27,10 +27,10 @@ from ensemble_kit.tuning.statistics import count
 
 Make = Callable[..., ek.LogitStore]
 DATA = Path(ek.__file__).parent / "demo" / "data"
-PLANE = (40, 50)
+IMAGE = (40, 50)
 
 
-def planes(seed: int) -> np.ndarray:
+def images(seed: int) -> np.ndarray:
     """Levels of every kind: anything, sure ones, few distinct ones (ties), a faint object."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(2, 30, 2))
@@ -43,27 +43,27 @@ def planes(seed: int) -> np.ndarray:
     return kinds[seed % 4].astype(np.uint16)
 
 
-def histogram(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    levels, counts = np.unique(plane, return_counts=True)
+def histogram(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    levels, counts = np.unique(image, return_counts=True)
     return levels, counts
 
 
-def mask(plane: np.ndarray, **options: Any) -> np.ndarray:
-    return plane >= rank_level(*histogram(plane), **options)
+def mask(image: np.ndarray, **options: Any) -> np.ndarray:
+    return image >= rank_level(*histogram(image), **options)
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 7]))
 def test_the_formula_pixel_by_pixel(seed: int, eps: int) -> None:
     """Exact rationals over every number of pixels, so inside ties too: no cut is better than the level found."""
-    plane = planes(seed)
-    ranked = sorted(plane.reshape(-1).tolist(), reverse=True)
+    image = images(seed)
+    ranked = sorted(image.reshape(-1).tolist(), reverse=True)
     total, held = Fraction(sum(ranked), 65535), Fraction(0)
     values = [eps / (total + eps) if total + eps else Fraction(0)]
     for size, level in enumerate(ranked, start=1):
         held += Fraction(level, 65535)
         smooth = eps / (total + size + eps) if eps else Fraction(0)
         values.append(2 * held / (total + size + 1 + eps) + smooth)
-    found = mask(plane, convention=Convention(eps, 0))
+    found = mask(image, convention=Convention(eps, 0))
     assert float(values[found.sum()]) == pytest.approx(float(max(values)), rel=1e-12)
     assert found.sum() <= values.index(max(values)) or values[found.sum()] == max(values)
 
@@ -74,10 +74,10 @@ def test_rankseg_agrees_on_random_planes(mean: Any, temperature: float | None) -
     torch, rankseg = pytest.importorskip("torch"), pytest.importorskip("rankseg")
     chances = probabilities(Mean.of(mean), temperature)
     for seed in range(100):
-        plane, eps = planes(seed), (0.0, 1e-4, 1.0, 50.0)[seed // 4 % 4]
-        p = torch.from_numpy(chances[plane][None, None])
+        image, eps = images(seed), (0.0, 1e-4, 1.0, 50.0)[seed // 4 % 4]
+        p = torch.from_numpy(chances[image][None, None])
         theirs = rankseg.rankseg_rma(p, metric="dice", smooth=eps, output_mode="multilabel", pruning_prob=0.0)
-        assert np.array_equal(mask(plane, chances=chances, convention=Convention(eps, 0)), theirs[0, 0].numpy())
+        assert np.array_equal(mask(image, chances=chances, convention=Convention(eps, 0)), theirs[0, 0].numpy())
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +137,16 @@ def ensemble(make_store: Make, rng: np.random.Generator, **options: Any) -> tupl
     logits = [{s: smooth_logits(rng, (2, 12, 15)) for s in ("a", "b", "c")} for _ in range(2)]
     names = [{"member": n} for n in ("m", "n")]
     activation = options.pop("activation", "sigmoid")
-    stores = [make_store(z, PLANE, ("x", "y"), activation=activation, **n) for z, n in zip(logits, names, strict=True)]
-    truth = {(s, c): ek.encode(rng.random(PLANE) < 0.3) for s in ("a", "b", "c") for c in ("x", "y")}
+    stores = [make_store(z, IMAGE, ("x", "y"), activation=activation, **n) for z, n in zip(logits, names, strict=True)]
+    truth = {(s, c): ek.encode(rng.random(IMAGE) < 0.3) for s in ("a", "b", "c") for c in ("x", "y")}
     return ek.Ensemble(stores, **options), ek.MaskSet(truth)
 
 
-@pytest.mark.parametrize("options", [{}, {"upsample": "scores"}, {"mean": "logit"}, {"activation": "softmax"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"upsample": "scores"}, {"mean": "logit"}, {"activation": "softmax"}],
+    ids=["sigmoid", "upsample scores", "mean logit", "softmax"],
+)
 def test_statistics_and_stores_give_the_same(make_store: Make, rng: np.random.Generator, options: Any) -> None:
     ens, truth = ensemble(make_store, rng, **options)
     whole = count(ens, truth, {0: (0, 65536), 1: (0, 65536)})

@@ -26,8 +26,8 @@ def cells(store: ek.LogitStore, sample: str, c: int, scale: Callable[[np.ndarray
 
 
 def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
-    """The oracle's effective levels of a plane."""
-    f, plane, weights = ens.fusion, ens.image_size(sample), list(ens.fusion.weights[c])
+    """The oracle's effective levels of a image."""
+    f, image, weights = ens.fusion, ens.image_size(sample), list(ens.fusion.weights[c])
 
     def scale(temperature: float) -> Callable[[np.ndarray], np.ndarray]:
         if ens.activation == "softmax":
@@ -41,31 +41,31 @@ def effective_levels(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
         for m, t in zip(ens.members, f.temperatures, strict=True)
     ]
     if f.upsample == "logits":
-        return ref.image_from_logits(own, weights, plane, str(f.mean))
+        return ref.image_from_logits(own, weights, image, str(f.mean))
     places = [m.placement(sample) for m in ens.members]
     if len({(p.grid, p.box) for p in places}) > 1:
         finest = max(places, key=lambda p: p.grid[0] * p.grid[1]).box.shape
         own = [ref.rounded(ref.interpolate(g, finest)) for g in own]
-    return ref.image_from_scores(ref.fuse(own, weights), plane)
+    return ref.image_from_scores(ref.fuse(own, weights), image)
 
 
-CASES: list[dict[str, Any]] = [
-    {"grids": [(16, 16)], "plane": (64, 64)},
-    {"grids": [(16, 20)] * 3, "plane": (61, 83), "weights": [3, 1, 2]},
-    {"grids": [(16, 20)] * 2, "plane": (61, 83), "upsample": "scores"},
-    {"grids": [(16, 20)] * 2, "plane": (61, 83), "mean": "logit"},
-    {"grids": [(16, 20)] * 2, "plane": (61, 83), "mean": "logit", "upsample": "scores"},
-    {"grids": [(8, 8), (16, 16), (13, 7)], "plane": (50, 33)},
-    {"grids": [(8, 8), (16, 16), (13, 7)], "plane": (50, 33), "upsample": "scores"},
-    {"grids": [(24, 24), (12, 12)], "plane": (40, 60), "boxes": [(4, 0, 20, 24), (2, 0, 10, 12)]},
-    {"grids": [(24, 24), (24, 24)], "plane": (40, 60), "boxes": [(4, 0, 20, 24), (0, 0, 24, 24)], "upsample": "scores"},
-    {"grids": [(40, 50)], "plane": (17, 9)},  # a plane smaller than the grid
-    {"grids": [(1, 1), (1, 7)], "plane": (5, 33)},
-    {"grids": [(16, 16)] * 2, "plane": (64, 70), "activation": "softmax"},
-    {"grids": [(16, 16), (9, 9)], "plane": (64, 70), "activation": "softmax", "temperatures": [1.5, 0.5]},
-    {"grids": [(16, 16)] * 2, "plane": (64, 70), "temperatures": [2.0, 0.3]},
-    {"grids": [(16, 16)] * 2, "plane": (64, 70), "weights": [[1, 0, 2], [1, 1, 1]]},
-]  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "one member": {"grids": [(16, 16)], "image": (64, 64)},
+    "weights": {"grids": [(16, 20)] * 3, "image": (61, 83), "weights": [3, 1, 2]},
+    "upsample scores": {"grids": [(16, 20)] * 2, "image": (61, 83), "upsample": "scores"},
+    "mean logit": {"grids": [(16, 20)] * 2, "image": (61, 83), "mean": "logit"},
+    "mean logit, upsample scores": {"grids": [(16, 20)] * 2, "image": (61, 83), "mean": "logit", "upsample": "scores"},
+    "three grids": {"grids": [(8, 8), (16, 16), (13, 7)], "image": (50, 33)},
+    "three grids, upsample scores": {"grids": [(8, 8), (16, 16), (13, 7)], "image": (50, 33), "upsample": "scores"},
+    "boxes on two grids": {"grids": [(24, 24), (12, 12)], "image": (40, 60), "boxes": [(4, 0, 20, 24), (2, 0, 10, 12)]},
+    "boxes on one grid, upsample scores": {"grids": [(24, 24), (24, 24)], "image": (40, 60), "boxes": [(4, 0, 20, 24), (0, 0, 24, 24)], "upsample": "scores"},
+    "image smaller than the grid": {"grids": [(40, 50)], "image": (17, 9)},  # a image smaller than the grid
+    "grids of one row": {"grids": [(1, 1), (1, 7)], "image": (5, 33)},
+    "softmax": {"grids": [(16, 16)] * 2, "image": (64, 70), "activation": "softmax"},
+    "softmax, two grids and temperatures": {"grids": [(16, 16), (9, 9)], "image": (64, 70), "activation": "softmax", "temperatures": [1.5, 0.5]},
+    "temperatures": {"grids": [(16, 16)] * 2, "image": (64, 70), "temperatures": [2.0, 0.3]},
+    "weights per class": {"grids": [(16, 16)] * 2, "image": (64, 70), "weights": [[1, 0, 2], [1, 1, 1]]},
+}  # fmt: skip
 
 
 def check_counts(counted: tuple[Any, ...], pixels: np.ndarray, hits: np.ndarray, low: int, high: int) -> None:
@@ -79,7 +79,7 @@ def check_counts(counted: tuple[Any, ...], pixels: np.ndarray, hits: np.ndarray,
     assert np.array_equal(tp, hits[levels])
 
 
-@pytest.mark.parametrize("case", CASES, ids=[str(k) for k in range(len(CASES))])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_masks_are_the_oracles(case: dict[str, Any], make_store: Make, rng: np.random.Generator) -> None:
     classes = ("ulna", "radius", "any")
     stores = []
@@ -88,7 +88,7 @@ def test_masks_are_the_oracles(case: dict[str, Any], make_store: Make, rng: np.r
         logits = {s: smooth_logits(rng, (3, *grid)) for s in ("a", "b")}
         boxes = None if "boxes" not in case else dict.fromkeys(logits, case["boxes"][k])
         activation = case.get("activation", "sigmoid")
-        stores.append(make_store(logits, case["plane"], names, boxes=boxes, activation=activation))
+        stores.append(make_store(logits, case["image"], names, boxes=boxes, activation=activation))
     options = {k: case[k] for k in ("weights", "mean", "upsample", "temperatures") if k in case}
     ens = ek.Ensemble(stores, **options)
     for c, name in enumerate(ens.classes):
@@ -210,6 +210,7 @@ def test_what_does_not_fit_is_refused(make_store: Make, rng: np.random.Generator
         {"weights": [float("inf"), 1]}, {"weights": ["a", "b"]}, {"temperatures": [0, 1]}, {"temperatures": [1]},
         {"mean": "median"}, {"upsample": "masks"}, {"samples": "all"},
     ],
+    ids=str,
 )  # fmt: skip
 def test_options_that_mean_nothing(options: dict[str, Any], make_store: Make, rng: np.random.Generator) -> None:
     stores = [make_store({"a": smooth_logits(rng, (1, 8, 8))}, (32, 32), ("x",)) for _ in range(2)]

@@ -30,12 +30,14 @@ from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.search import cleaning, described, greedy, joint, metric_search, studies, undecided
 from ensemble_kit.tuning.search.plan import Search
-from ensemble_kit.tuning.search.studies import Dimension, Plan
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.storage import locked
+from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.search.undecided import Setting
 
 ENSK = Path(sys.executable).with_name("ensk")
-PLANE, CLASSES, NAMES = (40, 50), ("x", "y"), ("a", "b", "c")
+IMAGE, CLASSES, NAMES = (40, 50), ("x", "y"), ("a", "b", "c")
 BAND = (3277, 62260)
 
 
@@ -51,11 +53,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             rows = np.arange(grid[0]) * 10 // grid[0]
             cols = np.arange(grid[1]) * 12 // grid[1]
             logits[sample] = (z[:, rows][:, :, cols] + rng.normal(size=(2, *grid)) * noise).astype(np.float16)
-        write_store(folder / f"{name}.zarr", logits, PLANE, CLASSES, member=name)
+        write_store(folder / f"{name}.zarr", logits, IMAGE, CLASSES, member=name)
         out.append(folder / f"{name}.zarr")
-    exact = write_store(folder / "truth.zarr", {s: z.astype(np.float16) for s, z in truth.items()}, PLANE, CLASSES)
+    exact = write_store(folder / "truth.zarr", {s: z.astype(np.float16) for s, z in truth.items()}, IMAGE, CLASSES)
     masks = ek.Ensemble([exact]).vote(0.5)
-    empty = ek.Runs.empty(PLANE)
+    empty = ek.Runs.empty(IMAGE)
     masks = ek.MaskSet({k: empty if k[0] in {"s3", "s4"} and k[1] == "y" else v for k, v in masks.items()})
     masks.write(folder / "val.csv", format="handbone")
     return out
@@ -68,7 +70,7 @@ def ens(stores: list[Path]) -> ek.Ensemble:
 
 @pytest.fixture(scope="session")
 def truth(stores: list[Path]) -> ek.MaskSet:
-    return ek.read_masks(stores[0].with_name("val.csv"), format="handbone", image_size=PLANE)
+    return ek.read_masks(stores[0].with_name("val.csv"), format="handbone", image_size=IMAGE)
 
 
 def both(band: tuple[int, int] = BAND) -> dict[int, tuple[int, int]]:
@@ -78,7 +80,7 @@ def both(band: tuple[int, int] = BAND) -> dict[int, tuple[int, int]]:
 # --- the undecided pixels ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("band", [BAND, (328, 65208), (20000, 40000)])
+@pytest.mark.parametrize("band", [BAND, (328, 65208), (20000, 40000)], ids=["band", "wide", "narrow"])
 def test_undecided_pixels_are_those_that_numpy_finds(
     ens: ek.Ensemble, truth: ek.MaskSet, band: tuple[int, int]
 ) -> None:
@@ -87,8 +89,8 @@ def test_undecided_pixels_are_those_that_numpy_finds(
     for c, name in enumerate(ens.classes):
         own = found.classes[c]
         for s, sample in enumerate(ens.samples):
-            planes = [ref.rounded(ref.interpolate(ref.q(m.read(sample)[c]), PLANE)) for m in ens.members]
-            wanted = ref.undecided(np.stack(planes), truth[sample, name].decode(), own.low, own.high)
+            images = [ref.rounded(ref.interpolate(ref.q(m.read(sample)[c]), IMAGE)) for m in ens.members]
+            wanted = ref.undecided(np.stack(images), truth[sample, name].decode(), own.low, own.high)
             mine = own.values[own.offsets[s] : own.offsets[s + 1]]
             split = own.splits[s] - own.offsets[s]
             assert split == wanted[1]
@@ -129,7 +131,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
             assert trial.score == pytest.approx(np.mean(wanted), abs=1e-11)
         masks = fused.vote([level / 65535 for level in trial.levels]) if mean == "probability" else None
         if masks is not None:
-            counts = metric_search._counts(masks, truth, ens.classes)
+            counts = metric_search.counts(masks, truth, ens.classes)
             assert measure.of_all(*counts) == pytest.approx(trial.score, abs=1e-11)
             per_class = [measure.of_class(*(v[c] for v in counts)) for c in (0, 1)]
             assert per_class == pytest.approx(wanted, abs=1e-11)
@@ -209,11 +211,11 @@ def test_a_power_mean_votes_as_numpy_does(ens: ek.Ensemble, r: float, upsample: 
         for c in (0, 1):
             logits = [m.read(sample)[c] for m in two.members]
             if upsample == "logits":
-                planes = [ref.rounded(ref.interpolate(ref.q(z), PLANE)) for z in logits]
-                values = ref.fuse([scale[ref.level_of_q(p)] for p in planes], list(two.fusion.weights[0]))
+                images = [ref.rounded(ref.interpolate(ref.q(z), IMAGE)) for z in logits]
+                values = ref.fuse([scale[ref.level_of_q(p)] for p in images], list(two.fusion.weights[0]))
             else:
                 grid = ref.fuse([scale[ref.level(z)] for z in logits], list(two.fusion.weights[0]))
-                values = ref.image_from_scores(grid, PLANE)
+                values = ref.image_from_scores(grid, IMAGE)
             assert (two.sample(sample).runs(c, level).decode() == (values >= level)).all()
 
 
@@ -269,12 +271,12 @@ SPACE = [Dimension("u", 0, 1, grid=(0.0, 0.5, 1.0)), Dimension("v", 1, 100, log=
 FIRST = {"u": 0.9, "v": 90.0}
 
 
-def hill(params: studies.Params) -> float:
+def hill(params: Params) -> float:
     return -((params["u"] - 0.3) ** 2) - (np.log(params["v"] / 7) ** 2) / 10
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "grid"])
-def test_a_study_gone_on_with_ends_as_one_that_was_not_stopped(sampler: Any, tmp_path: Path) -> None:
+def test_a_resumed_study_ends_as_one_that_was_not_stopped(sampler: Any, tmp_path: Path) -> None:
     whole = studies.run(Plan(30, sampler=sampler), SPACE, [FIRST], hill, {})
     assert whole.trials[0] == hill(FIRST)
     url = f"sqlite:///{tmp_path}/study.db"
@@ -330,7 +332,7 @@ def test_studies_of_something_else_and_broken_storages_are_refused(tmp_path: Pat
         with pytest.raises(ek.EnskError) as caught_other:
             again({"a": 1}, storage=storage)
         assert (caught_other.value.code, caught_other.value.exit_code) == (code, exit_code)
-    with studies._locked(tmp_path / "study.db"), pytest.raises(ek.LockedError, match="in use"):
+    with locked(f"sqlite:///{tmp_path}/study.db"), pytest.raises(ek.LockedError, match="in use"):
         again({"a": 1})
     with sqlite3.connect(tmp_path / "study.db") as db:
         db.execute("UPDATE trial_values SET value = 'junk' WHERE trial_id = 2")
@@ -345,14 +347,14 @@ def test_studies_of_something_else_and_broken_storages_are_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_an_objective_that_is_no_number_is_refused(value: float) -> None:
+def test_an_objective_that_is_not_a_finite_number_is_refused(value: float) -> None:
     with pytest.raises(ek.DamagedError, match=f"trial 0 scored {value}"):
         studies.run(Plan(5), SPACE, [FIRST], lambda _: value, {})
 
 
 def test_nothing_but_skipped_pairs_is_refused(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     low = ek.Ensemble(ens.members)
-    nothing = ek.MaskSet(dict.fromkeys(truth, ek.Runs.empty(PLANE)))
+    nothing = ek.MaskSet(dict.fromkeys(truth, ek.Runs.empty(IMAGE)))
     table = undecided.collect(low, nothing, both())
     assert np.isfinite(table.try_setting(Setting.uniform(low), Measure(convention=Convention(0, "skip"))).score)
     none = np.zeros(0, np.int64)
@@ -360,7 +362,7 @@ def test_nothing_but_skipped_pairs_is_refused(ens: ek.Ensemble, truth: ek.MaskSe
 
 
 def test_timeout_ends_a_study_with_the_best_so_far() -> None:
-    def slow(params: studies.Params) -> float:
+    def slow(params: Params) -> float:
         time.sleep(0.02)
         return hill(params)
 
@@ -407,10 +409,10 @@ def test_rules_are_found_where_they_help(tmp_path: Path) -> None:
         specks = rng.random((40, 50)) < 0.02
         z[0][specks] = 5
         logits[f"s{k}"] = z.astype(np.float16)
-        mask = np.zeros(PLANE, bool)
+        mask = np.zeros(IMAGE, bool)
         mask[8:30, 10:36] = True
         masks[f"s{k}", "x"] = ek.encode(mask)
-    ens = ek.Ensemble([write_store(tmp_path / "m.zarr", logits, PLANE, ("x",))])
+    ens = ek.Ensemble([write_store(tmp_path / "m.zarr", logits, IMAGE, ("x",))])
     truth = ek.MaskSet(masks)
     tuned = ek.tune_thresholds(ens, truth, search=Search(("post",), trials=30))
     assert tuned.score > ek.tune_thresholds(ens, truth).score + 0.02
@@ -428,10 +430,10 @@ def test_softmax_members_are_searched_too(tmp_path: Path, truth: ek.MaskSet, rng
             first = np.where(inside.any(0), 0, 3)
             logits[sample] = (np.stack([first, *(3.0 * inside)]) + rng.normal(size=(3, 10, 12)) * 2).astype(np.float16)
         members.append(
-            write_store(tmp_path / f"{name}.zarr", logits, PLANE, ("rest", *CLASSES), activation="softmax", member=name)
+            write_store(tmp_path / f"{name}.zarr", logits, IMAGE, ("rest", *CLASSES), activation="softmax", member=name)
         )
     ens = ek.Ensemble(members)
-    nothing = {(s, "rest"): ek.Runs.empty(PLANE) for s in truth.samples}
+    nothing = {(s, "rest"): ek.Runs.empty(IMAGE) for s in truth.samples}
     whole = ek.MaskSet({**truth, **nothing})
     tuned = ek.tune_thresholds(ens, whole, search=Search(("weights",), trials=8))
     assert tuned.score == ek.dice(ens.as_tuned(tuned).vote(tuned), whole).mean

@@ -18,11 +18,11 @@ from ensemble_kit.cli.app import app
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.thresholds.comparison import compare_sets
-from ensemble_kit.tuning import shift
+from ensemble_kit.tuning.difference import Difference, holm, mann_whitney
 from ensemble_kit.tuning.shift import compare
 
 Make = Callable[..., ek.LogitStore]
-PLANE = (40, 50)
+IMAGE = (40, 50)
 
 
 def ensembles(
@@ -35,7 +35,7 @@ def ensembles(
         for z in logits.values():
             z[1] += np.float16(moved)
         classes = ("x", "y") if not moved else ("y", "x")
-        sets.append(make_store({s: z if not moved else z[::-1] for s, z in logits.items()}, PLANE, classes, member="m"))
+        sets.append(make_store({s: z if not moved else z[::-1] for s, z in logits.items()}, IMAGE, classes, member="m"))
     return ek.Ensemble([sets[0]]), ek.Ensemble([sets[1]])
 
 
@@ -46,7 +46,7 @@ def test_only_the_class_that_moved_is_flagged(make_store: Make, rng: np.random.G
     assert found.shifted == ("y",)
     assert found.classes[1].area.standardised > 1
     again = compare(
-        val, ek.Ensemble([make_store({"t": smooth_logits(rng, (2, 12, 15))}, PLANE, ("x", "y"), member="m")])
+        val, ek.Ensemble([make_store({"t": smooth_logits(rng, (2, 12, 15))}, IMAGE, ("x", "y"), member="m")])
     )
     assert again.shifted == ()  # one sample proves nothing
     report = found.report()
@@ -70,27 +70,27 @@ def test_measures_are_those_of_the_dense_plane(make_store: Make, rng: np.random.
         ):
             for s, sample in enumerate(ens.samples):
                 z = ens.members[0].read(sample)[ens.members[0].classes.index(name)]
-                plane = ref.image_from_logits([ref.q(z)], [65536], PLANE, "probability")
-                assert area[s] == (plane >= ens.level_of((threshold, 0.4)[c])).mean()
-                some, sure = (plane >= ens.level_of(0.2)).sum(), (plane >= ens.level_of(0.7)).sum()
+                image = ref.image_from_logits([ref.q(z)], [65536], IMAGE, "probability")
+                assert area[s] == (image >= ens.level_of((threshold, 0.4)[c])).mean()
+                some, sure = (image >= ens.level_of(0.2)).sum(), (image >= ens.level_of(0.7)).sum()
                 assert unsure[s] == ((some - sure) / some if some else 0.0)
 
 
 def test_differences_at_the_ends() -> None:
     same, other = np.zeros(5), np.ones(5)
-    assert shift._mann_whitney(same, same) == 1.0
-    assert shift.Difference(same, same, 1.0).standardised == 0.0
-    parted = shift.Difference(same, other, 0.01)
+    assert mann_whitney(same, same) == 1.0
+    assert Difference(same, same, 1.0).standardised == 0.0
+    parted = Difference(same, other, 0.01)
     assert parted.standardised == np.inf
     assert parted.is_shifted
     assert parted.to_dict()["standardised"] is None
-    assert not shift.Difference(same, other, 0.2).is_shifted
+    assert not Difference(same, other, 0.2).is_shifted
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_as_by_its_definition(values: list[float]) -> None:
     """Holm's own procedure: walk up the sorted values while each is at most alpha / (left to test)."""
-    corrected = shift._holm(values)
+    corrected = holm(values)
     for alpha in (0.01, 0.05, 0.3):
         rejected = set()
         for k, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
@@ -111,8 +111,8 @@ def test_ensembles_must_be_alike(make_store: Make, rng: np.random.Generator) -> 
     val, test = ensembles(make_store, rng, 0.0, n=2)
     stores = [m.path for m in test.members]
     logits = {"s0": smooth_logits(rng, (2, 12, 15))}
-    other = make_store(logits, PLANE, ("x", "z"), member="m")
-    stranger = make_store(logits, PLANE, ("x", "y"), member="n")
+    other = make_store(logits, IMAGE, ("x", "z"), member="m")
+    stranger = make_store(logits, IMAGE, ("x", "y"), member="n")
     for ens, what in (
         (ek.Ensemble([other]), "classes"),
         (ek.Ensemble([stranger]), "members"),
@@ -128,7 +128,7 @@ def test_ensembles_must_be_alike(make_store: Make, rng: np.random.Generator) -> 
 
 
 def truth_of(ens: ek.Ensemble, rng: np.random.Generator) -> ek.MaskSet:
-    return ek.MaskSet({(s, c): ek.encode(rng.random(PLANE) < 0.3) for s in ens.samples for c in ens.classes})
+    return ek.MaskSet({(s, c): ek.encode(rng.random(IMAGE) < 0.3) for s in ens.samples for c in ens.classes})
 
 
 def test_two_sets_side_by_side(
@@ -165,7 +165,7 @@ def test_two_sets_side_by_side(
 def test_sets_of_other_classes_are_not_compared(make_store: Make, rng: np.random.Generator) -> None:
     sets = []
     for classes in (("x", "y"), ("x", "z")):
-        ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (2, 8, 8))}, PLANE, classes)])
+        ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (2, 8, 8))}, IMAGE, classes)])
         sets.append(ek.tune_thresholds(ens, truth_of(ens, rng)))
     with pytest.raises(ek.MismatchError, match="only in the first: 'y'; only in the second: 'z'"):
         compare_sets(*sets)

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
-from ensemble_kit.decisions.clean import DropSmall
+from ensemble_kit.decisions.rules import DropSmall
 from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.kernels import sizes as kernels
 from ensemble_kit.spec.mean import LEVELS
@@ -24,13 +24,13 @@ from ensemble_kit.tuning.search.plan import Search
 CLASSES, SIZES = ("x", "y"), (1, 2, 3, 5, 8, 20, 60, 10**6)
 BAND = (3277, 62260)
 CASES = {
-    "plane is the grid": {"plane": (24, 30), "upsample": "scores"},
-    "scores, upsampled": {"plane": (53, 64), "upsample": "scores"},
-    "logits, upsampled": {"plane": (53, 64), "upsample": "logits"},
-    "logit mean": {"plane": (53, 64), "upsample": "scores", "mean": "logit"},
-    "two grids": {"plane": (53, 64), "upsample": "logits", "grids": ((24, 30), (12, 15))},
-    "two grids, scores": {"plane": (53, 64), "upsample": "scores", "grids": ((24, 30), (12, 15))},
-    "smaller plane": {"plane": (11, 13), "upsample": "logits"},
+    "image is the grid": {"image": (24, 30), "upsample": "scores"},
+    "scores, upsampled": {"image": (53, 64), "upsample": "scores"},
+    "logits, upsampled": {"image": (53, 64), "upsample": "logits"},
+    "logit mean": {"image": (53, 64), "upsample": "scores", "mean": "logit"},
+    "two grids": {"image": (53, 64), "upsample": "logits", "grids": ((24, 30), (12, 15))},
+    "two grids, scores": {"image": (53, 64), "upsample": "scores", "grids": ((24, 30), (12, 15))},
+    "smaller image": {"image": (11, 13), "upsample": "logits"},
 }
 Pair = tuple[ek.Ensemble, ek.MaskSet]
 
@@ -38,7 +38,7 @@ Pair = tuple[ek.Ensemble, ek.MaskSet]
 def make_pair(
     folder: Path,
     rng: np.random.Generator,
-    plane: tuple[int, int],
+    image: tuple[int, int],
     grids: tuple[tuple[int, int], ...] = ((24, 30),) * 2,
     classes: tuple[str, ...] = CLASSES,
     samples: int = 4,
@@ -52,10 +52,10 @@ def make_pair(
             for k in range(samples)
         }
         arrays = {s: z.astype(np.float16) for s, z in logits.items()}
-        members.append(write_store(folder / f"m{m}.zarr", arrays, plane, classes, member=f"m{m}"))
+        members.append(write_store(folder / f"m{m}.zarr", arrays, image, classes, member=f"m{m}"))
     ensemble = ek.Ensemble(members, **options)
     moved = {key: ek.encode(np.roll(r.decode(), 1, axis=1)) for key, r in ensemble.vote(0.4).items()}
-    moved["s0", classes[0]] = ek.Runs.empty(plane)
+    moved["s0", classes[0]] = ek.Runs.empty(image)
     return ensemble, ek.MaskSet(moved)
 
 
@@ -129,15 +129,14 @@ def test_the_plane_of_nodes_is_handed_back_empty(rng: np.random.Generator) -> No
     assert not nodes.any()
 
 
-def test_threads_and_passes_make_no_difference(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_passes_make_no_difference(pair: Pair) -> None:
     ensemble, truth = pair
     bands = dict.fromkeys(range(2), BAND)
     one, many = (sizes.curves(ensemble, truth, bands, SIZES, Measure(), Threads(n)) for n in (1, 4))
     assert all(np.array_equal(one[c].scores, many[c].scores) for c in bands)
     tuned = ek.tune_thresholds(ensemble, truth)
     whole = sizes.search(ensemble, truth, tuned, SIZES)
-    monkeypatch.setattr(sizes, "_MEMORY", 1)
-    assert sizes.search(ensemble, truth, tuned, SIZES).to_dict() == whole.to_dict()
+    assert sizes.search(ensemble, truth, tuned, SIZES, memory=1).to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou", "f2"])
@@ -211,7 +210,7 @@ def test_tuning_takes_the_exact_size_where_it_wins(tmp_path: Path, rng: np.rando
     assert len(record["exact"]["sizes"]) > 10
 
 
-@pytest.mark.parametrize("options", [{"objective": "pooled"}, {"empty": "skip"}])
+@pytest.mark.parametrize("options", [{"objective": "pooled"}, {"empty": "skip"}], ids=["pooled", "skip"])
 def test_scores_that_do_not_add_up_are_searched_by_trials_alone(
     options: dict[str, Any], tmp_path: Path, rng: np.random.Generator
 ) -> None:

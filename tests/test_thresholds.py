@@ -63,16 +63,21 @@ def test_other_weights_of_the_same_network_are_another_model(make_store: Make, r
     ek.Ensemble([member("old")]).vote(found)
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda d: d.update(format="ensk.thresholds/9"), lambda d: d.pop("fusion"),
-        lambda d: d["classes"][0].update(level=70000), lambda d: d["classes"][0].update(level=1.5),
-        lambda d: d["classes"][0].update(level=True), lambda d: d["classes"].append(d["classes"][0]),
-        lambda d: d["fusion"].update(mean="median"), lambda d: d["fusion"]["weights"].update(x=[1, 2]),
-        lambda d: d["metric"].update(empty=7), lambda d: d.update(classes=None),
-    ],
-)  # fmt: skip
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another format": lambda d: d.update(format="ensk.thresholds/9"),
+    "no fusion": lambda d: d.pop("fusion"),
+    "level beyond the last": lambda d: d["classes"][0].update(level=70000),
+    "level of a fraction": lambda d: d["classes"][0].update(level=1.5),
+    "level of a boolean": lambda d: d["classes"][0].update(level=True),
+    "a class twice": lambda d: d["classes"].append(d["classes"][0]),
+    "unknown mean": lambda d: d["fusion"].update(mean="median"),
+    "weights of another sum": lambda d: d["fusion"]["weights"].update(x=[1, 2]),
+    "unknown convention": lambda d: d["metric"].update(empty=7),
+    "no classes": lambda d: d.update(classes=None),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_a_file_that_says_impossible_things(
     edit: Callable[[dict[str, Any]], object], tuned: tuple[list[ek.LogitStore], ek.ThresholdSet], tmp_path: Path
 ) -> None:
@@ -83,8 +88,19 @@ def test_a_file_that_says_impossible_things(
         ek.ThresholdSet.load(tmp_path / "set.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
-def test_a_file_that_is_no_set(text: str, tmp_path: Path) -> None:
+TEXTS = {
+    "empty": "",
+    "cut": "{",
+    "a list": "[]",
+    "null": "null",
+    "NaN": '{"format": NaN}',
+    "a key twice": '{"a": 1, "a": 2}',
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_file_that_is_not_a_set(text: str, tmp_path: Path) -> None:
     (tmp_path / "set.json").write_text(text)
     with pytest.raises(ek.DamagedError, match="cannot read a threshold set"):
         ek.ThresholdSet.load(tmp_path / "set.json")

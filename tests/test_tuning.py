@@ -19,7 +19,7 @@ from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 
 Make = Callable[..., ek.LogitStore]
-PLANE = (40, 50)
+IMAGE = (40, 50)
 
 
 def case(seed: int, make_store: Make) -> tuple[ek.Ensemble, ek.MaskSet]:
@@ -30,12 +30,12 @@ def case(seed: int, make_store: Make) -> tuple[ek.Ensemble, ek.MaskSet]:
     logits = {
         s: (smooth_logits(rng, (2, 12, 15), float(rng.choice([1, 6]))) - shift).astype(np.float16) for s in samples
     }
-    ens = ek.Ensemble([make_store(logits, PLANE, ("x", "y"))], upsample=str(rng.choice(["logits", "scores"])))
+    ens = ek.Ensemble([make_store(logits, IMAGE, ("x", "y"))], upsample=str(rng.choice(["logits", "scores"])))
     truth = {}
     for sample in samples:
         for c, name in enumerate(("x", "y")):
             if rng.random() < 0.5:
-                mask = ek.encode((rng.random(PLANE) < 0.1) & (rng.random() < 0.7))
+                mask = ek.encode((rng.random(IMAGE) < 0.1) & (rng.random() < 0.7))
             else:
                 mask = ens.sample(sample).runs(c, int(rng.integers(20000, 50000)))
             truth[sample, name] = mask
@@ -48,11 +48,11 @@ def curves(ens: ek.Ensemble, truth: ek.MaskSet, c: int) -> tuple[np.ndarray, np.
     for sample in ens.samples:
         z = ens.members[0].read(sample)[c]
         if ens.fusion.upsample == "logits":
-            plane = ref.image_from_logits([ref.q(z)], [65536], PLANE, "probability")
+            image = ref.image_from_logits([ref.q(z)], [65536], IMAGE, "probability")
         else:
-            plane = ref.image_from_scores(ref.level(z), PLANE)
+            image = ref.image_from_scores(ref.level(z), IMAGE)
         mask = truth[sample, ens.classes[c]].decode()
-        pixels, hits = ref.level_counts(plane, mask)
+        pixels, hits = ref.level_counts(image, mask)
         rows.append((hits, pixels, np.full(65536, mask.sum())))
     return tuple(np.array(r) for r in zip(*rows, strict=True))  # type: ignore[return-value]
 
@@ -110,13 +110,13 @@ def test_pooled_dice_is_the_best_f1_of_the_precision_recall_curve(make_store: Ma
         ens, truth = case(seed, make_store)
         tuned = ek.tune_thresholds(ens, truth, "pooled")
         for c, name in enumerate(ens.classes):
-            planes = [ref.image_from_logits([ref.q(ens.members[0].read(s)[c])], [65536], PLANE, "probability")
-                      if ens.fusion.upsample == "logits" else ref.image_from_scores(ref.level(ens.members[0].read(s)[c]), PLANE)
+            images = [ref.image_from_logits([ref.q(ens.members[0].read(s)[c])], [65536], IMAGE, "probability")
+                      if ens.fusion.upsample == "logits" else ref.image_from_scores(ref.level(ens.members[0].read(s)[c]), IMAGE)
                       for s in ens.samples]  # fmt: skip
             labels = np.concatenate([truth[s, name].decode().reshape(-1) for s in ens.samples])
             if not labels.any():
                 continue
-            scores = np.concatenate([p.reshape(-1) for p in planes])
+            scores = np.concatenate([p.reshape(-1) for p in images])
             precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
             with np.errstate(invalid="ignore"):
                 f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
@@ -152,7 +152,7 @@ def test_any_union_of_parts_has_its_own_optimum(make_store: Make) -> None:
             parts = [np.array([k]) for k in range(len(ens.samples))]
             union = [0, 2]
             alone = ek.MaskSet({k: v for k, v in truth.items() if k[0] in {ens.samples[i] for i in union}})
-            part = ek.Ensemble([make_store({ens.samples[i]: ens.members[0].read(ens.samples[i]) for i in union}, PLANE,
+            part = ek.Ensemble([make_store({ens.samples[i]: ens.members[0].read(ens.samples[i]) for i in union}, IMAGE,
                                            ("x", "y"))], upsample=ens.fusion.upsample)  # fmt: skip
             small = statistics.count(part, alone, {0: (0, 65536)})[0]
             whole = Curve(small, measure, [np.arange(2)]).best()

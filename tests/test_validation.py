@@ -45,7 +45,7 @@ def test_groups_of_every_kind(tmp_path: Path) -> None:
     assert read_groups("^ID") == "^ID"
     with pytest.raises(ek.MismatchError, match="1 of 3 have no group: 'ID2_L'"):
         group_of(samples, "ID1")
-    with pytest.raises(ek.UsageError, match="no regular expression"):
+    with pytest.raises(ek.UsageError, match="is not a regular expression"):
         group_of(samples, "(")
     (tmp_path / "bad.csv").write_text("ID1_L;a\n")
     with pytest.raises(ek.DamagedError, match="row 1 has 1 fields"):

@@ -31,7 +31,7 @@ def test_against_counting(data: st.DataObject) -> None:
     counting = [(m, w) for m, w in zip(masks, scaled, strict=True) if empty == "vote" or m.any()]
     sums = sum((w * m.astype(int) for m, w in counting), np.zeros((4, 5), int))
     total = sum(w for _, w in counting)
-    quorum = data.draw(st.none() | st.sampled_from([w for w in weights if w] + [sum(weights)]))
+    quorum = data.draw(st.none() | st.sampled_from([w for w in weights if w] + [sum(scaled) / 20]))
     if total == 0:
         wanted = np.zeros((4, 5), bool)
     elif quorum is not None:
@@ -78,6 +78,7 @@ def test_and_or_majority() -> None:
         ({"members": 3, "weights": [2, 1, 1], "quorum": 2.5}, "on where the weight is ≥ 2.5 of 4"),
         ({"members": 2, "weights": [1, 9]}, "on where the weight is more than half of 10"),
     ],
+    ids=str,
 )  # fmt: skip
 def test_the_rule_in_words(options: dict[str, Any], words: str) -> None:
     assert str(VoteRule.of(**options)) == words
@@ -105,6 +106,7 @@ def test_abstaining() -> None:
         {"weights": [0, 0, 0]}, {"weights": [1, -1, 1]}, {"weights": [1, float("nan"), 1]}, {"ties": "maybe"},
         {"empty": "skip"}, {"weights": [1, float("inf"), 1]},
     ],
+    ids=str,
 )  # fmt: skip
 def test_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ek.UsageError, match="cannot vote"):

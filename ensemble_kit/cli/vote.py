@@ -97,9 +97,9 @@ def vote(
     classes: ClassesOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
-    from ensemble_kit.decisions.clean import parse_rules
     from ensemble_kit.decisions.hard import VoteRule
     from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.writing import rehearse, write_masks
     from ensemble_kit.logits.open import is_store

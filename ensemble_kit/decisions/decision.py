@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Rule, check_classes, clean
+from ensemble_kit.decisions.clean import check_classes, clean
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
@@ -19,7 +20,7 @@ from ensemble_kit.scores.sample import FusedSample
 
 
 class Decision(Protocol):
-    """How one sample's fused scores become masks: a frozen value that can be pickled. The smallest one::
+    """Turns one sample's fused scores into masks: a frozen value that can be pickled. The smallest one::
 
     @dataclass(frozen=True)
     class Nothing:
@@ -34,10 +35,10 @@ class Decision(Protocol):
     """
 
     def check(self, inputs: Inputs) -> None:
-        """Refuse, before any work, members that this decision cannot be made on."""
+        """Refuse, before any work, members that this decision does not fit."""
 
     def told(self) -> str:
-        """Return the rule in words, for reports and `MaskSet.rule`."""
+        """Return the decision in words, for reports and `MaskSet.rule`."""
 
     def __call__(self, scores: FusedSample) -> ManyRuns:
         """Decide a sample: the masks of all classes, in the order of `scores.inputs.classes`."""
@@ -75,6 +76,10 @@ def vote(
 ) -> MaskSet:
     """Decide and clean every sample.
 
+    Parameters
+    ----------
+    rules : post-processing, applied in this order to the classes that they name.
+
     Raises
     ------
     MismatchError
@@ -84,6 +89,6 @@ def vote(
     check_classes(rules, inputs.classes)
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
     runs = ManyRuns.joined([decided for _, decided in found])
-    places = np.arange(len(found) * len(inputs.classes)).reshape(len(found), len(inputs.classes))
+    indices = np.arange(len(found) * len(inputs.classes)).reshape(len(found), len(inputs.classes))
     images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
-    return MaskSet.trusted(images, inputs.classes, runs, places, decision.told())
+    return MaskSet.trusted(images, inputs.classes, runs, indices, decision.told())

@@ -1,4 +1,4 @@
-"""Hard votes: members that have decided already, combined run by run (docs/concepts.md#rule-6-hard-vote)."""
+"""Hard votes over members' masks, run by run (docs/concepts.md#rule-6-hard-vote)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_choice
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
@@ -46,48 +46,37 @@ class VoteRule:
         ties: Literal["off", "on"] = "off",
         empty: Literal["vote", "abstain"] = "vote",
     ) -> VoteRule:
-        """Check the options of a hard vote and make them exact: numbers count as the decimals they are written as."""
-        if ties not in {"off", "on"} or empty not in {"vote", "abstain"}:
-            raise UsageError(
-                "option-invalid",
-                "cannot vote",
-                item=f"ties={ties!r}, empty={empty!r}",
-                fix="pass ties='off' or 'on', empty='vote' or 'abstain'",
-            )
+        """Check the options of a hard vote and make them exact: numbers count as the decimals they are written as.
+
+        Parameters
+        ----------
+        members : how many; the others are those of `hard_vote`.
+
+        Raises
+        ------
+        UsageError
+            As for `hard_vote`.
+        """
+        check_choice("ties", ties, ("off", "on"), "cannot vote")
+        check_choice("empty", empty, ("vote", "abstain"), "cannot vote")
         given = [1] * members if weights is None else list(weights)
         exact = [_exact(w) for w in given]
         if len(exact) != members or any(w is None or w < 0 for w in exact) or not any(exact):
-            raise UsageError(
-                "weights-invalid",
-                "cannot vote",
-                item=f"weights {given} for {members} members",
-                fix="pass one finite number of at least 0 per member, not all 0",
-            )
+            fix = "pass one finite number of at least 0 per member, not all 0"
+            raise _refused("weights-invalid", f"weights {given} for {members} members", fix)
         need = None if quorum is None else _exact(quorum)
         if quorum is not None and (need is None or need <= 0):
-            raise UsageError(
-                "quorum-invalid",
-                "cannot vote",
-                item=f"quorum={quorum!r}",
-                fix="pass a quorum above 0: with 0, every pixel of every plane would be on",
-            )
+            unbounded = "pass a quorum above 0: with 0, every pixel of every image would be on"
+            raise _refused("quorum-invalid", f"quorum={quorum!r}", unbounded)
         known = [w for w in (*exact, need) if w is not None]
         total = sum(w for w in exact if w is not None)
         if need is not None and need > total:
-            raise UsageError(
-                "quorum-invalid",
-                "cannot vote",
-                item=f"quorum={quorum!r}, all weights add up to {float(total):g}",
-                fix="pass a quorum that the members can reach",
-            )
+            item = f"quorum={quorum!r}, all weights add up to {float(total):g}"
+            raise _refused("quorum-invalid", item, "pass a quorum that the members can reach")
         unit = lcm(*(w.denominator for w in known))
         if sum(known) * unit > _MOST:
-            raise UsageError(
-                "weights-invalid",
-                "cannot vote",
-                item=f"weights {given} have no common unit below 2^60",
-                fix="write the weights with fewer decimals",
-            )
+            item = f"weights {given} have no common unit below 2^60"
+            raise _refused("weights-invalid", item, "write the weights with fewer decimals")
         return cls(
             tuple(int(w * unit) for w in exact if w is not None),
             unit,
@@ -125,20 +114,15 @@ class VoteRule:
         if self.quorum is None and equal and total % 2 == 0:
             words += f" (an exact half is {self.ties})"
         if self.empty == "abstain":
-            words += (
-                "; a member whose mask is empty abstains"
-                if self.quorum is not None
-                else "; a member whose mask is empty abstains, and the majority is of the others"
-            )
+            words += "; a member whose mask is empty abstains"
+            words += ", and the majority is of the others" if self.quorum is None else ""
         if self.logic:
             words += f"; this is an {self.logic} of the members"
         return words
 
     def _number(self, weight: int) -> str:
         whole, rest = divmod(weight, self.unit)
-        if rest == 0:
-            return str(whole)
-        return f"{weight / self.unit:g}"
+        return f"{weight / self.unit:g}" if rest else str(whole)
 
 
 def hard_vote(
@@ -162,7 +146,7 @@ def hard_vote(
     Returns
     -------
     MaskSet
-        With `.rule`, the rule in force in words, which tells where it amounts to an AND or an OR.
+        Its `.rule` says in words which rule was in force, and whether it amounts to an AND or an OR.
 
     Raises
     ------
@@ -180,7 +164,7 @@ def hard_vote(
     ('on where ≥ 2 of 3', '2 3')
     """
     if not masks:
-        raise UsageError("members-none", "cannot vote", item="there is no member", fix="pass at least one mask set")
+        raise _refused("members-none", "there is no member", "pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
 
     rule = VoteRule.of(len(masks), weights, quorum, ties, empty)
@@ -209,3 +193,7 @@ def _exact(value: float) -> Fraction | int | None:
         return Fraction(str(value))
     except ValueError:
         return None
+
+
+def _refused(code: str, item: str, fix: str) -> UsageError:
+    return UsageError(code, "cannot vote", item=item, fix=fix)

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 NOTHING = LEVELS
 """The level of a cut that turns no pixel on."""
 
-
 BAND = (1, LEVELS - 1)
-"""Level 0 is worth no probability and the last is certain: neither needs telling apart."""
+"""Levels that a rank rule counts: at 0 the probability is 0, and at the last it is 1, so those need no counts."""
 
 
 @lru_cache(maxsize=32)
@@ -70,7 +69,7 @@ def rank_level(
 
     Parameters
     ----------
-    levels : uint16 (n,), ascending, those that occur; level 0 may be left out.
+    levels : uint16 (n,), those that occur, ascending; level 0 may be left out.
     counts : int64 (n,), pixels of each, at least 1.
     chances : probability of every level, as `probabilities` gives; default: level / 65535.
 
@@ -102,16 +101,16 @@ def rank_level(
 class RankRule:
     """Decide each mask by its own cut, the one of the highest expected Dice (see `rank_level`).
 
-    It needs the level of every pixel that is not saturated (blocks wholly at level 0 or 65535 are skipped), a
-    threshold only those near it: 17 ns for each such pixel, class and thread with three members, so at most 2 s for
+    The rule needs the level of every pixel that is not saturated (blocks wholly at level 0 or 65535 are skipped), a
+    threshold only of those near it: 17 ns for each such pixel, class and thread with three members, so at most 2 s for
     an image of 29 classes at 2048².
 
-    The rule takes pixels for independent, so where an object may be absent it hardly ever leaves a mask empty by
-    itself; the rule `gate:0.5,1` does (RankSEG's `pruning_prob=0.5`).
+    The rule takes pixels for independent, so where an object may be absent it hardly ever leaves a mask empty; the
+    rule `gate:0.5,1` does (RankSEG's `pruning_prob=0.5`).
 
     Parameters
     ----------
-    temperature : of the fused score, as `fit_temperature` finds it; default: levels are taken as probabilities.
+    temperature : of the fused score, as `fit_temperature` finds it; default: a level is what its mean says.
     convention : eps, and what two empty masks are worth.
 
     Raises
@@ -128,7 +127,7 @@ class RankRule:
             _checked(self.temperature)
 
     def check(self, inputs: Inputs) -> None:
-        """Any members will do."""
+        """Accept any members."""
 
     def told(self) -> str:
         """Return the rule in words."""

@@ -46,7 +46,13 @@ class Thresholds:
         return hash(tuple(sorted(self.levels.items())) if isinstance(self.levels, dict) else self.levels)
 
     def check(self, inputs: Inputs) -> None:
-        """Refuse other classes than those that there are levels for."""
+        """Refuse other classes than the levels are for.
+
+        Raises
+        ------
+        MismatchError
+            A class without a level, or a level without a class.
+        """
         if isinstance(self.levels, Mapping) and set(self.levels) != set(inputs.classes):
             raise MismatchError(
                 "classes-differ",

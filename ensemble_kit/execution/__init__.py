@@ -1,1 +1,1 @@
-"""Where work runs: over samples, in threads; what it reports while it does."""
+"""Running work on samples, in threads or elsewhere, and reporting its progress."""

@@ -1,4 +1,4 @@
-"""Progress as values: whoever works emits them, whoever cares listens. A terminal bar is one listener among others."""
+"""Progress, as values that work passes to a listener; the bar in the terminal is one listener."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Progress:
 
     Parameters
     ----------
-    verb : what is being done, as in "dumping".
-    done, total : samples finished and wanted; `done` counts what an earlier run had finished too.
+    verb : what is being done, such as "dumping".
+    done, total : samples finished, including those of an earlier run, and samples in all.
     new : samples finished by this run, for a rate that resuming does not inflate.
     sample : the one just finished; None for the first report, before any work.
     bytes : written or read by this run so far.
-    note : what else is worth a look, such as the best score so far.
+    note : what else to show, such as the best score so far.
     """
 
     verb: str
@@ -30,7 +30,8 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+"""What is called with every `Progress`."""
 
 
 def nobody(_: Progress) -> None:
-    """Listen to nothing."""
+    """Ignore progress: the default listener."""

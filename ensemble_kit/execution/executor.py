@@ -1,8 +1,8 @@
-"""Where work on samples runs: the seam `Executor`, and threads of this process, the one that is built in.
+"""`Executor`, which runs work on samples, and `Threads`, the one that is built in.
 
 Work is a callable value that takes one item and returns something small (counts, runs); an item names its sample and
-carries what belongs to that sample alone, such as its truth. Both can be pickled, so that other processes or machines
-can do the work as well as a thread can.
+carries what belongs to that sample alone, such as its truth. Both can be pickled, so that an executor may run them in
+other processes or on other machines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Item(NamedTuple):
     Parameters
     ----------
     sample : its id.
-    truth : its true masks, where the work compares with them; every kind of work says in which form.
+    truth : its true masks, where the work compares with them, in the form that the work documents.
     """
 
     sample: str
@@ -34,12 +34,12 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Items:
-    """The items of one pass, in order; each is made when its turn comes, so that memory does not grow with them.
+    """The items of one pass, in order; each is made in its turn, so that memory does not grow with their number.
 
     Parameters
     ----------
     samples : their ids.
-    truth : makes the `truth` of a sample's item; default: there is none.
+    truth : makes the `truth` of a sample's item; default: none.
     """
 
     samples: Sequence[str]
@@ -53,7 +53,7 @@ class Items:
 
 
 class Executor(Protocol):
-    """Where work runs. The smallest one works in the thread that asks::
+    """Runs work on items. The smallest one runs it in the calling thread::
 
     class Serial:
         def map(self, work, items, verb, listener=nobody):
@@ -67,7 +67,7 @@ class Executor(Protocol):
         ----------
         work : a value that can be pickled.
         verb : what is being done, for `Progress`.
-        listener : told of every sample that is done.
+        listener : called for every sample that is done.
         """
 
 
@@ -94,9 +94,9 @@ class Threads:
             check_number("jobs", self.jobs, "pass 1 or more threads", least=1, whole=True, what="cannot share out work")
 
     def map(self, work: Callable[[Item], T], items: Items, verb: str, listener: Listener = nobody) -> Iterator[T]:
-        """Do the work in threads, or without any where there is one job; see `Executor.map`."""
+        """Do the work in threads; one job runs in the calling thread. See `Executor.map`."""
         listener(Progress(verb, 0, len(items)))
-        threads = self.jobs or cores()  # where memory is so short that no thread can start, one job still runs
+        threads = self.jobs or cores()  # where memory is too short to start a thread, one job still runs
         results = map(work, items) if threads == 1 else _pooled(work, items, threads)
         for k, (sample, result) in enumerate(zip(items.samples, results, strict=True)):
             listener(Progress(verb, k + 1, len(items), k + 1, sample))
@@ -117,11 +117,11 @@ def _pooled(work: Callable[[Item], T], items: Items, threads: int) -> Iterator[T
 
 
 THREADS = Threads()
-"""One for each core."""
+"""The default: one thread for each core."""
 
 
 def chosen(executor: Executor | None, jobs: int | None) -> Executor:
-    """Return the executor that the user passed, or threads.
+    """Return the executor that the user passed; default: threads.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What a command, or a notebook, does from its options to its answer."""
+"""Recipes: what a command or a notebook does between its options and its answer."""

@@ -1,4 +1,4 @@
-"""Read masks for a vote or a tuning: together, as the truth, with sizes from where they are known."""
+"""Read masks for a vote or a tuning, with sizes and class names from wherever they are known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
-_LACKS = {"image-size-missing", "classes-needed"}  # codes of what another file may say
+_LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
 
 def truth_for(
@@ -22,7 +22,13 @@ def truth_for(
     format: str | None = None,  # noqa: A002 - the option's name
     image_size: ImageSize | None = None,
 ) -> MaskSet:
-    """Read the truth of an ensemble's samples; sizes and class names come from the ensemble."""
+    """Read the truth of an ensemble's samples; sizes and class names come from the ensemble.
+
+    Raises
+    ------
+    UsageError
+        The path is a store of logits.
+    """
     refuse_store(path, "the truth")
     sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
     return read_masks(path, format=format, image_size=sizes, classes=ensemble.classes)
@@ -39,9 +45,14 @@ def read_together(
 
     Parameters
     ----------
-    formats : of each file; None: recognised.
-    image_size, classes : what the user passes; it takes precedence over what files say.
-    known : mask sets that are read already: they say sizes and class names too.
+    formats : of each file; None is recognised.
+    image_size, classes : what the user passes; takes precedence over what files say.
+    known : mask sets that are read already and provide sizes and class names too.
+
+    Raises
+    ------
+    UsageError
+        A store of logits among the files; sizes or class names that no file provides.
     """
     names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
     sizes: dict[str, Shape] = {s: m.image_size(s) for m in known for s in m.samples}
@@ -69,7 +80,17 @@ def read_together(
 
 
 def refuse_store(path: Path, wanted: str) -> None:
-    """Refuse a store of logits where masks are wanted."""
+    """Refuse a store of logits where masks are wanted.
+
+    Parameters
+    ----------
+    wanted : what cannot be read, such as "the truth".
+
+    Raises
+    ------
+    UsageError
+        The path is a store.
+    """
     if is_store(path):
         raise UsageError(
             "store-not-masks",
@@ -80,7 +101,7 @@ def refuse_store(path: Path, wanted: str) -> None:
 
 
 def sizes_from(path: Path) -> dict[str, Shape]:
-    """Read the size of every image: of a store's samples, of a folder of images (by name and stem), of masks.
+    """Read the size of every image from a store, a folder of images (by name and by stem) or masks.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From stores and a truth to a threshold set with its report: what `ensk tune-thresholds` and notebooks do."""
+"""From stores and a truth to a threshold set with its report, for `ensk tune-thresholds` and notebooks."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Tuned:
     ----------
     set : the threshold set.
     report : its table, sentences and warnings, with those of the search and the rank rule.
-    rank : score of the rank rule per image, with and without a fitted temperature; None where it was not asked for.
-    shift : how the scores of other images differ; None where there were none.
+    rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
+    shift : how the scores of other images differ; None without any.
     """
 
     set: ThresholdSet
@@ -49,14 +49,14 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A tuning that can be run: nothing is counted yet.
+    """A tuning that is ready to run; nothing is counted yet.
 
     Parameters
     ----------
     ensemble : members and how they are fused.
     measure : what is maximised.
-    folds : number of folds of a cross-validation; None gives the plain optimum, "auto" five, or as many as there are
-        groups where these are fewer, and none below three groups.
+    folds : number of folds of a cross-validation; None gives the plain optimum; "auto" gives five, or one for
+        each group if these are fewer, and none below three groups.
     groups : what must not be on both sides of a split (`ensemble_kit.tuning.folds`).
     seed : of the folds and the bootstrap.
     shrink : with folds, a class whose out-of-fold gain is not above noise gets the common threshold.
@@ -93,15 +93,15 @@ class Tuning:
         return self.folds or None
 
     def warnings(self) -> list[str]:
-        """Say what is doubtful before any work: too few groups, and samples on two sides that are one image."""
+        """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
         out = []
         if self._few:
             out.append(f"{self._few} groups are too few to cross-validate: the score is in-sample only")
         apart = _twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
             out.append(
-                f"{len(apart)} pairs of samples have identical logits and are not in one group (--groups), so "
-                f"that one may be tuned on the other: {some(apart)}"
+                f"{len(apart)} pairs of samples have identical logits but different groups (--groups), so one may be "
+                f"tuned on the other: {some(apart)}"
             )
         return out
 
@@ -119,9 +119,10 @@ class Tuning:
         Parameters
         ----------
         truth : masks of exactly the ensemble's samples and classes.
-        known : statistics of an earlier run, used where they answer all questions.
-        keep : takes the statistics where they had to be counted anew.
-        executor, jobs : where passes over the samples run, and threads of a search's trial.
+        known : statistics of an earlier run, used if they suffice.
+        keep : called with the statistics if they had to be counted.
+        executor : where passes over the samples run.
+        jobs : threads of a search's trial.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class Tuning:
         return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
-        """Score the rank rule, which trains nothing, and with a temperature fitted out of fold."""
+        """Score the rank rule as it is, and with a temperature fitted out of fold."""
         split, _ = folds_of(fused, self.split, self.groups, self.seed)
         histogram = level_histogram(fused, truth, split, executor=executor)
         scaling = fit_temperature(histogram, fused.fusion.mean)
@@ -182,7 +183,7 @@ class Tuning:
 
 
 def _twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
-    """Name samples that every member takes for one image, and that a split may part."""
+    """Name samples whose logits are identical in every member, and that a split may put on two sides."""
     same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
     pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
     return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
@@ -237,10 +238,13 @@ def tune_thresholds(
     MismatchError
         Truth of other classes, samples or image sizes; statistics of something else.
 
+    UsageError
+        An option that is out of range or unknown.
+
     Warns
     -----
     UserWarning
-        With folds: samples that are one image may be parted; with "auto": too few groups for folds.
+        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds.
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)

@@ -1,4 +1,4 @@
-"""From stores or mask files to voted masks: what `ensk vote` does between its options and its answer."""
+"""From stores or mask files to voted masks, for `ensk vote`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.decisions.clean import Rule, apply_rules, check_classes, refuse_gates
+from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
 from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.rank import RankRule
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
@@ -25,7 +26,15 @@ Threshold = ThresholdSet | float
 
 
 def resolve(threshold: str) -> Threshold:
-    """Read what the user typed as a threshold: a number, or the path or name of a set."""
+    """Read a threshold as the user typed it: a number, or the path or name of a set.
+
+    Raises
+    ------
+    IncompleteError
+        There is no such set.
+    DamagedError
+        It is not a threshold set.
+    """
     try:
         return float(threshold)
     except ValueError:
@@ -33,7 +42,7 @@ def resolve(threshold: str) -> Threshold:
 
 
 def open_ensemble(stores: Sequence[Path], threshold: Threshold, options: Mapping[str, Any]) -> Ensemble:
-    """Open stores for a vote; with a set and no options of fusing, they are fused as it was tuned."""
+    """Open stores for a vote; with a set and without options of fusing, they are fused as it was tuned."""
     given = {k: v for k, v in options.items() if v is not None}
     ensemble = Ensemble(stores, **given)
     if isinstance(threshold, ThresholdSet) and not set(given) - {"samples"}:
@@ -43,13 +52,18 @@ def open_ensemble(stores: Sequence[Path], threshold: Threshold, options: Mapping
 
 @dataclass(frozen=True)
 class SoftVote:
-    """A soft vote that is known to be possible: nothing is fused yet.
+    """A soft vote whose options fit each other; nothing is fused yet.
 
     Parameters
     ----------
     threshold : a number for every class, or a set that fits the ensemble.
-    rules : post-processing, in order; without any, those of the set, which go with its thresholds.
-    rank : decide by this rule in place of thresholds.
+    rules : post-processing, in order; without any, those of the set hold.
+    rank : the rule that decides instead of thresholds.
+
+    Raises
+    ------
+    MismatchError
+        Thresholds or rules for other classes, a set that was tuned for another ensemble.
     """
 
     ensemble: Ensemble
@@ -98,12 +112,17 @@ class HardVote:
 
     Parameters
     ----------
-    thresholds : one for all stores, or one for each in their order; a mask file has decided.
+    thresholds : one for all stores, or one for each in their order; mask files need none.
     voting : options of `hard_vote`: weights, quorum, ties, empty.
-    fusing : options of each store by itself: mean, upsample.
+    fusing : options of each store: mean, upsample.
     rules : post-processing of the voted masks.
-    image_size, classes : for mask files that do not say them; where another member does, it says.
-    common : vote on the samples that all members have.
+    image_size, classes : for mask files without them; by default they come from another member.
+    common : whether to vote on the samples that all members have.
+
+    Raises
+    ------
+    UsageError
+        A gate, which needs scores; another number of thresholds than stores.
     """
 
     members: tuple[Path, ...]
@@ -147,10 +166,6 @@ def _common(masks: Sequence[MaskSet]) -> list[MaskSet]:
     """Keep the samples that all mask sets have."""
     shared = set.intersection(*(set(m.samples) for m in masks))
     if not shared:
-        raise IncompleteError(
-            "samples-none",
-            "cannot vote",
-            item="the members have no sample in common",
-            fix="vote over members of the same images",
-        )
+        item = "the members have no sample in common"
+        raise IncompleteError("samples-none", "cannot vote", item=item, fix="vote over members of the same images")
     return [MaskSet({key: runs for key, runs in m.items() if key[0] in shared}) for m in masks]

@@ -1,1 +1,1 @@
-"""What a person reads: tables, pages and pictures of values."""
+"""Reports for the user: tables, HTML and plots of values."""

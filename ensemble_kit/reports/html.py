@@ -1,4 +1,4 @@
-"""Reports as HTML: all HTML of the project, every text escaped."""
+"""Reports as HTML, with every text escaped; no other module writes HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ensemble_kit.reports.report import Report
 
 
 def report_html(report: Report) -> str:
-    """Draw any report as HTML; nothing in it is taken for markup."""
+    """Write any report as HTML; no text in it is taken for markup."""
     head = "".join(_cell("th", text, k) for k, text in enumerate(report.columns))
     rows = "".join("<tr>" + "".join(_cell("td", v, k) for k, v in enumerate(row)) + "</tr>" for row in report.rows)
     return (

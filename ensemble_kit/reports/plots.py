@@ -30,7 +30,7 @@ class Panel:
     name : title of the panel.
     x, y : float64 (n,), the curve.
     chosen : (x, y) of the chosen point.
-    plateau : from and to where the curve stays as high.
+    plateau : where the curve is as high as there, from and to.
     without : float64 (folds, n), the curves of all samples but one fold's; None without a cross-validation.
     marks : what each fold chose.
     """
@@ -45,7 +45,16 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], x: str, y: str) -> Figure:
-    """Draw panels with their common axes' names.
+    """Draw panels, with names for their common axes.
+
+    Parameters
+    ----------
+    x, y : names of the axes.
+
+    Returns
+    -------
+    Figure
+        A notebook shows it as an image.
 
     Raises
     ------
@@ -67,21 +76,25 @@ def draw(panels: Sequence[Panel], x: str, y: str) -> Figure:
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
-    figure = _figure_class()(figsize=(max(3.2 * columns, 6.4), 2.4 * rows + 1.0), layout="constrained")
+    figure = figure_class()(figsize=(max(3.2 * columns, 6.4), 2.4 * rows + 1.0), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
 
 @cache
-def _figure_class() -> type[Figure]:
-    """Make a figure that a notebook shows, without pyplot, which keeps figures alive and may open windows."""
+def figure_class() -> type[Figure]:
+    """Return a class of figures that notebooks show, made without pyplot, which keeps figures alive.
+
+    Raises
+    ------
+    UsageError
+        matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
+        item = f"the package {error.name!r} is not installed"
         raise UsageError(
-            "extra-missing",
-            "cannot draw a threshold set",
-            item=f"the package {error.name!r} is not installed",
-            fix="pip install 'ensemble_kit[plot]'",
+            "extra-missing", "cannot draw a threshold set", item=item, fix="pip install 'ensemble_kit[plot]'"
         ) from None
 
     class Drawing(Figure):
@@ -101,7 +114,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
         ax.fill_between(x, lowest, highest, color=_FOLD, alpha=0.25, lw=0, label="without one fold")
     foot, top = min(float(np.quantile(lowest, 0.05)), score), float(max(y.max(), highest.max()))
     room = 0.06 * (top - foot) or 0.05
-    ax.set_ylim(foot - 2 * room, top + room)  # the plunge at the ends would flatten all the rest
+    ax.set_ylim(foot - 2 * room, top + room)  # the drop at the ends would flatten the rest
     ax.plot(x, y, color=_LINE, lw=1.2, label="all samples")
     ax.plot(panel.plateau, [score] * 2, color=_POINT, lw=4, alpha=0.35, solid_capstyle="butt", label="plateau")
     ax.plot(*([v] for v in panel.chosen), "o", color=_POINT, ms=4, label="chosen")

@@ -1,4 +1,4 @@
-"""`Report`: a table with what there is to say about it, for terminal, notebook and page alike."""
+"""`Report`: a table with sentences and warnings, for terminal, notebook and page alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Report:
-    """A table with its title, sentences to go below it, and warnings."""
+    """A table with its title, the sentences below it, and warnings."""
 
     title: str
     columns: list[str]

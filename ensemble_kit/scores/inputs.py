@@ -1,4 +1,4 @@
-"""What a fused sample is made of: `Member`, the seam to stores, and `Inputs`, members with their fusion."""
+"""`Member`, the interface of a store to fusing, and `Inputs`, members with their fusion."""
 
 from __future__ import annotations
 

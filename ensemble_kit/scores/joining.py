@@ -1,4 +1,4 @@
-"""Join members: do they fit, which samples do they share, what does each weigh."""
+"""Joining members: whether they fit, which samples they share, and what each weighs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from ensemble_kit.spec.mean import Mean
 
 
 def check_members(members: Sequence[LogitStore]) -> None:
-    """Refuse members of different classes, or of different activations."""
+    """Refuse members that cannot be fused.
+
+    Raises
+    ------
+    MismatchError
+        Members of different classes or activations.
+    """
     first = members[0]
     for other in members[1:]:
         if set(other.classes) != set(first.classes):
@@ -30,7 +36,7 @@ def check_members(members: Sequence[LogitStore]) -> None:
                 "activation-differs",
                 "cannot mix sigmoid and softmax members",
                 item=f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}",
-                fix="soft-vote each kind for itself and combine the two with a hard vote",
+                fix="soft-vote each kind alone and combine the two with a hard vote",
             )
 
 
@@ -47,7 +53,14 @@ def fuse(
     Parameters
     ----------
     members : sorted.
-    order : where each of them stood when the user named them, as weights and temperatures do.
+    order : the position of each in the order that the user named, which is that of weights and temperatures.
+
+    Raises
+    ------
+    MismatchError
+        Clamps that differ under a mean of logits, weights for other names, members that cannot be told apart.
+    UsageError
+        Options that cannot be combined with softmax, weights or temperatures that cannot be used.
     """
     _check_clamps(members, mean)
     softmax = members[0].activation == "softmax"
@@ -70,7 +83,13 @@ def fuse(
 
 
 def check_fusion(given: Fusion | None, ours: Fusion, classes: int) -> None:
-    """Refuse a fusion of other members, or with weights for another number of classes."""
+    """Refuse a fusion that was made for another ensemble.
+
+    Raises
+    ------
+    MismatchError
+        It is of other members, or has weights for another number of classes.
+    """
     if given is not None and (given.members != ours.members or len(given.weights) != classes):
         raise differ(
             "cannot fuse members this way",
@@ -83,7 +102,7 @@ def check_fusion(given: Fusion | None, ours: Fusion, classes: int) -> None:
 
 
 def _check_clamps(members: Sequence[LogitStore], mean: Mean) -> None:
-    """Refuse a mean of logits whose bounds differ: where they are far from 0, the wider member would decide alone."""
+    """Refuse a mean of logits with different bounds: far from 0 the wider member would decide alone."""
     from ensemble_kit.kernels.tables import LOGIT_RANGE
 
     bounds = [min(m.clamp or LOGIT_RANGE, LOGIT_RANGE) for m in members]
@@ -118,6 +137,13 @@ def join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ..
     Parameters
     ----------
     how : "same" refuses members of different samples, "common" takes those that all of them have.
+
+    Raises
+    ------
+    MismatchError
+        With "same", a member that lacks samples of another.
+    IncompleteError
+        No sample is in all of them.
     """
     first = members[0].samples
     held = [set(m.samples) - (set(m.missing) if how == "common" else set()) for m in members]
@@ -134,27 +160,23 @@ def join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ..
                     fix="dump the same images for every member, or pass samples='common' (--samples common)",
                 )
     if not common:
+        item = "they have no sample in common"
         raise IncompleteError(
-            "samples-none",
-            "cannot fuse members",
-            item="they have no sample in common",
-            fix="dump the same images for every member",
+            "samples-none", "cannot fuse members", item=item, fix="dump the same images for every member"
         )
     return tuple(s for s in first if s in common), len(union) - len(common)
 
 
 def _weight_rows(weights: Weights | None, members: Sequence[LogitStore], classes: Sequence[str]) -> list[list[float]]:
-    """One row of M weights for each class."""
+    """Return a row of M weights for each class."""
     names = [m.member for m in members]
     if weights is None:
         weights = [1.0] * len(members)
     if isinstance(weights, Mapping):
         if set(weights) != set(names):
+            item = f"weights for {some(weights)}, members {some(names)}"
             raise MismatchError(
-                "weights-invalid",
-                "cannot weigh members",
-                item=f"weights for {some(weights)}, members {some(names)}",
-                fix="pass exactly one weight per member name",
+                "weights-invalid", "cannot weigh members", item=item, fix="pass exactly one weight per member name"
             )
         weights = [weights[n] for n in names]
     try:
@@ -183,10 +205,8 @@ def _temperatures(given: Sequence[float] | Mapping[str, float] | None, members: 
     except (TypeError, ValueError):
         values = []
     if len(values) != len(members) or not all(0 < t < float("inf") for t in values):
+        item = f"temperatures {given!r} for {len(members)} members"
         raise UsageError(
-            "temperatures-invalid",
-            "cannot scale logits",
-            item=f"temperatures {given!r} for {len(members)} members",
-            fix="pass one finite number above 0 per member",
+            "temperatures-invalid", "cannot scale logits", item=item, fix="pass one finite number above 0 per member"
         )
     return values

@@ -1,1 +1,1 @@
-"""Frozen values that everything else passes around: geometry, names, fusion, scoring."""
+"""Values that every other package uses: geometry, names, fusion, scoring."""

@@ -1,4 +1,4 @@
-"""How members become one answer: what is averaged, with which weights."""
+"""`Fusion`: how members become one answer, what is averaged and with which weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from ensemble_kit.spec.mean import LEVELS, Mean
 
 Activation = Literal["sigmoid", "softmax"]
 
-
 Upsample = Literal["logits", "scores"]
-
 
 Weights = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
 
@@ -26,7 +24,7 @@ class Fusion:
     Parameters
     ----------
     mean : what is averaged.
-    upsample : what is interpolated from grid to plane, each member's "logits" or the fused "scores".
+    upsample : what is interpolated from grid to image, each member's "logits" or the fused "scores".
     members : names, in the order of `weights` and `temperatures`.
     weights : integers that add up to 65536, per member, for each class: (C, M).
     temperatures : per member.
@@ -73,6 +71,11 @@ def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int
 
     Weights count as the decimals they are written as, so that 0.1, 0.1, 0.1 are equal thirds exactly.
 
+    Raises
+    ------
+    UsageError
+        A weight that is negative or not a finite number, or only weights of 0.
+
     Examples
     --------
     >>> integer_weights([2, 1], ["b", "a"])
@@ -81,9 +84,7 @@ def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int
     exact = [_exact_weight(w, n) for w, n in zip(weights, names, strict=True)]
     total = sum(exact)
     if total == 0:
-        raise UsageError(
-            "weights-invalid", "cannot fuse members", item="all weights are 0", fix="pass at least one weight above 0"
-        )
+        raise _invalid("all weights are 0", "pass at least one weight above 0")
     shares = [w * LEVELS / total for w in exact]
     whole = [int(s) for s in shares]
     by_rest = sorted(range(len(whole)), key=lambda k: (whole[k] - shares[k], names[k]))
@@ -98,10 +99,9 @@ def _exact_weight(weight: float, name: str) -> Fraction:
     except (TypeError, ValueError, OverflowError):
         exact = Fraction(-1)
     if exact < 0:
-        raise UsageError(
-            "weights-invalid",
-            "cannot fuse members",
-            item=f"member {name!r} has weight {weight!r}",
-            fix="pass finite weights of at least 0",
-        )
+        raise _invalid(f"member {name!r} has weight {weight!r}", "pass finite weights of at least 0")
     return exact
+
+
+def _invalid(item: str, fix: str) -> UsageError:
+    return UsageError("weights-invalid", "cannot fuse members", item=item, fix=fix)

@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 
 AXES = (("z", "depth"), ("y", "height"), ("x", "width"))
 """The last axis comes last: of two axes they are y and x."""
+
 MAX_PIXELS = 2**60
 """Most pixels of an image: a position, and the sum of two, fit 64 bits."""
 
@@ -110,7 +111,13 @@ def as_text(shape: Sequence[int]) -> str:
 
 
 def check_size(size: Sequence[int], rank: int) -> Shape:
-    """Check an image's size: whole pixels on each of `rank` axes, at least 1."""
+    """Check an image's size: whole pixels on each of `rank` axes, at least 1.
+
+    Raises
+    ------
+    UsageError
+        Another number of axes, sizes below 1 or not whole, or more than 2^60 pixels.
+    """
     try:
         whole = tuple([v if type(v) is int else _whole(v) for v in size])
     except (TypeError, ValueError):
@@ -118,11 +125,9 @@ def check_size(size: Sequence[int], rank: int) -> Shape:
     sound = len(whole) == rank and min(whole) > 0
     if not sound or math.prod(whole) > MAX_PIXELS:
         words = ", ".join(word for _, word in AXES[-rank:])
+        item = f"{whole!r} are more than {MAX_PIXELS} pixels" if sound else f"{size!r}"
         raise UsageError(
-            "image-size",
-            "cannot use an image size",
-            item=f"{whole!r} are more than {MAX_PIXELS} pixels" if sound else f"{size!r}",
-            fix=f"pass ({words}) in pixels, each at least 1",
+            "image-size", "cannot use an image size", item=item, fix=f"pass ({words}) in pixels, each at least 1"
         )
     return whole
 

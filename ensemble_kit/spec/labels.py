@@ -1,4 +1,4 @@
-"""Names of classes and samples."""
+"""Names of classes and samples, and what makes them valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from ensemble_kit.errors import UsageError, some
 
 
 def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Check names of classes or samples: text, not empty, none twice, no control characters."""
+    """Check names of classes or samples: text, not empty, none twice, no control characters.
+
+    Parameters
+    ----------
+    kind : whose names they are, in the plural: "classes", "samples".
+
+    Raises
+    ------
+    UsageError
+        A name of another kind, a name twice, or no name at all.
+    """
     out = tuple(names)
     bad = [n for n in out if not isinstance(n, str) or not n or any(ord(c) < 32 or ord(c) == 127 for c in n)]
     if bad or not out:
@@ -21,10 +31,8 @@ def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     if len(set(out)) != len(out):
         seen: set[str] = set()
         twice = [n for n in out if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+        item = f"{some(twice)} stand more than once"
         raise UsageError(
-            "name-doubled",
-            f"cannot tell {kind} apart",
-            item=f"{some(twice)} stand more than once",
-            fix=f"give every one of the {kind} its own name",
+            "name-doubled", f"cannot tell {kind} apart", item=item, fix=f"give every one of the {kind} its own name"
         )
     return out

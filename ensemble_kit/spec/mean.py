@@ -46,7 +46,13 @@ class Mean:
 
     @classmethod
     def of(cls, given: Mean | str) -> Mean:
-        """Read "probability", "logit", or "power:R" with 0 ≤ R < 1."""
+        """Read "probability", "logit", or "power:R" with 0 ≤ R < 1.
+
+        Raises
+        ------
+        UsageError
+            Another text.
+        """
         if isinstance(given, Mean):
             return given
         if given in {"probability", "logit"}:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_choice, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
 
 Empty = Literal[0, 1, "skip"]
 
@@ -24,27 +23,27 @@ class Convention:
     Parameters
     ----------
     eps : added to both sides of the fraction; 0 by default. Boostcamp hand-bone scoring is 1e-4.
-    empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It goes before `eps`.
+    empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It takes precedence over `eps`.
+
+    Raises
+    ------
+    UsageError
+        Another value of `empty`; an eps that is negative or not finite.
     """
 
     eps: float = 0.0
     empty: Empty = 1
 
     def __post_init__(self) -> None:
-        if self.empty not in {0, 1, "skip"} or isinstance(self.empty, bool):
-            raise UsageError(
-                "convention",
-                "cannot score empty masks",
-                item=f"empty={self.empty!r}",
-                fix="pass empty=1, empty=0 or empty='skip'",
-            )
-        if not 0 <= self.eps < float("inf"):
-            raise UsageError(
-                "convention",
-                "cannot smooth a fraction",
-                item=f"eps={self.eps!r}",
-                fix="pass a finite eps of at least 0",
-            )
+        check_choice("empty", self.empty, (1, 0, "skip"), "cannot score empty masks", "convention")
+        check_number(
+            "eps",
+            self.eps,
+            "pass a finite eps of at least 0",
+            least=0,
+            what="cannot smooth a fraction",
+            code="convention",
+        )
 
     def __str__(self) -> str:
         empty = "both empty are skipped" if self.empty == "skip" else f"both empty = {self.empty}"
@@ -58,6 +57,11 @@ def coefficients(metric: str) -> tuple[float, float, float]:
     """Return (a, b, c) of a metric: its score is `(a tp + eps) / (pred + b truth - c tp + eps)`.
 
     "dice" is (2, 1, 0); "iou" is (1, 1, 1); "f2", "f0.5" and so on are F-beta, (1 + beta², beta², 0).
+
+    Raises
+    ------
+    UsageError
+        Another metric.
     """
     if metric == "dice":
         return 2.0, 1.0, 0.0
@@ -68,11 +72,9 @@ def coefficients(metric: str) -> tuple[float, float, float]:
     except ValueError:
         beta = -1.0
     if not 0 < beta < float("inf"):
+        item = f"metric {metric!r}"
         raise UsageError(
-            "option-invalid",
-            "cannot measure",
-            item=f"metric {metric!r}",
-            fix="pass 'dice', 'iou', or F-beta as 'f2', 'f0.5'",
+            "option-invalid", "cannot measure", item=item, fix="pass 'dice', 'iou', or F-beta as 'f2', 'f0.5'"
         )
     return 1 + beta**2, beta**2, 0.0
 
@@ -81,7 +83,7 @@ def overlap(tp: Any, pred: Any, truth: Any, convention: Convention, metric: str 
     """Score pairs of masks from their counts; a skipped pair is NaN.
 
     Dice is `(2 tp + eps) / (pred + truth + eps)`; see `coefficients` for the others. Where both masks are empty the
-    convention's value goes before `eps`.
+    convention's value takes precedence over `eps`.
 
     Parameters
     ----------
@@ -96,7 +98,10 @@ def overlap(tp: Any, pred: Any, truth: Any, convention: Convention, metric: str 
 
 
 def mean(values: NDArray[np.float64]) -> float:
-    """Average what is not skipped, in exactly rounded sums: no order of samples or classes shows. NaN of nothing."""
+    """Average what is not skipped; NaN where all is.
+
+    Sums are exactly rounded, so the order of samples and classes makes no difference.
+    """
     kept = values[~np.isnan(values)].tolist()
     return math.fsum(kept) / len(kept) if kept else math.nan
 
@@ -111,6 +116,11 @@ class Measure:
         averages over classes.
     metric : see `coefficients`.
     convention : how empty masks count, and eps.
+
+    Raises
+    ------
+    UsageError
+        Another objective or metric.
     """
 
     objective: Objective = "mean"
@@ -119,13 +129,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         coefficients(self.metric)
-        if self.objective not in {"mean", "pooled"}:
-            raise UsageError(
-                "option-invalid",
-                "cannot measure",
-                item=f"objective={self.objective!r}",
-                fix="pass 'mean' or 'pooled'",
-            )
+        check_choice("objective", self.objective, ("mean", "pooled"), "cannot measure")
 
     def values(self, tp: Any, pred: Any, truth: Any) -> NDArray[np.float64]:
         """Score each pair."""

@@ -1,4 +1,4 @@
-"""What differs between two threshold sets: how they decide, how they were made, and what they reached."""
+"""Two threshold sets side by side: how they decide, how they were tuned, and what they score."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SetComparison:
 
     Attributes
     ----------
-    differences : name → (value in a, value in b), of what was done differently; empty where only numbers differ.
+    differences : dict by name, the values in a and in b of what was done differently; empty where only numbers differ.
     """
 
     a: ThresholdSet
@@ -81,7 +81,7 @@ class SetComparison:
         if not self.is_like_with_like:
             warnings.append("the scores are of different metrics or samples, so their difference says little")
         return Report(
-            "A against B; scores in-sample where nothing else is said",
+            "A against B; scores are in-sample unless said otherwise",
             ["class", "threshold A", "threshold B", "B - A", "score A", "score B", "B - A"],
             rows,
             lines or ["Both sets were made in the same way."],

@@ -1,4 +1,4 @@
-"""The file of a threshold set, `ensk.thresholds/1` : JSON with sorted keys and numbers in full."""
+"""The file of a threshold set, `ensk.thresholds/1`: JSON with sorted keys and numbers in full."""
 
 from __future__ import annotations
 
@@ -35,15 +35,21 @@ def write(tuned: SetFields, path: Path) -> None:
 
 
 def read(path: Path) -> SetFields:
-    """Read a set; what it says is checked."""
+    """Read a set and check it.
+
+    Raises
+    ------
+    IncompleteError
+        There is no such file.
+    DamagedError
+        It is not a threshold set, or holds impossible values.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
+        item = f"{str(path)!r} is not a file"
         raise IncompleteError(
-            "set-missing",
-            "cannot read a threshold set",
-            item=f"{str(path)!r} is not a file",
-            fix="make one with ensk tune-thresholds",
+            "set-missing", "cannot read a threshold set", item=item, fix="make one with ensk tune-thresholds"
         ) from None
     except UnicodeDecodeError:
         raise _invalid(path, "it is not UTF-8 text") from None
@@ -73,12 +79,7 @@ def encode(tuned: SetFields) -> dict[str, Any]:
             "temperatures": list(f.temperatures),
         },
         "rules": list(tuned.rules),
-        "metric": {
-            "name": m.metric,
-            "objective": m.objective,
-            "empty": m.convention.empty,
-            "eps": m.convention.eps,
-        },
+        "metric": {"name": m.metric, "objective": m.objective, "empty": m.convention.empty, "eps": m.convention.eps},
         "validation": {
             "n": v.n,
             "digest": v.digest,
@@ -103,10 +104,7 @@ def _class_dict(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) 
         "positives": c.positives,
         "samples": c.samples,
         "band": list(c.band),
-        "calibration": {
-            "threshold": _stable(c.calibration.threshold),
-            "half_dice": _stable(c.calibration.half_dice),
-        },
+        "calibration": {"threshold": _stable(c.calibration.threshold), "half_dice": _stable(c.calibration.half_dice)},
         "folds": folds
         and {
             "levels": list(folds.levels),
@@ -121,7 +119,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
     f, m, v = d["fusion"], d["metric"], d["validation"]
     names = [c["name"] for c in d["classes"]]
     if len(set(names)) != len(names) or set(f["weights"]) != set(names):
-        raise ValueError("its classes stand twice, or its weights are of other classes")
+        raise ValueError("it names a class twice, or its weights are of other classes")
     members = [
         MemberRecord(_text(r["name"]), _text(r["fingerprint"]), None if r["model"] is None else _text(r["model"]))
         for r in f["members"]
@@ -201,7 +199,7 @@ def _interval_from(values: list[float | None]) -> Interval:
 
 
 def _stable(value: float) -> float | None:
-    """Write a number in full, since a loaded score must still be the vote's; NaN is null."""
+    """Return a number in full, since a loaded score must still equal the vote's; None for NaN."""
     return None if math.isnan(value) else value
 
 

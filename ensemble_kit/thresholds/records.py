@@ -1,4 +1,4 @@
-"""The values that a threshold set is made of."""
+"""The values of which a threshold set consists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Two numbers that are equal for calibrated scores: the best threshold of pooled Dice, and half of that Dice.
+    """Two numbers that are equal for calibrated scores: the best threshold for pooled Dice, and half of that Dice.
 
     Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", 2014.
     """
@@ -29,12 +29,12 @@ class Calibration:
 
     @classmethod
     def of(cls, pooled: Best, mean: Mean) -> Calibration:
-        """Take them from the best level of pooled Dice."""
+        """Make them from the best level for pooled Dice."""
         return cls(mean.probability_of(pooled.level), pooled.score / 2)
 
     @property
     def is_off(self) -> bool:
-        """Tell whether the two are more than a tenth apart: the scores are no probabilities."""
+        """Tell whether the two are more than a tenth apart: then the scores are not probabilities."""
         return abs(self.threshold - self.half_dice) > 0.1
 
 
@@ -44,7 +44,7 @@ class ClassThreshold:
 
     Parameters
     ----------
-    level : what decides; `threshold` shows it on the probability scale.
+    level : what decides, 0 … 65535.
     score, score_at_half : the objective there and at 0.5; NaN where every sample is skipped.
     plateau : levels around it with the same score, both ends included.
     positives, samples : validation samples where the truth is not empty, and all of them.
@@ -65,7 +65,14 @@ class ClassThreshold:
 
 @dataclass(frozen=True)
 class Validation:
-    """The samples a set was tuned on, the scores there, and the scores on samples that did not choose it."""
+    """The samples a set was tuned on, the scores there, and the scores on samples that did not choose it.
+
+    Parameters
+    ----------
+    n, digest : how many samples, and a digest of their ids.
+    in_sample, in_sample_at_half : the objective on them, at the thresholds and at 0.5.
+    crossed : the scores of a cross-validation; None without one.
+    """
 
     n: int
     digest: str
@@ -77,14 +84,14 @@ class Validation:
     def of(
         cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
     ) -> Validation:
-        """Digest the sample ids; their order does not matter."""
+        """Make it of the sample ids, whose order does not matter, and the scores."""
         text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
         return cls(len(samples), hashlib.sha256(text.encode()).hexdigest(), in_sample, in_sample_at_half, crossed)
 
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """A member as the set knows it: its name, the store it was tuned on, and the model behind it where known."""
+    """A member as a set records it: its name, the digest of its store, and that of its model; None if unknown."""
 
     name: str
     fingerprint: str
@@ -113,7 +120,7 @@ class Described(Protocol):
 
 
 def _model_digest(provenance: Mapping[str, Any]) -> str | None:
-    """Digest the network and what was done to images; None where the store does not say."""
+    """Digest the network and the preparation of images; None where the store does not record them."""
     network = provenance.get("network_sha256")
     if not isinstance(network, str):
         return None
@@ -181,12 +188,13 @@ class CrossValidation:
 
     Parameters
     ----------
-    folds, groups, shrink : how it was done.
+    folds, groups : how many.
+    shrink : whether classes without a gain above noise take the common level.
     scores : out-of-fold scores of the "tuned" setting (shrunk where asked), of every class's "own" threshold, of one
         "shared" threshold, and of 0.5 ("half"), which needs no training.
     gain : of the tuned setting over 0.5, out of fold.
-    common_level : what a class takes that does not keep its own: the best shared level, or 0.5 where that gains
-        nothing above noise either.
+    common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
+        shared one gains nothing above noise.
     classes : by class name.
     """
 

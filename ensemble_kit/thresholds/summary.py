@@ -1,4 +1,4 @@
-"""What a threshold set says: its report, and what is drawn of each class."""
+"""The report of a threshold set, and the panel of each class."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
 
 
 def panel(c: ClassThreshold, curve: ScoreCurve, mean: Mean, crossed: CrossValidation | None) -> Panel:
-    """Choose what is drawn of one class: its curve, its threshold, and those of the folds."""
+    """Make the panel of one class: its curve, its threshold, and those of the folds."""
     levels = _thinned(curve, c.level)
     folds, low = range(len(curve.folds)), curve.band[0]
     without = None

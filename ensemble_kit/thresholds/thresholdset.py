@@ -113,14 +113,14 @@ class ThresholdSet(SetFields):
         UsageError
             matplotlib is not installed, or the set was read from a file, which holds no curves.
         MismatchError
-            A name that is none of the set's classes.
+            A name that is not among the set's classes.
         """
         if not self.curves:
             raise UsageError(
                 "curves-missing",
                 "cannot draw a threshold set",
                 item="it was read from a file, which holds no curves",
-                fix="draw the set that tune_thresholds returned; kept statistics make it again without counting",
+                fix="draw the set that tune_thresholds returned; with kept statistics it tunes again without counting",
             )
         by_name = {c.name: c for c in self.classes}
         names = list(by_name) if classes is None else list(classes)
@@ -143,13 +143,25 @@ class ThresholdSet(SetFields):
         return hash((self.validation.digest, *self.levels.items()))
 
     def check_fits(self, classes: Sequence[str], members: Sequence[MemberRecord], fusion: Fusion) -> None:
-        """Refuse an ensemble of other classes, members, models, mean, upsampling, weights or temperatures."""
+        """Refuse an ensemble that is not fused as the set was tuned.
+
+        Raises
+        ------
+        MismatchError
+            Other classes, members, models, mean, upsampling, weights or temperatures.
+        """
         self.check_members(classes, members)
         for what, tuned, now in self.fusion.differences(fusion, tuple(self.levels), classes):
             raise _unfit(what, tuned, now)
 
     def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
-        """Refuse an ensemble of other classes, members or models, however it is fused."""
+        """Refuse other members, however they are fused.
+
+        Raises
+        ------
+        MismatchError
+            Other classes, members or models.
+        """
         models = {m.name: m.model for m in self.members}
         pairs: list[tuple[str, object, object]] = [
             ("classes", sorted(self.levels), sorted(classes)),
@@ -181,13 +193,19 @@ class ThresholdSet(SetFields):
         IncompleteError
             There is no such file.
         DamagedError
-            It is not a threshold set, or says impossible things.
+            It is not a threshold set, or holds impossible values.
         """
         return cls(**vars(file.read(Path(path))))
 
 
 def find(name: str) -> Path:
-    """Find a set by path, or by name in the folder `thresholds/`."""
+    """Find a set by path, or by name in the folder `thresholds/`.
+
+    Raises
+    ------
+    IncompleteError
+        There is none.
+    """
     for path in (Path(name), FOLDER / name, FOLDER / f"{name}.json"):
         if path.is_file():
             return path
@@ -212,5 +230,5 @@ def _unfit(what: str, tuned: object, now: object) -> MismatchError:
 
 
 def _today() -> str:
-    """Return the date (UTC), or SOURCE_DATE_EPOCH's: a command run again must end in the same bytes."""
+    """Return the date in UTC; SOURCE_DATE_EPOCH sets it, for a file that can be made again byte by byte."""
     return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))

@@ -1,7 +1,7 @@
-"""The rank rule: for each mask the number of top-ranked pixels that maximises its expected Dice, and what it needs.
+"""What the rank rule scores on samples with truth, and the temperature that calibrates its probabilities.
 
-A threshold is one number for all images; the rank rule reads a cut of its own off each (sample, class)'s histogram of
-levels. It takes levels for probabilities, so a temperature that calibrates them is fitted here too.
+The rule (`ensemble_kit.decisions.rank`) reads a cut of its own off each mask's histogram of levels and takes levels for
+probabilities; a temperature, fitted here, makes them so.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ import numpy as np
 
 from ensemble_kit.decisions.rank import BAND, at_each_level, probabilities, rank_level
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError
+from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_truth, count, source_of
+from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_source, check_truth, count, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
 
 _BINS = 15
 _TEMPERATURES = (0.05, 20.0)
@@ -33,11 +32,11 @@ _TEMPERATURES = (0.05, 20.0)
 
 @dataclass(frozen=True)
 class RankScores:
-    """What the rank rule does on samples with truth. It has nothing to train, so every score of it is out of fold.
+    """What the rank rule does on samples with truth. It trains nothing, so every score of it is out of fold.
 
     Parameters
     ----------
-    samples, classes : columns and rows of the counts.
+    samples, classes : the columns and rows of the counts.
     levels : int64 (classes, samples), each mask's cut; `NOTHING` where it is empty.
     tp, pred, truth : int64 (classes, samples), pixels in both, in the mask, in the truth.
     measure : how they are scored.
@@ -116,7 +115,12 @@ def full_statistics(
 
     Memory is 18 bytes for each level that occurs in a (sample, class): 0.25 MB on the demo's networks, at most
     1.2 MB; so 1.2 GB for 160 samples of 29 classes. Without statistics those two functions count anew, sample by
-    sample, and keep nothing. The statistics also serve `tune_thresholds`.
+    sample, and keep nothing. `tune_thresholds` takes the statistics too.
+
+    Raises
+    ------
+    IncompleteError, MismatchError
+        Truth that does not fit the ensemble.
     """
     check_truth(ensemble, truth)
     found = count(ensemble, truth, dict.fromkeys(range(len(ensemble.classes)), BAND), executor, listener)
@@ -137,7 +141,12 @@ def level_histogram(
     Parameters
     ----------
     folds : sample numbers of each fold, such as the folds of a cross-validation; default: one fold of all.
-    truth, statistics, executor : as for `rank_scores`, with its errors.
+    truth, statistics, executor : as for `rank_scores`.
+
+    Raises
+    ------
+    IncompleteError, MismatchError, UsageError
+        As for `rank_scores`.
     """
     check_truth(ensemble, truth)
     folds = [np.arange(len(ensemble.samples))] if folds is None else folds
@@ -155,11 +164,11 @@ class Scaling:
     """One temperature for the fused score, and what it does to its calibration.
 
     A temperature is monotone: no threshold's decision changes, only what the number means. Figures are of the pixels
-    at levels 1 … 65534; what saturated says nothing about a temperature.
+    at levels 1 … 65534; saturated ones say nothing about a temperature.
 
     Parameters
     ----------
-    temperature : above 1 the scores were too sure of themselves, below 1 not sure enough.
+    temperature : above 1 the scores were overconfident, below 1 underconfident.
     nll, nll_before : negative log likelihood in nats per pixel, with it and without.
     ece, ece_before : expected calibration error, in 15 bins of equal width.
     pixels : how many were counted, over all classes.
@@ -206,12 +215,8 @@ def fit_temperature(histogram: NDArray[np.int64], mean: Mean = PROBABILITY) -> S
 
     hits, pixels = histogram.reshape(-1, 2, LEVELS).sum(0)[:, 1:-1]
     if not pixels.any():
-        raise UsageError(
-            "temperature-unfit",
-            "cannot fit a temperature",
-            item="every pixel is saturated: its level is 0 or 65535",
-            fix="do without a temperature",
-        )
+        item = "every pixel is saturated: its level is 0 or 65535"
+        raise UsageError("temperature-unfit", "cannot fit a temperature", item=item, fix="leave the temperature out")
     logits = mean.logits()[1:-1]
 
     def loss(temperature: float) -> float:
@@ -275,20 +280,13 @@ def _histograms(
 
 
 def _check_full(ensemble: Ensemble, truth: MaskSet, statistics: Statistics) -> None:
-    if statistics.source != source_of(ensemble, truth):
-        raise MismatchError(
-            "statistics-differ",
-            "cannot rank with these statistics",
-            item="they were counted from other stores, another fusion or another truth",
-            fix="pass those of this ensemble, or none to count anew",
-        )
+    what = "cannot rank with these statistics"
+    check_source(statistics, ensemble, truth, what, "pass those of this ensemble, or none to count anew")
     narrow = [(t.low, t.high) for t in statistics.tables if t.low > 1 or t.high < LEVELS - 1]
     if narrow:
+        item = f"they tell levels {narrow[0][0]} … {narrow[0][1] - 1} apart, the rank rule needs 1 … {LEVELS - 2}"
         raise UsageError(
-            "statistics-narrow",
-            "cannot rank with these statistics",
-            item=f"they tell levels {narrow[0][0]} … {narrow[0][1] - 1} apart, the rank rule needs 1 … {LEVELS - 2}",
-            fix="pass those of full_statistics, or none to count anew",
+            "statistics-narrow", what, item=item, fix="pass those of full_statistics, or none to count anew"
         )
 
 
@@ -296,10 +294,8 @@ def _for_each_sample(temperature: float | Sequence[float] | None, samples: int) 
     if temperature is None or isinstance(temperature, (int, float)):
         return [temperature] * samples
     if len(temperature) != samples:
+        item = f"{len(temperature)} temperatures for {samples} samples"
         raise UsageError(
-            "temperature-invalid",
-            "cannot scale scores",
-            item=f"{len(temperature)} temperatures for {samples} samples",
-            fix="pass one temperature, or one for each sample",
+            "temperature-invalid", "cannot scale scores", item=item, fix="pass one temperature, or one for each sample"
         )
     return temperature

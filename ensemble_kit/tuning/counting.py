@@ -1,4 +1,4 @@
-"""Count in a band of levels, and widen it until every best level is certain."""
+"""Count in a band of levels, and widen the band until every best level is certain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
@@ -16,15 +15,12 @@ from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups, group_of, make_folds
-from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_truth, count, source_of
+from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_source, check_truth, count, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 _LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
-
-
 _HIGHS = (62260, 65208, LEVELS)
 
 
@@ -37,12 +33,17 @@ def gather(
     executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> Statistics:
-    """Count in a band of levels; widen it, for the classes that need it, until every best level is certain.
+    """Count in a band of levels, and widen it for the classes that need it until every best level is certain.
 
     Parameters
     ----------
     measures : what will be asked of the statistics.
     split, subsets : sample numbers of each fold, and the unions of folds whose best levels will be asked for.
+
+    Raises
+    ------
+    IncompleteError, MismatchError
+        Truth that does not fit the ensemble.
     """
     check_truth(ensemble, truth)
     todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
@@ -73,7 +74,18 @@ def statistics_for(
     executor: Executor = THREADS,
     listener: Listener = nobody,
 ) -> Statistics:
-    """Return statistics that answer every question of a tuning: `known` where they do, otherwise counted anew."""
+    """Return statistics that answer every question of a tuning: `known` if they do, otherwise new ones.
+
+    Parameters
+    ----------
+    measure, folds, groups, seed : of the tuning, as for `tune_thresholds`.
+    known : statistics of an earlier run.
+
+    Raises
+    ------
+    IncompleteError, MismatchError
+        Truth or known statistics that do not fit the ensemble.
+    """
     check_truth(ensemble, truth)
     split, _ = folds_of(ensemble, folds, groups, seed)
     every = range(len(split))
@@ -81,13 +93,8 @@ def statistics_for(
     if folds:
         subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
     if known is not None:
-        if known.source != source_of(ensemble, truth):
-            raise MismatchError(
-                "statistics-differ",
-                "cannot tune with these statistics",
-                item="they were counted from other stores, another fusion or another truth",
-                fix="pass the file of this ensemble, or remove it to count anew",
-            )
+        fix = "pass the file of this ensemble, or remove it to count anew"
+        check_source(known, ensemble, truth, "cannot tune with these statistics", fix)
         curves = [Curve(t, measure, split) for t in known.tables]
         sides = [curve.certain(subset) for curve in curves for subset in subsets]
         if all(below and above for below, above in sides):

@@ -1,4 +1,4 @@
-"""Honest scores: folds by group, thresholds judged on samples that did not choose them, and what of it is noise."""
+"""Cross-validation: thresholds judged on samples that did not choose them, and which gains are above noise."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _NOISE = 0.16  # a gain stands above noise where this quantile of its bootstrap 
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _Outcome:
     """Counts of every class and sample under one way of choosing levels: int64 (classes, samples)."""
 
     tp: NDArray[np.int64]
     pred: NDArray[np.int64]
 
     @classmethod
-    def blank(cls, shape: tuple[int, int]) -> _Setting:
+    def blank(cls, shape: tuple[int, int]) -> _Outcome:
         return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
 
     def counts(self, pick: slice = slice(None)) -> Counts:
-        """Truth pixels and pixels of some classes."""
+        """Return truth pixels and pixels of some classes."""
         return self.tp[pick], self.pred[pick]
 
     def put(self, c: int, samples: NDArray[np.int64], table: ClassStatistics, level: int) -> None:
@@ -47,7 +47,7 @@ class _Setting:
 
 
 class Resampler:
-    """Draws groups with replacement and scores settings on what was drawn.
+    """Draws groups with replacement and scores outcomes on what was drawn.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ class Resampler:
     def gains(
         self,
         measure: Measure,
-        setting: Counts,
+        one: Counts,
         other: Counts,
         truth: NDArray[np.int64],
         samples: NDArray[np.int64] | None = None,
         resamples: int = _RESAMPLES,
     ) -> NDArray[np.float64]:
-        """Gain of one setting over another in each resample: float64 (resamples,), NaN where nothing counts.
+        """Return the gain of one outcome over another in each resample: float64 (resamples,), NaN where nothing counts.
 
         Counts are (classes, samples); `samples` restricts them to some.
         """
@@ -76,24 +76,24 @@ class Resampler:
         groups = int(index.max()) + 1
         drawn = np.random.default_rng(self._seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
         weights = drawn[:, index].astype(np.float64)
-        one, two = (
-            _resampled(measure, tp[:, use], pred[:, use], truth[:, use], weights) for tp, pred in (setting, other)
+        gained, base = (
+            _resampled(measure, tp[:, use], pred[:, use], truth[:, use], weights) for tp, pred in (one, other)
         )
-        return one - two
+        return gained - base
 
-    def interval(self, measure: Measure, setting: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
-        """Gain of one setting over another, with its interval."""
-        gains = self.gains(measure, setting, other, truth)
+    def interval(self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
+        """Return the gain of one outcome over another, with its interval."""
+        gains = self.gains(measure, one, other, truth)
         gains = gains[~np.isnan(gains)]
-        value = measure.of_all(*setting, truth) - measure.of_all(*other, truth)
+        value = measure.of_all(*one, truth) - measure.of_all(*other, truth)
         low, high = np.quantile(gains, [0.025, 0.975]) if gains.size else (np.nan, np.nan)
         return Interval(value, float(low), float(high))
 
     def above_noise(
-        self, measure: Measure, setting: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
+        self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
     ) -> bool:
-        """Tell whether the gain of one setting over another exceeds its standard error."""
-        gains = self.gains(measure, setting, other, truth, samples, _DECISIONS)
+        """Tell whether the gain of one outcome over another exceeds its standard error."""
+        gains = self.gains(measure, one, other, truth, samples, _DECISIONS)
         gains = gains[~np.isnan(gains)]
         return bool(gains.size) and float(np.quantile(gains, _NOISE)) > 0
 
@@ -114,15 +114,15 @@ def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArra
 def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
-    It is looked for in the band that all classes were counted in.
+    Only the band that all classes were counted in is searched.
     """
     low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
-        score = sum(c.scores(which)[part] for c, part in zip(curves, cut, strict=True))
+        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
     else:
         sums = [c.sums(which) for c in curves]
-        top, foot = (sum(s[k][part] for s, part in zip(sums, cut, strict=True)) for k in (0, 1))
+        top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))
         score = np.where(np.asarray(foot) == 0, 1.0, np.asarray(top) / np.maximum(foot, 1))
     best = np.flatnonzero(np.asarray(score) >= np.max(score) - 1e-12) + low
     return int(min(best.tolist(), key=lambda level: (abs(2 * level - (LEVELS - 1)), level)))
@@ -141,18 +141,18 @@ def cross_validate(
     """Choose thresholds on all folds but one and judge them on that one, for every fold.
 
     With `shrink`, what gains nothing above noise on samples that did not choose it is not used: a class takes the
-    common level instead of its own, and the common level is 0.5 where a shared threshold gains nothing over it.
+    common level instead of its own, and the common level is 0.5 where a shared threshold gains nothing over 0.5.
     Inside each fold these decisions are made on the other folds alone (nested).
 
     Parameters
     ----------
-    folds : sample numbers of each; they are the parts of `curves`, one per class.
+    folds : sample numbers of each; the folds of `curves`, of which there is one per class.
     names : the group of each sample.
     half : the level of 0.5.
     """
     truth = np.stack([t.truth for t in statistics.tables])
     judge = Resampler(names, seed)
-    settings = {name: _Setting.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
+    outcomes = {name: _Outcome.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
     for k, fold in enumerate(folds):
         rest = [j for j in range(len(folds)) if j != k]
@@ -164,21 +164,21 @@ def cross_validate(
             levels[c].append(own)
             tuned = own if not shrink or decision.keeps[c] else common
             for name, level in {"tuned": tuned, "own": own, "shared": shared, "half": half}.items():
-                settings[name].put(c, fold, one.table, level)
+                outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
-    decision = _decide(settings, measure, truth, judge, every, folds)
+    decision = _decide(outcomes, measure, truth, judge, every, folds)
     classes = {}
     for c, name in enumerate(statistics.classes):
         pick = slice(c, c + 1)
-        own_counts, other = (settings[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
+        own_counts, other = (outcomes[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
         classes[name] = ClassFolds(
             tuple(levels[c]),
             judge.interval(measure, own_counts, other, truth[pick]),
             not shrink or decision.keeps[c],
-            measure.of_class(settings["tuned"].tp[c], settings["tuned"].pred[c], truth[c]),
+            measure.of_class(outcomes["tuned"].tp[c], outcomes["tuned"].pred[c], truth[c]),
         )
-    scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in settings.items()}
-    gain = judge.interval(measure, settings["tuned"].counts(), settings["half"].counts(), truth)
+    scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
+    gain = judge.interval(measure, outcomes["tuned"].counts(), outcomes["half"].counts(), truth)
     common = shared_level(curves, every) if decision.shares else half
     return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
 
@@ -192,7 +192,7 @@ class _Decision:
 
 
 def _decide(
-    settings: Mapping[str, _Setting],
+    outcomes: Mapping[str, _Outcome],
     measure: Measure,
     truth: NDArray[np.int64],
     judge: Resampler,
@@ -201,7 +201,7 @@ def _decide(
 ) -> _Decision:
     """Decide from out-of-fold counts on the folds of `rest`."""
     seen = np.concatenate([folds[j] for j in rest])
-    own, shared, half = (settings[name] for name in ("own", "shared", "half"))
+    own, shared, half = (outcomes[name] for name in ("own", "shared", "half"))
     shares = judge.above_noise(measure, shared.counts(), half.counts(), truth, seen)
     common = shared if shares else half
     picks = [slice(c, c + 1) for c in range(len(truth))]
@@ -211,13 +211,13 @@ def _decide(
 
 def _out_of_fold(
     curves: Sequence[Curve], folds: Sequence[NDArray[np.int64]], rest: Sequence[int], half: int, shape: tuple[int, int]
-) -> dict[str, _Setting]:
+) -> dict[str, _Outcome]:
     """Fill in, for each fold of `rest`, what thresholds chosen on the others of `rest` do there."""
-    settings = {name: _Setting.blank(shape) for name in ("own", "shared", "half")}
+    outcomes = {name: _Outcome.blank(shape) for name in ("own", "shared", "half")}
     for j in rest:
         inner = [i for i in rest if i != j]
         shared = shared_level(curves, inner)
         for c, one in enumerate(curves):
             for name, level in {"own": one.best(inner).level, "shared": shared, "half": half}.items():
-                settings[name].put(c, folds[j], one.table, level)
-    return settings
+                outcomes[name].put(c, folds[j], one.table, level)
+    return outcomes

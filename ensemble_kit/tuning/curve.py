@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ensemble_kit.spec.mean import LEVELS
-from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.spec.scoring import Convention, Measure, coefficients
 from ensemble_kit.thresholds.records import Best
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
 
 _CLOSE = 1e-9  # sums of a few thousand float64 in [0, 1] are nearer than this to exact ones
 
@@ -33,7 +32,6 @@ class Curve:
 
     def __init__(self, table: ClassStatistics, measure: Measure, folds: Sequence[NDArray[np.int64]]) -> None:
         from ensemble_kit.kernels import counts
-        from ensemble_kit.spec.scoring import coefficients
 
         self.table, self.measure, self.folds = table, measure, folds
         size, convention = table.high - table.low + 1, measure.convention
@@ -75,7 +73,7 @@ class Curve:
         return sum(self._top[k] for k in which), sum(self._foot[k] for k in which)
 
     def samples(self, which: Sequence[int]) -> NDArray[np.int64]:
-        """Sample numbers of some folds."""
+        """Return the sample numbers of some folds."""
         return np.concatenate([self.folds[k] for k in which])
 
     def score_at(self, level: int, which: Sequence[int]) -> float:
@@ -99,7 +97,7 @@ class Curve:
         near = np.flatnonzero(rough >= rough.max() - _CLOSE)
         # neighbours with one float are one group: no sample of these folds changes between them
         groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough[near]) != 0)) + 1)
-        exact = [rank(self.score_at(int(ends[g[0]]), which)) for g in groups]
+        exact = [or_perfect(self.score_at(int(ends[g[0]]), which)) for g in groups]
         best = max(exact)
         spans = [(int(starts[g[0]]), int(ends[g[-1]])) for g, value in zip(groups, exact, strict=True) if value == best]
         plateaus = _joined(spans)
@@ -107,7 +105,7 @@ class Curve:
         return Best(level, self.score_at(level, which), plateau)
 
     def certain(self, which: Sequence[int] | None = None) -> tuple[bool, bool]:
-        """Tell whether no level below, and none above, the band can reach the best one.
+        """Tell whether no level below the band, and none above it, can reach the best score.
 
         Below it a mask has at least the pixels that it has at the band's lower edge; above it, at most the hits that
         it has at the upper edge.
@@ -116,7 +114,7 @@ class Curve:
         own, table = self.samples(which), self.table
         if table.low == 0 and (table.high == LEVELS or not table.above[own].any()):
             return True, True
-        best = rank(self.best(which).score)
+        best = or_perfect(self.best(which).score)
         seen, truth, hits = table.at(table.low)[1][own], table.truth[own], table.above_tp[own]
         if self.measure.objective == "pooled":
             truth, hits, seen = (v.sum(keepdims=True) for v in (truth, hits, seen))
@@ -146,11 +144,11 @@ def best_case(tp: Any, pred: Any, truth: NDArray[np.int64], measure: Measure) ->
     if measure.convention.empty != "skip":
         return best.of_class(tp, pred, truth)
     some = truth > 0  # the others are skipped, or count as a mask of at least one pixel without a hit
-    return max(rank(best.of_class(tp[some], pred[some], truth[some])), eps / (1 + eps))
+    return max(or_perfect(best.of_class(tp[some], pred[some], truth[some])), eps / (1 + eps))
 
 
-def rank(score: float) -> float:
-    """Rank a score; a class all of whose samples are skipped has nothing wrong."""
+def or_perfect(score: float) -> float:
+    """Return a score, or 1 where it is NaN: a class whose samples are all skipped has no error."""
     return 1.0 if math.isnan(score) else score
 
 

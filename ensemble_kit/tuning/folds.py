@@ -15,34 +15,35 @@ from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 Groups = Mapping[str, str] | str | None
 
 
 def read_groups(text: str | None) -> Groups:
-    """Read what a person typed as groups: the path of a CSV file of sample,group, or a regular expression."""
+    """Read groups as the user typed them: the path of a CSV file of sample,group, or a regular expression.
+
+    Returns
+    -------
+    Groups
+        What `group_of` takes.
+
+    Raises
+    ------
+    DamagedError
+        The file is not CSV in UTF-8, has rows of other than two fields, or names a sample twice.
+    """
     if text is None or not Path(text).is_file():
         return text
     try:
         with Path(text).open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file, strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DamagedError(
-            "groups-invalid", "cannot read groups", item=f"{text!r}: {error}", fix="save it as CSV in UTF-8"
-        ) from None
-    bad = next((k for k, row in enumerate(rows, start=1) if len(row) != 2), None)
-    if bad is not None:
-        raise DamagedError(
-            "groups-invalid",
-            "cannot read groups",
-            item=f"{text!r} row {bad} has {len(rows[bad - 1])} fields",
-            fix="write two columns: sample,group",
-        )
+        raise _damaged(text, error, "save it as CSV in UTF-8") from None
+    for k, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise _damaged(text, f"row {k} has {len(row)} fields", "write two columns: sample,group")
     named = dict(rows)
     if len(named) != len(rows):
-        raise DamagedError(
-            "groups-invalid", "cannot read groups", item=f"{text!r} names a sample twice", fix="keep one"
-        )
+        raise _damaged(text, "it names a sample twice", "keep one")
     return named
 
 
@@ -70,8 +71,8 @@ def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
             raise UsageError(
                 "groups-invalid",
                 "cannot group samples",
-                item=f"{groups!r} is no regular expression ({error})",
-                fix="pass an expression whose first group is the name, such as '^(ID[0-9]+)', or a file",
+                item=f"{groups!r} is not a regular expression ({error})",
+                fix="pass one whose first group is the name, such as '^(ID[0-9]+)', or a file",
             ) from None
         found = {s: pattern.search(s) for s in samples}
         named = {s: m[1] if m.re.groups else m[0] for s, m in found.items() if m is not None}
@@ -89,9 +90,14 @@ def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
 
 
 def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) -> list[NDArray[np.int64]]:
-    """Share samples out into folds, no group on both sides of a split: sample numbers of each fold.
+    """Share samples out into folds, with no group on both sides of a split.
 
     Groups are taken in a seeded order, the largest first, each into the fold that is smallest so far.
+
+    Returns
+    -------
+    list of int64 arrays
+        Sample numbers of each fold.
 
     Raises
     ------
@@ -107,10 +113,14 @@ def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) ->
             "folds-invalid",
             "cannot cross-validate",
             item=f"{folds} folds of {len(members)} groups ({len(samples)} samples)",
-            fix="pass 3 or more folds, at most one per group; 0 does without",
+            fix="pass 3 or more folds, at most one per group; or 0 for none",
         )
     order = np.random.default_rng(seed).permutation(sorted(members))
     out: list[list[int]] = [[] for _ in range(folds)]
     for name in sorted(order.tolist(), key=lambda n: -len(members[n])):  # stable: ties stay in the seeded order
         min(out, key=len).extend(members[name])
     return [np.array(sorted(fold), np.int64) for fold in out]
+
+
+def _damaged(text: str, why: object, fix: str) -> DamagedError:
+    return DamagedError("groups-invalid", "cannot read groups", item=f"{text!r}: {why}", fix=fix)

@@ -1,9 +1,8 @@
-"""Distribution shift: how the scores of one set of images differ from those that thresholds were tuned on."""
+"""Distribution shift: how the scores of some images differ from those of the images that thresholds were tuned on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, differ
+from ensemble_kit.errors import UsageError, check_kind, differ
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.reports.html import report_html
@@ -19,6 +18,7 @@ from ensemble_kit.reports.report import Report
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit.tuning.difference import MEDIUM, SURE, Difference, holm, mann_whitney
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,48 +26,6 @@ if TYPE_CHECKING:
 
 UNDECIDED = (0.1, 0.9)
 """A pixel is undecided where its score is at least the first and below the second."""
-
-_SURE = 0.05  # a difference counts where its p-value, corrected for all that were tested, is below this
-_MEDIUM = 0.5  # and where it is at least this many standard deviations: "medium" by Cohen, 1988
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One quantity of one class over validation and over test samples.
-
-    Parameters
-    ----------
-    validation, test : float64, its value in each sample.
-    p : of a two-sided Mann–Whitney test that both are drawn from one distribution, corrected by Holm (1979) for all
-        tests of the report. Samples count as independent; those of one person are not, so take it for a hint.
-    """
-
-    validation: NDArray[np.float64]
-    test: NDArray[np.float64]
-    p: float
-
-    @property
-    def standardised(self) -> float:
-        """Cohen's d: the difference of means (test less validation) in pooled standard deviations."""
-        gap = float(self.test.mean() - self.validation.mean())
-        spread = math.sqrt((_variance(self.validation) + _variance(self.test)) / 2)
-        return gap / spread if spread else math.copysign(math.inf, gap) if gap else 0.0
-
-    @property
-    def is_shifted(self) -> bool:
-        """Tell whether the difference is above chance and of at least half a standard deviation."""
-        return self.p < _SURE and abs(self.standardised) >= _MEDIUM
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return means, difference and flag by name, for JSON; an infinite difference is None."""
-        d = self.standardised
-        return {
-            "validation": round(float(self.validation.mean()), 9),
-            "test": round(float(self.test.mean()), 9),
-            "standardised": round(d, 6) if math.isfinite(d) else None,
-            "p": round(self.p, 9),
-            "shifted": self.is_shifted,
-        }
 
 
 @dataclass(frozen=True)
@@ -77,7 +35,7 @@ class ClassShift:
     Parameters
     ----------
     area : share of the image at or above the threshold.
-    undecided : of the pixels that score at least 0.1, the share that scores below 0.9; 0 where there is none. It does
+    undecided : of the pixels that score at least 0.1, the share that scores below 0.9; 0 if none does. It does
         not grow with the object, as a share of the image would.
     empty : share of samples whose mask at the threshold is empty, in validation and in test.
     """
@@ -95,7 +53,13 @@ class ClassShift:
 
 @dataclass(frozen=True)
 class ShiftReport:
-    """How test scores differ from validation scores, class by class."""
+    """How test scores differ from validation scores, class by class.
+
+    Parameters
+    ----------
+    samples : how many, in validation and in test.
+    undecided : scores from the first up to the second are undecided.
+    """
 
     classes: tuple[ClassShift, ...]
     samples: tuple[int, int]
@@ -148,7 +112,7 @@ class ShiftReport:
         tests = "d: difference of means in standard deviations. p: Mann–Whitney, corrected by Holm over the table."
         return [
             f"{area} {undecided} Empty: share of samples with an empty mask.",
-            f"{tests} Shifted: p < {_SURE:g} and |d| ≥ {_MEDIUM:g}.",
+            f"{tests} Shifted: p < {SURE:g} and |d| ≥ {MEDIUM:g}.",
         ]
 
     def table(self) -> pd.DataFrame:
@@ -186,7 +150,7 @@ def compare(
     Parameters
     ----------
     validation, test : ensembles of the same members, fused alike.
-    thresholds : as for `Ensemble.vote`; levels of a `ThresholdSet` where one was tuned.
+    thresholds : as for `Ensemble.vote`; a number, one per class, or a `ThresholdSet`.
     undecided : scores from the first up to the second are undecided.
 
     Raises
@@ -194,12 +158,12 @@ def compare(
     MismatchError
         Ensembles of other classes or members, or fused in another way; thresholds that do not fit.
     UsageError
-        Two scores that are not ascending in [0, 1].
+        Two scores that are not ascending in [0, 1]; a decision without thresholds.
 
     Examples
     --------
     >>> import tempfile, numpy as np, ensemble_kit as ek
-    >>> paths = [f"{tempfile.mkdtemp()}/{part}.zarr" for part in ("val", "test")]
+    >>> paths = [f"{tempfile.mkdtemp()}/{name}.zarr" for name in ("val", "test")]
     >>> for path, shift in zip(paths, (0, 3)):
     ...     with ek.LogitWriter(path, ["bone"], [f"s{k}" for k in range(9)], (8, 8), member="unet") as out:
     ...         for k in range(9):
@@ -218,8 +182,8 @@ def compare(
     measured = [_measure(e, thresholds, undecided, executor, listener) for e in (validation, test)]
     order = [test.classes.index(name) for name in validation.classes]
     ours, theirs = measured[0], measured[1][:, order]
-    rough = [[_mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(order))]
-    p = np.array(_holm([value for row in rough for value in row])).reshape(-1, 2)
+    rough = [[mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(order))]
+    p = np.array(holm([value for row in rough for value in row])).reshape(-1, 2)
     classes = tuple(
         ClassShift(
             name,
@@ -235,8 +199,9 @@ def compare(
 def _measure(
     ensemble: Ensemble, thresholds: Any, undecided: tuple[float, float], executor: Executor, listener: Listener
 ) -> NDArray[np.float64]:
-    """Measure area and share of undecided pixels: float64 (2, classes, samples)."""
+    """Measure the area and the share of undecided pixels: float64 (2, classes, samples)."""
     decision = ensemble.decision(thresholds)
+    check_kind("the decision", decision, Thresholds)
     assert isinstance(decision, Thresholds)
     low, high = (ensemble.level_of(score) for score in undecided)
     work = MeasureScores(ensemble.inputs, decision.in_order(ensemble.classes), low, high)
@@ -262,8 +227,8 @@ class MeasureScores:
         for c, level in enumerate(self.levels):
             found, pred, _, above, _ = counted.of(c)
             pred = np.append(pred, above)
-            area, some, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, self.low, self.high))
-            out.append((area / pixels, (some - sure) / some if some else 0.0))
+            area, likely, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, self.low, self.high))
+            out.append((area / pixels, (likely - sure) / likely if likely else 0.0))
         return out
 
 
@@ -279,30 +244,9 @@ def _check_alike(validation: Ensemble, test: Ensemble) -> None:
         )
 
 
-def _variance(values: NDArray[np.float64]) -> float:
-    return float(values.var(ddof=1)) if values.size > 1 else 0.0
-
-
-def _mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    from scipy.stats import mannwhitneyu
-
-    if np.ptp(np.concatenate([a, b])) == 0:
-        return 1.0  # every value is the same: nothing to rank
-    return float(mannwhitneyu(a, b).pvalue)
-
-
 def _row(c: ClassShift) -> list[str]:
     out = [c.name]
     for value, digits in ((c.area, 5), (c.undecided, 4)):
         out += [f"{v.mean():.{digits}f}" for v in (value.validation, value.test)]
         out += [f"{value.standardised:+.2f}", f"{value.p:.3g}"]
     return [*out, f"{c.empty[0]:.3f}", f"{c.empty[1]:.3f}", "yes" if c.is_shifted else ""]
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm 1979): the k-th smallest of n times n - k + 1, never descending."""
-    out, floor = [0.0] * len(values), 0.0
-    for rank, k in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
-        floor = max(floor, min(1.0, values[k] * (len(values) - rank)))
-        out[k] = floor
-    return out

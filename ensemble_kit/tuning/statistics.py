@@ -1,6 +1,6 @@
 """Sufficient statistics: how many pixels, and how many of the truth, lie at or above every level.
 
-One pass over scores and truth makes them; thresholds, folds, bootstrap, curves and gates are then read off the table
+One pass over scores and truth counts them; thresholds, folds, bootstrap, curves and gates are then read off the table
 in milliseconds, and no pixel is touched again.
 """
 
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, IncompleteError
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.files import atomic_write
 from ensemble_kit.formats import stacks
 from ensemble_kit.masks.alignment import Extent, check_aligned
 from ensemble_kit.masks.maskset import MaskSet
@@ -39,14 +40,14 @@ Band = tuple[int, int]
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Counts of one class in a band of levels, for every sample; exact at full plane resolution.
+    """Counts of one class in a band of levels, for every sample; exact at full image resolution.
 
     Parameters
     ----------
     low, high : the band is `low … high-1`.
     offsets : int64 (samples + 1,); sample s has the entries `offsets[s]:offsets[s+1]` of the next three.
     levels : uint16 (n,), the levels of the band that occur, ascending within a sample.
-    pred, tp : (n,), pixels, and truth pixels, at that level and above; uint32, for planes of 2^32 pixels int64.
+    pred, tp : (n,), pixels, and truth pixels, at that level and above; uint32, int64 for images of 2^32 pixels or more.
     above, above_tp : int64 (samples,), those at `high` and above.
     truth : int64 (samples,), pixels of the truth.
     """
@@ -64,7 +65,7 @@ class ClassStatistics:
     def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
 
-        `level` lies in the band or is its upper edge; beyond it only where nothing lies above.
+        `level` lies in the band or is its upper edge; it may lie above where no pixel does.
         """
         from ensemble_kit.kernels import counts
 
@@ -93,7 +94,7 @@ class Statistics:
 
     Parameters
     ----------
-    samples, classes : rows and columns.
+    samples, classes : names.
     tables : one `ClassStatistics` per class.
     source : what they were counted from; two statistics of one source are interchangeable.
     """
@@ -110,8 +111,6 @@ class Statistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` without pickles; complete, or nothing."""
-        from ensemble_kit.files import atomic_write
-
         head = {
             "format": FORMAT,
             "samples": self.samples,
@@ -208,7 +207,7 @@ def _is_sound(t: ClassStatistics, samples: int) -> bool:
 
 
 def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
-    """Digest of the members' content, how they are fused, and the truth."""
+    """Return a digest of the members' content, of how they are fused, and of the truth."""
     digest = hashlib.sha256(json.dumps([m.fingerprint for m in ensemble.members]).encode())
     f = ensemble.fusion
     fused = (
@@ -262,10 +261,10 @@ def count(
         found[c] = ClassStatistics(
             low,
             high,
-            offsets=np.cumsum([0, *(part.stop - part.start for part in own)]),
-            levels=np.concatenate([row.levels[part] for row, part in zip(rows, own, strict=True)]),
-            pred=np.concatenate([row.pred[part] for row, part in zip(rows, own, strict=True)]),
-            tp=np.concatenate([row.tp[part] for row, part in zip(rows, own, strict=True)]),
+            offsets=np.cumsum([0, *(cut.stop - cut.start for cut in own)]),
+            levels=np.concatenate([row.levels[cut] for row, cut in zip(rows, own, strict=True)]),
+            pred=np.concatenate([row.pred[cut] for row, cut in zip(rows, own, strict=True)]),
+            tp=np.concatenate([row.tp[cut] for row, cut in zip(rows, own, strict=True)]),
             above=np.array([row.above[k] for row in rows]),
             above_tp=np.array([row.above_tp[k] for row in rows]),
             truth=np.array([truth[s, names[k]].area for s in ensemble.samples], np.int64),
@@ -274,7 +273,32 @@ def count(
 
 
 def check_truth(ensemble: Ensemble, truth: MaskSet) -> None:
-    """Refuse truth that does not hold exactly the ensemble's classes, samples and image sizes."""
+    """Refuse truth that does not hold exactly the ensemble's classes, samples and image sizes.
+
+    Raises
+    ------
+    IncompleteError
+        Samples without truth.
+    MismatchError
+        Truth of other classes, samples or image sizes.
+    """
     what, names = "cannot compare with the truth", ("the truth", "the ensemble")
     wanted = Extent(ensemble.classes, {sample: ensemble.image_size(sample) for sample in ensemble.samples})
     check_aligned(truth.extent, wanted, names, what, missing="truth-missing")
+
+
+def check_source(statistics: Statistics, ensemble: Ensemble, truth: MaskSet, what: str, fix: str) -> None:
+    """Refuse statistics that were counted from something else.
+
+    Parameters
+    ----------
+    what, fix : of the error: what cannot be done, and what to pass instead.
+
+    Raises
+    ------
+    MismatchError
+        Statistics of other stores, another fusion or another truth.
+    """
+    if statistics.source != source_of(ensemble, truth):
+        item = "they were counted from other stores, another fusion or another truth"
+        raise MismatchError("statistics-differ", what, item=item, fix=fix)

@@ -18,7 +18,7 @@ from measure import Bar, Row, interleaved, reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.clean import DropSmall, FillHoles, KeepLargest
+from ensemble_kit.decisions.rules import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS

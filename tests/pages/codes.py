@@ -294,8 +294,13 @@ def _leaves(node: ast.expr, scope: Scope) -> list[tuple[ast.expr, Scope]]:
     if isinstance(node, ast.IfExp):
         return [*_leaves(node.body, scope), *_leaves(node.orelse, scope)]
     if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
-        leaves = [leaf for value in node.values for leaf in _leaves(value, scope)]
-        return [(leaf, at) for leaf, at in leaves if not isinstance(leaf, ast.Constant) or leaf.value]
+        found: list[tuple[ast.expr, Scope]] = []
+        for value in node.values:
+            leaves = _leaves(value, scope)
+            found += [(leaf, at) for leaf, at in leaves if not isinstance(leaf, ast.Constant) or leaf.value]
+            if all(isinstance(leaf, ast.Constant) and leaf.value for leaf, _ in leaves):
+                break  # it is never empty, so what comes after it is never taken
+        return found
     if isinstance(node, ast.Name):
         if node.id in scope.passed:
             return _leaves(*scope.passed[node.id])

@@ -4,8 +4,8 @@ Components do not change with a rule's numbers: they are found once for every ca
 and a trial then only adds up the areas and hits of those that stay. Within the candidates the level of each class is
 the exact best under the trial's rules.
 
-The smallest component alone needs neither candidates nor trials where scores add up over samples: `sizes.py` finds the
-best of all levels at each of 16 sizes, and the study's rules have to do better than that.
+The smallest-component rule alone needs neither candidates nor trials where scores add up over samples: `sizes.py` finds
+the best of all levels at each of 16 sizes, and the study's rules have to score higher than that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import DropSmall, FillHoles, Gate, KeepLargest, Rule
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
@@ -26,7 +27,7 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
-from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.statistics import source_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class _Components:
         )
 
     def kept(self, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pixels and hits of each group where components below `least` go, and all but the `most` largest (0: none)."""
+        """Return pixels and hits of each group without components below `least`.
+
+        Of the others the `most` largest stay; 0 keeps all.
+        """
         from ensemble_kit.kernels import undecided
 
         pred, tp = np.empty(self.offsets.size - 1, np.int64), np.empty(self.offsets.size - 1, np.int64)
@@ -119,8 +123,8 @@ def search(
 ) -> tuple[ThresholdSet, dict[str, Any]]:
     """Find rules for all classes, and the level of each class under them; return the set with both, and the record.
 
-    Classes that take the common threshold keep it. The first trial has no rules. What the best trial found is taken
-    where it scores higher than the smallest component alone at its exact best.
+    Classes that take the common threshold keep it. The first trial has no rules. The best trial is taken where it
+    scores higher than the smallest-component rule alone at its exact best.
 
     Parameters
     ----------
@@ -131,28 +135,22 @@ def search(
     classes = _collect(ensemble, truth, tuned, executor, listener)
     dimensions, first = _space(classes)
 
-    def objective(params: Params) -> float:
-        return _score(classes, params, measure)
-
     about = {
         "source": source_of(ensemble, truth),
         "objective": str(measure),
         "what": ["post"],
         "levels": [list(c.levels) for c in classes],
     }
-    done = studies.run(plan, dimensions, [first], objective, about, listener, "cleaning")
+    done = studies.run(plan, dimensions, [first], lambda p: _score(classes, p, measure), about, listener, "cleaning")
     rules, value = rules_of(done.best), done.value
     found = [c.best(done.best, measure) for c in classes]
     levels: Sequence[int] = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
     tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
     record: dict[str, Any] = {
-        "trials": len(done.trials),
-        "best_trial": done.number,
+        **done.to_dict(),
         "first": round(done.trials[0], 9),
-        "best": round(done.value, 9),
         "candidates": _CANDIDATES,
         "params": {name: round(value, 6) for name, value in done.best.items()},
-        "stopped": done.stopped,
     }
     if sizes.applies(measure):
         exact = sizes.search(ensemble, truth, tuned, _sizes(classes, sizes.SIZES), executor, listener)
@@ -172,7 +170,7 @@ def search(
 
 
 def describe(exact: Mapping[str, Any]) -> str:
-    """Say what the smallest component alone reaches."""
+    """Say what the smallest-component rule alone reaches."""
     sure = "certain for all 65,536" if exact["certain"] else "not certain beyond the band that was looked at"
     return (
         f"Smallest component alone, the best of all levels at each of {len(exact['sizes'])} sizes: "
@@ -205,7 +203,7 @@ def _space(classes: Sequence[_Class]) -> tuple[list[Dimension], Params]:
 
 
 def _sizes(classes: Sequence[_Class], count: int) -> list[int]:
-    """Sizes of smallest components to try, from 1 pixel to what half of the truth's masks have."""
+    """Choose smallest sizes to try, from 1 pixel to the median area of the truth's masks."""
     areas = np.concatenate([c.truth[c.truth > 0] for c in classes])
     most = max(2, int(np.median(areas))) if areas.size else 2
     return [int(v) for v in np.unique(np.rint(np.geomspace(1, most, count)))]
@@ -256,7 +254,7 @@ def _collect(
 
 
 def _candidates(tuned: ThresholdSet, name: str, level: int) -> tuple[int, ...]:
-    """Levels around the best one where the class scores nearly as well, evenly spread over those that occur."""
+    """Choose levels around the best one where the class scores nearly as well, evenly spread over those that occur."""
     crossed = tuned.validation.crossed
     if crossed is not None and not crossed.classes[name].keeps:
         return (level,)
@@ -271,7 +269,7 @@ def _candidates(tuned: ThresholdSet, name: str, level: int) -> tuple[int, ...]:
 
 
 def _above_tops(ensemble: Ensemble, curve: Curve) -> NDArray[np.int64] | None:
-    """Pixels of each sample at or above every top threshold (tops, samples); None where the band does not tell."""
+    """Count each sample's pixels at or above every top threshold (tops, samples); None where the band does not tell."""
     levels = [ensemble.level_of(top) for top in _TOPS]
     if levels[0] < curve.table.low or levels[-1] > curve.table.high:
         return None
@@ -279,7 +277,7 @@ def _above_tops(ensemble: Ensemble, curve: Curve) -> NDArray[np.int64] | None:
 
 
 def _pieces(mask: Runs, truth: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Area and hits of every component, in the order of their first pixels."""
+    """Return area and hits of every component, in the order of their first pixels."""
     from ensemble_kit.kernels import components
 
     starts, ends, labels, areas = components.components(mask.starts, mask.ends, mask.shape[1], 8)
@@ -288,7 +286,7 @@ def _pieces(mask: Runs, truth: Runs) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _hits_before(truth: Runs, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Truth pixels that stand before each position."""
+    """Count truth pixels that stand before each position."""
     lengths = np.concatenate([[0], np.cumsum(truth.ends - truth.starts)])
     k = np.searchsorted(truth.starts, positions, side="right")
     beyond = np.where(k > 0, np.maximum(truth.ends[np.maximum(k - 1, 0)] - positions, 0), 0) if len(truth) else 0

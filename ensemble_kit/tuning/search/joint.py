@@ -1,4 +1,4 @@
-"""The joint search: what does not separate into classes, with the exact best thresholds inside every trial."""
+"""The joint search of weights, mean, temperatures and rules, with the exact best thresholds inside every trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.search import cleaning, greedy, studies, undecided
 from ensemble_kit.tuning.search.nested import nested, plain_number
 from ensemble_kit.tuning.search.plan import Search, check
-from ensemble_kit.tuning.search.studies import Dimension, Params
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.undecided import Setting, Undecided
 from ensemble_kit.tuning.statistics import Statistics, check_truth, source_of
@@ -50,7 +51,7 @@ def tune(
     jobs: int | None = None,
     listener: Listener = nobody,
 ) -> ThresholdSet:
-    """Search, tune the thresholds of what was found exactly at full resolution, and judge both out of fold.
+    """Search, tune the thresholds of what was found exactly and at full resolution, and judge both out of fold.
 
     With `folds` everything is nested: for each fold the whole search (the same trials), the thresholds and, with
     `shrink`, the decision to keep them are done again on the other folds alone, and judged on the one left out. The
@@ -58,16 +59,25 @@ def tune(
 
     Parameters
     ----------
-    statistics : of the ensemble with uniform weights, where they are at hand.
+    statistics : of the ensemble with uniform weights, if an earlier run kept them.
     executor : where passes over the samples run.
-    jobs : threads of a trial, which runs here.
+    jobs : threads of a trial, which runs in this process.
+
+    Raises
+    ------
+    UsageError, MismatchError
+        What is searched does not fit the ensemble, or the stored study does not fit the search.
+    IncompleteError, MismatchError
+        Truth that does not fit the ensemble.
+    DamagedError
+        Every pair of masks is skipped, so that there is nothing to maximise.
     """
     search = Search.of(given)
     check(ensemble, search)
     check_truth(ensemble, truth)
     uniform = Setting.uniform(ensemble).applied(ensemble)
     if search.storage is not None:
-        studies.check_storage(search.plan(seed, "", 1))
+        check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
     task = Task(uniform, truth, measure, search, groups, seed, shrink, studies_in_all, executor, jobs, listener)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
@@ -106,7 +116,7 @@ def _fit(
 def _search_fusion(
     task: Task, table: Undecided | None, samples: NDArray[np.int64], name: str
 ) -> tuple[Setting | None, dict[str, Any]]:
-    """Find the best fusion by trials on undecided pixels; what there is to say of it."""
+    """Find the best fusion by trials on undecided pixels; return it, and what a set records."""
     search, ensemble = task.search, task.ensemble
     if table is None:
         return None, {"trials": None}
@@ -126,12 +136,7 @@ def _search_fusion(
     told: dict[str, Any] = {"stride": table.stride, "pixels": table.pixels}
     if "greedy" in search.what:
         steps = max(1, min(_STEPS, search.trials))
-        chosen = greedy.select(
-            names,
-            lambda counts: score(replace(start, weights=counts)),
-            steps,
-            task.listener,
-        )
+        chosen = greedy.select(names, lambda counts: score(replace(start, weights=counts)), steps, task.listener)
         taken = [names[k] for k in chosen.path[: chosen.kept]]
         return replace(start, weights=chosen.counts), {
             **told,
@@ -140,7 +145,6 @@ def _search_fusion(
             "best": plain_number(chosen.score),
         }
     dimensions, first = _space(ensemble, search)
-
     about = {
         "source": source_of(ensemble, task.truth),
         "objective": str(task.measure),
@@ -151,19 +155,16 @@ def _search_fusion(
     done = studies.run(plan, dimensions, [first], lambda p: score(_setting(p, start, names)), about, task.listener)
     return _setting(done.best, start, names), {
         **told,
-        "trials": len(done.trials),
+        **done.to_dict(),
         "sampler": search.sampler,
         "sampler_seed": plan.seed,
-        "best_trial": done.number,
-        "best": plain_number(done.value),
         "first": plain_number(done.trials[0]),
         "params": {name: round(value, 6) for name, value in done.best.items()},
-        "stopped": done.stopped,
     }
 
 
 def _space(ensemble: Ensemble, search: Search) -> tuple[list[Dimension], Params]:
-    """Dimensions of the search, and the uniform ensemble in them: the first trial."""
+    """Return the dimensions of the search, and the uniform ensemble in them: the first trial."""
     fusion = ensemble.fusion
     dimensions, first = list[Dimension](), Params()
     if "weights" in search.what:
@@ -191,8 +192,5 @@ def _setting(params: Params, start: Setting, names: Sequence[str]) -> Setting:
             weights = start.weights
     if f"temperature:{names[0]}" in params:
         temperatures = tuple(round(params[f"temperature:{n}"], 4) for n in names)
-    mean = start.mean
-    if "mean" in params:
-        power = round(params["mean"], 2)
-        mean = Mean(power)
+    mean = Mean(round(params["mean"], 2)) if "mean" in params else start.mean
     return Setting(weights, mean, temperatures)

@@ -1,12 +1,12 @@
-"""Thresholds by trials, for metrics that do not separate into classes and counts: a person's own, above all.
+"""Thresholds by trials, for metrics that counts per class do not determine, such as a user-defined one.
 
-For Dice, IoU and F-beta the exact optimum is there for less (`tuning`); it is where a study begins, and what it is
-compared with.
+For Dice, IoU and F-beta the exact optimum costs less (`ensemble_kit.tuning.exact`); a study begins with it and is
+compared with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,13 +19,15 @@ from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.metrics import dice
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups, make_folds
 from ensemble_kit.tuning.search import studies
-from ensemble_kit.tuning.search.studies import Dimension, Params, Plan
+from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.statistics import source_of
 
@@ -47,7 +49,7 @@ def load(text: str) -> Metric:
     Raises
     ------
     UsageError
-        There is no such module or callable.
+        The module cannot be imported, or has no such callable.
     """
     found = user_code.import_named("metric-import", "a metric", text)
     if not callable(found):
@@ -62,7 +64,7 @@ def load(text: str) -> Metric:
 
 def of_measure(measure: Measure) -> Metric:
     """Return a built-in measure as a metric of two mask sets."""
-    return lambda prediction, truth: measure.of_all(*_counts(prediction, truth, prediction.classes))
+    return lambda prediction, truth: measure.of_all(*counts(prediction, truth, prediction.classes))
 
 
 def tune(
@@ -102,24 +104,21 @@ def tune(
     """
     measure = measure or Measure()
     exact = _exact(ensemble, truth, measure, seed, executor, listener)
-    ask = _Asked(ensemble, truth, metric, name, executor)
-    done = _study(ask, exact, plan, measure, listener)
-    best = ask.levels_of(done.best)
+    objective = _Objective(ensemble, truth, metric, name, executor)
+    done = _study(objective, exact, plan, measure, listener)
+    best = objective.levels_of(done.best)
     found = _described(exact, ensemble, truth, best, executor)
     told: dict[str, Any] = {
         "method": "optuna",
         "metric": name,
-        "trials": len(done.trials),
+        **done.to_dict(),
         "sampler": plan.sampler,
         "sampler_seed": plan.seed,
-        "best_trial": done.number,
-        "best": round(done.value, 9),
         "exact_optimum": round(done.trials[0], 9),
         "half": round(done.trials[1], 9) if len(done.trials) > 1 else None,
-        "stopped": done.stopped,
     }
     if folds:
-        told["nested"] = _nested(ask, plan, measure, folds, groups, seed, listener)
+        told["nested"] = _nested(objective, plan, measure, folds, groups, seed, listener)
     return replace(found, search={**found.search, **told})
 
 
@@ -130,15 +129,15 @@ def _exact(
     return tune_from(counted, ensemble, measure, seed=seed)
 
 
-class _Asked:
-    """The metric of an ensemble's masks at given levels."""
+class _Objective:
+    """The metric of the masks that levels give: what a study maximises."""
 
     def __init__(self, ensemble: Ensemble, truth: MaskSet, metric: Metric, name: str, executor: Executor) -> None:
         self.ensemble, self.truth, self.metric, self.name, self.executor = ensemble, truth, metric, name, executor
 
-    def on(self, samples: Any) -> _Asked:
-        """Ask on some of the samples, by number."""
-        return _Asked(*subset(self.ensemble, self.truth, samples), self.metric, self.name, self.executor)
+    def on(self, samples: Any) -> _Objective:
+        """Return the same objective on some of the samples, by number."""
+        return _Objective(*subset(self.ensemble, self.truth, samples), self.metric, self.name, self.executor)
 
     def levels_of(self, params: Params) -> tuple[int, ...]:
         return tuple(int(params[f"level:{c}"]) for c in self.ensemble.classes)
@@ -161,20 +160,27 @@ class _Asked:
             ) from error
 
 
-def _study(ask: _Asked, exact: ThresholdSet, plan: Plan, measure: Measure, listener: Listener) -> studies.Finished:
-    classes, half = ask.ensemble.classes, ask.ensemble.level_of(0.5)
+def _study(
+    objective: _Objective, exact: ThresholdSet, plan: Plan, measure: Measure, listener: Listener
+) -> studies.Finished:
+    classes, half = objective.ensemble.classes, objective.ensemble.level_of(0.5)
     dimensions = [Dimension(f"level:{c}", 0, LEVELS - 1, step=1, grid=_GRID) for c in classes]
     first: list[Params] = [
         {f"level:{c}": exact.levels[c] for c in classes},
         {f"level:{c}": half for c in classes},
     ]
     about = {
-        "source": source_of(ask.ensemble, ask.truth),
-        "objective": f"{ask.name}, from {measure}",
+        "source": source_of(objective.ensemble, objective.truth),
+        "objective": f"{objective.name}, from {measure}",
         "what": ["level"],
     }
     return studies.run(
-        plan, dimensions, first[: plan.trials], lambda p: ask.value(ask.vote(ask.levels_of(p))), about, listener
+        plan,
+        dimensions,
+        first[: plan.trials],
+        lambda p: objective.value(objective.vote(objective.levels_of(p))),
+        about,
+        listener,
     )
 
 
@@ -182,7 +188,7 @@ _GRID = tuple(float(round(LEVELS * k / 10)) for k in range(1, 10))
 
 
 def _nested(
-    ask: _Asked,
+    objective: _Objective,
     plan: Plan,
     measure: Measure,
     folds: int,
@@ -190,21 +196,21 @@ def _nested(
     seed: int,
     listener: Listener,
 ) -> dict[str, Any]:
-    """Study again without each fold; measure the masks of all samples that were left out together."""
-    parts = make_folds(ask.ensemble.samples, folds, groups, seed)
+    """Repeat the study without each fold, and measure the masks of all samples that were left out together."""
+    split = make_folds(objective.ensemble.samples, folds, groups, seed)
     found: dict[str, dict[Any, Any]] = {"study": {}, "exact": {}}
-    for k, fold in enumerate(parts):
-        rest = np.sort(np.concatenate([p for j, p in enumerate(parts) if j != k]))
-        training, held = ask.on(rest), ask.on(fold)
-        exact = _exact(training.ensemble, training.truth, measure, 0, ask.executor, nobody)
+    for k, fold in enumerate(split):
+        rest = np.sort(np.concatenate([f for j, f in enumerate(split) if j != k]))
+        training, held = objective.on(rest), objective.on(fold)
+        exact = _exact(training.ensemble, training.truth, measure, 0, objective.executor, nobody)
         done = _study(training, exact, replace(plan, study=f"{plan.study}/fold-{k + 1}"), measure, listener)
         found["study"].update(held.vote(training.levels_of(done.best)))
         found["exact"].update(held.vote(tuple(exact.levels.values())))
-    ordered = {name: MaskSet({key: masks[key] for key in ask.truth}) for name, masks in found.items()}
+    ordered = {name: MaskSet({key: masks[key] for key in objective.truth}) for name, masks in found.items()}
     return {
         "folds": folds,
-        "out_of_fold": round(ask.value(ordered["study"]), 9),
-        "exact_out_of_fold": round(ask.value(ordered["exact"]), 9),
+        "out_of_fold": round(objective.value(ordered["study"]), 9),
+        "exact_out_of_fold": round(objective.value(ordered["exact"]), 9),
     }
 
 
@@ -215,23 +221,20 @@ def _described(
     moved = replace(
         exact, classes=tuple(replace(c, level=level) for c, level in zip(exact.classes, levels, strict=True))
     )
-    counts = _counts(ensemble.vote(moved, executor=executor), truth, ensemble.classes)
-    scores = [exact.measure.of_class(*(v[c] for v in counts)) for c in range(len(levels))]
+    counted = counts(ensemble.vote(moved, executor=executor), truth, ensemble.classes)
+    scores = [exact.measure.of_class(*(v[c] for v in counted)) for c in range(len(levels))]
     classes = tuple(
         replace(c, score=score, plateau=(c.level, c.level)) for c, score in zip(moved.classes, scores, strict=True)
     )
-    validation = replace(exact.validation, in_sample=exact.measure.of_all(*counts), crossed=None)
+    validation = replace(exact.validation, in_sample=exact.measure.of_all(*counted), crossed=None)
     return replace(moved, classes=classes, validation=validation)
 
 
-def _counts(prediction: MaskSet, truth: MaskSet, classes: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """Hits, pixels and truth pixels, int64 (classes, samples) each."""
-    keys = [[(s, c) for s in truth.samples] for c in classes]
-    return (
-        np.array([[prediction[k].overlap(truth[k]) for k in row] for row in keys], np.int64),
-        np.array([[prediction[k].area for k in row] for row in keys], np.int64),
-        np.array([[truth[k].area for k in row] for row in keys], np.int64),
-    )
+def counts(prediction: MaskSet, truth: MaskSet, classes: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Return hits, pixels and truth pixels, int64 (classes, samples) each."""
+    found = dice(prediction, truth)
+    order = [found.classes.index(c) for c in classes]
+    return found.tp.T[order], found.pred.T[order], found.truth.T[order]
 
 
 def describe(tuned: ThresholdSet) -> list[str]:

@@ -1,4 +1,4 @@
-"""The honest score of a search: the whole of it done again without each fold, and judged on what was left out."""
+"""The out-of-fold score of a search: the whole of it repeated without each fold, and judged on that fold."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
 
     Parameters
     ----------
+    folds : how many.
     found : what the search on all samples found.
     fit : the search.
     """
@@ -37,7 +38,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     counts = {k: np.zeros((2, *shape), np.int64) for k in ("tuned", "own", "shared", "half", "uniform")}
     chosen = []
     for k, fold in enumerate(split):
-        rest = np.sort(np.concatenate([p for j, p in enumerate(split) if j != k]))
+        rest = np.sort(np.concatenate([other for j, other in enumerate(split) if j != k]))
         inner_groups = len({names[s] for s in rest.tolist()})
         inner = min(folds, inner_groups) if inner_groups >= 3 and task.shrink else None
         training, held = task.on(rest), task.on(fold)
@@ -108,5 +109,5 @@ def _judge(
 
 
 def plain_number(value: float) -> float | None:
-    """Return a number that JSON has, to nine decimals."""
+    """Return a number as JSON can hold it, to nine decimals; None where it is not finite."""
     return round(float(value), 9) if np.isfinite(value) else None

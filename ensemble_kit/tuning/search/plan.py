@@ -9,6 +9,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, some
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.tuning.search import studies
+from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
 
 WHAT = ("weights", "mean", "temperature", "post", "greedy")
 
@@ -22,7 +23,7 @@ class Search:
     what : some of "weights" (one per member), "mean" (power between geometric, 0, and arithmetic, 1), "temperature"
         (one per member), "post" (rules of post-processing); or "greedy",
         Caruana's selection of members instead of "weights".
-    trials : of each study, those of an earlier run included.
+    trials : of each study, including those of an earlier run.
     timeout : seconds for all studies of one run together; the best trial until then counts.
     storage, study : an Optuna storage URL, such as "sqlite:///study.db", and the study's name in it. The studies of
         folds stand beside it as NAME/fold-1 and so on, that of post-processing as NAME/post.
@@ -42,7 +43,7 @@ class Search:
     timeout: float | None = None
     storage: str | None = None
     study: str = "ensk"
-    sampler: studies.Sampler = "tpe"
+    sampler: Sampler = "tpe"
     seed: int | None = None
     memory: int | None = None
 
@@ -57,7 +58,7 @@ class Search:
         check_number("trials", self.trials, "pass at least one trial", least=1, whole=True, what="cannot search")
         if self.timeout is not None:
             check_number("timeout", self.timeout, "pass seconds above 0", above=0, what="cannot search")
-        check_choice("sampler", self.sampler, studies.SAMPLERS, "cannot search")
+        check_choice("sampler", self.sampler, SAMPLERS, "cannot search")
 
     @classmethod
     def of(cls, given: Search | str | Sequence[str]) -> Search:
@@ -73,14 +74,22 @@ class Search:
         return each * (1 + (folds or 0))
 
     def plan(self, seed: int, name: str, studies_in_all: int) -> studies.Plan:
-        """Say how one study of this search is run."""
+        """Return how one study of this search is run."""
         timeout = None if self.timeout is None else self.timeout / studies_in_all
         own = seed if self.seed is None else self.seed
         return studies.Plan(self.trials, timeout, self.storage, self.study + name, self.sampler, own)
 
 
 def check(ensemble: Ensemble, search: Search) -> None:
-    """Refuse what cannot be searched with this ensemble."""
+    """Refuse what cannot be searched with this ensemble.
+
+    Raises
+    ------
+    MismatchError
+        Two members of one name.
+    UsageError
+        Weights of one member, temperatures of softmax members, or a power of a mean that is given already.
+    """
     names = ensemble.fusion.members
     if len(set(names)) != len(names):
         raise MismatchError(
@@ -96,12 +105,8 @@ def check(ensemble: Ensemble, search: Search) -> None:
             "pass two members or more, or search temperature or post only",
         )
     if ensemble.activation == "softmax" and "temperature" in search.what:
-        raise UsageError(
-            "softmax-option",
-            "cannot search",
-            item="temperatures of softmax members, whose classes one temperature changes together",
-            fix="leave temperature out, or give --temperatures",
-        )
+        item = "temperatures of softmax members, whose classes one temperature changes together"
+        raise _refused(item, "leave temperature out, or give --temperatures", "softmax-option")
     if "mean" in search.what and ensemble.fusion.mean != PROBABILITY:
         raise _refused(
             f"the power of the mean, with mean={str(ensemble.fusion.mean)!r}",
@@ -109,5 +114,5 @@ def check(ensemble: Ensemble, search: Search) -> None:
         )
 
 
-def _refused(item: str, fix: str) -> UsageError:
-    return UsageError("option-invalid", "cannot search", item=item, fix=fix)
+def _refused(item: str, fix: str, code: str = "option-invalid") -> UsageError:
+    return UsageError(code, "cannot search", item=item, fix=fix)

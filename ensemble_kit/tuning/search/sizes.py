@@ -1,6 +1,6 @@
 """Exact thresholds under the smallest-component rule: every level of every class, at every one of some sizes.
 
-A trial of thresholds and a size labels every mask anew. One descent of the levels (`kernels/sizes.py`) counts them all:
+A trial of thresholds and a size labels every mask anew. One pass down the levels (`kernels/sizes.py`) counts them all:
 16 sizes at all levels of 160 samples of 29 classes cost less than one such trial.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import DropSmall
+from ensemble_kit.decisions.rules import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 SIZES = 16
-_MEMORY = 1 << 28  # bytes of curves at a time; more classes take more passes over the stores
+MEMORY = 1 << 28
+"""Bytes of curves at a time; more classes take more passes over the stores."""
 _CLOSE = 1e-12
 
 
@@ -45,8 +46,8 @@ class SizeCurves:
     low, high : the band: thresholds `low … high`, both included.
     sizes : ascending; components of fewer pixels go.
     scores : float64 (high - low + 1, sizes).
-    least : int64 (samples, sizes), pixels that are left at `low`: no lower level has fewer.
-    most_hits : int64 (samples, sizes), truth pixels that are left at `high`: no higher level has more.
+    least : int64 (samples, sizes), pixels that stay at `low`: no lower level has fewer.
+    most_hits : int64 (samples, sizes), truth pixels that stay at `high`: no higher level has more.
     truth : int64 (samples,).
     """
 
@@ -171,9 +172,10 @@ class Cleaned:
 
     Parameters
     ----------
+    sizes : those that were compared.
     rule : the rule; None where no component goes.
     tp, pred, truth : int64 (classes, samples), counts at these levels under the rule, from the masks themselves.
-    certain : no level of any band's outside, at any of the sizes, can do better.
+    certain : no level outside any band, at any of the sizes, can score higher.
     """
 
     sizes: tuple[int, ...]
@@ -207,11 +209,18 @@ def search(
     sizes: Sequence[int],
     executor: Executor = THREADS,
     listener: Listener = nobody,
+    memory: int = MEMORY,
 ) -> Cleaned:
     """Find the size, one for all classes, and the levels that score best; ties go to the smaller size.
 
-    Classes that take the common threshold keep it. Levels are looked for in the bands of `tuned`, which were certain
-    without rules; `certain` tells whether they are under these.
+    Classes that take the common threshold keep it. Levels are searched in the bands of `tuned`, which were certain
+    without rules; `certain` tells whether they are under this one.
+
+    Parameters
+    ----------
+    tuned : the set of this ensemble that `tune_from` made.
+    sizes : numbers of pixels, ascending.
+    memory : bytes of curves at a time.
     """
     measure, crossed = tuned.measure, tuned.validation.crossed
     fixed = {
@@ -221,7 +230,7 @@ def search(
     for c, t in enumerate(tuned.classes):
         low, high = tuned.curves[t.name].band
         bands[c] = min(low, fixed.get(c, low)), max(high, fixed.get(c, high))
-    at_once = max(1, _MEMORY // (8 * len(sizes) * max(high - low + 1 for low, high in bands.values())))
+    at_once = max(1, memory // (8 * len(sizes) * max(high - low + 1 for low, high in bands.values())))
     best, bounds = np.empty((len(bands), len(sizes), 2)), np.zeros((len(bands), len(sizes)))
     for first in range(0, len(bands), at_once):
         few = {c: bands[c] for c in range(first, min(first + at_once, len(bands)))}

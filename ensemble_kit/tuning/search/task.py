@@ -1,4 +1,4 @@
-"""`Task`: a search with the ensemble, truth and folds that it is about, whole or on some of the samples."""
+"""`Task`: a search with its ensemble, truth and folds, on all samples or on some."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A search with all that it is about; `on` is the same on some of the samples."""
+    """A search with everything that it needs; `on` is the same on some of the samples."""
 
     ensemble: Ensemble
     truth: MaskSet

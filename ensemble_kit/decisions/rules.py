@@ -1,0 +1,295 @@
+"""Rules of post-processing: frozen values that change one mask, each with a text form.
+
+    NAME[:ARGUMENT[,ARGUMENT…]][@CLASS[,CLASS…]]
+
+    drop-small:200              drop components of fewer than 200 pixels
+    drop-small:0.05%            … of fewer than 0.05 % of the image's pixels
+    keep-largest                keep the largest component; keep-largest:2 the two largest
+    fill-holes                  fill every hole; fill-holes:50 those of at most 50 pixels
+    gate:0.75,2000              empty the mask unless at least 2000 pixels lie at or above 0.75
+
+`connectivity=4` may stand as the last argument (`drop-small:200,connectivity=4`); the default is 8. Without `@` a
+rule holds for every class. Everything behind the first `@` is the list of classes, as in a line of CSV: a name that
+holds a comma stands in double quotes, and a double quote inside them is written twice.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil, prod
+from typing import Any
+
+from ensemble_kit.decisions.rule import Connectivity, Rule, invalid
+from ensemble_kit.decisions.ruletext import RuleText, decimal, plain, whole
+from ensemble_kit.errors import UsageError
+from ensemble_kit.masks.runs import Runs
+
+
+@dataclass(frozen=True)
+class DropSmall(Rule):
+    """Drop the components that are smaller than a number of pixels or a share of the image.
+
+    Parameters
+    ----------
+    min_area : pixels that a component needs to stay, at least 1.
+    min_share : the same as a share of the image's pixels, in (0, 1]; exactly one of the two is given.
+    connectivity : 8 joins pixels that touch by a corner, 4 does not.
+
+    Examples
+    --------
+    >>> DropSmall(2).apply(Runs([0, 5], [3, 6], (2, 6))).text()
+    '1 3'
+    >>> str(DropSmall(min_share=0.0005, classes=("Radius",)))
+    'drop-small:0.05%@Radius'
+    """
+
+    kind = "drop-small"
+    form = "drop-small:200 (pixels) or drop-small:0.05% (of the image)"
+    min_area: int | None = None
+    min_share: float | None = None
+    connectivity: Connectivity = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.min_area is None) == (self.min_share is None):
+            raise invalid(
+                f"drop-small with min_area={self.min_area!r}, min_share={self.min_share!r}", "pass exactly one of them"
+            )
+        if self.min_area is not None:
+            self._set_whole("min_area")
+        else:
+            self._set_number("min_share")
+            if self.min_share == 0:
+                raise invalid("drop-small with min_share=0", "pass a share above 0: every component has a pixel")
+        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
+
+    def least(self, shape: tuple[int, ...]) -> int:
+        """Return the pixels that a component needs in an image; a share counts as the decimal it is shown as."""
+        if self.min_area is not None:
+            return self.min_area
+        return ceil(Fraction(str(self.min_share)) * prod(shape))
+
+    def apply(self, runs: Runs) -> Runs:
+        """Return the mask without its small components."""
+        from ensemble_kit.kernels import components as kernels
+
+        W = runs.shape[1]
+        left = kernels.drop_small(runs.starts, runs.ends, W, self.connectivity, self.least(runs.shape))
+        return Runs.trusted(left, runs.shape)
+
+    def _arguments(self) -> tuple[str, ...]:
+        if self.min_area is not None:
+            return (str(self.min_area),)
+        return (f"{plain(Decimal(str(self.min_share)).scaleb(2))}%",)
+
+    @staticmethod
+    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
+        (area,) = arguments
+        if area.endswith("%"):
+            return {"min_share": float(decimal(area[:-1]).scaleb(-2))}
+        return {"min_area": whole(area)}
+
+
+@dataclass(frozen=True)
+class KeepLargest(Rule):
+    """Keep the k largest components; of equal ones the one whose first pixel (row by row) comes first.
+
+    Parameters
+    ----------
+    k : how many stay, at least 1.
+    connectivity : 8 joins pixels that touch by a corner, 4 does not.
+
+    Examples
+    --------
+    >>> KeepLargest().apply(Runs([0, 4], [2, 7], (2, 8))).text()
+    '5 3'
+    """
+
+    kind = "keep-largest"
+    form = "keep-largest or keep-largest:2"
+    k: int = 1
+    connectivity: Connectivity = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set_whole("k")
+        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
+
+    def apply(self, runs: Runs) -> Runs:
+        """Return the mask with its k largest components only."""
+        from ensemble_kit.kernels import components as kernels
+
+        left = kernels.keep_largest(runs.starts, runs.ends, runs.shape[1], self.connectivity, self.k)
+        return Runs.trusted(left, runs.shape)
+
+    def _arguments(self) -> tuple[str, ...]:
+        return () if self.k == 1 else (str(self.k),)
+
+    @staticmethod
+    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
+        (k,) = arguments or ("1",)
+        return {"k": whole(k)}
+
+
+@dataclass(frozen=True)
+class FillHoles(Rule):
+    """Fill holes: components of the background that do not touch the image's border.
+
+    With the default connectivity this is `scipy.ndimage.binary_fill_holes`.
+
+    Parameters
+    ----------
+    largest : pixels of the largest hole that is filled; None fills all.
+    connectivity : of the mask. 8 (default) makes the background 4-connected, 4 makes it 8-connected: background that
+        touches the outside by a corner is then not a hole.
+
+    Examples
+    --------
+    >>> FillHoles().apply(Runs([0, 5, 8], [4, 6, 12], (3, 4))).text()
+    '1 4 6 1 9 4'
+    >>> FillHoles().apply(Runs([0, 6], [5, 12], (3, 4))).text()
+    '1 12'
+    """
+
+    kind = "fill-holes"
+    form = "fill-holes or fill-holes:50"
+    largest: int | None = None
+    connectivity: Connectivity = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.largest is not None:
+            self._set_whole("largest")
+        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
+
+    def apply(self, runs: Runs) -> Runs:
+        """Return the mask with its holes filled."""
+        from ensemble_kit.kernels import components as kernels
+
+        H, W = runs.shape
+        largest = H * W if self.largest is None else min(self.largest, H * W)
+        filled = kernels.fill_holes(runs.starts, runs.ends, H, W, self.connectivity, largest)
+        return Runs.trusted(filled, runs.shape)
+
+    def _arguments(self) -> tuple[str, ...]:
+        return () if self.largest is None else (str(self.largest),)
+
+    @staticmethod
+    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
+        if not arguments:
+            return {}
+        (largest,) = arguments
+        return {"largest": whole(largest)}
+
+
+@dataclass(frozen=True)
+class Gate(Rule):
+    """Empty the mask unless enough pixels of its class lie at or above a top threshold.
+
+    The first two of the triplet (top threshold, smallest area, bottom threshold) of the winners of the SIIM-ACR
+    Pneumothorax challenge (Anuar Aimoldin, 2019); the third is the threshold that made the mask.
+
+    Parameters
+    ----------
+    top : threshold in [0, 1], on the scale of `Ensemble.vote`.
+    min_area : pixels at or above it that the mask needs to stay, at least 1.
+
+    Examples
+    --------
+    >>> Gate(0.75, 3).decide(Runs([0], [4], (2, 4)), above=2).area
+    0
+    """
+
+    kind = "gate"
+    form = "gate:0.75,2000 (top threshold, pixels)"
+    top: float
+    min_area: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set_number("top")
+        self._set_whole("min_area")
+
+    def apply(self, runs: Runs) -> Runs:  # noqa: ARG002 - refused for any mask
+        """Refuse: a mask alone does not tell how many pixels lie at or above the top threshold."""
+        raise gate_needs_scores(self)
+
+    def decide(self, runs: Runs, above: int) -> Runs:
+        """Return the mask, or an empty one where fewer than `min_area` pixels lie at or above the top threshold."""
+        return runs if above >= self.min_area else Runs.empty(runs.shape)
+
+    def _arguments(self) -> tuple[str, ...]:
+        return plain(Decimal(str(self.top))), str(self.min_area)
+
+    @staticmethod
+    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
+        top, area = arguments
+        return {"top": float(decimal(top)), "min_area": whole(area)}
+
+
+_KINDS: dict[str, type[Rule]] = {k.kind: k for k in (DropSmall, KeepLargest, FillHoles, Gate)}
+
+
+def parse_rule(text: str) -> Rule:
+    """Read a rule as `str` writes it; the forms are listed at the head of this module.
+
+    Raises
+    ------
+    UsageError
+        A text of another form, or a number that cannot mean anything.
+
+    Examples
+    --------
+    >>> parse_rule("keep-largest:2@Radius,Ulna")
+    KeepLargest(classes=('Radius', 'Ulna'), k=2, connectivity=8)
+    """
+    try:
+        parts = RuleText.of(text)
+    except csv.Error as error:
+        raise invalid(
+            f"rule {text!r}: its classes are not a line of CSV ({error})", "close the double quotes"
+        ) from None
+    kind = _KINDS.get(parts.name)
+    if kind is None:
+        raise invalid(
+            f"{text!r} begins with an unknown rule", f"write one of {', '.join(k.form for k in _KINDS.values())}"
+        )
+    try:
+        values = kind._read(parts.arguments)
+        if parts.connectivity is not None:
+            values["connectivity"] = whole(parts.connectivity)
+        if not values.keys() <= {f.name for f in fields(kind)}:
+            raise ValueError(text)  # a gate has no connectivity
+    except ValueError:
+        fix = f"write {kind.form}; behind it @ and class names where it is for some"
+        raise invalid(f"rule {text!r}", fix) from None
+    return kind(**values, classes=parts.classes)
+
+
+def parse_rules(rules: Iterable[Rule | str] | Rule | str) -> tuple[Rule, ...]:
+    """Read several rules, each a value or its text; a single one is a list of one.
+
+    Raises
+    ------
+    UsageError
+        As for `parse_rule`; an item of another type.
+    """
+    given = [rules] if isinstance(rules, (Rule, str)) else list(rules)
+    for rule in given:
+        if not isinstance(rule, (Rule, str)):
+            raise invalid(f"{rule!r} is not a rule", "pass rules or their texts, such as 'drop-small:200'")
+    return tuple(parse_rule(r) if isinstance(r, str) else r for r in given)
+
+
+def gate_needs_scores(rule: Rule) -> UsageError:
+    """Make the error of a gate where there are only masks."""
+    return UsageError(
+        "gate-needs-scores",
+        "cannot apply a gate to masks alone",
+        item=f"rule {str(rule)!r} counts pixels above a threshold, and a mask has no scores",
+        fix="pass it to a soft vote over stores: Ensemble.vote(rules=…), ensk vote --soft",
+    )

@@ -30,7 +30,7 @@ class Command:
 
     @property
     def line(self) -> str:
-        """The command as a person types it."""
+        """The command as the user types it."""
         return shlex.join(["ensk", *self.arguments])
 
     @property

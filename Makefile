@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-optimized coverage mutation soak example example-test lint bench bench-compare docs figures floors clean
+.PHONY: help demo test check test-optimized coverage mutation soak example example-test lint bench bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -42,6 +42,9 @@ demo: $(STAMP)        ## three real networks, real images, one submission CSV wi
 
 test: $(STAMP)        ## the whole suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+check: lint            ## lint and the fast tests, in under two minutes
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-optimized: $(STAMP) ## the whole suite under python -O, children too; its own assertions hold
 	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto --dist loadfile

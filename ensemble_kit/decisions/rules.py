@@ -248,26 +248,26 @@ def parse_rule(text: str) -> Rule:
     KeepLargest(classes=('Radius', 'Ulna'), k=2, connectivity=8)
     """
     try:
-        parts = RuleText.of(text)
+        taken = RuleText.of(text)
     except csv.Error as error:
         raise invalid(
             f"rule {text!r}: its classes are not a line of CSV ({error})", "close the double quotes"
         ) from None
-    kind = _KINDS.get(parts.name)
+    kind = _KINDS.get(taken.name)
     if kind is None:
         raise invalid(
             f"{text!r} begins with an unknown rule", f"write one of {', '.join(k.form for k in _KINDS.values())}"
         )
     try:
-        values = kind._read(parts.arguments)
-        if parts.connectivity is not None:
-            values["connectivity"] = whole(parts.connectivity)
+        values = kind._read(taken.arguments)
+        if taken.connectivity is not None:
+            values["connectivity"] = whole(taken.connectivity)
         if not values.keys() <= {f.name for f in fields(kind)}:
             raise ValueError(text)  # a gate has no connectivity
     except ValueError:
-        fix = f"write {kind.form}; behind it @ and class names where it is for some"
+        fix = f"write {kind.form}; after it @ and class names if it is for some"
         raise invalid(f"rule {text!r}", fix) from None
-    return kind(**values, classes=parts.classes)
+    return kind(**values, classes=taken.classes)
 
 
 def parse_rules(rules: Iterable[Rule | str] | Rule | str) -> tuple[Rule, ...]:

@@ -7,8 +7,7 @@ last bit.
 import numpy as np
 from numpy.typing import NDArray
 
-Levels = NDArray[np.uint16]
-
+from ensemble_kit.kernels.tables import Levels
 
 # --- rules 1 and 2: levels of one member, fusing -------------------------------------------------------------
 

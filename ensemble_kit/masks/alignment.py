@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ensemble_kit.errors import IncompleteError, MismatchError, differ, some
@@ -36,11 +36,7 @@ def check_aligned(
         `a` has samples that `b` lacks, or classes or image sizes differ.
     """
     ours, theirs = names
-    if set(a.classes) != set(b.classes):
-        only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
-        item = f"classes only in {ours}: {some(only_a) or 'none'}; only in {theirs}: {some(only_b) or 'none'}"
-        fix = "give both the same classes; the order does not matter"
-        raise MismatchError("classes-differ", what, item=item, fix=fix)
+    check_same_classes(a.classes, b.classes, names, what)
     if a.sizes == b.sizes:
         return
     if lacking := [sample for sample in b.sizes if sample not in a.sizes]:
@@ -53,3 +49,29 @@ def check_aligned(
     own, wanted = f"{as_text(a.sizes[sample])} in {ours}", f"{as_text(b.sizes[sample])} in {theirs}"
     fix = "pass the image's own size to both (--image-size HxW)"
     raise differ(what, f"sample {sample!r}", own, wanted, fix, "image-size-differs")
+
+
+def check_same_classes(
+    a: Iterable[str],
+    b: Iterable[str],
+    names: tuple[str, str],
+    what: str,
+    fix: str = "give both the same classes; the order does not matter",
+) -> None:
+    """Refuse two sides of different classes; their order does not matter.
+
+    Parameters
+    ----------
+    names : what the message calls the two sides.
+    what, fix : what cannot be done with them, and what to pass instead.
+
+    Raises
+    ------
+    MismatchError
+        It names the classes that only one side has.
+    """
+    ours, theirs = set(a), set(b)
+    if ours != theirs:
+        only = [some(sorted(one)) or "none" for one in (ours - theirs, theirs - ours)]
+        item = f"classes only in {names[0]}: {only[0]}; only in {names[1]}: {only[1]}"
+        raise MismatchError("classes-differ", what, item=item, fix=fix)

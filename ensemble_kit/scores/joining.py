@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, differ, some
 from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.masks.alignment import check_same_classes
 from ensemble_kit.spec.fusion import Fusion, Upsample, Weights, integer_weights
 from ensemble_kit.spec.mean import Mean
 
@@ -22,22 +23,13 @@ def check_members(members: Sequence[LogitStore]) -> None:
     """
     first = members[0]
     for other in members[1:]:
-        if set(other.classes) != set(first.classes):
-            only_a, only_b = set(first.classes) - set(other.classes), set(other.classes) - set(first.classes)
-            raise MismatchError(
-                "classes-differ",
-                "cannot fuse members of different classes",
-                item=f"only in {first.member!r}: {some(sorted(only_a)) or 'none'}; "
-                f"only in {other.member!r}: {some(sorted(only_b)) or 'none'}",
-                fix="dump all members with the same class names; the order does not matter",
-            )
+        names = repr(first.member), repr(other.member)
+        fix = "dump all members with the same class names; the order does not matter"
+        check_same_classes(first.classes, other.classes, names, "cannot fuse members of different classes", fix)
         if other.activation != first.activation:
-            raise MismatchError(
-                "activation-differs",
-                "cannot mix sigmoid and softmax members",
-                item=f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}",
-                fix="soft-vote each kind alone and combine the two with a hard vote",
-            )
+            item = f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}"
+            alone = "soft-vote each kind alone and combine the two with a hard vote"
+            raise MismatchError("activation-differs", "cannot mix sigmoid and softmax members", item=item, fix=alone)
 
 
 def fuse(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ensemble_kit.errors import MismatchError, some
+from ensemble_kit.masks.alignment import check_same_classes
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -25,14 +25,9 @@ class SetComparison:
     b: ThresholdSet
 
     def __post_init__(self) -> None:
-        only_a, only_b = (sorted(set(x.levels) - set(y.levels)) for x, y in ((self.a, self.b), (self.b, self.a)))
-        if only_a or only_b:
-            raise MismatchError(
-                "classes-differ",
-                "cannot compare threshold sets of different classes",
-                item=f"only in the first: {some(only_a) or 'none'}; only in the second: {some(only_b) or 'none'}",
-                fix="pass two sets of the same classes",
-            )
+        what = "cannot compare threshold sets of different classes"
+        names = ("the first", "the second")
+        check_same_classes(self.a.levels, self.b.levels, names, what, "pass two sets of the same classes")
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:

@@ -33,9 +33,9 @@ class Dimension:
 
     Parameters
     ----------
-    low, high : both included.
-    log : whether steps are factors.
-    step : distance between values, or None; 1 makes them integers.
+    low, high : the range, both included.
+    log : whether the range is searched on a logarithmic scale.
+    step : distance between values; 1 makes them integers, None leaves them free.
     grid : values that the grid sampler tries.
     """
 
@@ -63,12 +63,12 @@ class Dimension:
 
 
 class Proposer(Protocol):
-    """What proposes a study's trials, one after another."""
+    """Proposes the trials of a study, one after another."""
 
     def next(self) -> Params | None:
         """Propose the next trial; None where there is nothing left to try."""
 
-    def told(self, params: Params, value: float) -> None:
+    def learn(self, params: Params, value: float) -> None:
         """Learn from a finished trial."""
 
 
@@ -105,7 +105,7 @@ class _Tpe:
         self._count = 0
         self._asked: Any = None
         for params, value in history:
-            self.told(params, value)
+            self.learn(params, value)
 
     def next(self) -> Params:
         samplers = self._optuna.samplers
@@ -115,7 +115,7 @@ class _Tpe:
         self._asked = self._study.ask(self._space)
         return dict(self._asked.params)
 
-    def told(self, params: Params, value: float) -> None:
+    def learn(self, params: Params, value: float) -> None:
         self._count += 1
         if self._asked is not None:
             self._study.tell(self._asked, value)
@@ -148,7 +148,7 @@ class _Cmaes:
         for params, value in history:
             if self._seen >= first:
                 self.next()
-            self.told(params, value)
+            self.learn(params, value)
 
     def _start(self) -> None:
         n = len(self._dimensions)
@@ -163,7 +163,7 @@ class _Cmaes:
         self._asked = self._cma.ask()
         return {d.name: d.at(float(x)) for d, x in zip(self._dimensions, self._asked, strict=True)}
 
-    def told(self, params: Params, value: float) -> None:  # noqa: ARG002 - its own, to full precision
+    def learn(self, params: Params, value: float) -> None:  # noqa: ARG002 - its own, to full precision
         self._seen += 1
         if self._seen <= self._first:
             return
@@ -194,7 +194,7 @@ class _Grid:
     def next(self) -> Params | None:
         return next(self._left, None)
 
-    def told(self, params: Params, value: float) -> None:
+    def learn(self, params: Params, value: float) -> None:
         pass
 
 

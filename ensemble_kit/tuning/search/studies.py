@@ -127,7 +127,7 @@ def run(
             if stored:
                 stored.add(params, value)
             history.append((params, value))
-            propose.told(params, value)
+            propose.learn(params, value)
             listener(Progress(verb, len(history), plan.trials, len(history) - known, note=_note(history)))
     values = tuple(v for _, v in history)
     number = max(range(len(values)), key=lambda k: (values[k], -k))

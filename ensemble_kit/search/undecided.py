@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit import layouts
 from ensemble_kit.cores import cores
 from ensemble_kit.events import Listener, nobody
+from ensemble_kit.kernels.arguments import CurveRoom, Score, UndecidedPixels
 from ensemble_kit.masks import MaskSet
 from ensemble_kit.metrics import Measure, coefficients
 from ensemble_kit.scores import Ensemble, integer_weights, over_samples
@@ -182,12 +183,12 @@ class _Scratch(threading.local):
     """Room for each thread's kernel; zeros between calls."""
 
     def __init__(self) -> None:
-        self.counts, self.touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
-        self.top, self.counted = np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64)
+        counts, touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
+        self.room = CurveRoom(counts, touched, np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64))
 
 
 def _best(
-    pixels: ClassPixels,
+    p: ClassPixels,
     samples: NDArray[np.int64],
     table: NDArray[np.uint32],
     low: int,
@@ -198,19 +199,20 @@ def _best(
     """Sum of scores, how many count, and the level, at a class's best level; the nearest to 0.5 among equals."""
     from ensemble_kit.kernels import undecided
 
-    a, b, c = coefficients(measure.metric)
-    convention = measure.convention
+    convention, room = measure.convention, scratch.room
     skip = convention.empty == "skip"
     empty = 0.0 if convention.empty == "skip" else float(convention.empty)
-    decided = pixels.above, pixels.above_hits, pixels.truth
-    score = a, b, c, convention.eps, empty, skip, measure.objective == "pooled"
-    room = scratch.counts, scratch.touched, scratch.top, scratch.counted
-    level = int(
-        undecided.curve(
-            pixels.values, pixels.offsets, pixels.splits, *decided, samples, table, low, high, *score, *room
-        )
+    level = undecided.curve(
+        UndecidedPixels(p.values, p.offsets, p.splits, p.above, p.above_hits, p.truth),
+        samples,
+        table,
+        low,
+        high,
+        Score(*coefficients(measure.metric), convention.eps, empty, skip),
+        measure.objective == "pooled",
+        room,
     )
-    return float(scratch.top[level]), int(scratch.counted[level]), level
+    return float(room.top[level]), int(room.counted[level]), int(level)
 
 
 def collect(
@@ -258,24 +260,17 @@ class _Builder:
     def __init__(
         self, ensemble: Ensemble, truth: MaskSet, bands: Mapping[int, tuple[int, int]], hottest: float
     ) -> None:
-        from ensemble_kit.kernels import tables
-
         self.ensemble, self.truth, fusion = ensemble, truth, ensemble.fusion
         self.softmax = ensemble.activation == "softmax"
         as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean == "logit")
         self.kind: Kind = "q" if as_q else "level"
-        if self.softmax:
-            self.tables = np.stack([tables.identity()] * len(ensemble.members))
-        else:
-            make = tables.fp16_q if as_q else tables.fp16_levels
-            self.tables = np.stack([make(t) for t in fusion.temperatures])
-        order = tables.identity() if self.softmax else tables.fp16_codes_in_order()
-        by_key = np.maximum.accumulate(self.tables[:, order], axis=1)  # codes of NaN, at the end, hold 0
+        codes: layouts.Codes = "scores" if self.softmax else "q" if as_q else "levels"
+        # what is stored is each member's own score, interpolated: "logit" leaves it as it is
+        self.scoring = layouts.scoring(layouts.Recipe(codes, fusion.temperatures, "logit", interpolate_members=True))
         self.bands = [self._stored(*bands[c], hottest) for c in range(len(ensemble.classes))]
-        self.keys = [
-            [np.array([np.searchsorted(k, edge) - 32768 for k in by_key], np.int64) for edge in band]
-            for band in self.bands
-        ]
+        by_key = np.maximum.accumulate(self.scoring.by_key, axis=1)  # codes of NaN, at the end, hold 0
+        keys = np.array([np.searchsorted(table, self.bands) - 32768 for table in by_key])  # (T, classes, 2)
+        self.keys = np.ascontiguousarray(keys[self.scoring.table_of].transpose(1, 2, 0))
 
     def _stored(self, low: int, high: int, hottest: float) -> tuple[int, int]:
         """Turn a band of fused levels into one of stored values that holds it at every temperature."""
@@ -326,54 +321,25 @@ class _Builder:
 
     def sample(self, sample: str, stride: int, reduce: Callable[[list[tuple[Any, ...]]], Any]) -> Any:
         """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
-        from ensemble_kit.kernels import tables, undecided
+        from ensemble_kit.kernels import undecided
 
-        laid = _Layout(self.ensemble.members, sample)
-        members = self.ensemble.members
-        heats = zip(members, self.ensemble.fusion.temperatures, strict=True)
-        codes = [self._codes(m, sample, t) for m, t in heats]
-        out, masks = [], tables.key_masks(not self.softmax)
-        for c, name in enumerate(self.ensemble.classes):
-            runs = self.truth[sample, name]
-            maps = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
-            where = np.concatenate(maps), laid.starts, laid.widths, masks, self.tables, *laid.axes
-            band = *self.bands[c], *self.keys[c]
-            out.append(undecided.gather(*where, *band, stride, runs.starts, runs.ends))
+        members, classes, fusion = self.ensemble.members, self.ensemble.classes, self.ensemble.fusion
+        placements = [m.placement(sample) for m in members]
+        codes = [self._codes(m, sample, t) for m, t in zip(members, fusion.temperatures, strict=True)]
+        order = layouts.order(tuple([m.classes for m in members]), classes)
+        laid = (
+            layouts.members(codes, placements, order, layouts.weights(fusion.weights)),
+            self.scoring,
+            layouts.axes(tuple([p.box.shape for p in placements]), placements[0].plane),
+        )
+        out = []
+        for c, name in enumerate(classes):
+            runs, band = self.truth[sample, name], (*self.bands[c], *self.keys[c])
+            out.append(undecided.gather(c, *laid, *band, stride, runs.starts, runs.ends))
         return reduce(out)
 
     def _codes(self, member: LogitStore, sample: str, temperature: float) -> NDArray[np.uint16]:
-        from ensemble_kit.kernels import fuse
-
         logits = member.read(sample)
-        if not self.softmax:
-            return np.ascontiguousarray(logits).view(np.uint16)
-        flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-        out = np.empty(flat.shape, np.uint16)
-        fuse.softmax_levels(flat, temperature, out)
-        return out.reshape(logits.shape)
-
-
-class _Layout:
-    """Where one sample's members lie on their grids, as `kernels.undecided.gather` takes it."""
-
-    def __init__(self, members: Sequence[LogitStore], sample: str) -> None:
-        self._placements = [m.placement(sample) for m in members]
-        sizes = [p.grid[0] * p.grid[1] for p in self._placements]
-        self.starts = np.cumsum([0, *sizes[:-1]])
-        self.widths = np.array([p.grid[1] for p in self._placements], np.int64)
-
-    @cached_property
-    def axes(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows and their fractions, columns and theirs, last cells."""
-        from ensemble_kit.kernels import tables
-
-        boxes, (H, W) = [p.box for p in self._placements], self._placements[0].plane
-        down = [tables.axis(b.shape[0], H) for b in boxes]
-        across = [tables.axis(b.shape[1], W) for b in boxes]
-        return (
-            np.stack([i + b.y0 for (i, _), b in zip(down, boxes, strict=True)]),
-            np.stack([f for _, f in down]),
-            np.stack([i + b.x0 for (i, _), b in zip(across, boxes, strict=True)]),
-            np.stack([f for _, f in across]),
-            np.array([(b.y1 - 1, b.x1 - 1) for b in boxes], np.int64),
-        )
+        if self.softmax:
+            return layouts.softmax_levels(logits, temperature)
+        return np.ascontiguousarray(logits).view(np.uint16)

@@ -23,7 +23,9 @@ from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
-from ensemble_kit.spec.mean import PROBABILITY, Mean
+from ensemble_kit.scores import layouts
+from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
@@ -97,6 +99,31 @@ def test_undecided_pixels_are_those_that_numpy_finds(
             for part in (slice(None, split), slice(split, None)):
                 assert sorted(mine[part].tolist()) == sorted(wanted[0][part].tolist())
             assert (own.above[s], own.above_hits[s], own.truth[s]) == wanted[2:]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7, 40, 70])
+@pytest.mark.parametrize("image", [(40, 50), (33, 70), (5, 1)], ids=str)
+def test_every_stride_th_pixel_is_gathered(image: tuple[int, int], stride: int, rng: np.random.Generator) -> None:
+    boxes = [Box(0, 0, 10, 12), Box(2, 1, 20, 25), Box(0, 3, 9, 11)]
+    placements = [Placement((20, 25), box, image) for box in boxes]
+    grids = [np.ascontiguousarray(smooth_logits(rng, (1, 20, 25), 6)) for _ in boxes]
+    inside = [g[0][b.slices] for g, b in zip(grids, boxes, strict=True)]
+    few = (slice(stride // 2, None, stride),) * 2
+    images = np.stack([ref.rounded(ref.interpolate(ref.q(z), image))[few] for z in inside])
+    truth = rng.random(image) < 0.4
+    scoring = layouts.scoring(layouts.Recipe("q", (1.0,) * 3, LOGIT, interpolate_members=True))
+    laid = layouts.members([g.view(np.uint16) for g in grids], placements, np.zeros((1, 3), int), np.ones((1, 3), int))
+    band = (30000, 36000)
+    keys = np.searchsorted(np.maximum.accumulate(scoring.by_key[0]), band) - 32768
+    runs = ek.encode(truth)
+    axes = layouts.axes(tuple(b.shape for b in boxes), image)
+    found = kernels.gather(
+        0, laid, scoring, axes, *band, *np.repeat(keys[:, None], 3, 1), stride, runs.starts, runs.ends
+    )
+    wanted = ref.undecided(images, truth[few], *band)
+    assert found[1:] == wanted[1:]
+    for part in (slice(None, wanted[1]), slice(wanted[1], None)):
+        assert sorted(found[0][part].tolist()) == sorted(wanted[0][part].tolist())
 
 
 def brute_force(ens: ek.Ensemble, truth: ek.MaskSet, measure: Measure, low: int, high: int) -> tuple[float, ...]:

@@ -89,3 +89,47 @@ class Axes(NamedTuple):
     cols: NDArray[np.int64]
     col_fractions: NDArray[np.int64]
     last: NDArray[np.int64]
+
+
+class UndecidedPixels(NamedTuple):
+    """One class's undecided pixels of all samples.
+
+    Parameters
+    ----------
+    values : uint16 (n, M); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
+    above, above_hits, truth : int64 (samples,), pixels decided on for all weights, hits among those, hits in all.
+    """
+
+    values: NDArray[np.uint16]
+    offsets: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    above: NDArray[np.int64]
+    above_hits: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+
+class Score(NamedTuple):
+    """The score `(a tp + eps) / (pred + b truth - c tp + eps)`; two empty masks are worth `empty`, or do not count."""
+
+    a: float
+    b: float
+    c: float
+    eps: float
+    empty: float
+    skip: bool
+
+
+class CurveRoom(NamedTuple):
+    """What a thread scores curves in.
+
+    Parameters
+    ----------
+    counts : uint64 (65537,) of zeros, left so; misses and, in the lower half, hits at each level.
+    touched : uint64 (1025,) of zeros, left so; a bit for each level that occurs.
+    top, counted : float64 and int64 (65537,), sums of scores, and how many count.
+    """
+
+    counts: NDArray[np.uint64]
+    touched: NDArray[np.uint64]
+    top: NDArray[np.float64]
+    counted: NDArray[np.int64]

@@ -6,41 +6,19 @@ a trial of weights need only look at the others, kept as one 16-bit value per me
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.blocks import BLOCK, cells_around, draw_truth, find_keys, make_room, put_lines
+from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.runs import grown
-
-BLOCK = 32
-"""Blocks are 32 x 32 pixels of the image, as in `fuse`."""
 
 
 @kernel
-def gather(
-    codes,
-    starts,
-    widths,
-    key_masks,
-    tables,
-    rows,
-    row_fractions,
-    cols,
-    col_fractions,
-    last,
-    low,
-    high,
-    keys_low,
-    keys_high,
-    stride,
-    truth_starts,
-    truth_ends,
-):
+def gather(cls, members, scoring, axes, low, high, keys_low, keys_high, stride, truth_starts, truth_ends):
     """Collect one class's undecided pixels of one sample.
 
     Parameters
     ----------
-    codes : uint16, every member's class map one after another; member m's begins at `starts[m]`, rows `widths[m]` long.
-    key_masks : as in `fuse`.
-    tables : uint16 (M, 65536), the value of a code.
-    rows, row_fractions, cols, col_fractions, last : where each member's cells lie, as in `fuse`.
+    members, scoring, axes : Members, Scoring, Axes, with `interpolate_members`; a code's value is its score.
     low, high : values; a pixel is decided where all members lie below `low`, or all at or above `high`.
     keys_low, keys_high : int64 (M,), the first key of each member whose value is at least `low`, and `high`.
     stride : every stride-th pixel of every stride-th row stands for the rest.
@@ -49,98 +27,49 @@ def gather(
     -------
     values uint16 (n, M), hits first; how many are hits; pixels above, and hits among them; hits in all.
     """
-    members, height, width = starts.size, rows.shape[1], cols.shape[1]
-    negative, sign = key_masks[0], key_masks[1]
-    widest, first = widths.max(), stride // 2
-    high_keys, low_keys = np.empty(widest, np.int16), np.empty(widest, np.int16)
+    maps, room = maps_of(members, cls), make_room(axes)
+    M, height, width, first = maps.weights.size, axes.rows.shape[1], axes.cols.shape[1], stride // 2
     across = -(-width // BLOCK)
-    state = np.empty(across, np.uint8)  # 1: some member may reach low; 2: some member may lie below high
-    truth = np.empty((BLOCK, width), np.uint8)
-    grid = np.empty((BLOCK + 2, BLOCK + 2), np.int64)
-    hits, misses = np.empty(256 * members, np.uint16), np.empty(256 * members, np.uint16)
-    pixels = np.empty((BLOCK * BLOCK, members), np.uint16)
-    n_hits, n_misses, above, above_hits, area, t = 0, 0, 0, 0, 0, 0
+    extremes, keys = np.empty((2, maps.widths.max()), np.int16), np.empty((2, across), np.int16)
+    some, every = np.empty(across, np.bool_), np.empty(across, np.bool_)
+    truth = np.empty(BLOCK * width, np.uint8)
+    hits, misses = np.empty(256 * M, np.uint16), np.empty(256 * M, np.uint16)
+    pixels = np.empty((BLOCK * BLOCK, M), np.uint16)
+    n_hits, n_misses, above, above_hits, area, t = 0, 0, 0, 0, 0, np.int64(0)
     for by in range(-(-height // BLOCK)):
-        oy0, oy1 = by * BLOCK, min((by + 1) * BLOCK, height)
-        truth[:] = 0
-        while t < truth_starts.size and truth_starts[t] < oy1 * width:
-            for p in range(max(truth_starts[t], oy0 * width), min(truth_ends[t], oy1 * width)):
-                truth[p // width - oy0, p % width] = 1
-            if truth_ends[t] > oy1 * width:
-                break
-            t += 1
-        state[:] = 0
-        for m in range(members):
-            r0, r1 = rows[m, oy0], min(rows[m, oy1 - 1] + 1, last[m, 0])
-            c0, c1 = cols[m, 0], min(cols[m, width - 1] + 1, last[m, 1])
-            n = c1 - c0 + 1
-            for r in range(r0, r1 + 1):
-                at = starts[m] + r * widths[m] + c0
-                row = codes[at : at + n].view(np.int16)
-                if r == r0:
-                    for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
-                        high_keys[x] = key
-                        low_keys[x] = key
-                else:
-                    for x in range(n):
-                        key = (row[x] ^ ((row[x] >> 15) & negative)) ^ sign
-                        high_keys[x] = max(high_keys[x], key)
-                        low_keys[x] = min(low_keys[x], key)
+        y0, y1 = by * BLOCK, min((by + 1) * BLOCK, height)
+        t = draw_truth(truth, t, truth_starts, truth_ends, y0 * width, y1 * width)
+        some[:], every[:] = False, True  # whether some member may reach low, and every one reaches high
+        for m in range(M):
+            find_keys(by, m, maps, scoring.key_masks, axes, extremes, keys)
             for bx in range(across):
-                x0 = cols[m, bx * BLOCK] - c0
-                x1 = min(cols[m, min((bx + 1) * BLOCK, width) - 1] + 1, last[m, 1]) - c0
-                top, bottom = high_keys[x0], low_keys[x0]
-                for x in range(x0 + 1, x1 + 1):
-                    top = max(top, high_keys[x])
-                    bottom = min(bottom, low_keys[x])
-                if top >= keys_low[m]:
-                    state[bx] |= 1
-                if bottom < keys_high[m]:
-                    state[bx] |= 2
+                some[bx] |= keys[1, bx] >= keys_low[m]
+                every[bx] &= keys[0, bx] >= keys_high[m]
+        y_first = y0 + (first - y0) % stride
         for bx in range(across):
-            ox0, ox1 = bx * BLOCK, min((bx + 1) * BLOCK, width)
-            y_first = oy0 + (first - oy0) % stride
-            x_first = ox0 + (first - ox0) % stride
-            if state[bx] != 3:
-                for y in range(y_first, oy1, stride):
-                    for x in range(x_first, ox1, stride):
-                        area += truth[y - oy0, x]
-                        if state[bx] == 2:
-                            continue
-                        above += 1
-                        above_hits += truth[y - oy0, x]
+            x1 = min((bx + 1) * BLOCK, width)
+            x_first = bx * BLOCK + (first - bx * BLOCK) % stride
+            if x_first >= x1 or y_first >= y1:
                 continue
-            for m in range(members):
-                r0, r1 = rows[m, oy0], min(rows[m, oy1 - 1] + 1, last[m, 0])
-                c0, c1 = cols[m, ox0], min(cols[m, ox1 - 1] + 1, last[m, 1])
-                if r1 - r0 + 1 > grid.shape[0] or c1 - c0 + 1 > grid.shape[1]:
-                    grid = np.empty((max(r1 - r0 + 1, grid.shape[0]), max(c1 - c0 + 1, grid.shape[1])), np.int64)
-                for r in range(r1 - r0 + 1):
-                    at = starts[m] + (r0 + r) * widths[m] + c0
-                    for c in range(c1 - c0 + 1):
-                        grid[r, c] = tables[m, codes[at + c]]
-                k = 0
-                for y in range(y_first, oy1, stride):
-                    a = rows[m, y] - r0
-                    b = min(a + 1, r1 - r0)
-                    fy = row_fractions[m, y]
-                    for x in range(x_first, ox1, stride):
-                        c = cols[m, x] - c0
-                        d = min(c + 1, c1 - c0)
-                        fx = col_fractions[m, x]
-                        top_value = (256 - fx) * grid[a, c] + fx * grid[a, d]
-                        foot_value = (256 - fx) * grid[b, c] + fx * grid[b, d]
-                        pixels[k, m] = ((256 - fy) * top_value + fy * foot_value + 32768) >> 16
-                        k += 1
+            if every[bx] or not some[bx]:
+                for y in range(y_first, y1, stride):
+                    for x in range(x_first, x1, stride):
+                        hit = truth[(y - y0) * width + x]
+                        area += hit
+                        if some[bx]:
+                            above += 1
+                            above_hits += hit
+                continue
+            for m in range(M):
+                _put_values(m, y_first, y1, x_first, x1, stride, maps, scoring, axes, room, pixels)
             k = 0
-            for y in range(y_first, oy1, stride):
-                for x in range(x_first, ox1, stride):
+            for y in range(y_first, y1, stride):
+                for x in range(x_first, x1, stride):
                     reaches, below = False, False
-                    for m in range(members):
+                    for m in range(M):
                         reaches |= pixels[k, m] >= low
                         below |= pixels[k, m] < high
-                    hit = truth[y - oy0, x]
+                    hit = truth[(y - y0) * width + x]
                     area += hit
                     if not below:
                         above += 1
@@ -149,46 +78,40 @@ def gather(
                         if hit:
                             if n_hits == hits.size:
                                 hits = grown(hits)
-                            for m in range(members):
+                            for m in range(M):
                                 hits[n_hits + m] = pixels[k, m]
-                            n_hits += members
+                            n_hits += M
                         else:
                             if n_misses == misses.size:
                                 misses = grown(misses)
-                            for m in range(members):
+                            for m in range(M):
                                 misses[n_misses + m] = pixels[k, m]
-                            n_misses += members
+                            n_misses += M
                     k += 1
     out = np.empty(n_hits + n_misses, np.uint16)
-    out[:n_hits] = hits[:n_hits]
-    out[n_hits:] = misses[:n_misses]
-    return out.reshape(-1, members), n_hits // members, above, above_hits, area
+    for k in range(n_hits):
+        out[k] = hits[k]
+    for k in range(n_misses):
+        out[n_hits + k] = misses[k]
+    return out.reshape(-1, M), n_hits // M, above, above_hits, area
+
+
+@inline
+def _put_values(m, y0, y1, x0, x1, stride, maps, scoring, axes, room, pixels):
+    """Write one member's interpolated values at every `stride`-th pixel of a block into `pixels[:, m]`, row by row."""
+    lines, k = room.lines, 0
+    r0, r1 = cells_around(y0, y1, axes.rows[m], axes.last[m, 0])
+    put_lines(m, r0, r1, x0, x1, stride, maps, scoring, axes, room)
+    for y in range(y0, y1, stride):
+        a = axes.rows[m, y] - r0
+        b, fraction = min(a + 1, r1 - r0), axes.row_fractions[m, y]
+        for x in range((x1 - x0 + stride - 1) // stride):
+            pixels[k, m] = ((256 - fraction) * lines[a, x] + fraction * lines[b, x] + 32768) >> 16
+            k += 1
 
 
 @kernel
-def curve(
-    values,
-    offsets,
-    splits,
-    above,
-    above_hits,
-    truth,
-    samples,
-    table,
-    low,
-    high,
-    a,
-    b,
-    c,
-    eps,
-    empty,
-    skip,
-    pooled,
-    counts,
-    touched,
-    top,
-    counted,
-):
+def curve(pixels, samples, table, low, high, score, pooled, room):
     """Fuse one class's undecided pixels, score it at every level of `low … high`, and return the best level.
 
     Only levels that occur are visited: each sample adds the *differences* of its score between them, and one sum
@@ -197,17 +120,16 @@ def curve(
 
     Parameters
     ----------
-    values : uint16 (n, M); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
-    above, above_hits, truth : int64 (samples,), decided on for all weights, hits among those, hits in all.
+    pixels : UndecidedPixels.
     samples : numbers of the samples that count.
     table : uint32 (M, 65536), the member's integer weight times the level of a value; a pixel's level is
         `(sum + 32768) >> 16`.
-    a, b, c, eps, empty, skip : the score `(a tp + eps) / (pred + b truth - c tp + eps)`; see `counts`.
+    score : Score.
     pooled : score the pixels of all samples together.
-    counts : uint64 (65537,) of zeros, left so; misses and, in the lower half, hits at each level.
-    touched : uint64 (1025,) of zeros, left so; a bit for each level that occurs.
-    top, counted : float64 and int64 (65537,), written in `low … high`: sums of scores, and how many count.
+    room : CurveRoom; `top` and `counted` are written in `low … high`.
     """
+    values, offsets, splits, above, above_hits, truth = pixels
+    counts, touched, top, counted = room
     top[low : high + 1] = 0
     counted[low : high + 1] = 0
     pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
@@ -234,7 +156,7 @@ def curve(
                 tp += hits
                 pred += hits + np.int64(counts[level] >> np.uint64(32))
                 counts[level] = 0
-                now, count = _score(pred, tp, area, a, b, c, eps, empty, skip)
+                now, count = _score(pred, tp, area, score)
                 top[level] += now - value
                 counted[level] += count - one
                 value, one = now, count
@@ -244,11 +166,11 @@ def curve(
         if level < high:
             top[level] += top[level + 1]
             counted[level] += counted[level + 1]
-        score = top[level] / counted[level] if counted[level] > 0 else 1.0
-        if level <= last and score >= best - 1e-12:
-            if score > best + 1e-12 or abs(2 * level - 65535) <= abs(2 * best_level - 65535):
+        value = top[level] / counted[level] if counted[level] > 0 else 1.0
+        if level <= last and value >= best - 1e-12:
+            if value > best + 1e-12 or abs(2 * level - 65535) <= abs(2 * best_level - 65535):
                 best_level = level
-            best = max(score, best)
+            best = max(value, best)
     return best_level
 
 
@@ -277,11 +199,12 @@ def _highest(bits):
     return at
 
 
-@kernel
-def _score(pred, tp, truth, a, b, c, eps, empty, skip):
+@inline
+def _score(pred, tp, truth, score):
+    """One sample's score, and whether it counts."""
     if pred + truth == 0:
-        return (0.0, 0) if skip else (empty, 1)
-    return (a * tp + eps) / (pred + b * truth - c * tp + eps), 1
+        return (0.0, 0) if score.skip else (score.empty, 1)
+    return (score.a * tp + score.eps) / (pred + score.b * truth - score.c * tp + score.eps), 1
 
 
 @kernel

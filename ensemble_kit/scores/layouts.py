@@ -35,7 +35,7 @@ def members(
     order: NDArray[np.int64],
     weights: NDArray[np.int64],
 ) -> Members:
-    """Lay out members' grids of codes (classes, h, w); the caller keeps their memory alive."""
+    """Lay out members' grids of codes (classes, h, w), C-contiguous; the caller keeps their memory alive."""
     located = [
         (c.__array_interface__["data"][0] + 2 * p.offset, 2 * p.grid[0] * p.grid[1], p.grid[1])
         for c, p in zip(codes, placements, strict=True)

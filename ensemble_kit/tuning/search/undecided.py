@@ -8,10 +8,9 @@ threshold of every class off the curve.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,10 +19,12 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.kernels.arguments import CurveRoom, Score, UndecidedPixels
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores import layouts
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.fusion import integer_weights
-from ensemble_kit.spec.mean import LEVELS, Mean, levels_of_q
+from ensemble_kit.spec.mean import LEVELS, LOGIT, Mean, levels_of_q
 from ensemble_kit.spec.scoring import Measure, coefficients
 
 if TYPE_CHECKING:
@@ -183,12 +184,12 @@ class _Scratch(threading.local):
     """Room for each thread's kernel; zeros between calls."""
 
     def __init__(self) -> None:
-        self.counts, self.touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
-        self.top, self.counted = np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64)
+        counts, touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
+        self.room = CurveRoom(counts, touched, np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64))
 
 
 def _best(
-    pixels: ClassPixels,
+    p: ClassPixels,
     samples: NDArray[np.int64],
     table: NDArray[np.uint32],
     low: int,
@@ -199,19 +200,20 @@ def _best(
     """Sum of scores, how many count, and the level, at a class's best level; the nearest to 0.5 among equals."""
     from ensemble_kit.kernels import undecided
 
-    a, b, c = coefficients(measure.metric)
-    convention = measure.convention
+    convention, room = measure.convention, scratch.room
     skip = convention.empty == "skip"
     empty = 0.0 if convention.empty == "skip" else float(convention.empty)
-    decided = pixels.above, pixels.above_hits, pixels.truth
-    score = a, b, c, convention.eps, empty, skip, measure.objective == "pooled"
-    room = scratch.counts, scratch.touched, scratch.top, scratch.counted
-    level = int(
-        undecided.curve(
-            pixels.values, pixels.offsets, pixels.splits, *decided, samples, table, low, high, *score, *room
-        )
+    level = undecided.curve(
+        UndecidedPixels(p.values, p.offsets, p.splits, p.above, p.above_hits, p.truth),
+        samples,
+        table,
+        low,
+        high,
+        Score(*coefficients(measure.metric), convention.eps, empty, skip),
+        measure.objective == "pooled",
+        room,
     )
-    return float(scratch.top[level]), int(scratch.counted[level]), level
+    return float(room.top[level]), int(room.counted[level]), int(level)
 
 
 def collect(
@@ -260,24 +262,17 @@ class _Builder:
     """The arrays by which undecided pixels are found, the same for every sample; a value that can be pickled."""
 
     def __init__(self, inputs: Inputs, bands: Mapping[int, tuple[int, int]], hottest: float) -> None:
-        from ensemble_kit.kernels import tables
-
         self.inputs, fusion = inputs, inputs.fusion
         self.softmax = inputs.activation == "softmax"
         as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean.of_logits)
         self.kind: Kind = "q" if as_q else "level"
-        if self.softmax:
-            self.tables = np.stack([tables.identity()] * len(inputs.members))
-        else:
-            make = tables.fp16_q if as_q else tables.fp16_levels
-            self.tables = np.stack([make(t) for t in fusion.temperatures])
-        order = tables.identity() if self.softmax else tables.fp16_codes_in_order()
-        by_key = np.maximum.accumulate(self.tables[:, order], axis=1)  # codes of NaN, at the end, hold 0
+        codes: layouts.Codes = "scores" if self.softmax else "q" if as_q else "levels"
+        # what is stored is each member's own score, interpolated: a mean of logits leaves it as it is
+        self.scoring = layouts.scoring(layouts.Recipe(codes, fusion.temperatures, LOGIT, interpolate_members=True))
         self.bands = [self._stored(*bands[c], hottest) for c in range(len(inputs.classes))]
-        self.keys = [
-            [np.array([np.searchsorted(k, edge) - 32768 for k in by_key], np.int64) for edge in band]
-            for band in self.bands
-        ]
+        by_key = np.maximum.accumulate(self.scoring.by_key, axis=1)  # codes of NaN, at the end, hold 0
+        keys = np.array([np.searchsorted(table, self.bands) - 32768 for table in by_key])  # (T, classes, 2)
+        self.keys = np.ascontiguousarray(keys[self.scoring.table_of].transpose(1, 2, 0))
 
     def _stored(self, low: int, high: int, hottest: float) -> tuple[int, int]:
         """Turn a band of fused levels into one of stored values that holds it at every temperature."""
@@ -327,30 +322,27 @@ class _Builder:
 
     def sample(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
         """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
-        from ensemble_kit.kernels import tables, undecided
+        from ensemble_kit.kernels import undecided
 
-        laid = _Layout(self.inputs.members, item.sample)
-        members = self.inputs.members
-        heats = zip(members, self.inputs.fusion.temperatures, strict=True)
-        codes = [self._codes(m, item.sample, t) for m, t in heats]
-        out, masks = [], tables.key_masks(not self.softmax)
-        for c, (name, runs) in enumerate(zip(self.inputs.classes, item.truth, strict=True)):
-            maps = [grids[m.classes.index(name)].reshape(-1) for grids, m in zip(codes, members, strict=True)]
-            where = np.concatenate(maps), laid.starts, laid.widths, masks, self.tables, *laid.axes
-            band = *self.bands[c], *self.keys[c]
-            out.append(undecided.gather(*where, *band, stride, runs.starts, runs.ends))
-        return out
+        members, classes, fusion = self.inputs.members, self.inputs.classes, self.inputs.fusion
+        placements = [m.placement(item.sample) for m in members]
+        codes = [self._codes(m, item.sample, t) for m, t in zip(members, fusion.temperatures, strict=True)]
+        order = layouts.order(tuple([m.classes for m in members]), classes)
+        laid = (
+            layouts.members(codes, placements, order, layouts.weights(fusion.weights)),
+            self.scoring,
+            layouts.axes(tuple([p.box.shape for p in placements]), placements[0].image),
+        )
+        return [
+            undecided.gather(c, *laid, *self.bands[c], *self.keys[c], stride, runs.starts, runs.ends)
+            for c, runs in enumerate(item.truth)
+        ]
 
     def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
-        from ensemble_kit.kernels import fuse
-
         logits = member.read(sample)
-        if not self.softmax:
-            return np.ascontiguousarray(logits).view(np.uint16)
-        flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-        out = np.empty(flat.shape, np.uint16)
-        fuse.softmax_levels(flat, temperature, out)
-        return out.reshape(logits.shape)
+        if self.softmax:
+            return layouts.softmax_levels(logits, temperature)
+        return np.ascontiguousarray(logits).view(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -366,29 +358,3 @@ class CollectUndecided:
     def __call__(self, item: Item) -> list[tuple[Any, ...]]:
         """Return, for each class, its values, hits, pixels above, hits among them, hits in all."""
         return self.build.sample(item, self.stride)
-
-
-class _Layout:
-    """Where one sample's members lie on their grids, as `kernels.undecided.gather` takes it."""
-
-    def __init__(self, members: Sequence[Member], sample: str) -> None:
-        self._placements = [m.placement(sample) for m in members]
-        sizes = [p.grid[0] * p.grid[1] for p in self._placements]
-        self.starts = np.cumsum([0, *sizes[:-1]])
-        self.widths = np.array([p.grid[1] for p in self._placements], np.int64)
-
-    @cached_property
-    def axes(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows and their fractions, columns and theirs, last cells."""
-        from ensemble_kit.kernels import tables
-
-        boxes, (H, W) = [p.box for p in self._placements], self._placements[0].image
-        down = [tables.axis(b.shape[0], H) for b in boxes]
-        across = [tables.axis(b.shape[1], W) for b in boxes]
-        return (
-            np.stack([i + b.start[0] for (i, _), b in zip(down, boxes, strict=True)]),
-            np.stack([f for _, f in down]),
-            np.stack([i + b.start[1] for (i, _), b in zip(across, boxes, strict=True)]),
-            np.stack([f for _, f in across]),
-            np.array([b.stop for b in boxes], np.int64) - 1,
-        )

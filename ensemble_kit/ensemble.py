@@ -23,6 +23,7 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
 from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.labels import check_names
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.thresholds.records import MemberRecord
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Ensemble:
     """Several members' stores, read sample by sample and fused. It never changes: `with_fusion` and `on` make others.
 
@@ -55,6 +56,7 @@ class Ensemble:
     classes, samples : names, in the order of the answer.
     fusion : how members are fused, a `Fusion`.
     dropped : samples that are not in every member.
+    order : where each of `.members` stood when the user named them.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Ensemble:
     samples: tuple[str, ...]
     fusion: Fusion
     dropped: int
+    order: tuple[int, ...]
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class Ensemble:
         joining.check_members(stores)
         fusion = joining.fuse(stores, order, weights, Mean.of(mean), upsample, temperatures)
         held, dropped = joining.join_samples(stores, samples)
-        self._fill(stores, stores[0].classes, held, fusion, dropped)
+        self._fill(stores, stores[0].classes, held, fusion, dropped, tuple(order))
 
     def _fill(
         self,
@@ -99,9 +102,10 @@ class Ensemble:
         samples: tuple[str, ...],
         fusion: Fusion,
         dropped: int,
+        order: tuple[int, ...],
     ) -> None:
-        values = {"members": members, "classes": classes, "samples": samples, "fusion": fusion, "dropped": dropped}
-        for name, value in values.items():
+        values = (members, classes, samples, fusion, dropped, order)
+        for name, value in zip((f.name for f in fields(self)), values, strict=True):
             object.__setattr__(self, name, value)
 
     def _with(self, **changes: Any) -> Ensemble:
@@ -123,7 +127,8 @@ class Ensemble:
         Parameters
         ----------
         fusion : all of it, for the members in the order of `.members`.
-        weights, mean, upsample, temperatures : what changes, as for `Ensemble`; the rest stays.
+        weights, mean, upsample, temperatures : what changes, as for `Ensemble`: weights and temperatures by member's
+            name, or in the order in which the user named the members. The rest stays.
 
         Raises
         ------
@@ -131,13 +136,16 @@ class Ensemble:
             A fusion of other members or classes; a mean of logits that were limited differently.
         """
         joining.check_fusion(fusion, self.fusion, len(self.classes))
-        now = fusion or self.fusion
-        order = list(range(len(self.members)))
+        now = self.fusion if fusion is None else fusion
         changed = joining.fuse(
-            self.members, order, weights, Mean.of(mean or now.mean), upsample or now.upsample,
-            temperatures or now.temperatures,
+            self.members, self.order, weights, now.mean if mean is None else Mean.of(mean),
+            now.upsample if upsample is None else upsample, temperatures,
         )  # fmt: skip
-        return self._with(fusion=changed if weights is not None else replace(changed, weights=now.weights))
+        if weights is None:
+            changed = replace(changed, weights=now.weights)
+        if temperatures is None:
+            changed = replace(changed, temperatures=now.temperatures)
+        return self._with(fusion=changed)
 
     def on(self, samples: Iterable[str]) -> Ensemble:
         """Return the same members on some of the samples, in the order given.
@@ -146,8 +154,12 @@ class Ensemble:
         ------
         IncompleteError
             A sample that the ensemble does not have, or none at all.
+        UsageError
+            A sample that is named twice.
         """
-        wanted, known = tuple(samples), set(self.samples)
+        wanted, known = (samples,) if isinstance(samples, str) else tuple(samples), set(self.samples)
+        if len(set(wanted)) < len(wanted):
+            check_names("samples", wanted)
         unknown = [s for s in wanted if s not in known]
         if unknown or not wanted:
             raise IncompleteError(
@@ -208,10 +220,9 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1].
         """
-        check_number(
-            "threshold", threshold, "pass a number in [0, 1]", least=0, most=1, what="cannot decide",
-            code="threshold-invalid",
-        )  # fmt: skip
+        fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path)"
+        what, code = "cannot decide", "threshold-invalid"
+        check_number("threshold", threshold, fix, least=0, most=1, what=what, code=code)
         return self.fusion.mean.level_of(float(threshold))
 
     def decision(self, given: Any = None) -> Decision:
@@ -234,7 +245,7 @@ class Ensemble:
             return Thresholds(given.levels)
         if isinstance(given, Mapping):
             decision: Decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
-        elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str):
+        elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
             if len(given) != len(self.classes):
                 raise MismatchError(
                     "classes-differ",
@@ -243,17 +254,18 @@ class Ensemble:
                     fix="pass exactly one threshold per class, in the order of .classes",
                 )
             decision = Thresholds({name: self.level_of(t) for name, t in zip(self.classes, given, strict=True)})
-        elif callable(given):
+        elif hasattr(given, "told") and not isinstance(given, type):
             decision = given
         else:
-            decision = Thresholds(self.level_of(0.5 if given is None else given))
+            number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
+            decision = Thresholds(self.level_of(0.5 if number is None else number))
         decision.check(self.inputs)
         return decision
 
     def vote(
         self,
         decision: Any = None,
-        rules: Iterable[Rule | str] | Rule | str = (),
+        rules: Iterable[Rule | str] | Rule | str | None = None,
         jobs: int | None = None,
         executor: Executor | None = None,
         listener: Listener = nobody,
@@ -265,7 +277,7 @@ class Ensemble:
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
             `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
         rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
-            applied in this order to every mask of the classes that they name. Without any, those of the set hold.
+            applied in this order to every mask of the classes that they name. None: those of the set; (): none.
         jobs : threads over samples; default: every core. The result never depends on it.
         executor : where the work runs; default: threads of this process.
 
@@ -276,6 +288,7 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1], a rule that cannot be read, both jobs and an executor.
         """
-        known = parse_rules(rules or getattr(decision, "rules", ()))
-        where = chosen(executor, jobs)
+        if rules is None:
+            rules = decision.rules if isinstance(decision, ThresholdSet) else ()
+        known, where = parse_rules(rules), chosen(executor, jobs)
         return vote(self.inputs, self.samples, self.decision(decision), known, where, listener)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.execution.executor import Executor, Threads
 from ensemble_kit.recipes.tune import Tuning
+from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.geometry import Placement
@@ -149,3 +150,44 @@ def test_a_set_never_changes(ens: ek.Ensemble) -> None:
     tuned = ek.tune_thresholds(ens, ens.vote(0.45))
     with pytest.raises(FrozenInstanceError):
         tuned.rules = ("fill-holes",)  # type: ignore[misc]
+
+
+def test_weights_keep_the_order_in_which_members_were_named(ens: ek.Ensemble) -> None:
+    named = ek.Ensemble(ens.members[::-1], upsample=ens.fusion.upsample)
+    assert named.fusion.members == ens.fusion.members == ("m0", "m1")
+    changed = named.with_fusion(weights=[3, 1], temperatures=[2.0, 0.5])
+    wanted = ek.Ensemble(ens.members[::-1], [3, 1], upsample=ens.fusion.upsample, temperatures=[2.0, 0.5])
+    assert changed.fusion == wanted.fusion == named.with_fusion(weights={"m1": 3, "m0": 1}).with_fusion(
+        temperatures=np.array([2.0, 0.5])
+    ).fusion  # fmt: skip
+    assert changed.fusion.weights[0] == (16384, 49152)
+    assert changed.on("s1").with_fusion(mean="logit").fusion.weights == changed.fusion.weights
+
+
+def test_values_that_cannot_be_are_refused_where_they_are_made(ens: ek.Ensemble) -> None:
+    f = ens.fusion
+    for weights in (((65536,),) * 2, ((65537, -1),) * 2, ((1, 2),) * 2):
+        with pytest.raises(ek.UsageError, match="do not add up to 65536 over 2 members"):
+            replace(f, weights=weights)
+    with pytest.raises(ek.UsageError, match="temperatures"):
+        replace(f, temperatures=(1.0, 0.0))
+    with pytest.raises(ek.UsageError, match="more than once"):
+        ens.on(["s1", "s1"])
+    with pytest.raises(ek.UsageError, match="cannot decide"):
+        ens.vote(RankRule)
+    with pytest.raises(ek.UsageError, match=r"ThresholdSet\.load"):
+        ens.vote("set.json")
+    assert ens.vote(np.array(0.5)) == ens.vote(np.float32(0.5)) == ens.vote(0.5)
+
+
+def test_an_open_sample_fuses_as_the_ensemble_does(ens: ek.Ensemble) -> None:
+    for changed in (ens, ens.with_fusion(upsample="logits")):
+        assert (changed.sample("s2").levels() == ens.levels("s2")).all()
+
+
+def test_rules_of_a_set_hold_unless_others_are_passed(ens: ek.Ensemble) -> None:
+    tuned = replace(ek.tune_thresholds(ens, ens.vote(0.45)), rules=("drop-small:40",))
+    plain = ens.vote(tuned, ())
+    assert ens.vote(tuned) == ens.vote(tuned, "drop-small:40") != plain
+    assert [str(rule) for rule in SoftVote(ens, tuned).rules] == ["drop-small:40"]
+    assert SoftVote(ens, tuned, rank=RankRule()).rules == ()

@@ -154,8 +154,8 @@ def vote(
         for line in plan.told():
             common.say(line)
         rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
-    texts = [str(step) for step in steps]
-    if steps:
+    texts = [str(rule) for rule in plan.rules]
+    if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
     if common.dry_run:
         read = bytes_of(members)

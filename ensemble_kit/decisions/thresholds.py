@@ -38,7 +38,10 @@ class Thresholds:
         each = self.levels if isinstance(self.levels, Mapping) else {"all classes": self.levels}
         for name, level in each.items():
             fix = "pass an integer from 0 to 65535; Ensemble.level_of makes one of a threshold"
-            check_number(f"level of {name}", level, fix, least=0, most=LEVELS, whole=True, code="threshold-invalid")
+            check_number(
+                f"level of {name}", level, fix, least=0, most=LEVELS, whole=True, what="cannot decide",
+                code="threshold-invalid",
+            )  # fmt: skip
         if isinstance(self.levels, Mapping):
             object.__setattr__(self, "levels", dict(self.levels))
 

@@ -11,6 +11,7 @@ from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gate
 from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
@@ -73,6 +74,8 @@ class SoftVote:
 
     def __post_init__(self) -> None:
         self.ensemble.decision(self.threshold)
+        if not self.rules and self.rank is None and isinstance(self.threshold, ThresholdSet):
+            object.__setattr__(self, "rules", parse_rules(self.threshold.rules))
         check_classes(self.rules, self.ensemble.classes)
 
     def told(self) -> list[str]:

@@ -169,9 +169,11 @@ class FusedSample:
         return sizes.levels_within(runs.starts, runs.ends, c, self._members, self._scoring, self._axes)
 
     def levels(self) -> NDArray[np.uint16]:
-        """Fuse all classes on the finest grid, uint16 (C, h, w); of a sample opened with upsample="scores"."""
+        """Fuse all classes on the finest grid, uint16 (C, h, w), as upsample="scores" does before it interpolates."""
         from ensemble_kit.kernels import fuse
 
+        if self._recipe.interpolate_members:
+            return FusedSample(self.inputs, self.sample, "scores").levels()
         out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
         for c, weights in enumerate(self._weights):
             class_maps = [codes[k] for codes, k in zip(self._codes, self._order[c], strict=True)]

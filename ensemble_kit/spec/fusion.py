@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,6 +36,23 @@ class Fusion:
     members: tuple[str, ...]
     weights: tuple[tuple[int, ...], ...]
     temperatures: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        members = len(self.members)
+        if any(len(row) != members or sum(row) != LEVELS or min(row) < 0 for row in self.weights):
+            raise UsageError(
+                "weights-invalid",
+                "cannot fuse members",
+                item=f"integer weights that do not add up to {LEVELS} over {members} members",
+                fix="pass for each class one integer of at least 0 per member, as integer_weights makes them",
+            )
+        if len(self.temperatures) != members or not all(0 < t < math.inf for t in self.temperatures):
+            raise UsageError(
+                "temperatures-invalid",
+                "cannot scale logits",
+                item=f"temperatures {list(self.temperatures)} for {members} members",
+                fix="pass one finite number above 0 per member",
+            )
 
     def differences(
         self, other: Fusion, classes: Sequence[str], others: Sequence[str]

@@ -61,7 +61,7 @@ COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs 
   faults/test_security faults/test_remote_faults faults/test_stateful faults/test_matching faults/test_numerics, \
   tests/$(if $(findstring /,$t),$t,test_$t).py))
 coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered $(COVERED)
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(COVERED)
 
 example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tuned, voted, scored (examples/hand_bones)
 	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out

@@ -490,6 +490,7 @@ def test_torchscript_needs_trust(tmp_path: Path, images: np.ndarray, suffix: str
         open_network(str(path), trust=True, weights=path)
 
 
+@pytest.mark.slow
 def test_exported_program_needs_trust(tmp_path: Path, images: np.ndarray) -> None:
     path = tmp_path / "net.pt2"
     exported.program(small(), path, (16, 24))
@@ -524,6 +525,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module
     return path, export(path)
 
 
+@pytest.mark.slow
 def test_onnx_runs(onnx_file: tuple[Path, nn.Module], images: np.ndarray) -> None:
     path, net = onnx_file
     network, notes = open_network(str(path), device="cpu")

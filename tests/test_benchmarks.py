@@ -19,6 +19,8 @@ import tables  # noqa: E402
 from compare import report  # noqa: E402 - scripts, not a package
 from measure import Bar, Row, interleaved  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     page, readme = tmp_path / "performance.md", tmp_path / "README.md"

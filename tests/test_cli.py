@@ -14,6 +14,8 @@ import pytest
 
 import ensemble_kit as ek
 
+pytestmark = pytest.mark.slow
+
 ENSK = Path(sys.executable).with_name("ensk")
 DATA = Path(ek.__file__).parent / "demo" / "data"
 NETWORKS = ("unet", "fpn", "dilated")

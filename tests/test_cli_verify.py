@@ -28,6 +28,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "unet.zarr"
 
 
+@pytest.mark.slow
 def test_sound(store: Path) -> None:
     done = ensk("verify", str(store), "-q")
     assert done.returncode == 0, done.stderr

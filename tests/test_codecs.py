@@ -248,6 +248,7 @@ with t.LogitWriter(sys.argv[2], t.CLASSES, t.IDS, t.GRID, member="m", codec="los
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [2, 17])
 def test_what_is_acknowledged_survives_a_kill(tmp_path: Path, last: int) -> None:
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "a.zarr")]

@@ -285,6 +285,7 @@ def test_another_network_of_the_same_name_does_not_resume(folder: Path, tmp_path
     assert dump(folder, tmp_path / "a.zarr", first).resumed == 4
 
 
+@pytest.mark.slow
 def test_a_file_of_code_that_changed_does_not_resume(place: Path) -> None:
     code = "def tiny():\n    return lambda x: x[:, :, ::2, ::2] * {} - 1\n"
     (place / "own.py").write_text(code.format(2))
@@ -636,6 +637,7 @@ def ensk(place: Path, model: str, out: str, *more: str) -> subprocess.CompletedP
     return subprocess.run(line(model, out, *more), cwd=place, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command(place: Path) -> None:
     ran = ensk(place, "mynet:Net", "net.zarr", "--preprocess", "prep.json", "--json", "--batch-size", "2")
     assert ran.returncode == 0, ran.stderr
@@ -656,6 +658,7 @@ def test_a_run_of_the_command(place: Path) -> None:
     assert "wrote 0 samples" in talk.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_exit_codes(place: Path) -> None:
     (place / "two.txt").write_text("a\nb\n")
     torch.save({}, place / "w.pt")
@@ -676,6 +679,7 @@ def test_the_commands_exit_codes(place: Path) -> None:
     assert not (place / "a.zarr").exists()
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_ends_in_3(place: Path) -> None:
     (place / "images" / "im5.png").write_bytes(b"broken")
     ran = ensk(place, "mynet:Net", "a.zarr", "--size", "32")
@@ -684,6 +688,7 @@ def test_an_unreadable_image_ends_in_3(place: Path) -> None:
     assert LogitStore(place / "a.zarr").missing == ["im5.png"]
 
 
+@pytest.mark.slow
 def test_a_plan_on_the_command_line(place: Path) -> None:
     ran = ensk(place, "mynet:Net", "a.zarr", "--size", "32x64", "--dry-run", "--json", "--resize", "letterbox")
     assert ran.returncode == 0, ran.stderr
@@ -693,6 +698,7 @@ def test_a_plan_on_the_command_line(place: Path) -> None:
     assert not (place / "a.zarr").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_a_killed_run_is_resumed(place: Path, number: int) -> None:
     options = ("--size", "32", "--batch-size", "1", "--member", "net")
@@ -718,6 +724,7 @@ def test_a_killed_run_is_resumed(place: Path, number: int) -> None:
     assert contents(place / "a.zarr") == contents(place / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(place: Path) -> None:
     options = ("--size", "32", "--member", "net", "--id", "stem", "--batch-size", "1")
     assert ensk(place, "mynet:Net", "whole.zarr", *options).returncode == 0
@@ -731,6 +738,7 @@ def test_two_processes_share_the_work(place: Path) -> None:
     assert LogitStore(place / "a.zarr").samples[0] == "im0"
 
 
+@pytest.mark.slow
 def test_onnx_and_torchscript_and_exported_on_one_network(place: Path) -> None:
     """Four roads to one network end in one store's worth of values."""
     torch.manual_seed(0)

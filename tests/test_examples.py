@@ -13,6 +13,8 @@ from PIL import Image
 
 import ensemble_kit as ek
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DATA = Path(ek.__file__).parent / "demo" / "data"
 

@@ -44,6 +44,7 @@ def test_pycocotools_reads_what_we_write(tmp_path, masks):
 coordinates = st.one_of(st.integers(-4, 24), st.floats(-4, 24, width=32))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(points=st.lists(coordinates, min_size=6, max_size=24), size=st.tuples(st.integers(1, 20), st.integers(1, 20)))
 def test_polygons_fill_as_pycocotools_does(points, size):

@@ -73,6 +73,7 @@ def plain_decode(text, shape, dialect):
     return flat.reshape(shape, order=dialect.order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @few
 @given(data=st.data())

@@ -177,6 +177,7 @@ def test_format_alone_names_the_side_that_needs_it(tmp_path):
         run(tmp_path / "k.csv", tmp_path / "n.json", "coco")
 
 
+@pytest.mark.slow
 def test_convert_in_a_real_process(tmp_path):
     MASKS.write(tmp_path / "m.csv")
     command = [

@@ -13,6 +13,8 @@ import pytest
 
 from ensemble_kit.kernels import jit
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import numpy as np
 from ensemble_kit.kernels import runs

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 import mutation
 
 
+@pytest.mark.slow
 def test_every_explanation_is_of_a_mutant_that_exists() -> None:
     made = {m.name for subject in mutation.TESTS for m in mutation.mutants(mutation.home(subject).read_text())}
     assert set(mutation.EXPLAINED) <= made

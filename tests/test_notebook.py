@@ -18,6 +18,8 @@ from ensemble_kit.reports import plots
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.tuning.shift import compare
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ek.LogitStore]
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))

@@ -33,6 +33,7 @@ def test_public_names() -> None:
         ek.vote  # noqa: B018
 
 
+@pytest.mark.slow
 def test_strict_type_checkers_see_the_public_names(tmp_path: Path) -> None:
     user = tmp_path / "user.py"
     user.write_text(f"from ensemble_kit import {', '.join(ek.__all__)}\n")
@@ -113,6 +114,7 @@ def test_types_and_licence() -> None:
     assert "MIT" in (ROOT / "LICENSE").read_text()
 
 
+@pytest.mark.slow
 def test_modules_point_down() -> None:
     """cli → pipeline → (tuning, voting, scores) → (masks, runs, thresholds, store) → kernels, spec, errors."""
     rank = {"errors": 0, "events": 0, "spec": 1, "kernels": 1, "files": 1, "runs": 2, "masks": 3, "formats": 4}

@@ -244,6 +244,7 @@ def test_a_new_name_for_a_file_is_no_other_file(store: LogitStore, tmp_path: Pat
     np.testing.assert_array_equal(opened.read(IDS[0]), store.read(IDS[0]))
 
 
+@pytest.mark.slow
 def test_the_command(store: LogitStore, tmp_path: Path) -> None:
     def ensk(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, cwd=tmp_path)

@@ -26,6 +26,7 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return [(language, told.strip(), code) for language, told, code in BLOCK.findall(page.read_text())]
 
 
+@pytest.mark.slow
 def test_generated_pages_are_current() -> None:
     """`make docs` writes them."""
     assert pages.stale() == []
@@ -101,6 +102,7 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
     assert (tmp_path / "road.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_every_code_can_be_told_from_the_source() -> None:
     assert used().unclear == []
 

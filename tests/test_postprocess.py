@@ -290,6 +290,7 @@ def ensk(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ENSK, *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_command_line(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:
     logits = [{s: some_logits(rng) for s in "ab"} for _ in range(2)]
     stores = [make_store(z, (40, 50), CLASSES) for z in logits]

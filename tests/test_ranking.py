@@ -109,6 +109,7 @@ def plane_of(ens: ek.Ensemble, sample: str, c: int) -> np.ndarray:
     return ref.image_from_logits(codes, list(ens.fusion.weights[c]), ens.image_size(sample), str(ens.fusion.mean))
 
 
+@pytest.mark.slow
 def test_rankseg_agrees_on_real_images(real: tuple[ek.Ensemble, ek.MaskSet]) -> None:
     torch, rankseg = pytest.importorskip("torch"), pytest.importorskip("rankseg")
     ens, _ = real

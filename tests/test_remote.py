@@ -73,6 +73,7 @@ def base(request: pytest.FixtureRequest) -> str:
 # ------------------------------------------------------------------------------------------------ same as local
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "lossless"])
 def test_the_same_as_in_a_folder(base: str, tmp_path: Path, codec: str) -> None:
     here, there = make(tmp_path / "m.zarr", codec=codec), make(f"{base}/m.zarr", codec=codec)

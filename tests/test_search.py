@@ -563,6 +563,7 @@ def ensk(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_end(stores: list[Path], tmp_path: Path) -> None:
     options = ("--search", "weights", "--trials", 30, "--study", "s")
     whole = ensk(tmp_path, *command(stores, tmp_path / "whole.json", *options))
@@ -597,6 +598,7 @@ def finished(path: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_says_the_best_and_writes_nothing(stores: list[Path], tmp_path: Path) -> None:
     words = command(stores, tmp_path / "set.json", "--search", "weights", "--trials", 10**6)
     words += ["--storage", "sqlite:///s.db"]
@@ -610,6 +612,7 @@ def test_an_interrupted_search_says_the_best_and_writes_nothing(stores: list[Pat
     assert [p.name for p in tmp_path.iterdir()] == ["s.db"]
 
 
+@pytest.mark.slow
 def test_the_command_line_searches(stores: list[Path], tmp_path: Path, truth: ek.MaskSet, ens: ek.Ensemble) -> None:
     ran = ensk(tmp_path, *command(stores, tmp_path / "g.json", "--search", "greedy", "--trials", 10))
     assert ran.returncode == 0, ran.stderr

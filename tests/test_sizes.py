@@ -76,6 +76,7 @@ def dice(pred: int, tp: int, truth: int) -> float:
     return 1.0 if pred + truth == 0 else 2 * tp / (pred + truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("band", [BAND, (0, LEVELS), (30000, 30001)], ids=["band", "everything", "one level"])
 def test_every_level_and_size_counts_as_labelling_the_mask_does(
@@ -139,6 +140,7 @@ def test_threads_and_passes_make_no_difference(pair: Pair) -> None:
     assert sizes.search(ensemble, truth, tuned, SIZES, memory=1).to_dict() == whole.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["dice", "iou", "f2"])
 def test_the_best_size_and_levels_are_the_best_of_all(metric: str, tmp_path: Path, rng: np.random.Generator) -> None:
     ensemble, truth = make_pair(tmp_path, rng, (24, 30), samples=2, upsample="scores")

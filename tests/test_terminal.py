@@ -26,6 +26,8 @@ from ensemble_kit.cli.progress import Pace
 from ensemble_kit.execution.events import Progress
 from pseudo import COLOUR, COMMAND, TERMINALS, Terminal, screen
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("[red]radius[/red]", "[/]", "骨格", "a longer name of a class", ":smile:")
 IDS = tuple(f"hand {k}.png" for k in range(6))
 SIZE = (32, 24)

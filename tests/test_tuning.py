@@ -123,6 +123,7 @@ def test_pooled_dice_is_the_best_f1_of_the_precision_recall_curve(make_store: Ma
             assert tuned.per_class[name] == pytest.approx(f1.max(), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_certificate_never_cuts_a_maximum(make_store: Make, rng: np.random.Generator) -> None:
     """Narrow bands: whenever both sides are certified, the best level of all levels lies inside the band."""
     certified = 0

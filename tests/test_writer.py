@@ -57,6 +57,7 @@ def is_whole(path: Path) -> None:
         np.testing.assert_array_equal(opened.read(name), value(k).astype(np.float16))
 
 
+@pytest.mark.slow
 def test_many_processes_make_one_store(tmp_path: Path) -> None:
     spawn = mp.get_context("spawn")
     path = tmp_path / "m.zarr"
@@ -81,6 +82,7 @@ def test_two_processes_write_one_sample_differently(tmp_path: Path) -> None:
     assert found.checked >= 1
 
 
+@pytest.mark.slow
 def test_fork_creates_once(tmp_path: Path) -> None:
     for trial in range(10):
         path = tmp_path / f"{trial}.zarr"
@@ -139,6 +141,7 @@ def finish(path: Path) -> list[str]:
     return said.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 9, 17, 31])
 def test_what_is_acknowledged_survives_a_kill(tmp_path: Path, after: int) -> None:
     path = tmp_path / "m.zarr"
@@ -161,6 +164,7 @@ def test_what_is_acknowledged_survives_a_kill(tmp_path: Path, after: int) -> Non
         assert marked == len(IDS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("call", ["rename", "writev", "fsync", "mkdir", "write", "flock"])
 def test_a_kill_at_every_call(tmp_path: Path, call: str) -> None:

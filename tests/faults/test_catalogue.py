@@ -22,6 +22,7 @@ def functions_of(path: Path) -> set[str]:
     return {n.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_fault_is_tried_or_has_a_reason(family: str) -> None:
     module = importlib.import_module(FAMILIES[family])

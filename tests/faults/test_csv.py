@@ -161,6 +161,7 @@ def test_a_file_is_synced_before_it_has_its_name(tmp_path: Path) -> None:
     assert calls[-3:] == ["fsync", "rename", "fsync"]
 
 
+@pytest.mark.slow
 def test_outputs_that_are_inputs_folders_or_links(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     h.masks().write(source, format="handbone")
@@ -205,6 +206,7 @@ def test_many_rows_stream(tmp_path: Path) -> None:
     assert (tmp_path / "m.csv").read_bytes().count(b"\n") == 100_001
 
 
+@pytest.mark.slow
 def test_the_environment_changes_no_byte(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     h.masks(ids=("é", "b", "ß")).write(source, format="handbone")
@@ -222,6 +224,7 @@ def test_the_environment_changes_no_byte(tmp_path: Path) -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_size(tmp_path: Path) -> None:
     h.masks().write(tmp_path / "in.csv", format="handbone")
     ran = h.spawn("convert", tmp_path / "in.csv", "--from", "handbone", "--image-size", "32x24", "--out",

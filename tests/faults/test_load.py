@@ -23,6 +23,8 @@ import pytest
 
 import ensemble_kit as ek
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WAIT = {"ENSK_WAIT": "0.1"}

@@ -19,6 +19,8 @@ import pytest
 import ensemble_kit as ek
 from ensemble_kit.errors import LockedError
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 COUNT = 24
 

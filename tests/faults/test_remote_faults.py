@@ -25,6 +25,8 @@ from ensemble_kit.errors import DamagedError, EnskError, LockedError, ResourceEr
 from ensemble_kit.logits import objects
 from s3 import SECRET, environment
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("obstore")
 
 RETRIES = 2

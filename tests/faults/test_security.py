@@ -218,6 +218,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("vote", "m.zarr", "--out", "o.csv", "--force"), ("verify", "m.zarr"), ("inspect", "t.csv", "--image-size", "32x24"),
@@ -252,6 +253,7 @@ def growth(*command: object) -> tuple[int, int, str]:
     return ran.returncode, int(ran.stdout.splitlines()[-1]) << 10, ran.stderr
 
 
+@pytest.mark.slow
 def test_archives_that_swell_are_refused_by_what_they_declare(ground: Path, tmp_path: Path) -> None:
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "|b1", "fortran_order": False, "shape": (1 << 33,)})
@@ -281,6 +283,7 @@ def png(width: int, height: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head) + piece(b"IDAT", zlib.compress(rows, 9)) + piece(b"IEND", b"")
 
 
+@pytest.mark.slow
 def test_images_that_declare_too_much(tmp_path: Path) -> None:
     (tmp_path / "masks/x").mkdir(parents=True)
     (tmp_path / "masks/x/a.png").write_bytes(png(30000, 30000, bytes(30001 * 100)))
@@ -410,6 +413,7 @@ def test_terminals_are_not_driven_by_names(tmp_path: Path, extra: tuple[str, ...
         assert set(json.loads(said[0].out)["classes"]) == set(ESCAPES)
 
 
+@pytest.mark.slow
 def test_long_lines_take_linear_time(tmp_path: Path) -> None:
     seconds = []
     for size in (1_000_000, 10_000_000):

@@ -142,6 +142,7 @@ def test_a_call_that_fails(tmp_path: Path, case: Case) -> None:
     is_whole(path)
 
 
+@pytest.mark.slow
 @h.needs_strace
 def test_a_line_of_the_manifest_that_finds_no_room(tmp_path: Path) -> None:
     """Every write in turn, of which some are lines of the manifest: such a sample is not acknowledged."""
@@ -158,6 +159,7 @@ def test_a_line_of_the_manifest_that_finds_no_room(tmp_path: Path) -> None:
     is_whole(path)
 
 
+@pytest.mark.slow
 @h.needs_root
 def test_a_disk_that_fills_and_is_given_room(tmp_path: Path) -> None:
     """W06 and W07 without a tracer: an 8-page disk, at every fill."""
@@ -173,6 +175,7 @@ def test_a_disk_that_fills_and_is_given_room(tmp_path: Path) -> None:
             is_whole(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kill_at_a_random_point(tmp_path: Path, seed: int) -> None:
     path, draw, said = tmp_path / "m.zarr", random.Random(seed), list[str]()
@@ -188,6 +191,7 @@ def test_a_kill_at_a_random_point(tmp_path: Path, seed: int) -> None:
     is_whole(path)
 
 
+@pytest.mark.slow
 def test_killed_while_resuming(tmp_path: Path) -> None:
     """More samples than a writer gets through while a busy machine brings it the signal."""
     path, count = tmp_path / "m.zarr", 300

@@ -58,7 +58,12 @@ def test_a_notebook_gets_what_the_command_gives(make_store: Make, rng: np.random
     crossed = tuned.validation.crossed
     assert crossed is not None
     assert crossed.folds == 5
-    assert tuned.report().lines[0].startswith("Out of fold (5 folds of 9 groups)")
+    report = tuned.report()
+    assert report.lines[0].startswith("Out of fold (5 folds of 9 groups)")
+    shown = str(report).splitlines()
+    assert shown[0] == report.title
+    assert shown[1].split()[:3] == ["class", "threshold", "plateau"]
+    assert shown[-1] == f"warning: {report.warnings[-1]}"
     with pytest.raises(ek.UsageError, match="folds='many'"):
         ek.tune_thresholds(ens, truth, folds="many")  # type: ignore[arg-type]
     found = Tuning(ens, Measure(), groups={s: "g" + s.replace("s8", "s0") for s in ens.samples}, compared=ens).run(

@@ -21,7 +21,7 @@ def text(shown: Sequence[Shown]) -> str:
         elif isinstance(part, Mapping):
             lines += _facts(part)
         else:
-            lines += [*([""] if lines else []), *_table(part), *(["", *part.lines] if part.lines else [])]
+            lines += [*([""] if lines else []), *part.table(), *(["", *part.lines] if part.lines else [])]
     return "\n".join(lines)
 
 
@@ -42,15 +42,3 @@ def size(n: int | float) -> str:
 def _facts(facts: Mapping[str, Any]) -> list[str]:
     width = max(map(len, facts))
     return [f"{name.ljust(width)}  {value(of)}" for name, of in facts.items()]
-
-
-def _table(report: Report) -> list[str]:
-    """Lay out a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(report.columns, *report.rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(cells, widths, strict=True)))
-        return "  ".join([first, *others]).rstrip()
-
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    return [*([report.title] if report.title else []), line(report.columns), rule, *map(line, report.rows)]

@@ -1,10 +1,11 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
 """Connected components and holes of a mask given as runs; no pixel is looked at.
 
 Union-find over runs (He, Chao, Suzuki, "A run-based two-scan labeling algorithm", IEEE TIP 2008). Two runs of
 neighbouring rows touch where one overlaps the other shifted by the width, so no row pointers are needed. A parent
 always stands before its child: the root of a component is its first run, and numbering is one pass.
 """
+
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 import numpy as np
 

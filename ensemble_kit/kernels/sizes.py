@@ -1,4 +1,3 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
 """A class's masks at every level, without the components smaller than each of some sizes, in one descent of levels.
 
 Pixels are added in the order of falling level and joined to their neighbours by union-find, as a max-tree is built
@@ -6,6 +5,8 @@ Pixels are added in the order of falling level and joined to their neighbours by
 Image Processing 1998). On the way down components only grow and merge, so each rises through the classes of size; what
 is left of a mask at a size is the sum of the classes from there on. A pixel costs the same for one size and for many.
 """
+
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 import numpy as np
 

@@ -78,25 +78,21 @@ class Tuning:
     rank: bool = False
     compared: Ensemble | None = None
 
-    def __post_init__(self) -> None:
-        if self.folds == "auto":
-            count = len(set(group_of(self.ensemble.samples, self.groups)))
-            object.__setattr__(self, "folds", min(5, count) if count >= 3 else None)
-            object.__setattr__(self, "_few", count if count < 3 else 0)
-
-    _few: int = 0
-
     @property
     def split(self) -> int | None:
         """Number of folds, None without a cross-validation."""
-        assert self.folds != "auto"
+        if self.folds == "auto":
+            return min(5, self._count_groups()) if self._count_groups() >= 3 else None
         return self.folds or None
+
+    def _count_groups(self) -> int:
+        return len(set(group_of(self.ensemble.samples, self.groups)))
 
     def warnings(self) -> list[str]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
         out = []
-        if self._few:
-            out.append(f"{self._few} groups are too few to cross-validate: the score is in-sample only")
+        if self.folds == "auto" and self.split is None:
+            out.append(f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only")
         apart = _twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
             out.append(

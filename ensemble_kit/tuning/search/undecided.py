@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 MEMORY = 500 * 10**6
-"""Bytes that undecided pixels may take unless a person says otherwise: half a second a trial for five members."""
-_LOWEST = 328  # 0.005: trials look no lower, where every pixel of the plane is; the final tuning looks everywhere
+"""Bytes that undecided pixels may take unless the user says otherwise: half a second a trial for five members."""
+_LOWEST = 328  # 0.005: trials look no lower, where every pixel of the image is; the final tuning looks everywhere
 _PROBES = 4  # samples that tell how many pixels there will be
 Kind = Literal["q", "level"]
 

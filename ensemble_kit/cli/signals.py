@@ -15,6 +15,15 @@ GRACE = 1.5
 """Seconds that a signalled command has to end cleanly; then it is ended as by a kill, which is safe."""
 
 
+_words = b""
+
+
+def say_at_end(words: str) -> None:
+    """Say something more if a signal ends the process from now on, whichever way it ends; "" says nothing more."""
+    global _words  # noqa: PLW0603 - `end` runs in a handler, or in a thread beside a main thread that hangs
+    _words = f"{words}\n".encode(errors="backslashreplace") if words else b""
+
+
 class Signalled(BaseException):
     """A signal asks the process to end; raised in the main thread so that every `finally` runs."""
 
@@ -26,7 +35,7 @@ def end(number: int, _: FrameType | None = None) -> None:
     """Exit as a signal asks, without waiting for the threads that still compute."""
     name = signal.Signals(number).name
     try:  # noqa: SIM105 - a signal may come while contextlib is half imported
-        os.write(2, f"\nended by {name}; run the same command again to continue\n".encode())
+        os.write(2, b"\n" + _words + f"ended by {name}; run the same command again to continue\n".encode())
     except OSError:  # nobody reads stderr
         pass
     os._exit(128 + number)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from ensemble_kit.cli import signals
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     EmptyOption,
@@ -26,6 +27,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
 )
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.streams import printable
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
@@ -173,7 +175,7 @@ def tune_thresholds(
     truth = truth_for(ensemble, val, format, size_of_images(image_size))
     known = Statistics.load(statistics) if statistics and statistics.exists() else None
     keep = (lambda counted: counted.save(statistics)) if statistics else None
-    with common.progress() as listener, _best_so_far(common, listener) as hear:
+    with common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, keep, Threads(common.jobs), common.jobs, hear)
     values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
     reports = [tuned.report]
@@ -186,23 +188,19 @@ def tune_thresholds(
 
 
 @contextmanager
-def _best_so_far(common: Common, listener: Listener) -> Iterator[Listener]:
+def _best_so_far(listener: Listener) -> Iterator[Listener]:
     """Where a signal ends a search, tell the best so far, which is not written anywhere."""
-    last = ""
 
     def hear(event: Progress) -> None:
-        nonlocal last
-        last = event.note
+        if event.note:
+            best = printable(event.note)
+            signals.say_at_end(
+                f"ended while searching: {best}; nothing was written (with --storage, a second run resumes)"
+            )
         listener(event)
 
-    try:
-        yield hear
-    except Exception:
-        raise
-    except BaseException:
-        if last:
-            common.say(f"ended while searching: {last}; nothing was written (with --storage, a second run resumes)")
-        raise
+    yield hear
+    signals.say_at_end("")
 
 
 def _check_method(method: str, metric: str, own: bool, search: str | None) -> None:

@@ -8,6 +8,7 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import Gate, gate_needs_scores, parse_rules
 from ensemble_kit.errors import MismatchError, some
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 
 Above = Callable[[float], int]
@@ -82,4 +83,5 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     known = parse_rules(rules)
     refuse_gates(known)
     check_classes(known, masks.classes)
-    return MaskSet({key: clean(runs, key[1], known) for key, runs in masks.items()}, rule=masks.rule)
+    cleaned = ManyRuns.of([clean(runs, key[1], known) for key, runs in masks.items()])
+    return masks.with_runs(cleaned, masks.rule)

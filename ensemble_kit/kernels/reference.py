@@ -4,6 +4,8 @@ Nothing here is fast and nothing here is called by the product: every kernel is 
 last bit.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,6 +94,60 @@ def image_from_logits(members: list[Levels], weights: list[int], image: tuple[in
 def image_from_scores(fused: Levels, image: tuple[int, int]) -> Levels:
     """Effective levels with upsample="scores": on iff value >= t · 65536, that is iff value >> 16 >= t."""
     return (interpolate(fused, image) >> 16).astype(np.uint16)
+
+
+# --- rule 9: exclusive classes -------------------------------------------------------------------------------
+
+
+def exclusive_q(z: NDArray[np.float16], temperature: float = 1.0) -> Levels:
+    """Q_c = floor((max(d_c, -32) + 32) / 32 · 65535 + 0.5) of (C, h, w), d_c = (z_c - max_k z_k) / T.
+
+    ±inf is read as ±65504.
+    """
+    logits = np.clip(z.astype(np.float64), -65504, 65504)
+    d = (logits - logits.max(axis=0)) / temperature
+    return np.floor((np.maximum(d, -32) + 32) / 32 * 65535 + 0.5).astype(np.uint16)
+
+
+def exponentials() -> NDArray[np.int64]:
+    """E[q] = floor(2^30 · exp(32 (q - 65535) / 65535) + 0.5), int64 (65536,)."""
+    return np.floor(2.0**30 * np.exp(32 * (np.arange(65536) - 65535) / 65535) + 0.5).astype(np.int64)
+
+
+def shares(q: Levels) -> Levels:
+    """S_c = (131070 E[r_c] + Σ_k E[r_k]) // (2 Σ_k E[r_k]) of (C, ...), r_c = q_c + 65535 - max_k q_k."""
+    e = exponentials()[q.astype(np.int64) + 65535 - q.astype(np.int64).max(axis=0)]
+    total = e.sum(axis=0)
+    return ((131070 * e + total) // (2 * total)).astype(np.uint16)
+
+
+def exclusive_values(
+    members: list[Levels], weights: list[list[int]], image: tuple[int, int], mean: str
+) -> NDArray[np.int64]:
+    """F_c with upsample="logits", int64 (C, H, W): `members` are Q on each member's own box, weights (C, M)."""
+    interpolated = [np.stack([rounded(interpolate(c, image)) for c in m]) for m in members]
+    scores = interpolated if mean == "logit" else [shares(q) for q in interpolated]
+    by_member = np.array(weights, np.int64).T[:, :, None, None]
+    return np.asarray(sum(w * s.astype(np.int64) for w, s in zip(by_member, scores, strict=True)))
+
+
+# --- rule 10: argmax -----------------------------------------------------------------------------------------
+
+
+def winners(values: NDArray[np.int64], factors: list[int], offsets: list[int] | None = None) -> NDArray[np.int64]:
+    """The class of the largest F_c · w_c, or with `offsets` (mean="logit") F_c + o_c; ties to the first class."""
+    column = np.array(factors if offsets is None else offsets, np.int64)[:, None, None]
+    return np.asarray((values * column if offsets is None else values + column).argmax(axis=0))
+
+
+def factor(number: float) -> int:
+    """Integer of a factor: floor(65536 · factor + 0.5)."""
+    return math.floor(65536 * number + 0.5)
+
+
+def offset(number: float) -> int:
+    """floor(65536 · 65535 / 32 · ln(factor) + 0.5), what a factor adds with mean="logit"."""
+    return math.floor(65536 * 65535 / 32 * math.log(number) + 0.5)
 
 
 # --- rule 4: decision; runs ----------------------------------------------------------------------------------

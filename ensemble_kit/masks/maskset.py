@@ -34,13 +34,14 @@ class MaskSet(Mapping[Key, Runs]):
     ----------
     masks : mapping of (sample, class) to Runs. Samples and classes keep the order in which they first appear.
     rule : the rule that made the masks, in words, where a vote did.
+    void : the pixels of a sample that count neither as prediction nor as truth; other samples have none.
 
     Raises
     ------
     IncompleteError
         A sample lacks a class that another sample has.
     MismatchError
-        Two masks of one sample differ in size.
+        Two masks of one sample differ in size, or its void does.
 
     Examples
     --------
@@ -50,7 +51,9 @@ class MaskSet(Mapping[Key, Runs]):
     (('a',), ('bone',), 2)
     """
 
-    def __init__(self, masks: Mapping[Key, Runs], rule: str | None = None) -> None:
+    def __init__(
+        self, masks: Mapping[Key, Runs], rule: str | None = None, void: Mapping[str, Runs] | None = None
+    ) -> None:
         if not isinstance(masks, Mapping):
             raise _no_mask(f"{type(masks).__name__} is not a mapping")
         for key, runs in masks.items():
@@ -69,7 +72,8 @@ class MaskSet(Mapping[Key, Runs]):
                 fix = "give every class of a sample the size of its image"
                 raise differ(what, which, as_text(runs.shape), as_text(size), fix, "mask-size-differs")
         runs_of_all = ManyRuns.of([masks[s, c] for s in samples for c in classes])
-        self._fill(sizes, classes, runs_of_all, np.arange(len(masks)).reshape(len(samples), len(classes)), rule)
+        indices = np.arange(len(masks)).reshape(len(samples), len(classes))
+        self._fill(sizes, classes, runs_of_all, indices, rule, _checked_void(void, sizes))
 
     @classmethod
     def trusted(
@@ -79,6 +83,7 @@ class MaskSet(Mapping[Key, Runs]):
         runs: ManyRuns,
         indices: NDArray[np.int64],
         rule: str | None = None,
+        void: Mapping[str, Runs] | None = None,
     ) -> MaskSet:
         """Wrap runs that are known to be sound. Nothing is checked or copied.
 
@@ -89,7 +94,7 @@ class MaskSet(Mapping[Key, Runs]):
         indices : int64 (samples, classes), which mask of `runs` is that of each sample and class.
         """
         self = cls.__new__(cls)
-        self._fill(sizes, classes, runs, indices, rule)
+        self._fill(sizes, classes, runs, indices, rule, void)
         return self
 
     def _fill(
@@ -99,8 +104,10 @@ class MaskSet(Mapping[Key, Runs]):
         runs: ManyRuns,
         indices: NDArray[np.int64],
         rule: str | None,
+        void: Mapping[str, Runs] | None,
     ) -> None:
         self.samples, self.classes, self.rule = tuple(sizes), classes, rule
+        self._void = {sample: runs for sample, runs in (void or {}).items() if runs.area}
         self._sizes, self._runs, self._indices = sizes, runs, indices
         self._rows = {sample: k for k, sample in enumerate(self.samples)}
         self._columns = {name: k for k, name in enumerate(classes)}
@@ -108,6 +115,15 @@ class MaskSet(Mapping[Key, Runs]):
     def image_size(self, sample: str) -> Shape:
         """Return the size of a sample's image, (H, W)."""
         return self._sizes[sample]
+
+    def void(self, sample: str) -> Runs:
+        """Return the pixels of a sample that count neither as prediction nor as truth."""
+        return self._void.get(sample) or Runs.empty(self._sizes[sample])
+
+    @property
+    def has_void(self) -> bool:
+        """Whether any sample has void pixels."""
+        return bool(self._void)
 
     @property
     def extent(self) -> Extent:
@@ -117,12 +133,13 @@ class MaskSet(Mapping[Key, Runs]):
     def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskSet:
         """Return the masks of these samples and classes, in this order; no run is copied."""
         sizes = {sample: self._sizes[sample] for sample in samples}
-        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule)
+        void = {sample: self._void[sample] for sample in samples if sample in self._void}
+        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule, void)
 
-    def with_runs(self, runs: ManyRuns, rule: str) -> MaskSet:
+    def with_runs(self, runs: ManyRuns, rule: str | None) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
         indices = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
-        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule)
+        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule, self._void)
 
     def indices(self, samples: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
         """Return which mask of `packed` is that of each sample and class, int64 (samples, classes)."""
@@ -186,6 +203,19 @@ def _check_item(key: Key, runs: Runs) -> None:
         raise _no_mask(f"the key {key!r}")
     if not isinstance(runs, Runs):
         raise _no_mask(f"{type(runs).__name__} for {key!r}")
+
+
+def _checked_void(void: Mapping[str, Runs] | None, sizes: Mapping[str, Shape]) -> Mapping[str, Runs]:
+    for sample, runs in (void or {}).items():
+        if not isinstance(runs, Runs):
+            raise _no_mask(f"{type(runs).__name__} as the void of {sample!r}")
+        if sample not in sizes:
+            raise _no_mask(f"the void of {sample!r}, a sample without masks")
+        if runs.shape != sizes[sample]:
+            what, which = "cannot hold void of another size than the masks", f"sample {sample!r}"
+            fix = "give a sample's void the size of its image"
+            raise differ(what, which, as_text(runs.shape), as_text(sizes[sample]), fix, "mask-size-differs")
+    return void or {}
 
 
 def _no_mask(item: str) -> UsageError:

@@ -28,11 +28,10 @@ class ManyRuns(NamedTuple):
     @classmethod
     def of(cls, masks: Sequence[Runs]) -> ManyRuns:
         """Copy the runs of many masks into one."""
-        offsets = np.zeros(len(masks) + 1, np.int64)
-        np.cumsum([m.starts.size for m in masks], out=offsets[1:])
-        none = np.zeros(0, np.int64)
-        starts, ends = [m.starts for m in masks] or [none], [m.ends for m in masks] or [none]
-        return cls(np.concatenate(starts), np.concatenate(ends), offsets)
+        none, offsets = np.zeros(0, np.int64), np.zeros(len(masks) + 1, np.int64)
+        starts, ends = [m.starts for m in masks], [m.ends for m in masks]
+        np.cumsum([s.size for s in starts], out=offsets[1:])
+        return cls(np.concatenate(starts or [none]), np.concatenate(ends or [none]), offsets)
 
     @classmethod
     def joined(cls, several: Sequence[ManyRuns]) -> ManyRuns:

@@ -171,4 +171,4 @@ def _common(masks: Sequence[MaskSet]) -> list[MaskSet]:
     if not shared:
         item = "the members have no sample in common"
         raise IncompleteError("samples-none", "cannot vote", item=item, fix="vote over members of the same images")
-    return [MaskSet({key: runs for key, runs in m.items() if key[0] in shared}) for m in masks]
+    return [m.arranged([s for s in m.samples if s in shared], m.classes) for m in masks]

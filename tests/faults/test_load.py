@@ -237,12 +237,13 @@ class Last:
         os.kill(os.getpid(), 15)
         time.sleep(9)
 signals.listen()
+signals.say_at_end("best 0.5")
 Last()
 time.sleep(9)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert ran.returncode == 143
-    assert ran.stderr.strip() == "ended by SIGTERM; run the same command again to continue"
+    assert ran.stderr == "\nbest 0.5\nended by SIGTERM; run the same command again to continue\n"
 
 
 def test_a_second_signal_ends_it_at_once(ground: Path, work: Path) -> None:

@@ -15,6 +15,9 @@ GRACE = 1.5
 """Seconds that a signalled command has to end cleanly; then it is ended as by a kill, which is safe."""
 
 
+_LOST = 0
+"""Written beside the signals' numbers: the last one was raised where Python drops exceptions."""
+
 _words = b""
 
 
@@ -53,8 +56,10 @@ def listen() -> None:
     Python handles a signal only between two bytecodes, and a network's forward pass over a large image is one call of
     a minute.
     """
+    import _thread
     import select
     import threading
+    import time
 
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -64,11 +69,28 @@ def listen() -> None:
         number = 0
         while number not in ENDING:
             number = os.read(heard, 1)[0]
-        select.select([heard], [], [], GRACE)  # or a second signal
+        until, ours = time.monotonic() + GRACE, False
+        while select.select([heard], [], [], max(0.0, until - time.monotonic()))[0]:
+            byte = os.read(heard, 1)[0]
+            if byte == _LOST:
+                ours = True
+                _thread.interrupt_main(signal.Signals(number))
+            elif ours:  # what `interrupt_main` wrote
+                ours = False
+            else:  # a second signal
+                break
         end(number)
 
+    def raise_again(lost: sys.UnraisableHookArgs) -> None:
+        """Where Python cannot raise, as in a `__del__` or a library's callback, the signal would be lost."""
+        if isinstance(lost.exc_value, Signalled):
+            signal.signal(lost.exc_value.number, _raise)
+            os.write(told, bytes([_LOST]))
+        else:
+            sys.__unraisablehook__(lost)
+
     threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook = raise_again
     for number in ENDING:
         signal.signal(number, _raise)
 
@@ -88,13 +110,6 @@ def signal_behind(error: BaseException | None) -> int | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
-
-
-def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """End where Python cannot raise, as in a `__del__` or a library's callback: the signal would be lost."""
-    if isinstance(lost.exc_value, Signalled):
-        end(lost.exc_value.number)
-    sys.__unraisablehook__(lost)
 
 
 def _raise(number: int, _: FrameType | None) -> None:

@@ -4,8 +4,6 @@ Nothing here is fast and nothing here is called by the product: every kernel is 
 last bit.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,12 +140,12 @@ def winners(values: NDArray[np.int64], factors: list[int], offsets: list[int] | 
 
 def factor(number: float) -> int:
     """Integer of a factor: floor(65536 · factor + 0.5)."""
-    return math.floor(65536 * number + 0.5)
+    return int(np.floor(65536 * number + 0.5))
 
 
 def offset(number: float) -> int:
     """floor(65536 · 65535 / 32 · ln(factor) + 0.5), what a factor adds with mean="logit"."""
-    return math.floor(65536 * 65535 / 32 * math.log(number) + 0.5)
+    return int(np.floor(65536 * 65535 / 32 * np.log(number) + 0.5))
 
 
 # --- rule 4: decision; runs ----------------------------------------------------------------------------------

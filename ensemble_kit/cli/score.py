@@ -7,6 +7,16 @@ from typing import Annotated
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import (
     ClassesOption,
     EmptyOption,
@@ -33,17 +43,24 @@ def score(
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit import metrics
-    from ensemble_kit.recipes.masks import read_together
+    from ensemble_kit.recipes.masks import formats_for, read_together
     from ensemble_kit.reports.report import Report
 
     if metric not in {"dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
-    prediction, truth = read_together(
-        [masks, val], [format, val_format], size_of_images(image_size), class_names(classes)
-    )
+    paths = [masks, val]
+    formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes))
+    say_labels(common, both, paths)
+    prediction, truth = kept(both, only, without)
     result = (metrics.dice if metric == "dice" else metrics.iou)(prediction, truth, eps, empty_value(empty))
     pooled = result.pooled_per_class
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
@@ -24,6 +25,10 @@ from ensemble_kit.recipes.masks import read_together
 from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
 Threshold = ThresholdSet | float
+
+
+def _silent(_text: str) -> None:
+    """Tell nobody."""
 
 
 def resolve(threshold: str) -> Threshold:
@@ -103,7 +108,12 @@ class SoftVote:
         e = self.ensemble
         return MaskSet({(s, c): Runs.empty(e.image_size(s)) for s in e.samples for c in e.classes})
 
-    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
+    def run(
+        self,
+        executor: Executor = THREADS,
+        listener: Listener = nobody,
+        tell: Callable[[str], None] = _silent,  # noqa: ARG002 - all is told before
+    ) -> MaskSet:
         """Fuse, decide and clean every sample."""
         decision = self.threshold if self.rank is None else self.rank
         return self.ensemble.vote(decision, self.rules, executor=executor, listener=listener)
@@ -121,6 +131,7 @@ class HardVote:
     rules : post-processing of the voted masks.
     image_size, classes : for mask files without them; by default they come from another member.
     common : whether to vote on the samples that all members have.
+    formats : of each member that is a file; None is recognised.
 
     Raises
     ------
@@ -136,6 +147,7 @@ class HardVote:
     image_size: ImageSize | None = None
     classes: Sequence[str] | None = None
     common: bool = False
+    formats: tuple[Format | None, ...] | None = None
 
     def __post_init__(self) -> None:
         refuse_gates(self.rules)
@@ -148,7 +160,9 @@ class HardVote:
                 fix="pass --thresholds once for all stores, or once for each in their order",
             )
 
-    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
+    def run(
+        self, executor: Executor = THREADS, listener: Listener = nobody, tell: Callable[[str], None] = _silent
+    ) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
         stores = [k for k, m in enumerate(self.members) if is_store(m)]
         own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
@@ -158,7 +172,11 @@ class HardVote:
             masks[k] = ensemble.vote(threshold, executor=executor, listener=listener)
         files = [k for k in range(len(self.members)) if k not in masks]
         paths = [self.members[k] for k in files]
-        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=list(masks.values()))
+        formats = None if self.formats is None else [self.formats[k] for k in files]
+        read = read_together(paths, formats, self.image_size, self.classes, known=list(masks.values()))
+        for path, found in zip(paths, read, strict=True):
+            if found.rule is not None:
+                tell(f"{path}: {found.rule}")
         masks.update(zip(files, read, strict=True))
         members = [masks[k] for k in range(len(self.members))]
         voted = hard_vote(_common(members) if self.common else members, **self.voting)

@@ -50,7 +50,7 @@ def score(
     without: ExceptOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
-    from ensemble_kit import metrics
+    from ensemble_kit.metrics import overlap
     from ensemble_kit.recipes.masks import formats_for, read_together
     from ensemble_kit.reports.report import Report
 
@@ -61,7 +61,7 @@ def score(
     both = read_together(paths, formats, size_of_images(image_size), class_names(classes))
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
-    result = (metrics.dice if metric == "dice" else metrics.iou)(prediction, truth, eps, empty_value(empty))
+    result = (overlap.dice if metric == "dice" else overlap.iou)(prediction, truth, eps, empty_value(empty))
     pooled = result.pooled_per_class
 
     def number(value: float) -> float | None:

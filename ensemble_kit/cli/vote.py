@@ -171,9 +171,9 @@ def vote(
         fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
         convention = given[0].measure.convention if isinstance(given[0], ThresholdSet) else Convention()
         plan = SoftVote(fused, given[0], tuple(steps), RankRule(rank_temperature, convention) if ranks else None)
-        for line in plan.told():
-            common.say(line)
-        rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
+    for line in plan.told():
+        common.say(line)
+    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -182,7 +182,7 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     with common.progress() as listener:
-        masks = plan.run(Threads(common.jobs), listener, common.say)
+        masks = plan.run(Threads(common.jobs), listener)
     write_masks(masks, out, format=target, like=like, force=True)
     warn_of_formulas(common, masks, out)
     if str(out) != "-":

@@ -208,7 +208,7 @@ def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.i
     return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
 
 
-# --- rules 6 and 7: hard vote, Dice --------------------------------------------------------------------------
+# --- rules 6, 7 and 12: hard vote, Dice, void ----------------------------------------------------------------
 
 
 def weighted_vote(masks: list[NDArray[np.bool_]], weights: list[int], need: int) -> NDArray[np.bool_]:
@@ -222,6 +222,16 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -
     if not a.any() and not b.any():
         return empty
     return float((2 * int((a & b).sum()) + eps) / (int(a.sum()) + int(b.sum()) + eps))
+
+
+def confusion(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], void: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels by class, int64 (C + 1, C + 1), of bool (C, H, W) each: rows truth, columns predicted, the last no class.
+
+    Void pixels (H, W) do not count.
+    """
+    none = len(truth)
+    a, b = (np.where(m.any(0), m.argmax(0), none)[~void] for m in (predicted, truth))
+    return np.bincount(b * (none + 1) + a, minlength=(none + 1) ** 2).reshape(none + 1, none + 1).astype(np.int64)
 
 
 # --- the joint search ----------------------------------------------------------------------------------------

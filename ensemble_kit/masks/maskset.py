@@ -103,6 +103,14 @@ class MaskSet(Mapping[Key, Runs]):
         self._exclusive = exclusive
         return self
 
+    @classmethod
+    def empty(cls, extent: Extent) -> MaskSet:
+        """Make the masks without a pixel of these samples and classes."""
+        none, shape = np.zeros(0, np.int64), (len(extent.sizes), len(extent.classes))
+        return cls.trusted(
+            extent.sizes, extent.classes, ManyRuns(none, none, np.zeros(2, np.int64)), np.zeros(shape, np.int64)
+        )
+
     def _fill(
         self,
         sizes: Mapping[str, Shape],

@@ -157,6 +157,24 @@ def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
 
+def label_runs(labels: NDArray[np.integer], values: list[int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Runs of each value of a label map."""
+    return [encode(labels == value) for value in values]
+
+
+def painted(masks: list[NDArray[np.bool_]], values: list[int], empty: int) -> NDArray[np.int64]:
+    """The value of every pixel: that of the last mask which has it, `empty` where none has."""
+    out = np.full(masks[0].shape, empty, np.int64)
+    for mask, value in zip(masks, values, strict=True):
+        out[mask] = value
+    return out
+
+
+def overlapping(masks: list[NDArray[np.bool_]]) -> bool:
+    """Whether any pixel lies in two masks."""
+    return bool((np.sum(masks, axis=0) > 1).any())
+
+
 def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:
     """The RLE text of a mask."""
     starts, ends = encode(mask if order == "C" else mask.T)

@@ -217,3 +217,9 @@ def test_a_metric_of_ones_own_gets_the_void(ens: ek.Ensemble) -> None:
     metric: Callable[..., float] = lambda a, b: ek.dice(a, b).mean  # noqa: E731
     found = metric_search.tune(ens, truth, metric, Plan(3), name="own")
     assert found.search["best"] >= round(ek.tune_thresholds(ens, truth).score, 9) - 1e-9
+
+
+@pytest.mark.parametrize("options", [{"objective": "per-class"}, {"objective": "per-image"}, {"empty": "skip-truth"}], ids=str)
+def test_measures_that_only_score_are_not_tuned(ens: ek.Ensemble, options: Any) -> None:
+    with pytest.raises(ek.UsageError, match=str(*options.values())):
+        ek.tune_thresholds(ens, truth_with_void(ens, 0), **options)

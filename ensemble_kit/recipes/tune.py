@@ -80,6 +80,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
+        check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
 
     @property
     def split(self) -> int | None:

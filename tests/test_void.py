@@ -16,6 +16,7 @@ from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import calibration, statistics
 from ensemble_kit.tuning.search import joint, sizes, undecided
@@ -219,7 +220,17 @@ def test_a_metric_of_ones_own_gets_the_void(ens: ek.Ensemble) -> None:
     assert found.search["best"] >= round(ek.tune_thresholds(ens, truth).score, 9) - 1e-9
 
 
-@pytest.mark.parametrize("options", [{"objective": "per-class"}, {"objective": "per-image"}, {"empty": "skip-truth"}], ids=str)
+def test_tuning_says_how_much_is_void(ens: ek.Ensemble) -> None:
+    void = {"s0": ek.Runs([0], [1200], IMAGE), "s3": ek.Runs([0], [2000], IMAGE)}
+    truth = ek.MaskSet(dict(ens.vote(0.5)), void=void)
+    found = Tuning(ens, Measure(), folds=None).run(truth)
+    assert "Void: 26.67% of the truth's pixels, in 2 of 6 samples, do not count." in found.report.lines
+    assert found.set.score == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"objective": "per-class"}, {"objective": "per-image"}, {"empty": "skip-truth"}], ids=str
+)
 def test_measures_that_only_score_are_not_tuned(ens: ek.Ensemble, options: Any) -> None:
     with pytest.raises(ek.UsageError, match=str(*options.values())):
         ek.tune_thresholds(ens, truth_with_void(ens, 0), **options)

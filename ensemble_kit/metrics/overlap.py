@@ -111,7 +111,9 @@ class Overlap:
         )
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.mean:.6f} (mean over {self.values.size} pairs; {self.convention})"
+        pairs = len(self.samples) * len([c for c in self.classes if c != self.background])
+        without = "" if self.background is None else f", without {self.background!r}"
+        return f"{self.metric} {self.mean:.6f} (mean over {pairs} pairs; {self.convention}{without})"
 
 
 def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: str | None = None) -> Overlap:

@@ -30,14 +30,14 @@ class Scores:
     measure : what the one figure is: that of the named convention, or the mean over pairs.
     confusion : of exclusive classes; None where classes of either side overlap.
     convention : the named one; None without.
-    pixels : of all images.
+    truth : what they were compared with.
     """
 
     overlap: Overlap
     measure: Measure
     confusion: Confusion | None
     convention: Named | None
-    pixels: int
+    truth: MaskSet
 
     @property
     def score(self) -> float:
@@ -50,9 +50,7 @@ class Scores:
         if self.convention is not None:
             name = "mIoU" if self.measure.is_miou else self.measure.title
             lines.append(f"{name} {self.score:.6f} {self.convention.told(self.measure)}")
-        if (void := self.overlap.void) is not None:
-            share, samples = void.sum() / self.pixels, int((void > 0).sum())
-            lines.append(f"Void: {share:.2%} of the truth's pixels, in {samples} of {len(void)} samples, do not count.")
+        lines += void_told(self.truth)
         if absent := self.overlap.absent:
             lines.append(f"In neither truth nor prediction: {some(absent, 10)}.")
         return lines
@@ -81,7 +79,7 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON; None in place of NaN."""
         o, m = self.overlap, self.confusion
-        void = 0 if o.void is None else int(o.void.sum())
+        pixels, share, _ = _void(self.truth)
         return {
             "metric": self.measure.metric,
             "mean": _number(o.mean),
@@ -91,7 +89,7 @@ class Scores:
             "pooled_per_class": {c: _number(v) for c, v in o.pooled_per_class.items()},
             "convention": {"empty": o.convention.empty, "eps": o.convention.eps},
             "background": o.background,
-            "void": {"pixels": void, "share": round(void / self.pixels, 9)},
+            "void": {"pixels": pixels, "share": round(share, 9)},
             "absent": list(o.absent),
             "named": None
             if self.convention is None
@@ -140,8 +138,22 @@ def score(
         measure,
         confusion(prediction, truth, measure.background) if exclusive else None,
         found,
-        sum(math.prod(truth.image_size(s)) for s in truth.samples),
+        truth,
     )
+
+
+def void_told(truth: MaskSet) -> list[str]:
+    """Say how much of a truth is void; nothing where none is."""
+    _, share, samples = _void(truth)
+    held = f"in {samples} of {len(truth.samples)} samples"
+    return [f"Void: {share:.2%} of the truth's pixels, {held}, do not count."] if truth.has_void else []
+
+
+def _void(truth: MaskSet) -> tuple[int, float, int]:
+    """Return the void pixels, their share of all pixels, and the samples that have some."""
+    areas = [truth.void(s).area for s in truth.samples]
+    every = sum(math.prod(truth.image_size(s)) for s in truth.samples)
+    return sum(areas), sum(areas) / every if every else 0.0, sum(area > 0 for area in areas)
 
 
 def _of_exclusive(m: Confusion) -> Report:

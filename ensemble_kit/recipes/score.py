@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ensemble_kit.errors import some
 from ensemble_kit.masks.maskset import MaskSet
@@ -15,9 +13,6 @@ from ensemble_kit.metrics.conventions import Named, named
 from ensemble_kit.metrics.overlap import Overlap, dice
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Measure
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -57,9 +52,11 @@ class Scores:
 
     def warnings(self) -> list[str]:
         """Say what looks like labels that do not mean the same on both sides."""
+        if self.confusion is not None and (told := _shift(self.confusion)):
+            return [told]
         if self.overlap.tp.any() or not self.overlap.truth.any():
             return []
-        return [f"no pixel of any class is right{_shift(self.confusion)}"]
+        return ["no pixel of any class is right: do the classes mean the same on both sides?"]
 
     def reports(self) -> list[Report]:
         """Describe them: a table by class; of exclusive classes a second one, of pooled pixels, with mIoU."""
@@ -180,14 +177,14 @@ def _values(m: Confusion) -> dict[str, Any]:
     }
 
 
-def _shift(m: Confusion | None) -> str:
-    """Ask whether labels are shifted by one, where shifting them would make more than half of the pixels right."""
-    if m is None:
-        return ": do the classes mean the same on both sides?"
-    inner: NDArray[np.int64] = m.counts[:-1, :-1]
-    best = max((int(inner.trace(k)), k) for k in (-1, 1))
-    shifted = 2 * best[0] > int(inner.sum())
-    return ": labels shifted by one?" if shifted else ": do the classes mean the same on both sides?"
+def _shift(m: Confusion) -> str | None:
+    """Ask whether labels are shifted by one, where that would make more pixels right, and more than half of them."""
+    inner = m.counts[:-1, :-1]
+    right, best, every = int(inner.trace()), max(int(inner.trace(k)) for k in (-1, 1)), int(inner.sum())
+    if best <= right or 2 * best <= every:
+        return None
+    shares = f"{right / every:.1%} of the pixels as the classes are named, {best / every:.1%} as their neighbours"
+    return f"labels shifted by one? {shares} in the list"
 
 
 def _text(value: float) -> str:

@@ -6,6 +6,16 @@ from typing import Annotated
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
@@ -62,12 +72,17 @@ def score(
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.metrics import confusion as exclusive
     from ensemble_kit.metrics import confusion_file
     from ensemble_kit.recipes import score as recipe
-    from ensemble_kit.recipes.masks import read_together
+    from ensemble_kit.recipes.masks import formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
 
     if metric not in {None, "dice", "iou"}:
@@ -77,9 +92,11 @@ def score(
         confusion_file.check_suffix(confusion)
         check_output(confusion, common, [masks, val])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
-    prediction, truth = read_together(
-        [masks, val], [format, val_format], size_of_images(image_size), class_names(classes)
-    )
+    paths = [masks, val]
+    formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes))
+    say_labels(common, both, paths)
+    prediction, truth = kept(both, only, without)
     found = recipe.score(prediction, truth, metric, how, background, include_background)
     if confusion is not None:
         matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap

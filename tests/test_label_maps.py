@@ -400,7 +400,10 @@ def test_paint_draws_later_classes_over_earlier_ones(tmp_path, capsys) -> None:
 def test_convert_both_ways_and_between_tables(tmp_path, capsys) -> None:
     put(tmp_path / "gt" / "a.png", [[0, 1, 2, 255]])
     names = wrote(tmp_path / "c.txt", "\n".join(ORGANS))
-    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.csv", "--format", "handbone")
+    to_csv = "convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.csv", "--format", "handbone"
+    assert "--drop-void" in refused(lambda: ensk(*to_csv), "void-unwritable")
+    capsys.readouterr()
+    ensk(*to_csv, "--drop-void")
     said = capsys.readouterr().err
     assert "0 'background', 1 'liver', 2 'spleen'; void 255" in said
     ensk("convert", tmp_path / "m.csv", "--from", "handbone", "--image-size", "1x4", "--format", "label-map",

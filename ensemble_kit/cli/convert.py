@@ -50,6 +50,9 @@ def convert(
     only: OnlyOption = None,
     without: ExceptOption = None,
     paint: PaintOption = None,
+    drop_void: Annotated[
+        bool, typer.Option("--drop-void", help="Write void pixels as pixels without a class.")
+    ] = False,
     like: Annotated[
         Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
     ] = None,
@@ -76,6 +79,7 @@ def convert(
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
+    read = read.without_void() if drop_void else read
     plan = {
         "in": str(masks),
         "from": source.name,

@@ -201,4 +201,5 @@ FORMAT = MaskFormat(
     sniff=lambda contents: any("/" not in file for file in contents.files(".png")),
     build=build,
     check=_values_for,
+    holds_void=True,
 )

@@ -73,6 +73,7 @@ class MaskFormat:
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
+    holds_void : whether void pixels are kept, apart from those without a class.
     """
 
     name: str
@@ -85,6 +86,7 @@ class MaskFormat:
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX
+    holds_void: bool = False
 
     def may_be(self, folder: bool) -> bool:
         """Tell whether a folder, or a file, can be of this format."""

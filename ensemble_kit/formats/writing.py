@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.dialects import recognise
@@ -59,6 +59,7 @@ def write_masks(
     """
     target = Path(path)
     chosen = _chosen(target, with_labels(format, LabelMaps(labels, paint=paint)), like)
+    _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
             write_to(masks, sys.stdout.buffer, chosen, like, classes)
@@ -143,6 +144,18 @@ def fits(chosen: Format, path: Path) -> bool:
     if own == _STREAM and path.is_dir():
         return False
     return suffix == own or suffix not in {known.suffix for known in FORMATS.values() if known.suffix}
+
+
+def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
+    if masks.has_void and not chosen.holds_void:
+        held = [sample for sample in masks.samples if masks.void(sample)]
+        raise MismatchError(
+            "void-unwritable",
+            f"cannot write void pixels as {chosen.name}, which has none",
+            item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
+            fix="pass --format label-map, which keeps them, or --drop-void (masks.without_void()), so that they are "
+            "pixels without a class",
+        )
 
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:

@@ -240,6 +240,10 @@ class MaskSet(Mapping[Key, Runs]):
         void = {sample: self._void[sample] for sample in samples if sample in self._void}
         return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule, void)
 
+    def without_void(self) -> MaskSet:
+        """Return the same masks, with every pixel counting."""
+        return MaskSet.trusted(self._sizes, self.classes, self._runs, self._indices, self.rule)
+
     def with_runs(self, runs: ManyRuns, rule: str | None) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
         indices = np.arange(len(self)).reshape(len(self.samples), len(self.classes))

@@ -14,6 +14,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.score import void_told
+from ensemble_kit.recipes.unlike import members_unlike
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -40,12 +41,14 @@ class Tuned:
     report : its table, sentences and warnings, with those of the search and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
+    unlike : members none of whose classes has a right pixel, in words; among the report's warnings too.
     """
 
     set: ThresholdSet
     report: Report
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,9 @@ class Tuning:
             lines += told
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-        return Tuned(found, Report(report.title, report.columns, report.rows, lines, report.warnings), rank, shift)
+        unlike = members_unlike(fused, truth, executor)
+        shown = Report(report.title, report.columns, report.rows, lines, [*report.warnings, *unlike])
+        return Tuned(found, shown, rank, shift, tuple(unlike))
 
     def _find(
         self,
@@ -245,7 +250,8 @@ def tune_thresholds(
     Warns
     -----
     UserWarning
-        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds.
+        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds. A
+        member none of whose classes has a right pixel: its labels may be shifted by one.
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
@@ -256,4 +262,7 @@ def tune_thresholds(
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)
-    return tuning.run(truth, statistics, None, where, jobs, listener).set
+    tuned = tuning.run(truth, statistics, None, where, jobs, listener)
+    for text in tuned.unlike:
+        warnings.warn(text, stacklevel=2)
+    return tuned.set

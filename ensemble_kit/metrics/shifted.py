@@ -1,0 +1,46 @@
+"""Labels that do not mean the same on both sides: no pixel is right, or more are as the classes' neighbours."""
+
+from __future__ import annotations
+
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.metrics.confusion import Confusion, confusion
+from ensemble_kit.metrics.overlap import dice
+
+
+def shifted(counted: Confusion) -> str | None:
+    """Ask whether labels are shifted by one, where that would make more pixels right, and more than half of them."""
+    inner = counted.counts[:-1, :-1]
+    right, best, every = int(inner.trace()), max(int(inner.trace(k)) for k in (-1, 1)), int(inner.sum())
+    if best <= right or 2 * best <= every:
+        return None
+    shares = f"{right / every:.1%} of the pixels as the classes are named, {best / every:.1%} as their neighbours"
+    return f"labels shifted by one? {shares} in the list"
+
+
+def unlike(prediction: MaskSet, truth: MaskSet) -> str | None:
+    """Say how masks of the same samples and classes miss the truth as a whole; None where any class has a right pixel.
+
+    Masks without a pixel, on either side, say nothing.
+    """
+    counted = dice(prediction, truth)
+    if counted.tp.any() or not counted.truth.any() or not counted.pred.any():
+        return None
+    if prediction.exclusive and truth.exclusive:
+        asked = shifted(confusion(prediction, truth))
+    else:
+        asked = _moved(prediction, truth, int(counted.truth.sum()))
+    return f"every class scores 0 against the truth; {asked or 'do the classes mean the same on both sides?'}"
+
+
+def _moved(prediction: MaskSet, truth: MaskSet, pixels: int) -> str | None:
+    """Ask whether labels of classes that may overlap are shifted by one: half of the truth is then met."""
+    names = truth.classes
+    for ours, theirs in ((names[1:], names[:-1]), (names[:-1], names[1:])):
+        met = overlaps(
+            [prediction[s, name] for s in truth.samples for name in ours],
+            [truth[s, name] for s in truth.samples for name in theirs],
+        )
+        if 2 * int(met.sum()) > pixels:
+            return "labels shifted by one?"
+    return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_path
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
@@ -96,6 +96,7 @@ class MaskFormat:
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where nothing is."""
+    check_path(path)
     source = Path(path)
     if "\0" in str(source) or not source.exists():
         item = f"there is no file or folder {source}"

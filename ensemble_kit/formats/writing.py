@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_path
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.dialects import recognise
@@ -52,6 +52,7 @@ def write_masks(
     UnsafeError
         The id of a sample would leave the folder.
     """
+    check_path(path)
     target = Path(path)
     chosen = _chosen(target, format, like)
     if str(path) == "-":

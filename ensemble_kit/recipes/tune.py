@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_kind, some
+from ensemble_kit.errors import check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
@@ -244,10 +244,13 @@ def tune_thresholds(
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
-    if isinstance(folds, str) and folds != "auto":
-        raise UsageError("folds-invalid", "cannot make folds", item=f"folds={folds!r}", fix="pass 3 or more, or 'auto'")
+    if statistics is not None:
+        check_kind("the statistics", statistics, Statistics)
+    if folds is not None and folds != "auto":
+        fix = "pass 3 or more, 'auto', or None for none"
+        check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
-    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs)
+    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs, listener)
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)

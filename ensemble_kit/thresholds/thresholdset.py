@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_path, differ, some
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
@@ -182,6 +182,7 @@ class ThresholdSet(SetFields):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
+        check_path(path)
         file.write(self, Path(path))
 
     @classmethod
@@ -195,6 +196,7 @@ class ThresholdSet(SetFields):
         DamagedError
             It is not a threshold set, or holds impossible values.
         """
+        check_path(path)
         return cls(**vars(file.read(Path(path))))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
@@ -27,7 +28,6 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import joining
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights

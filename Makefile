@@ -89,8 +89,10 @@ BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0
 	$(BIN)/python tests/benchmarks/compare.py $(BASE)
 
-# torch 2.3 is the first that was built for NumPy 2; typer 0.16 warns about releases of click after it
-FLOORS = torch==2.3.0 numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
+# torch 2.3 is the first that was built for NumPy 2 (on PyPI a CUDA build of gigabytes: FLOOR_TORCH=torch tries the others
+# without it); typer 0.16 warns about releases of click after it
+FLOOR_TORCH ?= torch==2.3.0
+FLOORS = $(FLOOR_TORCH) numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
 floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(PYTHON) -m venv $(VENV)-floors
 	$(VENV)-floors/bin/python -m pip install -q --upgrade pip

@@ -188,7 +188,7 @@ def hard_vote(
         int(rule.ties == "on"),
         rule.empty == "abstain",
     )
-    return first.with_runs(ManyRuns(*voted), str(rule))
+    return first.with_runs(ManyRuns(*voted), str(rule)).without_void()  # that of one member is not the vote's
 
 
 def _exact(value: float) -> Fraction | int | None:

@@ -102,6 +102,7 @@ def order_classes(
         raise IncompleteError("classes-missing", "cannot read masks: classes are missing", item=item, fix=fix)
     if extra:
         item += f"not wanted: {some(extra, 10)}"
+        fix = "pass the classes that the masks have (--classes FILE, classes=[…]), or leave classes out by --except"
         raise MismatchError("classes-differ", "cannot read masks of other classes", item=item, fix=fix)
     return names
 

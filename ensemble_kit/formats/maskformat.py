@@ -69,9 +69,11 @@ class MaskFormat:
     build : writes masks into an empty folder. None: the format is a file.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
+    check : refuses masks whose classes the format cannot hold, before any work.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
+    holds_void : whether void pixels are kept, apart from those without a class.
     """
 
     name: str
@@ -80,9 +82,11 @@ class MaskFormat:
     write: Callable[[MaskSet, BinaryIO], None] | None = None
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
+    check: Callable[[MaskSet], object] = lambda _: None
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX
+    holds_void: bool = False
 
     def may_be(self, folder: bool) -> bool:
         """Tell whether a folder, or a file, can be of this format."""

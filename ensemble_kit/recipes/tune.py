@@ -13,6 +13,7 @@ from ensemble_kit.errors import check_choice, check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -75,6 +76,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
+        check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
 
     @property
     def split(self) -> int | None:
@@ -121,7 +123,7 @@ class Tuning:
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report = found.report()
-        lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
+        lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)

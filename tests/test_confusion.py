@@ -70,6 +70,8 @@ def test_samples_add_up_and_are_joined_by_name() -> None:
         alone = ek.confusion(masks_of({sample: guess[sample]}), masks_of({sample: truth[sample]}))
         assert np.array_equal(alone.counts, whole.by_sample[k])
         assert whole.on([sample]).miou == alone.miou
+    with pytest.raises(ek.IncompleteError, match="'s9' not among 's0', 's1', 's2' and 1 more"):
+        whole.on(["s9"])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -120,6 +122,7 @@ def test_miou_is_the_pooled_iou_of_classes_that_occur() -> None:
     measure = Measure("pooled", "iou", Convention(empty="skip"))
     assert measure.is_miou and "mIoU" in str(measure)
     assert found.miou == ek.iou(masks_of(guess), masks_of(truth), empty="skip").pooled == found.overlap().score(measure)
+    assert measure.name == "mIoU" and Measure("mean", "iou").name == "mean IoU over pairs"
     assert not any(Measure(o, "iou", Convention(0, e)).is_miou for o in ("mean", "pooled") for e in (0, 1))  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ class Named:
 
     Parameters
     ----------
+    name : what `--convention` calls it.
     source : whose figure it is, with the options that are not its defaults.
     metrics : those that it scores, the default first.
     reduction, convention : as `Measure` has them.
@@ -27,6 +28,7 @@ class Named:
     remark : where the source differs from what is computed here.
     """
 
+    name: str
     source: str
     metrics: tuple[str, ...]
     reduction: Reduction
@@ -98,25 +100,43 @@ _REDUCTIONS = {
 }
 
 CONVENTIONS = {
-    "mmseg": Named("mmseg's IoUMetric(ignore_index=255)", ("iou", "dice"), "pooled", _SKIP),
-    "torchmetrics": Named(
-        "torchmetrics' MulticlassJaccardIndex(average='macro')",
-        ("iou", "dice"),
-        "pooled",
-        _SKIP,
-        remark="Its segmentation.MeanIoU is the mean over pairs: --metric iou --empty skip",
-    ),
-    "nnunet": Named(
-        "nnU-Net's foreground_mean",
-        ("dice", "iou"),
-        "per-class",
-        _SKIP,
-        foreground=True,
-        remark="nnU-Net gives NaN where a class is in no sample at all",
-    ),
-    "monai": Named("MONAI's DiceMetric() and MeanIoU()", ("dice", "iou"), "per-image", Convention(empty="skip-truth")),
-    "handbone": Named("the Boostcamp hand-bone leaderboard", ("dice",), "mean", Convention(1e-4, 1), has_void=False),
-    "kaggle": Named("Kaggle's mean Dice by image and class", ("dice",), "mean", Convention(), has_void=False),
+    known.name: known
+    for known in (
+        Named("mmseg", "mmseg's IoUMetric(ignore_index=255)", ("iou", "dice"), "pooled", _SKIP),
+        Named(
+            "torchmetrics",
+            "torchmetrics' MulticlassJaccardIndex(average='macro')",
+            ("iou", "dice"),
+            "pooled",
+            _SKIP,
+            remark="Its segmentation.MeanIoU is the mean over pairs: --metric iou --empty skip",
+        ),
+        Named(
+            "nnunet",
+            "nnU-Net's foreground_mean",
+            ("dice", "iou"),
+            "per-class",
+            _SKIP,
+            foreground=True,
+            remark="nnU-Net gives NaN where a class is in no sample at all",
+        ),
+        Named(
+            "monai",
+            "MONAI's DiceMetric() and MeanIoU()",
+            ("dice", "iou"),
+            "per-image",
+            Convention(empty="skip-truth"),
+        ),
+        Named(
+            "handbone",
+            "the Boostcamp hand-bone leaderboard",
+            ("dice",),
+            "mean",
+            Convention(1e-4, 1),
+            has_void=False,
+        ),
+        Named("kaggle", "Kaggle's mean Dice by image and class", ("dice",), "mean", Convention(), has_void=False),
+    )
 }
 """The first metric of each is its default."""
 

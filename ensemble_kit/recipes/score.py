@@ -90,7 +90,11 @@ class Scores:
             "absent": list(o.absent),
             "named": None
             if self.convention is None
-            else {"score": _number(self.score), "told": self.convention.told(self.measure)},
+            else {
+                "name": self.convention.name,
+                "score": _number(self.score),
+                "told": self.convention.told(self.measure),
+            },
             "exclusive": None if m is None else _values(m),
         }
 

@@ -111,7 +111,7 @@ def _set(path: Path) -> Found:
 
 
 def _two_sets(paths: list[Path]) -> Found:
-    from ensemble_kit.thresholds.comparison import compare_sets
+    from ensemble_kit.thresholds.comparison import SetComparison
     from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
     if len(paths) > 2:
@@ -121,7 +121,7 @@ def _two_sets(paths: list[Path]) -> Found:
             item=f"{len(paths)} paths",
             fix="pass one path, or two threshold sets to compare",
         )
-    compared = compare_sets(*(ThresholdSet.load(find(str(p))) for p in paths))
+    compared = SetComparison(*(ThresholdSet.load(find(str(p))) for p in paths))
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, check_choice
+from ensemble_kit.errors import UsageError, check_choice, check_kind, check_several
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
@@ -59,6 +59,8 @@ class VoteRule:
         """
         check_choice("ties", ties, ("off", "on"), "cannot vote")
         check_choice("empty", empty, ("vote", "abstain"), "cannot vote")
+        if weights is not None:
+            check_several("weights", weights, "pass a list of numbers, one per member")
         given = [1] * members if weights is None else list(weights)
         exact = [_exact(w) for w in given]
         if len(exact) != members or any(w is None or w < 0 for w in exact) or not any(exact):
@@ -163,6 +165,9 @@ def hard_vote(
     >>> voted.rule, voted["x", "bone"].text()
     ('on where ≥ 2 of 3', '2 3')
     """
+    check_kind("the members", masks, Sequence, "pass a list of MaskSets")
+    for k, member in enumerate(masks, start=1):
+        check_kind(f"member {k}", member, MaskSet)
     if not masks:
         raise _refused("members-none", "there is no member", "pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
@@ -173,8 +178,8 @@ def hard_vote(
         check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
     indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
-    for member, own, where in zip(masks, members, indices, strict=True):
-        kernels.locate(*member.packed, where, own)
+    for given, own, where in zip(masks, members, indices, strict=True):
+        kernels.locate(*given.packed, where, own)
     voted = kernels.weighted_votes(
         members,
         len(first),

@@ -108,7 +108,7 @@ def index_of(kind: str, masks: MaskSet, suffix: str, folders: Sequence[str] = ()
 
 def files_under(folder: Path, suffix: str) -> list[str]:
     """List the files of one kind, relative, sorted; hidden ones are left out."""
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() == suffix]
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.name.lower().endswith(suffix)]
     return sorted(
         path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts) and path.name != INDEX
     )

@@ -62,11 +62,11 @@ def read_masks(
     >>> read_masks(path, image_size=(2, 4))["a.png", "bone"].area
     3
     """
-    source = Path(path)
+    source = existing(path)
     ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
     format = with_labels(format, LabelMaps(labels, first_value, ignored))  # noqa: A001
     chosen = recognise(source) if format is None else named(format)
-    if not chosen.may_be(folder=existing(source).is_dir()):
+    if not chosen.may_be(folder=source.is_dir()):
         found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
         item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
         raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)

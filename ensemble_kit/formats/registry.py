@@ -65,8 +65,7 @@ def named(chosen: Format) -> MaskFormat:
         return chosen.format()
     if isinstance(chosen, Dialect):
         return submission.of_dialect(chosen)
-    chosen = FORMER.get(chosen, chosen)
-    if chosen not in FORMATS:
+    if not isinstance(chosen, str) or FORMER.get(chosen, chosen) not in FORMATS:
         item, fix = f"--format {chosen!r}", f"pass one of {', '.join(FORMATS)}"
         raise UsageError("format-unknown", "cannot use a format of masks", item=item, fix=fix)
-    return FORMATS[chosen]
+    return FORMATS[FORMER.get(chosen, chosen)]

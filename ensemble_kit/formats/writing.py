@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.errors import MismatchError, UsageError, check_path, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.dialects import recognise
 from ensemble_kit.formats.label_map import LabelMaps
-from ensemble_kit.formats.maskformat import MaskFormat, existing
+from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
 from ensemble_kit.formats.row_order import read_order
 from ensemble_kit.masks.maskset import MaskSet
@@ -57,6 +57,7 @@ def write_masks(
     UnsafeError
         The id of a sample would leave the folder.
     """
+    check_path(path)
     target = Path(path)
     chosen = _chosen(target, with_labels(format, LabelMaps(labels, paint=paint)), like)
     _check_void(masks, chosen)
@@ -126,7 +127,7 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
     if str(path) == "-" or (not path.suffix and path.exists() and not path.is_dir()):
         suffix = _STREAM  # or an old file, or a device
     else:
-        suffix = "" if path.is_dir() else path.suffix.lower()
+        suffix = "" if path.is_dir() else suffix_of(path, _suffixes())
     found = next((known for known in FORMATS.values() if known.suffix == suffix), None)
     if found is None:
         fix = f"pass --format, one of {', '.join(FORMATS)}"
@@ -138,12 +139,16 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
 
 def fits(chosen: Format, path: Path) -> bool:
     """Tell whether a path's name goes with a format to write."""
-    own, suffix = named(chosen).suffix, path.suffix.lower()
+    own, suffix = named(chosen).suffix, suffix_of(path, _suffixes())
     if str(path) == "-":
         return own == _STREAM
     if own == _STREAM and path.is_dir():
         return False
-    return suffix == own or suffix not in {known.suffix for known in FORMATS.values() if known.suffix}
+    return suffix == own or suffix not in _suffixes()
+
+
+def _suffixes() -> set[str]:
+    return {known.suffix for known in FORMATS.values() if known.suffix}
 
 
 def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_kind, differ, some
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.labelmaps import Segments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
@@ -129,11 +128,18 @@ class MaskSet(Mapping[Key, Runs]):
 
     def image_size(self, sample: str) -> Shape:
         """Return the size of a sample's image, (H, W)."""
-        return self._sizes[sample]
+        try:
+            return self._sizes[sample]
+        except (KeyError, TypeError):
+            item = f"{sample!r} is not among {some(self.samples, 3)}"
+            raise IncompleteError(
+                "sample-unknown", "cannot find a sample in a mask set", item=item, fix="pass one of .samples"
+            ) from None
 
     def void(self, sample: str) -> Runs:
         """Return the pixels of a sample that count neither as prediction nor as truth."""
-        return self._void.get(sample) or Runs.empty(self._sizes[sample])
+        size = self.image_size(sample)
+        return self._void.get(sample) or Runs.empty(size)
 
     @property
     def has_void(self) -> bool:
@@ -307,7 +313,7 @@ class MaskSet(Mapping[Key, Runs]):
         """
         from ensemble_kit.formats.writing import write_masks
 
-        write_masks(self, Path(path), format=format, like=like, force=force, labels=labels, paint=paint)
+        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint)
 
 
 def _check_item(key: Key, runs: Runs) -> None:
@@ -318,6 +324,8 @@ def _check_item(key: Key, runs: Runs) -> None:
 
 
 def _checked_void(void: Mapping[str, Runs] | None, sizes: Mapping[str, Shape]) -> Mapping[str, Runs]:
+    if void is not None:
+        check_kind("void", void, Mapping, "pass {sample: Runs}")
     for sample, runs in (void or {}).items():
         if not isinstance(runs, Runs):
             raise _no_mask(f"{type(runs).__name__} as the void of {sample!r}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, check_choice, check_number
+from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +68,7 @@ def coefficients(metric: str) -> tuple[float, float, float]:
     UsageError
         Another metric.
     """
+    check_kind("the metric", metric, str)
     if metric == "dice":
         return 2.0, 1.0, 0.0
     if metric == "iou":

@@ -95,7 +95,7 @@ class Confusion:
             sides is left out.
         """
         counts = self._hits_and_areas
-        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background, self.void)
+        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background)
 
     @cached_property
     def _hits_and_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble_kit.errors import UsageError, check_choice
-from ensemble_kit.metrics.overlap import Overlap
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import is_background
 from ensemble_kit.spec.scoring import Convention, Measure, Reduction
 
@@ -56,7 +56,7 @@ class Named:
             background = next(filter(is_background, classes), None)
         return Measure(self.reduction, metric or self.metrics[0], self.convention, background)
 
-    def check(self, overlap: Overlap) -> None:
+    def check(self, truth: MaskSet) -> None:
         """Refuse void pixels where the convention has none.
 
         Raises
@@ -64,11 +64,11 @@ class Named:
         UsageError
             The truth has void pixels.
         """
-        if not self.has_void and overlap.void is not None:
+        if not self.has_void and truth.has_void:
             raise UsageError(
                 "convention-void",
                 f"cannot score as {self.source}, which knows no void",
-                item=f"the truth has {int(overlap.void.sum())} void pixels",
+                item=f"the truth has {sum(truth.void(s).area for s in truth.samples)} void pixels",
                 fix="pass another --convention or none; Dice without void pixels is the default",
             )
 

@@ -126,7 +126,7 @@ def score(
     counts = dice(prediction, truth)
     found = named(convention) if isinstance(convention, str) else None
     if found is not None:
-        found.check(counts)
+        found.check(truth)
         measure = found.measure(counts.classes, metric, background)
         if include_background:
             measure = Measure(measure.objective, measure.metric, measure.convention)

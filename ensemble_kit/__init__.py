@@ -20,8 +20,9 @@ _HOME = {
     "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
-    "dice": "metrics",
-    "iou": "metrics",
+    "dice": "metrics.overlap",
+    "iou": "metrics.overlap",
+    "confusion": "metrics.confusion",
     "EnskError": "errors",
     "UsageError": "errors",
     "DamagedError": "errors",
@@ -49,6 +50,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "Thresholds",
     "UnsafeError",
     "UsageError",
+    "confusion",
     "dice",
     "encode",
     "hard_vote",
@@ -80,7 +82,8 @@ if TYPE_CHECKING:
     from ensemble_kit.logits.writer import LogitWriter
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
-    from ensemble_kit.metrics import dice, iou
+    from ensemble_kit.metrics.confusion import confusion
+    from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

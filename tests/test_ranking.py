@@ -256,7 +256,6 @@ def test_the_command_line_votes_by_rank(real: tuple[ek.Ensemble, ek.MaskSet], tm
     out = ["--out", str(tmp_path / "no.csv")]
     for options in (
         ["--decide", "best"],
-        ["--decide", "rank", "--hard"],
         ["--decide", "rank", "--thresholds", "0.4"],
         ["--decide", "rank", "--rank-temperature", "0"],
         ["--rank-temperature", "2"],

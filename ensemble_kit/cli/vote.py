@@ -7,9 +7,12 @@ import typer
 
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
+    BackgroundOption,
     ClassesOption,
+    DecideOption,
     FormatOption,
     ImageSizeOption,
+    LeastOption,
     MeanOption,
     SamplesOption,
     TemperaturesOption,
@@ -48,17 +51,12 @@ def vote(
         typer.Option(
             "--thresholds",
             help="A threshold set (its path, or its name in thresholds/) or a number; with --hard, once for all stores "
-            "or once for each. Default: 0.5.",
+            "or once for each. Default: 0.5, or argmax where the stores are softmax.",
         ),
     ] = None,
-    decide: Annotated[
-        str | None,
-        typer.Option(
-            "--decide",
-            help="threshold: a pixel is on at or above its class's threshold; rank: each mask takes the pixels that "
-            "maximise its expected Dice (--soft only; a set in --thresholds then gives fusion and metric).",
-        ),
-    ] = None,
+    decide: DecideOption = None,
+    background: BackgroundOption = None,
+    least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
         typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
@@ -98,14 +96,13 @@ def vote(
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule
-    from ensemble_kit.decisions.rank import RankRule
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.writing import rehearse, write_masks
     from ensemble_kit.logits.open import is_store
-    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
-    from ensemble_kit.spec.scoring import Convention
-    from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    from ensemble_kit.masks.cover import cover
+    from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
@@ -113,10 +110,10 @@ def vote(
     steps = parse_rules(rules or [])
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
-    given = tuple(resolve(t) for t in thresholds or ["0.5"])
+    given = tuple(resolve(t) for t in thresholds or []) or (None,)
     own_weights = numbers("--weights", weights)
     if hard:
-        refuse_idle("--hard", temperatures=temperatures, decide=decide, rank_temperature=rank_temperature)
+        refuse_idle("--hard", temperatures=temperatures)
         check_members(members)
         options: dict[str, Any] = {
             "weights": own_weights,
@@ -126,8 +123,10 @@ def vote(
         }
         rule = VoteRule.of(len(members), **options)
         (common.warn if rule.logic else common.say)(f"rule: {rule}")
-        if not thresholds and any(stores):
-            common.say("thresholds: 0.5 for every class of every store (pass --thresholds for tuned sets)")
+        if not thresholds and not decide and any(stores):
+            common.say(
+                "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
+            )
         plan: HardVote | SoftVote = HardVote(
             tuple(members),
             given,
@@ -137,6 +136,7 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
+            Deciding(None, decide, background, least, rank_temperature),
         )
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, image_size=image_size, classes=classes)
@@ -147,10 +147,11 @@ def vote(
                 item=f"{stores.count(False)} of {len(members)} members are not stores, {len(given)} thresholds",
                 fix="pass logit stores only and one --thresholds, or vote with --hard",
             )
-        ranks = _ranks(decide, bool(thresholds) and isinstance(given[0], float), rank_temperature)
+        deciding = Deciding(given[0], decide, background, least, rank_temperature)
         fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
-        convention = given[0].measure.convention if isinstance(given[0], ThresholdSet) else Convention()
-        plan = SoftVote(fused, given[0], tuple(steps), RankRule(rank_temperature, convention) if ranks else None)
+        plan = SoftVote.of(fused, deciding, tuple(steps))
+        if assumed := deciding.assumed(fused):
+            common.say(assumed)
         for line in plan.told():
             common.say(line)
     rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
@@ -165,28 +166,13 @@ def vote(
         masks = plan.run(Threads(common.jobs), listener)
     write_masks(masks, out, format=format, like=like, force=True)
     warn_of_formulas(common, masks, out)
+    covered = None
+    if isinstance(plan, SoftVote) and plan.may_overlap:
+        covered = cover(masks)
+        common.say(f"softmax stores, but not decided by argmax: {covered}")
     if str(out) != "-":
-        values = {"out": str(out), "rule": masks.rule, "rules": texts}
+        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
+        if covered is not None:
+            values |= {"without_class": covered.none, "several_classes": covered.several}
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
-
-
-def _ranks(decide: str | None, has_number: bool, temperature: float | None) -> bool:
-    """Tell whether the rank rule decides, and refuse options that do not fit it."""
-    if decide not in {None, "threshold", "rank"}:
-        raise UsageError("option-invalid", "cannot decide", item=f"--decide {decide!r}", fix="pass threshold or rank")
-    if decide == "rank" and has_number:
-        raise UsageError(
-            "decide-invalid",
-            "cannot decide by rank",
-            item="--thresholds is a number",
-            fix="leave --thresholds out, or pass a set to fuse as it was tuned",
-        )
-    if decide != "rank" and temperature is not None:
-        raise UsageError(
-            "decide-invalid",
-            "cannot decide by thresholds",
-            item="--rank-temperature has no effect on thresholds",
-            fix="leave it out, or pass --decide rank",
-        )
-    return decide == "rank"

@@ -209,16 +209,47 @@ def winners(factors, offsets, least, shares, members, scoring, exponentials, axe
                     level = _level(row[label[x], x], scoring.interpolate_members)
                 if level < least:
                     label[x] = -1
-        for x in range(width):
-            if label[x] == last:
-                continue
-            if n + 3 > edges.size:
-                owners, edges = grown(owners), grown(edges)
-            for owner in (last, label[x]):
-                if owner >= 0:
-                    owners[n], edges[n] = owner, y * width + x
-                    n += 1
-            last = label[x]
+        owners, edges, n, last = _append_edges(label, y * width, owners, edges, n, last)
+    if last >= 0:
+        owners[n], edges[n] = last, height * width
+        n += 1
+    return runs_by_owner(owners[:n], edges[:n], row.shape[0])
+
+
+@inline
+def _append_edges(label, first, owners, edges, n, last):
+    """Append where runs end and begin in a row of labels, -1 for none, whose first pixel is `first`."""
+    for x in range(label.size):
+        if label[x] == last:
+            continue
+        if n + 3 > edges.size:
+            owners, edges = grown(owners), grown(edges)
+        for owner in (last, label[x]):
+            if owner >= 0:
+                owners[n], edges[n] = owner, first + x
+                n += 1
+        last = label[x]
+    return owners, edges, n, last
+
+
+@kernel
+def claims(levels, members, scoring, exponentials, axes):
+    """Runs of every class's pixels: of the classes whose level reaches theirs, the one of the largest value.
+
+    Ties go to the first class; where none reaches its level, the pixel has no class. `levels` is int64 (C,).
+    """
+    room, row = make_row_room(members, axes), np.empty((members.order.shape[0], axes.cols.shape[1]), np.int64)
+    height, width = axes.rows.shape[1], axes.cols.shape[1]
+    label, best = np.empty(width, np.int64), np.empty(width, np.int64)
+    owners, edges, n, last = np.empty(1024, np.int64), np.empty(1024, np.int64), 0, np.int64(-1)
+    for y in range(height):
+        put_values(y, members, scoring, exponentials, axes, room, row)
+        label[:], best[:] = -1, -1
+        for c in range(row.shape[0]):
+            for x in range(width):
+                if _level(row[c, x], scoring.interpolate_members) >= levels[c] and row[c, x] > best[x]:
+                    label[x], best[x] = c, row[c, x]
+        owners, edges, n, last = _append_edges(label, y * width, owners, edges, n, last)
     if last >= 0:
         owners[n], edges[n] = last, height * width
         n += 1

@@ -156,6 +156,17 @@ class FusedSample:
         shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
         return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
 
+    def claims(self, levels: Sequence[int]) -> ManyRuns:
+        """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
+
+        Parameters
+        ----------
+        levels : one for each of `inputs.classes`; 65536 is never reached.
+        """
+        from ensemble_kit.kernels import exclusive as kernels
+
+        return ManyRuns(*kernels.claims(np.array(levels, np.int64), *self._whole))
+
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
         return self.decide({c: level}).mask(0, self.image)

@@ -70,7 +70,7 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
     bands : int64 (n, 3), number of the class, low, high.
     laid : members, scoring, exponentials, axes.
     """
-    from ensemble_kit.kernels import exclusive
+    from ensemble_kit.kernels import rows
 
     widest = int((bands[:, 2] - bands[:, 1]).max()) + 1
     step = max(1, ROOM // (16 * widest))
@@ -78,7 +78,7 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
         own = bands[first : first + step]
         counted = np.zeros((len(own), widest, 2), np.int64)
         offsets = truth.offsets[first : first + len(own) + 1]
-        exclusive.count(own[:, 0].copy(), own[:, 1:].copy(), truth.starts, truth.ends, offsets, counted, *laid)
+        rows.count(own[:, 0].copy(), own[:, 1:].copy(), truth.starts, truth.ends, offsets, counted, *laid)
         for (_, low, high), entries in zip(own.tolist(), counted, strict=True):
             inside, (above, above_tp) = entries[: high - low], entries[high - low].tolist()
             at_least = inside[::-1].cumsum(axis=0)[::-1] + entries[high - low]
@@ -93,14 +93,15 @@ def undecided(
 
     Members' shares exist only at the pixel, where those of all classes are made together.
     """
-    from ensemble_kit.kernels import exclusive, tables
+    from ensemble_kit.kernels import rows as kernels
+    from ensemble_kit.kernels import tables
 
     rows, table = np.arange(stride // 2, axes.rows.shape[1], stride), tables.exponentials()
     every = slice(stride // 2, None, stride)
     parts: list[list[tuple[Any, ...]]] = [[] for _ in bands]
     for first in range(0, max(rows.size, 1), BLOCK):
         own = rows[first : first + BLOCK]
-        values = exclusive.member_levels(own, *laid, table, axes)[..., every]
+        values = kernels.member_levels(own, *laid, table, axes)[..., every]
         for c, (low, high) in enumerate(bands):
             wanted = _drawn(truth[c], own, axes.cols.shape[1])[:, every]
             above, kept = (values[c] >= high).all(0), (values[c] >= low).any(0)

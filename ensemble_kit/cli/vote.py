@@ -85,7 +85,20 @@ def vote(
         typer.Option("--quorum", help="With --hard: weight that turns a pixel on. Default: more than half."),
     ] = None,
     ties: Annotated[
-        str | None, typer.Option("--ties", help="With --hard: an exact half is off (default) or on.")
+        str | None,
+        typer.Option(
+            "--ties",
+            help="With --hard: an exact half is off (default) or on; with --by label a tied pixel is void (off), takes "
+            "the first of the tied classes, or background.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="With --hard: class (default) votes on each class by itself; label gives each pixel the label of the "
+            "most members.",
+        ),
     ] = None,
     empty: Annotated[
         str | None,
@@ -95,7 +108,7 @@ def vote(
     classes: ClassesOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
-    from ensemble_kit.decisions.hard import VoteRule
+    from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.writing import rehearse, write_masks
@@ -120,9 +133,10 @@ def vote(
             "quorum": quorum,
             "ties": ties or "off",
             "empty": empty or "vote",
+            "by": by or "class",
         }
-        rule = VoteRule.of(len(members), **options)
-        (common.warn if rule.logic else common.say)(f"rule: {rule}")
+        rule = rule_of(len(members), **options)
+        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
@@ -139,7 +153,7 @@ def vote(
             Deciding(None, decide, background, least, rank_temperature),
         )
     else:
-        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, image_size=image_size, classes=classes)
+        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
         if not all(stores) or len(given) != 1:
             raise UsageError(
                 "soft-needs-stores",

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.given import decision_of, level_of
 from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.decisions.thresholds import Thresholds
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, check_number, some
+from ensemble_kit.errors import IncompleteError, UsageError, check_choice, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
@@ -222,10 +221,7 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1].
         """
-        fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path)"
-        what, code = "cannot decide", "threshold-invalid"
-        check_number("threshold", threshold, fix, least=0, most=1, what=what, code=code)
-        return self.fusion.mean.level_of(float(threshold))
+        return level_of(threshold, self.fusion.mean)
 
     def decision(self, given: Any = None) -> Decision:
         """Turn what `vote` takes into a decision that fits this ensemble.
@@ -245,23 +241,8 @@ class Ensemble:
         if isinstance(given, ThresholdSet):
             given.check_fits(self.classes, self.records, self.fusion)
             decision = recorded(given)
-        elif isinstance(given, Mapping):
-            decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
-        elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
-            if len(given) != len(self.classes):
-                raise MismatchError(
-                    "classes-differ",
-                    "cannot decide with these thresholds",
-                    item=f"{len(given)} thresholds, {len(self.classes)} classes",
-                    fix="pass exactly one threshold per class, in the order of .classes",
-                )
-            decision = Thresholds({name: self.level_of(t) for name, t in zip(self.classes, given, strict=True)})
-        elif hasattr(given, "told") and not isinstance(given, type):
-            decision = given
         else:
-            number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
-            exclusive = number is None and self.activation == "softmax"
-            decision = Argmax() if exclusive else Thresholds(self.level_of(0.5 if number is None else number))
+            decision = decision_of(given, self.inputs)
         decision.check(self.inputs)
         return decision
 

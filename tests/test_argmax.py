@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import reference as ref
 
 Make = Callable[..., ek.LogitStore]
@@ -37,21 +40,46 @@ def ens(make_store: Make, rng: np.random.Generator) -> ek.Ensemble:
     return ek.Ensemble(stores)
 
 
-@pytest.mark.parametrize("scale", [1.0, 6.0, 20.0])
-def test_one_member_gives_what_its_framework_gives(scale: float, make_store: Make, rng: np.random.Generator) -> None:
-    """SegFormer puts out a quarter of the size; its users interpolate logits, then take softmax and argmax."""
+@pytest.mark.parametrize(("scale", "most"), [(1.0, 5e-4), (6.0, 1e-4), (20.0, 3e-5)])
+def test_one_member_gives_what_its_framework_gives(
+    scale: float, most: float, make_store: Make, rng: np.random.Generator
+) -> None:
+    """SegFormer puts out a quarter of the size; its users interpolate logits, then take softmax and argmax.
+
+    What differs are near-ties: two logits closer than one step of the 16-bit `q`. Measured on 7 and 19 classes: 4e-4
+    of the pixels where logits hardly differ, 5e-5 at the spread of a trained network, 2e-5 where it is sure.
+    """
     torch = pytest.importorskip("torch")
     z, size = smooth_logits(rng, (7, 64, 96), scale), (256, 384)
     ens = ek.Ensemble([make_store({"a": z}, size, tuple("abcdefg"), activation="softmax")])
     up = torch.nn.functional.interpolate(
-        torch.tensor(z, dtype=torch.float64)[None], size, mode="bilinear", align_corners=False
+        torch.tensor(z, dtype=torch.float32)[None], size, mode="bilinear", align_corners=False
     )[0]
-    theirs = up.softmax(0).argmax(0).numpy()
-    ours = labels(ens.vote(), "a")
-    differ = ours != theirs
-    assert differ.mean() < 5e-4
-    best, second = np.sort(up.softmax(0).numpy(), axis=0)[[-1, -2]]
-    assert (best - second)[differ].max(initial=0) < 2e-3  # near-ties only
+    differ = labels(ens.vote(), "a") != up.softmax(0).argmax(0).numpy()
+    best, second = np.sort(up.numpy(), axis=0)[[-1, -2]]
+    assert differ.mean() < most
+    assert (best - second)[differ].max(initial=0) < 33 / 65535
+
+
+@pytest.mark.parametrize("format", ["indexed-png", "csv"])
+def test_p_of_a_third_has_a_class_on_the_command_line(
+    format: str,  # noqa: A002 - the option's name
+    make_store: Make,
+    tmp_path: Path,
+) -> None:
+    """(.4, .35, .25) reaches no threshold of 0.5; by argmax it is background, whose value in a label map is 0."""
+    z = np.log(np.array([0.4, 0.35, 0.25]))[:, None, None] * np.ones((1, 6, 8))
+    z[:, :, 4:] = z[[2, 0, 1], :, 4:]
+    store = make_store({"a.png": z.astype(np.float16)}, (6, 8), CLASSES, activation="softmax")
+    app(["vote", str(store.path), "--format", {"csv": "handbone"}.get(format, format), "--out",
+         str(tmp_path / ("out.csv" if format == "csv" else "out"))], standalone_mode=False)  # fmt: skip
+    wanted = np.repeat([[0] * 4 + [1] * 4], 6, axis=0)
+    if format == "csv":
+        masks = ek.read_masks(tmp_path / "out.csv", image_size=(6, 8), classes=CLASSES)
+        assert np.array_equal(masks.labels("a.png"), wanted)
+    else:
+        png = PIL.Image.open(next((tmp_path / "out").rglob("*.png")))
+        assert np.array_equal(np.asarray(png), wanted)  # the values themselves: an indexed PNG is not mapped to colours
 
 
 def test_every_pixel_has_one_class(ens: ek.Ensemble) -> None:

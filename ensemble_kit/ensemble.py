@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.given import decision_of, level_of
 from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.errors import IncompleteError, UsageError, check_choice, some
+from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import joining
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
@@ -85,6 +85,7 @@ class Ensemble:
     ) -> None:
         if isinstance(members, (str, os.PathLike, LogitStore)):
             members = [members]
+        check_several("members", members, "pass a list of stores: their paths, or LogitStores")
         given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
@@ -136,6 +137,8 @@ class Ensemble:
         MismatchError
             A fusion of other members or classes; a mean of logits that were limited differently.
         """
+        if fusion is not None:
+            check_kind("the fusion", fusion, Fusion)
         joining.check_fusion(fusion, self.fusion, len(self.classes))
         now = self.fusion if fusion is None else fusion
         changed = joining.fuse(
@@ -158,8 +161,11 @@ class Ensemble:
         UsageError
             A sample that is named twice.
         """
-        wanted, known = (samples,) if isinstance(samples, str) else tuple(samples), set(self.samples)
-        if len(set(wanted)) < len(wanted):
+        if isinstance(samples, str):
+            samples = [samples]
+        check_several("samples", samples, "pass a list of their ids")
+        wanted, known = tuple(samples), set(self.samples)
+        if wanted:
             check_names("samples", wanted)
         unknown = [s for s in wanted if s not in known]
         if unknown or not wanted:
@@ -173,6 +179,7 @@ class Ensemble:
 
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
+        check_kind("the set", tuned, ThresholdSet)
         tuned.check_members(self.classes, self.records)
         by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
         return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
@@ -275,5 +282,5 @@ class Ensemble:
         """
         if rules is None:
             rules = decision.rules if isinstance(decision, ThresholdSet) else ()
-        known, where = parse_rules(rules), chosen(executor, jobs)
+        known, where = parse_rules(rules), chosen(executor, jobs, listener)
         return vote(self.inputs, self.samples, self.decision(decision), known, where, listener)

@@ -14,6 +14,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.cli.app import app
+from ensemble_kit.decisions.clean import apply_rules
 from ensemble_kit.kernels import reference as ref
 
 Make = Callable[..., ek.LogitStore]
@@ -61,7 +62,7 @@ def test_one_member_gives_what_its_framework_gives(
     assert (best - second)[differ].max(initial=0) < 33 / 65535
 
 
-@pytest.mark.parametrize("format", ["indexed-png", "csv"])
+@pytest.mark.parametrize("format", ["label-map", "csv"])
 def test_p_of_a_third_has_a_class_on_the_command_line(
     format: str,  # noqa: A002 - the option's name
     make_store: Make,
@@ -104,11 +105,15 @@ def test_factors_background_and_least(ens: ek.Ensemble) -> None:
     assert 0 < (level < round(0.6 * 65535)).mean() < 1
 
 
-def test_rules_clean_what_is_written(ens: ek.Ensemble) -> None:
+def test_rules_clean_what_is_written_and_keep_a_partition(ens: ek.Ensemble) -> None:
     decision = ek.Argmax(background="background")
-    cleaned = ens.vote(decision, ["drop-small:30@liver"])
+    cleaned = ens.vote(decision, ["drop-small:60@liver"])
     assert cleaned.classes == ("liver", "spleen")
-    assert cleaned["a", "spleen"] == ens.vote(decision)["a", "spleen"]
+    assert cleaned == apply_rules(ens.vote(decision), "drop-small:60@liver")
+    assert cleaned != ens.vote(decision)
+    whole = ens.vote(None, ["drop-small:60@liver"])
+    assert (labels(whole, "a") >= 0).all()
+    assert "go to the neighbour" in str(whole.rule)
     with pytest.raises(ek.MismatchError, match="background"):
         ens.vote(decision, ["drop-small:30@background"])
 
@@ -122,6 +127,8 @@ def test_mean_of_logits_only_compares_classes(ens: ek.Ensemble) -> None:
     for decision in (0.5, ek.RankRule()):
         with pytest.raises(ek.UsageError, match=r"mean='logit'.*Argmax"):
             fused.vote(decision)
+    with pytest.raises(ek.UsageError, match="mean='logit'"):
+        fused.vote(None, "gate:0.5,10")
 
 
 @pytest.mark.parametrize(

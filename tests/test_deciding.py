@@ -18,7 +18,7 @@ from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.masks.cover import cover
 from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.vote import HardVote, SoftVote
-from ensemble_kit.thresholds.comparison import compare_sets
+from ensemble_kit.thresholds.comparison import SetComparison
 from ensemble_kit.thresholds.records import ClassFactor, DecisionRecord
 
 Make = Callable[..., ek.LogitStore]
@@ -216,10 +216,10 @@ def test_impossible_decisions_are_damage(change: dict[str, Any], factors: ek.Thr
 def test_sets_of_two_kinds_are_compared(
     thresholds: ek.ThresholdSet, factors: ek.ThresholdSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compared = compare_sets(thresholds, factors)
+    compared = SetComparison(thresholds, factors)
     assert compared.differences["decision"] == ("threshold", "argmax")
     assert "threshold" not in compared.to_dict()["classes"][0]
-    own = compare_sets(factors, factors).to_dict()["classes"][1]
+    own = SetComparison(factors, factors).to_dict()["classes"][1]
     assert own["factor"] == [0.5, 0.5]
     factors.save(tmp_path / "f.json")
     thresholds.save(tmp_path / "t.json")

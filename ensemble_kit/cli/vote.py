@@ -1,11 +1,19 @@
 """`ensk vote`: members' logits or masks become one set of masks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    FirstValueOption,
+    LabelsOption,
+    PaintOption,
+    VoidOption,
+    label_maps,
+)
 from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
@@ -106,21 +114,30 @@ def vote(
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    paint: PaintOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.formats.registry import named, with_labels
     from ensemble_kit.formats.writing import rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
         common.warn("a member is given twice and counts twice")
     steps = parse_rules(rules or [])
+    maps = label_maps(labels, first_value, void, paint)
+    writes = format is not None and named(format).name == "label-map"
+    target = with_labels(format, replace(maps, labels=maps.labels if writes else None, first_value=None, void=None))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
@@ -135,6 +152,7 @@ def vote(
             "empty": empty or "vote",
             "by": by or "class",
         }
+        reads = (first_value, void) != (None, None)
         rule = rule_of(len(members), **options)
         (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
@@ -150,10 +168,12 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
+            tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
             Deciding(None, decide, background, least, rank_temperature),
         )
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
         if not all(stores) or len(given) != 1:
             raise UsageError(
                 "soft-needs-stores",
@@ -166,9 +186,9 @@ def vote(
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
-        for line in plan.told():
-            common.say(line)
-    rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
+    for line in plan.told():
+        common.say(line)
+    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -178,7 +198,7 @@ def vote(
         return
     with common.progress() as listener:
         masks = plan.run(Threads(common.jobs), listener)
-    write_masks(masks, out, format=format, like=like, force=True)
+    write_masks(masks, out, format=target, like=like, force=True)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:

@@ -44,7 +44,7 @@ def decision_of(given: Any, inputs: Inputs) -> Decision:
     mean = inputs.fusion.mean
     if isinstance(given, Mapping):
         return Thresholds({name: level_of(t, mean) for name, t in given.items()})
-    if isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
+    if (isinstance(given, Sequence) and not isinstance(given, str)) or (isinstance(given, np.ndarray) and given.ndim):
         if len(given) != len(inputs.classes):
             raise MismatchError(
                 "classes-differ",

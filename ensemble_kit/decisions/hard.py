@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.decisions.plurality import LabelRule, label_vote
 from ensemble_kit.decisions.voting import VoteWeights, refused
-from ensemble_kit.errors import check_choice
+from ensemble_kit.errors import check_choice, check_kind
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
@@ -135,7 +135,7 @@ def hard_vote(
     by : "class" decides each class by itself; "label" gives each pixel at most one class. Where no class is
         background, pixels without a class are the background, and a label too.
 
-    A member abstains at its void pixels; where all abstain, the result is void.
+    A member abstains at its void pixels; where all abstain no class is on.
 
     Returns
     -------
@@ -157,6 +157,9 @@ def hard_vote(
     >>> voted.rule, voted["x", "bone"].text()
     ('on where ≥ 2 of 3', '2 3')
     """
+    check_kind("the members", masks, Sequence, "pass a list of MaskSets")
+    for k, member in enumerate(masks, start=1):
+        check_kind(f"member {k}", member, MaskSet)
     if not masks:
         raise refused("members-none", "there is no member", "pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
@@ -171,8 +174,8 @@ def hard_vote(
         return _vote_with_void(masks, rule)
     indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
-    for member, own, where in zip(masks, members, indices, strict=True):
-        kernels.locate(*member.packed, where, own)
+    for given, own, where in zip(masks, members, indices, strict=True):
+        kernels.locate(*given.packed, where, own)
     voted = kernels.weighted_votes(
         members,
         len(first),
@@ -186,7 +189,7 @@ def hard_vote(
 
 def _vote_with_void(masks: Sequence[MaskSet], rule: VoteRule) -> MaskSet:
     """Vote stretch by stretch: a member does not count at its void pixels."""
-    first, voted, void = masks[0], list[Runs](), dict[str, Runs]()
+    first, voted = masks[0], list[Runs]()
     for sample in first.samples:
         shape, voids = first.image_size(sample), [m.void(sample) for m in masks]
         for name in first.classes:
@@ -199,7 +202,4 @@ def _vote_with_void(masks: Sequence[MaskSet], rule: VoteRule) -> MaskSet:
                     total += counts
                     on += counts * cut.sums([(mask, 1)])
             voted.append(cut.runs((total > 0) & (on >= rule.need_of(total))))
-        cut = Stretches.of(voids, shape)
-        void[sample] = cut.runs(cut.sums((hidden, 1) for hidden in voids) == len(masks))
-    indices = np.arange(len(first)).reshape(len(first.samples), len(first.classes))
-    return MaskSet.trusted(first.extent.sizes, first.classes, ManyRuns.of(voted), indices, str(rule), void)
+    return first.with_runs(ManyRuns.of(voted), str(rule)).without_void()  # that of one member is not the vote's

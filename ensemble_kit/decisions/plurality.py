@@ -57,7 +57,8 @@ def label_vote(masks: Sequence[MaskSet], rule: LabelRule) -> MaskSet:
     """Vote over exclusive masks, sample by sample.
 
     A member abstains at its void pixels. Where no class is background, a pixel of no class is background and a label
-    like others, before the first class; where one is, the member abstains there.
+    like others, before the first class; where one is, the member abstains there. A pixel that gets no label is void:
+    it has no class, and is among the void pixels where having no class would mean background.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def _vote_sample(members: Sequence[tuple[MaskSet, int]], sample: str, rule: Labe
         for label, count in zip(labels, counts, strict=True):
             votes[np.arange(votes.shape[0]), label[part]] += count[part]
         winner[part] = _winner(votes, background, rule)
-    return [cut.runs(winner == k) for k in range(1, len(classes) + 1)], cut.runs(winner < 0)
+    return [cut.runs(winner == k) for k in range(1, len(classes) + 1)], cut.runs((winner < 0) & (background == 0))
 
 
 def _winner(votes: NDArray[np.int64], background: int, rule: LabelRule) -> NDArray[np.int64]:

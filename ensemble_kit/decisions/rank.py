@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.thresholds import refuse_mean_of_exclusive_logits
 from ensemble_kit.errors import check_number
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
@@ -132,11 +131,15 @@ class RankRule:
 
     def check(self, inputs: Inputs) -> None:
         """Refuse members whose scores are no probabilities: exclusive classes with mean="logit"."""
-        refuse_mean_of_exclusive_logits(inputs)
+        inputs.check_each_class()
 
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return all classes."""
         return classes
+
+    def excludes(self, inputs: Inputs) -> bool:
+        """Tell whether each pixel gets one class at most: of exclusive classes."""
+        return inputs.activation == "softmax"
 
     def told(self) -> str:
         """Return the rule in words."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import lcm
 from typing import NamedTuple
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_several
 
 _MOST = 1 << 60
 
@@ -35,6 +35,8 @@ class VoteWeights(NamedTuple):
         UsageError
             A quorum of 0 or beyond the total, weights that are negative or all 0.
         """
+        if weights is not None:
+            check_several("weights", weights, "pass a list of numbers, one per member")
         given = [1] * members if weights is None else list(weights)
         exact = [_exact(w) for w in given]
         if len(exact) != members or any(w is None or w < 0 for w in exact) or not any(exact):

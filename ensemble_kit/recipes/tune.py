@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice, check_kind, some
+from ensemble_kit.errors import check_choice, check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -55,12 +56,7 @@ class Tuning:
     ----------
     ensemble : members and how they are fused.
     measure : what is maximised.
-    folds : number of folds of a cross-validation; None gives the plain optimum; "auto" gives five, or one for
-        each group if these are fewer, and none below three groups.
-    groups : what must not be on both sides of a split (`ensemble_kit.tuning.folds`).
-    seed : of the folds and the bootstrap.
-    shrink : with folds, a class whose out-of-fold gain is not above noise gets the common threshold.
-    search : what else to search.
+    folds, groups, seed, shrink, search : as for `tune_thresholds`.
     trials : thresholds by trials of a metric, its name and itself, instead of the exact optimum; `search` then says
         how the study is run.
     rank : whether to judge the rank rule per image too.
@@ -80,6 +76,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
+        check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
 
     @property
     def split(self) -> int | None:
@@ -122,18 +119,11 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
-
-        Raises
-        ------
-        IncompleteError
-            Samples without truth.
-        MismatchError
-            Truth of other classes, samples or image sizes; statistics of something else.
         """
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report = found.report()
-        lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
+        lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
@@ -212,8 +202,8 @@ def tune_thresholds(
     truth : masks of exactly the ensemble's samples and classes.
     objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled.
     empty, eps : the convention, as for `dice`.
-    folds : number of folds of a cross-validation, 3 or more; "auto" chooses as `ensk tune-thresholds` does; None
-        gives the plain optimum without one.
+    folds : number of folds of a cross-validation, 3 or more; None gives the plain optimum without one; "auto" gives
+        five, or one for each group if these are fewer, and none below three groups, as `ensk tune-thresholds` does.
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
     search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
@@ -247,10 +237,13 @@ def tune_thresholds(
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
-    if isinstance(folds, str) and folds != "auto":
-        raise UsageError("folds-invalid", "cannot make folds", item=f"folds={folds!r}", fix="pass 3 or more, or 'auto'")
+    if statistics is not None:
+        check_kind("the statistics", statistics, Statistics)
+    if folds is not None and folds != "auto":
+        fix = "pass 3 or more, 'auto', or None for none"
+        check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
-    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs)
+    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs, listener)
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)

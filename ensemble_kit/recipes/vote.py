@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
@@ -17,6 +16,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
@@ -85,7 +85,7 @@ class SoftVote:
     @property
     def may_overlap(self) -> bool:
         """Whether exclusive classes are decided each by itself, so that pixels may have several, or none."""
-        return self.ensemble.activation == "softmax" and not isinstance(self.decision, Argmax)
+        return self.ensemble.activation == "softmax" and not self.decision.excludes(self.ensemble.inputs)
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
@@ -110,6 +110,7 @@ class HardVote:
     rules : post-processing of the voted masks.
     image_size, classes : for mask files without them; by default they come from another member.
     common : whether to vote on the samples that all members have.
+    formats : of each member that is a file; None is recognised.
     deciding : what is said of how stores decide, but for their thresholds.
 
     Raises
@@ -128,6 +129,7 @@ class HardVote:
     image_size: ImageSize | None = None
     classes: Sequence[str] | None = None
     common: bool = False
+    formats: tuple[Format | None, ...] | None = None
     deciding: Deciding = field(default_factory=Deciding)
 
     parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
@@ -153,14 +155,20 @@ class HardVote:
         known = [_names(vote) for vote in parts.values()]
         files = [k for k in range(len(self.members)) if k not in parts]
         paths = [self.members[k] for k in files]
-        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=known)
+        formats = None if self.formats is None else [self.formats[k] for k in files]
+        read = read_together(paths, formats, self.image_size, self.classes, known)
         parts.update(zip(files, read, strict=True))
         object.__setattr__(self, "parts", tuple(parts[k] for k in range(len(self.members))))
         self.names()
 
+    def told(self) -> list[str]:
+        """Say how label maps among the members were read."""
+        read = zip(self.members, self.parts, strict=True)
+        return [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
+
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
-        return self._voted([_names(part) for part in self.parts])
+        return self._voted([_names(part) for part in self.parts]).without_void()
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""

@@ -78,6 +78,11 @@ def key_masks(float_codes: bool) -> NDArray[np.int16]:
     return np.array([0x7FFF, 0] if float_codes else [0, -0x8000], np.int16)
 
 
+def offsets(factors: ArrayLike) -> NDArray[np.int64]:
+    """What integer factors, 65536 for 1, add to fused `q`: floor(65536 · 65535 / 32 · ln(factor) + 0.5)."""
+    return np.floor(65536 * 65535 / 32 * np.log(np.asarray(factors, np.float64) / 65536) + 0.5).astype(np.int64)
+
+
 @lru_cache(maxsize=32)
 def power_table(r: float) -> Levels:
     """Every level on the scale of the power mean, monotone uint16 (65536,).

@@ -17,8 +17,9 @@ _HOME = {
     "hard_vote": "decisions.hard",
     "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
-    "dice": "metrics",
-    "iou": "metrics",
+    "dice": "metrics.overlap",
+    "iou": "metrics.overlap",
+    "confusion": "metrics.confusion",
     "EnskError": "errors",
     "UsageError": "errors",
     "DamagedError": "errors",
@@ -43,6 +44,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "ThresholdSet",
     "UnsafeError",
     "UsageError",
+    "confusion",
     "dice",
     "encode",
     "hard_vote",
@@ -71,7 +73,8 @@ if TYPE_CHECKING:
     from ensemble_kit.logits.writer import LogitWriter
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
-    from ensemble_kit.metrics import dice, iou
+    from ensemble_kit.metrics.confusion import confusion
+    from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

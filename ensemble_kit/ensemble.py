@@ -43,9 +43,9 @@ class Ensemble:
         row with one number per class. Default: equal.
     mean : "probability" averages scores; "logit" averages logits clipped to ±16; "power:R" averages scores to the
         power R, 0 ≤ R < 1, between the geometric mean ("power:0") and the arithmetic one.
-    upsample : "logits" interpolates each member to the image's size and then fuses, as every framework's own
-        pipeline does (default for sigmoid stores); "scores" fuses on the grid and interpolates the result: cheaper,
-        the default and the only one for softmax stores. The two differ at boundaries.
+    upsample : "logits" (default) interpolates each member to the image's size and then fuses, as every framework's
+        own pipeline does; "scores" fuses on the grid and interpolates the result: cheaper. The two differ at
+        boundaries.
     temperatures : one number per member; logits are divided by it. Default: 1.
     samples : "same" refuses members of different samples; "common" takes the samples that all of them hold, and
         `dropped` counts the others.

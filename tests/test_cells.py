@@ -39,7 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
         "upsample": "scores",
     },
     "boxes": {"grid": (8, 140), "image": (32, 520), "boxes": [(1, 3, 8, 133), (0, 10, 7, 140), (1, 0, 8, 130)]},
-    "softmax": {"grid": (8, 140), "image": (32, 520), "activation": "softmax"},
+    "softmax": {"grid": (8, 140), "image": (32, 520), "activation": "softmax", "upsample": "scores"},
     "image as the grid": {"grid": (70, 130), "image": (70, 130)},
     "image as the grid, upsample scores": {"grid": (70, 130), "image": (70, 130), "upsample": "scores"},
     "half the rows, upsample scores": {"grid": (70, 130), "image": (35, 260), "upsample": "scores"},

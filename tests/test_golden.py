@@ -62,7 +62,8 @@ def stores(folder: Path, grids: tuple[tuple[int, int], ...], activation: str, bo
 
 def softmax(folder: Path) -> Path:
     members = stores(folder, ((24, 20), (24, 20)), "softmax")
-    ensk("vote", *members, "--soft", "--thresholds", "0.4", "--weights", "2,1", "--out", folder / "out.csv")
+    options = "--soft", "--thresholds", "0.4", "--weights", "2,1", "--upsample", "scores"
+    ensk("vote", *members, *options, "--out", folder / "out.csv")
     return folder / "out.csv"
 
 

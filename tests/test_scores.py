@@ -61,8 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "boxes on one grid, upsample scores": {"grids": [(24, 24), (24, 24)], "image": (40, 60), "boxes": [(4, 0, 20, 24), (0, 0, 24, 24)], "upsample": "scores"},
     "image smaller than the grid": {"grids": [(40, 50)], "image": (17, 9)},  # a image smaller than the grid
     "grids of one row": {"grids": [(1, 1), (1, 7)], "image": (5, 33)},
-    "softmax": {"grids": [(16, 16)] * 2, "image": (64, 70), "activation": "softmax"},
-    "softmax, two grids and temperatures": {"grids": [(16, 16), (9, 9)], "image": (64, 70), "activation": "softmax", "temperatures": [1.5, 0.5]},
+    "softmax": {"grids": [(16, 16)] * 2, "image": (64, 70), "activation": "softmax", "upsample": "scores"},
+    "softmax, two grids and temperatures": {"grids": [(16, 16), (9, 9)], "image": (64, 70), "activation": "softmax", "upsample": "scores", "temperatures": [1.5, 0.5]},
     "temperatures": {"grids": [(16, 16)] * 2, "image": (64, 70), "temperatures": [2.0, 0.3]},
     "weights per class": {"grids": [(16, 16)] * 2, "image": (64, 70), "weights": [[1, 0, 2], [1, 1, 1]]},
 }  # fmt: skip
@@ -199,8 +199,6 @@ def test_what_does_not_fit_is_refused(make_store: Make, rng: np.random.Generator
     assert (common.samples, common.dropped) == (("a",), 2)
     with pytest.raises(ek.IncompleteError, match="no sample in common"):
         ek.Ensemble([base, make_store(logits("q"), (32, 32), ("x", "y"))], samples="common")
-    with pytest.raises(ek.UsageError, match="softmax"):
-        ek.Ensemble([others["activation"][0]], upsample="logits")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Look-up tables over all 65,536 codes: what a 16-bit value becomes, computed once in float64.
 
-The formulas are those of docs/concepts.md, rules 1 to 3.
+The formulas are those of docs/concepts.md, rules 1 to 3 and 9.
 """
 
 from functools import lru_cache
@@ -76,6 +76,14 @@ def key_masks(float_codes: bool) -> NDArray[np.int16]:
     known to LLVM, which then turned a loop over codes into two without vector instructions: four times as long.
     """
     return np.array([0x7FFF, 0] if float_codes else [0, -0x8000], np.int16)
+
+
+@lru_cache(maxsize=1)
+def exponentials() -> NDArray[np.int64]:
+    """E: floor(2^30 exp(32 (q - 65535) / 65535) + 0.5) of every `q` of exclusive classes, int64 (65536,)."""
+    table = np.floor(2.0**30 * np.exp(32 * (np.arange(65536) - 65535) / 65535) + 0.5).astype(np.int64)
+    table.setflags(write=False)
+    return table
 
 
 def offsets(factors: ArrayLike) -> NDArray[np.int64]:

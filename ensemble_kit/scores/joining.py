@@ -52,20 +52,11 @@ def fuse(
     MismatchError
         Clamps that differ under a mean of logits, weights for other names, members that cannot be told apart.
     UsageError
-        Options that cannot be combined with softmax, weights or temperatures that cannot be used.
+        Options of other values, weights or temperatures that cannot be used.
     """
     _check_clamps(members, mean)
-    softmax = members[0].activation == "softmax"
-    if upsample is None:
-        upsample = "scores" if softmax else "logits"
+    upsample = "logits" if upsample is None else upsample
     check_choice("upsample", upsample, ("logits", "scores"))
-    if softmax and (upsample == "logits" or mean.of_logits):
-        raise UsageError(
-            "softmax-option",
-            "cannot fuse softmax members this way",
-            item=f"mean={str(mean)!r}, upsample={upsample!r}",
-            fix="pass mean='probability' and upsample='scores': softmax logits have no zero of their own",
-        )
     given = [members[order.index(k)] for k in range(len(order))]
     names = tuple(m.member for m in members)
     rows = [[row[k] for k in order] for row in _weight_rows(weights, given, members[0].classes)]

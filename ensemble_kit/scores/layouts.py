@@ -13,8 +13,9 @@ from ensemble_kit.kernels.arguments import Axes, Members, Pixels, Reach, Scoring
 from ensemble_kit.spec.geometry import Placement, Shape
 from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q
 
-Codes = Literal["levels", "q", "scores"]
-"""What a 16-bit code becomes: the level of an fp16 logit, its `q`, or what it is already (softmax, resampled)."""
+Codes = Literal["levels", "q", "scores", "shares"]
+"""What a 16-bit code becomes: the level of an fp16 logit, its `q`, what it is already (softmax, resampled), or, of
+the `q` of exclusive classes, after interpolation, its share of all classes."""
 
 
 class Recipe(NamedTuple):
@@ -69,16 +70,6 @@ def axes(boxes: tuple[Shape, ...], image: Shape) -> Axes:
     return Axes(rows, row_fractions, cols, col_fractions, shapes - 1)
 
 
-def softmax_levels(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
-    """Turn logits of exclusive classes (C, h, w) into levels."""
-    from ensemble_kit.kernels import fuse
-
-    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-    out = np.empty(flat.shape, np.uint16)
-    fuse.softmax_levels(flat, temperature, out)
-    return out.reshape(logits.shape)
-
-
 # --- every sample --------------------------------------------------------------------------------------------
 
 
@@ -100,20 +91,21 @@ def scoring(recipe: Recipe) -> Scoring:
     from ensemble_kit.kernels import tables
 
     codes, power = recipe.codes, recipe.mean.scale  # the identity, but for mean="power:R"
-    kinds = (1.0,) if codes == "scores" else tuple(dict.fromkeys(recipe.temperatures))
+    floats = codes in {"levels", "q"}
+    kinds = tuple(dict.fromkeys(recipe.temperatures)) if floats else (1.0,)
     made = [
-        tables.identity() if codes == "scores" else tables.fp16_q(t) if codes == "q" else power[tables.fp16_levels(t)]
+        tables.identity() if not floats else tables.fp16_q(t) if codes == "q" else power[tables.fp16_levels(t)]
         for t in kinds
     ]
-    table_of = [0 if codes == "scores" else kinds.index(t) for t in recipe.temperatures]
-    last = levels_of_q(recipe.mean if recipe.interpolate_members else LOGIT)
-    in_order = tables.identity() if codes == "scores" else tables.fp16_codes_in_order()
+    table_of = [kinds.index(t) if floats else 0 for t in recipe.temperatures]
+    last = power.copy() if codes == "shares" else levels_of_q(recipe.mean if recipe.interpolate_members else LOGIT)
+    in_order = tables.fp16_codes_in_order() if floats else tables.identity()
     return Scoring(
         np.stack(made),
         np.array(table_of, np.int64),
         last,
         np.stack([last[t[in_order]] for t in made]),
-        tables.key_masks(codes != "scores"),
+        tables.key_masks(floats),
         recipe.interpolate_members,
     )
 
@@ -125,7 +117,7 @@ def reach(recipe: Recipe, low: tuple[int, ...], high: tuple[int, ...]) -> Reach:
     They are one interval on the circle of 65,536: fp16's positive codes rise from +0, and its negative ones, from
     -0 on, follow the largest positive.
     """
-    made, wanted, floats = scoring(recipe), np.array([low, high], np.int64).T, recipe.codes != "scores"
+    made, wanted, floats = scoring(recipe), np.array([low, high], np.int64).T, recipe.codes in {"levels", "q"}
     lowest, highest = (-0x7C01, 0x7C00) if floats else (-0x8000, 0x7FFF)  # from -inf to +inf, without NaN
     firsts, spans = [], []
     for by_key in made.by_key:

@@ -10,7 +10,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import layouts
+from ensemble_kit.scores import exclusive, layouts
 from ensemble_kit.spec.fusion import Upsample
 from ensemble_kit.spec.geometry import as_text
 
@@ -45,13 +45,13 @@ class FusedSample:
                     f"{as_text(placement.image)} in {member.member!r}",
                     fix="dump both members from the same images",
                 )
-        late = (upsample or fusion.upsample) == "logits"
+        upsample = upsample or fusion.upsample
+        late = upsample == "logits"
         own_classes = tuple([m.classes for m in members])
         if inputs.activation == "softmax":
-            codes: layouts.Codes = "scores"
-            power, order = fusion.mean.scale, layouts.order(own_classes, inputs.classes).T
+            codes, order = exclusive.codes(fusion, upsample), layouts.order(own_classes, inputs.classes).T
             self._codes = [
-                power[layouts.softmax_levels(m.read(sample), t)[own]]
+                exclusive.encode(m.read(sample), t, own, fusion, upsample)
                 for m, t, own in zip(members, fusion.temperatures, order, strict=True)
             ]
             own_classes = (inputs.classes,) * len(members)
@@ -113,6 +113,49 @@ class FusedSample:
             self._bounds[c] = blocks.block_bounds(*laid)
         return self._bounds[c], *laid
 
+    @cached_property
+    def _whole(self) -> tuple[Any, ...]:
+        """What `kernels.exclusive` takes: members, scoring, the exponentials that make shares, axes."""
+        from ensemble_kit.kernels import tables
+
+        table = tables.exponentials() if self._of_shares else np.empty(0, np.int64)
+        return self._members, self._scoring, table, self._axes
+
+    @property
+    def _of_shares(self) -> bool:
+        return self._recipe.codes == "shares"
+
+    def values(self, first_row: int, stop_row: int) -> NDArray[np.int64]:
+        """Evaluate rows of the image: int64 (C, rows, W), the fused level × 65536 before it is rounded (rule 10)."""
+        from ensemble_kit.kernels import exclusive as kernels
+
+        return np.asarray(kernels.values(first_row, stop_row, *self._whole))
+
+    def winners(self, factors: Sequence[int], least: int | None = None) -> ManyRuns:
+        """Give each pixel to the class of the largest `F_c · w_c`, ties to the first one (rule 10).
+
+        Parameters
+        ----------
+        factors : integers, 65536 for 1, one for each of `inputs.classes`.
+        least : level that the winner must reach, or the pixel has no class; of exclusive classes with mean="logit"
+            that of its share of the fused logits.
+
+        Returns
+        -------
+        ManyRuns
+            The masks of all classes, each pixel in at most one.
+        """
+        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import tables
+
+        scales, of_logits = np.array(factors, np.int64), self.inputs.fusion.mean.of_logits
+        weights, offsets = (
+            (np.ones_like(scales), tables.offsets(scales)) if of_logits else (scales, np.zeros_like(scales))
+        )
+        of_shares = of_logits and self.inputs.activation == "softmax"
+        shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
+        return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
+
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
         return self.decide({c: level}).mask(0, self.image)
@@ -120,15 +163,17 @@ class FusedSample:
     def decide(self, levels: Mapping[int, int]) -> ManyRuns:
         """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
         from ensemble_kit.kernels import block_walks, cells
+        from ensemble_kit.kernels import exclusive as kernels
 
+        classes, wanted = np.array(tuple(levels), np.int64), np.array(tuple(levels.values()), np.int64)
+        if self._of_shares:
+            return ManyRuns(*kernels.decide(classes, wanted, *self._whole))
         if self._pixels is None:
             decided = [block_walks.decide(level, *self._block_arguments(c)) for c, level in levels.items()]
             return ManyRuns.of([Runs.trusted(runs, self.image) for runs in decided])
-        classes, wanted = np.array(tuple(levels), np.int64), tuple(levels.values())
-        reach = layouts.reach(self._recipe, wanted, wanted)
-        return ManyRuns(
-            *cells.decide(classes, np.array(wanted, np.int64), reach, self._members, self._scoring, self._pixels)
-        )
+        edges = tuple(levels.values())
+        reach = layouts.reach(self._recipe, edges, edges)
+        return ManyRuns(*cells.decide(classes, wanted, reach, self._members, self._scoring, self._pixels))
 
     def counts(self, bands: Mapping[int, tuple[int, int]], truth: Sequence[Runs] | None = None) -> LevelCounts:
         """Count pixels by effective level, in the bands `{class number: (low, high)}`, in one call.
@@ -140,6 +185,9 @@ class FusedSample:
         from ensemble_kit.kernels import block_walks, cell_counts
 
         truth = [Runs.empty(self.image)] * len(bands) if truth is None else truth
+        if self._of_shares:
+            wanted = np.array([(c, *band) for c, band in bands.items()], np.int64)
+            return LevelCounts.joined(list(exclusive.counts(wanted, ManyRuns.of(truth), self._whole)))
         if self._pixels is None:
             return LevelCounts.joined(
                 [
@@ -164,8 +212,12 @@ class FusedSample:
 
     def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
         """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
+        from ensemble_kit.kernels import exclusive as kernels
         from ensemble_kit.kernels import sizes
 
+        if self._of_shares:
+            positions, levels = kernels.levels_within(runs.starts, runs.ends, c, *self._whole)
+            return positions, levels
         return sizes.levels_within(runs.starts, runs.ends, c, self._members, self._scoring, self._axes)
 
     def levels(self) -> NDArray[np.uint16]:

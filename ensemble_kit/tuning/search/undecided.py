@@ -21,7 +21,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.kernels.arguments import CurveRoom, Score, UndecidedPixels
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import layouts
+from ensemble_kit.scores import exclusive, layouts
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.fusion import integer_weights
 from ensemble_kit.spec.mean import LEVELS, LOGIT, Mean, levels_of_q
@@ -341,7 +341,7 @@ class _Builder:
     def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
         logits = member.read(sample)
         if self.softmax:
-            return layouts.softmax_levels(logits, temperature)
+            return exclusive.levels(logits, temperature)
         return np.ascontiguousarray(logits).view(np.uint16)
 
 

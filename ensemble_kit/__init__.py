@@ -15,6 +15,9 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
+    "Argmax": "decisions.argmax",
+    "RankRule": "decisions.rank",
+    "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
@@ -30,6 +33,7 @@ _HOME = {
     "LockedError": "errors",
 }
 __all__ = [  # spelt out, because type checkers do not evaluate it
+    "Argmax",
     "DamagedError",
     "Ensemble",
     "EnskError",
@@ -39,9 +43,11 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "LogitWriter",
     "MaskSet",
     "MismatchError",
+    "RankRule",
     "ResourceError",
     "Runs",
     "ThresholdSet",
+    "Thresholds",
     "UnsafeError",
     "UsageError",
     "confusion",
@@ -56,7 +62,10 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
 if TYPE_CHECKING:
     from typing import Any
 
+    from ensemble_kit.decisions.argmax import Argmax
     from ensemble_kit.decisions.hard import hard_vote
+    from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.thresholds import Thresholds
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
         DamagedError,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
@@ -231,7 +232,7 @@ class Ensemble:
         Parameters
         ----------
         given : a number in [0, 1], one per class (a sequence in the order of `.classes`, or a mapping by name), a
-            `ThresholdSet`, or a decision; None is 0.5.
+            `ThresholdSet`, or a decision; None is 0.5, of softmax members the largest score (`Argmax()`).
 
         Raises
         ------
@@ -258,7 +259,8 @@ class Ensemble:
             decision = given
         else:
             number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
-            decision = Thresholds(self.level_of(0.5 if number is None else number))
+            exclusive = number is None and self.activation == "softmax"
+            decision = Argmax() if exclusive else Thresholds(self.level_of(0.5 if number is None else number))
         decision.check(self.inputs)
         return decision
 
@@ -275,7 +277,8 @@ class Ensemble:
         Parameters
         ----------
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
-            `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
+            `ThresholdSet`, which must fit this ensemble, or a decision such as `Argmax()`; None is
+            0.5, of softmax members `Argmax()`.
         rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. None: those of the set; (): none.
         jobs : threads over samples; default: every core. The result never depends on it.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.packed import ManyRuns
-from ensemble_kit.spec.geometry import Shape, check_size
+from ensemble_kit.spec.geometry import Shape, check_image_size
 from ensemble_kit.spec.label_table import VALUES, LabelTable, counted
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Segments(NamedTuple):
             array = array.astype(np.uint8 if high < 256 else np.uint16)
         flat = np.ascontiguousarray(array).reshape(-1)
         edges = kernels.segments(flat)
-        return cls(edges, flat[edges], check_size(array.shape, array.ndim))
+        return cls(edges, flat[edges], check_image_size(array.shape, array.ndim))
 
     def counts(self) -> Counter[int]:
         """Count the pixels of each value."""

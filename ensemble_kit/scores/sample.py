@@ -257,6 +257,10 @@ class LevelCounts(NamedTuple):
         own = slice(self.offsets[k], self.offsets[k + 1])
         return self.levels[own], self.pred[own], self.tp[own], int(self.above[k]), int(self.above_tp[k])
 
+    def without(self, hits: LevelCounts) -> LevelCounts:
+        """Leave out pixels: those that `hits`, counts of the same classes and bands, has as truth pixels."""
+        return self._replace(pred=self.pred - hits.tp, above=self.above - hits.above_tp)
+
     @classmethod
     def joined(cls, classes: Sequence[tuple[Any, ...]]) -> LevelCounts:
         """Join classes, each as `of` returns it."""

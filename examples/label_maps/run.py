@@ -20,7 +20,7 @@ def ensk(*arguments: object) -> dict:
     words = ["ensk", *map(str, arguments)]
     print(f"$ {shlex.join(words)}", flush=True)
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = subprocess.run([*words, "--json"], cwd=HERE, env=env, check=False, stdout=subprocess.PIPE, text=True)
+    ran = subprocess.run([*words, "--json"], cwd=HERE, env=env, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
     if ran.returncode:
         sys.exit(ran.returncode)
     return json.loads(ran.stdout)

@@ -21,11 +21,13 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.kernels.arguments import CurveRoom, Score, UndecidedPixels
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores import exclusive, layouts
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.fusion import integer_weights
 from ensemble_kit.spec.mean import LEVELS, LOGIT, Mean, levels_of_q
 from ensemble_kit.spec.scoring import Measure, coefficients
+from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,6 +89,8 @@ class ClassPixels:
     low, high : stored values; members all below `low`, or all at or above `high`, have decided.
     values : uint16 (n, members); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
     above, above_hits, truth : int64 (samples,), pixels decided on, hits among them, hits in all.
+
+    Void pixels are in none of them.
     """
 
     low: int
@@ -239,7 +243,7 @@ def collect(
     hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
     """
     build = _Builder(ensemble.inputs, bands, hottest)
-    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+    items = items_with_truth(ensemble.samples, truth, ensemble.classes)
     budget = memory or MEMORY
     every = ensemble.samples
     probes = Items(every[:: max(1, len(every) // _PROBES)][:_PROBES], items.truth)
@@ -333,10 +337,14 @@ class _Builder:
             self.scoring,
             layouts.axes(tuple([p.box.shape for p in placements]), placements[0].image),
         )
-        return [
-            undecided.gather(c, *laid, *self.bands[c], *self.keys[c], stride, runs.starts, runs.ends)
-            for c, runs in enumerate(item.truth)
-        ]
+
+        def gather(c: int, hits: Runs) -> tuple[Any, ...]:
+            return undecided.gather(c, *laid, *self.bands[c], *self.keys[c], stride, hits.starts, hits.ends)
+
+        true, void = item.truth
+        if void is None:
+            return [gather(c, mask) for c, mask in enumerate(true)]
+        return [_without_void(gather(c, mask), gather(c, mask | void)) for c, mask in enumerate(true)]
 
     def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
         logits = member.read(sample)
@@ -345,11 +353,19 @@ class _Builder:
         return np.ascontiguousarray(logits).view(np.uint16)
 
 
+def _without_void(hits: tuple[Any, ...], hits_and_void: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Join the hits of what was gathered with the true mask, and the misses of what was with the void added to it."""
+    values, n_hits, above, above_hits, area = hits
+    others, n_others, _, above_others, _ = hits_and_void
+    kept = np.concatenate([values[:n_hits], others[n_others:]])
+    return kept, n_hits, above - (above_others - above_hits), above_hits, area
+
+
 @dataclass(frozen=True)
 class CollectUndecided:
     """The work of collecting one sample, of every second (third, …) pixel and row by its stride.
 
-    An item's truth is the list of all classes' true masks.
+    An item has the `Truth` of all classes.
     """
 
     build: _Builder

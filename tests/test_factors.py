@@ -29,7 +29,7 @@ def table_of(values: Values, truth: Values, ratio: int, adds: bool = False) -> C
         parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], *far[:, s]))
     offsets = np.cumsum([0, *(p.truth.size for p in parts)])
     names = tuple(f"s{k}" for k in range(n)), tuple(f"c{k}" for k in range(C))
-    return ContenderTable(*names, "", adds, ratio, concatenated(parts), offsets, decided, *far)
+    return ContenderTable(*names, None, "", adds, ratio, concatenated(parts), offsets, decided, *far)
 
 
 @st.composite

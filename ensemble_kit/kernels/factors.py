@@ -15,37 +15,13 @@ VOID = 65535
 
 
 @kernel
-def draw_labels(starts, ends, offsets, void_starts, void_ends, out):
-    """Draw the masks of all classes as labels; void last. Return the first pixel that two classes claim, or -1.
-
-    Parameters
-    ----------
-    starts, ends : int64, runs of all classes; class c has the runs `offsets[c]:offsets[c+1]`.
-    void_starts, void_ends : int64, runs of void.
-    out : uint16, of every pixel; written: the class, their number where there is none, VOID.
-    """
-    none, clash = offsets.size - 1, -1
-    out[:] = none
-    for i in range(void_starts.size):
-        out[void_starts[i] : void_ends[i]] = VOID
-    for c in range(none):
-        for i in range(offsets[c], offsets[c + 1]):
-            for p in range(starts[i], ends[i]):
-                if out[p] == none:
-                    out[p] = c
-                elif out[p] != VOID and clash < 0:
-                    clash = p
-    return clash
-
-
-@kernel
 def gather(values, truth, room, decided, hit, miss, both):
     """Find the contenders of some pixels, and count the others.
 
     Parameters
     ----------
     values : int64 (C, n), F_c.
-    truth : uint16 (n,), as `draw_labels` writes it.
+    truth : uint16 (n,), the class, their number where there is none, VOID.
     room : Room.
     decided : int64 (C + 1, C), pixels by the class of the truth and the winner; added to.
     hit, miss, both : int64 (C, C), added to, of pixels with a class that only ratios beyond the room let win, a far
@@ -249,7 +225,7 @@ def _move(states, c, owner, step, right, wrong, first):
 
 
 @kernel
-def scan(c, events, tp, pred, truth, score, shift, keys, sums, counted, same):
+def scan(c, events, tp, pred, truth, silent, score, shift, keys, sums, counted, same):
     """Score every stretch of keys between sorted events; return how many there are.
 
     Scores are summed as integers, `floor(score · 2^shift + 0.5)`, so the order of samples and classes makes no
@@ -259,6 +235,7 @@ def scan(c, events, tp, pred, truth, score, shift, keys, sums, counted, same):
     ----------
     tp, pred : int64 (rows, C), the state before the first event; written: behind the last.
     truth : int64 (rows, C).
+    silent : class that is not scored, or -1.
     score : Score.
     keys, sums, counted : int64 (events + 1,); written: the key with which a stretch begins (the first is left),
         the sum of scores and how many count.
@@ -270,7 +247,7 @@ def scan(c, events, tp, pred, truth, score, shift, keys, sums, counted, same):
     unit, total, number = np.float64(1 << shift), np.int64(0), np.int64(0)
     tp, pred, truth = tp.reshape(-1), pred.reshape(-1), truth.reshape(-1)
     for k in range(truth.size):
-        values[k], counts[k] = score_pair(pred[k], tp[k], truth[k], score)
+        values[k], counts[k] = (0.0, 0) if k % C == silent else score_pair(pred[k], tp[k], truth[k], score)
         summed[k] = np.int64(np.floor(values[k] * unit + 0.5))
         total += summed[k]
         number += counts[k]
@@ -288,6 +265,8 @@ def scan(c, events, tp, pred, truth, score, shift, keys, sums, counted, same):
         tp[mine] += kind == 1
         tp[cell] -= kind == 2
         for k in (mine, cell):
+            if k % C == silent:
+                continue
             value, counts_now = score_pair(pred[k], tp[k], truth[k], score)
             if value != values[k] or counts_now != counts[k]:
                 is_same = False

@@ -158,7 +158,7 @@ LEAST_FACTOR, MOST_FACTOR = 512, 8388608
 """The integers of 1/128 and 128."""
 
 
-def confusion(winner: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def confusion_of(winner: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Pixels by the class of the truth (rows; the last: no class) and the winner, (C + 1, C). Truth < 0 is void."""
     counted = truth >= 0
     cells = truth[counted] * classes + winner[counted]
@@ -203,7 +203,7 @@ def line_search(
         now = [*factors[:c], start, *factors[c + 1 :]]
         offsets = tables.offsets(np.array(now)).tolist() if logit else None
         won = [winners(v[:, :, None], now, offsets)[:, 0] for v in values]
-        scores.append(objective(np.stack([confusion(w, t, len(now)) for w, t in zip(won, truth, strict=True)])))
+        scores.append(objective(np.stack([confusion_of(w, t, len(now)) for w, t in zip(won, truth, strict=True)])))
     spans: list[tuple[int, int]] = []
     for start, stop, score in zip(starts, [*starts[1:], MOST_FACTOR + 1], scores, strict=True):
         if score < max(scores):

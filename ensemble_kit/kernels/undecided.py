@@ -7,6 +7,7 @@ a trial of weights need only look at the others, kept as one 16-bit value per me
 import numpy as np
 
 from ensemble_kit.kernels.blocks import BLOCK, cells_around, draw_truth, find_keys, make_room, put_lines
+from ensemble_kit.kernels.counts import score_pair
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.runs import grown

@@ -64,7 +64,7 @@ class FactorSearch:
         pooled = measure.objective == "pooled"
         self._rows = np.zeros_like(self._samples) if pooled else np.arange(self._samples.size)
         self.factors = [ONE] * len(table.classes) if factors is None else list(factors)
-        self._truth = self._by_row(table.areas)
+        self._truth, self._scored = self._by_row(table.areas), np.array(table.scored)
         counted = table.counts(self.factors, self._samples)
         self.tp, self.pred = (self._summed(v) for v in counted)
         convention, skip = measure.convention, measure.convention.empty == "skip"
@@ -86,7 +86,7 @@ class FactorSearch:
         return self._exact(self.tp, self.pred)
 
     def _exact(self, tp: NDArray[np.int64], pred: NDArray[np.int64]) -> float:
-        return or_perfect(self.measure.of_all(tp.T, pred.T, self._truth.T))
+        return or_perfect(self.measure.of_all(*(v[:, self._scored].T for v in (tp, pred, self._truth))))
 
     def search(self, c: int) -> BestFactor:
         """Find the best factor of class `c`, and take it.
@@ -102,7 +102,8 @@ class FactorSearch:
         room = events.size + 1
         keys, sums, counted = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
         same = np.empty(room, np.bool_)
-        n = kernels.scan(c, events, tp, pred, self._truth, self._score, self._shift, keys, sums, counted, same)
+        laid = self._truth, self.table.silent, self._score, self._shift
+        n = kernels.scan(c, events, tp, pred, *laid, keys, sums, counted, same)
         keys[0] = at.low
         firsts = self._first_factor(keys[:n])
         lasts = np.append(firsts[1:], self._first_factor(np.array([at.high + 1]))) - 1
@@ -202,7 +203,8 @@ class FactorSearch:
         tp, pred = state
         lost = np.minimum(lost, pred - tp)
         tp, gained = np.minimum(tp + gained, self._truth), np.minimum(gained, self._truth - tp)
-        return best_case(tp.ravel(), (pred + gained - lost).ravel(), self._truth.ravel(), self.measure)
+        counts = (v[:, self._scored].ravel() for v in (tp, pred + gained - lost, self._truth))
+        return best_case(*counts, self.measure)
 
 
 def from_one(factor: int) -> tuple[float, int]:

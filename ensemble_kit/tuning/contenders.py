@@ -70,6 +70,11 @@ class ContenderTable:
         return [c for c in range(len(self.classes)) if c != self.silent]
 
     @property
+    def free(self) -> list[int]:
+        """Numbers of the classes whose factors mean something: one is 1, the background's or else the first."""
+        return [c for c in range(len(self.classes)) if c != max(self.silent, 0)]
+
+    @property
     def room(self) -> Room:
         """The ratio, as kernels take it."""
         return room_of(self.ratio, self.adds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,25 @@ class BestFactor:
     score: float
     plateau: tuple[int, int]
     is_certain: bool
+
+
+class _Scanned(NamedTuple):
+    """Stretches of factors without an event inside: int64 (n,) each, and the counts behind the last.
+
+    Parameters
+    ----------
+    keys : where a stretch begins; firsts, lasts : its factors; none where first > last.
+    values : float64, the objective, to about 1e-15.
+    same : bool, whether no score differs from the stretch before.
+    end : int64 (2, rows, C).
+    """
+
+    keys: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+    values: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    end: NDArray[np.int64]
 
 
 class FactorSearch:
@@ -97,26 +116,41 @@ class FactorSearch:
 
         at = self._line(c)
         states, events = self._events(c, at)
-        low = states[1]
-        tp, pred = low[0].copy(), low[1].copy()
-        room = events.size + 1
+        line = self._scan(c, at, states[1], events)
+        values = np.where(line.firsts > line.lasts, -1.0, line.values)  # sums only: no factor's offset lies there
+        near = np.flatnonzero(values >= values.max() - 4 * (2.0**-self._shift + 2.0**-52))
+        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | ~line.same[near[1:]]) + 1)
+        stretches = [(int(g[0]), int(line.firsts[g[0]]), int(line.lasts[g[-1]])) for g in groups]
+        factor, score, plateau = self._decide(c, events, states[1], line.keys, stretches)
+        self.factors[c], self.tp, self.pred = factor, states[1, 0].copy(), states[1, 1].copy()
+        kernels.replay(c, events[: _upto(events, self._key(factor))], self.tp, self.pred)
+        return BestFactor(factor, score, plateau, self._is_certain(c, at, states, line.end, score))
+
+    def plateau(self, c: int) -> tuple[int, int]:
+        """Return the range of factors around that of class `c` with the same scores, both ends included."""
+        at = self._line(c)
+        states, events = self._events(c, at)
+        line = self._scan(c, at, states[1], events)
+        first = last = int(np.searchsorted(line.keys, at.now, "right")) - 1
+        while line.same[first]:
+            first -= 1
+        while last + 1 < line.keys.size and line.same[last + 1]:
+            last += 1
+        return int(line.firsts[first]), int(line.lasts[last])
+
+    def _scan(self, c: int, at: Line, low: NDArray[np.int64], events: NDArray[np.uint64]) -> _Scanned:
+        """Score every stretch of factors between two events."""
+        from ensemble_kit.kernels import factors as kernels
+
+        tp, pred, room = low[0].copy(), low[1].copy(), events.size + 1
         keys, sums, counted = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-        same = np.empty(room, np.bool_)
-        laid = self._truth, self.table.silent, self._score, self._shift
+        same, laid = np.empty(room, np.bool_), (self._truth, self.table.silent, self._score, self._shift)
         n = kernels.scan(c, events, tp, pred, *laid, keys, sums, counted, same)
         keys[0] = at.low
         firsts = self._first_factor(keys[:n])
         lasts = np.append(firsts[1:], self._first_factor(np.array([at.high + 1]))) - 1
         values = np.where(counted[:n] == 0, 1.0, sums[:n] / np.maximum(counted[:n], 1) / 2.0**self._shift)
-        values[firsts > lasts] = -1.0  # sums only: no integer factor has an offset among these
-        near = np.flatnonzero(values >= values.max() - 4 * (2.0**-self._shift + 2.0**-52))
-        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | ~same[near[1:]]) + 1)
-        stretches = [(int(g[0]), int(firsts[g[0]]), int(lasts[g[-1]])) for g in groups]
-        factor, score, plateau = self._decide(c, events, low, keys, stretches)
-        self.factors[c], self.tp, self.pred = factor, low[0].copy(), low[1].copy()
-        kernels.replay(c, events[: _upto(events, self._key(factor))], self.tp, self.pred)
-        certain = self._is_certain(c, at, states, (tp, pred), score)
-        return BestFactor(factor, score, plateau, certain)
+        return _Scanned(keys[:n], firsts, lasts, values, same[:n], np.stack([tp, pred]))
 
     def _decide(
         self,
@@ -177,14 +211,12 @@ class FactorSearch:
         events.sort()
         return states, events
 
-    def _is_certain(
-        self, c: int, at: Line, states: NDArray[np.int64], end: tuple[NDArray[np.int64], ...], score: float
-    ) -> bool:
+    def _is_certain(self, c: int, at: Line, states: NDArray[np.int64], end: NDArray[np.int64], score: float) -> bool:
         """Bound the objective beyond both ends of the line: by pixels that can still change hands, at their best."""
         if at.low <= at.bottom and at.high >= at.top:
             return True
         bottom, low, high, top = states
-        moved = np.stack(end) - low  # by the events, which the states at `high` and `top` lack
+        moved = end - low  # by the events, which the states at `high` and `top` lack
         high, top = high + moved, top + moved
         hit, miss, both = (self._by_row(v) for v in (self.table.hit, self.table.miss, self.table.both))
         mine = np.arange(low.shape[2]) == c

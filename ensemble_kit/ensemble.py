@@ -11,6 +11,7 @@ import numpy as np
 
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.decisions.thresholds import Thresholds
@@ -174,7 +175,7 @@ class Ensemble:
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
         tuned.check_members(self.classes, self.records)
-        by_class = dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
+        by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
         return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
 
     @property
@@ -243,9 +244,9 @@ class Ensemble:
         """
         if isinstance(given, ThresholdSet):
             given.check_fits(self.classes, self.records, self.fusion)
-            return Thresholds(given.levels)
-        if isinstance(given, Mapping):
-            decision: Decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
+            decision = recorded(given)
+        elif isinstance(given, Mapping):
+            decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
         elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
             if len(given) != len(self.classes):
                 raise MismatchError(

@@ -84,14 +84,14 @@ def vote(
 
     Parameters
     ----------
+    decision : one that fits the inputs, by its `check`.
     rules : post-processing, applied in this order to the classes that they name.
 
     Raises
     ------
     MismatchError
-        A decision or a rule for other classes.
+        A rule for other classes.
     """
-    decision.check(inputs)
     classes = decision.written(inputs.classes)
     check_classes(rules, classes)
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))

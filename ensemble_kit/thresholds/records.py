@@ -210,7 +210,7 @@ class ClassFolds:
 
     Parameters
     ----------
-    levels : the level that each fold's training samples chose.
+    levels : the level that each fold's training samples chose; of a set that decides by argmax, the factor.
     gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
     keeps : whether the class keeps its own threshold: its gain is above noise.
     score : out-of-fold score of the tuned setting.
@@ -234,7 +234,7 @@ class CrossValidation:
         "shared" threshold, and of 0.5 ("half"), which needs no training.
     gain : of the tuned setting over 0.5, out of fold.
     common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
-        shared one gains nothing above noise.
+        shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
     classes : by class name.
     """
 
@@ -274,3 +274,8 @@ class SetFields:
     rules: tuple[str, ...] = ()
     factors: tuple[ClassFactor, ...] = ()
     decision: DecisionRecord = DecisionRecord()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the fusion's weights."""
+        return tuple(c.name for c in self.classes or self.factors)

@@ -195,7 +195,9 @@ class FactorSearch:
 
     def _first_factor(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """The least integer factor whose key is at least each of `keys`."""
-        return LEAST + np.searchsorted(_steps(), keys - _ZERO) if self.table.adds else keys
+        if not self.table.adds:
+            return keys
+        return LEAST + np.searchsorted(_steps(), (keys - _ZERO).astype(np.int32))  # of another type the table is copied
 
     def _events(self, c: int, at: Line) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return the counts at the four ends of a line, and its events, sorted."""

@@ -246,6 +246,7 @@ def scan(c, events, tp, pred, truth, silent, score, shift, keys, sums, counted, 
     counts = np.empty(truth.size, np.int64)
     unit, total, number = np.float64(1 << shift), np.int64(0), np.int64(0)
     tp, pred, truth = tp.reshape(-1), pred.reshape(-1), truth.reshape(-1)
+    k = np.int64(0)
     for k in range(truth.size):
         values[k], counts[k] = (0.0, 0) if k % C == silent else score_pair(pred[k], tp[k], truth[k], score)
         summed[k] = np.int64(np.floor(values[k] * unit + 0.5))
@@ -253,8 +254,8 @@ def scan(c, events, tp, pred, truth, silent, score, shift, keys, sums, counted, 
         number += counts[k]
     n, is_same = 0, False
     for e in range(events.size):
-        key, cell, kind = np.int64(events[e] >> np.uint64(32)), np.int64(events[e] & np.uint64(0xFFFFFFFF)), 0
-        kind, cell = cell & 3, cell >> 2
+        key, payload = np.int64(events[e] >> np.uint64(32)), np.int64(events[e] & np.uint64(0xFFFFFFFF))
+        kind, cell = payload & 3, payload >> 2
         if e == 0 or key != np.int64(events[e - 1] >> np.uint64(32)):
             sums[n], counted[n], same[n] = total, number, is_same
             n += 1

@@ -69,12 +69,22 @@ class ThresholdSet(SetFields):
         search: Mapping[str, Any],
         curves: Mapping[str, ScoreCurve] | None = None,
         factors: tuple[ClassFactor, ...] = (),
-        decision: DecisionRecord = DecisionRecord(),
+        decision: DecisionRecord | None = None,
     ) -> ThresholdSet:
         """Record what was found, with today's date and the versions that found it."""
         found = {**search, "versions": {"ensemble_kit": __version__, "numpy": np.__version__}}
         return cls(
-            classes, fusion, members, measure, validation, found, _today(), (), factors, decision, curves=curves or {}
+            classes,
+            fusion,
+            members,
+            measure,
+            validation,
+            found,
+            _today(),
+            (),
+            factors,
+            decision or DecisionRecord(),
+            curves=curves or {},
         )
 
     @property

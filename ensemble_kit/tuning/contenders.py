@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.kernels.arguments import Contenders, Room, Scale
+from ensemble_kit.thresholds.records import FACTORS
 from ensemble_kit.tuning import archive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.factor-statistics/1"
-ONE, LEAST, MOST = 65536, 512, 8388608
+ONE, (LEAST, MOST) = 65536, FACTORS
 """Integers of the factors 1, 1/128 and 128."""
 RATIOS = (6, 10, 14)
 """Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 64 … 16384."""
@@ -166,9 +167,9 @@ def _table_from(head: dict[str, Any], read: archive.Arrays) -> ContenderTable:
     """Make a table of what a file holds; ValueError where that is something else, which a kernel would not check."""
     if head["format"] != FORMAT:
         raise ValueError(f"its format is {head['format']!r}")
-    values = {name: tuple(head[name]) if name in {"samples", "classes"} else head[name] for name in _HEAD}
-    contenders = Contenders(*(read(name) for name in Contenders._fields))
-    table = ContenderTable(contenders=contenders, **{name: read(name) for name in _ARRAYS}, **values)
+    values: dict[str, Any] = {name: read(name) for name in _ARRAYS} | {name: head[name] for name in _HEAD}
+    values |= {name: tuple(head[name]) for name in ("samples", "classes")}
+    table = ContenderTable(contenders=Contenders(*(read(name) for name in Contenders._fields)), **values)
     if not _is_sound(table):
         raise ValueError("its arrays do not fit each other")
     return table
@@ -177,7 +178,7 @@ def _table_from(head: dict[str, Any], read: archive.Arrays) -> ContenderTable:
 def _is_sound(t: ContenderTable) -> bool:
     n, C, p = len(t.samples), len(t.classes), t.contenders
     kinds = [getattr(t, name).dtype == kind for name, kind in _ARRAYS.items()]
-    kinds += [a.dtype == kind for a, kind in zip(p, (np.uint16, np.int64, np.uint16, np.uint32), strict=True)]
+    kinds += [p.truth.dtype == p.classes.dtype == np.uint16, p.offsets.dtype == np.int64, p.values.dtype == np.uint32]
     return bool(
         all(kinds)
         and t.ratio in RATIOS

@@ -124,9 +124,8 @@ class _Judge:
 
     def at_one(self) -> Counts:
         """Count with all factors 1, which need no training."""
-        tp, pred = (
-            v[:, self.fits.table.scored].T for v in self.fits.table.counts((ONE,) * len(self.fits.table.classes))
-        )
+        table = self.fits.table
+        tp, pred = (v[:, table.scored].T for v in table.counts((ONE,) * len(table.classes)))
         return tp, pred
 
     def _without(self, c: int, which: Folds) -> Counts:

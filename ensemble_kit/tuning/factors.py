@@ -25,8 +25,8 @@ from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.factorfolds import FoldedFits, cross_validate
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.gathering import exclusive_truth, gather
-from ensemble_kit.tuning.sweeps import Fitted, fit
 from ensemble_kit.tuning.statistics import source_of
+from ensemble_kit.tuning.sweeps import Fitted, fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -91,7 +91,7 @@ class FactorSearch:
         self._score = Score(*coefficients(measure.metric), convention.eps, empty, skip)
         self._shift = min(52, 62 - self._truth.size.bit_length())
 
-    def _by_row(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _by_row(self, values: NDArray[Any]) -> NDArray[np.int64]:
         return self._summed(values[self._samples])
 
     def _summed(self, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -237,8 +237,8 @@ class FactorSearch:
         tp, pred = state
         lost = np.minimum(lost, pred - tp)
         tp, gained = np.minimum(tp + gained, self._truth), np.minimum(gained, self._truth - tp)
-        counts = (v[:, self._scored].ravel() for v in (tp, pred + gained - lost, self._truth))
-        return best_case(*counts, self.measure)
+        tp, pred, truth = (v[:, self._scored].ravel() for v in (tp, pred + gained - lost, self._truth))
+        return best_case(tp, pred, truth, self.measure)
 
 
 def from_one(factor: int) -> tuple[float, int]:

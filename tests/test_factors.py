@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.gathering import gather
 from ensemble_kit.tuning.linesearch import FactorSearch
+from ensemble_kit.tuning.search import contending
+from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.undecided import Setting
 
 Values = list[np.ndarray]
 
@@ -124,6 +128,7 @@ def case(make_store: Make, samples: int = 4, members: int = 2, seed: int = 0, **
 def truth_of(ens: ek.Ensemble, seed: int = 0, void: bool = True) -> ek.MaskSet:
     """Label maps near what the ensemble sees, with classes that are larger than it thinks, and void."""
     rng, labels = np.random.default_rng(seed), {}
+    ens = ens.with_fusion(mean="probability")
     for sample in ens.samples:
         values = ens.sample(sample).values(0, IMAGE[0])
         found = (values * np.array([1.0, 1.6, 0.5, 1.0])[:, None, None]).argmax(0)
@@ -276,3 +281,50 @@ def test_a_member_that_is_right_nowhere_is_told(make_store: Make) -> None:
     truth = ek.MaskSet.from_labels({s: np.zeros(IMAGE, np.uint8) for s in samples}, CLASSES)
     with pytest.warns(UserWarning, match=r"member 'bad' is wrong at every pixel of 2 samples: labels shifted by one\?"):
         ek.tune_thresholds(ek.Ensemble([bad]), truth)
+
+
+# --- the joint search ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"mean": "logit"}], ids=["probability", "logit"])
+def test_a_trial_is_what_the_stores_give(make_store: Make, options: dict[str, Any]) -> None:
+    ens = case(make_store, members=3, **options)
+    truth, measure = truth_of(ens), Measure("pooled", "iou")
+    table = contending.collect(ens, truth)
+    assert table.stride == 1
+    for weights in ([1, 1, 1], [1, 0, 0], [3, 1, 2]):
+        setting = replace(Setting.uniform(ens), weights=tuple(map(float, weights)))
+        tried = table.try_setting(setting, measure)
+        exact = tune_factors(setting.applied(ens), truth, measure)
+        assert tried.levels == tuple(c.factor for c in exact.factors)
+        assert tried.score == round(exact.score, 12)
+
+
+def test_a_budget_of_memory_takes_every_second_pixel(make_store: Make) -> None:
+    ens = case(make_store)
+    truth, whole = truth_of(ens), contending.collect(ens, truth_of(ens))
+    half = contending.collect(ens, truth, memory=whole.scores.nbytes // 3)
+    assert half.stride == 2
+    assert 0 < half.pixels < whole.pixels / 3
+    assert half.table.areas.sum() + (half.table.decided[:, -1].sum()) <= 4 * 15 * 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["greedy", "weights", "weights,mean"])
+@pytest.mark.parametrize("folds", [None, 3], ids=["plain", "nested"])
+def test_a_search_keeps_what_is_better(make_store: Make, what: str, folds: int | None) -> None:
+    good = case(make_store, samples=6, members=1)
+    truth = truth_of(good)
+    noise = {
+        s: np.random.default_rng(k).normal(0, 2, (4, *GRID)).astype(np.float16) for k, s in enumerate(good.samples)
+    }
+    ens = ek.Ensemble([good.members[0], make_store(noise, IMAGE, CLASSES, activation="softmax", member="noise")])
+    search = Search(tuple(what.split(",")), trials=6)
+    tuned = ek.tune_thresholds(ens, truth, search=search, folds=folds, groups=None)
+    assert tuned.score == ek.iou(ens.as_tuned(tuned).vote(tuned), truth).pooled
+    plain = ek.tune_thresholds(ens, truth)
+    assert tuned.score > plain.score
+    assert tuned.fusion.weights[0][0] > 32768
+    if folds:
+        assert tuned.search["nested"]["gain_over_uniform"][0] > 0
+        assert tuned.validation.crossed.scores.keys() == {"tuned", "uniform", "one"}

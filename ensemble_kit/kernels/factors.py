@@ -246,7 +246,6 @@ def scan(c, events, tp, pred, truth, silent, score, shift, keys, sums, counted, 
     counts = np.empty(truth.size, np.int64)
     unit, total, number = np.float64(1 << shift), np.int64(0), np.int64(0)
     tp, pred, truth = tp.reshape(-1), pred.reshape(-1), truth.reshape(-1)
-    k = np.int64(0)
     for k in range(truth.size):
         values[k], counts[k] = (0.0, 0) if k % C == silent else score_pair(pred[k], tp[k], truth[k], score)
         summed[k] = np.int64(np.floor(values[k] * unit + 0.5))
@@ -265,18 +264,18 @@ def scan(c, events, tp, pred, truth, silent, score, shift, keys, sums, counted, 
         pred[cell] -= 1
         tp[mine] += kind == 1
         tp[cell] -= kind == 2
-        for k in (mine, cell):
-            if k % C == silent:
+        for changed in (mine, cell):
+            if changed % C == silent:
                 continue
-            value, counts_now = score_pair(pred[k], tp[k], truth[k], score)
-            if value != values[k] or counts_now != counts[k]:
+            value, count_now = score_pair(pred[changed], tp[changed], truth[changed], score)
+            if value != values[changed] or count_now != counts[changed]:
                 is_same = False
-                values[k] = value
-                number += counts_now - counts[k]
-                counts[k] = counts_now
+                values[changed] = value
+                number += count_now - counts[changed]
+                counts[changed] = count_now
                 fixed = np.int64(np.floor(value * unit + 0.5))
-                total += fixed - summed[k]
-                summed[k] = fixed
+                total += fixed - summed[changed]
+                summed[changed] = fixed
     sums[n], counted[n], same[n] = total, number, is_same
     return n + 1
 

@@ -22,9 +22,10 @@ from ensemble_kit.tuning.counting import folds_of, statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
-from ensemble_kit.tuning.search import described, joint, metric_search
+from ensemble_kit.tuning.search import described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
 from ensemble_kit.tuning.statistics import Statistics
 
@@ -92,7 +93,7 @@ class Tuning:
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         idle: dict[str, object] = {"a background": self.background}
         if self.by_argmax:
-            idle = {"a search": self.search, "trials of a metric": self.trials}
+            idle = {"trials of a metric": self.trials}
         for name, value in idle.items():
             if value is not None:
                 kind, other = ("argmax", "threshold") if self.by_argmax else ("threshold", "argmax")
@@ -181,7 +182,11 @@ class Tuning:
             if known is not None:
                 check_kind("these statistics", known, ContenderTable)
             own, run = cast("ContenderTable | None", known), (executor, jobs, listener)
-            return tune_factors(ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run)
+            if self.search is None:
+                return tune_factors(ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run)
+            studies, split = self.search.count_studies(self.split), self.split
+            rest = self.search, self.groups, self.seed, self.shrink, studies, *run
+            return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep)
         if known is not None:
             check_kind("these statistics", known, Statistics)
         if self.trials is not None:

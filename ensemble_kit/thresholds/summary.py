@@ -71,8 +71,10 @@ def _factor_lines(crossed: CrossValidation | None) -> list[str]:
     if crossed is None:
         return ["In-sample: the factors were chosen on these samples. Pass folds for an honest score."]
     s, how = crossed.scores, f"{crossed.folds} folds of {crossed.groups} groups"
+    words = {"tuned": "tuned", "own": "each class its own", "uniform": "uniform weights", "one": "all 1"}
+    settings = ", ".join(f"{words[name]} {score:.4f}" for name, score in s.items())
     lines = [
-        f"Out of fold ({how}): tuned {s['tuned']:.4f}, each class its own {s['own']:.4f}, all 1 {s['one']:.4f}.",
+        f"Out of fold ({how}): {settings}.",
         f"Gain of tuning over factors of 1 on unseen samples: {crossed.gain} (95 % interval over groups).",
     ]
     plain = [name for name, c in crossed.classes.items() if not c.keeps]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CELLS = 1 << 19  # scores that are evaluated at once: 4 MB
-_VOID = 65535
+VOID = 65535
+"""The truth of a pixel that does not count."""
 
 
 class ExclusiveTruth(NamedTuple):
@@ -55,8 +56,7 @@ class GatherContenders:
         from ensemble_kit.kernels import factors as kernels
 
         scores, C = FusedSample(self.inputs, item.sample), len(self.inputs.classes)
-        masks, void = item.truth
-        truth = draw(masks, np.arange(C), void, (list(range(C)), C, _VOID))
+        truth = label_map(item.truth)
         room, parts = room_of(self.ratio, self.inputs.fusion.mean.of_logits), []
         decided, far = np.zeros((C + 1, C), np.int64), np.zeros((3, C, C), np.int32)
         height, width = scores.image
@@ -83,17 +83,12 @@ def gather(
     truth : as `exclusive_truth` returns it.
     background : a class whose mask is not written.
     """
-    classes = ensemble.classes
-
-    def of(sample: str) -> ExclusiveTruth:
-        return ExclusiveTruth(ManyRuns.of([truth[sample, name] for name in classes]), truth.void(sample))
-
     work = GatherContenders(ensemble.inputs, ratio)
-    rows = list(executor.map(work, Items(ensemble.samples, of), "counting", listener))
+    rows = list(executor.map(work, items_with_exclusive_truth(ensemble, truth), "counting", listener))
     far = np.stack([row.far for row in rows], axis=1)
     return ContenderTable(
         ensemble.samples,
-        classes,
+        ensemble.classes,
         background,
         source_of(ensemble, truth),
         ensemble.fusion.mean.of_logits,
@@ -103,6 +98,21 @@ def gather(
         np.stack([row.decided for row in rows]),
         *far,
     )
+
+
+def items_with_exclusive_truth(ensemble: Ensemble, truth: MaskSet) -> Items:
+    """Make the items of a pass, each with its sample's `ExclusiveTruth`."""
+
+    def of(sample: str) -> ExclusiveTruth:
+        return ExclusiveTruth(ManyRuns.of([truth[sample, name] for name in ensemble.classes]), truth.void(sample))
+
+    return Items(ensemble.samples, of)
+
+
+def label_map(truth: ExclusiveTruth) -> NDArray[np.uint16]:
+    """Draw the truth, uint16 (H, W): the class, their number where there is none, VOID."""
+    C = truth.masks.offsets.size - 1
+    return draw(truth.masks, np.arange(C), truth.void, (list(range(C)), C, VOID))
 
 
 def exclusive_truth(ensemble: Ensemble, truth: MaskSet, background: str | None = None) -> MaskSet:

@@ -265,7 +265,7 @@ def test_what_does_not_fit_is_refused(make_store: Make) -> None:
         (truth, {"background": "sky"}, "option-invalid"),
         (truth, {"decide": "rank"}, "option-invalid"),
         (truth, {"decide": "threshold", "background": "background"}, "decide-invalid"),
-        (truth, {"search": "weights"}, "decide-invalid"),
+        (truth, {"search": "post"}, "option-invalid"),
     ):
         with pytest.raises(ek.EnskError) as caught:
             ek.tune_thresholds(ens, wrong, **options)

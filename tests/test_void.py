@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import calibration, statistics
 from ensemble_kit.tuning.search import joint, sizes, undecided
@@ -217,3 +222,68 @@ def test_a_metric_of_ones_own_gets_the_void(ens: ek.Ensemble) -> None:
     metric: Callable[..., float] = lambda a, b: ek.dice(a, b).mean  # noqa: E731
     found = metric_search.tune(ens, truth, metric, Plan(3), name="own")
     assert found.search["best"] >= round(ek.tune_thresholds(ens, truth).score, 9) - 1e-9
+
+
+def test_tuning_says_how_much_is_void(ens: ek.Ensemble) -> None:
+    void = {"s0": ek.Runs([0], [1200], IMAGE), "s3": ek.Runs([0], [2000], IMAGE)}
+    truth = ek.MaskSet(dict(ens.vote(0.5)), void=void)
+    found = Tuning(ens, Measure(), folds=None).run(truth)
+    assert "Void: 26.67% of the truth's pixels, in 2 of 6 samples, do not count." in found.report.lines
+    assert found.set.score == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"objective": "per-class"}, {"objective": "per-image"}, {"empty": "skip-truth"}], ids=str
+)
+def test_measures_that_only_score_are_not_tuned(ens: ek.Ensemble, options: Any) -> None:
+    with pytest.raises(ek.UsageError, match=str(*options.values())):
+        ek.tune_thresholds(ens, truth_with_void(ens, 0), **options)
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+def label_maps(folder: Path) -> Path:
+    """A folder of two label maps: 0 background, 1 road, 2 car, 255 void."""
+    folder.mkdir()
+    for k in range(2):
+        values = np.array([[0, 1, 1, 255], [2, 2, k, 255]], np.uint8)
+        Image.fromarray(values).save(folder / f"s{k}.png")
+    return folder
+
+
+def ensk(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ensemble_kit", *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.npz", "masks"])
+def test_a_format_without_void_refuses_it(name: str, tmp_path: Path) -> None:
+    maps = ek.read_masks(label_maps(tmp_path / "gt"), "label-map", classes=["background", "road", "car"])
+    with pytest.raises(ek.MismatchError, match="4 pixels of 2 samples: 's0"):
+        maps.write(tmp_path / name)
+    assert not (tmp_path / name).exists()
+    maps.without_void().write(tmp_path / name)
+    maps.write(tmp_path / "again", format="label-map")
+    again = ek.read_masks(tmp_path / "again", "label-map")
+    assert [again.void(s) for s in again.samples] == [maps.void(s) for s in maps.samples]
+    assert not ek.hard_vote([maps, maps, maps]).has_void
+
+
+@pytest.mark.slow
+def test_the_command_line_scores_and_converts_label_maps_with_void(tmp_path: Path) -> None:
+    truth, classes = label_maps(tmp_path / "gt"), tmp_path / "classes.txt"
+    classes.write_text("background\nroad\ncar\n")
+    refused = ensk("convert", truth, "--from", "label-map", "--classes", classes, "--out", tmp_path / "a.npz")
+    assert refused.returncode == 6 and "--drop-void" in refused.stderr
+    taken = ensk(
+        "convert", truth, "--from", "label-map", "--classes", classes, "--out", tmp_path / "a.npz", "--drop-void"
+    )
+    assert taken.returncode == 0, taken.stderr
+    ran = ensk(
+        "score", tmp_path / "a.npz", "--val", truth, "--val-format", "label-map", "--convention", "mmseg", "--json"
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["named"]["score"] == told["exclusive"]["miou"] == told["exclusive"]["accuracy"] == 1
+    assert told["void"] == {"pixels": 4, "share": 0.25}
+    assert ensk("score", tmp_path / "a.npz", "--val", truth, "--convention", "kaggle").returncode == 2

@@ -9,7 +9,18 @@ import typer
 
 from ensemble_kit.cli import signals
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import (
+    ClassesOption,
     EmptyOption,
     EpsOption,
     FormatOption,
@@ -22,6 +33,7 @@ from ensemble_kit.cli.options import (
     WeightsOption,
     bytes_of,
     check_output,
+    class_names,
     empty_value,
     fusing,
     size_of_images,
@@ -126,6 +138,12 @@ def tune_thresholds(
     samples: SamplesOption = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     image_size: ImageSizeOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
     compared: Annotated[
         list[Path] | None,
         typer.Option(
@@ -139,7 +157,7 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.recipes.masks import truth_for
+    from ensemble_kit.recipes.masks import formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.spec.scoring import Convention
@@ -197,12 +215,15 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    truth = truth_for(ensemble, val, format, size_of_images(image_size))
+    (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
+    keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep)
+    say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
-    keep = (lambda counted: counted.save(statistics)) if statistics else None
+    save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, keep, Threads(common.jobs), common.jobs, hear)
+        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear)
     values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
     reports = [tuned.report]
     if tuned.shift:

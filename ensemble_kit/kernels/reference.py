@@ -251,6 +251,12 @@ def overlapping(masks: list[NDArray[np.bool_]]) -> bool:
     return bool((np.sum(masks, axis=0) > 1).any())
 
 
+def contacts(component: NDArray[np.bool_], mask: NDArray[np.bool_]) -> int:
+    """How many pixel sides a component shares with a mask."""
+    pairs = ((component[1:], mask[:-1]), (component[:-1], mask[1:]), (component[:, 1:], mask[:, :-1]))
+    return sum(int((a & b).sum()) for a, b in (*pairs, (component[:, :-1], mask[:, 1:])))
+
+
 def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:
     """The RLE text of a mask."""
     starts, ends = encode(mask if order == "C" else mask.T)

@@ -13,7 +13,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError, check_kind
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics.overlap import Overlap, no_background
+from ensemble_kit.metrics.overlap import Overlap, check_background
 from ensemble_kit.spec.scoring import Convention, mean
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Confusion:
     background: str | None = None
 
     def __post_init__(self) -> None:
-        if self.background is not None and self.background not in self.classes:
-            raise no_background(self.background, self.classes)
+        check_background(self.background, self.classes)
 
     def on(self, samples: Sequence[str]) -> Confusion:
         """Return the confusion of some of the samples; of one alone for the measures of an image.

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats.reading import read_masks
+from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.reading import read_masks, recognise
+from ensemble_kit.formats.registry import Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
+_MAPS = {"label-map", "npy", "npz"}  # arrays hold masks or label maps: the options say which
 _LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
 
 def truth_for(
     ensemble: Ensemble,
     path: Path,
-    format: str | None = None,  # noqa: A002 - the option's name
+    format: Format | None = None,  # noqa: A002 - the option's name
     image_size: ImageSize | None = None,
+    classes: Sequence[str] | None = None,
+    keep: Callable[[MaskSet], MaskSet] | None = None,
 ) -> MaskSet:
     """Read the truth of an ensemble's samples; sizes and class names come from the ensemble.
+
+    Parameters
+    ----------
+    classes : of the file, where they are not those of the ensemble.
+    keep : leaves classes out that the ensemble does not have.
 
     Raises
     ------
@@ -31,12 +41,49 @@ def truth_for(
     """
     refuse_store(path, "the truth")
     sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
-    return read_masks(path, format=format, image_size=sizes, classes=ensemble.classes)
+    names = classes if classes is not None or keep is not None else ensemble.classes
+    truth = read_masks(path, format=format, image_size=sizes, classes=names)
+    return truth if keep is None else keep(truth)
+
+
+def formats_for(
+    paths: Sequence[Path], formats: Sequence[str | None], options: LabelMaps, needed: bool = True
+) -> list[Format | None]:
+    """Tell how each path is read, with the options of label maps for those that may hold some.
+
+    Parameters
+    ----------
+    needed : whether options that no path can take are refused.
+
+    Raises
+    ------
+    UsageError
+        None of them does, and there are options.
+    """
+    if options == LabelMaps():
+        return list(formats)
+    out: list[Format | None] = []
+    for path, given in zip(paths, formats, strict=True):
+        found = given if given is not None or is_store(path) else _recognised(path)
+        maps = found is None or (named(found).name in _MAPS if given is None else named(found).name == "label-map")
+        out.append(options if maps else found)
+    if needed and options not in out:
+        with_labels(out[0], options)
+    return out
+
+
+def _recognised(path: Path) -> str | None:
+    try:
+        return recognise(path).name
+    except UsageError as error:
+        if error.code not in {"format-ambiguous", "format-unknown"}:
+            raise
+        return None
 
 
 def read_together(
     paths: Sequence[Path],
-    formats: Sequence[str | None] | None = None,
+    formats: Sequence[Format | None] | None = None,
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice, check_kind, some
+from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
+from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -61,12 +62,7 @@ class Tuning:
     ----------
     ensemble : members and how they are fused.
     measure : what is maximised.
-    folds : number of folds of a cross-validation; None gives the plain optimum; "auto" gives five, or one for
-        each group if these are fewer, and none below three groups.
-    groups : what must not be on both sides of a split (`ensemble_kit.tuning.folds`).
-    seed : of the folds and the bootstrap.
-    shrink : with folds, a class whose out-of-fold gain is not above noise gets the common threshold.
-    search : what else to search.
+    folds, groups, seed, shrink, search : as for `tune_thresholds`.
     trials : thresholds by trials of a metric, its name and itself, instead of the exact optimum; `search` then says
         how the study is run.
     rank : whether to judge the rank rule per image too.
@@ -90,15 +86,15 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
+        check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
-        idle: dict[str, object] = {"a background": self.background}
-        if self.by_argmax:
-            idle = {"trials of a metric": self.trials}
-        for name, value in idle.items():
-            if value is not None:
-                kind, other = ("argmax", "threshold") if self.by_argmax else ("threshold", "argmax")
-                fix = f"leave it out, or decide by {other} (--decide {other})"
-                raise UsageError("decide-invalid", "cannot tune", item=f"{name} with decide={kind!r}", fix=fix)
+        kind, other, idle = (
+            ("argmax", "threshold", "trials") if self.by_argmax else ("threshold", "argmax", "background")
+        )
+        if getattr(self, idle) is not None:
+            item = f"{idle} with decide={kind!r}"
+            fix = f"leave it out, or decide by {other} (--decide {other})"
+            raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
 
     @property
     def by_argmax(self) -> bool:
@@ -146,18 +142,11 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
-
-        Raises
-        ------
-        IncompleteError
-            Samples without truth.
-        MismatchError
-            Truth of other classes, samples or image sizes; statistics of something else.
         """
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), members_without_hits(fused, truth, executor) if self.by_argmax else []
-        lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
+        lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
@@ -180,7 +169,7 @@ class Tuning:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
         if self.by_argmax:
             if known is not None:
-                check_kind("these statistics", known, ContenderTable)
+                check_kind("the statistics", known, ContenderTable)
             own, run = cast("ContenderTable | None", known), (executor, jobs, listener)
             if self.search is None:
                 return tune_factors(ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run)
@@ -188,7 +177,7 @@ class Tuning:
             rest = self.search, self.groups, self.seed, self.shrink, studies, *run
             return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep)
         if known is not None:
-            check_kind("these statistics", known, Statistics)
+            check_kind("the statistics", known, Statistics)
         if self.trials is not None:
             name, metric = self.trials
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
@@ -258,8 +247,8 @@ def tune_thresholds(
     objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled. Default:
         "mean", for argmax "pooled".
     empty, eps : the convention, as for `dice`.
-    folds : number of folds of a cross-validation, 3 or more; "auto" chooses as `ensk tune-thresholds` does; None
-        gives the plain optimum without one.
+    folds : number of folds of a cross-validation, 3 or more; None gives the plain optimum without one; "auto" gives
+        five, or one for each group if these are fewer, and none below three groups, as `ensk tune-thresholds` does.
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
     search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
@@ -297,14 +286,15 @@ def tune_thresholds(
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
-    if isinstance(folds, str) and folds != "auto":
-        raise UsageError("folds-invalid", "cannot make folds", item=f"folds={folds!r}", fix="pass 3 or more, or 'auto'")
+    if folds is not None and folds != "auto":
+        fix = "pass 3 or more, 'auto', or None for none"
+        check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
     measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, Convention(eps, empty))
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)
-    tuned = tuning.run(truth, statistics, None, chosen(executor, jobs), jobs, listener)
+    tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)
     for text in tuned.doubts:
         warnings.warn(text, stacklevel=2)
     return tuned.set

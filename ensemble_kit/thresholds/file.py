@@ -215,10 +215,10 @@ def _decode(d: dict[str, Any]) -> SetFields:
         fusion,
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
-        Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
+        Validation(int(v["n"]), _text(v["digest"]), _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
         _object(d["search"]),
-        d["created"],
-        tuple(str(r) for r in d["rules"]),
+        _text(d["created"]),
+        tuple(_text(r) for r in _list(d["rules"])),
         tuple(_factor_from(c, factors[c["name"]]) for c in d["classes"] if factors),
         decision,
     )
@@ -226,7 +226,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
 
 def _class_from(c: dict[str, Any]) -> ClassThreshold:
     return ClassThreshold(
-        c["name"],
+        _text(c["name"]),
         _level(c["level"]),
         _number(c["score"]),
         _number(c["score_at_half"]),
@@ -288,6 +288,12 @@ def _number(value: float | None) -> float:
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
     return value
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_path, differ, some
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
@@ -175,7 +175,7 @@ class ThresholdSet(SetFields):
         """
         self.check_members(classes, members)
         for what, tuned, now in self.fusion.differences(fusion, self.names, classes):
-            raise _unfit(what, tuned, now)
+            raise _unfit(what, tuned, now, _AS_TUNED)
 
     def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
         """Refuse other members, however they are fused.
@@ -205,6 +205,7 @@ class ThresholdSet(SetFields):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
+        check_path(path)
         file.write(self, Path(path))
 
     @classmethod
@@ -218,6 +219,7 @@ class ThresholdSet(SetFields):
         DamagedError
             It is not a threshold set, or holds impossible values.
         """
+        check_path(path)
         return cls(**vars(file.read(Path(path))))
 
 
@@ -241,13 +243,20 @@ def find(name: str) -> Path:
     )
 
 
-def _unfit(what: str, tuned: object, now: object) -> MismatchError:
+_OTHERS = "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)"
+_AS_TUNED = (
+    "leave --mean, --upsample, --weights and --temperatures out (Ensemble.as_tuned(set)), or tune this ensemble "
+    "(ensk tune-thresholds)"
+)
+
+
+def _unfit(what: str, tuned: object, now: object, fix: str = _OTHERS) -> MismatchError:
     return differ(
         "cannot vote with a threshold set that was tuned for another ensemble",
         what,
         f"tuned for {tuned}",
         f"asked for {now}",
-        "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
+        fix,
         "set-does-not-fit",
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
-from ensemble_kit.decisions.thresholds import Thresholds, refuse_mean_of_exclusive_logits
+from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError, check_kind, differ
 from ensemble_kit.execution.events import Listener, nobody
@@ -205,7 +205,7 @@ def _measure(
     decision = ensemble.decision(thresholds)
     if not isinstance(decision, Argmax):
         check_kind("the decision", decision, Thresholds)
-    refuse_mean_of_exclusive_logits(ensemble.inputs)
+    ensemble.inputs.check_each_class()
     low, high = (ensemble.level_of(score) for score in undecided)
     work = MeasureScores(ensemble.inputs, decision, low, high)
     rows = list(executor.map(work, Items(ensemble.samples), "comparing", listener))

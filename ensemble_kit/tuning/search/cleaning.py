@@ -248,7 +248,7 @@ def _collect(
     tables = [curves[name].table for name in names]
     if truth.has_void:  # a gate looks at all pixels, and the curves leave out void ones
         band = ensemble.level_of(_TOPS[0]), ensemble.level_of(_TOPS[-1]) + 1
-        counted = count(ensemble, MaskSet(dict(truth)), dict.fromkeys(numbers, band), executor, listener)
+        counted = count(ensemble, truth.without_void(), dict.fromkeys(numbers, band), executor, listener)
         tables = [counted[c] for c in numbers]
     tops = [_above_tops(ensemble, table) for table in tables]
     usable = all(t is not None for t in tops)

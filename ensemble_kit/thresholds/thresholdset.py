@@ -18,7 +18,15 @@ from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
-from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, ScoreCurve, SetFields, Validation
+from ensemble_kit.thresholds.records import (
+    ClassFactor,
+    ClassThreshold,
+    DecisionRecord,
+    MemberRecord,
+    ScoreCurve,
+    SetFields,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,12 +67,24 @@ class ThresholdSet(SetFields):
         measure: Measure,
         validation: Validation,
         search: Mapping[str, Any],
-        curves: Mapping[str, ScoreCurve],
+        curves: Mapping[str, ScoreCurve] | None = None,
+        factors: tuple[ClassFactor, ...] = (),
+        decision: DecisionRecord | None = None,
     ) -> ThresholdSet:
         """Record what was found, with today's date and the versions that found it."""
-        versions = {"ensemble_kit": __version__, "numpy": np.__version__}
+        found = {**search, "versions": {"ensemble_kit": __version__, "numpy": np.__version__}}
         return cls(
-            classes, fusion, members, measure, validation, {**search, "versions": versions}, _today(), curves=curves
+            classes,
+            fusion,
+            members,
+            measure,
+            validation,
+            found,
+            _today(),
+            (),
+            factors,
+            decision or DecisionRecord(),
+            curves=curves or {},
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
-from ensemble_kit.metrics.confusion import Confusion, confusion
+from ensemble_kit.metrics.confusion import Confusion
 from ensemble_kit.metrics.overlap import dice
 
 
@@ -18,29 +18,22 @@ def shifted(counted: Confusion) -> str | None:
     return f"labels shifted by one? {shares} in the list"
 
 
-def unlike(prediction: MaskSet, truth: MaskSet) -> str | None:
-    """Say how masks of the same samples and classes miss the truth as a whole; None where any class has a right pixel.
+def without_hits(prediction: MaskSet, truth: MaskSet) -> str | None:
+    """Say what may mend masks that are right at no pixel of any class; None where one is right, or a side is empty.
 
-    Masks without a pixel, on either side, say nothing.
+    Returns
+    -------
+    ": labels shifted by one?" where shifting the classes by one would make half of the truth's pixels right, else "".
     """
     counted = dice(prediction, truth)
     if counted.tp.any() or not counted.truth.any() or not counted.pred.any():
         return None
-    if prediction.exclusive and truth.exclusive:
-        asked = shifted(confusion(prediction, truth))
-    else:
-        asked = _moved(prediction, truth, int(counted.truth.sum()))
-    return f"every class scores 0 against the truth; {asked or 'do the classes mean the same on both sides?'}"
-
-
-def _moved(prediction: MaskSet, truth: MaskSet, pixels: int) -> str | None:
-    """Ask whether labels of classes that may overlap are shifted by one: half of the truth is then met."""
-    names = truth.classes
+    names, pixels = truth.classes, int(counted.truth.sum())
     for ours, theirs in ((names[1:], names[:-1]), (names[:-1], names[1:])):
         met = overlaps(
             [prediction[s, name] for s in truth.samples for name in ours],
-            [truth[s, name] for s in truth.samples for name in theirs],
+            [truth[s, name] - truth.void(s) for s in truth.samples for name in theirs],
         )
         if 2 * int(met.sum()) > pixels:
-            return "labels shifted by one?"
-    return None
+            return ": labels shifted by one?"
+    return ""

@@ -436,6 +436,14 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
     assert ran.err.count("label values") == 2
     ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--labels", "voc", "--only", "background,bicycle", "--json")
     assert list(json.loads(capsys.readouterr().out)["per_class"]) == ["background", "bicycle"]
+    table = wrote(tmp_path / "t.csv", "value,name\n0,void\n1,liver\n2,spleen\n")
+    truth = put(tmp_path / "own" / "a.png", [[0, 1, 2, 2]]).parent
+    ensk("convert", tmp_path / "p", "--classes", names, "--out", tmp_path / "p.json")
+    score = ["score", tmp_path / "p.json", "--val", truth, "--labels", table]
+    assert "--except" in refused(lambda: ensk(*score), "classes-missing")
+    capsys.readouterr()
+    ensk(*score, "--except", "background", "--json")
+    assert json.loads(capsys.readouterr().out)["per_class"] == {"liver": 1, "spleen": 1}
     for options, code in (
         (["--only", "kidney"], "classes-unknown"),
         (["--only", "liver", "--except", "liver"], "option-invalid"),

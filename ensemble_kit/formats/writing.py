@@ -147,8 +147,10 @@ def for_labels(
     UsageError
         There are options, and the format or the path's name is another one's.
     """
-    told = chosen is None and bool(path.suffix) and not path.is_dir()
-    return with_labels(kind_of_output(path, like) if told else chosen, options)
+    if chosen is None and options != LabelMaps():
+        check_name(path)
+        chosen = kind_of_output(path, like) if path.suffix and not path.is_dir() else None
+    return with_labels(chosen, options)
 
 
 def fits(chosen: Format, path: Path) -> bool:

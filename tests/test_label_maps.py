@@ -204,6 +204,10 @@ def test_void_as_a_class_and_as_void() -> None:
     assert ignored.classes == tuple(LARYNX_CLASSES[1:])
     assert sum(ignored.void(s).area for s in ignored.samples) == areas(masks)["void"]
     assert "void 0, 255" in str(ignored.rule)
+    said = refused(
+        lambda: ek.read_masks(LARYNX, labels=dict(enumerate(LARYNX_CLASSES)), classes=LARYNX_CLASSES), "classes-missing"
+    )
+    assert "leave --labels out" in said
     for sample in masks.samples:
         with Image.open(LARYNX / sample) as image:
             assert np.array_equal(masks.labels(sample), np.asarray(image))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted, need_classes, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of, no_files
 from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
-from ensemble_kit.formats.label_presets import voc_colour
+from ensemble_kit.formats.label_presets import VOID, voc_colour
 from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.maskformat import MaskFormat
 from ensemble_kit.formats.png_codec import write_png
@@ -91,8 +91,18 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
     table = _table(path, index, classes, counts, options)
     fix = "name them in --labels FILE, or pass --void VALUES where they are to be ignored"
     table.check(counts, str(path), fix)
+    _check_void(table, classes, str(path))
     names = order_classes(table.classes, classes, str(path))
     return MaskSet.trusted(*classes_of(maps, replace(table, classes=names)), exclusive=True)
+
+
+def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) -> None:
+    """Refuse a table whose row `void` means "ignore" where a class of that name is wanted."""
+    wanted = [name for name in classes or () if name.strip().casefold() == VOID and name not in table.classes]
+    if wanted and table.void and not set(table.classes) - set(classes or ()):
+        item = f"{where}: the row 'void' of {table.source} is ignored, and {wanted[0]!r} is a class that is wanted"
+        fix = "leave --labels out, so that the list of classes names the values; --void VALUES then ignores them"
+        raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
 def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, Segments]:

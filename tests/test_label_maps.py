@@ -457,6 +457,21 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
         refused(lambda o=options: ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--classes", names, *o), code)
 
 
+def test_the_order_of_rows_names_no_values(tmp_path, capsys) -> None:
+    """A CSV's classes stand as its rows do; a COCO file lists its own, so label maps may go by their order."""
+    put(tmp_path / "gt" / "a.png", [[0, 1, 2, 2]])
+    names = wrote(tmp_path / "c.txt", "\n".join(ORGANS))
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.json")
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.csv", "--format", "handbone")
+    capsys.readouterr()
+    score = ["score", "--val", tmp_path / "gt", "--json", "--image-size", "1x4"]
+    ensk(*score, tmp_path / "m.json")
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
+    refused(lambda: ensk(*score, tmp_path / "m.csv", "--format", "handbone"), "classes-needed")
+    ensk(*score, tmp_path / "m.csv", "--format", "handbone", "--classes", names)
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
+
+
 def test_inspect_tells_how_it_read(tmp_path, capsys) -> None:
     ensk("inspect", LARYNX, "--classes", wrote(tmp_path / "c.txt", "\n".join(LARYNX_CLASSES)), "--json")
     values = json.loads(capsys.readouterr().out)

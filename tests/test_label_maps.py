@@ -221,6 +221,11 @@ def test_binary_masks_of_one_class(tmp_path) -> None:
         assert areas(masks) == {name: 1}
         assert "binary" in str(masks.rule)
     assert ek.read_masks(tmp_path, classes=["background"]).has_void
+    said = refused(lambda: ek.read_masks(tmp_path, classes=["background", "cell"]), "label-ambiguous")
+    assert "255 can be 'cell', or void" in said
+    assert ek.read_masks(tmp_path, classes=["background", "cell"], void=255).has_void
+    table = wrote(tmp_path / "t.csv", "value,name\n0,background\n255,cell\n")
+    assert areas(ek.read_masks(tmp_path, labels=table, classes=["background", "cell"])) == {"background": 3, "cell": 1}
     refused(lambda: ek.read_masks(tmp_path, classes=["cell", "wall"]), "label-ambiguous")
 
 

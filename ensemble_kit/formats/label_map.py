@@ -26,7 +26,7 @@ from ensemble_kit.formats.png_codec import write_png
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import Segments, classes_of
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.label_table import LabelTable, by_order, drawn_values, is_background
+from ensemble_kit.spec.label_table import LabelTable, by_order, counted, drawn_values, is_background
 
 OLD = "indexed-png"
 """What folders are called whose values count from 1, whatever the first class is; written by versions before this."""
@@ -84,7 +84,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
         Values or colours that nobody named, classes of a table that are not wanted, or background that is not first.
     """
     index = Index.load(path) if path.is_dir() else None
-    maps = _read_maps(path, index, options.table)
+    maps = _read_maps(path, index, options.table if index is None else None)
     for sample, m in maps.items():
         sizes.of(sample, m.shape, str(path))
     counts = total(maps)
@@ -152,6 +152,7 @@ def _table(
     if _is_binary(classes, counts, options):
         only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
         return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
+    _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
 
@@ -160,6 +161,17 @@ def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: Lab
     if options.first_value is not None or options.void is not None or not {255} <= set(counts) <= {0, 255}:
         return False
     return classes is None or (len(classes) == 1 and not is_background(classes[0]))
+
+
+def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> None:
+    """Refuse masks of background and one class that hold 0 and 255 only: 255 can be the class, or void."""
+    if classes is None or len(classes) != 2 or not is_background(classes[0]) or set(counts) != {0, 255}:
+        return
+    if options.first_value is None and options.void is None:
+        what = "cannot tell the classes of a label map"
+        item = f"{path} has the values {counted(counts)}: 255 can be {classes[1]!r}, or void"
+        fix = f"pass --void 255, or --labels FILE with the rows 0,{classes[0]} and 255,{classes[1]} below value,name"
+        raise UsageError("label-ambiguous", what, item=item, fix=fix)
 
 
 def build(masks: MaskSet, folder: Path, options: LabelMaps = _DEFAULT) -> None:

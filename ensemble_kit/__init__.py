@@ -15,7 +15,11 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
+    "Argmax": "decisions.argmax",
+    "RankRule": "decisions.rank",
+    "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
+    "vote": "recipes.arrays",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -30,6 +34,7 @@ _HOME = {
     "LockedError": "errors",
 }
 __all__ = [  # spelt out, because type checkers do not evaluate it
+    "Argmax",
     "DamagedError",
     "Ensemble",
     "EnskError",
@@ -39,9 +44,11 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "LogitWriter",
     "MaskSet",
     "MismatchError",
+    "RankRule",
     "ResourceError",
     "Runs",
     "ThresholdSet",
+    "Thresholds",
     "UnsafeError",
     "UsageError",
     "confusion",
@@ -51,12 +58,16 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "iou",
     "read_masks",
     "tune_thresholds",
+    "vote",
 ]
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from ensemble_kit.decisions.argmax import Argmax
     from ensemble_kit.decisions.hard import hard_vote
+    from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.thresholds import Thresholds
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
         DamagedError,
@@ -75,6 +86,7 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics.confusion import confusion
     from ensemble_kit.metrics.overlap import dice, iou
+    from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

@@ -11,19 +11,11 @@ import numpy as np
 
 from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.given import decision_of, level_of
+from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.decisions.thresholds import Thresholds
-from ensemble_kit.errors import (
-    IncompleteError,
-    MismatchError,
-    UsageError,
-    check_choice,
-    check_kind,
-    check_number,
-    check_several,
-    some,
-)
+from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
@@ -189,7 +181,7 @@ class Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
         check_kind("the set", tuned, ThresholdSet)
         tuned.check_members(self.classes, self.records)
-        by_class = dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
+        by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
         return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
 
     @property
@@ -236,10 +228,7 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1].
         """
-        fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path)"
-        what, code = "cannot decide", "threshold-invalid"
-        check_number("threshold", threshold, fix, least=0, most=1, what=what, code=code)
-        return self.fusion.mean.level_of(float(threshold))
+        return level_of(threshold, self.fusion.mean)
 
     def decision(self, given: Any = None) -> Decision:
         """Turn what `vote` takes into a decision that fits this ensemble.
@@ -247,7 +236,7 @@ class Ensemble:
         Parameters
         ----------
         given : a number in [0, 1], one per class (a sequence in the order of `.classes`, or a mapping by name), a
-            `ThresholdSet`, or a decision; None is 0.5.
+            `ThresholdSet`, or a decision; None is 0.5, of softmax members the largest score (`Argmax()`).
 
         Raises
         ------
@@ -258,25 +247,9 @@ class Ensemble:
         """
         if isinstance(given, ThresholdSet):
             given.check_fits(self.classes, self.records, self.fusion)
-            return Thresholds(given.levels)
-        if isinstance(given, Mapping):
-            decision: Decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
-        elif (isinstance(given, Sequence) and not isinstance(given, str)) or (
-            isinstance(given, np.ndarray) and given.ndim
-        ):
-            if len(given) != len(self.classes):
-                raise MismatchError(
-                    "classes-differ",
-                    "cannot decide with these thresholds",
-                    item=f"{len(given)} thresholds, {len(self.classes)} classes",
-                    fix="pass exactly one threshold per class, in the order of .classes",
-                )
-            decision = Thresholds({name: self.level_of(t) for name, t in zip(self.classes, given, strict=True)})
-        elif hasattr(given, "told") and not isinstance(given, type):
-            decision = given
+            decision = recorded(given)
         else:
-            number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
-            decision = Thresholds(self.level_of(0.5 if number is None else number))
+            decision = decision_of(given, self.inputs)
         decision.check(self.inputs)
         return decision
 
@@ -293,7 +266,8 @@ class Ensemble:
         Parameters
         ----------
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
-            `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
+            `ThresholdSet`, which must fit this ensemble, or a decision such as `Argmax()`; None is
+            0.5, of softmax members `Argmax()`.
         rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. None: those of the set; (): none.
         jobs : threads over samples; default: every core. The result never depends on it.

@@ -54,7 +54,7 @@ EXPLAINED = {
     "hard_vote: indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
     "hard_vote: members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
     "hard_vote: for given, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
-    "VoteRule.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
+    "VoteWeights.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
 }
 """Survivors that no test can notice, as the report names them, and why: the function, the statement, the change."""
 

@@ -16,10 +16,12 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.execution.executor import Executor, Threads
+from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.scores.inputs import Inputs, Member
@@ -34,6 +36,7 @@ IMAGE = (40, 50)
 CLASSES = ("x", "y")
 DECISIONS: dict[str, Decision] = {
     "thresholds": Thresholds({"x": 40000, "y": 20000}), "one level": Thresholds(30000), "rank rule": RankRule(1.3),
+    "argmax": Argmax({"y": 1.5}, least=0.3),
     "toy": Brightest(0.2),
 }  # fmt: skip
 EXECUTORS: dict[str, Executor] = {"one thread": Threads(1), "four threads": Threads(4), "serial": Serial()}
@@ -189,5 +192,5 @@ def test_rules_of_a_set_hold_unless_others_are_passed(ens: ek.Ensemble) -> None:
     tuned = replace(ek.tune_thresholds(ens, ens.vote(0.45)), rules=("drop-small:40",))
     plain = ens.vote(tuned, ())
     assert ens.vote(tuned) == ens.vote(tuned, "drop-small:40") != plain
-    assert [str(rule) for rule in SoftVote(ens, tuned).rules] == ["drop-small:40"]
-    assert SoftVote(ens, tuned, rank=RankRule()).rules == ()
+    assert [str(rule) for rule in SoftVote.of(ens, Deciding(tuned)).rules] == ["drop-small:40"]
+    assert SoftVote.of(ens, Deciding(tuned, "rank")).rules == ()

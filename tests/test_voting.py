@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.hard import VoteRule
+from ensemble_kit.decisions.hard import rule_of
 
 KEY = ("s", "x")
 
@@ -81,7 +81,7 @@ def test_and_or_majority() -> None:
     ids=str,
 )  # fmt: skip
 def test_the_rule_in_words(options: dict[str, Any], words: str) -> None:
-    assert str(VoteRule.of(**options)) == words
+    assert str(rule_of(**options)) == words
 
 
 def test_decimal_weights_reach_their_sum() -> None:

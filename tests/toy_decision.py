@@ -22,6 +22,12 @@ class Brightest:
     def check(self, inputs: Inputs) -> None:
         """Any members will do."""
 
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return classes
+
+    def excludes(self, inputs: Inputs) -> bool:
+        return False
+
     def told(self) -> str:
         return f"the brightest {self.share:g} of the image"
 

@@ -80,33 +80,42 @@ def _is_set(path: Path) -> bool:
 
 
 def _set(path: Path) -> Found:
+    from ensemble_kit.decisions.recorded import recorded
     from ensemble_kit.reports.report import Report
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     tuned = ThresholdSet.load(path)
-    rows = [
-        [
-            c.name,
-            str(c.level),
-            f"{tuned.thresholds[c.name]:.4f}",
-            f"{c.score:.4f}",
-            f"{c.score_at_half:.4f}",
-            f"{c.positives}/{c.samples}",
+    if tuned.factors:
+        columns = ["class", "factor", "score", "at 1", "positives"]
+        rows = [
+            [c.name, f"{c.factor / 65536:.4g}", f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.positives}/{c.samples}"]
+            for c in tuned.factors
         ]
-        for c in tuned.classes
-    ]
+    else:
+        columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
+        rows = [
+            [
+                c.name,
+                str(c.level),
+                f"{tuned.thresholds[c.name]:.4f}",
+                f"{c.score:.4f}",
+                f"{c.score_at_half:.4f}",
+                f"{c.positives}/{c.samples}",
+            ]
+            for c in tuned.classes
+        ]
     f = tuned.fusion
     head = {
         "kind": "threshold set",
         "members": list(f.members),
         "mean": f.mean,
         "upsample": f.upsample,
+        "decision": recorded(tuned).told(),
         "objective": str(tuned.measure),
         "validation samples": tuned.validation.n,
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
-    columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
     return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
 
 

@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import check_classes, clean
+from ensemble_kit.decisions.clean import Above, check_classes, clean, clean_exclusive
+from ensemble_kit.decisions.partition import TOLD
 from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import Gate
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
@@ -27,6 +29,12 @@ class Decision(Protocol):
         def check(self, inputs):
             pass
 
+        def written(self, classes):
+            return classes
+
+        def excludes(self, inputs):
+            return False
+
         def told(self):
             return "no pixel is on"
 
@@ -36,6 +44,12 @@ class Decision(Protocol):
 
     def check(self, inputs: Inputs) -> None:
         """Refuse, before any work, members that this decision does not fit."""
+
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the classes whose masks are kept, in this order."""
+
+    def excludes(self, inputs: Inputs) -> bool:
+        """Tell whether each pixel gets one class at most."""
 
     def told(self) -> str:
         """Return the decision in words, for reports and `MaskSet.rule`."""
@@ -53,17 +67,21 @@ class Vote:
     rules: tuple[Rule, ...] = ()
 
     def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
-        """Return the image's shape, and the masks of all classes."""
-        scores = FusedSample(self.inputs, item.sample)
-        decided = self.decision(scores)
-        if not self.rules:
+        """Return the image's shape, and the masks of the classes that are kept."""
+        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
+        decided, kept = self.decision(scores), self.decision.written(classes)
+        if not self.rules and kept == classes:
             return scores.image, decided
-        cleaned = [self._cleaned(scores, decided, c, name) for c, name in enumerate(self.inputs.classes)]
+        numbers = [classes.index(name) for name in kept]
+        masks, above = [decided.mask(c, scores.image) for c in numbers], [self._above(scores, c) for c in numbers]
+        if self.decision.excludes(self.inputs):
+            nothing = Runs.empty(scores.image)
+            return scores.image, ManyRuns.of(clean_exclusive(masks, kept, self.rules, nothing, above))
+        cleaned = [clean(*one[:2], self.rules, one[2]) for one in zip(masks, kept, above, strict=True)]
         return scores.image, ManyRuns.of(cleaned)
 
-    def _cleaned(self, scores: FusedSample, decided: ManyRuns, c: int, name: str) -> Runs:
-        level_of = self.inputs.fusion.mean.level_of
-        return clean(decided.mask(c, scores.image), name, self.rules, lambda top: scores.runs(c, level_of(top)).area)
+    def _above(self, scores: FusedSample, c: int) -> Above:
+        return lambda top: scores.runs(c, self.inputs.fusion.mean.level_of(top)).area
 
 
 def vote(
@@ -78,17 +96,23 @@ def vote(
 
     Parameters
     ----------
+    decision : one that fits the inputs, by its `check`.
     rules : post-processing, applied in this order to the classes that they name.
 
     Raises
     ------
     MismatchError
-        A decision or a rule for other classes.
+        A rule for other classes.
+    UsageError
+        A gate where scores of a class mean nothing by themselves.
     """
-    decision.check(inputs)
-    check_classes(rules, inputs.classes)
+    classes = decision.written(inputs.classes)
+    check_classes(rules, classes)
+    if any(isinstance(rule, Gate) for rule in rules):
+        inputs.check_each_class()  # a gate looks at one class by itself
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
     runs = ManyRuns.joined([decided for _, decided in found])
-    indices = np.arange(len(found) * len(inputs.classes)).reshape(len(found), len(inputs.classes))
+    indices = np.arange(len(found) * len(classes)).reshape(len(found), len(classes))
     images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
-    return MaskSet.trusted(images, inputs.classes, runs, indices, decision.told())
+    told = decision.told() + (f"; {TOLD}" if rules and decision.excludes(inputs) else "")
+    return MaskSet.trusted(images, classes, runs, indices, told)

@@ -55,7 +55,10 @@ class Thresholds:
         ------
         MismatchError
             A class without a level, or a level without a class.
+        UsageError
+            As `Inputs.check_each_class`.
         """
+        inputs.check_each_class()
         if isinstance(self.levels, Mapping) and set(self.levels) != set(inputs.classes):
             raise MismatchError(
                 "classes-differ",
@@ -67,6 +70,14 @@ class Thresholds:
     def in_order(self, classes: Sequence[str]) -> tuple[int, ...]:
         """Return the levels of classes, in their order."""
         return tuple(self.levels[c] if isinstance(self.levels, Mapping) else self.levels for c in classes)
+
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return all classes."""
+        return classes
+
+    def excludes(self, inputs: Inputs) -> bool:  # noqa: ARG002 - the protocol's argument
+        """Tell whether each pixel gets one class at most: it may get several."""
+        return False
 
     def told(self) -> str:
         """Return the rule in words."""

@@ -115,7 +115,7 @@ class FusedSample:
 
     @cached_property
     def _whole(self) -> tuple[Any, ...]:
-        """What `kernels.exclusive` takes: members, scoring, the exponentials that make shares, axes."""
+        """What `kernels.rows` takes: members, scoring, the exponentials that make shares, axes."""
         from ensemble_kit.kernels import tables
 
         table = tables.exponentials() if self._of_shares else np.empty(0, np.int64)
@@ -127,7 +127,7 @@ class FusedSample:
 
     def values(self, first_row: int, stop_row: int) -> NDArray[np.int64]:
         """Evaluate rows of the image: int64 (C, rows, W), the fused level × 65536 before it is rounded (rule 10)."""
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
 
         return np.asarray(kernels.values(first_row, stop_row, *self._whole))
 
@@ -145,7 +145,7 @@ class FusedSample:
         ManyRuns
             The masks of all classes, each pixel in at most one.
         """
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import tables
 
         scales, of_logits = np.array(factors, np.int64), self.inputs.fusion.mean.of_logits
@@ -156,6 +156,17 @@ class FusedSample:
         shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
         return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
 
+    def claims(self, levels: Sequence[int]) -> ManyRuns:
+        """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
+
+        Parameters
+        ----------
+        levels : one for each of `inputs.classes`; 65536 is never reached.
+        """
+        from ensemble_kit.kernels import rows as kernels
+
+        return ManyRuns(*kernels.claims(np.array(levels, np.int64), *self._whole))
+
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
         return self.decide({c: level}).mask(0, self.image)
@@ -163,7 +174,7 @@ class FusedSample:
     def decide(self, levels: Mapping[int, int]) -> ManyRuns:
         """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
         from ensemble_kit.kernels import block_walks, cells
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
 
         classes, wanted = np.array(tuple(levels), np.int64), np.array(tuple(levels.values()), np.int64)
         if self._of_shares:
@@ -212,7 +223,7 @@ class FusedSample:
 
     def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
         """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import sizes
 
         if self._of_shares:

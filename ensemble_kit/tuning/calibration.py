@@ -17,12 +17,15 @@ from ensemble_kit.decisions.rank import BAND, at_each_level, probabilities, rank
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_source, check_truth, count, source_of
-from ensemble_kit.tuning.truth import items_with_truth, true_areas
+from ensemble_kit.tuning.truth import Truth, items_with_truth, true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,8 +105,33 @@ def rank_scores(
         cut = rank_level(found, every, probabilities(ensemble.fusion.mean, each[s]), measure.convention)
         on = np.searchsorted(found, cut)
         levels[c, s], tp[c, s], pred[c, s] = cut, hits[on:].sum(), pixels[on:].sum()
+    if ensemble.activation == "softmax":  # a pixel that several masks claim goes to one of them
+        numbers = {sample: s for s, sample in enumerate(ensemble.samples)}
+
+        def cuts_and_truth(sample: str) -> tuple[list[int], Truth]:
+            return levels[:, numbers[sample]].tolist(), Truth.of(truth, sample, ensemble.classes)
+
+        items = Items(ensemble.samples, cuts_and_truth)
+        for s, counts in enumerate(executor.map(CountClaims(ensemble.inputs), items, "ranking", listener)):
+            tp[:, s], pred[:, s] = counts
     areas = true_areas(ensemble.samples, truth, ensemble.classes)
     return RankScores(ensemble.samples, ensemble.classes, levels, tp, pred, areas, measure)
+
+
+@dataclass(frozen=True)
+class CountClaims:
+    """The work of giving a sample's pixels to classes; an item's truth is the cuts, and the true masks."""
+
+    inputs: Inputs
+
+    def __call__(self, item: Item) -> tuple[list[int], list[int]]:
+        """Return the truth pixels, and the pixels, of each class."""
+        cuts, truth = item.truth
+        scores = FusedSample(self.inputs, item.sample)
+        masks = scores.claims(cuts).masks(scores.image)
+        if truth.void is not None:
+            masks = [mask - truth.void for mask in masks]
+        return overlaps(masks, truth.masks).tolist(), [m.area for m in masks]
 
 
 def full_statistics(

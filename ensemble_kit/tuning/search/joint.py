@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,17 +20,35 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.search import cleaning, greedy, studies, undecided
+from ensemble_kit.tuning.search import cleaning, collecting, greedy, studies
 from ensemble_kit.tuning.search.nested import nested, plain_number
 from ensemble_kit.tuning.search.plan import Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
-from ensemble_kit.tuning.search.undecided import Setting, Undecided
+from ensemble_kit.tuning.search.undecided import Setting, Trial, Undecided
 from ensemble_kit.tuning.statistics import Statistics, check_truth, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class Trials(Protocol):
+    """Pixels on which a setting is scored at its best thresholds, or factors; `Undecided` is one."""
+
+    @property
+    def stride(self) -> int:
+        """Every stride-th pixel of every stride-th row stands for the rest."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that a trial looks at."""
+
+    def try_setting(
+        self, setting: Setting, measure: Measure, samples: NDArray[np.int64] | None = None, jobs: int | None = None
+    ) -> Trial:
+        """Find the best thresholds or factors under a setting, and the objective there."""
+
 
 _STEPS = 25  # members that greedy selection takes at most
 _HOTTEST, _COLDEST = 3.0, 0.5  # factors of a member's own temperature
@@ -87,7 +105,7 @@ def tune(
     if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}
         hottest = _HOTTEST if "temperature" in search.what else 1.0
-        table = undecided.collect(uniform, truth, bands, search.memory, executor, listener, hottest)
+        table = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest)
     fit = partial(_fit, table)
     found = fit(task, np.arange(len(ensemble.samples)), folds, "", plain)
     return nested(task, folds, found, fit) if folds else found
@@ -103,7 +121,7 @@ def _fit(
 ) -> ThresholdSet:
     """Search on the task's samples (numbers `samples` of the table), then tune what was found."""
     search, ensemble = task.search, task.ensemble
-    setting, record = _search_fusion(task, table, samples, name)
+    setting, record = search_fusion(task, table, samples, name)
     fused = ensemble if setting is None else setting.applied(ensemble)
     found = plain if fused.fusion == ensemble.fusion else task.tuned(fused, folds)
     if "post" in search.what:
@@ -113,8 +131,8 @@ def _fit(
     return replace(found, search={**found.search, **how, "uniform": {"in_sample": plain_number(plain.score)}})
 
 
-def _search_fusion(
-    task: Task, table: Undecided | None, samples: NDArray[np.int64], name: str
+def search_fusion(
+    task: Task, table: Trials | None, samples: NDArray[np.int64], name: str
 ) -> tuple[Setting | None, dict[str, Any]]:
     """Find the best fusion by trials on undecided pixels; return it, and what a set records."""
     search, ensemble = task.search, task.ensemble

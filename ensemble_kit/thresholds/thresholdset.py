@@ -108,9 +108,7 @@ class ThresholdSet(SetFields):
         return {c.name: c.score for c in self.classes or self.factors}
 
     def __repr__(self) -> str:
-        return (
-            f"ThresholdSet({len(self.names)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
-        )
+        return f"ThresholdSet({len(self.names)} classes, {self.measure.name} {self.score:.6f})"
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
@@ -157,7 +155,7 @@ class ThresholdSet(SetFields):
             )
         mean, crossed = self.fusion.mean, self.validation.crossed
         panels = [summary.panel(by_name[name], self.curves[name], mean, crossed) for name in names]
-        return draw(panels, "threshold", f"{self.measure.objective} {self.measure.title}")
+        return draw(panels, "threshold", self.measure.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()

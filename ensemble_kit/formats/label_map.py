@@ -127,21 +127,22 @@ def _files(folder: Path) -> dict[str, str]:
 def _table(
     path: Path, index: Index | None, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps
 ) -> LabelTable:
-    """Tell what each value means: by the table passed, the folder's index, or the order of the classes."""
-    if options.table is not None:
-        return options.table.with_void(options.void)
-    if index is not None and options.first_value is None:
+    """Tell what each value means: by the folder's own index, the table passed, or the order of the classes."""
+    if index is not None:
+        if options.first_value is not None:
+            item = f"--first-value {options.first_value}: {path} says its values in index.json"
+            fix = "leave --first-value out, or delete index.json to read the folder by the order of the classes"
+            raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))
         empty: dict[int, str | None] = {} if 0 in own else {0: None}
         return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
-    stored = None if index is None else [name for name, _ in index.classes]
-    wanted = classes if classes is not None else stored
-    if _is_binary(wanted, counts, options):
-        only = check_wanted(wanted) if wanted is not None else (ONLY_CLASS,)
+    if options.table is not None:
+        return options.table.with_void(options.void)
+    if _is_binary(classes, counts, options):
+        only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
         return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
-    names = need_classes(wanted, str(path))
-    return by_order(names, counts, str(path), options.first_value, options.void)
+    return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
 
 def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
@@ -16,6 +16,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
 _MAPS = {"label-map", "npy", "npz"}  # arrays hold masks or label maps: the options say which
+_OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
 _LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
 
@@ -87,6 +88,7 @@ def read_together(
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
+    differ: bool = False,
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
@@ -95,6 +97,7 @@ def read_together(
     formats : of each file; None is recognised.
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
+    differ : whether a file may have other classes than the others, since the caller chooses among them.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def read_together(
                 continue
             refuse_store(path, "masks")
             try:
-                masks = read_masks(path, formats[k], image_size or sizes or None, names)
+                masks = _read(path, formats[k], image_size or sizes or None, names, differ)
             except UsageError as error:
                 if error.code not in _LACKS:
                     raise
@@ -124,6 +127,18 @@ def read_together(
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _read(
+    path: Path, how: Format | None, sizes: ImageSize | None, names: Sequence[str] | None, differ: bool
+) -> MaskSet:
+    """Read masks of the classes named, or where those may differ of the file's own."""
+    try:
+        return read_masks(path, how, sizes, names)
+    except (IncompleteError, MismatchError) as error:
+        if not differ or error.code not in _OTHERS:
+            raise
+    return read_masks(path, how, sizes)
 
 
 def refuse_store(path: Path, wanted: str) -> None:

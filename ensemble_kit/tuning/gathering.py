@@ -137,7 +137,7 @@ def exclusive_truth(ensemble: Ensemble, truth: MaskSet, background: str | None =
             "classes-differ",
             what,
             item=f"the truth has the class {extra[0]!r}, for which the stores have no logits, so no pixel can win it",
-            fix=f"dump the network's output of {extra[0]!r} too, or leave the class out of the truth",
+            fix=f"dump the network's output of {extra[0]!r} too, or leave it out of the truth (--except {extra[0]})",
         )
     if background is not None and background not in truth.classes:
         truth = _with_empty(truth, background)

@@ -70,6 +70,16 @@ def test_files_of_every_kind(tmp_path, labels, suffix) -> None:
     assert np.array_equal(masks.labels(masks.samples[0]), labels)
 
 
+def test_what_had_no_class_may_be_called_background(tmp_path) -> None:
+    labels = np.array([[0, 1, 2], [2, 0, 0]], np.uint8)
+    written = ek.MaskSet.from_labels({"a.png": labels}, ["nerve", "vessel"], first_value=1)
+    written.write(tmp_path / "maps", format="label-map")
+    read = ek.read_masks(tmp_path / "maps", classes=["background", "nerve", "vessel"])
+    assert np.array_equal(read.labels("a.png"), labels)
+    with pytest.raises(ek.IncompleteError, match="missing: 'artery'"):
+        ek.read_masks(tmp_path / "maps", classes=["artery", "nerve", "vessel"])
+
+
 @few
 @given(data=st.data(), classes=st.sampled_from([["x"], ["background", "x", "y"], ["x", "y"], [*map(str, range(300))]]))
 def test_what_is_written_comes_back(tmp_path, data, classes) -> None:

@@ -145,6 +145,9 @@ def _table(
             raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))
+        rest = [c for c in classes or () if c not in names]
+        if 0 not in own and len(rest) == 1 and is_background(rest[0]):  # what was written as no class
+            names, own = (rest[0], *names), {0: rest[0], **own}
         empty: dict[int, str | None] = {} if 0 in own else {0: None}
         return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
     if options.table is not None:

@@ -472,6 +472,19 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
         refused(lambda o=options: ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--classes", names, *o), code)
 
 
+def test_options_go_to_the_side_that_needs_them(tmp_path, capsys) -> None:
+    put(tmp_path / "gt" / "a.png", [[0, 1, 1, 0]])
+    names = wrote(tmp_path / "c.txt", "road\nwalk\n")
+    truth = ek.read_masks(tmp_path / "gt", classes=["road", "walk"], first_value=0)
+    truth.write(tmp_path / "own", format="label-map")
+    truth.write(tmp_path / "own.npz")
+    for own in ("own", "own.npz"):
+        score = ("score", tmp_path / own, "--val", tmp_path / "gt", "--classes", names, "--first-value", 0, "--json")
+        ensk(*score)
+        assert json.loads(capsys.readouterr().out)["mean"] == 1
+    refused(lambda: ensk("score", tmp_path / "own", "--val", tmp_path / "own", "--first-value", 0), "option-idle")
+
+
 def test_the_order_of_rows_names_no_values(tmp_path, capsys) -> None:
     """A CSV's classes stand as its rows do; a COCO file lists its own, so label maps may go by their order."""
     put(tmp_path / "gt" / "a.png", [[0, 1, 2, 2]])

@@ -91,8 +91,8 @@ def tune_thresholds(
         str | None,
         typer.Option(
             "--search",
-            help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules), "
-            "quorum (of a hard vote); or greedy (which members to take).",
+            help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
+            "or greedy (which members to take).",
         ),
     ] = None,
     trials: Annotated[

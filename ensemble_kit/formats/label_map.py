@@ -39,7 +39,7 @@ class LabelMaps:
     Parameters
     ----------
     labels : what each value means: a JSON or CSV file, the name of a preset, or names by value.
-    first_value : 0 or 1, the value of the first class, where there is no table.
+    first_value : 0 or 1, the value of the first class, where neither a table nor the folder's own index says it.
     void : values that count neither as prediction nor as truth, in place of 255 and of the table's.
     paint : on writing, the value of each class; where classes overlap the one that is named later is drawn over.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
@@ -16,7 +17,7 @@ from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
-_MAPS = {"label-map", "npy", "npz"}  # arrays hold masks or label maps: the options say which
+_ARRAYS = {"npy", "npz"}  # of masks or of label maps: the options say which
 _OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
 _LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
@@ -51,7 +52,10 @@ def truth_for(
 def formats_for(
     paths: Sequence[Path], formats: Sequence[str | None], options: LabelMaps, needed: bool = True
 ) -> list[Format | None]:
-    """Tell how each path is read, with the options of label maps for those that may hold some.
+    """Tell how each path is read, with the options of label maps for those that need them.
+
+    Those are folders of label maps, or without any arrays; one that says its values itself needs no first value where
+    another takes it.
 
     Parameters
     ----------
@@ -64,14 +68,18 @@ def formats_for(
     """
     if options == LabelMaps():
         return list(formats)
-    out: list[Format | None] = []
-    for path, given in zip(paths, formats, strict=True):
-        found = given if given is not None or is_store(path) else _recognised(path)
-        maps = found is None or (named(found).name in _MAPS if given is None else named(found).name == "label-map")
-        out.append(options if maps else found)
-    if needed and options not in out:
-        with_labels(out[0], options)
-    return out
+    found = [
+        given if given is not None or is_store(path) else _recognised(path)
+        for path, given in zip(paths, formats, strict=True)
+    ]
+    folders = [k for k, f in enumerate(found) if f is None or named(f).name == "label-map"]
+    arrays = [k for k, f in enumerate(found) if formats[k] is None and f is not None and named(f).name in _ARRAYS]
+    takers = folders or arrays
+    if needed and not takers:
+        with_labels(found[0], options)
+    told = [k for k in takers if (paths[k] / INDEX).is_file()]
+    own = replace(options, first_value=None) if len(told) < len(takers) else options
+    return [(own if k in told else options) if k in takers else f for k, f in enumerate(found)]
 
 
 def _recognised(path: Path) -> str | None:

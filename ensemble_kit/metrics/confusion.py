@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, check_kind
+from ensemble_kit.errors import IncompleteError, MismatchError, check_kind, some
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import Overlap, check_background
@@ -56,10 +56,15 @@ class Confusion:
 
         Raises
         ------
-        KeyError
+        IncompleteError
             There is no such sample.
         """
         rows = {sample: k for k, sample in enumerate(self.samples)}
+        if unknown := [sample for sample in samples if sample not in rows]:
+            item = f"{some(unknown)} not among {some(self.samples, 3)}"
+            raise IncompleteError(
+                "sample-unknown", "cannot find samples in a confusion", item=item, fix="pass some of .samples"
+            )
         kept = [rows[sample] for sample in samples]
         return replace(self, samples=tuple(samples), cells=tuple(self.cells[k] for k in kept), void=self.void[kept])
 
@@ -90,7 +95,7 @@ class Confusion:
             sides is left out.
         """
         counts = self._hits_and_areas
-        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background, self.void)
+        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background)
 
     @cached_property
     def _hits_and_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble_kit.errors import UsageError, check_choice
-from ensemble_kit.metrics.overlap import Overlap
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import is_background
 from ensemble_kit.spec.scoring import Convention, Measure, Reduction
 
@@ -19,6 +19,7 @@ class Named:
 
     Parameters
     ----------
+    name : what `--convention` calls it.
     source : whose figure it is, with the options that are not its defaults.
     metrics : those that it scores, the default first.
     reduction, convention : as `Measure` has them.
@@ -27,6 +28,7 @@ class Named:
     remark : where the source differs from what is computed here.
     """
 
+    name: str
     source: str
     metrics: tuple[str, ...]
     reduction: Reduction
@@ -54,7 +56,7 @@ class Named:
             background = next(filter(is_background, classes), None)
         return Measure(self.reduction, metric or self.metrics[0], self.convention, background)
 
-    def check(self, overlap: Overlap) -> None:
+    def check(self, truth: MaskSet) -> None:
         """Refuse void pixels where the convention has none.
 
         Raises
@@ -62,11 +64,11 @@ class Named:
         UsageError
             The truth has void pixels.
         """
-        if not self.has_void and overlap.void is not None:
+        if not self.has_void and truth.has_void:
             raise UsageError(
                 "convention-void",
                 f"cannot score as {self.source}, which knows no void",
-                item=f"the truth has {int(overlap.void.sum())} void pixels",
+                item=f"the truth has {sum(truth.void(s).area for s in truth.samples)} void pixels",
                 fix="pass another --convention or none; Dice without void pixels is the default",
             )
 
@@ -98,25 +100,43 @@ _REDUCTIONS = {
 }
 
 CONVENTIONS = {
-    "mmseg": Named("mmseg's IoUMetric(ignore_index=255)", ("iou", "dice"), "pooled", _SKIP),
-    "torchmetrics": Named(
-        "torchmetrics' MulticlassJaccardIndex(average='macro')",
-        ("iou", "dice"),
-        "pooled",
-        _SKIP,
-        remark="Its segmentation.MeanIoU is the mean over pairs: --metric iou --empty skip",
-    ),
-    "nnunet": Named(
-        "nnU-Net's foreground_mean",
-        ("dice", "iou"),
-        "per-class",
-        _SKIP,
-        foreground=True,
-        remark="nnU-Net gives NaN where a class is in no sample at all",
-    ),
-    "monai": Named("MONAI's DiceMetric() and MeanIoU()", ("dice", "iou"), "per-image", Convention(empty="skip-truth")),
-    "handbone": Named("the Boostcamp hand-bone leaderboard", ("dice",), "mean", Convention(1e-4, 1), has_void=False),
-    "kaggle": Named("Kaggle's mean Dice by image and class", ("dice",), "mean", Convention(), has_void=False),
+    known.name: known
+    for known in (
+        Named("mmseg", "mmseg's IoUMetric(ignore_index=255)", ("iou", "dice"), "pooled", _SKIP),
+        Named(
+            "torchmetrics",
+            "torchmetrics' MulticlassJaccardIndex(average='macro')",
+            ("iou", "dice"),
+            "pooled",
+            _SKIP,
+            remark="Its segmentation.MeanIoU is the mean over pairs: --metric iou --empty skip",
+        ),
+        Named(
+            "nnunet",
+            "nnU-Net's foreground_mean",
+            ("dice", "iou"),
+            "per-class",
+            _SKIP,
+            foreground=True,
+            remark="nnU-Net gives NaN where a class is in no sample at all",
+        ),
+        Named(
+            "monai",
+            "MONAI's DiceMetric() and MeanIoU()",
+            ("dice", "iou"),
+            "per-image",
+            Convention(empty="skip-truth"),
+        ),
+        Named(
+            "handbone",
+            "the Boostcamp hand-bone leaderboard",
+            ("dice",),
+            "mean",
+            Convention(1e-4, 1),
+            has_void=False,
+        ),
+        Named("kaggle", "Kaggle's mean Dice by image and class", ("dice",), "mean", Convention(), has_void=False),
+    )
 }
 """The first metric of each is its default."""
 

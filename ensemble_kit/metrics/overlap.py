@@ -29,7 +29,6 @@ class Overlap:
     tp, pred, truth : int64 (samples, classes), pixels that are on in both, in the prediction, in the truth.
     convention, metric : how a pair of masks is scored.
     background : a class that is left out of means over classes.
-    void : int64 (samples,), pixels of each sample that do not count; None without any.
     """
 
     samples: tuple[str, ...]
@@ -40,7 +39,6 @@ class Overlap:
     convention: Convention
     metric: str = "dice"
     background: str | None = None
-    void: NDArray[np.int64] | None = None
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -161,16 +159,13 @@ def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, backgrou
     shape = len(b.samples), len(b.classes)
     found, wanted = ([masks[s, c] for s in b.samples for c in b.classes] for masks in (a, b))
     pred = np.array([m.area for m in found], np.int64)
-    void = None
     if b.has_void:  # void pixels count neither as prediction nor as truth
-        left_out = [b.void(s) for s in b.samples]
-        void = np.array([m.area for m in left_out], np.int64)
-        every = [m for m in left_out for _ in b.classes]
-        wanted = [mask - void if void else mask for mask, void in zip(wanted, every, strict=True)]
-        pred -= overlaps(found, every)
+        left_out = [void for void in map(b.void, b.samples) for _ in b.classes]
+        wanted = [mask - void if void else mask for mask, void in zip(wanted, left_out, strict=True)]
+        pred -= overlaps(found, left_out)
     truth = np.array([m.area for m in wanted], np.int64)
     tp, pred, truth = (v.reshape(shape) for v in (overlaps(found, wanted), pred, truth))
-    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background, void)
+    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background)
 
 
 def check_background(name: str | None, classes: tuple[str, ...]) -> None:

@@ -90,7 +90,11 @@ class Scores:
             "absent": list(o.absent),
             "named": None
             if self.convention is None
-            else {"score": _number(self.score), "told": self.convention.told(self.measure)},
+            else {
+                "name": self.convention.name,
+                "score": _number(self.score),
+                "told": self.convention.told(self.measure),
+            },
             "exclusive": None if m is None else _values(m),
         }
 
@@ -122,7 +126,7 @@ def score(
     counts = dice(prediction, truth)
     found = named(convention) if isinstance(convention, str) else None
     if found is not None:
-        found.check(counts)
+        found.check(truth)
         measure = found.measure(counts.classes, metric, background)
         if include_background:
             measure = Measure(measure.objective, measure.metric, measure.convention)

@@ -169,7 +169,16 @@ class Measure:
         """Tell whether it is what the field calls mIoU: the mean, over the classes that occur, of pooled IoU."""
         return (self.objective, self.metric, self.convention) == ("pooled", "iou", Convention(0.0, "skip"))
 
+    @property
+    def name(self) -> str:
+        """What the figure is called: "mean Dice", "mIoU", "mean IoU over pairs"; that is not what mIoU means."""
+        if self.is_miou:
+            return "mIoU"
+        return (
+            f"{self.objective} {self.title}{' over pairs' if (self.objective, self.metric) == ('mean', 'iou') else ''}"
+        )
+
     def __str__(self) -> str:
-        name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else f"{self.objective} {self.title}"
+        name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else self.name
         without = "" if self.background is None else f", without {self.background!r}"
         return f"{name} ({self.convention}{without})"

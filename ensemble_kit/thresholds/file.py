@@ -18,6 +18,7 @@ from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
+    FACTORS,
     Calibration,
     ClassFactor,
     ClassFolds,
@@ -31,8 +32,6 @@ from ensemble_kit.thresholds.records import (
 )
 
 FORMAT, DECIDING = "ensk.thresholds/1", "ensk.thresholds/2"
-FACTORS = 512, 8388608
-"""The least and the largest factor: 1/128 and 128."""
 
 
 def write(tuned: SetFields, path: Path) -> None:

@@ -18,7 +18,15 @@ from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
-from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, ScoreCurve, SetFields, Validation
+from ensemble_kit.thresholds.records import (
+    ClassFactor,
+    ClassThreshold,
+    DecisionRecord,
+    MemberRecord,
+    ScoreCurve,
+    SetFields,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,12 +67,24 @@ class ThresholdSet(SetFields):
         measure: Measure,
         validation: Validation,
         search: Mapping[str, Any],
-        curves: Mapping[str, ScoreCurve],
+        curves: Mapping[str, ScoreCurve] | None = None,
+        factors: tuple[ClassFactor, ...] = (),
+        decision: DecisionRecord | None = None,
     ) -> ThresholdSet:
         """Record what was found, with today's date and the versions that found it."""
-        versions = {"ensemble_kit": __version__, "numpy": np.__version__}
+        found = {**search, "versions": {"ensemble_kit": __version__, "numpy": np.__version__}}
         return cls(
-            classes, fusion, members, measure, validation, {**search, "versions": versions}, _today(), curves=curves
+            classes,
+            fusion,
+            members,
+            measure,
+            validation,
+            found,
+            _today(),
+            (),
+            factors,
+            decision or DecisionRecord(),
+            curves=curves or {},
         )
 
     @property
@@ -88,9 +108,7 @@ class ThresholdSet(SetFields):
         return {c.name: c.score for c in self.classes or self.factors}
 
     def __repr__(self) -> str:
-        return (
-            f"ThresholdSet({len(self.names)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
-        )
+        return f"ThresholdSet({len(self.names)} classes, {self.measure.name} {self.score:.6f})"
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
@@ -137,7 +155,7 @@ class ThresholdSet(SetFields):
             )
         mean, crossed = self.fusion.mean, self.validation.crossed
         panels = [summary.panel(by_name[name], self.curves[name], mean, crossed) for name in names]
-        return draw(panels, "threshold", f"{self.measure.objective} {self.measure.title}")
+        return draw(panels, "threshold", self.measure.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()

@@ -6,12 +6,9 @@ in milliseconds, and no pixel is touched again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import math
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,15 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError
+from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item
-from ensemble_kit.files import atomic_write
-from ensemble_kit.formats import stacks
 from ensemble_kit.masks.alignment import Extent, check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample, LevelCounts
+from ensemble_kit.tuning import archive
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
@@ -120,11 +116,8 @@ class Statistics:
             "source": self.source,
             "bands": [(t.low, t.high) for t in self.tables],
         }
-        arrays: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
-        for c, table in enumerate(self.tables):
-            arrays.update({f"{name}_{c}": getattr(table, name) for name in _ARRAYS})
-        with atomic_write(Path(path)) as out:
-            np.savez(out, allow_pickle=False, **arrays)
+        arrays = {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in _ARRAYS}
+        archive.save(Path(path), head, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -137,55 +130,20 @@ class Statistics:
         DamagedError
             It holds something else.
         """
-        try:
-            with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as archive:
-                file = _Arrays(archive)
-                head = json.loads(file["head"].tobytes())
-                if head["format"] != FORMAT:
-                    raise ValueError(f"its format is {head['format']!r}")
-                n = len(head["samples"])
-                tables = tuple(
-                    ClassStatistics(low, high, **{name: file[f"{name}_{c}"] for name in _ARRAYS})
-                    for c, (low, high) in enumerate(head["bands"])
-                )
-            if len(tables) != len(head["classes"]) or any(not _is_sound(t, n) for t in tables):
-                raise ValueError("its arrays do not fit each other")
-            return cls(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
-        except FileNotFoundError:
-            raise IncompleteError(
-                "statistics-missing",
-                "cannot read statistics",
-                item=f"there is no file {str(path)!r}",
-                fix="make it with ensk tune-thresholds --statistics",
-            ) from None
-        except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-                raise
-            raise DamagedError(
-                "statistics-invalid",
-                "cannot read statistics",
-                item=f"{str(path)!r}: {error}",
-                fix="remove the file; ensk tune-thresholds --statistics counts again",
-            ) from None
+        return archive.load(Path(path), _statistics_from)
 
 
-class _Arrays:
-    """The arrays of an archive, never unpickled, and never larger than the file: nothing in it is compressed."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        info, form = self._archive.getinfo(f"{name}.npy"), np.lib.format
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        with self._archive.open(info) as file:
-            form.read_magic(file)
-            shape, _, dtype = form.read_array_header_1_0(file)
-            raw = file.read()
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(raw):
-                raise ValueError(f"{name} is {dtype} of shape {shape} in {len(raw)} bytes")
-        return np.frombuffer(raw, dtype).reshape(shape).copy()  # a kernel takes read-only arrays for another type
+def _statistics_from(head: dict[str, Any], read: archive.Arrays) -> Statistics:
+    """Make statistics of what a file holds; ValueError where that is something else."""
+    if head["format"] != FORMAT:
+        raise ValueError(f"its format is {head['format']!r}")
+    tables = tuple(
+        ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in _ARRAYS})
+        for c, (low, high) in enumerate(head["bands"])
+    )
+    if len(tables) != len(head["classes"]) or any(not _is_sound(t, len(head["samples"])) for t in tables):
+        raise ValueError("its arrays do not fit each other")
+    return Statistics(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
 
 
 _KINDS = {"levels": (np.uint16,), "pred": (np.uint32, np.int64), "tp": (np.uint32, np.int64)}

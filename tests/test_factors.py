@@ -328,3 +328,38 @@ def test_a_search_keeps_what_is_better(make_store: Make, what: str, folds: int |
     if folds:
         assert tuned.search["nested"]["gain_over_uniform"][0] > 0
         assert tuned.validation.crossed.scores.keys() == {"tuned", "uniform", "one"}
+
+
+# --- gathering ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", FUSIONS.values(), ids=FUSIONS)
+@pytest.mark.parametrize("grids", [(GRID,), (GRID, (7, 9))], ids=["one grid", "two grids"])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_settled_pixels_are_those_that_no_factor_changes(
+    make_store: Make, options: dict[str, Any], grids: tuple[tuple[int, int], ...], ratio: int
+) -> None:
+    rng = np.random.default_rng(ratio)
+    stores = [
+        make_store(
+            {"s": (40 * smooth_logits(np.random.default_rng(0), (4, *grid), 4.0)).astype(np.float16)},
+            IMAGE, CLASSES, activation="softmax", member=f"m{m}",
+        )
+        for m, grid in enumerate([*grids, grids[0]][:2])
+    ]  # fmt: skip
+    ens = ek.Ensemble(stores, **options)
+    scores = ens.sample("s")
+    labels = rng.integers(0, 5, IMAGE).astype(np.uint16)
+    labels[:2] = kernels.VOID
+    decided, far = np.zeros((5, 4), np.int64), np.zeros((3, 4, 4), np.int32)
+    values, truth = scores.open_values(0, IMAGE[0], labels, kernels.VOID, decided)
+    settled = decided.sum()
+    assert settled + truth.size == labels.size - 2 * IMAGE[1]
+    room = room_of(ratio, ens.fusion.mean.of_logits)
+    found = kernels.gather(values, truth, room, decided, *far)
+    all_decided, all_far = np.zeros_like(decided), np.zeros_like(far)
+    whole = kernels.gather(scores.values(0, IMAGE[0]).reshape(4, -1), labels.ravel(), room, all_decided, *all_far)
+    assert settled > 0
+    assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+    assert np.array_equal(decided, all_decided)
+    assert np.array_equal(far, all_far)

@@ -70,6 +70,16 @@ def test_files_of_every_kind(tmp_path, labels, suffix) -> None:
     assert np.array_equal(masks.labels(masks.samples[0]), labels)
 
 
+def test_what_had_no_class_may_be_called_background(tmp_path) -> None:
+    labels = np.array([[0, 1, 2], [2, 0, 0]], np.uint8)
+    written = ek.MaskSet.from_labels({"a.png": labels}, ["nerve", "vessel"], first_value=1)
+    written.write(tmp_path / "maps", format="label-map")
+    read = ek.read_masks(tmp_path / "maps", classes=["background", "nerve", "vessel"])
+    assert np.array_equal(read.labels("a.png"), labels)
+    with pytest.raises(ek.IncompleteError, match="missing: 'artery'"):
+        ek.read_masks(tmp_path / "maps", classes=["artery", "nerve", "vessel"])
+
+
 @few
 @given(data=st.data(), classes=st.sampled_from([["x"], ["background", "x", "y"], ["x", "y"], [*map(str, range(300))]]))
 def test_what_is_written_comes_back(tmp_path, data, classes) -> None:
@@ -204,6 +214,10 @@ def test_void_as_a_class_and_as_void() -> None:
     assert ignored.classes == tuple(LARYNX_CLASSES[1:])
     assert sum(ignored.void(s).area for s in ignored.samples) == areas(masks)["void"]
     assert "void 0, 255" in str(ignored.rule)
+    said = refused(
+        lambda: ek.read_masks(LARYNX, labels=dict(enumerate(LARYNX_CLASSES)), classes=LARYNX_CLASSES), "classes-missing"
+    )
+    assert "leave --labels out" in said
     for sample in masks.samples:
         with Image.open(LARYNX / sample) as image:
             assert np.array_equal(masks.labels(sample), np.asarray(image))
@@ -217,6 +231,11 @@ def test_binary_masks_of_one_class(tmp_path) -> None:
         assert areas(masks) == {name: 1}
         assert "binary" in str(masks.rule)
     assert ek.read_masks(tmp_path, classes=["background"]).has_void
+    said = refused(lambda: ek.read_masks(tmp_path, classes=["background", "cell"]), "label-ambiguous")
+    assert "255 can be 'cell', or void" in said
+    assert ek.read_masks(tmp_path, classes=["background", "cell"], void=255).has_void
+    table = wrote(tmp_path / "t.csv", "value,name\n0,background\n255,cell\n")
+    assert areas(ek.read_masks(tmp_path, labels=table, classes=["background", "cell"])) == {"background": 3, "cell": 1}
     refused(lambda: ek.read_masks(tmp_path, classes=["cell", "wall"]), "label-ambiguous")
 
 
@@ -231,6 +250,8 @@ def test_folders_of_former_versions(tmp_path) -> None:
     assert (areas(masks), masks.samples) == ({"background": 1, "liver": 0, "spleen": 1}, ("a",))
     assert dict(ek.read_masks(tmp_path, "indexed-png")) == dict(masks)
     assert "0 no class, 1 'background'" in str(masks.rule)
+    assert dict(ek.read_masks(tmp_path, labels="voc")) == dict(masks)
+    assert "index.json" in refused(lambda: ek.read_masks(tmp_path, first_value=0), "option-idle")
     for entry, value in zip(classes, (0, 1, 1), strict=True):
         entry["value"] = value
     wrote(tmp_path / "index.json", json.dumps(index | {"kind": "label-map"}))
@@ -277,7 +298,7 @@ def test_an_adaptive_palette_is_noticed(tmp_path) -> None:
     assert "as RGB" in refused(lambda: ek.read_masks(tmp_path / "m", labels="camvid"), "label-palette")
     put(tmp_path / "m" / "a.png", [[0, 1, 20]], [part for k in range(256) for part in voc_colour(k)])
     assert areas(ek.read_masks(tmp_path / "m", labels="voc"))["tvmonitor"] == 1
-    assert areas(ek.read_masks(tmp_path / "m", labels="camvid"))["Sidewalk"] == 1  # a palette for looking only
+    assert areas(ek.read_masks(tmp_path / "m", labels="camvid"))["SignSymbol"] == 1  # a palette for looking only
 
 
 def test_refused_hints_lead_on(tmp_path) -> None:
@@ -434,6 +455,14 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
     assert ran.err.count("label values") == 2
     ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--labels", "voc", "--only", "background,bicycle", "--json")
     assert list(json.loads(capsys.readouterr().out)["per_class"]) == ["background", "bicycle"]
+    table = wrote(tmp_path / "t.csv", "value,name\n0,void\n1,liver\n2,spleen\n")
+    truth = put(tmp_path / "own" / "a.png", [[0, 1, 2, 2]]).parent
+    ensk("convert", tmp_path / "p", "--classes", names, "--out", tmp_path / "p.json")
+    score = ["score", tmp_path / "p.json", "--val", truth, "--labels", table]
+    assert "--except" in refused(lambda: ensk(*score), "classes-missing")
+    capsys.readouterr()
+    ensk(*score, "--except", "background", "--json")
+    assert json.loads(capsys.readouterr().out)["per_class"] == {"liver": 1, "spleen": 1}
     for options, code in (
         (["--only", "kidney"], "classes-unknown"),
         (["--only", "liver", "--except", "liver"], "option-invalid"),
@@ -441,6 +470,21 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
         (["--void", "a"], "option-invalid"),
     ):
         refused(lambda o=options: ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--classes", names, *o), code)
+
+
+def test_the_order_of_rows_names_no_values(tmp_path, capsys) -> None:
+    """A CSV's classes stand as its rows do; a COCO file lists its own, so label maps may go by their order."""
+    put(tmp_path / "gt" / "a.png", [[0, 1, 2, 2]])
+    names = wrote(tmp_path / "c.txt", "\n".join(ORGANS))
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.json")
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.csv", "--format", "handbone")
+    capsys.readouterr()
+    score = ["score", "--val", tmp_path / "gt", "--json", "--image-size", "1x4"]
+    ensk(*score, tmp_path / "m.json")
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
+    refused(lambda: ensk(*score, tmp_path / "m.csv", "--format", "handbone"), "classes-needed")
+    ensk(*score, tmp_path / "m.csv", "--format", "handbone", "--classes", names)
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
 
 
 def test_inspect_tells_how_it_read(tmp_path, capsys) -> None:
@@ -472,3 +516,70 @@ def test_a_zip_without_maps(tmp_path) -> None:
         pass
     refused(lambda: ek.read_masks(tmp_path / "m.npz", "label-map", classes=ORGANS), "files-missing")
     assert recognise(LARYNX).name == "label-map"
+
+
+# --- exclusive classes in other formats
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("m.json", []),
+        ("m.csv", ["--format", "handbone"]),
+        ("m.npz", []),
+        ("folder", ["--format", "png"]),
+        ("polygons", ["--format", "labelme"]),
+    ],
+    ids=["coco", "csv", "npz", "png", "polygons"],
+)
+def test_exclusive_classes_go_through_every_format(tmp_path, target, options) -> None:
+    """Label maps to another format and back are the same files to the last byte."""
+    names = wrote(tmp_path / "c.txt", "\n".join(LARYNX_CLASSES))
+    ensk("convert", LARYNX, "--classes", names, "--format", "label-map", "--out", tmp_path / "one")
+    ensk("convert", tmp_path / "one", "--out", tmp_path / target, *options)
+    back = ["--from", "handbone", "--image-size", "256x256"] if target.endswith("csv") else []
+    ensk("convert", tmp_path / target, "--format", "label-map", "--out", tmp_path / "two", "--classes", names, *back)
+    for file in ("index.json", *(path.name for path in LARYNX.iterdir())):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools 2.0
+def test_semantic_coco_has_one_segment_a_class(tmp_path) -> None:
+    """One annotation for each class that an image has, none overlapping: pycocotools reads them as stuff segments."""
+    from pycocotools import mask as reference
+
+    masks = ek.read_masks(LARYNX, classes=LARYNX_CLASSES)
+    masks.write(tmp_path / "m.json")
+    content = json.loads((tmp_path / "m.json").read_text())
+    for number, sample in enumerate(masks.samples, 1):
+        own = [a for a in content["annotations"] if a["image_id"] == number]
+        assert len({a["category_id"] for a in own}) == len(own)
+        labels = np.zeros((256, 256), int)
+        for entry in own:
+            labels += reference.decode(entry["segmentation"]).astype(int) * entry["category_id"]
+        assert np.array_equal(labels - 1, masks.labels(sample))
+    assert ek.read_masks(tmp_path / "m.json").exclusive
+
+
+@pytest.mark.slow
+def test_a_vote_of_label_maps_is_one(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(1)
+    for member in range(3):
+        for k in range(2):
+            put(tmp_path / f"m{member}" / f"{k}.png", rng.integers(0, 3, (5, 6)).astype(np.uint8))
+    names, table = wrote(tmp_path / "c.txt", "\n".join(ORGANS)), wrote(tmp_path / "t.csv", "value,name,colour\n1,background,#000000\n2,liver,#ff0000\n3,spleen,#00ff00\n")  # fmt: skip
+    members = [tmp_path / f"m{member}" for member in range(3)]
+    ensk("vote", *members, "--hard", "--classes", names, "--format", "label-map", "--out", tmp_path / "voted")
+    assert capsys.readouterr().err.count("label values") == 3
+    voted = ek.read_masks(tmp_path / "voted")
+    for sample in voted.samples:
+        votes = np.stack([np.asarray(Image.open(m / sample)) for m in members])
+        counts = np.stack([(votes == k).sum(0) for k in range(3)])
+        wanted = np.where(counts.max(0) > 1, counts.argmax(0), 255)
+        assert np.array_equal(voted.labels(sample), wanted)
+    ensk("vote", tmp_path / "voted", "--format", "label-map", "--out", tmp_path / "again", "--labels", table)
+    with Image.open(tmp_path / "again" / "0.png") as image:
+        assert image.getpalette()[6:9] == [255, 0, 0]
+    refused(
+        lambda: ensk("vote", *members, "--classes", names, "--out", tmp_path / "v.csv", "--paint", "a=1"), "option-idle"
+    )

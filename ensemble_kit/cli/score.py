@@ -94,7 +94,8 @@ def score(
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
-    both = read_together(paths, formats, size_of_images(image_size), class_names(classes))
+    chosen = only is not None or without is not None
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
     found = recipe.score(prediction, truth, metric, how, background, include_background)

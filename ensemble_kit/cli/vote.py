@@ -121,10 +121,11 @@ def vote(
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
+    from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.formats.registry import named, with_labels
-    from ensemble_kit.formats.writing import rehearse, write_masks
+    from ensemble_kit.formats.registry import named
+    from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.recipes.deciding import Deciding, resolve
@@ -137,7 +138,8 @@ def vote(
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     writes = format is not None and named(format).name == "label-map"
-    target = with_labels(format, replace(maps, labels=maps.labels if writes else None, first_value=None, void=None))
+    written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
+    target = for_labels(out, format, like, written)
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
@@ -198,6 +200,8 @@ def vote(
         return
     with common.progress() as listener:
         masks = plan.run(Threads(common.jobs), listener)
+    if texts and TOLD in (masks.rule or ""):
+        common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
     warn_of_formulas(common, masks, out)
     covered = None

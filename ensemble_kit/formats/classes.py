@@ -96,13 +96,12 @@ def order_classes(
     names = check_wanted(wanted)
     missing, extra = [n for n in names if n not in have], [n for n in have if n not in names]
     item = f"{where} has {len(have)} classes, {len(names)} are wanted; "
-    fix = "pass the classes that the masks have (--classes FILE, classes=[…]); the order is free"
+    fix = "pass the classes that the masks have (--classes FILE, classes=[…]), or leave classes out by --except"
     if missing and complete:
         item += f"missing: {some(missing, 10)}"
         raise IncompleteError("classes-missing", "cannot read masks: classes are missing", item=item, fix=fix)
     if extra:
         item += f"not wanted: {some(extra, 10)}"
-        fix = "pass the classes that the masks have (--classes FILE, classes=[…]), or leave classes out by --except"
         raise MismatchError("classes-differ", "cannot read masks of other classes", item=item, fix=fix)
     return names
 

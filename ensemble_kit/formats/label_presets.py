@@ -67,7 +67,7 @@ microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, h
 ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag
 """
 
-# label_colors.txt of CamVid, its 32 names in alphabetical order; no file of values came with it
+# label_colors.txt of CamVid, numbered by its lines from 0; its own masks are in colours
 _CAMVID = """
 0 Animal 64,128,64
 1 Archway 192,0,128
@@ -88,10 +88,10 @@ _CAMVID = """
 16 Pedestrian 64,64,0
 17 Road 128,64,128
 18 RoadShoulder 128,128,192
-19 SUVPickupTruck 64,128,192
-20 Sidewalk 0,0,192
-21 SignSymbol 192,128,128
-22 Sky 128,128,128
+19 Sidewalk 0,0,192
+20 SignSymbol 192,128,128
+21 Sky 128,128,128
+22 SUVPickupTruck 64,128,192
 23 TrafficCone 0,0,64
 24 TrafficLight 0,64,64
 25 Train 192,64,128

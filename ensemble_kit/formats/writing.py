@@ -59,7 +59,7 @@ def write_masks(
     """
     check_path(path)
     target = Path(path)
-    chosen = _chosen(target, with_labels(format, LabelMaps(labels, paint=paint)), like)
+    chosen = _chosen(target, for_labels(target, format, like, LabelMaps(labels, paint=paint)), like)
     _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
@@ -135,6 +135,22 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
     if like is not None and found.write_like is not None:
         return named(recognise(existing(like)))
     return found
+
+
+def for_labels(
+    path: Path, chosen: Format | None, like: str | os.PathLike[str] | None, options: LabelMaps
+) -> Format | None:
+    """Return the format to write, with options of label maps, which a path with another format's suffix refuses.
+
+    Raises
+    ------
+    UsageError
+        There are options, and the format or the path's name is another one's.
+    """
+    if chosen is None and options != LabelMaps():
+        check_name(path)
+        chosen = kind_of_output(path, like) if path.suffix and not path.is_dir() else None
+    return with_labels(chosen, options)
 
 
 def fits(chosen: Format, path: Path) -> bool:

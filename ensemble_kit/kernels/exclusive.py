@@ -13,6 +13,9 @@ from ensemble_kit.kernels.blocks import codes_at
 from ensemble_kit.kernels.jit import inline, kernel
 
 CHUNK = 2048
+_EXACT = 64
+"""Classes up to which a share's quotient, cut from float64, is exact: it is off by 2^-37 at most, and below an integer
+by 1 / (2 · 2^30 · classes) at least. Integer division, which is no vector instruction, took a sixth more of a pass."""
 
 
 class RowRoom(NamedTuple):
@@ -78,6 +81,11 @@ def _put_shares(q, exponentials, room):
         for x in range(top.size):
             q[c, x] = exponentials[q[c, x] + 65535 - top[x]]
             total[x] += q[c, x]
+    if q.shape[0] <= _EXACT:
+        for c in range(q.shape[0]):
+            for x in range(top.size):
+                q[c, x] = np.int64(np.float64(131070 * q[c, x] + total[x]) / np.float64(2 * total[x]))
+        return
     for c in range(q.shape[0]):
         for x in range(top.size):
             q[c, x] = (131070 * q[c, x] + total[x]) // (2 * total[x])

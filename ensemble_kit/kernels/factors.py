@@ -166,6 +166,7 @@ def line(c, contenders, pixels, begins, samples, rows, scale, at, states, events
     """
     truth, offsets, classes, values = contenders
     C, n = states.shape[3], 0
+    tally = np.zeros((4, states.shape[2], C, 3), np.int64)  # by stretch, row, owner and kind; the last: owned now
     for s in range(samples.size):
         row = rows[s]
         for e in range(begins[c, samples[s]], begins[c, samples[s] + 1]):
@@ -180,19 +181,20 @@ def line(c, contenders, pixels, begins, samples, rows, scale, at, states, events
                 if value > best:
                     owner, best = k, value
             key = _key(own, best + (owner < c), scale.adds, at.top)
-            right, wrong = truth[i] == c, truth[i] == owner
+            kind = 1 if truth[i] == c else 2 if truth[i] == owner else 0
             if key <= at.now:
-                _move(states[:, :, row], c, owner, -1, right, wrong, 0)
-            if key <= at.bottom:
-                _move(states[:, :, row], c, owner, 1, right, wrong, 0)
-            elif key <= at.low:
-                _move(states[:, :, row], c, owner, 1, right, wrong, 1)
-            elif key <= at.high:
-                kind = 1 if right else 2 if wrong else 0
+                tally[3, row, owner, kind] += 1
+            if at.low < key <= at.high:
                 events[n] = np.uint64(key) << np.uint64(32) | np.uint64((row * C + owner) << 2 | kind)
                 n += 1
             elif key <= at.top:
-                _move(states[:, :, row], c, owner, 1, right, wrong, 3)
+                tally[0 if key <= at.bottom else 1 if key <= at.low else 2, row, owner, kind] += 1
+    for row in range(states.shape[2]):
+        for owner in range(C):
+            _move(states[:, :, row], c, owner, tally[3, row, owner], -1, 0)
+            _move(states[:, :, row], c, owner, tally[0, row, owner], 1, 0)
+            _move(states[:, :, row], c, owner, tally[1, row, owner], 1, 1)
+            _move(states[:, :, row], c, owner, tally[2, row, owner], 1, 3)
     return n
 
 
@@ -213,15 +215,13 @@ def _key(own, need, adds, top):
 
 
 @inline
-def _move(states, c, owner, step, right, wrong, first):
-    """Move a pixel from its owner to class c, or back, in the states from `first` on."""
+def _move(states, c, owner, pixels, step, first):
+    """Move pixels, counted by kind, from their owner to class c, or back, in the states from `first` on."""
     for k in range(first, 4):
-        states[k, 1, c] += step
-        states[k, 1, owner] -= step
-        if right:
-            states[k, 0, c] += step
-        elif wrong:
-            states[k, 0, owner] -= step
+        states[k, 1, c] += step * pixels.sum()
+        states[k, 1, owner] -= step * pixels.sum()
+        states[k, 0, c] += step * pixels[1]
+        states[k, 0, owner] -= step * pixels[2]
 
 
 @kernel

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
@@ -16,6 +17,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
 _MAPS = {"label-map", "npy", "npz"}  # arrays hold masks or label maps: the options say which
+_OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
 _LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
 
@@ -87,6 +89,7 @@ def read_together(
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
+    differ: bool = False,
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
@@ -95,6 +98,7 @@ def read_together(
     formats : of each file; None is recognised.
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
+    differ : whether a file may have other classes than the others, since the caller chooses among them.
 
     Raises
     ------
@@ -102,6 +106,7 @@ def read_together(
         A store of logits among the files; sizes or class names that no file provides.
     """
     names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
+    in_order = names is not None  # not that of a file's rows or folders, by which values would be read at random
     sizes: dict[str, Shape] = {s: m.image_size(s) for m in known for s in m.samples}
     formats = formats or [None] * len(paths)
     read: dict[int, MaskSet] = {}
@@ -112,18 +117,43 @@ def read_together(
                 continue
             refuse_store(path, "masks")
             try:
-                masks = read_masks(path, formats[k], image_size or sizes or None, names)
+                own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
+                masks = _read(path, formats[k], image_size or sizes or None, own, differ)
             except UsageError as error:
                 if error.code not in _LACKS:
                     raise
                 missing = error
                 continue
             read[k] = masks
-            names = names or masks.classes
+            if names is None or (not in_order and _declares(path)):
+                names, in_order = masks.classes, _declares(path)
             sizes.update({s: masks.image_size(s) for s in masks.samples})
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _by_order(path: Path, how: Format | None) -> bool:
+    """Tell whether the values of masks mean classes by the order in which they are passed."""
+    return (_recognised(path) if how is None and path.is_dir() else named(how).name if how else None) == "label-map"
+
+
+def _declares(path: Path) -> bool:
+    """Tell whether masks list their classes, so that their order means something."""
+    listed = path.suffix.lower() == ".npz" or (path / INDEX).is_file()
+    return listed or (path.suffix.lower() == ".json" and _recognised(path) == "coco")
+
+
+def _read(
+    path: Path, how: Format | None, sizes: ImageSize | None, names: Sequence[str] | None, differ: bool
+) -> MaskSet:
+    """Read masks of the classes named, or where those may differ of the file's own."""
+    try:
+        return read_masks(path, how, sizes, names)
+    except (IncompleteError, MismatchError) as error:
+        if not differ or error.code not in _OTHERS:
+            raise
+    return read_masks(path, how, sizes)
 
 
 def refuse_store(path: Path, wanted: str) -> None:

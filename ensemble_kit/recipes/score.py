@@ -11,6 +11,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion, confusion
 from ensemble_kit.metrics.conventions import Named, named
 from ensemble_kit.metrics.overlap import Overlap, dice
+from ensemble_kit.metrics.shifted import shifted
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Measure
 
@@ -52,7 +53,7 @@ class Scores:
 
     def warnings(self) -> list[str]:
         """Say what looks like labels that do not mean the same on both sides."""
-        if self.confusion is not None and (told := _shift(self.confusion)):
+        if self.confusion is not None and (told := shifted(self.confusion)):
             return [told]
         if self.overlap.tp.any() or not self.overlap.truth.any():
             return []
@@ -179,16 +180,6 @@ def _values(m: Confusion) -> dict[str, Any]:
         **{name: _number(value) for name, value in alone.items()},
         **{name: {c: _number(v) for c, v in of.items()} for name, of in by_class.items()},
     }
-
-
-def _shift(m: Confusion) -> str | None:
-    """Ask whether labels are shifted by one, where that would make more pixels right, and more than half of them."""
-    inner = m.counts[:-1, :-1]
-    right, best, every = int(inner.trace()), max(int(inner.trace(k)) for k in (-1, 1)), int(inner.sum())
-    if best <= right or 2 * best <= every:
-        return None
-    shares = f"{right / every:.1%} of the pixels as the classes are named, {best / every:.1%} as their neighbours"
-    return f"labels shifted by one? {shares} in the list"
 
 
 def _text(value: float) -> str:

@@ -145,7 +145,7 @@ class Tuning:
         """
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
-        report, doubts = found.report(), members_without_hits(fused, truth, executor) if self.by_argmax else []
+        report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         rank = shift = None
         if self.rank:
@@ -281,8 +281,8 @@ def tune_thresholds(
     Warns
     -----
     UserWarning
-        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds. With
-        argmax: a member that is right nowhere.
+        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds. A
+        member that is right nowhere.
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)

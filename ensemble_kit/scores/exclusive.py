@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.layouts import Codes
+from ensemble_kit.spec.mean import PROBABILITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +31,22 @@ ROOM = 1 << 26
 def codes(fusion: Fusion, upsample: Upsample) -> Codes:
     """Tell what the codes of exclusive classes become: scores as they are, or shares of the pixel."""
     return "shares" if upsample == "logits" and not fusion.mean.of_logits else "scores"
+
+
+def margin(inputs: Inputs, codes: Codes) -> int | None:
+    """Return by how much codes of a class must lead, in every member, for no factors to change the winner.
+
+    The others then have at most 1/16384 of its fused value, the largest ratio of factors: of shares 3 of 65535 at
+    most, or with mean="logit" as much less. None where no margin tells: codes of other kinds.
+    """
+    of_logits, classes = inputs.fusion.mean.of_logits, len(inputs.classes)
+    if inputs.activation != "softmax" or classes > 4000:
+        return None
+    if of_logits:
+        return math.ceil(65535 / 32 * math.log(1 << 14)) + 4  # rounded where it is interpolated, and where fused
+    if inputs.fusion.mean != PROBABILITY:
+        return None
+    return math.ceil(65535 / 32 * math.log(65535 / 3.5)) + 4 if codes == "shares" else 65532
 
 
 def encode(

@@ -24,7 +24,7 @@ from ensemble_kit.tuning.statistics import check_truth, source_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CELLS = 1 << 19  # scores that are evaluated at once: 4 MB
+_CELLS = 1 << 18  # scores that are evaluated at once
 VOID = 65535
 """The truth of a pixel that does not count."""
 
@@ -63,8 +63,8 @@ class GatherContenders:
         rows = max(1, _CELLS // (C * width))
         for first in range(0, height, rows):
             stop = min(first + rows, height)
-            values = scores.values(first, stop).reshape(C, -1)
-            parts.append(kernels.gather(values, truth[first:stop].reshape(-1), room, decided, *far))
+            values, labels = scores.open_values(first, stop, truth, VOID, decided)
+            parts.append(kernels.gather(values, labels, room, decided, *far))
         return Gathered(concatenated(parts), decided, far)
 
 
@@ -137,7 +137,7 @@ def exclusive_truth(ensemble: Ensemble, truth: MaskSet, background: str | None =
             "classes-differ",
             what,
             item=f"the truth has the class {extra[0]!r}, for which the stores have no logits, so no pixel can win it",
-            fix=f"dump the network's output of {extra[0]!r} too, or leave the class out of the truth",
+            fix=f"dump the network's output of {extra[0]!r} too, or leave it out of the truth (--except {extra[0]})",
         )
     if background is not None and background not in truth.classes:
         truth = _with_empty(truth, background)

@@ -34,7 +34,8 @@ TESTS = {
     "Runs": _MASKS,
     "ManyRuns": _MASKS,
     "parse_counts": _MASKS,
-    "hard_vote": ("test_voting.py", "test_refusals.py"),
+    "hard_vote": ("test_voting.py", "test_refusals.py", "test_plurality.py"),
+    "VoteWeights": ("test_voting.py", "test_refusals.py"),
 }
 """The tests that have to notice, by a class or function of the module in question."""
 SKIPPED = "not test_formats and not test_stacks and not test_stores"

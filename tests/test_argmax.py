@@ -129,6 +129,8 @@ def test_mean_of_logits_only_compares_classes(ens: ek.Ensemble) -> None:
             fused.vote(decision)
     with pytest.raises(ek.UsageError, match="mean='logit'"):
         fused.vote(None, "gate:0.5,10")
+    with pytest.raises(ek.UsageError, match="mean='logit'"):
+        ek.tune_thresholds(fused, fused.vote(), decide="threshold")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def ens(stores: list[ek.LogitStore]) -> ek.Ensemble:
 
 @pytest.fixture
 def thresholds(ens: ek.Ensemble) -> ek.ThresholdSet:
-    return ek.tune_thresholds(ens, ens.vote())
+    return ek.tune_thresholds(ens, ens.vote(), decide="threshold")
 
 
 @pytest.fixture

@@ -198,6 +198,9 @@ class CountLevels:
     inputs: Inputs
     bands: tuple[tuple[int, Band], ...]
 
+    def __post_init__(self) -> None:
+        self.inputs.check_each_class()
+
     def __call__(self, item: Item) -> Counted:
         """Count pixels, and pixels of the truth, at and above every level of the bands."""
         scores, bands, truth = FusedSample(self.inputs, item.sample), dict(self.bands), item.truth

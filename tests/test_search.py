@@ -487,7 +487,7 @@ def test_softmax_members_are_searched_too(tmp_path: Path, truth: ek.MaskSet, rng
     ens = ek.Ensemble(members)
     nothing = {(s, "rest"): ek.Runs.empty(IMAGE) for s in truth.samples}
     whole = ek.MaskSet({**truth, **nothing})
-    tuned = ek.tune_thresholds(ens, whole, search=Search(("weights",), trials=8))
+    tuned = ek.tune_thresholds(ens, whole, search=Search(("weights",), trials=8), decide="threshold")
     assert tuned.score == ek.dice(ens.as_tuned(tuned).vote(tuned), whole).mean
     assert tuned.score == pytest.approx(tuned.search["best"], abs=2e-3)
     with pytest.raises(ek.UsageError, match="softmax"):

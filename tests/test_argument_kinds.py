@@ -28,8 +28,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     masks = ensemble.vote(0.5)
     tuned = ek.tune_thresholds(ensemble, masks)
     masks.write(folder / "m.npz")
+    exclusive = ek.MaskSet({("s", "x"): ek.Runs([0], [2], (2, 4)), ("s", "y"): ek.Runs([3], [4], (2, 4))})
     return Made(
-        folder=folder, store=ek.LogitStore(path), ensemble=ensemble, masks=masks, tuned=tuned, runs=masks["s", "x"]
+        folder=folder,
+        exclusive=exclusive,
+        store=ek.LogitStore(path),
+        ensemble=ensemble,
+        masks=masks,
+        tuned=tuned,
+        runs=masks["s", "x"],
     )
 
 
@@ -90,6 +97,16 @@ CALLS: dict[str, Callable[[Made, Any], Any]] = {
     "encode(mask)": lambda m, v: ek.encode(v),
     "MaskSet(masks)": lambda m, v: ek.MaskSet(v),
     "MaskSet(void)": lambda m, v: ek.MaskSet(m.masks, void=v),
+    **{
+        f"MaskSet.labels({name})": lambda m, v, name=name: m.exclusive.labels(**{"sample": "s", name: v})
+        for name in ("sample", "values")
+    },
+    **{
+        f"MaskSet.from_labels({name})": lambda m, v, name=name: ek.MaskSet.from_labels(
+            **{"labels": {"s": [[0, 1]]}, "classes": ["background", "x"], name: v}
+        )
+        for name in ("labels", "classes", "void")
+    },
     "MaskSet.image_size(sample)": lambda m, v: m.masks.image_size(v),
     "MaskSet.void(sample)": lambda m, v: m.masks.void(v),
     "MaskSet.write(path)": lambda m, v: m.masks.write(v),
@@ -110,6 +127,8 @@ CALLS: dict[str, Callable[[Made, Any], Any]] = {
         for score in (ek.dice, ek.iou)
         for name in ("a", "b", "eps", "empty")
     },
+    "confusion(a)": lambda m, v: ek.confusion(v, m.exclusive),
+    "confusion(b)": lambda m, v: ek.confusion(m.exclusive, v),
     **{
         f"tune_thresholds({name})": lambda m, v, name=name: tune(m, **{name: v})
         for name in (

@@ -70,6 +70,16 @@ def test_files_of_every_kind(tmp_path, labels, suffix) -> None:
     assert np.array_equal(masks.labels(masks.samples[0]), labels)
 
 
+def test_what_had_no_class_may_be_called_background(tmp_path) -> None:
+    labels = np.array([[0, 1, 2], [2, 0, 0]], np.uint8)
+    written = ek.MaskSet.from_labels({"a.png": labels}, ["nerve", "vessel"], first_value=1)
+    written.write(tmp_path / "maps", format="label-map")
+    read = ek.read_masks(tmp_path / "maps", classes=["background", "nerve", "vessel"])
+    assert np.array_equal(read.labels("a.png"), labels)
+    with pytest.raises(ek.IncompleteError, match="missing: 'artery'"):
+        ek.read_masks(tmp_path / "maps", classes=["artery", "nerve", "vessel"])
+
+
 @few
 @given(data=st.data(), classes=st.sampled_from([["x"], ["background", "x", "y"], ["x", "y"], [*map(str, range(300))]]))
 def test_what_is_written_comes_back(tmp_path, data, classes) -> None:
@@ -204,6 +214,10 @@ def test_void_as_a_class_and_as_void() -> None:
     assert ignored.classes == tuple(LARYNX_CLASSES[1:])
     assert sum(ignored.void(s).area for s in ignored.samples) == areas(masks)["void"]
     assert "void 0, 255" in str(ignored.rule)
+    said = refused(
+        lambda: ek.read_masks(LARYNX, labels=dict(enumerate(LARYNX_CLASSES)), classes=LARYNX_CLASSES), "classes-missing"
+    )
+    assert "leave --labels out" in said
     for sample in masks.samples:
         with Image.open(LARYNX / sample) as image:
             assert np.array_equal(masks.labels(sample), np.asarray(image))
@@ -217,6 +231,11 @@ def test_binary_masks_of_one_class(tmp_path) -> None:
         assert areas(masks) == {name: 1}
         assert "binary" in str(masks.rule)
     assert ek.read_masks(tmp_path, classes=["background"]).has_void
+    said = refused(lambda: ek.read_masks(tmp_path, classes=["background", "cell"]), "label-ambiguous")
+    assert "255 can be 'cell', or void" in said
+    assert ek.read_masks(tmp_path, classes=["background", "cell"], void=255).has_void
+    table = wrote(tmp_path / "t.csv", "value,name\n0,background\n255,cell\n")
+    assert areas(ek.read_masks(tmp_path, labels=table, classes=["background", "cell"])) == {"background": 3, "cell": 1}
     refused(lambda: ek.read_masks(tmp_path, classes=["cell", "wall"]), "label-ambiguous")
 
 
@@ -451,6 +470,21 @@ def test_score_of_label_maps(tmp_path, capsys) -> None:
         (["--void", "a"], "option-invalid"),
     ):
         refused(lambda o=options: ensk("score", tmp_path / "p", "--val", tmp_path / "gt", "--classes", names, *o), code)
+
+
+def test_the_order_of_rows_names_no_values(tmp_path, capsys) -> None:
+    """A CSV's classes stand as its rows do; a COCO file lists its own, so label maps may go by their order."""
+    put(tmp_path / "gt" / "a.png", [[0, 1, 2, 2]])
+    names = wrote(tmp_path / "c.txt", "\n".join(ORGANS))
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.json")
+    ensk("convert", tmp_path / "gt", "--classes", names, "--out", tmp_path / "m.csv", "--format", "handbone")
+    capsys.readouterr()
+    score = ["score", "--val", tmp_path / "gt", "--json", "--image-size", "1x4"]
+    ensk(*score, tmp_path / "m.json")
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
+    refused(lambda: ensk(*score, tmp_path / "m.csv", "--format", "handbone"), "classes-needed")
+    ensk(*score, tmp_path / "m.csv", "--format", "handbone", "--classes", names)
+    assert json.loads(capsys.readouterr().out)["mean"] == 1
 
 
 def test_inspect_tells_how_it_read(tmp_path, capsys) -> None:

@@ -121,6 +121,7 @@ def vote(
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
+    from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.registry import named
@@ -199,6 +200,8 @@ def vote(
         return
     with common.progress() as listener:
         masks = plan.run(Threads(common.jobs), listener)
+    if texts and TOLD in (masks.rule or ""):
+        common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
     warn_of_formulas(common, masks, out)
     covered = None

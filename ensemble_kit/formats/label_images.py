@@ -16,7 +16,7 @@ from ensemble_kit.formats.png_codec import read_labels
 from ensemble_kit.formats.sizes import check_bitmap
 from ensemble_kit.formats.stacks import Stack
 from ensemble_kit.masks.labelmaps import Segments
-from ensemble_kit.spec.label_table import Colour, LabelTable
+from ensemble_kit.spec.label_table import LabelTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

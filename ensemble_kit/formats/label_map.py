@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted, need_classes, order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of, no_files
 from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
-from ensemble_kit.formats.label_presets import voc_colour
+from ensemble_kit.formats.label_presets import VOID, voc_colour
 from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.maskformat import MaskFormat
 from ensemble_kit.formats.png_codec import write_png
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import Segments, classes_of
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.label_table import LabelTable, by_order, drawn_values, is_background
+from ensemble_kit.spec.label_table import LabelTable, by_order, counted, drawn_values, is_background
 
 OLD = "indexed-png"
 """What folders are called whose values count from 1, whatever the first class is; written by versions before this."""
@@ -84,15 +84,25 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
         Values or colours that nobody named, classes of a table that are not wanted, or background that is not first.
     """
     index = Index.load(path) if path.is_dir() else None
-    maps = _read_maps(path, index, options.table)
+    maps = _read_maps(path, index, options.table if index is None else None)
     for sample, m in maps.items():
         sizes.of(sample, m.shape, str(path))
     counts = total(maps)
     table = _table(path, index, classes, counts, options)
     fix = "name them in --labels FILE, or pass --void VALUES where they are to be ignored"
     table.check(counts, str(path), fix)
+    _check_void(table, classes, str(path))
     names = order_classes(table.classes, classes, str(path))
     return MaskSet.trusted(*classes_of(maps, replace(table, classes=names)), exclusive=True)
+
+
+def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) -> None:
+    """Refuse a table whose row `void` means "ignore" where a class of that name is wanted."""
+    wanted = [name for name in classes or () if name.strip().casefold() == VOID and name not in table.classes]
+    if wanted and table.void and not set(table.classes) - set(classes or ()):
+        item = f"{where}: the row 'void' of {table.source} is ignored, and {wanted[0]!r} is a class that is wanted"
+        fix = "leave --labels out, so that the list of classes names the values; --void VALUES then ignores them"
+        raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
 def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, Segments]:
@@ -135,6 +145,9 @@ def _table(
             raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))
+        rest = [c for c in classes or () if c not in names]
+        if 0 not in own and len(rest) == 1 and is_background(rest[0]):  # what was written as no class
+            names, own = (rest[0], *names), {0: rest[0], **own}
         empty: dict[int, str | None] = {} if 0 in own else {0: None}
         return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
     if options.table is not None:
@@ -142,6 +155,7 @@ def _table(
     if _is_binary(classes, counts, options):
         only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
         return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
+    _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
 
@@ -150,6 +164,17 @@ def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: Lab
     if options.first_value is not None or options.void is not None or not {255} <= set(counts) <= {0, 255}:
         return False
     return classes is None or (len(classes) == 1 and not is_background(classes[0]))
+
+
+def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> None:
+    """Refuse masks of background and one class that hold 0 and 255 only: 255 can be the class, or void."""
+    if classes is None or len(classes) != 2 or not is_background(classes[0]) or set(counts) != {0, 255}:
+        return
+    if options.first_value is None and options.void is None:
+        what = "cannot tell the classes of a label map"
+        item = f"{path} has the values {counted(counts)}: 255 can be {classes[1]!r}, or void"
+        fix = f"pass --void 255, or --labels FILE with the rows 0,{classes[0]} and 255,{classes[1]} below value,name"
+        raise UsageError("label-ambiguous", what, item=item, fix=fix)
 
 
 def build(masks: MaskSet, folder: Path, options: LabelMaps = _DEFAULT) -> None:

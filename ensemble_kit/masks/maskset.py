@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_kind, differ, some
 from ensemble_kit.masks.alignment import Extent
-from ensemble_kit.masks.labelmaps import Segments, classes_of, draw, overlap_of
+from ensemble_kit.masks.labelmaps import Segments, check_arguments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
@@ -178,6 +178,7 @@ class MaskSet(Mapping[Key, Runs]):
         >>> masks.labels("a").tolist()
         [[1, 1], [0, 2]]
         """
+        void = self.void(sample)
         order = tuple(values) if isinstance(values, Mapping) and set(values) == set(self.classes) else self.classes
         drawn = drawn_values(order, values)
         indices = self.indices((sample,), order)
@@ -189,7 +190,7 @@ class MaskSet(Mapping[Key, Runs]):
                 item=f"sample {sample!r}: classes {pair} overlap",
                 fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones",
             )
-        return draw(self._runs, indices[0], self.void(sample), drawn)
+        return draw(self._runs, indices[0], void, drawn)
 
     @classmethod
     def from_labels(
@@ -222,9 +223,9 @@ class MaskSet(Mapping[Key, Runs]):
         >>> masks["a", "road"].area, masks.void("a").area
         (1, 1)
         """
+        ignored = check_arguments(labels, classes, void)
         maps = {sample: Segments.of(array, f"sample {sample!r}") for sample, array in labels.items()}
         counts = sum((m.counts() for m in maps.values()), Counter[int]())
-        ignored = [] if void is None else [void] if isinstance(void, int) else list(void)
         if len(classes) >= 255 and ignored == [255]:
             ignored = []
         if isinstance(classes, Mapping):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
@@ -105,6 +106,7 @@ def read_together(
         A store of logits among the files; sizes or class names that no file provides.
     """
     names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
+    in_order = names is not None  # not that of a file's rows or folders, by which values would be read at random
     sizes: dict[str, Shape] = {s: m.image_size(s) for m in known for s in m.samples}
     formats = formats or [None] * len(paths)
     read: dict[int, MaskSet] = {}
@@ -115,18 +117,31 @@ def read_together(
                 continue
             refuse_store(path, "masks")
             try:
-                masks = _read(path, formats[k], image_size or sizes or None, names, differ)
+                own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
+                masks = _read(path, formats[k], image_size or sizes or None, own, differ)
             except UsageError as error:
                 if error.code not in _LACKS:
                     raise
                 missing = error
                 continue
             read[k] = masks
-            names = names or masks.classes
+            if names is None or (not in_order and _declares(path)):
+                names, in_order = masks.classes, _declares(path)
             sizes.update({s: masks.image_size(s) for s in masks.samples})
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _by_order(path: Path, how: Format | None) -> bool:
+    """Tell whether the values of masks mean classes by the order in which they are passed."""
+    return (_recognised(path) if how is None and path.is_dir() else named(how).name if how else None) == "label-map"
+
+
+def _declares(path: Path) -> bool:
+    """Tell whether masks list their classes, so that their order means something."""
+    listed = path.suffix.lower() == ".npz" or (path / INDEX).is_file()
+    return listed or (path.suffix.lower() == ".json" and _recognised(path) == "coco")
 
 
 def _read(

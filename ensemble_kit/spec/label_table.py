@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, some
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_several, some
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,6 +121,7 @@ def drawn_values(
     elif isinstance(values, Mapping):
         own = [values[name] for name in classes if name in values]
     else:
+        check_several("values", values, "pass one whole number for each class")
         own = list(values)
     whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and 0 <= v < VALUES for v in own)
     if len(own) != len(classes) or not whole or (isinstance(values, Mapping) and set(values) != set(classes)):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import factors as kernels
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.spec.scoring import Convention, Measure
@@ -363,3 +364,23 @@ def test_settled_pixels_are_those_that_no_factor_changes(
     assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
     assert np.array_equal(decided, all_decided)
     assert np.array_equal(far, all_far)
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+def test_the_command_tunes_factors_of_softmax_stores(make_store: Make, tmp_path: Path, capsys: Any) -> None:
+    ens = case(make_store, samples=6)
+    truth = truth_of(ens, void=False)
+    truth.write(tmp_path / "val", format="label-map")
+    stores, out, kept = [str(m.path) for m in ens.members], tmp_path / "set.json", tmp_path / "kept.npz"
+    asked = ["tune-thresholds", *stores, "--val", str(tmp_path / "val"), "--out", str(out), "--folds", "3"]
+    for force in ([], ["--force"]):
+        app([*asked, "--statistics", str(kept), *force], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "plateau" in said.out
+    assert said.err.count("counting 6/6") <= 1  # the second run reads the statistics
+    tuned = ek.ThresholdSet.load(out)
+    assert tuned.decision.kind == "argmax"
+    assert tuned.measure == Measure("pooled", "iou")
+    assert tuned.factors == ek.tune_thresholds(ens, truth, folds=3).factors

@@ -23,7 +23,7 @@ from ensemble_kit.kernels import reference as ref
 from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import calibration, statistics
-from ensemble_kit.tuning.search import joint, sizes, undecided
+from ensemble_kit.tuning.search import collecting, joint, sizes
 from ensemble_kit.tuning.search.undecided import Setting
 from ensemble_kit.tuning.statistics import source_of
 
@@ -138,7 +138,7 @@ def test_the_rank_rule_sees_the_whole_image_and_is_scored_without_void(ens: ek.E
 def test_undecided_pixels_leave_void_out(ens: ek.Ensemble, stride: int) -> None:
     truth = truth_with_void(ens, 4)
     budget = None if stride == 1 else 4000
-    found = undecided.collect(ens, truth, dict.fromkeys(range(2), (6000, 60000)), budget)
+    found = collecting.collect(ens, truth, dict.fromkeys(range(2), (6000, 60000)), budget)
     assert (found.stride == 1) == (stride == 1)
     at = slice(found.stride // 2, None, found.stride)
     for c, name in enumerate(CLASSES):
@@ -157,7 +157,7 @@ def test_undecided_pixels_leave_void_out(ens: ek.Ensemble, stride: int) -> None:
 
 def test_a_trial_of_weights_is_exact(ens: ek.Ensemble) -> None:
     truth, measure = truth_with_void(ens, 6), Measure()
-    table = undecided.collect(ens, truth, dict.fromkeys(range(2), (3277, 62260)))
+    table = collecting.collect(ens, truth, dict.fromkeys(range(2), (3277, 62260)))
     setting = Setting((3.0, 1.0), ens.fusion.mean, ens.fusion.temperatures)
     tuned = ek.tune_thresholds(setting.applied(ens), truth)
     assert table.try_setting(setting, measure).score == pytest.approx(tuned.score, abs=1e-11)

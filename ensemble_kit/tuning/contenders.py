@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = "ensk.factor-statistics/1"
 ONE, (LEAST, MOST) = 65536, FACTORS
 """Integers of the factors 1, 1/128 and 128."""
-RATIOS = (6, 10, 14)
+RATIOS = (6, 9, 14)
 """Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 64 … 16384."""
 
 

@@ -81,7 +81,7 @@ def cross_validate(
     table, measure, every = fits.table, fits.measure, frozenset(range(len(fits.folds)))
     less = [every - {k} for k in every]
     inner = [every - {j, k} for j, k in combinations(every, 2)] if shrink else []
-    if not fits.prepare([(which, None) for which in (every, *less, *inner)]):
+    if not fits.of(every).is_certain or not fits.prepare([(which, None) for which in (*less, *inner)]):
         return None
     judge = _Judge(fits, Resampler(names, seed))
     keeps = {which: judge.keeps(which) if shrink else table.free for which in (*less, every)}

@@ -1,0 +1,95 @@
+"""Where members agree upon a class, cell by cell, at the speed at which their logits can be read.
+
+A first pass keeps the largest logit of a cell, the second largest and the class, 32 cells at a time. Where every
+member's largest leads by a *margin*, and the cells around a pixel have the same class, interpolating them and
+averaging members change nothing: the pixel has that class, too (`scores/argmax.py` derives the margin). A lead alone
+does not do: scores are rounded, and equal ones go to the first class.
+"""
+
+from ensemble_kit.kernels.desk import CELLS
+from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.lanes import (
+    all_ints,
+    all_long,
+    both,
+    equal,
+    greater,
+    keys_of,
+    load_long,
+    lower_half,
+    maximum,
+    minimum,
+    narrowed,
+    numbers,
+    pick,
+    select,
+    store,
+    subtract,
+    upper_half,
+    widened,
+    word,
+)
+from ensemble_kit.kernels.words import load64, lowest, store64
+
+
+@kernel
+def put_agreement(r, desk):
+    """Find what members agree upon in the cells of row `r`."""
+    labels, classes = desk.labels + 2 * (r & 1) * (desk.width + CELLS), desk.classes
+    for block in range(0, desk.width, CELLS):
+        x = min(block, desk.width - CELLS)
+        low, high = all_ints(-1), all_ints(-1)
+        for m in range(desk.members):
+            at, offset = desk.at + 8 * m * classes, 2 * (r * load64(desk.widths + 8 * m) + x)
+            best, second, label = all_long(-32768), all_long(-32768), all_long(0)
+            for c in range(classes):
+                key = keys_of(load_long(load64(at + 8 * c) + offset))
+                label = select(greater(key, best), all_long(c), label)
+                second = maximum(second, minimum(key, best))
+                best = maximum(best, key)
+            tops, margins = (
+                desk.tops + 4 * (((r & 1) * desk.members + m) * desk.width + x),
+                desk.margins + 4 * m * classes,
+            )
+            one = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
+            two = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
+            if m == 0:
+                low, high = one, two
+            else:
+                low = select(equal(low, one), low, all_ints(-1))
+                high = select(equal(high, two), high, all_ints(-1))
+        store(labels + 2 * x, narrowed(low))
+        store(labels + 2 * x + 32, narrowed(high))
+    store(labels + 2 * desk.width, all_long(load64(labels + 2 * desk.width - 8) >> 48))
+
+
+@inline
+def _leads(best, second, label, tops, margins):
+    """Store the largest logits; return the class where it leads by its margin, else -1, int32."""
+    top, own = numbers(keys_of(best)), widened(label)
+    store(tops, top)
+    gap = subtract(top, numbers(keys_of(second)))
+    return select(greater(pick(margins, own), gap), all_ints(-1), own)
+
+
+@kernel
+def put_quads(r, r2, desk, undecided):
+    """Find the class of the pixels between four cells; -1 where it is undecided.
+
+    Columns of undecided quads go to the address `undecided`, int64; returns how many there are.
+    """
+    row, n = 2 * (desk.width + CELLS), 0
+    top, foot = desk.labels + (r & 1) * row, desk.labels + (r2 & 1) * row
+    for block in range(0, desk.width, CELLS):
+        x = min(block, desk.width - CELLS)
+        a, b = load_long(top + 2 * x), load_long(top + 2 * (x + desk.across))
+        c, d = load_long(foot + 2 * x), load_long(foot + 2 * (x + desk.across))
+        same = both(both(equal(a, b), equal(a, c)), equal(a, d))
+        label = select(same, a, all_long(-1))
+        store(desk.quads + 2 * x, label)
+        bits = word(greater(all_long(0), label)) >> (block - x) << (block - x)
+        while bits != 0:
+            store64(undecided + 8 * n, x + lowest(bits))
+            n += 1
+            bits &= bits - 1
+    return n

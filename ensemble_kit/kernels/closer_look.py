@@ -1,0 +1,269 @@
+"""Pixels between cells that members do not agree upon: in float32, sixteen at a time, and in integers where too close.
+
+Only classes that come near the largest logit of a cell of some member are looked at: three or four of nineteen at a
+boundary. What the others could add is part of the tolerance within which a pixel is too close to call.
+"""
+
+import numpy as np
+
+from ensemble_kit.kernels.desk import CELLS, PIXELS
+from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.lanes import (
+    add,
+    all_floats,
+    all_ints,
+    divide,
+    first_lanes,
+    float_at,
+    greater,
+    largest,
+    load_floats,
+    load_ints,
+    load_shorts,
+    maximum,
+    minimum,
+    multiply,
+    multiply_add,
+    narrowed,
+    numbers,
+    pick,
+    power_of_two,
+    select,
+    store,
+    store_float,
+    subtract,
+    total_of,
+    word,
+)
+from ensemble_kit.kernels.words import load64, lowest, store64
+
+SPAN = 14
+"""Quads that are looked at together: their cells, one more, and one to spare are 16."""
+
+LOWEST = np.float32(-32 * 1.4426950408889634)
+
+CUTS = tuple(np.float32(-logits * 1.4426950408889634) for logits in (5, 7, 9, 12))
+"""A class counts where it comes that near, in octaves; more classes do while the others could add too much."""
+
+ENOUGH = np.float32(4e-4)
+"""What the classes that do not count may add; it is about what rounding may."""
+
+
+@kernel
+def look(r, r2, c0, c1, desk):
+    """Find the classes of the pixels of quads `c0 … c1` of rows `r` and `r2`; list those that are too close to call."""
+    first, last = min(c0, desk.width - PIXELS), min(c1 + desk.across, desk.width - 1)
+    _put_peaks(r, r2, first, c0, last, desk)
+    near, rest = _choose(CUTS[0], desk)
+    if desk.kind == 1:
+        if _evaluate(r, r2, c0, c1, first, near, rest, True, desk):
+            near, rest = _choose(LOWEST, desk)
+            _evaluate(r, r2, c0, c1, first, near, rest, False, desk)
+        return
+    for k in range(1, len(CUTS)):
+        if rest > ENOUGH:
+            near, rest = _choose(CUTS[k], desk)
+    _evaluate(r, r2, c0, c1, first, near, rest, False, desk)
+
+
+@kernel
+def _evaluate(r, r2, c0, c1, first, near, rest, again, desk):
+    """Write the classes of the pixels; with `again`, stop where classes that are not near could win, and say so."""
+    _put_lines(r, r2, first, near, desk)
+    begin, stop = load64(desk.col_at + 8 * c0), load64(desk.col_at + 8 * c1 + 8)
+    y0, y1 = load64(desk.row_at + 8 * r), load64(desk.row_at + 8 * r + 8)
+    for x in range(begin, stop, PIXELS):
+        _put_slopes(x, first, near, desk)
+        n = min(PIXELS, stop - x)
+        for y in range(y0, y1):
+            out = desk.rows + 2 * ((y - y0) * (desk.pixels + CELLS) + x)
+            label, close, best = _judge(load64(desk.row_fractions + 8 * y) / np.float32(256), near, rest, desk)
+            bits = word(close) & ((1 << n) - 1)
+            if again and word(greater(all_floats(rest + desk.absolute), best)) & ((1 << n) - 1):
+                return True
+            store(out, select(first_lanes(n), narrowed(label), load_shorts(out)))
+            while bits != 0:
+                found = load64(desk.close) + 1
+                store64(desk.close, found)
+                store64(desk.close + 8 * found, y * desk.pixels + x + lowest(bits))
+                bits &= bits - 1
+    return False
+
+
+@inline
+def _class(k, desk):
+    """Number of the k-th near class."""
+    return load64(desk.near + 8 * k)
+
+
+@inline
+def _cells(m, c, row, first, desk):
+    """Logits of 16 cells."""
+    return numbers(
+        load_shorts(load64(desk.at + 8 * (m * desk.classes + c)) + 2 * (row * load64(desk.widths + 8 * m) + first))
+    )
+
+
+@inline
+def _tops(m, row, first, desk):
+    """A member's largest logits in 16 cells."""
+    return load_floats(desk.tops + 4 * (((row & 1) * desk.members + m) * desk.width + first))
+
+
+@inline
+def _put_peaks(r, r2, first, c0, last, desk):
+    """Put into `peaks` how near each class comes to the largest logit in a cell `c0 … last` of any member, in octaves."""
+    inside, before, never = first_lanes(last - first + 1), first_lanes(c0 - first), all_floats(3e38)
+    rows = 1 if r2 == r else 2
+    for m in range(desk.members):
+        for s in range(rows):
+            top = select(before, never, select(inside, _tops(m, r2 if s else r, first, desk), never))
+            store(desk.limits + 64 * (2 * m + s), top)
+    for c in range(desk.classes):
+        peak = all_floats(LOWEST)
+        for m in range(desk.members):
+            scale = all_floats(float_at(desk.scales + 4 * m))
+            for s in range(rows):
+                below = subtract(_cells(m, c, r2 if s else r, first, desk), load_floats(desk.limits + 64 * (2 * m + s)))
+                peak = maximum(peak, multiply(below, scale))
+        store_float(desk.peaks + 4 * c, largest(peak))
+
+
+@inline
+def _choose(cut, desk):
+    """List the classes whose peak exceeds `cut`, in octaves.
+
+    Returns how many, and what the others can add: with kind 1 the largest of their scores, else the sum of their
+    exponentials.
+    """
+    n, most, total = 0, all_floats(-1e30), all_floats(0)
+    for c in range(0, desk.classes, PIXELS):
+        peaks, used = load_floats(desk.peaks + 4 * c), first_lanes(desk.classes - c)
+        near = greater(peaks, all_floats(cut))
+        most = maximum(most, select(used, select(near, all_floats(-1e30), peaks), all_floats(-1e30)))
+        total = add(total, select(used, select(near, all_floats(0), power_of_two(peaks)), all_floats(0)))
+        bits = word(near) & word(used)
+        while bits != 0:
+            store64(desk.near + 8 * n, c + lowest(bits))
+            n += 1
+            bits &= bits - 1
+    return n, largest(most) if desk.kind == 1 else total_of(total)
+
+
+@inline
+def _logits(m, c, row, first, desk):
+    """How far 16 cells of a class lie below their largest logit, in octaves, at least -32 logits."""
+    scale = all_floats(float_at(desk.scales + 4 * m))
+    below = subtract(_cells(m, c, row, first, desk), _tops(m, row, first, desk))
+    return maximum(multiply(below, scale), all_floats(LOWEST))
+
+
+@inline
+def _put_lines(r, r2, first, near, desk):
+    """Put the scores of 16 cells of two rows into `lines`."""
+    for s in range(1 if r2 == r else 2):
+        row = r2 if s else r
+        for m in range(desk.members):
+            if desk.kind == 0:
+                for k in range(near):
+                    line = desk.lines + 64 * (2 * (m * desk.classes + k) + s)
+                    store(line, _logits(m, _class(k, desk), row, first, desk))
+                continue
+            share, total = all_floats(float_at(desk.weights + 4 * m)), all_floats(0)
+            for k in range(near):
+                score = _logits(m, _class(k, desk), row, first, desk)
+                if desk.kind == 2:
+                    score = power_of_two(score)
+                    total = add(total, score)
+                store(desk.powers + 64 * k, score)
+            if desk.kind == 2:
+                share = divide(share, total)
+            for k in range(near):
+                line, score = desk.lines + 64 * (2 * k + s), load_floats(desk.powers + 64 * k)
+                sofar = all_floats(0)
+                if m:
+                    sofar = load_floats(line)
+                score = multiply_add(score, share, sofar)
+                if m + 1 == desk.members:
+                    factor = all_floats(float_at(desk.factors + 4 * _class(k, desk)))
+                    score = add(score, factor) if desk.kind == 1 else multiply(score, factor)
+                store(line, score)
+
+
+@inline
+def _put_slopes(x, first, near, desk):
+    """Interpolate the lines of cells to 16 pixels from `x` on."""
+    left = subtract(load_ints(desk.left + 4 * x), all_ints(first))
+    left = maximum(minimum(left, all_ints(PIXELS - 1)), all_ints(0))
+    right = minimum(add(left, all_ints(desk.across)), all_ints(PIXELS - 1))
+    fx = load_floats(desk.fractions + 4 * x)
+    for m in range(desk.members if desk.kind == 0 else 1):
+        for k in range(near):
+            line = 128 * (m * desk.classes + k)
+            top = _across(desk.lines + line, left, right, fx)
+            foot = _across(desk.lines + line + 64, left, right, fx)
+            store(desk.slopes + line, top)
+            store(desk.slopes + line + 64, subtract(foot, top))
+
+
+@inline
+def _across(line, left, right, fx):
+    a = pick(line, left)
+    return multiply_add(subtract(pick(line, right), a), fx, a)
+
+
+@inline
+def _at(m, k, fy, desk):
+    """Scores of 16 pixels between two rows of cells."""
+    slope = desk.slopes + 128 * (m * desk.classes + k)
+    return multiply_add(load_floats(slope + 64), fy, load_floats(slope))
+
+
+@inline
+def _judge(fraction, near, rest, desk):
+    """Find the strongest class of 16 pixels, int32, where it is too close to call, and its score."""
+    fy, unsure = all_floats(fraction), all_floats(0)
+    if desk.kind == 0:
+        for m in range(desk.members):
+            total = all_floats(0)
+            for k in range(near):
+                score = power_of_two(_at(m, k, fy, desk))
+                store(desk.powers + 64 * k, score)
+                total = add(total, score)
+            share = divide(all_floats(float_at(desk.weights + 4 * m)), total)
+            unsure = add(unsure, share)
+            for k in range(near):
+                own, sofar = desk.fused + 64 * k, all_floats(0)
+                if m:
+                    sofar = load_floats(own)
+                store(own, multiply_add(load_floats(desk.powers + 64 * k), share, sofar))
+    label, winning, best, second = all_ints(-1), all_floats(0), all_floats(0), all_floats(0)
+    if desk.kind == 1:
+        best, second = all_floats(-1e30), all_floats(rest)
+    for k in range(near):
+        c = _class(k, desk)
+        factor = all_floats(float_at(desk.factors + 4 * c))
+        if desk.kind == 0:
+            own = load_floats(desk.fused + 64 * k)
+            score = multiply(own, factor)
+        else:
+            score = _at(0, k, fy, desk)
+            own = score
+            if desk.least >= 0:
+                own = divide(score, factor)
+        ahead = greater(score, best)
+        label = select(ahead, all_ints(c), label)
+        winning = select(ahead, own, winning)
+        second = maximum(second, minimum(score, best))
+        best = maximum(score, best)
+    lead, tolerance = subtract(best, second), all_floats(desk.absolute)
+    if desk.kind != 1:
+        error, relative = all_floats(np.float32(2.02) * rest), all_floats(desk.relative)
+        tolerance = add(tolerance, multiply(error, unsure) if desk.kind == 0 else error)
+        if desk.least >= 0:
+            margin = subtract(winning, all_floats(desk.least))
+            doubt = multiply_add(add(winning, winning), relative, tolerance)
+            label = select(greater(all_floats(0), margin), all_ints(-1), label)
+            lead = select(greater(doubt, maximum(margin, subtract(all_floats(0), margin))), all_floats(-1), lead)
+        tolerance = multiply_add(add(best, second), relative, tolerance)
+    return label, greater(tolerance, lead), best

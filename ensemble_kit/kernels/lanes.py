@@ -1,0 +1,385 @@
+"""Vectors of 16 or 32 numbers in registers, for loops that Numba's own vectorizer leaves scalar.
+
+Each function is a few LLVM instructions on a vector type, which LLVM cuts to the registers that the processor has;
+none of them names an instruction set. Addresses are int64; the caller keeps their memory alive.
+"""
+
+from numba import types
+from numba.core import cgutils
+from numba.core.cgutils import ir
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic
+
+I32 = ir.IntType(32)
+
+POLYNOMIAL = (0.0135341423, 0.0520115098, 0.241442728, 0.69300384, 1.00000259)
+"""Of 2^f, 0 <= f < 1, highest power first; relative error below 3e-6."""
+
+KINDS = {"bit": ir.IntType(1), "int16": ir.IntType(16), "int32": I32, "float32": ir.FloatType()}
+
+
+class Lanes(types.Type):
+    """The type of `count` numbers of one kind."""
+
+    def __init__(self, kind, count):
+        self.kind, self.count = kind, count
+        super().__init__(name=f"{kind} x {count}")
+
+
+@register_default(Lanes)
+class LanesModel(models.PrimitiveModel):
+    """How a vector lies in memory: as LLVM has it."""
+
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, ir.VectorType(KINDS[fe_type.kind], fe_type.count))
+
+
+FLOATS, INTS, SHORTS, LONG_SHORTS = Lanes("float32", 16), Lanes("int32", 16), Lanes("int16", 16), Lanes("int16", 32)
+
+
+def _type(lanes):
+    return ir.VectorType(KINDS[lanes.kind], lanes.count)
+
+
+def _repeated(builder, value, count):
+    kind = ir.VectorType(value.type, count)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+    return builder.shuffle_vector(
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, count), [0] * count)
+    )
+
+
+def _constant(lanes, value):
+    return ir.Constant(_type(lanes), [value] * lanes.count)
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+def _load(lanes):
+    @intrinsic
+    def load(typingctx, address):
+        """Load unaligned numbers."""
+
+        def generate(context, builder, signature, arguments):
+            loaded = builder.load(builder.inttoptr(arguments[0], _type(lanes).as_pointer()))
+            loaded.align = 1
+            return loaded
+
+        return lanes(types.int64), generate
+
+    return load
+
+
+load_floats, load_ints, load_shorts, load_long = _load(FLOATS), _load(INTS), _load(SHORTS), _load(LONG_SHORTS)
+
+
+@intrinsic
+def float_at(typingctx, address):
+    """Load one float32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], KINDS["float32"].as_pointer()))
+
+    return types.float32(types.int64), generate
+
+
+@intrinsic
+def store_float(typingctx, address, value):
+    """Store one float32."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], KINDS["float32"].as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), generate
+
+
+@intrinsic
+def store(typingctx, address, lanes):
+    """Store a vector at an address, unaligned."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        builder.store(arguments[1], pointer).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, lanes), generate
+
+
+@intrinsic
+def pick(typingctx, address, indices):
+    """Load the float32 at `address` that each index (int32) names."""
+
+    def generate(context, builder, signature, arguments):
+        wide = ir.VectorType(ir.IntType(64), FLOATS.count)
+        offsets = builder.shl(builder.sext(arguments[1], wide), ir.Constant(wide, [2] * FLOATS.count))
+        addresses = builder.add(_repeated(builder, arguments[0], FLOATS.count), offsets)
+        pointers = builder.inttoptr(addresses, ir.VectorType(KINDS["float32"].as_pointer(), FLOATS.count))
+        kind, bits = _type(FLOATS), ir.VectorType(ir.IntType(1), FLOATS.count)
+        signature = ir.FunctionType(kind, [pointers.type, I32, bits, kind])
+        gather = cgutils.get_or_insert_function(builder.module, signature, "llvm.masked.gather.v16f32.v16p0")
+        every = ir.Constant(bits, [1] * FLOATS.count)
+        return builder.call(gather, [pointers, ir.Constant(I32, 4), every, ir.Constant(kind, ir.Undefined)])
+
+    return FLOATS(types.int64, INTS), generate
+
+
+# --- numbers -------------------------------------------------------------------------------------------------
+
+
+def _splat(lanes, given):
+    @intrinsic
+    def splat(typingctx, value):
+        """Repeat a number in every lane."""
+
+        def generate(context, builder, signature, arguments):
+            value = context.cast(builder, arguments[0], signature.args[0], given)
+            return _repeated(builder, value, lanes.count)
+
+        return lanes(value), generate
+
+    return splat
+
+
+all_floats, all_ints, all_long = (
+    _splat(FLOATS, types.float32),
+    _splat(INTS, types.int32),
+    _splat(LONG_SHORTS, types.int16),
+)
+
+
+def _lanewise(real, whole):
+    @intrinsic
+    def operation(typingctx, a, b):
+        def generate(context, builder, signature, arguments):
+            return getattr(builder, real if a.kind == "float32" else whole)(*arguments)
+
+        return a(a, b), generate
+
+    return operation
+
+
+add, subtract, multiply, divide = (
+    _lanewise("fadd", "add"), _lanewise("fsub", "sub"), _lanewise("fmul", "mul"), _lanewise("fdiv", "sdiv"),
+)  # fmt: skip
+both, either = _lanewise("and_", "and_"), _lanewise("or_", "or_")
+
+
+def _compare(builder, sign, a, b, lanes):
+    return (builder.fcmp_ordered if lanes.kind == "float32" else builder.icmp_signed)(sign, a, b)
+
+
+def _larger(sign):
+    @intrinsic
+    def larger(typingctx, a, b):
+        def generate(context, builder, signature, arguments):
+            return builder.select(_compare(builder, sign, *arguments, a), *arguments)
+
+        return a(a, b), generate
+
+    return larger
+
+
+maximum, minimum = _larger(">"), _larger("<")
+
+
+@intrinsic
+def greater(typingctx, a, b):
+    """Tell where a > b, a vector of bits."""
+
+    def generate(context, builder, signature, arguments):
+        return _compare(builder, ">", *arguments, a)
+
+    return Lanes("bit", a.count)(a, b), generate
+
+
+@intrinsic
+def equal(typingctx, a, b):
+    """Tell where two vectors of integers are equal."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.icmp_signed("==", *arguments)
+
+    return Lanes("bit", a.count)(a, b), generate
+
+
+@intrinsic
+def select(typingctx, bits, a, b):
+    """Take a where a bit is set, else b."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return a(bits, a, b), generate
+
+
+@intrinsic
+def word(typingctx, bits):
+    """Put the bits into an int64, lane 0 lowest."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.zext(builder.bitcast(arguments[0], ir.IntType(bits.count)), ir.IntType(64))
+
+    return types.int64(bits), generate
+
+
+@intrinsic
+def first_lanes(typingctx, n):
+    """Set the bits of the first `n` of 16 lanes."""
+
+    def generate(context, builder, signature, arguments):
+        count = _repeated(builder, builder.trunc(arguments[0], I32), INTS.count)
+        return builder.icmp_signed("<", ir.Constant(_type(INTS), list(range(INTS.count))), count)
+
+    return Lanes("bit", 16)(types.int64), generate
+
+
+@intrinsic
+def multiply_add(typingctx, a, b, c):
+    """Compute a · b + c in float32, rounded once where the processor can."""
+
+    def generate(context, builder, signature, arguments):
+        kind = _type(FLOATS)
+        name = f"llvm.fmuladd.v{FLOATS.count}f32"
+        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(fused, arguments)
+
+    return a(a, b, c), generate
+
+
+def _folded(operation):
+    @intrinsic
+    def folded(typingctx, lanes):
+        """Fold 16 float32 into one, halves at a time."""
+
+        def generate(context, builder, signature, arguments):
+            value, n = arguments[0], FLOATS.count
+            while n > 1:
+                n //= 2
+                low, high = (
+                    builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, n), list(range(b, b + n))))
+                    for b in (0, n)
+                )
+                value = operation(builder, low, high)
+            return builder.extract_element(value, ir.Constant(I32, 0))
+
+        return types.float32(lanes), generate
+
+    return folded
+
+
+largest = _folded(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+total_of = _folded(lambda builder, a, b: builder.fadd(a, b))
+
+
+# --- from one kind to another --------------------------------------------------------------------------------
+
+
+@intrinsic
+def widened(typingctx, shorts):
+    """Turn int16 into int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.sext(arguments[0], _type(INTS))
+
+    return INTS(shorts), generate
+
+
+@intrinsic
+def narrowed(typingctx, ints):
+    """Keep the lower 16 bits of int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.trunc(arguments[0], _type(SHORTS))
+
+    return SHORTS(ints), generate
+
+
+def _half(begin):
+    @intrinsic
+    def half(typingctx, long):
+        """Take 16 of 32 lanes."""
+
+        def generate(context, builder, signature, arguments):
+            mask = ir.Constant(ir.VectorType(I32, 16), list(range(begin, begin + 16)))
+            return builder.shuffle_vector(arguments[0], arguments[0], mask)
+
+        return SHORTS(long), generate
+
+    return half
+
+
+lower_half, upper_half = _half(0), _half(16)
+
+
+@intrinsic
+def keys_of(typingctx, codes):
+    """Turn fp16 codes into int16 keys in the order of the numbers, and back."""
+
+    def generate(context, builder, signature, arguments):
+        negative = builder.and_(builder.ashr(arguments[0], _constant(codes, 15)), _constant(codes, 0x7FFF))
+        return builder.xor(arguments[0], negative)
+
+    return codes(codes), generate
+
+
+def _number(builder, code, whole, real):
+    """Turn fp16 codes, 32-bit integers, into float32; ±inf becomes ±65504.
+
+    By integers: `fpext half` is a call to a library on processors without the instruction.
+    """
+
+    def constant(kind, value):
+        return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+    magnitude = builder.shl(builder.and_(code, constant(whole, 0x7FFF)), constant(whole, 13))
+    size, most = builder.fmul(builder.bitcast(magnitude, real), constant(real, 2.0**112)), constant(real, 65504.0)
+    size = builder.bitcast(builder.select(builder.fcmp_ordered("<", size, most), size, most), whole)
+    sign = builder.shl(builder.and_(code, constant(whole, 0x8000)), constant(whole, 16))
+    return builder.bitcast(builder.or_(size, sign), real)
+
+
+@intrinsic
+def numbers(typingctx, codes):
+    """Turn fp16 codes into float32; ±inf becomes ±65504."""
+
+    def generate(context, builder, signature, arguments):
+        return _number(builder, builder.zext(arguments[0], _type(INTS)), _type(INTS), _type(FLOATS))
+
+    return FLOATS(codes), generate
+
+
+@intrinsic
+def number_at(typingctx, address):
+    """Load one fp16 number as float32; ±inf becomes ±65504."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
+        return _number(builder, builder.zext(builder.load(pointer), I32), I32, KINDS["float32"])
+
+    return types.float32(types.int64), generate
+
+
+@intrinsic
+def power_of_two(typingctx, exponents):
+    """2^x of float32 above -120 and below 120, with a relative error below 1e-5.
+
+    A polynomial of the fraction, its bits scaled by the whole part.
+    """
+
+    def generate(context, builder, signature, arguments):
+        moved = builder.fadd(arguments[0], _constant(FLOATS, 127.0))
+        whole = builder.fptosi(moved, _type(INTS))
+        fraction = builder.fsub(moved, builder.sitofp(whole, _type(FLOATS)))
+        kind = _type(FLOATS)
+        fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{FLOATS.count}f32"
+        )
+        value = _constant(FLOATS, POLYNOMIAL[0])
+        for coefficient in POLYNOMIAL[1:]:
+            value = builder.call(fused, [value, fraction, _constant(FLOATS, coefficient)])
+        scale = builder.bitcast(builder.shl(whole, _constant(INTS, 23)), kind)
+        return builder.fmul(value, scale)
+
+    return FLOATS(exponents), generate

@@ -15,10 +15,14 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
+    "Argmax": "decisions.argmax",
+    "RankRule": "decisions.rank",
+    "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
     "ThresholdSet": "thresholds.thresholdset",
-    "dice": "metrics",
-    "iou": "metrics",
+    "dice": "metrics.overlap",
+    "iou": "metrics.overlap",
+    "confusion": "metrics.confusion",
     "EnskError": "errors",
     "UsageError": "errors",
     "DamagedError": "errors",
@@ -29,6 +33,7 @@ _HOME = {
     "LockedError": "errors",
 }
 __all__ = [  # spelt out, because type checkers do not evaluate it
+    "Argmax",
     "DamagedError",
     "Ensemble",
     "EnskError",
@@ -38,11 +43,14 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "LogitWriter",
     "MaskSet",
     "MismatchError",
+    "RankRule",
     "ResourceError",
     "Runs",
     "ThresholdSet",
+    "Thresholds",
     "UnsafeError",
     "UsageError",
+    "confusion",
     "dice",
     "encode",
     "hard_vote",
@@ -54,7 +62,10 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
 if TYPE_CHECKING:
     from typing import Any
 
+    from ensemble_kit.decisions.argmax import Argmax
     from ensemble_kit.decisions.hard import hard_vote
+    from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.thresholds import Thresholds
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
         DamagedError,
@@ -71,7 +82,8 @@ if TYPE_CHECKING:
     from ensemble_kit.logits.writer import LogitWriter
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
-    from ensemble_kit.metrics import dice, iou
+    from ensemble_kit.metrics.confusion import confusion
+    from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.decisions.thresholds import Thresholds
@@ -173,7 +175,7 @@ class Ensemble:
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
         tuned.check_members(self.classes, self.records)
-        by_class = dict(zip(tuned.levels, tuned.fusion.weights, strict=True))
+        by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
         return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
 
     @property
@@ -231,7 +233,7 @@ class Ensemble:
         Parameters
         ----------
         given : a number in [0, 1], one per class (a sequence in the order of `.classes`, or a mapping by name), a
-            `ThresholdSet`, or a decision; None is 0.5.
+            `ThresholdSet`, or a decision; None is 0.5, of softmax members the largest score (`Argmax()`).
 
         Raises
         ------
@@ -242,9 +244,9 @@ class Ensemble:
         """
         if isinstance(given, ThresholdSet):
             given.check_fits(self.classes, self.records, self.fusion)
-            return Thresholds(given.levels)
-        if isinstance(given, Mapping):
-            decision: Decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
+            decision = recorded(given)
+        elif isinstance(given, Mapping):
+            decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
         elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
             if len(given) != len(self.classes):
                 raise MismatchError(
@@ -258,7 +260,8 @@ class Ensemble:
             decision = given
         else:
             number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
-            decision = Thresholds(self.level_of(0.5 if number is None else number))
+            exclusive = number is None and self.activation == "softmax"
+            decision = Argmax() if exclusive else Thresholds(self.level_of(0.5 if number is None else number))
         decision.check(self.inputs)
         return decision
 
@@ -275,7 +278,8 @@ class Ensemble:
         Parameters
         ----------
         decision : a number, one per class (a sequence in the order of `.classes` or a mapping by name), a
-            `ThresholdSet`, which must fit this ensemble, or a decision such as `RankRule()`; None is 0.5.
+            `ThresholdSet`, which must fit this ensemble, or a decision such as `Argmax()`; None is
+            0.5, of softmax members `Argmax()`.
         rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. None: those of the set; (): none.
         jobs : threads over samples; default: every core. The result never depends on it.

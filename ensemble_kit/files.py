@@ -81,8 +81,7 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
         The disk is full or fails.
     """
     target = Path(path)
-    check_target(target, force=force, folder=True)
-    _check_replaceable(target, mark)
+    check_target(target, force=force, folder=True, mark=mark)
     with blamed(target):
         temporary, handle = _reserve_folder(target)
         try:
@@ -105,11 +104,18 @@ def check_name(target: Path) -> None:
         raise _refused("output-name", item, "pass a name of 1 to 255 bytes without NUL")
 
 
-def check_target(target: Path, *, force: bool, folder: bool) -> None:
-    """Refuse a path that cannot be written, before any work is done for it."""
+def check_target(target: Path, *, force: bool, folder: bool, mark: str | None = None) -> None:
+    """Refuse a path that cannot be written, before any work is done for it; the arguments are those of `atomic_folder`.
+
+    Parameters
+    ----------
+    folder : whether a folder is to be written there, not a file.
+    """
     check_name(target)
     if not target.parent.is_dir():
-        fix = f"make it (mkdir -p {target.parent}) or pass another path"
+        blocking = next(p for p in target.parents if p.exists())
+        make = f"make it (mkdir -p {target.parent}) or pass another path"
+        fix = make if blocking.is_dir() else f"pass a path that does not lead through the file {blocking}"
         raise _refused("output-folder-missing", f"{target}: {target.parent} is not a folder", fix)
     if target.is_dir() != folder and target.exists():
         found, wanted = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
@@ -118,6 +124,9 @@ def check_target(target: Path, *, force: bool, folder: bool) -> None:
     if not force and (target.exists() or target.is_symlink()):
         fix = "pass --force (force=True) to replace it, or another path"
         raise _refused("output-exists", f"{target} exists", fix)
+    if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
+        item = f"{target} is a folder with files that this kit did not write"
+        raise _refused("output-foreign", item, "pass the path of a new folder, or empty this one")
 
 
 def sync_folder(folder: Path) -> None:
@@ -152,12 +161,6 @@ def blamed(target: Path) -> Iterator[None]:
             raise
         item = f"{target}: {error.strerror or error}"
         raise ResourceError("write-failed", "cannot write", item=item, fix=_WRITE_FIX) from error
-
-
-def _check_replaceable(target: Path, mark: str | None) -> None:
-    if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
-        item = f"{target} is a folder with files that this kit did not write"
-        raise _refused("output-foreign", item, "pass the path of a new folder, or empty this one")
 
 
 def _refused(code: str, item: str, fix: str) -> UsageError:

@@ -164,6 +164,9 @@ def test_dry_runs_write_nothing(demo: Path, tmp_path: Path) -> None:
     assert tune.returncode == 0, tune.stderr
     assert ensk("demo", "--out", tmp_path / "demo", "--dry-run", "--json").returncode == 0
     assert list(tmp_path.iterdir()) == []
+    for how in ("--soft", "--hard"):
+        store, images = demo / "unet_test.zarr", demo / "data/test/images"
+        fails(2, "output-foreign", "vote", store, how, "--out", images, "--format", "png", "--dry-run")
 
 
 def test_inspect_all_three_kinds(demo: Path) -> None:

@@ -23,8 +23,8 @@ HEAVY = {"torch", "numba", "pandas", "optuna", "cv2", "matplotlib", "zarr", "sci
 def test_public_names() -> None:
     assert sorted(ek.__all__) == [
         "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
-        "MaskSet", "MismatchError", "ResourceError", "Runs", "ThresholdSet", "UnsafeError", "UsageError", "dice",
-        "encode", "hard_vote", "iou", "read_masks", "tune_thresholds",
+        "MaskSet", "MismatchError", "ResourceError", "Runs", "ThresholdSet", "UnsafeError", "UsageError", "confusion",
+        "dice", "encode", "hard_vote", "iou", "read_masks", "tune_thresholds",
     ]  # fmt: skip
     for name in ek.__all__:
         assert getattr(ek, name).__doc__, name

@@ -11,6 +11,7 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.recipes.vote import HardVote
 from ensemble_kit.spec.scoring import Measure
@@ -32,6 +33,40 @@ def test_a_store_named_twice_is_voted_with_each_threshold(store: ek.LogitStore) 
         voted = HardVote((path, path), thresholds, voting, {}).run()
         assert voted == ek.hard_vote([ens.vote(t) for t in thresholds], quorum=1)
         assert voted == ens.vote(0.3)
+
+
+def test_a_hard_vote_names_its_masks_before_the_work(store: ek.LogitStore, tmp_path: Path) -> None:
+    masks = ek.Ensemble([store]).vote(0.4).arranged(store.samples[2:6][::-1], ("y", "x"))
+    masks.write(tmp_path / "m.npz")
+    members, voting = (Path(store.path), tmp_path / "m.npz"), {"quorum": 1}
+    plan = HardVote(members, (0.6,), voting, {}, parse_rules("drop-small:2"), common=True)
+    names, voted = plan.names(), plan.run()
+    assert (names.samples, names.classes, names.extent) == (voted.samples, voted.classes, voted.extent)
+    assert (voted.samples, voted.classes) == (store.samples[2:6], store.classes)
+    assert not any(names.values())
+    assert any(voted.values())
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        pytest.param("samples-differ", {}, id="other samples"),
+        pytest.param("rule-class-unknown", {"rules": parse_rules("drop-small:2@z"), "common": True}, id="other class"),
+        pytest.param("quorum-invalid", {"voting": {"quorum": 3}, "common": True}, id="quorum out of reach"),
+        pytest.param("threshold-invalid", {"thresholds": (2.0,)}, id="threshold"),
+        pytest.param("thresholds-count", {"thresholds": (0.5, 0.5)}, id="number of thresholds"),
+        pytest.param("gate-needs-scores", {"rules": parse_rules("gate:0.5,3")}, id="gate"),
+    ],
+)
+def test_a_hard_vote_is_refused_before_the_work(
+    code: str, options: dict[str, Any], store: ek.LogitStore, tmp_path: Path
+) -> None:
+    masks = ek.Ensemble([store]).vote(0.4)
+    masks.arranged(store.samples[:4], store.classes).write(tmp_path / "m.npz")
+    given = {"thresholds": (0.5,), "voting": {}, "fusing": {}} | options
+    with pytest.raises(ek.EnskError) as caught:
+        HardVote((tmp_path / "m.npz", Path(store.path)), **given)
+    assert caught.value.code == code
 
 
 def test_folds_are_chosen_by_the_groups_there_are(store: ek.LogitStore) -> None:

@@ -233,6 +233,26 @@ def test_a_sample_submission_orders_formats_without_rows(tmp_path: Path) -> None
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "code", "fix"),
+    [
+        ("thesis", "output-foreign", "pass the path of a new folder"),
+        ("note.txt/x.csv", "output-folder-missing", "does not lead through the file .*note.txt"),
+        ("note.txt/a/x.csv", "output-folder-missing", "does not lead through the file .*note.txt"),
+        ("new/x.csv", "output-folder-missing", "mkdir -p .*new"),
+        ("thesis.npz", "output-kind", "pass another path"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_rehearsal(path: str, code: str, fix: str, tmp_path: Path) -> None:
+    for folder in ("thesis", "thesis.npz"):
+        (tmp_path / folder).mkdir()
+        wrote(tmp_path / folder / "chapter.txt", b"")
+    wrote(tmp_path / "note.txt", b"")
+    with pytest.raises(UsageError, match=fix) as caught:
+        rehearse(some_masks(), tmp_path / path, format="npz" if path == "thesis.npz" else None)
+    assert caught.value.code == code
+
+
 def test_the_outline_of_last_resort_is_exact() -> None:
     """Every run as a shape of its own, should a contour ever differ from its mask."""
     bitmap = np.random.default_rng(3).random((17, 23)) > 0.5

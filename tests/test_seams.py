@@ -16,6 +16,7 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
@@ -34,6 +35,7 @@ IMAGE = (40, 50)
 CLASSES = ("x", "y")
 DECISIONS: dict[str, Decision] = {
     "thresholds": Thresholds({"x": 40000, "y": 20000}), "one level": Thresholds(30000), "rank rule": RankRule(1.3),
+    "argmax": Argmax({"y": 1.5}, least=0.3),
     "toy": Brightest(0.2),
 }  # fmt: skip
 EXECUTORS: dict[str, Executor] = {"one thread": Threads(1), "four threads": Threads(4), "serial": Serial()}

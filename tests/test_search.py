@@ -23,14 +23,14 @@ from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
-from ensemble_kit.scores import layouts
+from ensemble_kit.scores import exclusive, layouts
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import make_folds
-from ensemble_kit.tuning.search import cleaning, described, greedy, joint, metric_search, studies, undecided
+from ensemble_kit.tuning.search import cleaning, collecting, described, greedy, joint, metric_search, studies
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.search.storage import locked
@@ -86,7 +86,7 @@ def both(band: tuple[int, int] = BAND) -> dict[int, tuple[int, int]]:
 def test_undecided_pixels_are_those_that_numpy_finds(
     ens: ek.Ensemble, truth: ek.MaskSet, band: tuple[int, int]
 ) -> None:
-    found = undecided.collect(ens, truth, both(band), executor=Threads(1))
+    found = collecting.collect(ens, truth, both(band), executor=Threads(1))
     assert found.stride == 1
     for c, name in enumerate(ens.classes):
         own = found.classes[c]
@@ -99,6 +99,31 @@ def test_undecided_pixels_are_those_that_numpy_finds(
             for part in (slice(None, split), slice(split, None)):
                 assert sorted(mine[part].tolist()) == sorted(wanted[0][part].tolist())
             assert (own.above[s], own.above_hits[s], own.truth[s]) == wanted[2:]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 70])
+def test_undecided_pixels_of_exclusive_classes(stride: int, rng: np.random.Generator) -> None:
+    """Members' shares of the pixel are what is kept: of all classes together, from grids of their own."""
+    boxes = [Box(0, 0, 10, 12), Box(2, 1, 20, 25)]
+    placements = [Placement((20, 25), box, IMAGE) for box in boxes]
+    codes = [exclusive.q(smooth_logits(rng, (3, 20, 25), 3), 1.0) for _ in boxes]
+    order = np.array([[0, 2], [1, 1], [2, 0]])
+    images = []
+    for code, box, own in zip(codes, boxes, order.T, strict=True):
+        inside = [np.ascontiguousarray(code[c][box.slices]) for c in own]
+        images.append(ref.shares(np.stack([ref.rounded(ref.interpolate(z, IMAGE)) for z in inside])))
+    truth = rng.random((3, *IMAGE)) < 0.4
+    truth[1], truth[2, :, 3:] = True, False
+    scoring = layouts.scoring(layouts.Recipe("shares", (1.0,) * 2, LOGIT, interpolate_members=True))
+    laid = layouts.members(codes, placements, order, np.ones((3, 2), int)), scoring
+    few, band = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride)), (20000, 40000)
+    axes = layouts.axes(tuple(b.shape for b in boxes), IMAGE)
+    found = exclusive.undecided(laid, axes, [band] * 3, stride, [ek.encode(t) for t in truth])
+    for c in range(3):
+        wanted = ref.undecided(np.stack([i[c] for i in images])[few], truth[c][few[1:]], *band)
+        assert found[c][1:] == wanted[1:]
+        for part in (slice(None, wanted[1]), slice(wanted[1], None)):
+            assert sorted(found[c][0][part].tolist()) == sorted(wanted[0][part].tolist())
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 7, 40, 70])
@@ -144,7 +169,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
     )
     ens = ek.Ensemble(ens.members, mean=mean)
     band = BAND if mean == "probability" else (20000, 45000)
-    table = undecided.collect(ens, truth, both(band), executor=Threads(2))
+    table = collecting.collect(ens, truth, both(band), executor=Threads(2))
     own = table.classes[0]
     scale = tables.q_levels() if mean == "probability" else tables.identity()
     low, high = int(scale[own.low - 1]) + 1, int(scale[own.high])
@@ -165,21 +190,21 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
 
 
 def test_a_trial_on_some_samples_is_one_of_an_ensemble_of_them(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
-    table = undecided.collect(ens, truth, both())
+    table = collecting.collect(ens, truth, both())
     some = np.array([1, 2, 5, 8])
     part, its_truth = subset(ens, truth, some)
-    alone = undecided.collect(part, its_truth, both())
+    alone = collecting.collect(part, its_truth, both())
     setting = Setting((0.2, 0.5, 0.3), PROBABILITY, (1.0,) * 3)
     assert table.try_setting(setting, Measure(), some) == alone.try_setting(setting, Measure())
 
 
 def test_temperatures_and_scores_are_nearly_exact(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
-    table = undecided.collect(ens, truth, both((328, 65208)), hottest=3.0)
+    table = collecting.collect(ens, truth, both((328, 65208)), hottest=3.0)
     setting = Setting((1.0, 0.5, 0.1), PROBABILITY, (2.0, 0.7, 3.0))
     wanted = brute_force(setting.applied(ens), truth, Measure(), 3277, 62260)
     assert table.try_setting(setting, Measure()).score == pytest.approx(np.mean(wanted), abs=2e-3)
     coarse = ek.Ensemble([ens.members[0], ens.members[2]], upsample="scores")
-    table = undecided.collect(coarse, truth, both())
+    table = collecting.collect(coarse, truth, both())
     assert table.kind == "level"
     setting = Setting((1.0, 0.2), PROBABILITY, (1.0,) * 2)
     wanted = brute_force(setting.applied(coarse), truth, Measure(), 3277, 62260)
@@ -187,8 +212,8 @@ def test_temperatures_and_scores_are_nearly_exact(ens: ek.Ensemble, truth: ek.Ma
 
 
 def test_memory_is_kept_by_looking_at_fewer_pixels(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
-    whole = undecided.collect(ens, truth, both())
-    thin = undecided.collect(ens, truth, both(), memory=whole.bytes // 3)
+    whole = collecting.collect(ens, truth, both())
+    thin = collecting.collect(ens, truth, both(), memory=whole.bytes // 3)
     assert thin.stride == 2
     assert thin.bytes <= whole.bytes // 3
     setting = Setting((1.0,) * 3, PROBABILITY, (1.0,) * 3)
@@ -277,7 +302,7 @@ def test_greedy_is_what_plain_python_does(members: int, steps: int, seed: int) -
 
 
 def test_greedy_finds_the_best_of_all_small_ensembles(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
-    table = undecided.collect(ens, truth, both())
+    table = collecting.collect(ens, truth, both())
     start = Setting.uniform(ens)
 
     def score(counts: tuple[int, ...]) -> float:
@@ -382,7 +407,7 @@ def test_an_objective_that_is_not_a_finite_number_is_refused(value: float) -> No
 def test_nothing_but_skipped_pairs_is_refused(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     low = ek.Ensemble(ens.members)
     nothing = ek.MaskSet(dict.fromkeys(truth, ek.Runs.empty(IMAGE)))
-    table = undecided.collect(low, nothing, both())
+    table = collecting.collect(low, nothing, both())
     assert np.isfinite(table.try_setting(Setting.uniform(low), Measure(convention=Convention(0, "skip"))).score)
     none = np.zeros(0, np.int64)
     assert np.isnan(table.try_setting(Setting.uniform(low), Measure(), none).score)

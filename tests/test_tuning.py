@@ -12,9 +12,8 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
-from ensemble_kit import metrics
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.spec.scoring import Convention, Measure, overlap
 from ensemble_kit.tuning import statistics
 from ensemble_kit.tuning.curve import Curve
 
@@ -71,11 +70,11 @@ def test_brute_force_agrees(seed: int, objective: Any, empty: Any, eps: float, m
     for c, found in enumerate(tuned.classes):
         hits, pixels, areas = curves(ens, truth, c)
         if objective == "pooled":
-            values = metrics.overlap(hits.sum(0), pixels.sum(0), areas.sum(0), convention)
+            values = overlap(hits.sum(0), pixels.sum(0), areas.sum(0), convention)
         else:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Mean of empty slice")
-                values = np.nanmean(metrics.overlap(hits, pixels, areas, convention), axis=0)
+                values = np.nanmean(overlap(hits, pixels, areas, convention), axis=0)
         values = np.nan_to_num(values, nan=1.0)  # nothing to predict, nothing predicted, all skipped: nothing wrong
         top = values.max()
         assert np.nan_to_num(found.score, nan=1.0) == pytest.approx(top, abs=1e-12)
@@ -98,7 +97,7 @@ def test_other_metrics(metric: str, objective: Any, make_store: Make) -> None:
         for c, found in enumerate(tuned.classes):
             hits, pixels, areas = curves(ens, truth, c)
             counts = (v.sum(0) if objective == "pooled" else v for v in (hits, pixels, areas))
-            values = metrics.overlap(*counts, Convention(), metric)
+            values = overlap(*counts, Convention(), metric)
             values = values if objective == "pooled" else values.mean(axis=0)
             assert found.score == pytest.approx(values.max(), abs=1e-12)
             assert values[found.level] == pytest.approx(values.max(), abs=1e-12)

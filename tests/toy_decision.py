@@ -22,6 +22,9 @@ class Brightest:
     def check(self, inputs: Inputs) -> None:
         """Any members will do."""
 
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return classes
+
     def told(self) -> str:
         return f"the brightest {self.share:g} of the image"
 

@@ -35,7 +35,7 @@ def score(
     classes: ClassesOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
-    from ensemble_kit import metrics
+    from ensemble_kit.metrics import overlap
     from ensemble_kit.recipes.masks import read_together
     from ensemble_kit.reports.report import Report
 
@@ -44,7 +44,7 @@ def score(
     prediction, truth = read_together(
         [masks, val], [format, val_format], size_of_images(image_size), class_names(classes)
     )
-    result = (metrics.dice if metric == "dice" else metrics.iou)(prediction, truth, eps, empty_value(empty))
+    result = (overlap.dice if metric == "dice" else overlap.iou)(prediction, truth, eps, empty_value(empty))
     pooled = result.pooled_per_class
 
     def number(value: float) -> float | None:

@@ -153,7 +153,7 @@ def vote(
         plan = SoftVote(fused, given[0], tuple(steps), RankRule(rank_temperature, convention) if ranks else None)
         for line in plan.told():
             common.say(line)
-        rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
+    rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")

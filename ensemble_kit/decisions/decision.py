@@ -27,6 +27,9 @@ class Decision(Protocol):
         def check(self, inputs):
             pass
 
+        def written(self, classes):
+            return classes
+
         def told(self):
             return "no pixel is on"
 
@@ -36,6 +39,9 @@ class Decision(Protocol):
 
     def check(self, inputs: Inputs) -> None:
         """Refuse, before any work, members that this decision does not fit."""
+
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the classes whose masks are kept, in this order."""
 
     def told(self) -> str:
         """Return the decision in words, for reports and `MaskSet.rule`."""
@@ -53,12 +59,12 @@ class Vote:
     rules: tuple[Rule, ...] = ()
 
     def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
-        """Return the image's shape, and the masks of all classes."""
-        scores = FusedSample(self.inputs, item.sample)
-        decided = self.decision(scores)
-        if not self.rules:
+        """Return the image's shape, and the masks of the classes that are kept."""
+        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
+        decided, kept = self.decision(scores), self.decision.written(classes)
+        if not self.rules and kept == classes:
             return scores.image, decided
-        cleaned = [self._cleaned(scores, decided, c, name) for c, name in enumerate(self.inputs.classes)]
+        cleaned = [self._cleaned(scores, decided, classes.index(name), name) for name in kept]
         return scores.image, ManyRuns.of(cleaned)
 
     def _cleaned(self, scores: FusedSample, decided: ManyRuns, c: int, name: str) -> Runs:
@@ -78,17 +84,18 @@ def vote(
 
     Parameters
     ----------
+    decision : one that fits the inputs, by its `check`.
     rules : post-processing, applied in this order to the classes that they name.
 
     Raises
     ------
     MismatchError
-        A decision or a rule for other classes.
+        A rule for other classes.
     """
-    decision.check(inputs)
-    check_classes(rules, inputs.classes)
+    classes = decision.written(inputs.classes)
+    check_classes(rules, classes)
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
     runs = ManyRuns.joined([decided for _, decided in found])
-    indices = np.arange(len(found) * len(inputs.classes)).reshape(len(found), len(inputs.classes))
+    indices = np.arange(len(found) * len(classes)).reshape(len(found), len(classes))
     images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
-    return MaskSet.trusted(images, inputs.classes, runs, indices, decision.told())
+    return MaskSet.trusted(images, classes, runs, indices, decision.told())

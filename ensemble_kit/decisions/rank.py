@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.thresholds import refuse_mean_of_exclusive_logits
 from ensemble_kit.errors import check_number
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
@@ -127,7 +128,12 @@ class RankRule:
             _checked(self.temperature)
 
     def check(self, inputs: Inputs) -> None:
-        """Accept any members."""
+        """Refuse members whose scores are no probabilities: exclusive classes with mean="logit"."""
+        refuse_mean_of_exclusive_logits(inputs)
+
+    def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return all classes."""
+        return classes
 
     def told(self) -> str:
         """Return the rule in words."""

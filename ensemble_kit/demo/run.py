@@ -13,7 +13,7 @@ from typing import Any
 from ensemble_kit.errors import UsageError
 from ensemble_kit.formats.classes import read_classes
 from ensemble_kit.formats.reading import read_masks
-from ensemble_kit.metrics import Overlap, dice
+from ensemble_kit.metrics.overlap import Overlap, dice
 from ensemble_kit.reports.report import Report
 
 DATA = Path(__file__).with_name("data")

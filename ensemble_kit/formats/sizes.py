@@ -20,7 +20,7 @@ SIDE_LIMIT = 2**20
 """Largest height or width that a file may declare; a transposition keeps one number a column."""
 
 
-def parse_image_size(text: str) -> tuple[int, int]:
+def parse_image_size(text: str) -> Shape:
     """Read `HxW`, such as `2048x1024`: (H, W).
 
     Raises

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name
+from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.dialects import recognise
 from ensemble_kit.formats.maskformat import MaskFormat, existing
@@ -78,10 +78,14 @@ def rehearse(
     Parameters
     ----------
     names : empty masks of the samples and classes to come.
+    path, format, like : as for `write_masks`, whose `force` is true.
     """
     target = Path(path)
     chosen = _chosen(target, format, like)
-    if chosen.builder(target):
+    builds = chosen.builder(target) is not None
+    if str(path) != "-" and not is_stream(target):
+        check_target(target, force=True, folder=builds, mark=chosen.index)
+    if builds:
         _ordered(names, like, None)
     else:
         write_to(names, io.BytesIO(), chosen, like)

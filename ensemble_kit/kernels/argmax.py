@@ -11,7 +11,7 @@ from ensemble_kit.kernels.closer_look import SPAN, look
 from ensemble_kit.kernels.desk import desk_of, make_arrays
 from ensemble_kit.kernels.exact_pixel import exact_label, make_pixel_room
 from ensemble_kit.kernels.jit import kernel
-from ensemble_kit.kernels.labels import append_row, longer, make_stretches, runs_of
+from ensemble_kit.kernels.stretches import append_row, longer, make_stretches, runs_of
 from ensemble_kit.kernels.quads import neighbours
 from ensemble_kit.kernels.words import address_of, load64
 

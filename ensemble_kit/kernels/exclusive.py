@@ -304,3 +304,17 @@ def levels_within(starts, ends, cls, members, scoring, exponentials, axes):
             positions[i], levels[i] = p, _level(row[cls, p % width], scoring.interpolate_members)
             i += 1
     return positions, levels
+
+
+@kernel
+def member_levels(rows, members, scoring, exponentials, axes):
+    """Evaluate every member's score at some rows of the image, before fusing: uint16 (C, M, rows, W)."""
+    room, classes = make_row_room(members, axes), members.order.shape[0]
+    out = np.empty((classes, members.addresses.size, rows.size, axes.cols.shape[1]), np.uint16)
+    for i in range(rows.size):
+        for m in range(out.shape[1]):
+            put_scores(rows[i], m, members, scoring, exponentials, axes, room, room.scores)
+            for c in range(classes):
+                for x in range(out.shape[3]):
+                    out[c, m, i, x] = room.scores[c, x]
+    return out

@@ -1,88 +1,116 @@
-"""Labels of pixels become runs: stretches of one label, row by row, then the runs of each class."""
+"""Label maps, one class a pixel: from values to runs of every class, and from runs to values."""
 
-from typing import NamedTuple
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ensemble_kit.kernels.jit import inline, kernel
-from ensemble_kit.kernels.lanes import equal, load_long, word
-from ensemble_kit.kernels.words import address_of, lowest
+from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.runs import grown
+from ensemble_kit.kernels.words import changes, lowest
 
-LANES = 32
+_LOOK = 256
 
 
-class Stretches(NamedTuple):
-    """Stretches of pixels that have one label, in the order of the pixels.
+@kernel
+def segments(labels):
+    """Where a flat label map, uint8 or uint16, takes another value than the pixel before; the first pixel is one.
+
+    256 pixels a look: where all are as the one before, nothing else is done.
+    """
+    edges, n, p = np.empty(1024, np.int64), 0, np.int64(1)
+    if labels.size > 0:
+        edges[0], n = 0, 1
+    while p < labels.size:
+        if n + _LOOK > edges.size:
+            edges = grown(edges)
+        if p + _LOOK <= labels.size:
+            a, b = changes(labels, p), changes(labels, p + 64)
+            c, d = changes(labels, p + 128), changes(labels, p + 192)
+            if a | b | c | d != 0:
+                for t in range(4):
+                    word = a if t == 0 else b if t == 1 else c if t == 2 else d
+                    while word != 0:
+                        edges[n] = p + 64 * t + lowest(word)
+                        n += 1
+                        word &= word - 1
+            p += _LOOK
+        else:
+            if labels[p] != labels[p - 1]:
+                edges[n] = p
+                n += 1
+            p += 1
+    return edges[:n].copy()
+
+
+@kernel
+def runs_of(edges, owners, size, classes):
+    """Runs of every class of a label map of `size` pixels, in one pass: starts, ends, and offsets (classes + 1,).
 
     Parameters
     ----------
-    starts : int64 (room,), first pixel of each; it reaches to the next one's.
-    labels : int16 (room,), classes by number; -1 is none.
+    edges : where each segment begins.
+    owners : int64 (n,), the class of each segment; a negative one is none. Neighbours of one class are one run.
     """
-
-    starts: NDArray[np.int64]
-    labels: NDArray[np.int16]
-
-
-@inline
-def make_stretches(room):
-    """Make room for so many stretches."""
-    return Stretches(np.empty(room, np.int64), np.empty(room, np.int16))
-
-
-@kernel
-def longer(stretches, n, room):
-    """Copy the first `n` stretches into those of a larger room."""
-    starts, labels = np.empty(room, np.int64), np.empty(room, np.int16)
-    for k in range(n):
-        starts[k], labels[k] = stretches.starts[k], stretches.labels[k]
-    return Stretches(starts, labels)
-
-
-@kernel
-def append_row(row, width, first, stretches, n):
-    """Append the stretches of the first `width` of a row of labels, int16, which are the pixels from `first` on.
-
-    Room for as many is expected. Returns how many there are then: a row goes on with the stretch before it where the
-    label is the same.
-    """
-    starts, labels = stretches
-    if n == 0 or row[0] != labels[n - 1]:
-        starts[n], labels[n] = first, row[0]
-        n += 1
-    x, address = 1, address_of(row)
-    while x + LANES <= width:
-        same = equal(load_long(address + 2 * x), load_long(address + 2 * x - 2))
-        bits = word(same) ^ 0xFFFFFFFF
-        while bits != 0:
-            p = x + lowest(bits)
-            starts[n], labels[n] = first + p, row[p]
-            n += 1
-            bits &= bits - 1
-        x += LANES
-    for p in range(x, width):
-        if row[p] != row[p - 1]:
-            starts[n], labels[n] = first + p, row[p]
-            n += 1
-    return n
-
-
-@kernel
-def runs_of(stretches, n, classes, size):
-    """Runs of each class: starts and ends, int64 (runs,), and where each class's begin, int64 (classes + 1,)."""
-    starts, labels = stretches
     offsets = np.zeros(classes + 1, np.int64)
-    for k in range(n):
-        if labels[k] >= 0:
-            offsets[labels[k] + 1] += 1
-    for c in range(classes):
-        offsets[c + 1] += offsets[c]
-    at, total = offsets.copy(), offsets[classes]
-    out_starts, out_ends = np.empty(total, np.int64), np.empty(total, np.int64)
-    for k in range(n):
-        c = labels[k]
-        if c >= 0:
-            out_starts[at[c]], out_ends[at[c]] = starts[k], starts[k + 1] if k + 1 < n else size
-            at[c] += 1
-    return out_starts, out_ends, offsets
+    last = np.int64(-1)
+    for owner in owners:
+        if owner >= 0 and owner != last:
+            offsets[owner + 1] += 1
+        last = owner
+    for k in range(classes):
+        offsets[k + 1] += offsets[k]
+    cursor = offsets.copy()
+    starts, ends = np.empty(offsets[classes], np.int64), np.empty(offsets[classes], np.int64)
+    last = np.int64(-1)
+    for i in range(edges.size):
+        owner = owners[i]
+        if owner >= 0:
+            end = edges[i + 1] if i + 1 < edges.size else size
+            if owner != last:
+                starts[cursor[owner]] = edges[i]
+                cursor[owner] += 1
+            ends[cursor[owner] - 1] = end
+        last = owner
+    return starts, ends, offsets
+
+
+@kernel
+def paint(starts, ends, first, stop, values, out):
+    """Draw masks into a flat label map, later ones over earlier ones.
+
+    Parameters
+    ----------
+    first, stop : int64 (masks,), where the runs of each begin and end in `starts` and `ends`.
+    values : (masks,), of the map's type.
+    """
+    for k in range(first.size):
+        value = values[k]
+        for i in range(first[k], stop[k]):
+            for p in range(starts[i], ends[i]):
+                out[p] = value
+
+
+@kernel
+def rows_of_colours(pixels, colours, out):
+    """Which colour each pixel has, into `out`; `colours.size` where none.
+
+    Parameters
+    ----------
+    pixels : uint8 (n, 3); out : uint16 (n,).
+    colours : int64 (m,), sorted, red * 65536 + green * 256 + blue.
+    """
+    last, row, high = np.int64(-1), 0, 0
+    for p in range(out.size):
+        colour = (np.int64(pixels[p, 0]) << 16) | (np.int64(pixels[p, 1]) << 8) | np.int64(pixels[p, 2])
+        if colour != last:
+            row, high = 0, colours.size
+            while row < high:
+                middle = (row + high) // 2
+                if colours[middle] < colour:
+                    row = middle + 1
+                else:
+                    high = middle
+            if row < colours.size and colours[row] != colour:
+                row = colours.size
+            last = colour
+        out[p] = row

@@ -157,6 +157,24 @@ def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
 
+def label_runs(labels: NDArray[np.integer], values: list[int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Runs of each value of a label map."""
+    return [encode(labels == value) for value in values]
+
+
+def painted(masks: list[NDArray[np.bool_]], values: list[int], empty: int) -> NDArray[np.int64]:
+    """The value of every pixel: that of the last mask which has it, `empty` where none has."""
+    out = np.full(masks[0].shape, empty, np.int64)
+    for mask, value in zip(masks, values, strict=True):
+        out[mask] = value
+    return out
+
+
+def overlapping(masks: list[NDArray[np.bool_]]) -> bool:
+    """Whether any pixel lies in two masks."""
+    return bool((np.sum(masks, axis=0) > 1).any())
+
+
 def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:
     """The RLE text of a mask."""
     starts, ends = encode(mask if order == "C" else mask.T)
@@ -190,7 +208,7 @@ def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.i
     return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
 
 
-# --- rules 6 and 7: hard vote, Dice --------------------------------------------------------------------------
+# --- rules 6, 7 and 12: hard vote, Dice, void ----------------------------------------------------------------
 
 
 def weighted_vote(masks: list[NDArray[np.bool_]], weights: list[int], need: int) -> NDArray[np.bool_]:
@@ -204,6 +222,16 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -
     if not a.any() and not b.any():
         return empty
     return float((2 * int((a & b).sum()) + eps) / (int(a.sum()) + int(b.sum()) + eps))
+
+
+def confusion(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], void: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels by class, int64 (C + 1, C + 1), of bool (C, H, W) each: rows truth, columns predicted, the last no class.
+
+    Void pixels (H, W) do not count.
+    """
+    none = len(truth)
+    a, b = (np.where(m.any(0), m.argmax(0), none)[~void] for m in (predicted, truth))
+    return np.bincount(b * (none + 1) + a, minlength=(none + 1) ** 2).reshape(none + 1, none + 1).astype(np.int64)
 
 
 # --- the joint search ----------------------------------------------------------------------------------------

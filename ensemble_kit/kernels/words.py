@@ -136,6 +136,22 @@ def words_on(typingctx, address):
 
 
 @intrinsic
+def changes(typingctx, array, first):
+    """Tell which of the 64 integers of a contiguous array from `first` (at least 1) on differ from the one before."""
+    signature = types.int64(array, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        bits = signature.args[0].dtype.bitwidth
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        step = ir.Constant(ir.IntType(64), bits // 8)
+        here = builder.add(builder.ptrtoint(data, step.type), builder.mul(arguments[1], step))
+        pair = [_vector(builder, address, bits) for address in (here, builder.sub(here, step))]
+        return builder.bitcast(builder.icmp_unsigned("!=", *pair), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
 def fetch(typingctx, address):
     """Ask for the 128 bytes from `address` on, which need not exist."""
     signature = types.void(types.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
 from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.masks.labelmaps import Segments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
+from ensemble_kit.spec.label_table import LabelTable, by_order, drawn_values
 
 if TYPE_CHECKING:
     import os
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 Key = tuple[str, str]
 """Names of a sample and a class."""
@@ -97,6 +100,14 @@ class MaskSet(Mapping[Key, Runs]):
         self._fill(sizes, classes, runs, indices, rule, void)
         return self
 
+    @classmethod
+    def empty(cls, extent: Extent) -> MaskSet:
+        """Make the masks without a pixel of these samples and classes."""
+        none, shape = np.zeros(0, np.int64), (len(extent.sizes), len(extent.classes))
+        return cls.trusted(
+            extent.sizes, extent.classes, ManyRuns(none, none, np.zeros(2, np.int64)), np.zeros(shape, np.int64)
+        )
+
     def _fill(
         self,
         sizes: Mapping[str, Shape],
@@ -109,6 +120,7 @@ class MaskSet(Mapping[Key, Runs]):
         self.samples, self.classes, self.rule = tuple(sizes), classes, rule
         self._void = {sample: runs for sample, runs in (void or {}).items() if runs.area}
         self._sizes, self._runs, self._indices = sizes, runs, indices
+        self._exclusive: bool | None = None
         self._rows = {sample: k for k, sample in enumerate(self.samples)}
         self._columns = {name: k for k, name in enumerate(classes)}
 
@@ -124,6 +136,95 @@ class MaskSet(Mapping[Key, Runs]):
     def has_void(self) -> bool:
         """Whether any sample has void pixels."""
         return bool(self._void)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no pixel of a sample lies in two classes."""
+        if self._exclusive is None:
+            self._exclusive = overlap_of(self._runs, self._indices) is None
+        return self._exclusive
+
+    def labels(
+        self, sample: str, values: Mapping[str, int] | Sequence[int] | None = None, paint: bool = False
+    ) -> NDArray[np.unsignedinteger]:
+        """Return the label map of a sample: uint8 (H, W), or uint16 where a value is above 255.
+
+        Parameters
+        ----------
+        values : of the classes, by name or in their order. Default: from 0 where background is among the classes,
+            else from 1. A pixel without a class is void where background is a class or a class has the value 0,
+            else it is 0; void is 255, and 65535 from 255 classes on.
+        paint : whether classes may overlap: later ones are drawn over earlier ones, in the order of `values`.
+
+        Raises
+        ------
+        MismatchError
+            Two classes overlap.
+        UsageError
+            Values that are not one for each class.
+
+        Examples
+        --------
+        >>> masks = MaskSet({("a", "road"): Runs([0], [2], (2, 2)), ("a", "sky"): Runs([3], [4], (2, 2))})
+        >>> masks.labels("a").tolist()
+        [[1, 1], [0, 2]]
+        """
+        order = tuple(values) if isinstance(values, Mapping) and set(values) == set(self.classes) else self.classes
+        drawn = drawn_values(order, values)
+        indices = self.indices((sample,), order)
+        if not paint and self._exclusive is not True and (found := overlap_of(self._runs, indices)) is not None:
+            pair = f"{order[found[1]]!r} and {order[found[2]]!r}"
+            raise MismatchError(
+                "classes-overlap",
+                "cannot make a label map: it has one class a pixel",
+                item=f"sample {sample!r}: classes {pair} overlap",
+                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones",
+            )
+        return draw(self._runs, indices[0], self.void(sample), drawn)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Mapping[str, ArrayLike],
+        classes: Sequence[str] | Mapping[int, str],
+        void: int | Sequence[int] | None = 255,
+        first_value: int | None = None,
+    ) -> MaskSet:
+        """Read label maps, one a sample.
+
+        Parameters
+        ----------
+        labels : integers (H, W) by sample.
+        classes : names by value; or a list, whose first class has the value 0 if it is background, and 1 (0 being no
+            class) if none is and the value of the last class occurs.
+        void : values that count neither as prediction nor as truth; 255 names a class where there are 255 or more.
+        first_value : 0 or 1, the value of the first class of a list, where the list and the values leave it open.
+
+        Raises
+        ------
+        UsageError
+            A list of classes that has two readings, or an array that is not a label map.
+        MismatchError
+            Values that nobody named: they are listed with their pixels.
+
+        Examples
+        --------
+        >>> masks = MaskSet.from_labels({"a": [[0, 1], [255, 2]]}, ["background", "road", "sky"])
+        >>> masks["a", "road"].area, masks.void("a").area
+        (1, 1)
+        """
+        maps = {sample: Segments.of(array, f"sample {sample!r}") for sample, array in labels.items()}
+        counts = sum((m.counts() for m in maps.values()), Counter[int]())
+        ignored = [] if void is None else [void] if isinstance(void, int) else list(void)
+        if len(classes) >= 255 and ignored == [255]:
+            ignored = []
+        if isinstance(classes, Mapping):
+            table = LabelTable(tuple(dict.fromkeys(classes.values())), dict(classes), source="classes by value")
+            table = table.with_void(ignored)
+        else:
+            table = by_order(classes, counts, "the label maps", first_value, ignored)
+        table.check(counts, "the set of label maps", "pass classes as a mapping of value to name, or name void values")
+        return cls.trusted(*classes_of(maps, table))
 
     @property
     def extent(self) -> Extent:

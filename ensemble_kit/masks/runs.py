@@ -42,7 +42,7 @@ class Runs:
     8
     """
 
-    __slots__ = ("__dict__", "_ends", "_starts", "shape")
+    __slots__ = ("__dict__", "ends", "shape", "starts")
 
     def __init__(self, starts: ArrayLike, ends: ArrayLike, shape: Shape) -> None:
         self.shape: Shape = check_image_size(shape)
@@ -56,13 +56,13 @@ class Runs:
                 fix="pass sorted, disjoint, half-open runs of at least one pixel that lie inside the image",
             )
         apart = np.append(True, s[1:] != e[:-1]) if s.size else np.zeros(0, bool)
-        self._starts, self._ends = s[apart], e[np.append(apart[1:], True)] if s.size else e
+        self.starts, self.ends = s[apart], e[np.append(apart[1:], True)] if s.size else e
 
     @classmethod
     def trusted(cls, edges: tuple[NDArray[np.int64], NDArray[np.int64]], shape: Shape) -> Runs:
         """Wrap starts and ends that a kernel made: sorted, disjoint, not adjacent, inside. Nothing is checked."""
         self = cls.__new__(cls)
-        (self._starts, self._ends), self.shape = edges, shape
+        (self.starts, self.ends), self.shape = edges, shape
         return self
 
     @classmethod
@@ -70,25 +70,15 @@ class Runs:
         """Make the mask without a pixel."""
         return cls.trusted((np.zeros(0, np.int64), np.zeros(0, np.int64)), check_image_size(shape))
 
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """First position of each run, int64 (n,)."""
-        return self._starts
-
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """Position behind each run, int64 (n,)."""
-        return self._ends
-
     @cached_property
     def area(self) -> int:
         """Number of pixels that are on."""
-        return int((self._ends - self._starts).sum())
+        return int((self.ends - self.starts).sum())
 
     def decode(self) -> NDArray[np.bool_]:
         """Draw the mask: bool, of the image's size."""
         out = np.zeros(math.prod(self.shape), np.bool_)
-        for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
             out[start:end] = True
         return out.reshape(self.shape)
 
@@ -98,14 +88,14 @@ class Runs:
 
         H, W = self.shape
         kept: Runs | None = self.__dict__.get("_transposed")  # of a mask that came column by column
-        return kept if kept is not None else Runs.trusted(kernels.transpose(self._starts, self._ends, H, W), (W, H))
+        return kept if kept is not None else Runs.trusted(kernels.transpose(self.starts, self.ends, H, W), (W, H))
 
     def overlap(self, other: Runs) -> int:
         """Count the pixels that are on in both."""
         from ensemble_kit.kernels import runs as kernels
 
         self.check_same_size(other)
-        return int(kernels.overlap(self._starts, self._ends, other._starts, other._ends))
+        return int(kernels.overlap(self.starts, self.ends, other.starts, other.ends))
 
     def __and__(self, other: Runs) -> Runs:
         return self._combine(other, _AND)
@@ -127,15 +117,15 @@ class Runs:
             return NotImplemented
         return (
             self.shape == other.shape
-            and np.array_equal(self._starts, other._starts)
-            and np.array_equal(self._ends, other._ends)
+            and np.array_equal(self.starts, other.starts)
+            and np.array_equal(self.ends, other.ends)
         )
 
     def __hash__(self) -> int:
-        return hash((self.shape, self._starts.tobytes(), self._ends.tobytes()))
+        return hash((self.shape, self.starts.tobytes(), self.ends.tobytes()))
 
     def __len__(self) -> int:
-        return int(self._starts.size)
+        return int(self.starts.size)
 
     def __bool__(self) -> bool:
         return len(self) > 0
@@ -149,7 +139,7 @@ class Runs:
         if not isinstance(other, Runs):
             return NotImplemented
         self.check_same_size(other)
-        made = kernels.combine(self._starts, self._ends, other._starts, other._ends, table)
+        made = kernels.combine(self.starts, self.ends, other.starts, other.ends, table)
         return Runs.trusted(made, self.shape)
 
     def check_same_size(self, other: Runs) -> None:
@@ -172,7 +162,7 @@ class Runs:
 
         check_options(order, base)
         laid = self if order == "C" else self.transposed()
-        return str(kernels.format_text(laid._starts, laid._ends, base, relative).data, "ascii")
+        return str(kernels.format_text(laid.starts, laid.ends, base, relative).data, "ascii")
 
     @classmethod
     def parse(cls, text: str, shape: Shape, order: Order = "C", base: int = 1, relative: bool = False) -> Runs:
@@ -202,7 +192,7 @@ class Runs:
         from ensemble_kit.kernels import rle as kernels
 
         laid = self.transposed()
-        return kernels.coco_counts(laid._starts, laid._ends, math.prod(self.shape))
+        return kernels.coco_counts(laid.starts, laid.ends, math.prod(self.shape))
 
     @classmethod
     def from_coco(cls, rle: Mapping[str, Any]) -> Runs:

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_kind, some
+from ensemble_kit.errors import UsageError, check_choice, check_kind, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
@@ -77,6 +77,9 @@ class Tuning:
     trials: tuple[str, Metric] | None = None
     rank: bool = False
     compared: Ensemble | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
 
     @property
     def split(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
+from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.runs import Runs
 from ensemble_kit.recipes.masks import read_together
 from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
@@ -101,7 +101,7 @@ class SoftVote:
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         e = self.ensemble
-        return MaskSet({(s, c): Runs.empty(e.image_size(s)) for s in e.samples for c in e.classes})
+        return MaskSet.empty(Extent(e.classes, {s: e.image_size(s) for s in e.samples}))
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
@@ -111,7 +111,7 @@ class SoftVote:
 
 @dataclass(frozen=True)
 class HardVote:
-    """A hard vote over stores and mask files, in the order of its weights.
+    """A hard vote over stores and mask files, in the order of its weights; files are read, nothing is fused yet.
 
     Parameters
     ----------
@@ -125,7 +125,9 @@ class HardVote:
     Raises
     ------
     UsageError
-        A gate, which needs scores; another number of thresholds than stores.
+        A gate, which needs scores; another number of thresholds than stores; weights or a quorum that cannot be used.
+    MismatchError, IncompleteError
+        Members of different samples, classes or sizes, a set that was tuned for another store, rules for other classes.
     """
 
     members: tuple[Path, ...]
@@ -137,32 +139,47 @@ class HardVote:
     classes: Sequence[str] | None = None
     common: bool = False
 
+    parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
+    """Each member's own vote, or its masks."""
+
     def __post_init__(self) -> None:
         refuse_gates(self.rules)
-        stores = sum(is_store(m) for m in self.members)
-        if len(self.thresholds) not in {1, stores}:
+        stores = [k for k, m in enumerate(self.members) if is_store(m)]
+        if len(self.thresholds) not in {1, len(stores)}:
             raise UsageError(
                 "thresholds-count",
                 "cannot vote",
-                item=f"{len(self.thresholds)} thresholds for {stores} stores",
+                item=f"{len(self.thresholds)} thresholds for {len(stores)} stores",
                 fix="pass --thresholds once for all stores, or once for each in their order",
             )
+        own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
+        parts: dict[int, SoftVote | MaskSet] = {  # by the member's number: a store may be named twice
+            k: SoftVote(open_ensemble([self.members[k]], threshold, self.fusing), threshold)
+            for k, threshold in zip(stores, own, strict=True)
+        }
+        known = [_names(vote) for vote in parts.values()]
+        files = [k for k in range(len(self.members)) if k not in parts]
+        paths = [self.members[k] for k in files]
+        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=known)
+        parts.update(zip(files, read, strict=True))
+        object.__setattr__(self, "parts", tuple(parts[k] for k in range(len(self.members))))
+        self.names()
+
+    def names(self) -> MaskSet:
+        """Return the masks to come, empty: their samples, classes and sizes."""
+        return self._voted([_names(part) for part in self.parts])
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        stores = [k for k, m in enumerate(self.members) if is_store(m)]
-        own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
-        masks: dict[int, MaskSet] = {}  # by the member's number: a store may be named twice, with two thresholds
-        for k, threshold in zip(stores, own, strict=True):
-            ensemble = open_ensemble([self.members[k]], threshold, self.fusing)
-            masks[k] = ensemble.vote(threshold, executor=executor, listener=listener)
-        files = [k for k in range(len(self.members)) if k not in masks]
-        paths = [self.members[k] for k in files]
-        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=list(masks.values()))
-        masks.update(zip(files, read, strict=True))
-        members = [masks[k] for k in range(len(self.members))]
-        voted = hard_vote(_common(members) if self.common else members, **self.voting)
-        return apply_rules(voted, self.rules)
+        return self._voted([p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts])
+
+    def _voted(self, masks: Sequence[MaskSet]) -> MaskSet:
+        return apply_rules(hard_vote(_common(masks) if self.common else masks, **self.voting), self.rules)
+
+
+def _names(part: SoftVote | MaskSet) -> MaskSet:
+    """Return a member's masks without a pixel."""
+    return part.names() if isinstance(part, SoftVote) else MaskSet.empty(part.extent)
 
 
 def _common(masks: Sequence[MaskSet]) -> list[MaskSet]:

@@ -9,12 +9,17 @@ import numpy as np
 from ensemble_kit.scores.layouts import Codes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from ensemble_kit.kernels.arguments import Axes, Members, Scoring
     from ensemble_kit.masks.packed import ManyRuns
+    from ensemble_kit.masks.runs import Runs
     from ensemble_kit.spec.fusion import Fusion, Upsample
+
+BLOCK = 32
+"""Rows of the image whose members' scores are kept at a time."""
 
 ROOM = 1 << 26
 """Bytes of counts that are kept at a time: beyond, classes are counted in several passes."""
@@ -79,3 +84,46 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
             at_least = inside[::-1].cumsum(axis=0)[::-1] + entries[high - low]
             found = np.flatnonzero(inside[:, 0])
             yield (found + low).astype(np.uint16), at_least[found, 0], at_least[found, 1], above, above_tp
+
+
+def undecided(
+    laid: tuple[Members, Scoring], axes: Axes, bands: Sequence[tuple[int, int]], stride: int, truth: Sequence[Runs]
+) -> list[tuple[Any, ...]]:
+    """Collect every class's undecided pixels of one sample, as `kernels.undecided.gather` does of one class.
+
+    Members' shares exist only at the pixel, where those of all classes are made together.
+    """
+    from ensemble_kit.kernels import exclusive, tables
+
+    rows, table = np.arange(stride // 2, axes.rows.shape[1], stride), tables.exponentials()
+    every = slice(stride // 2, None, stride)
+    parts: list[list[tuple[Any, ...]]] = [[] for _ in bands]
+    for first in range(0, max(rows.size, 1), BLOCK):
+        own = rows[first : first + BLOCK]
+        values = exclusive.member_levels(own, *laid, table, axes)[..., every]
+        for c, (low, high) in enumerate(bands):
+            wanted = _drawn(truth[c], own, axes.cols.shape[1])[:, every]
+            above, kept = (values[c] >= high).all(0), (values[c] >= low).any(0)
+            kept &= ~above
+            found = values[c].transpose(1, 2, 0)
+            parts[c].append(
+                (found[kept & wanted], found[kept & ~wanted], above.sum(), (above & wanted).sum(), wanted.sum())
+            )
+    out = []
+    for own_parts in parts:
+        hits, misses, *numbers = zip(*own_parts, strict=True)
+        gathered = np.concatenate([*hits, *misses])
+        out.append((gathered, sum(h.shape[0] for h in hits), *(int(sum(n)) for n in numbers)))
+    return out
+
+
+def _drawn(mask: Runs, rows: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """Draw some rows of a mask, ascending, as bool (rows, W)."""
+    if not rows.size:
+        return np.zeros((0, width), np.bool_)
+    first, stop = int(rows[0]) * width, (int(rows[-1]) + 1) * width
+    own = slice(np.searchsorted(mask.ends, first, "right"), np.searchsorted(mask.starts, stop))
+    change = np.zeros(stop - first + 1, np.int8)
+    change[np.maximum(mask.starts[own] - first, 0)] = 1
+    change[np.minimum(mask.ends[own], stop) - first] = -1
+    return change[:-1].cumsum(dtype=np.int8).astype(np.bool_).reshape(-1, width)[rows - rows[0]]

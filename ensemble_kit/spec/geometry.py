@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Box(tuple[int, ...]):
     @property
     def shape(self) -> Shape:
         """Cells on every axis."""
-        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        return tuple(map(sub, self.stop, self))
 
     @property
     def slices(self) -> tuple[slice, ...]:
@@ -88,7 +89,7 @@ class Placement:
                 item=f"box {tuple(self.box)} on a grid of {as_text(self.grid)} cells",
                 fix=f"pass box=({', '.join(f'{n}{k}' for k in (0, 1) for n in names)}), cells of the grid",
             )
-        check_size(self.image, rank)
+        check_image_size(self.image, rank)
 
     @classmethod
     def of(cls, grid: Sequence[int], image_size: Sequence[int], box: Sequence[int] | None = None) -> Placement:
@@ -110,7 +111,7 @@ def as_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def check_size(size: Sequence[int], rank: int) -> Shape:
+def check_image_size(size: Sequence[int], rank: int = 2) -> Shape:
     """Check an image's size: whole pixels on each of `rank` axes, at least 1.
 
     Raises
@@ -130,12 +131,6 @@ def check_size(size: Sequence[int], rank: int) -> Shape:
             "image-size", "cannot use an image size", item=item, fix=f"pass ({words}) in pixels, each at least 1"
         )
     return whole
-
-
-def check_image_size(size: Sequence[int]) -> tuple[int, int]:
-    """Check the size of an image of two axes: (H, W) in pixels, both at least 1."""
-    height, width = check_size(size, 2)
-    return height, width
 
 
 def _whole(value: object) -> int:

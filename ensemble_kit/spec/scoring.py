@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -51,6 +51,9 @@ class Convention:
 
 
 Objective = Literal["mean", "pooled"]
+"""What tuning can maximise."""
+Reduction = Literal["mean", "pooled", "per-class", "per-image"]
+"""What a score can be; the last two differ from "mean" where pairs are skipped."""
 
 
 def coefficients(metric: str) -> tuple[float, float, float]:
@@ -108,14 +111,16 @@ def mean(values: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is maximised and reported: a metric, its convention, and how samples are reduced.
+    """What is maximised and reported: a metric, its convention, and how samples and classes are reduced.
 
     Parameters
     ----------
-    objective : "mean" averages over pairs that are not skipped; "pooled" pools a class's pixels over samples, and
-        averages over classes.
+    objective : "mean" averages over pairs of sample and class that are not skipped; "pooled" pools a class's pixels
+        over samples, and averages over classes; "per-class" averages each class over samples, then over classes;
+        "per-image" averages each sample over classes, then over samples. Means leave out what is skipped.
     metric : see `coefficients`.
     convention : how empty masks count, and eps.
+    background : a class that is left out; None: every class counts.
 
     Raises
     ------
@@ -123,13 +128,14 @@ class Measure:
         Another objective or metric.
     """
 
-    objective: Objective = "mean"
+    objective: Reduction = "mean"
     metric: str = "dice"
     convention: Convention = field(default_factory=Convention)
+    background: str | None = None
 
     def __post_init__(self) -> None:
         coefficients(self.metric)
-        check_choice("objective", self.objective, ("mean", "pooled"), "cannot measure")
+        check_choice("objective", self.objective, get_args(Reduction), "cannot measure")
 
     def values(self, tp: Any, pred: Any, truth: Any) -> NDArray[np.float64]:
         """Score each pair."""
@@ -142,15 +148,25 @@ class Measure:
         return mean(self.values(tp, pred, truth))
 
     def of_all(self, tp: Any, pred: Any, truth: Any) -> float:
-        """Score all classes from their counts (classes, samples)."""
+        """Score all classes from their counts (classes, samples), the background's not among them."""
         if self.objective == "pooled":
             return mean(self.values(np.sum(tp, axis=1), np.sum(pred, axis=1), np.sum(truth, axis=1)))
-        return mean(self.values(tp, pred, truth))
+        values = self.values(tp, pred, truth)
+        if self.objective == "mean":
+            return mean(values)
+        return mean(np.array([mean(row) for row in (values if self.objective == "per-class" else values.T)]))
 
     @property
     def title(self) -> str:
         """The metric's name, for tables."""
         return {"dice": "Dice", "iou": "IoU"}.get(self.metric, self.metric.upper())
 
+    @property
+    def is_miou(self) -> bool:
+        """Tell whether it is what the field calls mIoU: the mean, over the classes that occur, of pooled IoU."""
+        return (self.objective, self.metric, self.convention) == ("pooled", "iou", Convention(0.0, "skip"))
+
     def __str__(self) -> str:
-        return f"{self.objective} {self.title} ({self.convention})"
+        name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else f"{self.objective} {self.title}"
+        without = "" if self.background is None else f", without {self.background!r}"
+        return f"{name} ({self.convention}{without})"

@@ -27,7 +27,7 @@ class SetComparison:
     def __post_init__(self) -> None:
         what = "cannot compare threshold sets of different classes"
         names = ("the first", "the second")
-        check_same_classes(self.a.levels, self.b.levels, names, what, "pass two sets of the same classes")
+        check_same_classes(self.a.names, self.b.names, names, what, "pass two sets of the same classes")
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
@@ -42,31 +42,38 @@ class SetComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON."""
-        a, b = ({c.name: c for c in s.classes} for s in (self.a, self.b))
+        sets, (a, b) = (self.a, self.b), (_values(self.a), _values(self.b))
+        entries: list[dict[str, Any]] = []
+        for name in self.a.names:
+            entry: dict[str, Any] = {"name": name, "score": [_number(s.per_class[name]) for s in sets]}
+            if all(s.classes for s in sets):
+                entry["level"] = [s.levels[name] for s in sets]
+            if self.word:
+                entry[self.word] = [round(v[name], 9) for v in (a, b)]
+            entries.append(entry)
         return {
             "kind": "two threshold sets",
             "differences": {name: list(pair) for name, pair in self.differences.items()},
             "like_with_like": self.is_like_with_like,
-            "classes": [
-                {
-                    "name": name,
-                    "level": [a[name].level, b[name].level],
-                    "threshold": [round(s.thresholds[name], 9) for s in (self.a, self.b)],
-                    "score": [_number(a[name].score), _number(b[name].score)],
-                }
-                for name in a
-            ],
+            "classes": entries,
             "score": [_number(self.a.score), _number(self.b.score)],
             "out_of_fold": [_out_of_fold(self.a), _out_of_fold(self.b)],
         }
 
+    @property
+    def word(self) -> str:
+        """What both have for a class, "threshold" or "factor"; empty where one has the one, and the other the other."""
+        words = {"threshold" if s.classes else "factor" for s in (self.a, self.b)}
+        return words.pop() if len(words) == 1 else ""
+
     def report(self) -> Report:
-        """Describe it: thresholds and scores per class, then what was done differently."""
-        b = {c.name: c for c in self.b.classes}
-        rows = [
-            [c.name, *_pair(self.a.thresholds[c.name], self.b.thresholds[c.name]), *_pair(c.score, b[c.name].score)]
-            for c in self.a.classes
-        ]
+        """Describe it: thresholds or factors and scores per class, then what was done differently."""
+        a, b = _values(self.a), _values(self.b)
+        rows = []
+        for name in self.a.names:
+            own = _pair(a[name], b[name])
+            own[-1] = own[-1] if self.word else "–"
+            rows.append([name, *own, *_pair(self.a.per_class[name], self.b.per_class[name])])
         rows.append(["all", "", "", "", *_pair(self.a.score, self.b.score)])
         folds = [math.nan if v is None else v for v in (_out_of_fold(self.a), _out_of_fold(self.b))]
         if not all(math.isnan(v) for v in folds):
@@ -75,9 +82,10 @@ class SetComparison:
         warnings = []
         if not self.is_like_with_like:
             warnings.append("the scores are of different metrics or samples, so their difference says little")
+        words = [f"{'threshold' if s.classes else 'factor'} {letter}" for s, letter in ((self.a, "A"), (self.b, "B"))]
         return Report(
             "A against B; scores are in-sample unless said otherwise",
-            ["class", "threshold A", "threshold B", "B - A", "score A", "score B", "B - A"],
+            ["class", *words, "B - A", "score A", "score B", "B - A"],
             rows,
             lines or ["Both sets were made in the same way."],
             warnings,
@@ -98,11 +106,20 @@ def compare_sets(a: ThresholdSet, b: ThresholdSet) -> SetComparison:
     return SetComparison(a, b)
 
 
+def _values(s: ThresholdSet) -> dict[str, float]:
+    """Each class's threshold, or its factor."""
+    return {**s.thresholds, **{c.name: c.factor / 65536 for c in s.factors}}
+
+
 def _facts(s: ThresholdSet) -> dict[str, Any]:
-    crossed = s.validation.crossed
-    weights = dict(zip(s.levels, s.fusion.weights, strict=True))
+    crossed, decision = s.validation.crossed, s.decision
+    weights = dict(zip(s.names, s.fusion.weights, strict=True))
     same = len(set(weights.values())) == 1
     return {
+        "decision": decision.kind,
+        "background": decision.background,
+        "least": decision.least,
+        "rank temperature": decision.temperature,
         "members": [m.name for m in s.members],
         "stores": [m.fingerprint for m in s.members],
         "mean": str(s.fusion.mean),

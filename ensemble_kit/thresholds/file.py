@@ -1,9 +1,13 @@
-"""The file of a threshold set, `ensk.thresholds/1`: JSON with sorted keys and numbers in full."""
+"""The file of a threshold set, JSON with sorted keys and numbers in full.
+
+`ensk.thresholds/1` holds plain thresholds; `ensk.thresholds/2` also says how the set decides.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +19,20 @@ from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
     Calibration,
+    ClassFactor,
     ClassFolds,
     ClassThreshold,
     CrossValidation,
+    DecisionRecord,
     Interval,
     MemberRecord,
     SetFields,
     Validation,
 )
 
-FORMAT = "ensk.thresholds/1"
+FORMAT, DECIDING = "ensk.thresholds/1", "ensk.thresholds/2"
+FACTORS = 512, 8388608
+"""The least and the largest factor: 1/128 and 128."""
 
 
 def write(tuned: SetFields, path: Path) -> None:
@@ -55,8 +63,8 @@ def read(path: Path) -> SetFields:
         raise _invalid(path, "it is not UTF-8 text") from None
     try:
         d = strict_json.parse(text)
-        if d.get("format") != FORMAT:
-            raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r}")
+        if d.get("format") not in {FORMAT, DECIDING}:
+            raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r} or {DECIDING!r}")
         return _decode(d)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, DamagedError):
@@ -67,15 +75,20 @@ def read(path: Path) -> SetFields:
 def encode(tuned: SetFields) -> dict[str, Any]:
     """Return the content of the file."""
     f, v, m = tuned.fusion, tuned.validation, tuned.measure
+    plain = tuned.decision == DecisionRecord()
     return {
-        "format": FORMAT,
+        "format": FORMAT if plain else DECIDING,
+        **({} if plain else {"decision": _decision_dict(tuned)}),
         "created": tuned.created,
-        "classes": [_class_dict(c, f.mean, v.crossed) for c in tuned.classes],
+        "classes": [
+            *(_class_dict(c, f.mean, v.crossed) for c in tuned.classes),
+            *(_factor_dict(c, v.crossed) for c in tuned.factors),
+        ],
         "fusion": {
             "mean": str(f.mean),
             "upsample": f.upsample,
             "members": [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in tuned.members],
-            "weights": {c.name: list(w) for c, w in zip(tuned.classes, f.weights, strict=True)},
+            "weights": {name: list(w) for name, w in zip(tuned.names, f.weights, strict=True)},
             "temperatures": list(f.temperatures),
         },
         "rules": list(tuned.rules),
@@ -92,8 +105,60 @@ def encode(tuned: SetFields) -> dict[str, Any]:
     }
 
 
+def _decision_dict(tuned: SetFields) -> dict[str, Any]:
+    record = tuned.decision
+    if record.kind == "argmax":
+        factors = {c.name: c.factor for c in tuned.factors}
+        return {"kind": "argmax", "factors": factors, "background": record.background, "least": record.least}
+    return {"kind": "rank", "temperature": record.temperature} if record.kind == "rank" else {"kind": "threshold"}
+
+
+def _decision_from(d: dict[str, Any], names: list[str]) -> tuple[DecisionRecord, dict[str, int]]:
+    """Return the record, and the factors of argmax by class."""
+    kind, factors = d["kind"], {}
+    if kind not in {"threshold", "argmax", "rank"}:
+        raise ValueError(f"it decides by {kind!r}")
+    background = least = temperature = None
+    if kind == "argmax":
+        factors = {name: _factor(w) for name, w in _object(d["factors"]).items()}
+        background, least = d["background"], d["least"]
+        if set(factors) != set(names) or background not in (*names, None):
+            raise ValueError("its factors or its background are of other classes")
+        if least is not None and not 0 <= float(least) <= 1:
+            raise ValueError(f"its least probability is {least!r}")
+    if kind == "rank":
+        temperature = d["temperature"]
+        if temperature is not None and not 0 < float(temperature) < math.inf:
+            raise ValueError(f"its temperature is {temperature!r}")
+    return DecisionRecord(kind, background, least, temperature), factors
+
+
+def _factor_dict(c: ClassFactor, crossed: CrossValidation | None) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        "factor": c.factor / 65536,
+        "score": _stable(c.score),
+        "score_at_one": _stable(c.score_at_one),
+        "plateau": list(c.plateau),
+        "positives": c.positives,
+        "samples": c.samples,
+        "folds": _folds_dict(c.name, crossed),
+    }
+
+
+def _factor_from(c: dict[str, Any], factor: int) -> ClassFactor:
+    return ClassFactor(
+        c["name"],
+        factor,
+        _number(c["score"]),
+        _number(c["score_at_one"]),
+        (_factor(c["plateau"][0]), _factor(c["plateau"][1])),
+        int(c["positives"]),
+        int(c["samples"]),
+    )
+
+
 def _class_dict(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> dict[str, Any]:
-    folds = crossed.classes[c.name] if crossed else None
     return {
         "name": c.name,
         "level": c.level,
@@ -105,13 +170,19 @@ def _class_dict(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) 
         "samples": c.samples,
         "band": list(c.band),
         "calibration": {"threshold": _stable(c.calibration.threshold), "half_dice": _stable(c.calibration.half_dice)},
-        "folds": folds
-        and {
-            "levels": list(folds.levels),
-            "gain": _interval_list(folds.gain),
-            "keeps": folds.keeps,
-            "score": _stable(folds.score),
-        },
+        "folds": _folds_dict(c.name, crossed),
+    }
+
+
+def _folds_dict(name: str, crossed: CrossValidation | None) -> dict[str, Any] | None:
+    if crossed is None:
+        return None
+    own = crossed.classes[name]
+    return {
+        "levels": list(own.levels),
+        "gain": _interval_list(own.gain),
+        "keeps": own.keeps,
+        "score": _stable(own.score),
     }
 
 
@@ -120,6 +191,9 @@ def _decode(d: dict[str, Any]) -> SetFields:
     names = [c["name"] for c in d["classes"]]
     if len(set(names)) != len(names) or set(f["weights"]) != set(names):
         raise ValueError("it names a class twice, or its weights are of other classes")
+    decision, factors = DecisionRecord(), dict[str, int]()
+    if d["format"] == DECIDING:
+        decision, factors = _decision_from(d["decision"], names)
     members = [
         MemberRecord(_text(r["name"]), _text(r["fingerprint"]), None if r["model"] is None else _text(r["model"]))
         for r in f["members"]
@@ -135,9 +209,10 @@ def _decode(d: dict[str, Any]) -> SetFields:
         raise ValueError(f"its temperatures are {list(temperatures)} for {len(members)} members")
     crossed = None
     if v["out_of_fold"] is not None:
-        crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]})
+        check = _factor if factors else _level
+        crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]}, check)
     return SetFields(
-        tuple(_class_from(c) for c in d["classes"]),
+        () if factors else tuple(_class_from(c) for c in d["classes"]),
         fusion,
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
@@ -145,6 +220,8 @@ def _decode(d: dict[str, Any]) -> SetFields:
         _object(d["search"]),
         d["created"],
         tuple(str(r) for r in d["rules"]),
+        tuple(_factor_from(c, factors[c["name"]]) for c in d["classes"] if factors),
+        decision,
     )
 
 
@@ -172,17 +249,19 @@ def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
     }
 
 
-def _crossed_from(folds: int, d: dict[str, Any], classes: dict[str, dict[str, Any]]) -> CrossValidation:
+def _crossed_from(
+    folds: int, d: dict[str, Any], classes: dict[str, dict[str, Any]], check: Callable[[object], int]
+) -> CrossValidation:
     return CrossValidation(
         int(folds),
         int(d["groups"]),
         bool(d["shrink"]),
         {name: _number(score) for name, score in d["scores"].items()},
         _interval_from(d["gain"]),
-        _level(d["common_level"]),
+        check(d["common_level"]),
         {
             name: ClassFolds(
-                tuple(_level(v) for v in c["levels"]), _interval_from(c["gain"]), bool(c["keeps"]), _number(c["score"])
+                tuple(check(v) for v in c["levels"]), _interval_from(c["gain"]), bool(c["keeps"]), _number(c["score"])
             )
             for name, c in classes.items()
         },
@@ -228,6 +307,12 @@ def _whole(value: object) -> int:
 def _level(value: object) -> int:
     if type(value) is not int or not 0 <= value < LEVELS:
         raise ValueError(f"level {value!r} is not in 0 … 65535")
+    return value
+
+
+def _factor(value: object) -> int:
+    if type(value) is not int or not FACTORS[0] <= value <= FACTORS[1]:
+        raise ValueError(f"factor {value!r} is not in {FACTORS[0]} … {FACTORS[1]}")
     return value
 
 

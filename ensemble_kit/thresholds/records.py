@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import Mean
@@ -61,6 +61,46 @@ class ClassThreshold:
     samples: int
     band: tuple[int, int]
     calibration: Calibration
+
+
+@dataclass(frozen=True)
+class ClassFactor:
+    """The factor of one exclusive class and what it did on validation.
+
+    Parameters
+    ----------
+    factor : what the class's score is multiplied by before the largest is taken, 512 … 8388608, 65536 for 1.
+    score, score_at_one : the class's objective with all factors of the set, and with all at 1; NaN where every sample
+        is skipped.
+    plateau : factors around it with the same objective, both ends included.
+    positives, samples : validation samples where the truth is not empty, and all of them.
+    """
+
+    name: str
+    factor: int
+    score: float
+    score_at_one: float
+    plateau: tuple[int, int]
+    positives: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """How a set decides, as its file says it.
+
+    Parameters
+    ----------
+    kind : "threshold" by the classes' levels, "argmax" by their factors, "rank" by each mask's expected Dice.
+    background : of argmax, the class that is computed but not written.
+    least : of argmax, the probability that the winner must reach.
+    temperature : of the rank rule.
+    """
+
+    kind: Literal["threshold", "argmax", "rank"] = "threshold"
+    background: str | None = None
+    least: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +210,7 @@ class ClassFolds:
 
     Parameters
     ----------
-    levels : the level that each fold's training samples chose.
+    levels : the level that each fold's training samples chose; of a set that decides by argmax, the factor.
     gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
     keeps : whether the class keeps its own threshold: its gain is above noise.
     score : out-of-fold score of the tuned setting.
@@ -194,7 +234,7 @@ class CrossValidation:
         "shared" threshold, and of 0.5 ("half"), which needs no training.
     gain : of the tuned setting over 0.5, out of fold.
     common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
-        shared one gains nothing above noise.
+        shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
     classes : by class name.
     """
 
@@ -213,13 +253,15 @@ class SetFields:
 
     Parameters
     ----------
-    classes : the threshold of each class and what it did on validation.
+    classes : the threshold of each class and what it did on validation; none in a set that decides by argmax.
     fusion, members : of the ensemble that it was tuned for.
     measure : what was maximised.
     validation : the samples it was tuned on and the scores there.
     search : how it was found.
     created : date, UTC.
     rules : post-processing that belongs to the thresholds, as texts.
+    factors : the factor of each class and what it did on validation, in a set that decides by argmax.
+    decision : how the set decides.
     """
 
     classes: tuple[ClassThreshold, ...]
@@ -230,3 +272,10 @@ class SetFields:
     search: Mapping[str, Any]
     created: str
     rules: tuple[str, ...] = ()
+    factors: tuple[ClassFactor, ...] = ()
+    decision: DecisionRecord = DecisionRecord()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the fusion's weights."""
+        return tuple(c.name for c in self.classes or self.factors)

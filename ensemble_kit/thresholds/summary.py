@@ -11,7 +11,7 @@ from ensemble_kit.reports.plots import Panel
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassThreshold, CrossValidation, ScoreCurve, Validation
+from ensemble_kit.thresholds.records import ClassFactor, ClassThreshold, CrossValidation, ScoreCurve, Validation
 
 _FEW = 20
 _POINTS = 1500  # of a curve; a panel is narrower than that
@@ -29,6 +29,21 @@ def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: V
     how = "; all but the last column in-sample" if crossed else ", in-sample"
     title = f"{measure} on {v.n} validation samples{how}"
     return Report(title, columns, rows, _lines(mean, crossed), _warnings(classes, v))
+
+
+def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation) -> Report:
+    """Describe a set that decides by argmax: per class the factor, its plateau, and the scores."""
+    name = measure.title
+    rows = []
+    for c in factors:
+        low, high = (f"{w / 65536:.4g}" for w in c.plateau)
+        scores = f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.score - c.score_at_one:+.4f}"
+        rows.append([c.name, f"{c.factor / 65536:.4g}", f"{low}–{high}", *scores])
+    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
+    rows.append(["all", "", "", f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
+    columns = ["class", "factor", "plateau", name, f"{name} at 1", "gain"]
+    few = [f"{v.n} validation samples are few: expect less on unseen images than in-sample"] if v.n < _FEW else []
+    return Report(f"{measure} on {v.n} validation samples, in-sample", columns, rows, [], few)
 
 
 def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list[str]:

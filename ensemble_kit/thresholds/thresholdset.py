@@ -42,7 +42,8 @@ class ThresholdSet(SetFields):
 
     Attributes
     ----------
-    levels, thresholds : dict by class, the deciding level and the same on the probability scale.
+    levels, thresholds : dict by class, the deciding level and the same on the probability scale; empty in a set that
+        decides by argmax, whose `factors` say what each class's score is multiplied by.
     score : the objective over all classes, exactly what the vote gets on the same samples.
     per_class : dict by class, the objective of each.
     """
@@ -84,15 +85,17 @@ class ThresholdSet(SetFields):
     @property
     def per_class(self) -> dict[str, float]:
         """The objective of each class on the validation samples."""
-        return {c.name: c.score for c in self.classes}
+        return {c.name: c.score for c in self.classes or self.factors}
 
     def __repr__(self) -> str:
         return (
-            f"ThresholdSet({len(self.classes)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
+            f"ThresholdSet({len(self.names)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
         )
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
+        if self.factors:
+            return summary.factor_report(self.factors, self.measure, self.validation)
         return summary.report(self.classes, self.measure, self.fusion.mean, self.validation)
 
     def _repr_html_(self) -> str:
@@ -140,7 +143,7 @@ class ThresholdSet(SetFields):
         return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self.validation.digest, *self.levels.items()))
+        return hash((self.validation.digest, self.names, *self.levels.items()))
 
     def check_fits(self, classes: Sequence[str], members: Sequence[MemberRecord], fusion: Fusion) -> None:
         """Refuse an ensemble that is not fused as the set was tuned.
@@ -151,7 +154,7 @@ class ThresholdSet(SetFields):
             Other classes, members, models, mean, upsampling, weights or temperatures.
         """
         self.check_members(classes, members)
-        for what, tuned, now in self.fusion.differences(fusion, tuple(self.levels), classes):
+        for what, tuned, now in self.fusion.differences(fusion, self.names, classes):
             raise _unfit(what, tuned, now)
 
     def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
@@ -164,7 +167,7 @@ class ThresholdSet(SetFields):
         """
         models = {m.name: m.model for m in self.members}
         pairs: list[tuple[str, object, object]] = [
-            ("classes", sorted(self.levels), sorted(classes)),
+            ("classes", sorted(self.names), sorted(classes)),
             ("members", sorted(m.name for m in self.members), sorted(m.name for m in members)),
             *(
                 (f"model of member {m.name!r}", models[m.name], m.model)

@@ -20,7 +20,7 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.search import cleaning, greedy, studies, undecided
+from ensemble_kit.tuning.search import cleaning, collecting, greedy, studies
 from ensemble_kit.tuning.search.nested import nested, plain_number
 from ensemble_kit.tuning.search.plan import Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
@@ -87,7 +87,7 @@ def tune(
     if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}
         hottest = _HOTTEST if "temperature" in search.what else 1.0
-        table = undecided.collect(uniform, truth, bands, search.memory, executor, listener, hottest)
+        table = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest)
     fit = partial(_fit, table)
     found = fit(task, np.arange(len(ensemble.samples)), folds, "", plain)
     return nested(task, folds, found, fit) if folds else found

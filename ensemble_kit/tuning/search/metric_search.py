@@ -19,7 +19,7 @@ from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics import dice
+from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.counting import statistics_for

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import check_kind
+from ensemble_kit.errors import UsageError, check_kind, some
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
-from ensemble_kit.spec.scoring import Convention, Empty, mean, overlap
+from ensemble_kit.spec.scoring import Convention, Empty, Measure, Reduction, mean, overlap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,8 @@ class Overlap:
     samples, classes : the rows and columns of the counts.
     tp, pred, truth : int64 (samples, classes), pixels that are on in both, in the prediction, in the truth.
     convention, metric : how a pair of masks is scored.
+    background : a class that is left out of means over classes.
+    void : int64 (samples,), pixels of each sample that do not count; None without any.
     """
 
     samples: tuple[str, ...]
@@ -37,6 +39,8 @@ class Overlap:
     truth: NDArray[np.int64]
     convention: Convention
     metric: str = "dice"
+    background: str | None = None
+    void: NDArray[np.int64] | None = None
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -46,7 +50,7 @@ class Overlap:
     @property
     def mean(self) -> float:
         """Mean over all (sample, class) pairs that are not skipped."""
-        return mean(self.values)
+        return self.score(self._measure("mean"))
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -62,7 +66,29 @@ class Overlap:
     @property
     def pooled(self) -> float:
         """Mean over classes of the pooled scores."""
-        return mean(np.array(list(self.pooled_per_class.values())))
+        return self.score(self._measure("pooled"))
+
+    def score(self, measure: Measure) -> float:
+        """Score the counts by another measure, of another metric, convention, reduction or background.
+
+        Raises
+        ------
+        UsageError
+            The measure's background is not among the classes.
+        """
+        if measure.background is not None and measure.background not in self.classes:
+            raise no_background(measure.background, self.classes)
+        kept = [k for k, c in enumerate(self.classes) if c != measure.background]
+        return measure.of_all(self.tp.T[kept], self.pred.T[kept], self.truth.T[kept])
+
+    def _measure(self, reduction: Reduction) -> Measure:
+        return Measure(reduction, self.metric, self.convention, self.background)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that neither the truth nor the prediction has in any sample."""
+        areas = (self.pred + self.truth).sum(0).tolist()
+        return tuple(name for name, area in zip(self.classes, areas, strict=True) if not area)
 
     def table(self) -> pd.DataFrame:
         """Return a pandas frame: sample, class, tp, pred, truth, value; a row for each pair."""
@@ -84,13 +110,16 @@ class Overlap:
         return f"{self.metric} {self.mean:.6f} (mean over {self.values.size} pairs; {self.convention})"
 
 
-def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
+def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: str | None = None) -> Overlap:
     """Dice of predictions `a` against truth `b`, joined by (sample, class).
+
+    The truth's void pixels count neither as prediction nor as truth (docs/concepts.md#rule-12-void).
 
     Parameters
     ----------
     eps : added to the numerator and the denominator.
     empty : score of a pair whose masks are both empty: 1, 0 or "skip". It takes precedence over `eps`.
+    background : a class that is left out of means over classes.
 
     Raises
     ------
@@ -98,6 +127,8 @@ def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
         `a` lacks samples of `b`.
     MismatchError
         `a` has samples that `b` lacks, or classes or image sizes differ.
+    UsageError
+        Another value of `empty` or `eps`; a background that is not among the classes.
 
     Examples
     --------
@@ -107,25 +138,36 @@ def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
     >>> dice(a, b).mean
     0.5
     """
-    return _count(a, b, Convention(eps, empty), "dice")
+    return _count(a, b, Convention(eps, empty), "dice", background)
 
 
-def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1) -> Overlap:
+def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: str | None = None) -> Overlap:
     """Intersection over union of predictions `a` against truth `b`; parameters and errors as for `dice`."""
-    return _count(a, b, Convention(eps, empty), "iou")
+    return _count(a, b, Convention(eps, empty), "iou", background)
 
 
-def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str) -> Overlap:
+def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, background: str | None) -> Overlap:
     check_kind("the prediction", a, MaskSet)
     check_kind("the truth", b, MaskSet)
     check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
-    keys = [[(s, c) for c in b.classes] for s in b.samples]
-    return Overlap(
-        b.samples,
-        b.classes,
-        overlaps([a[k] for row in keys for k in row], [b[k] for row in keys for k in row]).reshape(len(keys), -1),
-        np.array([[a[k].area for k in row] for row in keys], np.int64),
-        np.array([[b[k].area for k in row] for row in keys], np.int64),
-        convention,
-        metric,
-    )
+    if background is not None and background not in b.classes:
+        raise no_background(background, b.classes)
+    shape = len(b.samples), len(b.classes)
+    found, wanted = ([masks[s, c] for s in b.samples for c in b.classes] for masks in (a, b))
+    pred = np.array([m.area for m in found], np.int64)
+    void = None
+    if b.has_void:  # void pixels count neither as prediction nor as truth
+        left_out = [b.void(s) for s in b.samples]
+        void = np.array([m.area for m in left_out], np.int64)
+        every = [m for m in left_out for _ in b.classes]
+        wanted = [mask - void if void else mask for mask, void in zip(wanted, every, strict=True)]
+        pred -= overlaps(found, every)
+    truth = np.array([m.area for m in wanted], np.int64)
+    tp, pred, truth = (v.reshape(shape) for v in (overlaps(found, wanted), pred, truth))
+    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background, void)
+
+
+def no_background(name: str, classes: tuple[str, ...]) -> UsageError:
+    """Make the error of a background that is not among the classes."""
+    what, item = "cannot leave out the background", f"{name!r} is not among the classes: {some(classes)}"
+    return UsageError("background-unknown", what, item=item, fix="name one of the classes")

@@ -1,0 +1,136 @@
+"""Label maps, one class a pixel: their segments, the runs of their classes, and label maps of runs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.errors import UsageError
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.spec.geometry import Shape, check_image_size
+from ensemble_kit.spec.label_table import VALUES, LabelTable, counted
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ensemble_kit.masks.runs import Runs
+
+
+class Segments(NamedTuple):
+    """A label map as the segments of equal values along its rows."""
+
+    edges: NDArray[np.int64]
+    """Where each segment begins, int64 (n,)."""
+    values: NDArray[np.integer]
+    """The value of each, uint8 or uint16 (n,)."""
+    shape: Shape
+
+    @classmethod
+    def of(cls, labels: ArrayLike, where: str) -> Segments:
+        """Cut a label map, bool or integer (H, W) or (D, H, W), into segments.
+
+        Raises
+        ------
+        UsageError
+            An array of floats or of another rank, or values outside 0 … 65535.
+        """
+        from ensemble_kit.kernels import labels as kernels
+
+        array = np.asarray(labels)
+        if array.ndim not in {2, 3} or 0 in array.shape or array.dtype.kind not in "bui":
+            item = f"{where} is an array of shape {array.shape}, {array.dtype}"
+            raise _invalid(item, "pass integers of shape (H, W): the label of every pixel")
+        if array.dtype.kind == "b":
+            array = array.view(np.uint8)
+        elif array.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+            low, high = int(array.min()), int(array.max())
+            if low < 0 or high >= VALUES:
+                outside = array[(array < 0) | (array >= VALUES)]
+                found = dict(zip(*(a.tolist() for a in np.unique(outside, return_counts=True)), strict=True))
+                item = f"{where} has values outside 0 … {VALUES - 1}: {counted(found)}"
+                raise _invalid(item, "give the classes values from 0 to 65535, and void 255")
+            array = array.astype(np.uint8 if high < 256 else np.uint16)
+        flat = np.ascontiguousarray(array).reshape(-1)
+        edges = kernels.segments(flat)
+        return cls(edges, flat[edges], check_image_size(array.shape, array.ndim))
+
+    def counts(self) -> Counter[int]:
+        """Count the pixels of each value."""
+        lengths = np.diff(self.edges, append=math.prod(self.shape))
+        found = np.zeros(int(self.values.max()) + 1, np.int64)
+        np.add.at(found, self.values, lengths)
+        return Counter({value: n for value, n in enumerate(found.tolist()) if n})
+
+
+def classes_of(
+    maps: Mapping[str, Segments], table: LabelTable
+) -> tuple[dict[str, Shape], tuple[str, ...], ManyRuns, NDArray[np.int64], str, dict[str, Runs]]:
+    """Find the runs of every class and of void: what `MaskSet.trusted` takes, in its order.
+
+    Parameters
+    ----------
+    table : names all values that occur.
+    """
+    from ensemble_kit.kernels import labels as kernels
+
+    owners, count = table.owners(), len(table.classes) + 1  # void is the last
+    found = [ManyRuns(*kernels.runs_of(m.edges, owners[m.values], math.prod(m.shape), count)) for m in maps.values()]
+    runs = ManyRuns.joined(found)
+    indices = np.arange(len(found) * count).reshape(len(found), count)
+    void = {s: runs.mask(indices[row, -1], m.shape) for row, (s, m) in enumerate(maps.items())}
+    return {s: m.shape for s, m in maps.items()}, table.classes, runs, indices[:, :-1], str(table), void
+
+
+def overlap_of(runs: ManyRuns, indices: NDArray[np.int64]) -> tuple[int, int, int] | None:
+    """Find two masks of one sample that share a pixel: the sample's row and both columns; None where none do.
+
+    Parameters
+    ----------
+    indices : int64 (samples, classes), which mask of `runs` is whose.
+    """
+    from ensemble_kit.kernels import runs as kernels
+
+    rows, columns = indices.shape
+    if columns < 2:
+        return None
+    own = np.ascontiguousarray(indices.T)
+    members = np.empty((columns, 4), np.int64)
+    for member, column in zip(members, own, strict=True):
+        kernels.locate(*runs, column, member)
+    starts, _, offsets = kernels.weighted_votes(members, rows, np.ones(columns, np.int64), 2, 0, False)
+    if not starts.size:
+        return None
+    row = int(np.searchsorted(offsets, 0, side="right")) - 1
+    first, pair = starts[0], []
+    for column, index in enumerate(indices[row]):
+        begin, end = runs.offsets[index], runs.offsets[index + 1]
+        k = begin + int(np.searchsorted(runs.ends[begin:end], first, side="right"))
+        if k < end and runs.starts[k] <= first:
+            pair.append(column)
+    return row, pair[0], pair[1]
+
+
+def draw(runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[list[int], int, int]) -> NDArray[Any]:
+    """Draw masks into a label map of the size of `void`, later ones over earlier ones: uint8, or uint16 if need be.
+
+    Parameters
+    ----------
+    values : of each mask, of a pixel without one, and of void, which is drawn last.
+    """
+    from ensemble_kit.kernels import labels as kernels
+
+    own, empty, ignored = values
+    kind = np.uint8 if max(*own, ignored) < 256 else np.uint16
+    out = np.full(math.prod(void.shape), empty, kind)
+    kernels.paint(runs.starts, runs.ends, runs.offsets[indices], runs.offsets[indices + 1], np.array(own, kind), out)
+    whole = np.array([[0], [len(void)]])
+    kernels.paint(void.starts, void.ends, *whole, np.array([ignored], kind), out)
+    return out.reshape(void.shape)
+
+
+def _invalid(item: str, fix: str) -> UsageError:
+    return UsageError("label-map-invalid", "cannot use a label map", item=item, fix=fix)

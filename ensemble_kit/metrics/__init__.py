@@ -1,0 +1,1 @@
+"""How masks agree with the truth: overlaps of classes, and confusion of exclusive ones."""

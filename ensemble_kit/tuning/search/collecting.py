@@ -1,0 +1,172 @@
+"""Collecting undecided pixels: one pass over the stores, which a search then tries its settings on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores import exclusive, layouts
+from ensemble_kit.scores.inputs import Inputs, Member
+from ensemble_kit.spec.mean import LEVELS, LOGIT
+from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MEMORY = 500 * 10**6
+"""Bytes that undecided pixels may take unless the user says otherwise: half a second a trial for five members."""
+_LOWEST = 328  # 0.005: trials look no lower, where every pixel of the image is; the final tuning looks everywhere
+_PROBES = 4  # samples that tell how many pixels there will be
+
+
+def collect(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    bands: Mapping[int, tuple[int, int]],
+    memory: int | None = None,
+    executor: Executor = THREADS,
+    listener: Listener = nobody,
+    hottest: float = 1.0,
+) -> Undecided:
+    """Collect an ensemble's undecided pixels in one pass over the stores.
+
+    Time is that of reading the stores once and of evaluating the members where they are undecided. Memory is two
+    bytes per member and pixel; where it would exceed `memory`, only every second (third, …) pixel of every second
+    row is kept, and `stride` says so.
+
+    Parameters
+    ----------
+    truth : masks of the ensemble's samples and classes.
+    bands : for each class number the levels, low and high, between which thresholds will be looked for.
+    memory : bytes; default 500 MB.
+    hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
+    """
+    build = _Builder(ensemble.inputs, bands, hottest)
+    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+    budget = memory or MEMORY
+    every = ensemble.samples
+    probes = Items(every[:: max(1, len(every) // _PROBES)][:_PROBES], items.truth)
+    bytes_each = sum(_bytes_of(build.sample(item, 1)) for item in probes) / len(probes)
+    stride = 1
+    while bytes_each * len(every) > budget * stride**2:
+        stride += 1
+    while True:
+        found = build.all(items, stride, budget, executor, listener)
+        if found is not None:
+            return found
+        stride += 1
+
+
+def _bytes_of(parts: list[tuple[Any, ...]]) -> int:
+    return sum(p[0].nbytes for p in parts)
+
+
+class _Builder:
+    """The arrays by which undecided pixels are found, the same for every sample; a value that can be pickled."""
+
+    def __init__(self, inputs: Inputs, bands: Mapping[int, tuple[int, int]], hottest: float) -> None:
+        self.inputs, fusion = inputs, inputs.fusion
+        self.softmax = inputs.activation == "softmax"
+        as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean.of_logits)
+        self.kind: Kind = "q" if as_q else "level"
+        codes: layouts.Codes = "q" if as_q else "levels"
+        if self.softmax:
+            codes = exclusive.codes(fusion, fusion.upsample)
+        self.of_shares = codes == "shares"
+        # what is stored is each member's own score, interpolated: a mean of logits leaves it as it is
+        self.scoring = layouts.scoring(layouts.Recipe(codes, fusion.temperatures, LOGIT, interpolate_members=True))
+        self.bands = [self._stored(*bands[c], hottest) for c in range(len(inputs.classes))]
+        by_key = np.maximum.accumulate(self.scoring.by_key, axis=1)  # codes of NaN, at the end, hold 0
+        keys = np.array([np.searchsorted(table, self.bands) - 32768 for table in by_key])  # (T, classes, 2)
+        self.keys = np.ascontiguousarray(keys[self.scoring.table_of].transpose(1, 2, 0))
+
+    def _stored(self, low: int, high: int, hottest: float) -> tuple[int, int]:
+        """Turn a band of fused levels into one of stored values that holds it at every temperature."""
+        from ensemble_kit.kernels import tables
+
+        steps = tables.identity()  # what a stored value is on the scale of the band
+        if not self.inputs.fusion.mean.of_logits:
+            scale = self.inputs.fusion.mean.scale
+            low = max(low, int(scale[_LOWEST]))
+            steps = scale[tables.q_levels()] if self.kind == "q" else scale
+        low, high = int(np.searchsorted(steps, low)), LEVELS if high == LEVELS else int(np.searchsorted(steps, high))
+        if hottest == 1:
+            return low, high
+        if self.kind == "q":
+            wide = tables.q_of_logit(tables.logit_of_q([low, min(high, LEVELS - 1)]) * hottest)
+        else:
+            p = np.clip(np.array([low, high]) / (LEVELS - 1), 1e-9, 1 - 1e-9)
+            wide = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * hottest))
+        return int(wide[0]), int(wide[1]) if high < LEVELS else LEVELS
+
+    def all(self, items: Items, stride: int, budget: int, executor: Executor, listener: Listener) -> Undecided | None:
+        """Collect every sample; None where that takes more than the budget."""
+        rows, taken = [], 0
+        for parts in executor.map(CollectUndecided(self, stride), items, "collecting", listener):
+            rows.append(parts)
+            taken += _bytes_of(parts)
+            if taken > budget and stride < 64:
+                return None
+        classes = []
+        for c in range(len(self.inputs.classes)):
+            parts = [row[c] for row in rows]
+            offsets = np.cumsum([0, *(p[0].shape[0] for p in parts)])
+            numbers = np.array([p[1:] for p in parts], np.int64)
+            classes.append(
+                ClassPixels(
+                    *self.bands[c],
+                    np.concatenate([p[0] for p in parts]),
+                    offsets,
+                    offsets[:-1] + numbers[:, 0],
+                    *(np.ascontiguousarray(numbers[:, k]) for k in (1, 2, 3)),
+                )
+            )
+            for row in rows:
+                row[c] = ()
+        fusion = self.inputs.fusion
+        return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes))
+
+    def sample(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
+        """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
+        from ensemble_kit.kernels import undecided
+
+        members, classes, fusion = self.inputs.members, self.inputs.classes, self.inputs.fusion
+        placements = [m.placement(item.sample) for m in members]
+        codes = [self._codes(m, item.sample, t) for m, t in zip(members, fusion.temperatures, strict=True)]
+        order = layouts.order(tuple([m.classes for m in members]), classes)
+        laid = layouts.members(codes, placements, order, layouts.weights(fusion.weights)), self.scoring
+        axes = layouts.axes(tuple([p.box.shape for p in placements]), placements[0].image)
+        if self.of_shares:
+            return exclusive.undecided(laid, axes, self.bands, stride, item.truth)
+        return [
+            undecided.gather(c, *laid, axes, *self.bands[c], *self.keys[c], stride, runs.starts, runs.ends)
+            for c, runs in enumerate(item.truth)
+        ]
+
+    def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
+        logits = member.read(sample)
+        if self.softmax:
+            return (exclusive.q if self.of_shares else exclusive.levels)(logits, temperature)
+        return np.ascontiguousarray(logits).view(np.uint16)
+
+
+@dataclass(frozen=True)
+class CollectUndecided:
+    """The work of collecting one sample, of every second (third, …) pixel and row by its stride.
+
+    An item's truth is the list of all classes' true masks.
+    """
+
+    build: _Builder
+    stride: int
+
+    def __call__(self, item: Item) -> list[tuple[Any, ...]]:
+        """Return, for each class, its values, hits, pixels above, hits among them, hits in all."""
+        return self.build.sample(item, self.stride)

@@ -6,6 +6,7 @@ averaging members change nothing: the pixel has that class, too (`scores/argmax.
 does not do: scores are rounded, and equal ones go to the first class.
 """
 
+from ensemble_kit.kernels.conversions import keys_of, lower_half, narrowed, numbers, upper_half, widened
 from ensemble_kit.kernels.desk import CELLS
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.lanes import (
@@ -14,19 +15,13 @@ from ensemble_kit.kernels.lanes import (
     both,
     equal,
     greater,
-    keys_of,
     load_long,
-    lower_half,
     maximum,
     minimum,
-    narrowed,
-    numbers,
     pick,
     select,
     store,
     subtract,
-    upper_half,
-    widened,
     word,
 )
 from ensemble_kit.kernels.words import load64, lowest, store64

@@ -11,8 +11,9 @@ from ensemble_kit.kernels.closer_look import SPAN, look
 from ensemble_kit.kernels.desk import desk_of, make_arrays
 from ensemble_kit.kernels.exact_pixel import exact_label, make_pixel_room
 from ensemble_kit.kernels.jit import kernel
-from ensemble_kit.kernels.stretches import append_row, longer, make_stretches, runs_of
+from ensemble_kit.kernels.labels import runs_of
 from ensemble_kit.kernels.quads import neighbours
+from ensemble_kit.kernels.stretches import append_row, longer, make_stretches
 from ensemble_kit.kernels.words import address_of, load64
 
 GAP = 2
@@ -32,7 +33,7 @@ def decide(contest, exactly, pixels):
     stretches, n, undecided = _walk(
         make_arrays(contest, pixels), make_stretches(4 * W + 4096), contest, exactly, pixels
     )
-    starts, ends, offsets = runs_of(stretches, n, contest.at.shape[1], H * W)
+    starts, ends, offsets = runs_of(stretches.starts[:n], stretches.labels[:n], H * W, contest.at.shape[1])
     return starts, ends, offsets, undecided
 
 

@@ -6,6 +6,7 @@ boundary. What the others could add is part of the tolerance within which a pixe
 
 import numpy as np
 
+from ensemble_kit.kernels.conversions import narrowed, numbers, power_of_two
 from ensemble_kit.kernels.desk import CELLS, PIXELS
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.lanes import (
@@ -24,10 +25,7 @@ from ensemble_kit.kernels.lanes import (
     minimum,
     multiply,
     multiply_add,
-    narrowed,
-    numbers,
     pick,
-    power_of_two,
     select,
     store,
     store_float,
@@ -112,7 +110,7 @@ def _tops(m, row, first, desk):
 
 @inline
 def _put_peaks(r, r2, first, c0, last, desk):
-    """Put into `peaks` how near each class comes to the largest logit in a cell `c0 … last` of any member, in octaves."""
+    """Put into `peaks` how near each class comes to a member's largest logit in a cell `c0 … last`, in octaves."""
     inside, before, never = first_lanes(last - first + 1), first_lanes(c0 - first), all_floats(3e38)
     rows = 1 if r2 == r else 2
     for m in range(desk.members):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble_kit.kernels.conversions import number_at
 from ensemble_kit.kernels.exclusive import exclusive_q
 from ensemble_kit.kernels.fuse import softmax_levels
 from ensemble_kit.kernels.jit import inline, kernel
-from ensemble_kit.kernels.lanes import number_at
 
 
 class PixelRoom(NamedTuple):

@@ -12,13 +12,10 @@ from numba.extending import intrinsic
 
 I32 = ir.IntType(32)
 
-POLYNOMIAL = (0.0135341423, 0.0520115098, 0.241442728, 0.69300384, 1.00000259)
-"""Of 2^f, 0 <= f < 1, highest power first; relative error below 3e-6."""
-
 KINDS = {"bit": ir.IntType(1), "int16": ir.IntType(16), "int32": I32, "float32": ir.FloatType()}
 
 
-class Lanes(types.Type):
+class Lanes(types.Type):  # type: ignore[misc]
     """The type of `count` numbers of one kind."""
 
     def __init__(self, kind, count):
@@ -27,7 +24,7 @@ class Lanes(types.Type):
 
 
 @register_default(Lanes)
-class LanesModel(models.PrimitiveModel):
+class LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     """How a vector lies in memory: as LLVM has it."""
 
     def __init__(self, dmm, fe_type):
@@ -37,7 +34,8 @@ class LanesModel(models.PrimitiveModel):
 FLOATS, INTS, SHORTS, LONG_SHORTS = Lanes("float32", 16), Lanes("int32", 16), Lanes("int16", 16), Lanes("int16", 32)
 
 
-def _type(lanes):
+def vector_of(lanes):
+    """LLVM's type of a vector."""
     return ir.VectorType(KINDS[lanes.kind], lanes.count)
 
 
@@ -49,8 +47,9 @@ def _repeated(builder, value, count):
     )
 
 
-def _constant(lanes, value):
-    return ir.Constant(_type(lanes), [value] * lanes.count)
+def constant(lanes, value):
+    """A number in every lane, known when compiling."""
+    return ir.Constant(vector_of(lanes), [value] * lanes.count)
 
 
 # --- memory --------------------------------------------------------------------------------------------------
@@ -62,7 +61,7 @@ def _load(lanes):
         """Load unaligned numbers."""
 
         def generate(context, builder, signature, arguments):
-            loaded = builder.load(builder.inttoptr(arguments[0], _type(lanes).as_pointer()))
+            loaded = builder.load(builder.inttoptr(arguments[0], vector_of(lanes).as_pointer()))
             loaded.align = 1
             return loaded
 
@@ -116,7 +115,7 @@ def pick(typingctx, address, indices):
         offsets = builder.shl(builder.sext(arguments[1], wide), ir.Constant(wide, [2] * FLOATS.count))
         addresses = builder.add(_repeated(builder, arguments[0], FLOATS.count), offsets)
         pointers = builder.inttoptr(addresses, ir.VectorType(KINDS["float32"].as_pointer(), FLOATS.count))
-        kind, bits = _type(FLOATS), ir.VectorType(ir.IntType(1), FLOATS.count)
+        kind, bits = vector_of(FLOATS), ir.VectorType(ir.IntType(1), FLOATS.count)
         signature = ir.FunctionType(kind, [pointers.type, I32, bits, kind])
         gather = cgutils.get_or_insert_function(builder.module, signature, "llvm.masked.gather.v16f32.v16p0")
         every = ir.Constant(bits, [1] * FLOATS.count)
@@ -166,15 +165,15 @@ add, subtract, multiply, divide = (
 both, either = _lanewise("and_", "and_"), _lanewise("or_", "or_")
 
 
-def _compare(builder, sign, a, b, lanes):
-    return (builder.fcmp_ordered if lanes.kind == "float32" else builder.icmp_signed)(sign, a, b)
+def _compare(builder, sign, both, lanes):
+    return (builder.fcmp_ordered if lanes.kind == "float32" else builder.icmp_signed)(sign, *both)
 
 
 def _larger(sign):
     @intrinsic
     def larger(typingctx, a, b):
         def generate(context, builder, signature, arguments):
-            return builder.select(_compare(builder, sign, *arguments, a), *arguments)
+            return builder.select(_compare(builder, sign, arguments, a), *arguments)
 
         return a(a, b), generate
 
@@ -189,7 +188,7 @@ def greater(typingctx, a, b):
     """Tell where a > b, a vector of bits."""
 
     def generate(context, builder, signature, arguments):
-        return _compare(builder, ">", *arguments, a)
+        return _compare(builder, ">", arguments, a)
 
     return Lanes("bit", a.count)(a, b), generate
 
@@ -230,7 +229,7 @@ def first_lanes(typingctx, n):
 
     def generate(context, builder, signature, arguments):
         count = _repeated(builder, builder.trunc(arguments[0], I32), INTS.count)
-        return builder.icmp_signed("<", ir.Constant(_type(INTS), list(range(INTS.count))), count)
+        return builder.icmp_signed("<", ir.Constant(vector_of(INTS), list(range(INTS.count))), count)
 
     return Lanes("bit", 16)(types.int64), generate
 
@@ -240,7 +239,7 @@ def multiply_add(typingctx, a, b, c):
     """Compute a · b + c in float32, rounded once where the processor can."""
 
     def generate(context, builder, signature, arguments):
-        kind = _type(FLOATS)
+        kind = vector_of(FLOATS)
         name = f"llvm.fmuladd.v{FLOATS.count}f32"
         fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
         return builder.call(fused, arguments)
@@ -271,115 +270,3 @@ def _folded(operation):
 
 largest = _folded(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 total_of = _folded(lambda builder, a, b: builder.fadd(a, b))
-
-
-# --- from one kind to another --------------------------------------------------------------------------------
-
-
-@intrinsic
-def widened(typingctx, shorts):
-    """Turn int16 into int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.sext(arguments[0], _type(INTS))
-
-    return INTS(shorts), generate
-
-
-@intrinsic
-def narrowed(typingctx, ints):
-    """Keep the lower 16 bits of int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.trunc(arguments[0], _type(SHORTS))
-
-    return SHORTS(ints), generate
-
-
-def _half(begin):
-    @intrinsic
-    def half(typingctx, long):
-        """Take 16 of 32 lanes."""
-
-        def generate(context, builder, signature, arguments):
-            mask = ir.Constant(ir.VectorType(I32, 16), list(range(begin, begin + 16)))
-            return builder.shuffle_vector(arguments[0], arguments[0], mask)
-
-        return SHORTS(long), generate
-
-    return half
-
-
-lower_half, upper_half = _half(0), _half(16)
-
-
-@intrinsic
-def keys_of(typingctx, codes):
-    """Turn fp16 codes into int16 keys in the order of the numbers, and back."""
-
-    def generate(context, builder, signature, arguments):
-        negative = builder.and_(builder.ashr(arguments[0], _constant(codes, 15)), _constant(codes, 0x7FFF))
-        return builder.xor(arguments[0], negative)
-
-    return codes(codes), generate
-
-
-def _number(builder, code, whole, real):
-    """Turn fp16 codes, 32-bit integers, into float32; ±inf becomes ±65504.
-
-    By integers: `fpext half` is a call to a library on processors without the instruction.
-    """
-
-    def constant(kind, value):
-        return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
-
-    magnitude = builder.shl(builder.and_(code, constant(whole, 0x7FFF)), constant(whole, 13))
-    size, most = builder.fmul(builder.bitcast(magnitude, real), constant(real, 2.0**112)), constant(real, 65504.0)
-    size = builder.bitcast(builder.select(builder.fcmp_ordered("<", size, most), size, most), whole)
-    sign = builder.shl(builder.and_(code, constant(whole, 0x8000)), constant(whole, 16))
-    return builder.bitcast(builder.or_(size, sign), real)
-
-
-@intrinsic
-def numbers(typingctx, codes):
-    """Turn fp16 codes into float32; ±inf becomes ±65504."""
-
-    def generate(context, builder, signature, arguments):
-        return _number(builder, builder.zext(arguments[0], _type(INTS)), _type(INTS), _type(FLOATS))
-
-    return FLOATS(codes), generate
-
-
-@intrinsic
-def number_at(typingctx, address):
-    """Load one fp16 number as float32; ±inf becomes ±65504."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], ir.IntType(16).as_pointer())
-        return _number(builder, builder.zext(builder.load(pointer), I32), I32, KINDS["float32"])
-
-    return types.float32(types.int64), generate
-
-
-@intrinsic
-def power_of_two(typingctx, exponents):
-    """2^x of float32 above -120 and below 120, with a relative error below 1e-5.
-
-    A polynomial of the fraction, its bits scaled by the whole part.
-    """
-
-    def generate(context, builder, signature, arguments):
-        moved = builder.fadd(arguments[0], _constant(FLOATS, 127.0))
-        whole = builder.fptosi(moved, _type(INTS))
-        fraction = builder.fsub(moved, builder.sitofp(whole, _type(FLOATS)))
-        kind = _type(FLOATS)
-        fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.v{FLOATS.count}f32"
-        )
-        value = _constant(FLOATS, POLYNOMIAL[0])
-        for coefficient in POLYNOMIAL[1:]:
-            value = builder.call(fused, [value, fraction, _constant(FLOATS, coefficient)])
-        scale = builder.bitcast(builder.shl(whole, _constant(INTS, 23)), kind)
-        return builder.fmul(value, scale)
-
-    return FLOATS(exponents), generate

@@ -1,4 +1,4 @@
-"""Labels of pixels become runs: stretches of one label, row by row, then the runs of each class."""
+"""Rows of labels, one after the other, become stretches of one label; `labels.runs_of` makes runs of them."""
 
 from typing import NamedTuple
 
@@ -66,23 +66,3 @@ def append_row(row, width, first, stretches, n):
             starts[n], labels[n] = first + p, row[p]
             n += 1
     return n
-
-
-@kernel
-def runs_of(stretches, n, classes, size):
-    """Runs of each class: starts and ends, int64 (runs,), and where each class's begin, int64 (classes + 1,)."""
-    starts, labels = stretches
-    offsets = np.zeros(classes + 1, np.int64)
-    for k in range(n):
-        if labels[k] >= 0:
-            offsets[labels[k] + 1] += 1
-    for c in range(classes):
-        offsets[c + 1] += offsets[c]
-    at, total = offsets.copy(), offsets[classes]
-    out_starts, out_ends = np.empty(total, np.int64), np.empty(total, np.int64)
-    for k in range(n):
-        c = labels[k]
-        if c >= 0:
-            out_starts[at[c]], out_ends[at[c]] = starts[k], starts[k + 1] if k + 1 < n else size
-            at[c] += 1
-    return out_starts, out_ends, offsets

@@ -1,116 +1,179 @@
 """How exclusive classes of one grid compete: margins and tolerances within which float32 settles what integers would.
 
 All follow from how far rounding can move a score. With U = 65535 / 32, one logit is U units of `q`. A cell's `q` is
-off by half a unit at most and an interpolated one by another half, so a difference of two by DOUBT = 2 units (and
-some hundredths, for float32). A share `S` is off by half a level of 65,535. So with factors f and A = max f · Σ 1/f:
+off by half a unit at most and an interpolated one by another half, so a difference of two by 2 units (`DOUBT` has some
+hundredths more, for float32). A share `S` is off by half a level of 65,535. So with factors f, the largest 1, and
+A = sum of 1 / f:
 
 - a class whose `q + U ln f` leads all others by more than `-U ln(1 - A / 65535)` has the largest `S · f`, since the
-  largest share times factor is at least 1 / Σ(1/f);
-- where shares `P` of classes c and k are averaged in float32, `F_c f_c - F_k f_k` is off by at most
-  2 DELTA (F_c f_c + F_k f_k), DELTA = 1 / U being a unit of `q` in logits, and by a level.
+  largest share times factor is at least 1 / A;
+- where shares P of classes c and k are averaged in float32, `F_c f_c - F_k f_k` is off by at most
+  2 (F_c f_c + F_k f_k) / U, for the units of `q`, and by a level, for their rounding;
+- shares that are fused on the grid have no units of `q`, but each is rounded twice.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.kernels.arguments import Contest, Exactly
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.scores import layouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.kernels.arguments import Members
+    from ensemble_kit.kernels.arguments import Pixels
+    from ensemble_kit.scores.inputs import Inputs
+    from ensemble_kit.spec.fusion import Upsample
+    from ensemble_kit.spec.geometry import Placement
 
 UNITS = 65535 / 32
 DOUBT = 2.1
-EACH, LINEAR, SHARES = 0, 1, 2
-"""Kinds of `Contest`."""
 SLACK = 1.1
 """For float32, and terms of second order: doubts are a tenth larger than derived."""
 
+EACH, LINEAR, SHARES = 0, 1, 2
+"""Kinds of `Contest`."""
+
+DEEPEST = 29.0
+"""Margins in logits up to which `q`, cut at 32, shows every lead."""
+
+OCTAVES = math.log2(math.e)
+
+
+class Laid(NamedTuple):
+    """What `kernels.argmax.decide` takes of a sample; `logits` are kept alive, their addresses are in `contest`."""
+
+    contest: Contest
+    exactly: Exactly
+    pixels: Pixels
+    logits: Sequence[NDArray[np.uint16]]
+
+
+def winners(laid: Laid) -> ManyRuns:
+    """Decide a sample's pixels: the masks of all classes, each pixel in at most one."""
+    from ensemble_kit.kernels import argmax
+
+    starts, ends, offsets, _ = argmax.decide(laid.contest, laid.exactly, laid.pixels)
+    return ManyRuns(starts, ends, offsets)
+
 
 def contest(
-    members: Members,
-    temperatures: Sequence[float],
+    inputs: Inputs,
+    sample: str,
+    placements: Sequence[Placement],
+    upsample: Upsample,
     factors: NDArray[np.int64],
     offsets: NDArray[np.int64],
     least: int,
-    of_logits: bool,
-    interpolate_members: bool,
-) -> tuple[Contest, Exactly] | None:
-    """Lay out how classes compete; None where float32 settles too little, or what is asked for has no fast way.
+) -> Laid | None:
+    """Read a sample and lay out how its classes compete; None where that has no fast way.
+
+    It has one for softmax members of one grid, at least 32 cells wide, each of one weight for all classes, with a
+    mean of probabilities, or of logits without `least`.
 
     Parameters
     ----------
-    members : of fp16 logits on one grid; the weights of each are the same for all classes.
     factors, offsets : int64 (C,), what integer scores are multiplied by, and what is added.
     least : level that the winner must reach, 0 for any.
     """
     from ensemble_kit.kernels import tables
+    from ensemble_kit.kernels.desk import CELLS
 
-    used = np.flatnonzero(members.weights[0])
-    if (members.weights != members.weights[0]).any() or (least and of_logits):
+    fusion, place = inputs.fusion, placements[0]
+    weights = layouts.weights(fusion.weights)
+    if (
+        inputs.activation != "softmax"
+        or fusion.mean.power not in {1, None}
+        or any((p.grid, p.box) != (place.grid, place.box) for p in placements)
+        or place.box.shape[1] < CELLS
+        or (weights != weights[0]).any()
+    ):
         return None
-    scale = np.exp(offsets / 65536 / UNITS) if of_logits else factors / 65536
-    scale = scale / scale.max()
-    kind = (
-        LINEAR
-        if of_logits or (interpolate_members and len(used) == 1 and not least)
-        else EACH
-        if interpolate_members
-        else SHARES
-    )
-    crowd = (1 / scale).sum()
-    levels = 0.0 if of_logits else crowd / 65535 * (1.01 if interpolate_members else 2.1)
-    if levels >= 0.9:
+    used = np.flatnonzero(weights[0])
+    doubts = _doubts(factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used))
+    if doubts is None:
         return None
-    lead = -math.log1p(-levels) + ((DOUBT if interpolate_members else 0.1) + (3 if of_logits else 0)) / UNITS
-    ahead = lead + np.log(_largest_other(scale) / scale)
-    if least:
-        p = (min(least, 65535) - 0.5) / 65535
-        ahead = np.maximum(ahead, math.log(max(1, len(scale) - 1) * p / (1 - p) * 1.01) + 4 / UNITS)
-    if ahead.max() > 29 or least > 65535:
-        return None
-    t = np.array(temperatures)[used]
-    at = members.addresses[used, None] + (members.order.T * members.class_bytes[:, None])[used]
-    number = np.float32
-    if kind == LINEAR:
-        shown = np.log2(scale)
-        relative, absolute = 0.0, lead * SLACK * math.log2(math.e)
-    else:
-        shown = scale
-        relative = 2 * SLACK / UNITS if kind == EACH else 1e-5
-        absolute = (1 if kind == EACH else 2) * SLACK / 65535
-    floor = (least - (0.5 if interpolate_members else 0)) / 65535 if least else -1
-    return (
+    kind, scale, ahead, relative, absolute, floor = doubts
+    logits = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in inputs.members]
+    order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
+    members = layouts.members(logits, placements, order, weights)
+    at = (members.addresses + members.order * members.class_bytes).T[used]
+    t, number = np.array(fusion.temperatures, np.float64)[used], np.float32
+    return Laid(
         Contest(
             kind,
             np.ascontiguousarray(at),
             members.widths[used],
-            (members.weights[0][used] / 65536).astype(number),
-            (math.log2(math.e) / t).astype(number),
-            (t[:, None] * ahead * (1 + 1e-6)).astype(number),
-            shown.astype(number),
+            (weights[0][used] / 65536).astype(number),
+            (OCTAVES / t).astype(number),
+            (t[:, None] * ahead).astype(number),
+            (np.log2(scale) if kind == LINEAR else scale).astype(number),
             number(relative),
             number(absolute),
             number(floor),
         ),
         Exactly(
-            t.astype(np.float64),
-            members.weights[0][used],
-            interpolate_members,
-            of_logits,
-            tables.exponentials().copy(),
+            t,
+            weights[0][used],
+            upsample == "logits",
+            fusion.mean.of_logits,
+            tables.exponentials(),
             factors,
             offsets,
             least,
         ),
+        layouts.pixels(place.box.shape, place.image),
+        logits,
     )
+
+
+class _Doubts(NamedTuple):
+    """Margins of classes in logits, and the tolerance of float32 scores; see `Contest`."""
+
+    kind: int
+    scale: NDArray[np.float64]
+    ahead: NDArray[np.float64]
+    relative: float
+    absolute: float
+    least: float
+
+
+def _doubts(
+    factors: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: int,
+    of_logits: bool,
+    interpolate_members: bool,
+    members: int,
+) -> _Doubts | None:
+    """Derive margins and tolerances; None where they are too large."""
+    if least > 65535 or (least and of_logits):
+        return None
+    scale = np.exp(offsets / 65536 / UNITS) if of_logits else factors / 65536
+    scale /= scale.max()
+    levels = (0.0 if of_logits else 1.01 if interpolate_members else 2.1) * (1 / scale).sum() / 65535
+    if levels >= 0.9:
+        return None
+    lead = -math.log1p(-levels) + ((DOUBT if interpolate_members else 0.1) + (3 if of_logits else 0)) / UNITS
+    ahead = lead + np.log(_largest_other(scale) / scale)
+    if least:
+        p, others = (least - 0.5) / 65535, max(1, len(scale) - 1)
+        ahead = np.maximum(ahead, math.log(others * p / (1 - p) * 1.01) + 4 / UNITS)
+    if ahead.max() > DEEPEST:
+        return None
+    floor = (least - (0.5 if interpolate_members else 0)) / 65535 if least else -1
+    if of_logits or (interpolate_members and members == 1 and not least):
+        return _Doubts(LINEAR, scale, ahead, 0, lead * SLACK * OCTAVES, floor)
+    if interpolate_members:
+        return _Doubts(EACH, scale, ahead, 2 * SLACK / UNITS, SLACK / 65535, floor)
+    return _Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, floor)
 
 
 def _largest_other(scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,9 +28,7 @@ from ensemble_kit.kernels.lanes import (
     pick,
     select,
     store,
-    store_float,
     subtract,
-    total_of,
     word,
 )
 from ensemble_kit.kernels.words import load64, lowest, store64
@@ -40,8 +38,11 @@ SPAN = 14
 
 LOWEST = np.float32(-32 * 1.4426950408889634)
 
-CUTS = tuple(np.float32(-logits * 1.4426950408889634) for logits in (5, 7, 9, 12))
-"""A class counts where it comes that near, in octaves; more classes do while the others could add too much."""
+FIRST_CUT = np.float32(-5 * 1.4426950408889634)
+"""With kind 1 a class counts where it comes that near, in octaves; a pixel where another could win is looked at again."""
+
+CUTS = tuple(np.float32(np.exp(-logits)) for logits in (5, 7, 9, 12))
+"""Else it does where its exponential is that large; more classes do while the others could add too much."""
 
 ENOUGH = np.float32(4e-4)
 """What the classes that do not count may add; it is about what rounding may."""
@@ -52,12 +53,13 @@ def look(r, r2, c0, c1, desk):
     """Find the classes of the pixels of quads `c0 … c1` of rows `r` and `r2`; list those that are too close to call."""
     first, last = min(c0, desk.width - PIXELS), min(c1 + desk.across, desk.width - 1)
     _put_peaks(r, r2, first, c0, last, desk)
-    near, rest = _choose(CUTS[0], desk)
     if desk.kind == 1:
+        near, rest = _choose(FIRST_CUT, desk)
         if _evaluate(r, r2, c0, c1, first, near, rest, True, desk):
             near, rest = _choose(LOWEST, desk)
             _evaluate(r, r2, c0, c1, first, near, rest, False, desk)
         return
+    near, rest = _choose(CUTS[0], desk)
     for k in range(1, len(CUTS)):
         if rest > ENOUGH:
             near, rest = _choose(CUTS[k], desk)
@@ -110,7 +112,10 @@ def _tops(m, row, first, desk):
 
 @inline
 def _put_peaks(r, r2, first, c0, last, desk):
-    """Put into `peaks` how near each class comes to a member's largest logit in a cell `c0 … last`, in octaves."""
+    """Put into `peaks` how near each class comes to a member's largest logit in cells `c0 … last`, 16 columns each.
+
+    With kind 1 in octaves, else the exponentials of these.
+    """
     inside, before, never = first_lanes(last - first + 1), first_lanes(c0 - first), all_floats(3e38)
     rows = 1 if r2 == r else 2
     for m in range(desk.members):
@@ -124,28 +129,25 @@ def _put_peaks(r, r2, first, c0, last, desk):
             for s in range(rows):
                 below = subtract(_cells(m, c, r2 if s else r, first, desk), load_floats(desk.limits + 64 * (2 * m + s)))
                 peak = maximum(peak, multiply(below, scale))
-        store_float(desk.peaks + 4 * c, largest(peak))
+        store(desk.peaks + 64 * c, peak if desk.kind == 1 else power_of_two(peak))
 
 
 @inline
 def _choose(cut, desk):
-    """List the classes whose peak exceeds `cut`, in octaves.
+    """List the classes whose peak exceeds `cut` in some column.
 
-    Returns how many, and what the others can add: with kind 1 the largest of their scores, else the sum of their
-    exponentials.
+    Returns how many, and what the others can have at a pixel: with kind 1 the largest of their scores, else the sum
+    of their exponentials, which is largest at a cell, as they are convex.
     """
-    n, most, total = 0, all_floats(-1e30), all_floats(0)
-    for c in range(0, desk.classes, PIXELS):
-        peaks, used = load_floats(desk.peaks + 4 * c), first_lanes(desk.classes - c)
-        near = greater(peaks, all_floats(cut))
-        most = maximum(most, select(used, select(near, all_floats(-1e30), peaks), all_floats(-1e30)))
-        total = add(total, select(used, select(near, all_floats(0), power_of_two(peaks)), all_floats(0)))
-        bits = word(near) & word(used)
-        while bits != 0:
-            store64(desk.near + 8 * n, c + lowest(bits))
-            n += 1
-            bits &= bits - 1
-    return n, largest(most) if desk.kind == 1 else total_of(total)
+    n, rest = 0, all_floats(-1e30 if desk.kind == 1 else 0)
+    for c in range(desk.classes):
+        peak = load_floats(desk.peaks + 64 * c)
+        near = word(greater(peak, all_floats(cut))) != 0
+        store64(desk.near + 8 * n, c)
+        n += near
+        if not near:
+            rest = maximum(rest, peak) if desk.kind == 1 else add(rest, peak)
+    return n, largest(rest)
 
 
 @inline

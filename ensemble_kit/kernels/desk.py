@@ -27,7 +27,7 @@ class DeskArrays(NamedTuple):
     tops : float32 (2, M, w), each member's largest logit.
     quads : int16 (w + CELLS,), classes of the pixels between four cells.
     near : int64 (C,), the classes that are looked at closely.
-    peaks : float32 (C + 16,), how near each class comes to the largest logit of a cell.
+    peaks : float32 (C, 16), how near each class comes to the largest logit of a column of cells.
     limits : float32 (M, 2, 16), the largest logits of two rows of cells.
     lines, slopes : float32 (M, C, 2, 16), scores of two rows of cells; of the pixels between them, and how they change
         from the upper to the lower row. Members that are fused on the grid stand first, as one.
@@ -106,7 +106,7 @@ def make_arrays(contest, pixels):
         np.empty((2, members, w), np.float32),
         np.empty(w + CELLS, np.int16),
         np.empty(classes, np.int64),
-        np.zeros(classes + PIXELS, np.float32),
+        np.empty((classes, PIXELS), np.float32),
         np.empty((members, 2, PIXELS), np.float32),
         np.zeros((members, classes, 2, PIXELS), np.float32),  # where one row is looked at, the other weighs nothing
         np.empty((members, classes, 2, PIXELS), np.float32),

@@ -84,17 +84,6 @@ def float_at(typingctx, address):
 
 
 @intrinsic
-def store_float(typingctx, address, value):
-    """Store one float32."""
-
-    def generate(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], KINDS["float32"].as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), generate
-
-
-@intrinsic
 def store(typingctx, address, lanes):
     """Store a vector at an address, unaligned."""
 
@@ -247,26 +236,19 @@ def multiply_add(typingctx, a, b, c):
     return a(a, b, c), generate
 
 
-def _folded(operation):
-    @intrinsic
-    def folded(typingctx, lanes):
-        """Fold 16 float32 into one, halves at a time."""
+@intrinsic
+def largest(typingctx, lanes):
+    """Find the largest of 16 float32, halves at a time."""
 
-        def generate(context, builder, signature, arguments):
-            value, n = arguments[0], FLOATS.count
-            while n > 1:
-                n //= 2
-                low, high = (
-                    builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, n), list(range(b, b + n))))
-                    for b in (0, n)
-                )
-                value = operation(builder, low, high)
-            return builder.extract_element(value, ir.Constant(I32, 0))
+    def generate(context, builder, signature, arguments):
+        value, n = arguments[0], FLOATS.count
+        while n > 1:
+            n //= 2
+            low, high = (
+                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, n), list(range(b, b + n))))
+                for b in (0, n)
+            )
+            value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
+        return builder.extract_element(value, ir.Constant(I32, 0))
 
-        return types.float32(lanes), generate
-
-    return folded
-
-
-largest = _folded(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-total_of = _folded(lambda builder, a, b: builder.fadd(a, b))
+    return types.float32(lanes), generate

@@ -9,7 +9,7 @@ A = sum of 1 / f:
   largest share times factor is at least 1 / A;
 - where shares P of classes c and k are averaged in float32, `F_c f_c - F_k f_k` is off by at most
   2 (F_c f_c + F_k f_k) / U, for the units of `q`, and by a level, for their rounding;
-- shares that are fused on the grid have no units of `q`, but each is rounded twice.
+- shares that are fused on the grid have no units of `q`, but each is rounded twice; and a `q` that is, once more.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _doubts(
     levels = (0.0 if of_logits else 1.01 if interpolate_members else 2.1) * (1 / scale).sum() / 65535
     if levels >= 0.9:
         return None
-    lead = -math.log1p(-levels) + ((DOUBT if interpolate_members else 0.1) + (3 if of_logits else 0)) / UNITS
+    lead = -math.log1p(-levels) + (DOUBT if interpolate_members or of_logits else 0.1) / UNITS
     ahead = lead + np.log(_largest_other(scale) / scale)
     if least:
         p, others = (least - 0.5) / 65535, max(1, len(scale) - 1)

@@ -27,35 +27,57 @@ from ensemble_kit.kernels.lanes import (
 from ensemble_kit.kernels.words import load64, lowest, store64
 
 
+STEP = 4
+"""Classes that are read together: each is a stream of its own, and more than a few evict each other from the caches."""
+
+
 @kernel
 def put_agreement(r, desk):
     """Find what members agree upon in the cells of row `r`."""
-    labels, classes = desk.labels + 2 * (r & 1) * (desk.width + CELLS), desk.classes
-    for block in range(0, desk.width, CELLS):
-        x = min(block, desk.width - CELLS)
-        low, high = all_ints(-1), all_ints(-1)
-        for m in range(desk.members):
-            at, offset = desk.at + 8 * m * classes, 2 * (r * load64(desk.widths + 8 * m) + x)
+    labels = desk.labels + 2 * (r & 1) * (desk.width + CELLS)
+    for m in range(desk.members):
+        _put_leaders(r, m, desk)
+        margins = desk.margins + 4 * m * desk.classes
+        for block in range(0, desk.width, CELLS):
+            x = min(block, desk.width - CELLS)
+            best, second, label = _leaders(block, desk)
+            tops = desk.tops + 4 * (((r & 1) * desk.members + m) * desk.width + x)
+            low = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
+            high = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
+            if m:
+                before = load_long(labels + 2 * x)
+                low = select(equal(low, widened(lower_half(before))), low, all_ints(-1))
+                high = select(equal(high, widened(upper_half(before))), high, all_ints(-1))
+            store(labels + 2 * x, narrowed(low))
+            store(labels + 2 * x + 32, narrowed(high))
+    store(labels + 2 * desk.width, all_long(load64(labels + 2 * desk.width - 8) >> 48))
+
+
+@inline
+def _put_leaders(r, m, desk):
+    """Find the largest and the second largest key of a member's cells, and the class: three vectors for 32 cells."""
+    at, offset = desk.at + 8 * m * desk.classes, 2 * r * load64(desk.widths + 8 * m)
+    for c0 in range(0, desk.classes, STEP):
+        for block in range(0, desk.width, CELLS):
             best, second, label = all_long(-32768), all_long(-32768), all_long(0)
-            for c in range(classes):
-                key = keys_of(load_long(load64(at + 8 * c) + offset))
+            if c0:
+                best, second, label = _leaders(block, desk)
+            codes = offset + 2 * min(block, desk.width - CELLS)
+            for c in range(c0, min(c0 + STEP, desk.classes)):
+                key = keys_of(load_long(load64(at + 8 * c) + codes))
                 label = select(greater(key, best), all_long(c), label)
                 second = maximum(second, minimum(key, best))
                 best = maximum(best, key)
-            tops, margins = (
-                desk.tops + 4 * (((r & 1) * desk.members + m) * desk.width + x),
-                desk.margins + 4 * m * classes,
-            )
-            one = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
-            two = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
-            if m == 0:
-                low, high = one, two
-            else:
-                low = select(equal(low, one), low, all_ints(-1))
-                high = select(equal(high, two), high, all_ints(-1))
-        store(labels + 2 * x, narrowed(low))
-        store(labels + 2 * x + 32, narrowed(high))
-    store(labels + 2 * desk.width, all_long(load64(labels + 2 * desk.width - 8) >> 48))
+            leaders = desk.leaders + 6 * block
+            store(leaders, best)
+            store(leaders + 64, second)
+            store(leaders + 128, label)
+
+
+@inline
+def _leaders(block, desk):
+    leaders = desk.leaders + 6 * block
+    return load_long(leaders), load_long(leaders + 64), load_long(leaders + 128)
 
 
 @inline

@@ -38,11 +38,11 @@ SPAN = 14
 
 LOWEST = np.float32(-32 * 1.4426950408889634)
 
-FIRST_CUT = np.float32(-5 * 1.4426950408889634)
-"""With kind 1 a class counts where it comes that near, in octaves; a pixel where another could win is looked at again."""
+CUTS = tuple(np.float32(-logits * 1.4426950408889634) for logits in (5, 7, 9, 12))
+"""A class counts where it comes that near, in octaves; more classes do while the others could add too much."""
 
-CUTS = tuple(np.float32(np.exp(-logits)) for logits in (5, 7, 9, 12))
-"""Else it does where its exponential is that large; more classes do while the others could add too much."""
+FAR, FAR_SHARE = np.float32(-14 * 1.4426950408889634), np.float32(8.4e-7)
+"""From there on a class's exponential is not worth its computation."""
 
 ENOUGH = np.float32(4e-4)
 """What the classes that do not count may add; it is about what rounding may."""
@@ -53,13 +53,12 @@ def look(r, r2, c0, c1, desk):
     """Find the classes of the pixels of quads `c0 … c1` of rows `r` and `r2`; list those that are too close to call."""
     first, last = min(c0, desk.width - PIXELS), min(c1 + desk.across, desk.width - 1)
     _put_peaks(r, r2, first, c0, last, desk)
+    near, rest = _choose(CUTS[0], desk)
     if desk.kind == 1:
-        near, rest = _choose(FIRST_CUT, desk)
         if _evaluate(r, r2, c0, c1, first, near, rest, True, desk):
             near, rest = _choose(LOWEST, desk)
             _evaluate(r, r2, c0, c1, first, near, rest, False, desk)
         return
-    near, rest = _choose(CUTS[0], desk)
     for k in range(1, len(CUTS)):
         if rest > ENOUGH:
             near, rest = _choose(CUTS[k], desk)
@@ -112,10 +111,7 @@ def _tops(m, row, first, desk):
 
 @inline
 def _put_peaks(r, r2, first, c0, last, desk):
-    """Put into `peaks` how near each class comes to a member's largest logit in cells `c0 … last`, 16 columns each.
-
-    With kind 1 in octaves, else the exponentials of these.
-    """
+    """Put into `peaks` how near each class comes to the largest logit of cells `c0 … last` by column, in octaves."""
     inside, before, never = first_lanes(last - first + 1), first_lanes(c0 - first), all_floats(3e38)
     rows = 1 if r2 == r else 2
     for m in range(desk.members):
@@ -129,7 +125,7 @@ def _put_peaks(r, r2, first, c0, last, desk):
             for s in range(rows):
                 below = subtract(_cells(m, c, r2 if s else r, first, desk), load_floats(desk.limits + 64 * (2 * m + s)))
                 peak = maximum(peak, multiply(below, scale))
-        store(desk.peaks + 64 * c, peak if desk.kind == 1 else power_of_two(peak))
+        store(desk.peaks + 64 * c, peak)
 
 
 @inline
@@ -145,8 +141,11 @@ def _choose(cut, desk):
         near = word(greater(peak, all_floats(cut))) != 0
         store64(desk.near + 8 * n, c)
         n += near
-        if not near:
-            rest = maximum(rest, peak) if desk.kind == 1 else add(rest, peak)
+        if desk.kind == 1:
+            rest = rest if near else maximum(rest, peak)
+        elif not near:
+            far = word(greater(peak, all_floats(FAR))) == 0
+            rest = add(rest, all_floats(FAR_SHARE) if far else power_of_two(peak))
     return n, largest(rest)
 
 

@@ -25,6 +25,7 @@ class DeskArrays(NamedTuple):
     labels : int16 (2, w + CELLS), the class that members agree upon in each cell of two rows, -1 where they do not; a
         row with an even number stands first, and its last cell is repeated.
     tops : float32 (2, M, w), each member's largest logit.
+    leaders : int16 (3 w + 3 CELLS,), of 32 cells of one member's row the largest and the second largest key, the class.
     quads : int16 (w + CELLS,), classes of the pixels between four cells.
     near : int64 (C,), the classes that are looked at closely.
     peaks : float32 (C, 16), how near each class comes to the largest logit of a column of cells.
@@ -39,6 +40,7 @@ class DeskArrays(NamedTuple):
 
     labels: NDArray[np.int16]
     tops: NDArray[np.float32]
+    leaders: NDArray[np.int16]
     quads: NDArray[np.int16]
     near: NDArray[np.int64]
     peaks: NDArray[np.float32]
@@ -73,6 +75,7 @@ class Desk(NamedTuple):
     factors: int
     labels: int
     tops: int
+    leaders: int
     quads: int
     near: int
     peaks: int
@@ -104,6 +107,7 @@ def make_arrays(contest, pixels):
     return DeskArrays(
         np.empty((2, w + CELLS), np.int16),
         np.empty((2, members, w), np.float32),
+        np.empty(3 * (w + CELLS), np.int16),
         np.empty(w + CELLS, np.int16),
         np.empty(classes, np.int64),
         np.empty((classes, PIXELS), np.float32),
@@ -141,6 +145,7 @@ def desk_of(contest, arrays, pixels, across):
         address_of(contest.factors),
         address_of(arrays.labels),
         address_of(arrays.tops),
+        address_of(arrays.leaders),
         address_of(arrays.quads),
         address_of(arrays.near),
         address_of(arrays.peaks),

@@ -26,7 +26,6 @@ from ensemble_kit.kernels.lanes import (
 )
 from ensemble_kit.kernels.words import load64, lowest, store64
 
-
 STEP = 4
 """Classes that are read together: each is a stream of its own, and more than a few evict each other from the caches."""
 

@@ -143,15 +143,17 @@ class Contest(NamedTuple):
 
     Parameters
     ----------
-    kind : 0, each member is interpolated, then its shares averaged; 1, what is averaged and interpolated is
-        logits; 2, it is shares, averaged on the grid.
+    kind : what is compared. 0, shares of members, each interpolated; 1, logits, averaged on the grid; 2, shares,
+        averaged on the grid; 3, logits of one member. With 0 and 3 `q` are interpolated, in integers.
     at : int64 (M, C), where each class begins in each member's box.
     widths : int64 (M,), cells of a row of the member's grid.
     weights : float32 (M,), of sum 1.
     scales : float32 (M,), log2(e) / temperature.
+    temperatures : float64 (M,).
     margins : float32 (M, C), by how much a class that has a cell's largest logit must lead there.
-    factors : float32 (C,), the largest is 1; with kind 1 their logarithms to base 2, which are added.
+    factors : float32 (C,), the largest is 1; with kinds 1 and 3 their logarithms to base 2, which are added.
     relative, absolute : float32.
+    ties : equal scores, of kind 3, are equal in integers.
     least : float32 share that the winner must have, or -1.
     """
 
@@ -160,10 +162,12 @@ class Contest(NamedTuple):
     widths: NDArray[np.int64]
     weights: NDArray[np.float32]
     scales: NDArray[np.float32]
+    temperatures: NDArray[np.float64]
     margins: NDArray[np.float32]
     factors: NDArray[np.float32]
     relative: np.float32
     absolute: np.float32
+    ties: bool
     least: np.float32
 
 

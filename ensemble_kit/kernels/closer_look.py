@@ -6,14 +6,17 @@ boundary. What the others could add is part of the tolerance within which a pixe
 
 import numpy as np
 
-from ensemble_kit.kernels.conversions import narrowed, numbers, power_of_two
+from ensemble_kit.kernels.conversions import as_floats, cooled_q_of, narrowed, numbers, power_of_two, q_of, upper_bits
 from ensemble_kit.kernels.desk import CELLS, PIXELS
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.lanes import (
     add,
     all_floats,
     all_ints,
+    both,
     divide,
+    double_at,
+    either,
     first_lanes,
     float_at,
     greater,
@@ -26,6 +29,7 @@ from ensemble_kit.kernels.lanes import (
     multiply,
     multiply_add,
     pick,
+    pick_ints,
     select,
     store,
     subtract,
@@ -44,8 +48,14 @@ CUTS = tuple(np.float32(-logits * 1.4426950408889634) for logits in (5, 7, 9, 12
 FAR, FAR_SHARE = np.float32(-14 * 1.4426950408889634), np.float32(8.4e-7)
 """From there on a class's exponential is not worth its computation."""
 
-ENOUGH = np.float32(4e-4)
-"""What the classes that do not count may add; it is about what rounding may."""
+ENOUGH = np.float32(1e-4)
+"""What the classes that do not count may add."""
+
+UNIT = np.float32(32 / 65535 * 1.4426950408889634)
+"""One unit of `q` in octaves."""
+
+ROUNDED = np.float32(1.2 * 32 / 65535 * 1.4426950408889634)
+"""By how much rounding can raise a score, in octaves."""
 
 
 @kernel
@@ -54,10 +64,10 @@ def look(r, r2, c0, c1, desk):
     first, last = min(c0, desk.width - PIXELS), min(c1 + desk.across, desk.width - 1)
     _put_peaks(r, r2, first, c0, last, desk)
     near, rest = _choose(CUTS[0], desk)
-    if desk.kind == 1:
-        if _evaluate(r, r2, c0, c1, first, near, rest, True, desk):
+    if desk.kind & 1:
+        if _evaluate(r, r2, c0, c1, first, near, rest + ROUNDED, True, desk):
             near, rest = _choose(LOWEST, desk)
-            _evaluate(r, r2, c0, c1, first, near, rest, False, desk)
+            _evaluate(r, r2, c0, c1, first, near, rest + ROUNDED, False, desk)
         return
     for k in range(1, len(CUTS)):
         if rest > ENOUGH:
@@ -76,7 +86,7 @@ def _evaluate(r, r2, c0, c1, first, near, rest, again, desk):
         n = min(PIXELS, stop - x)
         for y in range(y0, y1):
             out = desk.rows + 2 * ((y - y0) * (desk.pixels + CELLS) + x)
-            label, close, best = _judge(load64(desk.row_fractions + 8 * y) / np.float32(256), near, rest, desk)
+            label, close, best = _judge(load64(desk.row_fractions + 8 * y), near, rest, desk)
             bits = word(close) & ((1 << n) - 1)
             if again and word(greater(all_floats(rest + desk.absolute), best)) & ((1 << n) - 1):
                 return True
@@ -132,16 +142,16 @@ def _put_peaks(r, r2, first, c0, last, desk):
 def _choose(cut, desk):
     """List the classes whose peak exceeds `cut` in some column.
 
-    Returns how many, and what the others can have at a pixel: with kind 1 the largest of their scores, else the sum
-    of their exponentials, which is largest at a cell, as they are convex.
+    Returns how many, and what the others can have at a pixel: with kinds 1 and 3 the largest of their scores, else the
+    sum of their exponentials, which is largest at a cell, as they are convex.
     """
-    n, rest = 0, all_floats(-1e30 if desk.kind == 1 else 0)
+    n, rest = 0, all_floats(-1e30 if desk.kind & 1 else 0)
     for c in range(desk.classes):
         peak = load_floats(desk.peaks + 64 * c)
         near = word(greater(peak, all_floats(cut))) != 0
         store64(desk.near + 8 * n, c)
         n += near
-        if desk.kind == 1:
+        if desk.kind & 1:
             rest = rest if near else maximum(rest, peak)
         elif not near:
             far = word(greater(peak, all_floats(FAR))) == 0
@@ -150,11 +160,34 @@ def _choose(cut, desk):
 
 
 @inline
-def _logits(m, c, row, first, desk):
+def _below(m, c, row, first, desk):
     """How far 16 cells of a class lie below their largest logit, in octaves, at least -32 logits."""
     scale = all_floats(float_at(desk.scales + 4 * m))
     below = subtract(_cells(m, c, row, first, desk), _tops(m, row, first, desk))
     return maximum(multiply(below, scale), all_floats(LOWEST))
+
+
+@inline
+def _q(m, c, row, first, desk):
+    """Q of 16 cells."""
+    cells, tops, temperature = (
+        _cells(m, c, row, first, desk),
+        _tops(m, row, first, desk),
+        double_at(desk.temperatures + 8 * m),
+    )
+    return q_of(cells, tops) if temperature == 1 else cooled_q_of(cells, tops, temperature)
+
+
+@inline
+def _in_octaves(q):
+    """Turn `q` into logits below the largest."""
+    return multiply(as_floats(subtract(q, all_ints(65535))), all_floats(UNIT))
+
+
+@inline
+def _in_integers(desk):
+    """Whether `q` of each member is interpolated, as integers."""
+    return desk.kind % 3 == 0
 
 
 @inline
@@ -163,17 +196,18 @@ def _put_lines(r, r2, first, near, desk):
     for s in range(1 if r2 == r else 2):
         row = r2 if s else r
         for m in range(desk.members):
-            if desk.kind == 0:
+            if _in_integers(desk):
                 for k in range(near):
                     line = desk.lines + 64 * (2 * (m * desk.classes + k) + s)
-                    store(line, _logits(m, _class(k, desk), row, first, desk))
+                    store(line, _q(m, _class(k, desk), row, first, desk))
                 continue
             share, total = all_floats(float_at(desk.weights + 4 * m)), all_floats(0)
             for k in range(near):
-                score = _logits(m, _class(k, desk), row, first, desk)
                 if desk.kind == 2:
-                    score = power_of_two(score)
+                    score = power_of_two(_below(m, _class(k, desk), row, first, desk))
                     total = add(total, score)
+                else:
+                    score = _in_octaves(_q(m, _class(k, desk), row, first, desk))
                 store(desk.powers + 64 * k, score)
             if desk.kind == 2:
                 share = divide(share, total)
@@ -195,38 +229,54 @@ def _put_slopes(x, first, near, desk):
     left = subtract(load_ints(desk.left + 4 * x), all_ints(first))
     left = maximum(minimum(left, all_ints(PIXELS - 1)), all_ints(0))
     right = minimum(add(left, all_ints(desk.across)), all_ints(PIXELS - 1))
-    fx = load_floats(desk.fractions + 4 * x)
-    for m in range(desk.members if desk.kind == 0 else 1):
-        for k in range(near):
-            line = 128 * (m * desk.classes + k)
-            top = _across(desk.lines + line, left, right, fx)
-            foot = _across(desk.lines + line + 64, left, right, fx)
-            store(desk.slopes + line, top)
-            store(desk.slopes + line + 64, subtract(foot, top))
+    fx = load_ints(desk.fractions + 4 * x)
+    if _in_integers(desk):
+        for m in range(desk.members):
+            for k in range(near):
+                line = 128 * (m * desk.classes + k)
+                top = _across(desk.lines + line, left, right, fx)
+                store(desk.slopes + line, multiply(top, all_ints(256)))
+                store(desk.slopes + line + 64, subtract(_across(desk.lines + line + 64, left, right, fx), top))
+        return
+    share = multiply(as_floats(fx), all_floats(1 / 256))
+    for k in range(near):
+        line = 128 * k
+        top = _between(desk.lines + line, left, right, share)
+        store(desk.slopes + line, top)
+        store(desk.slopes + line + 64, subtract(_between(desk.lines + line + 64, left, right, share), top))
 
 
 @inline
 def _across(line, left, right, fx):
-    a = pick(line, left)
-    return multiply_add(subtract(pick(line, right), a), fx, a)
+    """Interpolate int32 to pixels, times 256."""
+    a = pick_ints(line, left)
+    return add(multiply(a, all_ints(256)), multiply(subtract(pick_ints(line, right), a), fx))
 
 
 @inline
-def _at(m, k, fy, desk):
-    """Scores of 16 pixels between two rows of cells."""
+def _between(line, left, right, share):
+    """Interpolate float32 to pixels."""
+    a = pick(line, left)
+    return multiply_add(subtract(pick(line, right), a), share, a)
+
+
+@inline
+def _octaves(m, k, fy, desk):
+    """Scores of 16 pixels between two rows of cells, logits below the largest: their rounded `q`."""
     slope = desk.slopes + 128 * (m * desk.classes + k)
-    return multiply_add(load_floats(slope + 64), fy, load_floats(slope))
+    value = add(load_ints(slope), multiply(load_ints(slope + 64), fy))
+    return _in_octaves(upper_bits(add(value, all_ints(32768))))
 
 
 @inline
 def _judge(fraction, near, rest, desk):
     """Find the strongest class of 16 pixels, int32, where it is too close to call, and its score."""
-    fy, unsure = all_floats(fraction), all_floats(0)
+    fy, unsure = all_ints(fraction), all_floats(0)
     if desk.kind == 0:
         for m in range(desk.members):
             total = all_floats(0)
             for k in range(near):
-                score = power_of_two(_at(m, k, fy, desk))
+                score = power_of_two(_octaves(m, k, fy, desk))
                 store(desk.powers + 64 * k, score)
                 total = add(total, score)
             share = divide(all_floats(float_at(desk.weights + 4 * m)), total)
@@ -237,7 +287,7 @@ def _judge(fraction, near, rest, desk):
                     sofar = load_floats(own)
                 store(own, multiply_add(load_floats(desk.powers + 64 * k), share, sofar))
     label, winning, best, second = all_ints(-1), all_floats(0), all_floats(0), all_floats(0)
-    if desk.kind == 1:
+    if desk.kind & 1:
         best, second = all_floats(-1e30), all_floats(rest)
     for k in range(near):
         c = _class(k, desk)
@@ -245,8 +295,14 @@ def _judge(fraction, near, rest, desk):
         if desk.kind == 0:
             own = load_floats(desk.fused + 64 * k)
             score = multiply(own, factor)
+        elif desk.kind == 3:
+            own = _octaves(0, k, fy, desk)
+            score = add(own, factor)
         else:
-            score = _at(0, k, fy, desk)
+            slope = desk.slopes + 128 * k
+            score = multiply_add(
+                load_floats(slope + 64), multiply(as_floats(fy), all_floats(1 / 256)), load_floats(slope)
+            )
             own = score
             if desk.least >= 0:
                 own = divide(score, factor)
@@ -256,8 +312,8 @@ def _judge(fraction, near, rest, desk):
         second = maximum(second, minimum(score, best))
         best = maximum(score, best)
     lead, tolerance = subtract(best, second), all_floats(desk.absolute)
-    if desk.kind != 1:
-        error, relative = all_floats(np.float32(2.02) * rest), all_floats(desk.relative)
+    if not desk.kind & 1:
+        error, relative = all_floats(np.float32(2.05) * rest), all_floats(desk.relative)
         tolerance = add(tolerance, multiply(error, unsure) if desk.kind == 0 else error)
         if desk.least >= 0:
             margin = subtract(winning, all_floats(desk.least))
@@ -265,4 +321,7 @@ def _judge(fraction, near, rest, desk):
             label = select(greater(all_floats(0), margin), all_ints(-1), label)
             lead = select(greater(doubt, maximum(margin, subtract(all_floats(0), margin))), all_floats(-1), lead)
         tolerance = multiply_add(add(best, second), relative, tolerance)
-    return label, greater(tolerance, lead), best
+    close = greater(tolerance, lead)
+    if desk.ties:
+        close = both(close, either(greater(lead, all_floats(0)), greater(all_floats(rest + ROUNDED), best)))
+    return label, close, best

@@ -5,7 +5,7 @@ from numba.core import cgutils
 from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
-from ensemble_kit.kernels.lanes import FLOATS, I32, INTS, KINDS, SHORTS, constant, vector_of
+from ensemble_kit.kernels.lanes import FLOATS, I32, INTS, KINDS, SHORTS, constant, repeated, vector_of
 
 POLYNOMIAL = (0.0135341423, 0.0520115098, 0.241442728, 0.69300384, 1.00000259)
 """Of 2^f, 0 <= f < 1, highest power first; relative error below 3e-6."""
@@ -118,3 +118,58 @@ def power_of_two(typingctx, exponents):
         return builder.fmul(value, scale)
 
     return FLOATS(exponents), generate
+
+
+def _put_q(builder, z, top, temperature):
+    """Q of exclusive classes, int32: floor((max((z - top) / T, -32) + 32) / 32 · 65535 + 0.5) in float64."""
+    real = ir.VectorType(ir.DoubleType(), FLOATS.count)
+
+    def number(value):
+        return ir.Constant(real, [value] * FLOATS.count)
+
+    d = builder.fsub(builder.fpext(z, real), builder.fpext(top, real))
+    if temperature is not None:
+        d = builder.fdiv(d, repeated(builder, temperature, FLOATS.count))
+    d = builder.select(builder.fcmp_ordered(">", d, number(-32.0)), d, number(-32.0))
+    part = builder.fmul(builder.fadd(d, number(32.0)), number(1 / 32))
+    return builder.fptosi(builder.fadd(builder.fmul(part, number(65535.0)), number(0.5)), vector_of(INTS))
+
+
+@intrinsic
+def q_of(typingctx, z, top):
+    """Q of logits beside their cell's largest."""
+
+    def generate(context, builder, signature, arguments):
+        return _put_q(builder, *arguments, None)
+
+    return INTS(z, top), generate
+
+
+@intrinsic
+def cooled_q_of(typingctx, z, top, temperature):
+    """The same with a temperature: two divisions of eight lanes take as long as all the rest."""
+
+    def generate(context, builder, signature, arguments):
+        return _put_q(builder, *arguments)
+
+    return INTS(z, top, types.float64), generate
+
+
+@intrinsic
+def as_floats(typingctx, ints):
+    """Turn int32 into float32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.sitofp(arguments[0], vector_of(FLOATS))
+
+    return FLOATS(ints), generate
+
+
+@intrinsic
+def upper_bits(typingctx, ints):
+    """The upper 16 bits of int32, as if it had no sign."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.lshr(arguments[0], constant(INTS, 16))
+
+    return INTS(ints), generate

@@ -30,10 +30,10 @@ class DeskArrays(NamedTuple):
     near : int64 (C,), the classes that are looked at closely.
     peaks : float32 (C, 16), how near each class comes to the largest logit of a column of cells.
     limits : float32 (M, 2, 16), the largest logits of two rows of cells.
-    lines, slopes : float32 (M, C, 2, 16), scores of two rows of cells; of the pixels between them, and how they change
-        from the upper to the lower row. Members that are fused on the grid stand first, as one.
+    lines, slopes : (M, C, 2, 16), scores of two rows of cells; of the pixels between them, and how they change from the
+        upper to the lower row. Members that are fused on the grid stand first, as one; they are float32, others int32.
     powers, fused : float32 (C, 16).
-    left, fractions : int32 (W + 16,) and float32 (W + 16,), the cell left of each pixel, and the right one's share.
+    left, fractions : int32 (W + 16,), the cell left of each pixel, and the right one's share of 256.
     rows : int16 (rows, W + CELLS), classes of the pixels behind one row of cells.
     close : int64 (1 + rows · W,), how many of these pixels are too close to call, and which.
     """
@@ -50,7 +50,7 @@ class DeskArrays(NamedTuple):
     powers: NDArray[np.float32]
     fused: NDArray[np.float32]
     left: NDArray[np.int32]
-    fractions: NDArray[np.float32]
+    fractions: NDArray[np.int32]
     rows: NDArray[np.int16]
     close: NDArray[np.int64]
 
@@ -66,11 +66,13 @@ class Desk(NamedTuple):
     kind: int
     relative: np.float32
     absolute: np.float32
+    ties: bool
     least: np.float32
     at: int
     widths: int
     weights: int
     scales: int
+    temperatures: int
     margins: int
     factors: int
     labels: int
@@ -100,10 +102,10 @@ def make_arrays(contest, pixels):
     w, W, most = pixels.col_at.size - 1, pixels.col_fractions.size, 1
     for r in range(pixels.row_at.size - 1):
         most = max(most, pixels.row_at[r + 1] - pixels.row_at[r])
-    left, fractions = np.zeros(W + PIXELS, np.int32), np.zeros(W + PIXELS, np.float32)
+    left, fractions = np.zeros(W + PIXELS, np.int32), np.zeros(W + PIXELS, np.int32)
     for c in range(w):
         for x in range(pixels.col_at[c], pixels.col_at[c + 1]):
-            left[x], fractions[x] = c, pixels.col_fractions[x] / np.float32(256)
+            left[x], fractions[x] = c, pixels.col_fractions[x]
     return DeskArrays(
         np.empty((2, w + CELLS), np.int16),
         np.empty((2, members, w), np.float32),
@@ -136,11 +138,13 @@ def desk_of(contest, arrays, pixels, across):
         contest.kind,
         contest.relative,
         contest.absolute,
+        contest.ties,
         contest.least,
         address_of(contest.at),
         address_of(contest.widths),
         address_of(contest.weights),
         address_of(contest.scales),
+        address_of(contest.temperatures),
         address_of(contest.margins),
         address_of(contest.factors),
         address_of(arrays.labels),

@@ -39,7 +39,8 @@ def vector_of(lanes):
     return ir.VectorType(KINDS[lanes.kind], lanes.count)
 
 
-def _repeated(builder, value, count):
+def repeated(builder, value, count):
+    """A number in every lane."""
     kind = ir.VectorType(value.type, count)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
     return builder.shuffle_vector(
@@ -84,6 +85,16 @@ def float_at(typingctx, address):
 
 
 @intrinsic
+def double_at(typingctx, address):
+    """Load one float64."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.DoubleType().as_pointer()))
+
+    return types.float64(types.int64), generate
+
+
+@intrinsic
 def store(typingctx, address, lanes):
     """Store a vector at an address, unaligned."""
 
@@ -95,22 +106,29 @@ def store(typingctx, address, lanes):
     return types.void(types.int64, lanes), generate
 
 
-@intrinsic
-def pick(typingctx, address, indices):
-    """Load the float32 at `address` that each index (int32) names."""
+def _pick(lanes):
+    @intrinsic
+    def pick(typingctx, address, indices):
+        """Load the number at `address` that each index (int32) names."""
 
-    def generate(context, builder, signature, arguments):
-        wide = ir.VectorType(ir.IntType(64), FLOATS.count)
-        offsets = builder.shl(builder.sext(arguments[1], wide), ir.Constant(wide, [2] * FLOATS.count))
-        addresses = builder.add(_repeated(builder, arguments[0], FLOATS.count), offsets)
-        pointers = builder.inttoptr(addresses, ir.VectorType(KINDS["float32"].as_pointer(), FLOATS.count))
-        kind, bits = vector_of(FLOATS), ir.VectorType(ir.IntType(1), FLOATS.count)
-        signature = ir.FunctionType(kind, [pointers.type, I32, bits, kind])
-        gather = cgutils.get_or_insert_function(builder.module, signature, "llvm.masked.gather.v16f32.v16p0")
-        every = ir.Constant(bits, [1] * FLOATS.count)
-        return builder.call(gather, [pointers, ir.Constant(I32, 4), every, ir.Constant(kind, ir.Undefined)])
+        def generate(context, builder, signature, arguments):
+            wide, kind = ir.VectorType(ir.IntType(64), lanes.count), vector_of(lanes)
+            offsets = builder.shl(builder.sext(arguments[1], wide), ir.Constant(wide, [2] * lanes.count))
+            addresses = builder.add(repeated(builder, arguments[0], lanes.count), offsets)
+            pointers = builder.inttoptr(addresses, ir.VectorType(KINDS[lanes.kind].as_pointer(), lanes.count))
+            bits = ir.VectorType(ir.IntType(1), lanes.count)
+            form = ir.FunctionType(kind, [pointers.type, I32, bits, kind])
+            name = f"llvm.masked.gather.v{lanes.count}{'f' if lanes is FLOATS else 'i'}32.v{lanes.count}p0"
+            gather = cgutils.get_or_insert_function(builder.module, form, name)
+            every = ir.Constant(bits, [1] * lanes.count)
+            return builder.call(gather, [pointers, ir.Constant(I32, 4), every, ir.Constant(kind, ir.Undefined)])
 
-    return FLOATS(types.int64, INTS), generate
+        return lanes(types.int64, INTS), generate
+
+    return pick
+
+
+pick, pick_ints = _pick(FLOATS), _pick(INTS)
 
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -123,7 +141,7 @@ def _splat(lanes, given):
 
         def generate(context, builder, signature, arguments):
             value = context.cast(builder, arguments[0], signature.args[0], given)
-            return _repeated(builder, value, lanes.count)
+            return repeated(builder, value, lanes.count)
 
         return lanes(value), generate
 
@@ -217,7 +235,7 @@ def first_lanes(typingctx, n):
     """Set the bits of the first `n` of 16 lanes."""
 
     def generate(context, builder, signature, arguments):
-        count = _repeated(builder, builder.trunc(arguments[0], I32), INTS.count)
+        count = repeated(builder, builder.trunc(arguments[0], I32), INTS.count)
         return builder.icmp_signed("<", ir.Constant(vector_of(INTS), list(range(INTS.count))), count)
 
     return Lanes("bit", 16)(types.int64), generate

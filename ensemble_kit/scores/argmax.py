@@ -7,8 +7,8 @@ A = sum of 1 / f:
 
 - a class whose `q + U ln f` leads all others by more than `-U ln(1 - A / 65535)` has the largest `S · f`, since the
   largest share times factor is at least 1 / A;
-- where shares P of classes c and k are averaged in float32, `F_c f_c - F_k f_k` is off by at most
-  2 (F_c f_c + F_k f_k) / U, for the units of `q`, and by a level, for their rounding;
+- where `q` of pixels are the exact integers and shares are averaged in float32, `F_c f_c - F_k f_k` is off by a
+  level, for their rounding, and by twice the relative error of an exponential;
 - shares that are fused on the grid have no units of `q`, but each is rounded twice; and a `q` that is, once more.
 """
 
@@ -38,7 +38,7 @@ DOUBT = 2.1
 SLACK = 1.1
 """For float32, and terms of second order: doubts are a tenth larger than derived."""
 
-EACH, LINEAR, SHARES = 0, 1, 2
+EACH, LINEAR, SHARES, ALONE = 0, 1, 2, 3
 """Kinds of `Contest`."""
 
 DEEPEST = 29.0
@@ -100,7 +100,7 @@ def contest(
     doubts = _doubts(factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used))
     if doubts is None:
         return None
-    kind, scale, ahead, relative, absolute, floor = doubts
+    kind, scale, ahead, relative, absolute, ties, floor = doubts
     logits = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in inputs.members]
     order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
     members = layouts.members(logits, placements, order, weights)
@@ -113,10 +113,12 @@ def contest(
             members.widths[used],
             (weights[0][used] / 65536).astype(number),
             (OCTAVES / t).astype(number),
+            t,
             (t[:, None] * ahead).astype(number),
-            (np.log2(scale) if kind == LINEAR else scale).astype(number),
+            (np.log2(scale) if kind in {LINEAR, ALONE} else scale).astype(number),
             number(relative),
             number(absolute),
+            ties,
             number(floor),
         ),
         Exactly(
@@ -142,6 +144,7 @@ class _Doubts(NamedTuple):
     ahead: NDArray[np.float64]
     relative: float
     absolute: float
+    ties: bool
     least: float
 
 
@@ -169,11 +172,16 @@ def _doubts(
     if ahead.max() > DEEPEST:
         return None
     floor = (least - (0.5 if interpolate_members else 0)) / 65535 if least else -1
-    if of_logits or (interpolate_members and members == 1 and not least):
-        return _Doubts(LINEAR, scale, ahead, 0, lead * SLACK * OCTAVES, floor)
+    if interpolate_members and members == 1 and not least:
+        exact = -math.log1p(-levels) + 0.05 / UNITS
+        return _Doubts(ALONE, scale, ahead, 0, exact * OCTAVES, bool((scale == 1).all()), floor)
+    if of_logits:
+        return _Doubts(
+            LINEAR, scale, ahead, 0, (1.2 if interpolate_members else 2.1) / UNITS * SLACK * OCTAVES, False, floor
+        )
     if interpolate_members:
-        return _Doubts(EACH, scale, ahead, 2 * SLACK / UNITS, SLACK / 65535, floor)
-    return _Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, floor)
+        return _Doubts(EACH, scale, ahead, 5e-5, SLACK / 65535, False, floor)
+    return _Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, False, floor)
 
 
 def _largest_other(scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -48,7 +48,7 @@ CUTS = tuple(np.float32(-logits * 1.4426950408889634) for logits in (5, 7, 9, 12
 FAR, FAR_SHARE = np.float32(-14 * 1.4426950408889634), np.float32(8.4e-7)
 """From there on a class's exponential is not worth its computation."""
 
-ENOUGH = np.float32(1e-4)
+ENOUGH = np.float32(1e-3)
 """What the classes that do not count may add."""
 
 UNIT = np.float32(32 / 65535 * 1.4426950408889634)

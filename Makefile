@@ -56,8 +56,8 @@ mutation: $(STAMP)    ## mutation testing of runs and hard votes: changes of the
 	$(BIN)/python tests/mutation.py
 
 # the tests of those modules, but for what runs, and dies, in processes of its own
-COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs voting thresholds formats_* cli_verify \
-  refusals tuning validation faults/test_store_at_rest faults/test_rle faults/test_csv faults/test_repair \
+COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs maskset labels voting thresholds shift \
+  argument_kinds formats_* cli_verify refusals tuning validation faults/test_store_at_rest faults/test_rle faults/test_csv faults/test_repair \
   faults/test_security faults/test_remote_faults faults/test_stateful faults/test_matching faults/test_numerics, \
   tests/$(if $(findstring /,$t),$t,test_$t).py))
 coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %
@@ -89,8 +89,10 @@ BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0
 	$(BIN)/python tests/benchmarks/compare.py $(BASE)
 
-# torch 2.3 is the first that was built for NumPy 2; typer 0.16 warns about releases of click after it
-FLOORS = torch==2.3.0 numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
+# torch 2.3 is the first that was built for NumPy 2 (on PyPI a CUDA build of gigabytes: FLOOR_TORCH=torch tries the others
+# without it); typer 0.16 warns about releases of click after it
+FLOOR_TORCH ?= torch==2.3.0
+FLOORS = $(FLOOR_TORCH) numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
 floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(PYTHON) -m venv $(VENV)-floors
 	$(VENV)-floors/bin/python -m pip install -q --upgrade pip

@@ -19,6 +19,7 @@ _HOME = {
     "RankRule": "decisions.rank",
     "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
+    "vote": "recipes.arrays",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -57,6 +58,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "iou",
     "read_masks",
     "tune_thresholds",
+    "vote",
 ]
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics.confusion import confusion
     from ensemble_kit.metrics.overlap import dice, iou
+    from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.given import decision_of, level_of
 from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.decisions.thresholds import Thresholds
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, check_number, some
+from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.scores import joining
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
@@ -86,6 +85,7 @@ class Ensemble:
     ) -> None:
         if isinstance(members, (str, os.PathLike, LogitStore)):
             members = [members]
+        check_several("members", members, "pass a list of stores: their paths, or LogitStores")
         given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
         if not given:
             raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
@@ -137,6 +137,8 @@ class Ensemble:
         MismatchError
             A fusion of other members or classes; a mean of logits that were limited differently.
         """
+        if fusion is not None:
+            check_kind("the fusion", fusion, Fusion)
         joining.check_fusion(fusion, self.fusion, len(self.classes))
         now = self.fusion if fusion is None else fusion
         changed = joining.fuse(
@@ -159,8 +161,11 @@ class Ensemble:
         UsageError
             A sample that is named twice.
         """
-        wanted, known = (samples,) if isinstance(samples, str) else tuple(samples), set(self.samples)
-        if len(set(wanted)) < len(wanted):
+        if isinstance(samples, str):
+            samples = [samples]
+        check_several("samples", samples, "pass a list of their ids")
+        wanted, known = tuple(samples), set(self.samples)
+        if wanted:
             check_names("samples", wanted)
         unknown = [s for s in wanted if s not in known]
         if unknown or not wanted:
@@ -174,6 +179,7 @@ class Ensemble:
 
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
+        check_kind("the set", tuned, ThresholdSet)
         tuned.check_members(self.classes, self.records)
         by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
         return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
@@ -222,10 +228,7 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1].
         """
-        fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path)"
-        what, code = "cannot decide", "threshold-invalid"
-        check_number("threshold", threshold, fix, least=0, most=1, what=what, code=code)
-        return self.fusion.mean.level_of(float(threshold))
+        return level_of(threshold, self.fusion.mean)
 
     def decision(self, given: Any = None) -> Decision:
         """Turn what `vote` takes into a decision that fits this ensemble.
@@ -245,23 +248,8 @@ class Ensemble:
         if isinstance(given, ThresholdSet):
             given.check_fits(self.classes, self.records, self.fusion)
             decision = recorded(given)
-        elif isinstance(given, Mapping):
-            decision = Thresholds({name: self.level_of(t) for name, t in given.items()})
-        elif isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, str) and np.ndim(given):
-            if len(given) != len(self.classes):
-                raise MismatchError(
-                    "classes-differ",
-                    "cannot decide with these thresholds",
-                    item=f"{len(given)} thresholds, {len(self.classes)} classes",
-                    fix="pass exactly one threshold per class, in the order of .classes",
-                )
-            decision = Thresholds({name: self.level_of(t) for name, t in zip(self.classes, given, strict=True)})
-        elif hasattr(given, "told") and not isinstance(given, type):
-            decision = given
         else:
-            number = given.item() if isinstance(given, (np.ndarray, np.generic)) else given
-            exclusive = number is None and self.activation == "softmax"
-            decision = Argmax() if exclusive else Thresholds(self.level_of(0.5 if number is None else number))
+            decision = decision_of(given, self.inputs)
         decision.check(self.inputs)
         return decision
 
@@ -294,5 +282,5 @@ class Ensemble:
         """
         if rules is None:
             rules = decision.rules if isinstance(decision, ThresholdSet) else ()
-        known, where = parse_rules(rules), chosen(executor, jobs)
+        known, where = parse_rules(rules), chosen(executor, jobs, listener)
         return vote(self.inputs, self.samples, self.decision(decision), known, where, listener)

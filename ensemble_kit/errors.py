@@ -15,6 +15,9 @@ instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain 
 
 import math
 import numbers
+import os
+from collections.abc import Hashable, Iterable
+from types import UnionType
 
 
 class EnskError(Exception):
@@ -87,15 +90,40 @@ class LockedError(EnskError, BlockingIOError):
     exit_code = 8
 
 
-def check_kind(name: str, value: object, kind: type) -> None:
-    """Refuse an argument of another type with the words of an error, not with a traceback three calls below."""
+def check_kind(name: str, value: object, kind: type | UnionType, fix: str = "") -> None:
+    """Refuse an argument of another type with the words of an error, not with a traceback three calls below.
+
+    Parameters
+    ----------
+    name : of the argument, such as "the truth".
+    fix : what to pass; default: the name of `kind`.
+
+    Raises
+    ------
+    UsageError
+        It is of another type.
+    """
     if not isinstance(value, kind):
-        raise UsageError(
-            "argument-kind",
-            f"cannot use {name}",
-            item=f"it is of type {type(value).__name__}",
-            fix=f"pass {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}",
-        )
+        raise _other_kind(name, value, fix or f"pass {_one(getattr(kind, '__name__', str(kind)))}")
+
+
+def check_several(name: str, values: object, fix: str) -> None:
+    """Refuse one value, such as a number or a text, where several are needed; parameters as for `check_kind`."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise _other_kind(name, values, fix)
+
+
+def check_path(path: object) -> None:
+    """Refuse what cannot name a file."""
+    check_kind("a path", path, str | os.PathLike, "pass text or a pathlib.Path")
+
+
+def _other_kind(name: str, value: object, fix: str) -> UsageError:
+    return UsageError("argument-kind", f"cannot use {name}", item=f"it is of type {type(value).__name__}", fix=fix)
+
+
+def _one(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
 
 
 def check_choice(
@@ -113,7 +141,8 @@ def check_choice(
     UsageError
         With `code`: the value is not among `allowed`; a boolean never stands for a number.
     """
-    if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
+    known = isinstance(value, Hashable)  # an array compares item by item
+    if not known or not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
         *most, last = [f"{a!r}" for a in allowed]
         raise UsageError(
             code,

@@ -42,7 +42,7 @@ SKIPPED = "not test_formats and not test_stacks and not test_stores"
 LIMIT = 120.0
 """Seconds until a mutant that never ends counts as noticed."""
 EXPLAINED = {
-    "Runs.decode: for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):  [True → False]": "a mask has as many starts as ends since it was made",
+    "Runs.decode: for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):  [True → False]": "a mask has as many starts as ends since it was made",
     "Runs.__invert__: return Runs.trusted((np.zeros(1, np.int64), np.full(1, math.prod(self.shape), np.int64)), self.shape) - self  [1 → 2]": "the kernel counts runs by their starts; a longer array of ends is not looked at",
     "encode: if array.flags.f_contiguous and (not array.flags.c_contiguous):  [array.flags.f_contiguous and (not array.flags.c_contiguous) → array.flags.f_contiguous or not array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
     "encode: if array.flags.f_contiguous and (not array.flags.c_contiguous):  [not array.flags.c_contiguous → array.flags.c_contiguous]": "the other way gives the same mask, and takes longer",
@@ -53,8 +53,8 @@ EXPLAINED = {
     "_fault: value = int(digits[:20])  [20 → 21]": "21 digits are beyond any image as well",
     "hard_vote: indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
     "hard_vote: members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
-    "hard_vote: for member, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
-    "VoteRule.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
+    "hard_vote: for given, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
+    "VoteWeights.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
 }
 """Survivors that no test can notice, as the report names them, and why: the function, the statement, the change."""
 

@@ -18,6 +18,7 @@ FLOORS = (
     "tuning.search",
     "tuning",
     "ensemble",
+    "joining",
     "decisions",
     "thresholds",
     "reports",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.cli.app import app
+from ensemble_kit.decisions.clean import apply_rules
 from ensemble_kit.kernels import reference as ref
 
 Make = Callable[..., ek.LogitStore]
@@ -37,21 +41,46 @@ def ens(make_store: Make, rng: np.random.Generator) -> ek.Ensemble:
     return ek.Ensemble(stores)
 
 
-@pytest.mark.parametrize("scale", [1.0, 6.0, 20.0])
-def test_one_member_gives_what_its_framework_gives(scale: float, make_store: Make, rng: np.random.Generator) -> None:
-    """SegFormer puts out a quarter of the size; its users interpolate logits, then take softmax and argmax."""
+@pytest.mark.parametrize(("scale", "most"), [(1.0, 5e-4), (6.0, 1e-4), (20.0, 3e-5)])
+def test_one_member_gives_what_its_framework_gives(
+    scale: float, most: float, make_store: Make, rng: np.random.Generator
+) -> None:
+    """SegFormer puts out a quarter of the size; its users interpolate logits, then take softmax and argmax.
+
+    What differs are near-ties: two logits closer than one step of the 16-bit `q`. Measured on 7 and 19 classes: 4e-4
+    of the pixels where logits hardly differ, 5e-5 at the spread of a trained network, 2e-5 where it is sure.
+    """
     torch = pytest.importorskip("torch")
     z, size = smooth_logits(rng, (7, 64, 96), scale), (256, 384)
     ens = ek.Ensemble([make_store({"a": z}, size, tuple("abcdefg"), activation="softmax")])
     up = torch.nn.functional.interpolate(
-        torch.tensor(z, dtype=torch.float64)[None], size, mode="bilinear", align_corners=False
+        torch.tensor(z, dtype=torch.float32)[None], size, mode="bilinear", align_corners=False
     )[0]
-    theirs = up.softmax(0).argmax(0).numpy()
-    ours = labels(ens.vote(), "a")
-    differ = ours != theirs
-    assert differ.mean() < 5e-4
-    best, second = np.sort(up.softmax(0).numpy(), axis=0)[[-1, -2]]
-    assert (best - second)[differ].max(initial=0) < 2e-3  # near-ties only
+    differ = labels(ens.vote(), "a") != up.softmax(0).argmax(0).numpy()
+    best, second = np.sort(up.numpy(), axis=0)[[-1, -2]]
+    assert differ.mean() < most
+    assert (best - second)[differ].max(initial=0) < 33 / 65535
+
+
+@pytest.mark.parametrize("format", ["label-map", "csv"])
+def test_p_of_a_third_has_a_class_on_the_command_line(
+    format: str,  # noqa: A002 - the option's name
+    make_store: Make,
+    tmp_path: Path,
+) -> None:
+    """(.4, .35, .25) reaches no threshold of 0.5; by argmax it is background, whose value in a label map is 0."""
+    z = np.log(np.array([0.4, 0.35, 0.25]))[:, None, None] * np.ones((1, 6, 8))
+    z[:, :, 4:] = z[[2, 0, 1], :, 4:]
+    store = make_store({"a.png": z.astype(np.float16)}, (6, 8), CLASSES, activation="softmax")
+    app(["vote", str(store.path), "--format", {"csv": "handbone"}.get(format, format), "--out",
+         str(tmp_path / ("out.csv" if format == "csv" else "out"))], standalone_mode=False)  # fmt: skip
+    wanted = np.repeat([[0] * 4 + [1] * 4], 6, axis=0)
+    if format == "csv":
+        masks = ek.read_masks(tmp_path / "out.csv", image_size=(6, 8), classes=CLASSES)
+        assert np.array_equal(masks.labels("a.png"), wanted)
+    else:
+        png = PIL.Image.open(next((tmp_path / "out").rglob("*.png")))
+        assert np.array_equal(np.asarray(png), wanted)  # the values themselves: an indexed PNG is not mapped to colours
 
 
 def test_every_pixel_has_one_class(ens: ek.Ensemble) -> None:
@@ -76,11 +105,15 @@ def test_factors_background_and_least(ens: ek.Ensemble) -> None:
     assert 0 < (level < round(0.6 * 65535)).mean() < 1
 
 
-def test_rules_clean_what_is_written(ens: ek.Ensemble) -> None:
+def test_rules_clean_what_is_written_and_keep_a_partition(ens: ek.Ensemble) -> None:
     decision = ek.Argmax(background="background")
-    cleaned = ens.vote(decision, ["drop-small:30@liver"])
+    cleaned = ens.vote(decision, ["drop-small:60@liver"])
     assert cleaned.classes == ("liver", "spleen")
-    assert cleaned["a", "spleen"] == ens.vote(decision)["a", "spleen"]
+    assert cleaned == apply_rules(ens.vote(decision), "drop-small:60@liver")
+    assert cleaned != ens.vote(decision)
+    whole = ens.vote(None, ["drop-small:60@liver"])
+    assert (labels(whole, "a") >= 0).all()
+    assert "go to the neighbour" in str(whole.rule)
     with pytest.raises(ek.MismatchError, match="background"):
         ens.vote(decision, ["drop-small:30@background"])
 
@@ -94,6 +127,8 @@ def test_mean_of_logits_only_compares_classes(ens: ek.Ensemble) -> None:
     for decision in (0.5, ek.RankRule()):
         with pytest.raises(ek.UsageError, match=r"mean='logit'.*Argmax"):
             fused.vote(decision)
+    with pytest.raises(ek.UsageError, match="mean='logit'"):
+        fused.vote(None, "gate:0.5,10")
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 import ensemble_kit as ek
 from ensemble_kit.kernels import reference
 from ensemble_kit.spec.scoring import Convention, Measure
 
 CLASSES = ("sky", "road", "car")
+LARYNX = ("void", "vocal folds", "other tissue", "glottal space", "pathology", "surgical tool", "intubation")
 NONE, VOID = len(CLASSES), 9
 maps = st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(
@@ -70,6 +73,8 @@ def test_samples_add_up_and_are_joined_by_name() -> None:
         alone = ek.confusion(masks_of({sample: guess[sample]}), masks_of({sample: truth[sample]}))
         assert np.array_equal(alone.counts, whole.by_sample[k])
         assert whole.on([sample]).miou == alone.miou
+    with pytest.raises(ek.IncompleteError, match="'s9' not among 's0', 's1', 's2' and 1 more"):
+        whole.on(["s9"])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,6 +92,23 @@ def test_measures_are_those_of_scikit_learn(seed: int) -> None:
     assert found.mean_accuracy == pytest.approx(sklearn.balanced_accuracy_score(t, p), abs=1e-14)
     precision = sklearn.precision_score(t, p, average=None, labels=range(NONE), zero_division=np.nan)
     assert list(found.precision.values()) == pytest.approx(precision.tolist(), abs=1e-14, nan_ok=True)
+
+
+def test_real_label_maps_whose_void_is_a_class() -> None:
+    """Neighbouring frames as prediction and truth: absent classes are the rule, and "void" is a class like any other."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    paths = sorted((Path(__file__).parent / "data" / "larynx" / "masks").glob("*.png"))
+    maps = [np.asarray(Image.open(path)) for path in paths]
+    samples = [path.name for path in paths[1:]]
+    guess, truth = (dict(zip(samples, side, strict=True)) for side in (maps[:-1], maps[1:]))
+    found = ek.confusion(*(ek.MaskSet.from_labels(side, LARYNX) for side in (guess, truth)))
+    assert not found.void.any() and not found.counts[-1].any()
+    p, t = (np.concatenate([m.reshape(-1) for m in side.values()]) for side in (guess, truth))
+    assert found.miou == pytest.approx(sklearn.jaccard_score(t, p, average="macro"), abs=1e-14)
+    assert found.accuracy == pytest.approx((p == t).mean(), abs=1e-14)
+    for sample in samples:
+        alone = sklearn.jaccard_score(truth[sample].reshape(-1), guess[sample].reshape(-1), average="macro")
+        assert found.on([sample]).miou == pytest.approx(alone, abs=1e-14)
 
 
 def test_by_hand() -> None:
@@ -120,6 +142,7 @@ def test_miou_is_the_pooled_iou_of_classes_that_occur() -> None:
     measure = Measure("pooled", "iou", Convention(empty="skip"))
     assert measure.is_miou and "mIoU" in str(measure)
     assert found.miou == ek.iou(masks_of(guess), masks_of(truth), empty="skip").pooled == found.overlap().score(measure)
+    assert measure.name == "mIoU" and Measure("mean", "iou").name == "mean IoU over pairs"
     assert not any(Measure(o, "iou", Convention(0, e)).is_miou for o in ("mean", "pooled") for e in (0, 1))  # type: ignore[arg-type]
 
 

@@ -134,6 +134,10 @@ def test_values_winners_and_counts_are_the_oracles(activation: str, data: st.Dat
     chosen = data.draw(st.permutations(range(C)))[: data.draw(st.integers(1, C))]
     wanted = {c: int(data.draw(st.sampled_from([0, 1, 30000, 65535, int(levels[c].max()), 65536]))) for c in chosen}
     assert fused.decide(wanted).masks((H, W)) == [ek.encode(levels[c] >= t) for c, t in wanted.items()]
+    cuts = data.draw(st.lists(st.sampled_from([0, 20000, 32768, 65536]), min_size=C, max_size=C))
+    able = levels >= np.array(cuts)[:, None, None]
+    label = np.where(able.any(0), np.where(able, values, -1).argmax(0), -1)
+    assert fused.claims(cuts).masks((H, W)) == [ek.encode(label == c) for c in range(C)]
     truth = np.random.default_rng(C).random((C, H, W)) < 0.4
     bands = {c: data.draw(st.sampled_from([(0, 65536), (1, 65535), (20000, 40000)])) for c in chosen}
     counted = fused.counts(bands, [ek.encode(truth[c]) for c in bands])

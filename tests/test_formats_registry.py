@@ -14,7 +14,7 @@ import toy_format
 from ensemble_kit import formats
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.convert import convert
-from ensemble_kit.formats.maskformat import MaskFormat
+from ensemble_kit.formats.maskformat import MaskFormat, suffix_of
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, named
 from ensemble_kit.formats.writing import fits, kind_of_output, rehearse, write_masks
@@ -139,3 +139,10 @@ def test_a_format_needs_no_registration_to_be_passed(tmp_path: Path) -> None:
     write_masks(masks, tmp_path / "m", toy_format.FORMAT)
     assert dict(read_masks(tmp_path / "m", toy_format.FORMAT)) == dict(masks)
     assert "toy" not in FORMATS
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("a.NII.GZ", ".nii.gz"), ("a.gz", ".gz"), ("a.b.tar", ".tar"), ("a", ""), (".csv", ".csv")]
+)
+def test_the_longest_known_suffix_counts(name: str, suffix: str) -> None:
+    assert suffix_of(Path("x.csv", name), ["", ".csv", ".gz", ".nii.gz"]) == suffix

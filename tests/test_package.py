@@ -22,15 +22,15 @@ HEAVY = {"torch", "numba", "pandas", "optuna", "cv2", "matplotlib", "zarr", "sci
 
 def test_public_names() -> None:
     assert sorted(ek.__all__) == [
-        "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
-        "MaskSet", "MismatchError", "ResourceError", "Runs", "ThresholdSet", "UnsafeError", "UsageError", "confusion",
-        "dice", "encode", "hard_vote", "iou", "read_masks", "tune_thresholds",
+        "Argmax", "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
+        "MaskSet", "MismatchError", "RankRule", "ResourceError", "Runs", "ThresholdSet", "Thresholds", "UnsafeError",
+        "UsageError", "confusion", "dice", "encode", "hard_vote", "iou", "read_masks", "tune_thresholds", "vote",
     ]  # fmt: skip
     for name in ek.__all__:
         assert getattr(ek, name).__doc__, name
     assert set(ek.__all__) <= set(dir(ek))
-    with pytest.raises(AttributeError, match="no attribute 'vote'"):
-        ek.vote  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        ek.nothing  # noqa: B018
 
 
 @pytest.mark.slow

@@ -143,6 +143,36 @@ def ensemble(make_store: Make, rng: np.random.Generator, **options: Any) -> tupl
     return ek.Ensemble(stores, **options), ek.MaskSet(truth)
 
 
+@pytest.mark.parametrize("upsample", ["logits", "scores"])
+def test_exclusive_classes_share_out_their_pixels(make_store: Make, rng: np.random.Generator, upsample: Any) -> None:
+    """Masks as rankseg's; what several claim goes to the larger score, where rankseg weighs increments of Dice."""
+    torch, rankseg = pytest.importorskip("torch"), pytest.importorskip("rankseg")
+    names, size = ("rest", "x", "y", "z"), (60, 75)
+    z = smooth_logits(rng, (4, 20, 25), 2.0)
+    ens = ek.Ensemble([make_store({"a": z}, size, names, activation="softmax")], upsample=upsample)
+    scores, convention = ens.sample("a"), Convention(0.0, 0)
+    values = scores.values(0, size[0])
+    levels = (values + (32768 if upsample == "logits" else 0)) >> 16
+    p = torch.from_numpy(probabilities()[levels][None])
+    options = {"metric": "dice", "pruning_prob": 0.0}
+    each = rankseg.rankseg_rma(p, output_mode="multilabel", **options)[0].numpy().astype(bool)
+    theirs = rankseg.rankseg_rma(p, output_mode="multiclass", unassigned_policy="void", **options)[0].numpy()
+    masks = ens.vote(RankRule(convention=convention))
+    assert masks.exclusive
+    ours = np.full(size, 255)
+    for k, name in enumerate(names):
+        ours[masks["a", name].decode()] = k
+    claimed = each.sum(0)
+    assert (claimed > 1).any()
+    assert (claimed == 0).any()
+    assert np.array_equal(ours, np.where(claimed == 0, 255, np.where(each, values, -1).argmax(0)))
+    assert np.array_equal(ours[claimed < 2], theirs[claimed < 2])
+    assert (ours == theirs)[claimed > 1].mean() > 0.5
+    truth = ek.MaskSet({("a", name): ek.encode(rng.random(size) < 0.3) for name in names})
+    found = rank_scores(ens, truth, Measure("mean", "dice", convention))
+    assert found.score == ek.dice(masks, truth, 0.0, 0).mean
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"upsample": "scores"}, {"mean": "logit"}, {"activation": "softmax"}],
@@ -256,7 +286,6 @@ def test_the_command_line_votes_by_rank(real: tuple[ek.Ensemble, ek.MaskSet], tm
     out = ["--out", str(tmp_path / "no.csv")]
     for options in (
         ["--decide", "best"],
-        ["--decide", "rank", "--hard"],
         ["--decide", "rank", "--thresholds", "0.4"],
         ["--decide", "rank", "--rank-temperature", "0"],
         ["--rank-temperature", "2"],

@@ -107,3 +107,12 @@ def test_a_notebook_gets_what_the_command_gives(make_store: Make, rng: np.random
     assert found.shift is not None
     assert not found.shift.shifted
     assert found.set.score == 1.0
+
+
+def test_a_set_for_another_fusion_says_how_to_fuse_as_it_was_tuned(store: ek.LogitStore) -> None:
+    ens = ek.Ensemble([store])
+    tuned = ek.tune_thresholds(ens, ens.vote(0.4))
+    other = ens.with_fusion(mean="logit")
+    with pytest.raises(ek.MismatchError, match=r"mean: .*leave --mean, .* out \(Ensemble.as_tuned\(set\)\)"):
+        other.vote(tuned)
+    assert other.as_tuned(tuned).vote(tuned) == ens.vote(tuned)

@@ -199,3 +199,10 @@ def test_many_masks_in_three_arrays() -> None:
     halves = [ManyRuns.of(masks[:1]), ManyRuns.of(masks[1:])]
     assert [a.tolist() for a in ManyRuns.joined(halves)] == [a.tolist() for a in many]
     assert [a.tolist() for a in ManyRuns.joined([])] == [a.tolist() for a in ManyRuns.of([])] == [[], [], [0]]
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(UsageError, match="the other mask: it is of type int · fix: pass a Runs"):
+        Runs.empty((2, 2)).overlap(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="of shape"):
+        encode([[1, 0], [1]])

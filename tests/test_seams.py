@@ -21,6 +21,7 @@ from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.execution.executor import Executor, Threads
+from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.scores.inputs import Inputs, Member
@@ -191,5 +192,5 @@ def test_rules_of_a_set_hold_unless_others_are_passed(ens: ek.Ensemble) -> None:
     tuned = replace(ek.tune_thresholds(ens, ens.vote(0.45)), rules=("drop-small:40",))
     plain = ens.vote(tuned, ())
     assert ens.vote(tuned) == ens.vote(tuned, "drop-small:40") != plain
-    assert [str(rule) for rule in SoftVote(ens, tuned).rules] == ["drop-small:40"]
-    assert SoftVote(ens, tuned, rank=RankRule()).rules == ()
+    assert [str(rule) for rule in SoftVote.of(ens, Deciding(tuned)).rules] == ["drop-small:40"]
+    assert SoftVote.of(ens, Deciding(tuned, "rank")).rules == ()

@@ -17,7 +17,7 @@ from conftest import smooth_logits
 from ensemble_kit.cli.app import app
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.thresholds.comparison import compare_sets
+from ensemble_kit.thresholds.comparison import SetComparison
 from ensemble_kit.tuning.difference import Difference, holm, mann_whitney
 from ensemble_kit.tuning.shift import compare
 
@@ -138,10 +138,10 @@ def test_two_sets_side_by_side(
     truth = truth_of(val, rng)
     a = ek.tune_thresholds(val, truth)
     b = ek.tune_thresholds(ek.Ensemble(val.members, mean="logit"), truth, folds=3, empty=0)
-    same = compare_sets(a, a)
+    same = SetComparison(a, a)
     assert (same.differences, same.is_like_with_like) == ({}, True)
     assert same.report().lines == ["Both sets were made in the same way."]
-    other = compare_sets(a, b)
+    other = SetComparison(a, b)
     assert {"mean", "metric", "folds", "groups", "shrink"} <= set(other.differences)
     assert other.differences["mean"] == ("probability", "logit")
     assert not other.is_like_with_like
@@ -168,4 +168,4 @@ def test_sets_of_other_classes_are_not_compared(make_store: Make, rng: np.random
         ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (2, 8, 8))}, IMAGE, classes)])
         sets.append(ek.tune_thresholds(ens, truth_of(ens, rng)))
     with pytest.raises(ek.MismatchError, match="only in the first: 'y'; only in the second: 'z'"):
-        compare_sets(*sets)
+        SetComparison(*sets)

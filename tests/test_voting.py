@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.hard import VoteRule
+from ensemble_kit.decisions.hard import rule_of
 
 KEY = ("s", "x")
 
@@ -81,7 +81,7 @@ def test_and_or_majority() -> None:
     ids=str,
 )  # fmt: skip
 def test_the_rule_in_words(options: dict[str, Any], words: str) -> None:
-    assert str(VoteRule.of(**options)) == words
+    assert str(rule_of(**options)) == words
 
 
 def test_decimal_weights_reach_their_sum() -> None:
@@ -123,3 +123,19 @@ def test_members_must_fit() -> None:
         ek.hard_vote([a, ek.MaskSet({("s", "x"): ek.encode([[1]]), ("t", "x"): ek.encode([[1]])})])
     with pytest.raises(ek.UsageError, match="no member"):
         ek.hard_vote([])
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "why"),
+    [
+        (3, {}, "the members: it is of type int · fix: pass a list of MaskSets"),
+        ([3], {}, "member 1: it is of type int · fix: pass a MaskSet"),
+        (None, {"weights": 2}, "weights: it is of type int · fix: pass a list of numbers, one per member"),
+    ],
+    ids=["number", "list of numbers", "one weight"],
+)
+def test_other_types_are_refused(members: Any, options: dict[str, Any], why: str) -> None:
+    own = ek.MaskSet({("x", "bone"): ek.Runs([0], [2], (2, 2))})
+    with pytest.raises(ek.UsageError) as caught:
+        ek.hard_vote([own] if members is None else members, **options)
+    assert why in str(caught.value)

@@ -25,6 +25,9 @@ class Brightest:
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes
 
+    def excludes(self, inputs: Inputs) -> bool:
+        return False
+
     def told(self) -> str:
         return f"the brightest {self.share:g} of the image"
 

@@ -15,7 +15,7 @@ import typer
 from ensemble_kit.cli import plain
 from ensemble_kit.cli.progress import Lines
 from ensemble_kit.cli.streams import draws, mute, printable, talk
-from ensemble_kit.errors import ResourceError, UsageError
+from ensemble_kit.errors import ResourceError, UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
 
 if TYPE_CHECKING:
@@ -125,9 +125,17 @@ def parse_memory(text: str | None) -> int | None:
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")], False),
-    "jobs": (Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads. Default: all cores.")], None),
-    "memory": (Annotated[str | None, typer.Option("--memory", help="Memory budget, such as 2GB.")], None),
-    "seed": (Annotated[int, typer.Option("--seed", help="Seed of all random choices.")], 0),
+    "jobs": (Annotated[int | None, typer.Option("--jobs", help="Number of threads. Default: all cores.")], None),
+    "memory": (
+        Annotated[str | None, typer.Option("--memory", help="Memory budget of a dump or a search, such as 2GB.")],
+        None,
+    ),
+    "seed": (
+        Annotated[
+            int, typer.Option("--seed", help="Seed of a search, of folds and of a dump; nothing else is random.")
+        ],
+        0,
+    ),
     "dry_run": (
         Annotated[bool, typer.Option("--dry-run", help="Print the plan and its bytes, and do nothing.")],
         False,
@@ -144,6 +152,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         values = {name: given.pop(name) for name in _COMMON}
         values["memory"] = parse_memory(values["memory"])
+        if values["jobs"] is not None:
+            check_number("--jobs", values["jobs"], "pass 1 or more threads", least=1)
         try:
             function(common=Common(**values), **given)
         except BrokenPipeError:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    PaintOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
+    from ensemble_kit.formats.label_map import LabelMaps
     from ensemble_kit.formats.maskformat import MaskFormat
     from ensemble_kit.masks.maskset import MaskSet
 
@@ -31,6 +44,15 @@ def convert(
     from_: Annotated[str | None, typer.Option("--from", help="Format of the input.", metavar="FORMAT")] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
+    paint: PaintOption = None,
+    drop_void: Annotated[
+        bool, typer.Option("--drop-void", help="Write void pixels as pixels without a class.")
+    ] = False,
     like: Annotated[
         Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
     ] = None,
@@ -46,6 +68,7 @@ def convert(
         return
 
     source, target = _formats(masks, out, format_, from_, like)
+    source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
     if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
         raise UsageError(
             "output-is-input",
@@ -54,6 +77,9 @@ def convert(
             fix="pass another --out",
         )
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
+    say_labels(common, [read], [masks])
+    (read,) = kept([read], only, without)
+    read = read.without_void() if drop_void else read
     plan = {
         "in": str(masks),
         "from": source.name,
@@ -130,6 +156,21 @@ def _formats(
         if format_ is None or not unclear or not fits(format_, masks):
             raise
         return target, target
+
+
+def _with_labels(
+    path: Path, source: MaskFormat, target: MaskFormat, from_: str | None, options: LabelMaps
+) -> tuple[MaskFormat, MaskFormat]:
+    """Give the options of label maps to the side that holds some; `--labels` to both where both do."""
+    from ensemble_kit.formats.registry import named, with_labels
+    from ensemble_kit.recipes.masks import formats_for
+
+    arrays, writes = source.name in {"npy", "npz"} and from_ is None, target.name == "label-map"
+    reads = arrays or source.name == "label-map"
+    taken = replace(options, labels=options.labels if reads or not writes else None, paint=None)
+    made = replace(options, labels=options.labels if writes else None, first_value=None, void=None)
+    (how,) = formats_for([path], [None if arrays else source.name], taken)
+    return source if how is None else named(how), named(with_labels(target, made) or target)
 
 
 def _projected(masks: MaskSet, target: MaskFormat, out: Path, like: Path | None) -> int:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
 from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
+    from ensemble_kit.formats.label_map import LabelMaps
 
     Found = tuple[dict[str, Any], list[Shown]]
     """Values for --json, and what is shown of them."""
@@ -29,6 +31,9 @@ def inspect(
     format: FormatOption = None,  # noqa: A002 - the option's name
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
@@ -41,7 +46,9 @@ def inspect(
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
-        values, shown = _masks(path, format, size_of_images(image_size), class_names(classes))
+        values, shown = _masks(
+            path, format, label_maps(labels, first_value, void), size_of_images(image_size), class_names(classes)
+        )
     common.answer(values, *shown)
 
 
@@ -73,38 +80,47 @@ def _is_set(path: Path) -> bool:
 
 
 def _set(path: Path) -> Found:
+    from ensemble_kit.decisions.recorded import recorded
     from ensemble_kit.reports.report import Report
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     tuned = ThresholdSet.load(path)
-    rows = [
-        [
-            c.name,
-            str(c.level),
-            f"{tuned.thresholds[c.name]:.4f}",
-            f"{c.score:.4f}",
-            f"{c.score_at_half:.4f}",
-            f"{c.positives}/{c.samples}",
+    if tuned.factors:
+        columns = ["class", "factor", "score", "at 1", "positives"]
+        rows = [
+            [c.name, f"{c.factor / 65536:.4g}", f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.positives}/{c.samples}"]
+            for c in tuned.factors
         ]
-        for c in tuned.classes
-    ]
+    else:
+        columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
+        rows = [
+            [
+                c.name,
+                str(c.level),
+                f"{tuned.thresholds[c.name]:.4f}",
+                f"{c.score:.4f}",
+                f"{c.score_at_half:.4f}",
+                f"{c.positives}/{c.samples}",
+            ]
+            for c in tuned.classes
+        ]
     f = tuned.fusion
     head = {
         "kind": "threshold set",
         "members": list(f.members),
         "mean": f.mean,
         "upsample": f.upsample,
+        "decision": recorded(tuned).told(),
         "objective": str(tuned.measure),
         "validation samples": tuned.validation.n,
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
-    columns = ["class", "level", "threshold", "score", "at 0.5", "positives"]
     return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
 
 
 def _two_sets(paths: list[Path]) -> Found:
-    from ensemble_kit.thresholds.comparison import compare_sets
+    from ensemble_kit.thresholds.comparison import SetComparison
     from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
     if len(paths) > 2:
@@ -114,15 +130,17 @@ def _two_sets(paths: list[Path]) -> Found:
             item=f"{len(paths)} paths",
             fix="pass one path, or two threshold sets to compare",
         )
-    compared = compare_sets(*(ThresholdSet.load(find(str(p))) for p in paths))
+    compared = SetComparison(*(ThresholdSet.load(find(str(p))) for p in paths))
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> Found:  # noqa: A002
+def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, classes: Any) -> Found:  # noqa: A002
     from ensemble_kit.formats.reading import read_masks
+    from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.reports.report import Report
 
-    masks = read_masks(path, format=format, image_size=image_size, classes=classes)
+    (how,) = formats_for([path], [format], options)
+    masks = read_masks(path, format=how, image_size=image_size, classes=classes)
     rows = []
     for name in masks.classes:
         own = [masks[s, name] for s in masks.samples]
@@ -133,6 +151,11 @@ def _masks(path: Path, format: str | None, image_size: Any, classes: Any) -> Fou
         "classes": list(masks.classes),
         "image sizes": sorted({"x".join(map(str, masks.image_size(s))) for s in masks.samples}),
     }
+    if masks.rule is not None:
+        values["read as"] = masks.rule
+    values["exclusive"] = masks.exclusive
+    if masks.has_void:
+        values["void pixels"] = sum(masks.void(s).area for s in masks.samples)
     per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
     table = Report("", ["class", "not empty", "pixels", "runs"], rows)
     return {**values, "per_class": per_class}, [values, table]

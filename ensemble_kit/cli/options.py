@@ -26,9 +26,7 @@ MeanOption = Annotated[
 ]
 UpsampleOption = Annotated[
     str | None,
-    typer.Option(
-        "--upsample", help="What is interpolated to the image's size: logits (default for sigmoid) or scores."
-    ),
+    typer.Option("--upsample", help="What is interpolated to the image's size: logits (default) or scores."),
 ]
 WeightsOption = Annotated[
     str | None, typer.Option("--weights", help="One weight per member, in their order, such as 2,1,1. Default: equal.")
@@ -41,6 +39,27 @@ SamplesOption = Annotated[
     str | None,
     typer.Option(
         "--samples", help="same (default): members must hold the same samples; common: take the samples that all hold."
+    ),
+]
+DecideOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decide",
+        help="threshold: a pixel is on at or above its class's threshold; argmax: it takes the class of the largest "
+        "score; rank: each mask takes the pixels that maximise its expected Dice. Default: as the set says; without "
+        "one argmax where the stores are softmax, else threshold.",
+    ),
+]
+BackgroundOption = Annotated[
+    str | None,
+    typer.Option(
+        "--background", metavar="CLASS", help="With argmax: a class that takes its pixels, but is not written."
+    ),
+]
+LeastOption = Annotated[
+    float | None,
+    typer.Option(
+        "--least", metavar="P", help="With argmax: a pixel has no class where its largest probability is below this."
     ),
 ]
 ImageSizeOption = Annotated[

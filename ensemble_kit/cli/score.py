@@ -1,18 +1,27 @@
 """`ensk score`: masks against the ground truth."""
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import (
     ClassesOption,
-    EmptyOption,
     EpsOption,
     FormatOption,
     ImageSizeOption,
+    check_output,
     class_names,
     empty_value,
     size_of_images,
@@ -24,48 +33,87 @@ def score(
     masks: Annotated[Path, typer.Argument(help="Masks to score.", metavar="MASKS")],
     val: Annotated[Path, typer.Option("--val", help="Ground truth: masks of the same samples.")],
     common: Common,
-    metric: Annotated[str, typer.Option("--metric", help="dice or iou.")] = "dice",
-    empty: EmptyOption = "1",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="dice or iou. Default: dice, or that of the --convention.")
+    ] = None,
+    empty: Annotated[
+        str | None,
+        typer.Option(
+            "--empty",
+            help="Score of a pair whose masks are both empty: 1 (default), 0 or skip; skip-truth leaves out every pair "
+            "whose truth is empty.",
+        ),
+    ] = None,
     eps: EpsOption = 0.0,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            "--convention",
+            help="Score as mmseg, torchmetrics, nnunet, monai, handbone or kaggle does; what that is, is printed.",
+        ),
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option("--background", help="A class that is left out of means over classes.")
+    ] = None,
+    include_background: Annotated[
+        bool,
+        typer.Option("--include-background", help="Count the background where a --convention would leave it out."),
+    ] = False,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(
+            "--confusion",
+            help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
+        ),
+    ] = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     val_format: Annotated[
         str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
-    from ensemble_kit.metrics import overlap
-    from ensemble_kit.recipes.masks import read_together
-    from ensemble_kit.reports.report import Report
+    from ensemble_kit.metrics import confusion as exclusive
+    from ensemble_kit.metrics import confusion_file
+    from ensemble_kit.recipes import score as recipe
+    from ensemble_kit.recipes.masks import formats_for, read_together
+    from ensemble_kit.spec.scoring import Convention
 
-    if metric not in {"dice", "iou"}:
+    if metric not in {None, "dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
-    prediction, truth = read_together(
-        [masks, val], [format, val_format], size_of_images(image_size), class_names(classes)
-    )
-    result = (overlap.dice if metric == "dice" else overlap.iou)(prediction, truth, eps, empty_value(empty))
-    pooled = result.pooled_per_class
+    _check_together(convention, empty, eps, background, include_background)
+    if confusion is not None:
+        confusion_file.check_suffix(confusion)
+        check_output(confusion, common, [masks, val])
+    how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
+    paths = [masks, val]
+    formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
+    chosen = only is not None or without is not None
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen)
+    say_labels(common, both, paths)
+    prediction, truth = kept(both, only, without)
+    found = recipe.score(prediction, truth, metric, how, background, include_background)
+    if confusion is not None:
+        matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap
+        confusion_file.write(matrix, confusion, force=common.force)
+    common.answer(found.to_dict(), *found.reports())
 
-    def number(value: float) -> float | None:
-        return None if math.isnan(value) else value
 
-    name = {"dice": "Dice", "iou": "IoU"}[metric]
-    rows = [
-        [c, f"{value:.6f}", f"{pooled[c]:.6f}", str(int((result.truth[:, k] > 0).sum()))]
-        for k, (c, value) in enumerate(result.per_class.items())
-    ]
-    rows.append(["all", f"{result.mean:.6f}", f"{result.pooled:.6f}", str(int((result.truth > 0).sum()))])
-    title = f"{name} over {len(result.samples)} samples ({result.convention})"
-    common.answer(
-        {
-            "metric": metric,
-            "mean": number(result.mean),
-            "pooled": number(result.pooled),
-            "samples": len(result.samples),
-            "per_class": {c: number(v) for c, v in result.per_class.items()},
-            "pooled_per_class": {c: number(v) for c, v in pooled.items()},
-            "convention": {"empty": result.convention.empty, "eps": result.convention.eps},
-        },
-        Report(title, ["class", f"mean {name}", f"pooled {name}", "positives"], rows),
-    )
+def _check_together(
+    convention: str | None, empty: str | None, eps: float, background: str | None, include_background: bool
+) -> None:
+    """Refuse options that would contradict each other, or have no effect."""
+    given = [name for name, value in (("--empty", empty is not None), ("--eps", eps != 0)) if value]
+    if convention is not None and given:
+        item, fix = f"{' and '.join(given)} beside --convention {convention}", "leave one of the two out"
+        raise UsageError("option-idle", "cannot score by two conventions", item=item, fix=fix)
+    if include_background and (convention is None or background is not None):
+        item = "--include-background beside --background" if background else "--include-background without --convention"
+        fix = "leave it out: without --convention and --background every class counts"
+        raise UsageError("option-idle", "cannot use --include-background here", item=item, fix=fix)

@@ -9,7 +9,18 @@ import typer
 
 from ensemble_kit.cli import signals
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+    label_maps,
+    say_labels,
+)
 from ensemble_kit.cli.options import (
+    ClassesOption,
     EmptyOption,
     EpsOption,
     FormatOption,
@@ -22,6 +33,7 @@ from ensemble_kit.cli.options import (
     WeightsOption,
     bytes_of,
     check_output,
+    class_names,
     empty_value,
     fusing,
     size_of_images,
@@ -40,17 +52,37 @@ def tune_thresholds(
         Path | None,
         typer.Option("--out", help="Threshold set to write. Default: in thresholds/, named after the members."),
     ] = None,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            "--decide",
+            help="threshold: tune the threshold of each class; argmax: the factor by which each class's score is "
+            "multiplied before a pixel takes the largest. Default: argmax of softmax stores, else threshold.",
+        ),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            "--background",
+            metavar="CLASS",
+            help="With argmax: a class that takes its pixels, but is not written and not scored.",
+        ),
+    ] = None,
     objective: Annotated[
-        str, typer.Option("--objective", help="mean: mean score over samples; pooled: score of the pooled pixels.")
-    ] = "mean",
+        str | None,
+        typer.Option(
+            "--objective",
+            help="mean: mean score over samples (default); pooled: of the pooled pixels (default with argmax).",
+        ),
+    ] = None,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--metric",
-            help="dice, iou, F-beta such as f2; or module:callable, a metric of your own that takes prediction and "
-            "ground truth, two MaskSets (with --method optuna; its code is run).",
+            help="dice (default), iou (with argmax default: mIoU), F-beta such as f2; or module:callable, a metric of "
+            "your own that takes prediction and ground truth, two MaskSets (with --method optuna; its code is run).",
         ),
-    ] = "dice",
+    ] = None,
     method: Annotated[
         str,
         typer.Option("--method", help="exact: the optimum over all levels; optuna: trials, for a metric of your own."),
@@ -106,6 +138,12 @@ def tune_thresholds(
     samples: SamplesOption = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     image_size: ImageSizeOption = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
     compared: Annotated[
         list[Path] | None,
         typer.Option(
@@ -117,13 +155,14 @@ def tune_thresholds(
     ] = None,
     rank: Annotated[bool, typer.Option("--rank", help="Evaluate the rank rule too (ensk vote --decide rank).")] = False,
 ) -> None:
-    """Find the exact optimal threshold of every class over all 65,536 levels at full resolution, and write a set."""
+    """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.recipes.masks import truth_for
-    from ensemble_kit.recipes.tune import Tuning
+    from ensemble_kit.recipes.masks import formats_for, truth_for
+    from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
-    from ensemble_kit.spec.scoring import Convention, Measure
+    from ensemble_kit.spec.scoring import Convention
     from ensemble_kit.thresholds.thresholdset import FOLDER
+    from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
     from ensemble_kit.tuning.search import metric_search
     from ensemble_kit.tuning.search.plan import Search
@@ -139,12 +178,14 @@ def tune_thresholds(
         check_output(out, common, [*stores, val])
     if ensemble.dropped:
         common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
-    own = metric_search.load(metric) if metric_search.is_own(metric) else None
-    measure = Measure(cast("Any", objective), "dice" if own else metric, Convention(eps, empty_value(empty)))
+    own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
+    by_argmax = decides_by_argmax(ensemble, cast("Any", decide))
+    convention = Convention(eps, empty_value(empty))
+    measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, convention)
     _check_method(method, metric, own is not None, search)
     what = tuple(w.strip() for w in (search or "weights").split(","))
     wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed, common.memory)
-    by_trials = (metric, own or metric_search.of_measure(measure)) if method == "optuna" else None
+    by_trials = (metric or "dice", own or metric_search.of_measure(measure)) if method == "optuna" else None
     tuning = Tuning(
         ensemble,
         measure,
@@ -156,6 +197,8 @@ def tune_thresholds(
         by_trials,
         rank,
         others,
+        cast("Any", decide),
+        background,
     )
     for text in tuning.warnings():
         common.warn(text)
@@ -172,11 +215,15 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    truth = truth_for(ensemble, val, format, size_of_images(image_size))
-    known = Statistics.load(statistics) if statistics and statistics.exists() else None
-    keep = (lambda counted: counted.save(statistics)) if statistics else None
+    (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
+    keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep)
+    say_labels(common, [truth], [val])
+    kind = ContenderTable if by_argmax else Statistics
+    known = kind.load(statistics) if statistics and statistics.exists() else None
+    save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, keep, Threads(common.jobs), common.jobs, hear)
+        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear)
     values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
     reports = [tuned.report]
     if tuned.shift:
@@ -203,7 +250,7 @@ def _best_so_far(listener: Listener) -> Iterator[Listener]:
     signals.say_at_end("")
 
 
-def _check_method(method: str, metric: str, own: bool, search: str | None) -> None:
+def _check_method(method: str, metric: str | None, own: bool, search: str | None) -> None:
     """Refuse a method that does not exist or does not fit the other options."""
     if method not in {"exact", "optuna"}:
         raise UsageError("option-invalid", "cannot tune", item=f"--method {method!r}", fix="pass exact or optuna")

@@ -1,15 +1,26 @@
 """`ensk vote`: members' logits or masks become one set of masks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import (
+    FirstValueOption,
+    LabelsOption,
+    PaintOption,
+    VoidOption,
+    label_maps,
+)
 from ensemble_kit.cli.options import (
+    BackgroundOption,
     ClassesOption,
+    DecideOption,
     FormatOption,
     ImageSizeOption,
+    LeastOption,
     MeanOption,
     SamplesOption,
     TemperaturesOption,
@@ -48,17 +59,12 @@ def vote(
         typer.Option(
             "--thresholds",
             help="A threshold set (its path, or its name in thresholds/) or a number; with --hard, once for all stores "
-            "or once for each. Default: 0.5.",
+            "or once for each. Default: 0.5, or argmax where the stores are softmax.",
         ),
     ] = None,
-    decide: Annotated[
-        str | None,
-        typer.Option(
-            "--decide",
-            help="threshold: a pixel is on at or above its class's threshold; rank: each mask takes the pixels that "
-            "maximise its expected Dice (--soft only; a set in --thresholds then gives fusion and metric).",
-        ),
-    ] = None,
+    decide: DecideOption = None,
+    background: BackgroundOption = None,
+    least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
         typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
@@ -87,7 +93,20 @@ def vote(
         typer.Option("--quorum", help="With --hard: weight that turns a pixel on. Default: more than half."),
     ] = None,
     ties: Annotated[
-        str | None, typer.Option("--ties", help="With --hard: an exact half is off (default) or on.")
+        str | None,
+        typer.Option(
+            "--ties",
+            help="With --hard: an exact half is off (default) or on; with --by label a tied pixel is void (off), takes "
+            "the first of the tied classes, or background.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="With --hard: class (default) votes on each class by itself; label gives each pixel the label of the "
+            "most members.",
+        ),
     ] = None,
     empty: Annotated[
         str | None,
@@ -95,39 +114,53 @@ def vote(
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
+    labels: LabelsOption = None,
+    first_value: FirstValueOption = None,
+    void: VoidOption = None,
+    paint: PaintOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
-    from ensemble_kit.decisions.hard import VoteRule
-    from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.hard import VoteRule, rule_of
+    from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.formats.writing import rehearse, write_masks
+    from ensemble_kit.formats.registry import named
+    from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
-    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble, resolve
-    from ensemble_kit.spec.scoring import Convention
-    from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    from ensemble_kit.masks.cover import cover
+    from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.masks import formats_for
+    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
         common.warn("a member is given twice and counts twice")
     steps = parse_rules(rules or [])
+    maps = label_maps(labels, first_value, void, paint)
+    writes = format is not None and named(format).name == "label-map"
+    written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
+    target = for_labels(out, format, like, written)
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
-    given = tuple(resolve(t) for t in thresholds or ["0.5"])
+    given = tuple(resolve(t) for t in thresholds or []) or (None,)
     own_weights = numbers("--weights", weights)
     if hard:
-        refuse_idle("--hard", temperatures=temperatures, decide=decide, rank_temperature=rank_temperature)
+        refuse_idle("--hard", temperatures=temperatures)
         check_members(members)
         options: dict[str, Any] = {
             "weights": own_weights,
             "quorum": quorum,
             "ties": ties or "off",
             "empty": empty or "vote",
+            "by": by or "class",
         }
-        rule = VoteRule.of(len(members), **options)
-        (common.warn if rule.logic else common.say)(f"rule: {rule}")
-        if not thresholds and any(stores):
-            common.say("thresholds: 0.5 for every class of every store (pass --thresholds for tuned sets)")
+        reads = (first_value, void) != (None, None)
+        rule = rule_of(len(members), **options)
+        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
+        if not thresholds and not decide and any(stores):
+            common.say(
+                "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
+            )
         plan: HardVote | SoftVote = HardVote(
             tuple(members),
             given,
@@ -137,9 +170,12 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
+            tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
+            Deciding(None, decide, background, least, rank_temperature),
         )
     else:
-        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, image_size=image_size, classes=classes)
+        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
         if not all(stores) or len(given) != 1:
             raise UsageError(
                 "soft-needs-stores",
@@ -147,13 +183,14 @@ def vote(
                 item=f"{stores.count(False)} of {len(members)} members are not stores, {len(given)} thresholds",
                 fix="pass logit stores only and one --thresholds, or vote with --hard",
             )
-        ranks = _ranks(decide, bool(thresholds) and isinstance(given[0], float), rank_temperature)
+        deciding = Deciding(given[0], decide, background, least, rank_temperature)
         fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
-        convention = given[0].measure.convention if isinstance(given[0], ThresholdSet) else Convention()
-        plan = SoftVote(fused, given[0], tuple(steps), RankRule(rank_temperature, convention) if ranks else None)
-        for line in plan.told():
-            common.say(line)
-    rehearse(plan.names(), out, format, like)  # what cannot be written is refused before any work
+        plan = SoftVote.of(fused, deciding, tuple(steps))
+        if assumed := deciding.assumed(fused):
+            common.say(assumed)
+    for line in plan.told():
+        common.say(line)
+    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -163,30 +200,17 @@ def vote(
         return
     with common.progress() as listener:
         masks = plan.run(Threads(common.jobs), listener)
-    write_masks(masks, out, format=format, like=like, force=True)
+    if texts and TOLD in (masks.rule or ""):
+        common.say(f"post-processing: {TOLD}")
+    write_masks(masks, out, format=target, like=like, force=True)
     warn_of_formulas(common, masks, out)
+    covered = None
+    if isinstance(plan, SoftVote) and plan.may_overlap:
+        covered = cover(masks)
+        common.say(f"softmax stores, but not decided by argmax: {covered}")
     if str(out) != "-":
-        values = {"out": str(out), "rule": masks.rule, "rules": texts}
+        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
+        if covered is not None:
+            values |= {"without_class": covered.none, "several_classes": covered.several}
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
-
-
-def _ranks(decide: str | None, has_number: bool, temperature: float | None) -> bool:
-    """Tell whether the rank rule decides, and refuse options that do not fit it."""
-    if decide not in {None, "threshold", "rank"}:
-        raise UsageError("option-invalid", "cannot decide", item=f"--decide {decide!r}", fix="pass threshold or rank")
-    if decide == "rank" and has_number:
-        raise UsageError(
-            "decide-invalid",
-            "cannot decide by rank",
-            item="--thresholds is a number",
-            fix="leave --thresholds out, or pass a set to fuse as it was tuned",
-        )
-    if decide != "rank" and temperature is not None:
-        raise UsageError(
-            "decide-invalid",
-            "cannot decide by thresholds",
-            item="--rank-temperature has no effect on thresholds",
-            fix="leave it out, or pass --decide rank",
-        )
-    return decide == "rank"

@@ -92,6 +92,10 @@ class Argmax:
         """Return the classes whose masks are kept: all but the background."""
         return tuple(name for name in classes if name != self.background)
 
+    def excludes(self, inputs: Inputs) -> bool:  # noqa: ARG002 - the protocol's argument
+        """Tell whether each pixel gets one class at most."""
+        return True
+
     def told(self) -> str:
         """Return the rule in words."""
         changed = [f"{name} {f:.6g}" for name, f in (self.factors or {}).items() if f != 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ensemble_kit.decisions.partition import TOLD, share_out
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import Gate, gate_needs_scores, parse_rules
 from ensemble_kit.errors import MismatchError, some
@@ -64,8 +65,32 @@ def clean(runs: Runs, name: str, rules: Iterable[Rule], above: Above | None = No
     return runs
 
 
+def clean_exclusive(
+    masks: Sequence[Runs], names: Sequence[str], rules: Iterable[Rule], void: Runs, above: Sequence[Above] | None = None
+) -> list[Runs]:
+    """Apply rules to the masks of one sample that exclude each other, so that they still do (`partition.share_out`).
+
+    Rules are applied in their order, each to the classes in theirs.
+
+    Parameters
+    ----------
+    void : pixels that count for no class.
+    above : of each class, as for `clean`.
+    """
+    out = list(masks)
+    for rule in rules:
+        for k, name in enumerate(names):
+            if rule.covers(name):
+                after = clean(out[k], name, (rule,), None if above is None else above[k])
+                share_out(out, k, after, void, getattr(rule, "connectivity", 8))
+    return out
+
+
 def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> MaskSet:
     """Post-process every mask of a set: rules or their texts, in the order given.
+
+    Where classes exclude each other they do so afterwards: pixels that a rule takes from a class go to the neighbour
+    that shares most of their border, and `.rule` says so.
 
     Raises
     ------
@@ -83,5 +108,11 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     known = parse_rules(rules)
     refuse_gates(known)
     check_classes(known, masks.classes)
-    cleaned = ManyRuns.of([clean(runs, key[1], known) for key, runs in masks.items()])
-    return masks.with_runs(cleaned, masks.rule)
+    if known and len(masks.classes) > 1 and masks.exclusive:
+        cleaned = [
+            runs
+            for s in masks.samples
+            for runs in clean_exclusive([masks[s, c] for c in masks.classes], masks.classes, known, masks.void(s))
+        ]
+        return masks.with_runs(ManyRuns.of(cleaned), "; ".join(filter(None, (masks.rule, TOLD))))
+    return masks.with_runs(ManyRuns.of([clean(runs, key[1], known) for key, runs in masks.items()]), masks.rule)

@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import check_classes, clean
+from ensemble_kit.decisions.clean import Above, check_classes, clean, clean_exclusive
+from ensemble_kit.decisions.partition import TOLD
 from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import Gate
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
@@ -30,6 +32,9 @@ class Decision(Protocol):
         def written(self, classes):
             return classes
 
+        def excludes(self, inputs):
+            return False
+
         def told(self):
             return "no pixel is on"
 
@@ -42,6 +47,9 @@ class Decision(Protocol):
 
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return the classes whose masks are kept, in this order."""
+
+    def excludes(self, inputs: Inputs) -> bool:
+        """Tell whether each pixel gets one class at most."""
 
     def told(self) -> str:
         """Return the decision in words, for reports and `MaskSet.rule`."""
@@ -64,12 +72,16 @@ class Vote:
         decided, kept = self.decision(scores), self.decision.written(classes)
         if not self.rules and kept == classes:
             return scores.image, decided
-        cleaned = [self._cleaned(scores, decided, classes.index(name), name) for name in kept]
+        numbers = [classes.index(name) for name in kept]
+        masks, above = [decided.mask(c, scores.image) for c in numbers], [self._above(scores, c) for c in numbers]
+        if self.decision.excludes(self.inputs):
+            nothing = Runs.empty(scores.image)
+            return scores.image, ManyRuns.of(clean_exclusive(masks, kept, self.rules, nothing, above))
+        cleaned = [clean(*one[:2], self.rules, one[2]) for one in zip(masks, kept, above, strict=True)]
         return scores.image, ManyRuns.of(cleaned)
 
-    def _cleaned(self, scores: FusedSample, decided: ManyRuns, c: int, name: str) -> Runs:
-        level_of = self.inputs.fusion.mean.level_of
-        return clean(decided.mask(c, scores.image), name, self.rules, lambda top: scores.runs(c, level_of(top)).area)
+    def _above(self, scores: FusedSample, c: int) -> Above:
+        return lambda top: scores.runs(c, self.inputs.fusion.mean.level_of(top)).area
 
 
 def vote(
@@ -91,11 +103,16 @@ def vote(
     ------
     MismatchError
         A rule for other classes.
+    UsageError
+        A gate where scores of a class mean nothing by themselves.
     """
     classes = decision.written(inputs.classes)
     check_classes(rules, classes)
+    if any(isinstance(rule, Gate) for rule in rules):
+        inputs.check_each_class()  # a gate looks at one class by itself
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
     runs = ManyRuns.joined([decided for _, decided in found])
     indices = np.arange(len(found) * len(classes)).reshape(len(found), len(classes))
     images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
-    return MaskSet.trusted(images, classes, runs, indices, decision.told())
+    told = decision.told() + (f"; {TOLD}" if rules and decision.excludes(inputs) else "")
+    return MaskSet.trusted(images, classes, runs, indices, told)

@@ -4,97 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import lcm
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, check_choice
+from ensemble_kit.decisions.plurality import LabelRule, label_vote
+from ensemble_kit.decisions.voting import VoteWeights, refused
+from ensemble_kit.errors import check_choice, check_kind
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stretches import Stretches
 
-_MOST = 1 << 60
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+By = Literal["class", "label"]
+Ties = Literal["off", "on", "first", "background"]
+Empty = Literal["vote", "abstain"]
 
 
 @dataclass(frozen=True)
 class VoteRule:
-    """When a pixel is on: exact integers behind the words.
+    """When a pixel of a class is on.
 
     Parameters
     ----------
-    weights : integers, one per member; a common multiple of what was given.
-    unit : how many of them are 1 of what was given.
-    quorum : integer in the same unit, or None for the majority of the members that count.
-    ties : what an exact half gives, where `quorum` is None.
+    votes : what each member weighs, and the quorum; without one, the majority of the members that count.
+    ties : what an exact half gives, where there is no quorum.
     empty : whether a member whose mask is empty counts ("vote") or not ("abstain").
     """
 
-    weights: tuple[int, ...]
-    unit: int
-    quorum: int | None
-    ties: Literal["off", "on"]
-    empty: Literal["vote", "abstain"]
+    votes: VoteWeights
+    ties: Ties
+    empty: Empty
 
-    @classmethod
-    def of(
-        cls,
-        members: int,
-        weights: Sequence[float] | None = None,
-        quorum: float | None = None,
-        ties: Literal["off", "on"] = "off",
-        empty: Literal["vote", "abstain"] = "vote",
-    ) -> VoteRule:
-        """Check the options of a hard vote and make them exact: numbers count as the decimals they are written as.
-
-        Parameters
-        ----------
-        members : how many; the others are those of `hard_vote`.
-
-        Raises
-        ------
-        UsageError
-            As for `hard_vote`.
-        """
-        check_choice("ties", ties, ("off", "on"), "cannot vote")
-        check_choice("empty", empty, ("vote", "abstain"), "cannot vote")
-        given = [1] * members if weights is None else list(weights)
-        exact = [_exact(w) for w in given]
-        if len(exact) != members or any(w is None or w < 0 for w in exact) or not any(exact):
-            fix = "pass one finite number of at least 0 per member, not all 0"
-            raise _refused("weights-invalid", f"weights {given} for {members} members", fix)
-        need = None if quorum is None else _exact(quorum)
-        if quorum is not None and (need is None or need <= 0):
-            unbounded = "pass a quorum above 0: with 0, every pixel of every image would be on"
-            raise _refused("quorum-invalid", f"quorum={quorum!r}", unbounded)
-        known = [w for w in (*exact, need) if w is not None]
-        total = sum(w for w in exact if w is not None)
-        if need is not None and need > total:
-            item = f"quorum={quorum!r}, all weights add up to {float(total):g}"
-            raise _refused("quorum-invalid", item, "pass a quorum that the members can reach")
-        unit = lcm(*(w.denominator for w in known))
-        if sum(known) * unit > _MOST:
-            item = f"weights {given} have no common unit below 2^60"
-            raise _refused("weights-invalid", item, "write the weights with fewer decimals")
-        return cls(
-            tuple(int(w * unit) for w in exact if w is not None),
-            unit,
-            None if need is None else int(need * unit),
-            ties,
-            empty,
-        )
+    def __post_init__(self) -> None:
+        check_choice("ties", self.ties, ("off", "on"), "cannot vote")
 
     def need(self, total: int) -> int:
         """Return what the weights of the members that are on must add up to, of `total` that count."""
-        if self.quorum is not None:
-            return self.quorum
+        if self.votes.quorum is not None:
+            return self.votes.quorum
         return -(-total // 2) if self.ties == "on" else total // 2 + 1
+
+    def need_of(self, totals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return `need` of each of some totals."""
+        if self.votes.quorum is not None:
+            return np.full_like(totals, self.votes.quorum)
+        return -(-totals // 2) if self.ties == "on" else totals // 2 + 1
 
     @property
     def logic(self) -> Literal["AND", "OR"] | None:
         """Tell whether the rule amounts to an AND or an OR of several members that all count."""
-        counting = [w for w in self.weights if w > 0]
+        counting = [w for w in self.votes.weights if w > 0]
         total = sum(counting)
         if len(counting) < 2:
             return None
@@ -103,45 +67,75 @@ class VoteRule:
         return "OR" if self.need(total) <= min(counting) else None
 
     def __str__(self) -> str:
-        total = sum(self.weights)
-        equal = set(self.weights) == {self.unit}
-        if self.quorum is None and not equal:
+        total = sum(self.votes.weights)
+        equal = self.votes.is_equal
+        if self.votes.quorum is None and not equal:
             half = "at least" if self.ties == "on" else "more than"
-            words = f"on where the weight is {half} half of {self._number(total)}"
+            words = f"on where the weight is {half} half of {self.votes.written(total)}"
         else:
             what = "" if equal else "the weight is "
-            words = f"on where {what}≥ {self._number(self.need(total))} of {self._number(total)}"
-        if self.quorum is None and equal and total % 2 == 0:
+            words = f"on where {what}≥ {self.votes.written(self.need(total))} of {self.votes.written(total)}"
+        if self.votes.quorum is None and equal and total % 2 == 0:
             words += f" (an exact half is {self.ties})"
         if self.empty == "abstain":
             words += "; a member whose mask is empty abstains"
-            words += ", and the majority is of the others" if self.quorum is None else ""
+            words += ", and the majority is of the others" if self.votes.quorum is None else ""
         if self.logic:
             words += f"; this is an {self.logic} of the members"
         return words
 
-    def _number(self, weight: int) -> str:
-        whole, rest = divmod(weight, self.unit)
-        return f"{weight / self.unit:g}" if rest else str(whole)
+
+def rule_of(
+    members: int,
+    weights: Sequence[float] | None = None,
+    quorum: float | None = None,
+    ties: Ties = "off",
+    empty: Empty = "vote",
+    by: By = "class",
+) -> VoteRule | LabelRule:
+    """Check the options of a hard vote and make them exact.
+
+    Parameters
+    ----------
+    members : how many; the others are those of `hard_vote`.
+
+    Raises
+    ------
+    UsageError
+        As for `hard_vote`.
+    """
+    check_choice("by", by, ("class", "label"), "cannot vote")
+    check_choice("empty", empty, ("vote", "abstain"), "cannot vote")
+    votes = VoteWeights.of(members, weights, quorum)
+    return LabelRule(votes, ties, empty) if by == "label" else VoteRule(votes, ties, empty)
 
 
 def hard_vote(
     masks: Sequence[MaskSet],
     weights: Sequence[float] | None = None,
     quorum: float | None = None,
-    ties: Literal["off", "on"] = "off",
-    empty: Literal["vote", "abstain"] = "vote",
+    ties: Ties = "off",
+    empty: Empty = "vote",
+    by: By = "class",
 ) -> MaskSet:
     """Vote over members' masks: a pixel is on iff the weights of the members that have it on reach the quorum.
+
+    With by="label" the members' masks are label maps, and each pixel takes the label of the largest weight.
 
     Parameters
     ----------
     masks : one MaskSet per member, all with the same samples, classes and sizes; joined by name.
     weights : one number per member; default: 1 each.
     quorum : what the weights must add up to; default: strictly more than half of the total.
-    ties : whether an exact half of the total is on; only without `quorum`.
+        With by="label": what the largest weight must reach, or the pixel is void.
+    ties : whether an exact half of the total is on; only without `quorum`. With by="label" what a pixel takes whose
+        labels tie: none, so that it is void ("off"), the "first" of the tied classes, or "background".
     empty : "vote" counts a member whose whole mask of a (sample, class) is empty, "abstain" leaves it out of the
-        total; where all abstain the result is empty.
+        total; where all abstain the result is empty. With by="label" it speaks of a sample without any label.
+    by : "class" decides each class by itself; "label" gives each pixel at most one class. Where no class is
+        background, pixels without a class are the background, and a label too.
+
+    A member abstains at its void pixels; where all abstain no class is on.
 
     Returns
     -------
@@ -153,7 +147,7 @@ def hard_vote(
     UsageError
         A quorum of 0 or beyond the total, weights that are negative or all 0.
     MismatchError, IncompleteError
-        Members of different samples, classes or sizes.
+        Members of different samples, classes or sizes; with by="label", a member whose classes overlap.
 
     Examples
     --------
@@ -163,37 +157,49 @@ def hard_vote(
     >>> voted.rule, voted["x", "bone"].text()
     ('on where ≥ 2 of 3', '2 3')
     """
+    check_kind("the members", masks, Sequence, "pass a list of MaskSets")
+    for k, member in enumerate(masks, start=1):
+        check_kind(f"member {k}", member, MaskSet)
     if not masks:
-        raise _refused("members-none", "there is no member", "pass at least one mask set")
+        raise refused("members-none", "there is no member", "pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
 
-    rule = VoteRule.of(len(masks), weights, quorum, ties, empty)
+    rule = rule_of(len(masks), weights, quorum, ties, empty, by)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
         check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
+    if isinstance(rule, LabelRule):
+        return label_vote(masks, rule)
+    if any(m.has_void for m in masks):
+        return _vote_with_void(masks, rule)
     indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
-    for member, own, where in zip(masks, members, indices, strict=True):
-        kernels.locate(*member.packed, where, own)
+    for given, own, where in zip(masks, members, indices, strict=True):
+        kernels.locate(*given.packed, where, own)
     voted = kernels.weighted_votes(
         members,
         len(first),
-        np.array(rule.weights, np.int64),
-        rule.quorum or 0,
+        np.array(rule.votes.weights, np.int64),
+        rule.votes.quorum or 0,
         int(rule.ties == "on"),
         rule.empty == "abstain",
     )
     return first.with_runs(ManyRuns(*voted), str(rule))
 
 
-def _exact(value: float) -> Fraction | int | None:
-    if type(value) is int:
-        return value
-    try:
-        return Fraction(str(value))
-    except ValueError:
-        return None
-
-
-def _refused(code: str, item: str, fix: str) -> UsageError:
-    return UsageError(code, "cannot vote", item=item, fix=fix)
+def _vote_with_void(masks: Sequence[MaskSet], rule: VoteRule) -> MaskSet:
+    """Vote stretch by stretch: a member does not count at its void pixels."""
+    first, voted = masks[0], list[Runs]()
+    for sample in first.samples:
+        shape, voids = first.image_size(sample), [m.void(sample) for m in masks]
+        for name in first.classes:
+            own = [m[sample, name] for m in masks]
+            cut = Stretches.of([*own, *voids], shape)
+            on, total = np.zeros((2, cut.lengths.size), np.int64)
+            for mask, hidden, weight in zip(own, voids, rule.votes.weights, strict=True):
+                if rule.empty == "vote" or mask.area:
+                    counts = weight * (cut.sums([(hidden, 1)]) == 0)
+                    total += counts
+                    on += counts * cut.sums([(mask, 1)])
+            voted.append(cut.runs((total > 0) & (on >= rule.need_of(total))))
+    return first.with_runs(ManyRuns.of(voted), str(rule)).without_void()  # that of one member is not the vote's

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.thresholds import refuse_mean_of_exclusive_logits
 from ensemble_kit.errors import check_number
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
@@ -106,6 +105,9 @@ class RankRule:
     threshold only of those near it: 17 ns for each such pixel, class and thread with three members, so at most 2 s for
     an image of 29 classes at 2048².
 
+    Exclusive classes are ranked alike; a pixel that several masks then claim goes to the class of the larger score,
+    ties to the first, and a pixel that none claims has no class.
+
     The rule takes pixels for independent, so where an object may be absent it hardly ever leaves a mask empty; the
     rule `gate:0.5,1` does (RankSEG's `pruning_prob=0.5`).
 
@@ -129,11 +131,15 @@ class RankRule:
 
     def check(self, inputs: Inputs) -> None:
         """Refuse members whose scores are no probabilities: exclusive classes with mean="logit"."""
-        refuse_mean_of_exclusive_logits(inputs)
+        inputs.check_each_class()
 
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return all classes."""
         return classes
+
+    def excludes(self, inputs: Inputs) -> bool:
+        """Tell whether each pixel gets one class at most: of exclusive classes."""
+        return inputs.activation == "softmax"
 
     def told(self) -> str:
         """Return the rule in words."""
@@ -142,10 +148,12 @@ class RankRule:
 
     def __call__(self, scores: FusedSample) -> ManyRuns:
         """Count every class by level, then decide it at its cut."""
-        chances = probabilities(scores.inputs.fusion.mean, self.temperature)
-        counted = scores.counts(dict.fromkeys(range(len(scores.inputs.classes)), BAND))
-        cuts = [at_each_level(*counted.of(c))[:2] for c in range(len(scores.inputs.classes))]
-        return scores.decide({c: rank_level(*cut, chances, self.convention) for c, cut in enumerate(cuts)})
+        inputs = scores.inputs
+        chances = probabilities(inputs.fusion.mean, self.temperature)
+        counted = scores.counts(dict.fromkeys(range(len(inputs.classes)), BAND))
+        cuts = [at_each_level(*counted.of(c))[:2] for c in range(len(inputs.classes))]
+        levels = [rank_level(*cut, chances, self.convention) for cut in cuts]
+        return scores.claims(levels) if inputs.activation == "softmax" else scores.decide(dict(enumerate(levels)))
 
 
 def at_each_level(

@@ -25,7 +25,7 @@ from typing import Any
 
 from ensemble_kit.decisions.rule import Connectivity, Rule, invalid
 from ensemble_kit.decisions.ruletext import RuleText, decimal, plain, whole
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_several
 from ensemble_kit.masks.runs import Runs
 
 
@@ -278,7 +278,10 @@ def parse_rules(rules: Iterable[Rule | str] | Rule | str) -> tuple[Rule, ...]:
     UsageError
         As for `parse_rule`; an item of another type.
     """
-    given = [rules] if isinstance(rules, (Rule, str)) else list(rules)
+    if isinstance(rules, (Rule, str)):
+        rules = [rules]
+    check_several("rules", rules, "pass a list of rules or their texts, such as ['drop-small:200']")
+    given = list(rules)
     for rule in given:
         if not isinstance(rule, (Rule, str)):
             raise invalid(f"{rule!r} is not a rule", "pass rules or their texts, such as 'drop-small:200'")

@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ensemble_kit.errors import MismatchError, UsageError, check_number, some
+from ensemble_kit.errors import MismatchError, check_number, some
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
-
-
-def refuse_mean_of_exclusive_logits(inputs: Inputs) -> None:
-    """Refuse to decide a class by itself where its score is only comparable with those of the other classes.
-
-    Raises
-    ------
-    UsageError
-        Exclusive classes with mean="logit".
-    """
-    if inputs.activation == "softmax" and inputs.fusion.mean.of_logits:
-        raise UsageError(
-            "softmax-option",
-            "cannot decide each class of softmax members by itself",
-            item="mean='logit': averaged logits of exclusive classes compare classes, and are no probabilities",
-            fix="pass mean='probability' (--mean probability), or decide by Argmax() (--decide argmax)",
-        )
 
 
 @dataclass(frozen=True)
@@ -73,9 +56,9 @@ class Thresholds:
         MismatchError
             A class without a level, or a level without a class.
         UsageError
-            As `refuse_mean_of_exclusive_logits`.
+            As `Inputs.check_each_class`.
         """
-        refuse_mean_of_exclusive_logits(inputs)
+        inputs.check_each_class()
         if isinstance(self.levels, Mapping) and set(self.levels) != set(inputs.classes):
             raise MismatchError(
                 "classes-differ",
@@ -91,6 +74,10 @@ class Thresholds:
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return all classes."""
         return classes
+
+    def excludes(self, inputs: Inputs) -> bool:  # noqa: ARG002 - the protocol's argument
+        """Tell whether each pixel gets one class at most: it may get several."""
+        return False
 
     def told(self) -> str:
         """Return the rule in words."""

@@ -34,5 +34,5 @@ def runs_of_bitmap(bitmap: NDArray[Any], where: str) -> Runs:
 
 def _refused(where: str, why: str) -> DamagedError:
     item = f"{where} {why}; the values have to be {{0, 1}} or {{0, 255}}"
-    fix = "write 0 and 255 (threshold soft masks); for labels pass --format indexed-png"
+    fix = "write 0 and 255 (threshold soft masks); for one label a pixel pass --format label-map"
     return DamagedError("mask-values", "cannot read a binary mask", item=item, fix=fix)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_several, some
 from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.spec.labels import check_names
 
@@ -66,6 +66,7 @@ def _damaged(item: str, fix: str) -> DamagedError:
 
 def check_wanted(names: Sequence[str]) -> tuple[str, ...]:
     """Check class names that a caller passes: text, not blank, none twice. A mask file may hold any other name."""
+    check_several("the classes", [names] if isinstance(names, str) else names, "pass a list of names")
     out = (names,) if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not out or not all(isinstance(n, str) and n for n in out) or len(set(out)) < len(out):
         item, fix = some(out) or "there is none", "pass a list of names, none blank and none twice"
@@ -95,7 +96,7 @@ def order_classes(
     names = check_wanted(wanted)
     missing, extra = [n for n in names if n not in have], [n for n in have if n not in names]
     item = f"{where} has {len(have)} classes, {len(names)} are wanted; "
-    fix = "pass the classes that the masks have (--classes FILE, classes=[…]); the order is free"
+    fix = "pass the classes that the masks have (--classes FILE, classes=[…]), or leave classes out by --except"
     if missing and complete:
         item += f"missing: {some(missing, 10)}"
         raise IncompleteError("classes-missing", "cannot read masks: classes are missing", item=item, fix=fix)

@@ -26,21 +26,24 @@ class Index:
     ----------
     kind : the format's name.
     classes : (name, folder), in order; the folder is "" where classes share files.
+    values : of the classes, where files hold values; empty where they do not.
     samples : (id, file, (H, W)), in order; the file is relative to the folder (of the class).
     """
 
     kind: str
     classes: tuple[tuple[str, str], ...]
     samples: tuple[tuple[str, str, Shape], ...]
+    values: tuple[int, ...] = ()
 
     def save(self, folder: Path, name: str = INDEX) -> None:
         """Write the index into the folder."""
+        values = [{"value": v} for v in self.values] or [{}] * len(self.classes)
         (folder / name).write_bytes(
             strict_json.dump(
                 {
                     "format": _MARK,
                     "kind": self.kind,
-                    "classes": [{"name": n, "folder": f} for n, f in self.classes],
+                    "classes": [{"name": n, "folder": f} | v for (n, f), v in zip(self.classes, values, strict=True)],
                     "samples": [{"id": i, "file": f, "height": H, "width": W} for i, f, (H, W) in self.samples],
                 }
             )
@@ -67,9 +70,12 @@ class Index:
                 (_text(s["id"]), _text(s["file"]), declared_size(s["height"], s["width"], f"{path}, {s['id']!r}"))
                 for s in value["samples"]
             )
-            index = cls(_text(value["kind"]), classes, samples)
+            values = tuple(_value(c["value"]) for c in value["classes"] if "value" in c)
+            index = cls(_text(value["kind"]), classes, samples, values)
         except (KeyError, TypeError) as error:
             raise _damaged(path, f"a key is missing or of another type ({error})") from None
+        if values and (len(values) != len(classes) or len(set(values)) != len(values)):
+            raise _damaged(path, "not every class has a value of its own")
         for names in ([n for n, _ in classes], [i for i, _, _ in samples], [f for _, f, _ in samples]):
             if len(set(names)) != len(names):
                 raise _damaged(path, "a name stands in it twice")
@@ -102,7 +108,7 @@ def index_of(kind: str, masks: MaskSet, suffix: str, folders: Sequence[str] = ()
 
 def files_under(folder: Path, suffix: str) -> list[str]:
     """List the files of one kind, relative, sorted; hidden ones are left out."""
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() == suffix]
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.name.lower().endswith(suffix)]
     return sorted(
         path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts) and path.name != INDEX
     )
@@ -111,6 +117,12 @@ def files_under(folder: Path, suffix: str) -> list[str]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} is not text")
+    return value
+
+
+def _value(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 65536:
+        raise TypeError(f"{str(value)[:40]!r} is not a value from 0 to 65535")
     return value
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_path
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
@@ -69,9 +69,11 @@ class MaskFormat:
     build : writes masks into an empty folder. None: the format is a file.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
+    check : refuses masks whose classes the format cannot hold, before any work.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
+    holds_void : whether void pixels are kept, apart from those without a class.
     """
 
     name: str
@@ -80,9 +82,11 @@ class MaskFormat:
     write: Callable[[MaskSet, BinaryIO], None] | None = None
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
+    check: Callable[[MaskSet], object] = lambda _: None
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX
+    holds_void: bool = False
 
     def may_be(self, folder: bool) -> bool:
         """Tell whether a folder, or a file, can be of this format."""
@@ -90,12 +94,19 @@ class MaskFormat:
 
     def builder(self, path: Path) -> Callable[[MaskSet, Path], None] | None:
         """Return what writes a folder at this path; None where it becomes a file."""
-        is_file = self.write is not None and path.suffix.lower() == self.suffix and not path.is_dir()
+        is_file = self.write is not None and self.suffix == suffix_of(path, [self.suffix]) and not path.is_dir()
         return None if is_file else self.build
+
+
+def suffix_of(path: Path, known: Iterable[str]) -> str:
+    """Return the longest known suffix that a path ends in, such as `.nii.gz`, or else what its last dot begins."""
+    found = [suffix for suffix in known if suffix and path.name.lower().endswith(suffix)]
+    return max(found, key=len, default=path.suffix.lower())
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where nothing is."""
+    check_path(path)
     source = Path(path)
     if "\0" in str(source) or not source.exists():
         item = f"there is no file or folder {source}"

@@ -62,6 +62,24 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
     return whole(path, samples, names, masks, classes)
 
 
+def named_stacks(path: Path) -> Iterator[tuple[Sequence[str], Stack]]:
+    """Open the arrays of an `.npz` one after the other, each with the names of the samples that it holds.
+
+    An array (N, H, W) by itself holds those that `samples` names, or is called by its rows; any other holds one.
+    """
+    with _opened(path) as archive:
+        entries = _entries(archive, path)
+        rows = _names(archive, entries.get("samples"), path)
+        arrays = {name: info for name, info in entries.items() if name not in {"samples", "classes"}}
+        for name, info in arrays.items():
+            with archive.open(info) as file:
+                stack = Stack.open(file, info.file_size, f"{path}, {name!r}")
+                if len(arrays) == 1 and len(stack.shape) == 3:
+                    yield rows or [str(k) for k in range(stack.shape[0])], stack
+                else:
+                    yield [rows[int(name)] if rows and name.isdigit() and int(name) < len(rows) else name], stack
+
+
 def write(masks: MaskSet, out: BinaryIO) -> None:
     """Write an `.npz` with the names, deflated."""
     with zipfile.ZipFile(out, "w") as archive:

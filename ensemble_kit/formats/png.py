@@ -52,7 +52,7 @@ def read(folder: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> Mask
             missing.append(key)
             continue
         path = folder / files[key]
-        masks[key] = runs_of_bitmap(read_png(path, palette=False), str(path))
+        masks[key] = runs_of_bitmap(read_png(path), str(path))
         sizes.of(key[0], masks[key].shape, str(path))
     if missing:
         what = "cannot read masks: files are missing"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ensemble_kit.errors import DamagedError, UsageError, some
 from ensemble_kit.formats.dialects import recognise as recognise_dialect
 from ensemble_kit.formats.index import Index
+from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import Contents, MaskFormat, existing
-from ensemble_kit.formats.registry import FORMATS, Format, named
+from ensemble_kit.formats.registry import FORMATS, FORMER, Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize, ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
 
@@ -21,6 +22,9 @@ def read_masks(
     format: Format | None = None,  # noqa: A002 - the contract's name
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
+    labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
+    first_value: int | None = None,
+    void: int | Sequence[int] | None = None,
 ) -> MaskSet:
     r"""Read masks from a file or a folder.
 
@@ -32,7 +36,12 @@ def read_masks(
     image_size : (H, W) of all samples, or a mapping of sample to (H, W). Needed where the file does not say it
         (CSV); elsewhere the two are compared.
     classes : the classes to expect, in the order to return them. Needed where the file does not name them (joined
-        ids, indexed PNGs and stacks made by hand); elsewhere they must be those of the file.
+        ids, label maps and stacks made by hand); elsewhere they must be those of the file.
+    labels : of label maps, what each value means: a JSON or CSV file of value, name and colour, a preset
+        (`cityscapes`, `cityscapes-trainid`, `voc`, `ade20k`, `camvid`), or names by value. Without it the order of
+        the classes tells; `.rule` of the masks says how they were read.
+    first_value : of label maps without a table, the value of the first class, 0 or 1, where it is not clear.
+    void : of label maps, values that count neither as prediction nor as truth. Default: 255 where no class has it.
 
     Raises
     ------
@@ -53,9 +62,11 @@ def read_masks(
     >>> read_masks(path, image_size=(2, 4))["a.png", "bone"].area
     3
     """
-    source = Path(path)
+    source = existing(path)
+    ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
+    format = with_labels(format, LabelMaps(labels, first_value, ignored))  # noqa: A001
     chosen = recognise(source) if format is None else named(format)
-    if not chosen.may_be(folder=existing(source).is_dir()):
+    if not chosen.may_be(folder=source.is_dir()):
         found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
         item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
         raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
@@ -93,7 +104,7 @@ def _by_index(folder: Path) -> MaskFormat | None:
     for name in dict.fromkeys(known.index for known in FORMATS.values()):
         index = Index.load(folder, name)
         if index is not None:
-            known = FORMATS.get(index.kind)
+            known = FORMATS.get(FORMER.get(index.kind, index.kind))
             if known is None or known.build is None:
                 item = f"{folder / name} says {index.kind[:80]!r}, which is not a format of folders"
                 folders = [f.name for f in FORMATS.values() if f.build is not None]

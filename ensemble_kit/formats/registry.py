@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import coco, indexed_png, labelme, npy, npz, png, submission
+from ensemble_kit.formats import coco, label_map, labelme, npy, npz, png, submission
 from ensemble_kit.formats.dialects import Dialect
+from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat
 
 FORMATS: dict[str, MaskFormat] = {
@@ -14,7 +17,7 @@ FORMATS: dict[str, MaskFormat] = {
         npy.FORMAT,
         npz.FORMAT,
         png.FORMAT,
-        indexed_png.FORMAT,
+        label_map.FORMAT,
         coco.FORMAT,
         labelme.FORMAT,
     )
@@ -23,8 +26,29 @@ FORMATS: dict[str, MaskFormat] = {
 the first is what a path with that suffix is written as. An entry that is added is known to all commands and functions.
 """
 
-Format = str | Dialect | MaskFormat
-"""What `format=` takes: a name of `FORMATS`, a dialect of CSV, or a format that is not registered."""
+FORMER = {label_map.OLD: label_map.FORMAT.name}
+"""Names that formats had before, which still name them."""
+
+Format = str | Dialect | LabelMaps | MaskFormat
+"""What `format=` takes: a name of `FORMATS`, a dialect of CSV, options of label maps, or a format without an entry."""
+
+
+def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
+    """Return the format with what the user says of label maps.
+
+    Raises
+    ------
+    UsageError
+        They are said of another format.
+    """
+    if options == LabelMaps():
+        return chosen
+    if chosen is None or named(chosen).name == label_map.FORMAT.name:
+        return options
+    given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
+    item = f"{', '.join('--' + name.replace('_', '-') for name in given)} with the format {named(chosen).name!r}"
+    fix = "leave it out, or pass --format label-map"
+    raise UsageError("option-idle", "cannot use options of label maps", item=item, fix=fix)
 
 
 def named(chosen: Format) -> MaskFormat:
@@ -37,9 +61,11 @@ def named(chosen: Format) -> MaskFormat:
     """
     if isinstance(chosen, MaskFormat):
         return chosen
+    if isinstance(chosen, LabelMaps):
+        return chosen.format()
     if isinstance(chosen, Dialect):
         return submission.of_dialect(chosen)
-    if chosen not in FORMATS:
+    if not isinstance(chosen, str) or FORMER.get(chosen, chosen) not in FORMATS:
         item, fix = f"--format {chosen!r}", f"pass one of {', '.join(FORMATS)}"
         raise UsageError("format-unknown", "cannot use a format of masks", item=item, fix=fix)
-    return FORMATS[chosen]
+    return FORMATS[FORMER.get(chosen, chosen)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import MismatchError, UsageError, check_path, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.dialects import recognise
-from ensemble_kit.formats.maskformat import MaskFormat, existing
-from ensemble_kit.formats.registry import FORMATS, Format, named
+from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
+from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
 from ensemble_kit.formats.row_order import read_order
 from ensemble_kit.masks.maskset import MaskSet
 
@@ -29,6 +30,8 @@ def write_masks(
     like: str | os.PathLike[str] | None = None,
     force: bool = True,
     classes: Sequence[str] | None = None,
+    labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
+    paint: Mapping[str, int] | None = None,
 ) -> None:
     """Write masks to a file or a folder. A failure leaves there what was there before.
 
@@ -41,7 +44,9 @@ def write_masks(
         binary PNGs where it has no suffix.
     like : a sample submission, whose header and order of rows are kept. It must name the same (sample, class) pairs.
     force : whether to replace what is there. A folder that holds other things is never replaced.
-    classes : the order of the classes; in an indexed PNG the k-th has the value k.
+    classes : the order of the classes, by which label maps number them.
+    labels : of label maps, a table of values and colours, as for `read_masks`.
+    paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
 
     Raises
     ------
@@ -52,8 +57,10 @@ def write_masks(
     UnsafeError
         The id of a sample would leave the folder.
     """
+    check_path(path)
     target = Path(path)
-    chosen = _chosen(target, format, like)
+    chosen = _chosen(target, for_labels(target, format, like, LabelMaps(labels, paint=paint)), like)
+    _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
             write_to(masks, sys.stdout.buffer, chosen, like, classes)
@@ -86,7 +93,7 @@ def rehearse(
     if str(path) != "-" and not is_stream(target):
         check_target(target, force=True, folder=builds, mark=chosen.index)
     if builds:
-        _ordered(names, like, None)
+        chosen.check(_ordered(names, like, None))
     else:
         write_to(names, io.BytesIO(), chosen, like)
 
@@ -120,7 +127,7 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
     if str(path) == "-" or (not path.suffix and path.exists() and not path.is_dir()):
         suffix = _STREAM  # or an old file, or a device
     else:
-        suffix = "" if path.is_dir() else path.suffix.lower()
+        suffix = "" if path.is_dir() else suffix_of(path, _suffixes())
     found = next((known for known in FORMATS.values() if known.suffix == suffix), None)
     if found is None:
         fix = f"pass --format, one of {', '.join(FORMATS)}"
@@ -130,14 +137,46 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
     return found
 
 
+def for_labels(
+    path: Path, chosen: Format | None, like: str | os.PathLike[str] | None, options: LabelMaps
+) -> Format | None:
+    """Return the format to write, with options of label maps, which a path with another format's suffix refuses.
+
+    Raises
+    ------
+    UsageError
+        There are options, and the format or the path's name is another one's.
+    """
+    if chosen is None and options != LabelMaps():
+        check_name(path)
+        chosen = kind_of_output(path, like) if path.suffix and not path.is_dir() else None
+    return with_labels(chosen, options)
+
+
 def fits(chosen: Format, path: Path) -> bool:
     """Tell whether a path's name goes with a format to write."""
-    own, suffix = named(chosen).suffix, path.suffix.lower()
+    own, suffix = named(chosen).suffix, suffix_of(path, _suffixes())
     if str(path) == "-":
         return own == _STREAM
     if own == _STREAM and path.is_dir():
         return False
-    return suffix == own or suffix not in {known.suffix for known in FORMATS.values() if known.suffix}
+    return suffix == own or suffix not in _suffixes()
+
+
+def _suffixes() -> set[str]:
+    return {known.suffix for known in FORMATS.values() if known.suffix}
+
+
+def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
+    if masks.has_void and not chosen.holds_void:
+        held = [sample for sample in masks.samples if masks.void(sample)]
+        raise MismatchError(
+            "void-unwritable",
+            f"cannot write void pixels as {chosen.name}, which has none",
+            item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
+            fix="pass --format label-map, which keeps them, or --drop-void (masks.without_void()), so that they are "
+            "pixels without a class",
+        )
 
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:

@@ -192,3 +192,67 @@ class Exactly(NamedTuple):
     factors: NDArray[np.int64]
     offsets: NDArray[np.int64]
     least: int
+
+
+class Contenders(NamedTuple):
+    """Undecided pixels of all samples, with the classes that can win each.
+
+    Parameters
+    ----------
+    truth : uint16 (n,), the class of the truth; the number of classes where it has none.
+    offsets : int64 (n + 1,); pixel i has the entries `offsets[i]:offsets[i+1]` of the next two.
+    classes : uint16, ascending within a pixel.
+    values : uint32, F_c of rule 10.
+    """
+
+    truth: NDArray[np.uint16]
+    offsets: NDArray[np.int64]
+    classes: NDArray[np.uint16]
+    values: NDArray[np.uint32]
+
+
+class Scale(NamedTuple):
+    """How factors act: class c scores `F_c · times[c] + plus[c]`.
+
+    Parameters
+    ----------
+    times, plus : int64 (C,); the factors and 0, or with mean="logit" 1 and their offsets.
+    adds : whether factors add (mean="logit").
+    """
+
+    times: NDArray[np.int64]
+    plus: NDArray[np.int64]
+    adds: bool
+
+
+class Room(NamedTuple):
+    """The ratio of factors within which contenders are kept: F_c >= max((top + 2^shift - 1 >> shift) - gap, least).
+
+    Parameters
+    ----------
+    shift, gap : the ratio's logarithm to base 2 and 0, or with mean="logit" 0 and the difference of offsets.
+    far_shift, far_gap : the same of the largest ratio, 16384.
+    least : 1, since a score of 0 never wins a product; with mean="logit" none.
+    """
+
+    shift: int
+    gap: int
+    far_shift: int
+    far_gap: int
+    least: int
+
+
+class Line(NamedTuple):
+    """Where a line search of one class looks: its factor as a key, which is the factor, or its offset + 2^31.
+
+    Parameters
+    ----------
+    bottom, low, high, top : keys of 1/128, of the ends of what is exact, and of 128.
+    now : the key of the present factor.
+    """
+
+    bottom: int
+    low: int
+    high: int
+    top: int
+    now: int

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.jit import inline, kernel
 
 
 @kernel
@@ -73,3 +73,11 @@ def sum_steps(total, counted):
     for k in range(total.size - 2, -1, -1):
         total[k] += total[k + 1]
         counted[k] += counted[k + 1]
+
+
+@inline
+def score_pair(pred, tp, truth, score):
+    """The score of a pair of masks, and whether it counts; see `arguments.Score`."""
+    if pred + truth == 0:
+        return (0.0, 0) if score.skip else (score.empty, 1)
+    return (score.a * tp + score.eps) / (pred + score.b * truth - score.c * tp + score.eps), 1

@@ -4,9 +4,13 @@ Nothing here is fast and nothing here is called by the product: every kernel is 
 last bit.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble_kit.kernels import tables
 from ensemble_kit.kernels.tables import Levels
 
 # --- rules 1 and 2: levels of one member, fusing -------------------------------------------------------------
@@ -148,6 +152,78 @@ def offset(number: float) -> int:
     return int(np.floor(65536 * 65535 / 32 * np.log(number) + 0.5))
 
 
+# --- rule 11: factors ----------------------------------------------------------------------------------------
+
+LEAST_FACTOR, MOST_FACTOR = 512, 8388608
+"""The integers of 1/128 and 128."""
+
+
+def confusion_of(winner: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Pixels by the class of the truth (rows; the last: no class) and the winner, (C + 1, C). Truth < 0 is void."""
+    counted = truth >= 0
+    cells = truth[counted] * classes + winner[counted]
+    return np.bincount(cells, minlength=(classes + 1) * classes).reshape(classes + 1, classes)
+
+
+def least_factor(values: NDArray[np.int64], factors: list[int], c: int, logit: bool = False) -> NDArray[np.int64]:
+    """The smallest integer w_c in 512 … 8388608 at which class c wins each pixel of (C, n); 8388609: none does.
+
+    Class c wins iff F_c w_c > F_k w_k for the classes k before it and >= for those behind it.
+    """
+    every = np.array(factors, np.int64)[:, None]
+    scaled = values + tables.offsets(every) if logit else values * every
+    scaled[:c] += 1
+    need = np.delete(scaled, c, axis=0).max(axis=0)
+    if logit:
+        return LEAST_FACTOR + np.searchsorted(_offsets(), need - values[c])
+    own = np.maximum(values[c], 1)
+    least = np.where(need <= 0, 0, np.where(values[c] == 0, MOST_FACTOR + 1, -(-need // own)))
+    return np.clip(least, LEAST_FACTOR, MOST_FACTOR + 1)
+
+
+def line_search(
+    values: list[NDArray[np.int64]],
+    truth: list[NDArray[np.int64]],
+    factors: list[int],
+    c: int,
+    objective: Callable[[NDArray[np.int64]], float],
+    logit: bool = False,
+) -> tuple[int, float, tuple[int, int]]:
+    """The best factor of class c with the others fixed: itself, its score, and the range of equal scores around it.
+
+    Parameters
+    ----------
+    values, truth : F_c (C, n) and truth (n,) of each sample.
+    objective : scores the confusion matrices (samples, C + 1, C).
+    """
+    steps = [least_factor(v, factors, c, logit) for v in values]
+    starts = sorted({LEAST_FACTOR, *np.concatenate(steps).tolist()} - {MOST_FACTOR + 1})
+    scores = []
+    for start in starts:  # between two of these no winner changes
+        now = [*factors[:c], start, *factors[c + 1 :]]
+        offsets = tables.offsets(np.array(now)).tolist() if logit else None
+        won = [winners(v[:, :, None], now, offsets)[:, 0] for v in values]
+        scores.append(objective(np.stack([confusion_of(w, t, len(now)) for w, t in zip(won, truth, strict=True)])))
+    spans: list[tuple[int, int]] = []
+    for start, stop, score in zip(starts, [*starts[1:], MOST_FACTOR + 1], scores, strict=True):
+        if score < max(scores):
+            continue
+        joins = bool(spans) and spans[-1][1] == start - 1
+        spans = [*spans[:-1], (spans[-1][0], stop - 1)] if joins else [*spans, (start, stop - 1)]
+    best, span = min(((min(max(65536, low), high), (low, high)) for low, high in spans), key=lambda s: _from_one(s[0]))
+    return best, max(scores), span
+
+
+@lru_cache(maxsize=1)
+def _offsets() -> NDArray[np.int64]:
+    return tables.offsets(np.arange(LEAST_FACTOR, MOST_FACTOR + 1))
+
+
+def _from_one(factor: int) -> tuple[float, int]:
+    """How far a factor is from 1 in its logarithm; of two as far, the smaller comes first."""
+    return max(factor, 65536) / min(factor, 65536), factor
+
+
 # --- rule 4: decision; runs ----------------------------------------------------------------------------------
 
 
@@ -173,6 +249,12 @@ def painted(masks: list[NDArray[np.bool_]], values: list[int], empty: int) -> ND
 def overlapping(masks: list[NDArray[np.bool_]]) -> bool:
     """Whether any pixel lies in two masks."""
     return bool((np.sum(masks, axis=0) > 1).any())
+
+
+def contacts(component: NDArray[np.bool_], mask: NDArray[np.bool_]) -> int:
+    """How many pixel sides a component shares with a mask."""
+    pairs = ((component[1:], mask[:-1]), (component[:-1], mask[1:]), (component[:, 1:], mask[:, :-1]))
+    return sum(int((a & b).sum()) for a, b in (*pairs, (component[:, :-1], mask[:, 1:])))
 
 
 def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:

@@ -7,6 +7,7 @@ a trial of weights need only look at the others, kept as one 16-bit value per me
 import numpy as np
 
 from ensemble_kit.kernels.blocks import BLOCK, cells_around, draw_truth, find_keys, make_room, put_lines
+from ensemble_kit.kernels.counts import score_pair
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.runs import grown
@@ -156,7 +157,7 @@ def curve(pixels, samples, table, low, high, score, pooled, room):
                 tp += hits
                 pred += hits + np.int64(counts[level] >> np.uint64(32))
                 counts[level] = 0
-                now, count = _score(pred, tp, area, score)
+                now, count = score_pair(pred, tp, area, score)
                 top[level] += now - value
                 counted[level] += count - one
                 value, one = now, count
@@ -197,14 +198,6 @@ def _highest(bits):
         if bits >> np.uint64(at + shift) != 0:
             at += shift
     return at
-
-
-@inline
-def _score(pred, tp, truth, score):
-    """One sample's score, and whether it counts."""
-    if pred + truth == 0:
-        return (0.0, 0) if score.skip else (score.empty, 1)
-    return (score.a * tp + score.eps) / (pred + score.b * truth - score.c * tp + score.eps), 1
 
 
 @kernel

@@ -69,7 +69,7 @@ class StoreSpec:
         check_names("members", [self.member])
         check_names("classes", self.classes)
         check_names("samples", self.samples)
-        if self.activation not in {"sigmoid", "softmax"}:
+        if self.activation not in ("sigmoid", "softmax"):  # a list has no hash
             item = f"activation={self.activation!r}"
             fix = 'pass activation="sigmoid" for independent classes, "softmax" for exclusive ones'
             raise UsageError("activation", "cannot tell what turns logits into probabilities", item=item, fix=fix)
@@ -78,7 +78,7 @@ class StoreSpec:
             item = f"grid={self.grid!r} for {len(self.classes)} classes"
             fix = f"pass grid=(h, w), what the network puts out: both at least 1, at most {MAX_CHUNK} bytes a sample"
             raise UsageError("grid-invalid", "cannot store logits on this grid", item=item, fix=fix)
-        if self.codec not in {"none", "lossless"} or (self.codec == "lossless" and self.class_bytes >= MAX_PACKED):
+        if self.codec not in ("none", "lossless") or (self.codec == "lossless" and self.class_bytes >= MAX_PACKED):
             item = f"codec={self.codec!r} for classes of {self.class_bytes} bytes"
             fix = f'pass codec="none", or "lossless" for classes of at most {MAX_PACKED} bytes'
             raise UsageError("codec-invalid", "cannot store logits with this codec", item=item, fix=fix)

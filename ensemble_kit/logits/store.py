@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, check_kind, some
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits import chunkfile, packed, records
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
@@ -282,6 +282,7 @@ class LogitStore:
             listen(Progress("packing", done, total, done, sample))
 
     def _record(self, sample: str) -> Record:
+        check_kind("a sample", sample, str, "pass the id of one sample")
         record = self._records.get(sample)
         if record is not None:
             return record

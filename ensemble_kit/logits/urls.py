@@ -7,7 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_path
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https", "memory")
 _COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
@@ -21,6 +21,7 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     UsageError
         An unknown scheme, or credentials in the URL, where logs and histories would keep them.
     """
+    check_path(path)
     text = os.fspath(path)
     found = _COLLAPSED.fullmatch(text)
     if found is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble_kit.errors import EnskError, MismatchError, UsageError, some
+from ensemble_kit.errors import EnskError, MismatchError, UsageError, check_choice, check_kind, some
 from ensemble_kit.logits import chunkfile, ingest, shards
 from ensemble_kit.logits.floats import Floats, recognise
 from ensemble_kit.logits.layout import Codec, StoreSpec
@@ -80,9 +80,9 @@ class LogitWriter:
         codec: Codec = "none",
         clamp: float | None = None,
     ) -> None:
-        if domain not in {"logits", "probabilities"}:
-            item, fix = f"domain={domain!r}", 'pass domain="logits" or domain="probabilities"'
-            raise UsageError("domain", "cannot tell what the arrays hold", item=item, fix=fix)
+        check_choice("domain", domain, ("logits", "probabilities"), "cannot tell what the arrays hold", "domain")
+        if provenance is not None:
+            check_kind("the provenance", provenance, Mapping, "pass a dict")
         self.path: Path | str = locate(path)
         self._domain, self._clamp = domain, ingest.clamp_code(clamp, activation)
         clamp = None if self._clamp is None else ingest.value_of(self._clamp)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_kind, check_number, check_several
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.geometry import Shape, check_image_size
 from ensemble_kit.spec.label_table import VALUES, LabelTable, counted
@@ -64,6 +64,24 @@ class Segments(NamedTuple):
         found = np.zeros(int(self.values.max()) + 1, np.int64)
         np.add.at(found, self.values, lengths)
         return Counter({value: n for value, n in enumerate(found.tolist()) if n})
+
+
+def check_arguments(labels: object, classes: object, void: int | Sequence[int] | None) -> list[int]:
+    """Refuse label maps, names of classes or void values of another type; return the void values.
+
+    Raises
+    ------
+    UsageError
+        It names the argument.
+    """
+    check_kind("label maps", labels, Mapping, "pass {sample: array}")
+    check_several("the classes", classes, "pass their names, or a mapping of value to name")
+    for name in classes.values() if isinstance(classes, Mapping) else cast("Sequence[object]", classes):
+        check_kind("the name of a class", name, str, "pass text")
+    values = [] if void is None else list(void) if isinstance(void, Sequence) else [void]
+    for value in values:
+        check_number("void", value, "pass values of a label map, whole numbers", whole=True)
+    return values
 
 
 def classes_of(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_kind, differ, some
 from ensemble_kit.masks.alignment import Extent
-from ensemble_kit.masks.labelmaps import Segments, classes_of, draw, overlap_of
+from ensemble_kit.masks.labelmaps import Segments, check_arguments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
@@ -36,7 +35,7 @@ class MaskSet(Mapping[Key, Runs]):
     Parameters
     ----------
     masks : mapping of (sample, class) to Runs. Samples and classes keep the order in which they first appear.
-    rule : the rule that made the masks, in words, where a vote did.
+    rule : how the masks were made, in words: by a vote, or by reading values of label maps.
     void : the pixels of a sample that count neither as prediction nor as truth; other samples have none.
 
     Raises
@@ -87,6 +86,7 @@ class MaskSet(Mapping[Key, Runs]):
         indices: NDArray[np.int64],
         rule: str | None = None,
         void: Mapping[str, Runs] | None = None,
+        exclusive: bool | None = None,
     ) -> MaskSet:
         """Wrap runs that are known to be sound. Nothing is checked or copied.
 
@@ -95,9 +95,11 @@ class MaskSet(Mapping[Key, Runs]):
         sizes : size of each sample's image, in the samples' order.
         runs : of all masks, in any order.
         indices : int64 (samples, classes), which mask of `runs` is that of each sample and class.
+        exclusive : whether no pixel lies in two classes of its sample; None: not known.
         """
         self = cls.__new__(cls)
         self._fill(sizes, classes, runs, indices, rule, void)
+        self._exclusive = exclusive
         return self
 
     @classmethod
@@ -126,11 +128,18 @@ class MaskSet(Mapping[Key, Runs]):
 
     def image_size(self, sample: str) -> Shape:
         """Return the size of a sample's image, (H, W)."""
-        return self._sizes[sample]
+        try:
+            return self._sizes[sample]
+        except (KeyError, TypeError):
+            item = f"{sample!r} is not among {some(self.samples, 3)}"
+            raise IncompleteError(
+                "sample-unknown", "cannot find a sample in a mask set", item=item, fix="pass one of .samples"
+            ) from None
 
     def void(self, sample: str) -> Runs:
         """Return the pixels of a sample that count neither as prediction nor as truth."""
-        return self._void.get(sample) or Runs.empty(self._sizes[sample])
+        size = self.image_size(sample)
+        return self._void.get(sample) or Runs.empty(size)
 
     @property
     def has_void(self) -> bool:
@@ -169,6 +178,7 @@ class MaskSet(Mapping[Key, Runs]):
         >>> masks.labels("a").tolist()
         [[1, 1], [0, 2]]
         """
+        void = self.void(sample)
         order = tuple(values) if isinstance(values, Mapping) and set(values) == set(self.classes) else self.classes
         drawn = drawn_values(order, values)
         indices = self.indices((sample,), order)
@@ -180,7 +190,7 @@ class MaskSet(Mapping[Key, Runs]):
                 item=f"sample {sample!r}: classes {pair} overlap",
                 fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones",
             )
-        return draw(self._runs, indices[0], self.void(sample), drawn)
+        return draw(self._runs, indices[0], void, drawn)
 
     @classmethod
     def from_labels(
@@ -213,9 +223,9 @@ class MaskSet(Mapping[Key, Runs]):
         >>> masks["a", "road"].area, masks.void("a").area
         (1, 1)
         """
+        ignored = check_arguments(labels, classes, void)
         maps = {sample: Segments.of(array, f"sample {sample!r}") for sample, array in labels.items()}
         counts = sum((m.counts() for m in maps.values()), Counter[int]())
-        ignored = [] if void is None else [void] if isinstance(void, int) else list(void)
         if len(classes) >= 255 and ignored == [255]:
             ignored = []
         if isinstance(classes, Mapping):
@@ -224,7 +234,7 @@ class MaskSet(Mapping[Key, Runs]):
         else:
             table = by_order(classes, counts, "the label maps", first_value, ignored)
         table.check(counts, "the set of label maps", "pass classes as a mapping of value to name, or name void values")
-        return cls.trusted(*classes_of(maps, table))
+        return cls.trusted(*classes_of(maps, table), exclusive=True)
 
     @property
     def extent(self) -> Extent:
@@ -236,6 +246,10 @@ class MaskSet(Mapping[Key, Runs]):
         sizes = {sample: self._sizes[sample] for sample in samples}
         void = {sample: self._void[sample] for sample in samples if sample in self._void}
         return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule, void)
+
+    def without_void(self) -> MaskSet:
+        """Return the same masks, with every pixel counting."""
+        return MaskSet.trusted(self._sizes, self.classes, self._runs, self._indices, self.rule)
 
     def with_runs(self, runs: ManyRuns, rule: str | None) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
@@ -283,20 +297,24 @@ class MaskSet(Mapping[Key, Runs]):
         format: str | None = None,  # noqa: A002 - the contract's name
         like: str | os.PathLike[str] | None = None,
         force: bool = True,
+        labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
+        paint: Mapping[str, int] | None = None,
     ) -> None:
         """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
         Parameters
         ----------
         path : where to write. A failure leaves there what was there before.
-        format : name of the format (`handbone`, `kaggle`, `png`, `coco`, …); default: told by the path's name.
+        format : name of the format (`handbone`, `png`, `label-map`, `coco`, …); default: told by the path's name.
         like : a sample submission, whose header and order of rows are kept. It must name the same (sample, class)
             pairs.
         force : whether to replace what is there.
+        labels : of label maps, a table of values and colours: a file, a preset such as `voc`, or names by value.
+        paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
         """
         from ensemble_kit.formats.writing import write_masks
 
-        write_masks(self, Path(path), format=format, like=like, force=force)
+        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint)
 
 
 def _check_item(key: Key, runs: Runs) -> None:
@@ -307,6 +325,8 @@ def _check_item(key: Key, runs: Runs) -> None:
 
 
 def _checked_void(void: Mapping[str, Runs] | None, sizes: Mapping[str, Shape]) -> Mapping[str, Runs]:
+    if void is not None:
+        check_kind("void", void, Mapping, "pass {sample: Runs}")
     for sample, runs in (void or {}).items():
         if not isinstance(runs, Runs):
             raise _no_mask(f"{type(runs).__name__} as the void of {sample!r}")

@@ -26,7 +26,7 @@ _SIZE_FIX = "check the image's height and width, the order (C or F), and the bas
 
 def check_options(order: str, base: int) -> None:
     """Refuse an order or a base that no text has."""
-    if order not in {"C", "F"} or base not in {0, 1}:
+    if order not in ("C", "F") or base not in (0, 1):
         item, fix = f"order={order!r}, base={base!r}", "pass order='C' or 'F' and base=0 or 1"
         raise UsageError("rle-options", "cannot number pixels", item=item, fix=fix)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError, check_kind
 from ensemble_kit.masks.rle import Order, check_options, parse_counts, parse_text
 from ensemble_kit.spec.geometry import Shape, as_text, check_image_size
 
@@ -94,6 +94,7 @@ class Runs:
         """Count the pixels that are on in both."""
         from ensemble_kit.kernels import runs as kernels
 
+        check_kind("the other mask", other, Runs)
         self.check_same_size(other)
         return int(kernels.overlap(self.starts, self.ends, other.starts, other.ends))
 
@@ -209,7 +210,7 @@ class Runs:
 
 def _positions(values: ArrayLike) -> NDArray[np.int64]:
     """Copy positions as int64; nothing is rounded."""
-    array = np.asarray(values)
+    array = _array(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise UsageError(
             "runs-not-integers",
@@ -218,6 +219,14 @@ def _positions(values: ArrayLike) -> NDArray[np.int64]:
             fix="pass integers, one start and one end for each run",
         )
     return array.astype(np.int64)
+
+
+def _array(values: ArrayLike) -> NDArray[Any]:
+    """Return values as an array, of objects where they are no numbers or rows of different lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.asarray(None)
 
 
 def encode(mask: ArrayLike) -> Runs:
@@ -235,7 +244,7 @@ def encode(mask: ArrayLike) -> Runs:
     """
     from ensemble_kit.kernels import runs as kernels
 
-    array = np.asarray(mask)
+    array = _array(mask)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "bui":
         raise UsageError(
             "mask-invalid",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, check_kind
+from ensemble_kit.errors import IncompleteError, MismatchError, check_kind, some
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics.overlap import Overlap, no_background
+from ensemble_kit.metrics.overlap import Overlap, check_background
 from ensemble_kit.spec.scoring import Convention, mean
 
 if TYPE_CHECKING:
@@ -49,18 +49,22 @@ class Confusion:
     background: str | None = None
 
     def __post_init__(self) -> None:
-        if self.background is not None and self.background not in self.classes:
-            raise no_background(self.background, self.classes)
+        check_background(self.background, self.classes)
 
     def on(self, samples: Sequence[str]) -> Confusion:
         """Return the confusion of some of the samples; of one alone for the measures of an image.
 
         Raises
         ------
-        KeyError
+        IncompleteError
             There is no such sample.
         """
         rows = {sample: k for k, sample in enumerate(self.samples)}
+        if unknown := [sample for sample in samples if sample not in rows]:
+            item = f"{some(unknown)} not among {some(self.samples, 3)}"
+            raise IncompleteError(
+                "sample-unknown", "cannot find samples in a confusion", item=item, fix="pass some of .samples"
+            )
         kept = [rows[sample] for sample in samples]
         return replace(self, samples=tuple(samples), cells=tuple(self.cells[k] for k in kept), void=self.void[kept])
 
@@ -91,7 +95,7 @@ class Confusion:
             sides is left out.
         """
         counts = self._hits_and_areas
-        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background, self.void)
+        return Overlap(self.samples, self.classes, *counts, convention, metric, self.background)
 
     @cached_property
     def _hits_and_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

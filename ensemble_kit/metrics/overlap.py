@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,6 @@ class Overlap:
     tp, pred, truth : int64 (samples, classes), pixels that are on in both, in the prediction, in the truth.
     convention, metric : how a pair of masks is scored.
     background : a class that is left out of means over classes.
-    void : int64 (samples,), pixels of each sample that do not count; None without any.
     """
 
     samples: tuple[str, ...]
@@ -40,7 +39,6 @@ class Overlap:
     convention: Convention
     metric: str = "dice"
     background: str | None = None
-    void: NDArray[np.int64] | None = None
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -76,10 +74,14 @@ class Overlap:
         UsageError
             The measure's background is not among the classes.
         """
-        if measure.background is not None and measure.background not in self.classes:
-            raise no_background(measure.background, self.classes)
+        check_background(measure.background, self.classes)
         kept = [k for k, c in enumerate(self.classes) if c != measure.background]
         return measure.of_all(self.tp.T[kept], self.pred.T[kept], self.truth.T[kept])
+
+    def under(self, measure: Measure) -> Overlap:
+        """Return the same counts under the metric, the convention and the background of a measure."""
+        check_background(measure.background, self.classes)
+        return replace(self, convention=measure.convention, metric=measure.metric, background=measure.background)
 
     def _measure(self, reduction: Reduction) -> Measure:
         return Measure(reduction, self.metric, self.convention, self.background)
@@ -107,7 +109,9 @@ class Overlap:
         )
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.mean:.6f} (mean over {self.values.size} pairs; {self.convention})"
+        pairs = len(self.samples) * len([c for c in self.classes if c != self.background])
+        without = "" if self.background is None else f", without {self.background!r}"
+        return f"{self.metric} {self.mean:.6f} (mean over {pairs} pairs; {self.convention}{without})"
 
 
 def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: str | None = None) -> Overlap:
@@ -118,7 +122,8 @@ def dice(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background:
     Parameters
     ----------
     eps : added to the numerator and the denominator.
-    empty : score of a pair whose masks are both empty: 1, 0 or "skip". It takes precedence over `eps`.
+    empty : score of a pair whose masks are both empty: 1, 0 or "skip"; "skip-truth" leaves out pairs without truth.
+        It takes precedence over `eps`.
     background : a class that is left out of means over classes.
 
     Raises
@@ -150,24 +155,27 @@ def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, backgrou
     check_kind("the prediction", a, MaskSet)
     check_kind("the truth", b, MaskSet)
     check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
-    if background is not None and background not in b.classes:
-        raise no_background(background, b.classes)
+    check_background(background, b.classes)
     shape = len(b.samples), len(b.classes)
     found, wanted = ([masks[s, c] for s in b.samples for c in b.classes] for masks in (a, b))
     pred = np.array([m.area for m in found], np.int64)
-    void = None
     if b.has_void:  # void pixels count neither as prediction nor as truth
-        left_out = [b.void(s) for s in b.samples]
-        void = np.array([m.area for m in left_out], np.int64)
-        every = [m for m in left_out for _ in b.classes]
-        wanted = [mask - void if void else mask for mask, void in zip(wanted, every, strict=True)]
-        pred -= overlaps(found, every)
+        left_out = [void for void in map(b.void, b.samples) for _ in b.classes]
+        wanted = [mask - void if void else mask for mask, void in zip(wanted, left_out, strict=True)]
+        pred -= overlaps(found, left_out)
     truth = np.array([m.area for m in wanted], np.int64)
     tp, pred, truth = (v.reshape(shape) for v in (overlaps(found, wanted), pred, truth))
-    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background, void)
+    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background)
 
 
-def no_background(name: str, classes: tuple[str, ...]) -> UsageError:
-    """Make the error of a background that is not among the classes."""
-    what, item = "cannot leave out the background", f"{name!r} is not among the classes: {some(classes)}"
-    return UsageError("background-unknown", what, item=item, fix="name one of the classes")
+def check_background(name: str | None, classes: tuple[str, ...]) -> None:
+    """Refuse a background that is not among the classes.
+
+    Raises
+    ------
+    UsageError
+        It names the classes.
+    """
+    if name is not None and name not in classes:
+        what, item = "cannot leave out the background", f"{name!r} is not among the classes: {some(classes)}"
+        raise UsageError("background-unknown", what, item=item, fix="name one of the classes")

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError
-from ensemble_kit.formats.reading import read_masks
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.formats.index import INDEX
+from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.reading import read_masks, recognise
+from ensemble_kit.formats.registry import Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
+_MAPS = {"label-map", "npy", "npz"}  # arrays hold masks or label maps: the options say which
+_OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
 _LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
 
 
 def truth_for(
     ensemble: Ensemble,
     path: Path,
-    format: str | None = None,  # noqa: A002 - the option's name
+    format: Format | None = None,  # noqa: A002 - the option's name
     image_size: ImageSize | None = None,
+    classes: Sequence[str] | None = None,
+    keep: Callable[[MaskSet], MaskSet] | None = None,
 ) -> MaskSet:
     """Read the truth of an ensemble's samples; sizes and class names come from the ensemble.
+
+    Parameters
+    ----------
+    classes : of the file, where they are not those of the ensemble.
+    keep : leaves classes out that the ensemble does not have.
 
     Raises
     ------
@@ -31,15 +43,53 @@ def truth_for(
     """
     refuse_store(path, "the truth")
     sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
-    return read_masks(path, format=format, image_size=sizes, classes=ensemble.classes)
+    names = classes if classes is not None or keep is not None else ensemble.classes
+    truth = read_masks(path, format=format, image_size=sizes, classes=names)
+    return truth if keep is None else keep(truth)
+
+
+def formats_for(
+    paths: Sequence[Path], formats: Sequence[str | None], options: LabelMaps, needed: bool = True
+) -> list[Format | None]:
+    """Tell how each path is read, with the options of label maps for those that may hold some.
+
+    Parameters
+    ----------
+    needed : whether options that no path can take are refused.
+
+    Raises
+    ------
+    UsageError
+        None of them does, and there are options.
+    """
+    if options == LabelMaps():
+        return list(formats)
+    out: list[Format | None] = []
+    for path, given in zip(paths, formats, strict=True):
+        found = given if given is not None or is_store(path) else _recognised(path)
+        maps = found is None or (named(found).name in _MAPS if given is None else named(found).name == "label-map")
+        out.append(options if maps else found)
+    if needed and options not in out:
+        with_labels(out[0], options)
+    return out
+
+
+def _recognised(path: Path) -> str | None:
+    try:
+        return recognise(path).name
+    except UsageError as error:
+        if error.code not in {"format-ambiguous", "format-unknown"}:
+            raise
+        return None
 
 
 def read_together(
     paths: Sequence[Path],
-    formats: Sequence[str | None] | None = None,
+    formats: Sequence[Format | None] | None = None,
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
+    differ: bool = False,
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
@@ -48,6 +98,7 @@ def read_together(
     formats : of each file; None is recognised.
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
+    differ : whether a file may have other classes than the others, since the caller chooses among them.
 
     Raises
     ------
@@ -55,6 +106,7 @@ def read_together(
         A store of logits among the files; sizes or class names that no file provides.
     """
     names = tuple(classes) if classes is not None else next((m.classes for m in known), None)
+    in_order = names is not None  # not that of a file's rows or folders, by which values would be read at random
     sizes: dict[str, Shape] = {s: m.image_size(s) for m in known for s in m.samples}
     formats = formats or [None] * len(paths)
     read: dict[int, MaskSet] = {}
@@ -65,18 +117,43 @@ def read_together(
                 continue
             refuse_store(path, "masks")
             try:
-                masks = read_masks(path, formats[k], image_size or sizes or None, names)
+                own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
+                masks = _read(path, formats[k], image_size or sizes or None, own, differ)
             except UsageError as error:
                 if error.code not in _LACKS:
                     raise
                 missing = error
                 continue
             read[k] = masks
-            names = names or masks.classes
+            if names is None or (not in_order and _declares(path)):
+                names, in_order = masks.classes, _declares(path)
             sizes.update({s: masks.image_size(s) for s in masks.samples})
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _by_order(path: Path, how: Format | None) -> bool:
+    """Tell whether the values of masks mean classes by the order in which they are passed."""
+    return (_recognised(path) if how is None and path.is_dir() else named(how).name if how else None) == "label-map"
+
+
+def _declares(path: Path) -> bool:
+    """Tell whether masks list their classes, so that their order means something."""
+    listed = path.suffix.lower() == ".npz" or (path / INDEX).is_file()
+    return listed or (path.suffix.lower() == ".json" and _recognised(path) == "coco")
+
+
+def _read(
+    path: Path, how: Format | None, sizes: ImageSize | None, names: Sequence[str] | None, differ: bool
+) -> MaskSet:
+    """Read masks of the classes named, or where those may differ of the file's own."""
+    try:
+        return read_masks(path, how, sizes, names)
+    except (IncompleteError, MismatchError) as error:
+        if not differ or error.code not in _OTHERS:
+            raise
+    return read_masks(path, how, sizes)
 
 
 def refuse_store(path: Path, wanted: str) -> None:

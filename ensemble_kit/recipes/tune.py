@@ -5,28 +5,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice, check_kind, some
+from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
+from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
+from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.counting import folds_of, statistics_for
 from ensemble_kit.tuning.exact import tune_from
+from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
-from ensemble_kit.tuning.search import described, joint, metric_search
+from ensemble_kit.tuning.search import described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
 from ensemble_kit.tuning.statistics import Statistics
 
 Folds = int | Literal["auto"] | None
+Decide = Literal["threshold", "argmax"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class Tuned:
     ----------
     set : the threshold set.
     report : its table, sentences and warnings, with those of the search and the rank rule.
+    doubts : of these warnings, those about the members.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
     """
 
     set: ThresholdSet
     report: Report
+    doubts: list[str]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
 
@@ -55,15 +62,12 @@ class Tuning:
     ----------
     ensemble : members and how they are fused.
     measure : what is maximised.
-    folds : number of folds of a cross-validation; None gives the plain optimum; "auto" gives five, or one for
-        each group if these are fewer, and none below three groups.
-    groups : what must not be on both sides of a split (`ensemble_kit.tuning.folds`).
-    seed : of the folds and the bootstrap.
-    shrink : with folds, a class whose out-of-fold gain is not above noise gets the common threshold.
-    search : what else to search.
+    folds, groups, seed, shrink, search : as for `tune_thresholds`.
     trials : thresholds by trials of a metric, its name and itself, instead of the exact optimum; `search` then says
         how the study is run.
     rank : whether to judge the rank rule per image too.
+    decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
+    background : with argmax, a class whose mask is not written and not scored.
     compared : the same members on other images, to tell how their scores differ.
     """
 
@@ -77,9 +81,25 @@ class Tuning:
     trials: tuple[str, Metric] | None = None
     rank: bool = False
     compared: Ensemble | None = None
+    decide: Decide | None = None
+    background: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
+        check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
+        check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
+        kind, other, idle = (
+            ("argmax", "threshold", "trials") if self.by_argmax else ("threshold", "argmax", "background")
+        )
+        if getattr(self, idle) is not None:
+            item = f"{idle} with decide={kind!r}"
+            fix = f"leave it out, or decide by {other} (--decide {other})"
+            raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
+
+    @property
+    def by_argmax(self) -> bool:
+        """Whether the factors of argmax are tuned, and not thresholds."""
+        return decides_by_argmax(self.ensemble, self.decide)
 
     @property
     def split(self) -> int | None:
@@ -96,7 +116,7 @@ class Tuning:
         out = []
         if self.folds == "auto" and self.split is None:
             out.append(f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only")
-        apart = _twins_apart(self.ensemble, self.groups) if self.split else []
+        apart = twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
             out.append(
                 f"{len(apart)} pairs of samples have identical logits but different groups (--groups), so one may be "
@@ -107,8 +127,8 @@ class Tuning:
     def run(
         self,
         truth: MaskSet,
-        known: Statistics | None = None,
-        keep: Callable[[Statistics], None] | None = None,
+        known: Statistics | ContenderTable | None = None,
+        keep: Callable[[Statistics | ContenderTable], None] | None = None,
         executor: Executor = THREADS,
         jobs: int | None = None,
         listener: Listener = nobody,
@@ -122,18 +142,11 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
-
-        Raises
-        ------
-        IncompleteError
-            Samples without truth.
-        MismatchError
-            Truth of other classes, samples or image sizes; statistics of something else.
         """
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
-        report = found.report()
-        lines = [*report.lines, *described.describe(found), *metric_search.describe(found)]
+        report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)
+        lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
@@ -141,23 +154,35 @@ class Tuning:
             lines += told
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-        return Tuned(found, Report(report.title, report.columns, report.rows, lines, report.warnings), rank, shift)
+        full = Report(report.title, report.columns, report.rows, lines, [*report.warnings, *doubts])
+        return Tuned(found, full, doubts, rank, shift)
 
     def _find(
         self,
         truth: MaskSet,
-        known: Statistics | None,
-        keep: Callable[[Statistics], None] | None,
+        known: Statistics | ContenderTable | None,
+        keep: Callable[[Statistics | ContenderTable], None] | None,
         executor: Executor,
         jobs: int | None,
         listener: Listener,
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
+        if self.by_argmax:
+            if known is not None:
+                check_kind("the statistics", known, ContenderTable)
+            own, run = cast("ContenderTable | None", known), (executor, jobs, listener)
+            if self.search is None:
+                return tune_factors(ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run)
+            studies, split = self.search.count_studies(self.split), self.split
+            rest = self.search, self.groups, self.seed, self.shrink, studies, *run
+            return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep)
+        if known is not None:
+            check_kind("the statistics", known, Statistics)
         if self.trials is not None:
             name, metric = self.trials
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
-        counted = statistics_for(ensemble, truth, measure, *how, known, executor, listener)
+        counted = statistics_for(ensemble, truth, measure, *how, cast("Statistics | None", known), executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None:
@@ -181,49 +206,62 @@ class Tuning:
         return values, [f"{told}.", str(scaling)]
 
 
-def _twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
-    """Name samples whose logits are identical in every member, and that a split may put on two sides."""
-    same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
-    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
-    return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
+def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:
+    """Tell whether factors are tuned: where asked for, and of softmax members by default."""
+    return decide == "argmax" or (decide is None and ensemble.activation == "softmax")
+
+
+def measure_of(by_argmax: bool, objective: Objective | None, metric: str | None, convention: Convention) -> Measure:
+    """Return what is maximised; by default the mean Dice of thresholds, and of argmax the pooled IoU: mIoU."""
+    usual = ("pooled", "iou") if by_argmax else ("mean", "dice")
+    return Measure(cast("Objective", objective or usual[0]), metric or usual[1], convention)
 
 
 def tune_thresholds(
     ensemble: Ensemble,
     truth: MaskSet,
-    objective: Objective = "mean",
+    objective: Objective | None = None,
     empty: Empty = 1,
     eps: float = 0.0,
     folds: Folds = None,
     groups: Groups = None,
     search: Search | str | Sequence[str] | None = None,
     seed: int = 0,
-    metric: str = "dice",
+    metric: str | None = None,
     shrink: bool = True,
-    statistics: Statistics | None = None,
+    statistics: Statistics | ContenderTable | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
     listener: Listener = nobody,
+    decide: Decide | None = None,
+    background: str | None = None,
 ) -> ThresholdSet:
-    """Find the best threshold of every class over all 65,536 levels, at full image resolution.
+    """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
+
+    Softmax members are decided by argmax, so their classes get factors: each is the best over all from 1/128 to 128
+    while the others stand, in sweeps over the classes until one gains less than 1e-5.
 
     Parameters
     ----------
     truth : masks of exactly the ensemble's samples and classes.
-    objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled.
+    objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled. Default:
+        "mean", for argmax "pooled".
     empty, eps : the convention, as for `dice`.
-    folds : number of folds of a cross-validation, 3 or more; "auto" chooses as `ensk tune-thresholds` does; None
-        gives the plain optimum without one.
+    folds : number of folds of a cross-validation, 3 or more; None gives the plain optimum without one; "auto" gives
+        five, or one for each group if these are fewer, and none below three groups, as `ensk tune-thresholds` does.
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
     search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
         `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
     seed : of the folds and the bootstrap.
-    metric : "dice", "iou", or F-beta as "f2", "f0.5".
-    shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold.
+    metric : "dice", "iou", or F-beta as "f2", "f0.5". Default: "dice", for argmax "iou", so that the score is mIoU.
+    shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold, or factor 1.
     statistics : of this ensemble and truth, from an earlier call; without them the stores are counted.
     jobs : threads over samples; default: every core. The result never depends on it.
     executor : where the work runs; default: threads of this process.
+    decide : "threshold" or "argmax". Default: argmax of softmax members, otherwise thresholds.
+    background : with argmax, a class that wins pixels, but whose mask is not written and not scored; the truth may
+        lack it.
 
     Returns
     -------
@@ -235,23 +273,28 @@ def tune_thresholds(
     IncompleteError
         Samples without truth.
     MismatchError
-        Truth of other classes, samples or image sizes; statistics of something else.
-
+        Truth of other classes, samples or image sizes, with argmax of two classes at a pixel; statistics of
+        something else.
     UsageError
         An option that is out of range or unknown.
 
     Warns
     -----
     UserWarning
-        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds.
+        With folds: identical samples may stand on two sides of a split; with "auto": too few groups for folds. A
+        member that is right nowhere.
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
-    if isinstance(folds, str) and folds != "auto":
-        raise UsageError("folds-invalid", "cannot make folds", item=f"folds={folds!r}", fix="pass 3 or more, or 'auto'")
+    if folds is not None and folds != "auto":
+        fix = "pass 3 or more, 'auto', or None for none"
+        check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
-    measure, where = Measure(objective, metric, Convention(eps, empty)), chosen(executor, jobs)
-    tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted)
+    measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, Convention(eps, empty))
+    tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)
-    return tuning.run(truth, statistics, None, where, jobs, listener).set
+    tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)
+    for text in tuned.doubts:
+        warnings.warn(text, stacklevel=2)
+    return tuned.set

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
+from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
-from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.masks import read_together
-from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
-
-Threshold = ThresholdSet | float
-
-
-def resolve(threshold: str) -> Threshold:
-    """Read a threshold as the user typed it: a number, or the path or name of a set.
-
-    Raises
-    ------
-    IncompleteError
-        There is no such set.
-    DamagedError
-        It is not a threshold set.
-    """
-    try:
-        return float(threshold)
-    except ValueError:
-        return ThresholdSet.load(find(threshold))
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
 def open_ensemble(stores: Sequence[Path], threshold: Threshold, options: Mapping[str, Any]) -> Ensemble:
@@ -57,26 +41,29 @@ class SoftVote:
 
     Parameters
     ----------
-    threshold : a number for every class, or a set that fits the ensemble.
-    rules : post-processing, in order; without any, those of the set hold.
-    rank : the rule that decides instead of thresholds.
+    decision : one that fits the ensemble, as `Ensemble.decision` and `Deciding.of` make it.
+    rules : post-processing, in order.
 
     Raises
     ------
     MismatchError
-        Thresholds or rules for other classes, a set that was tuned for another ensemble.
+        Rules for other classes.
     """
 
     ensemble: Ensemble
-    threshold: Threshold
+    decision: Decision
     rules: tuple[Rule, ...] = ()
-    rank: RankRule | None = None
 
     def __post_init__(self) -> None:
-        self.ensemble.decision(self.threshold)
-        if not self.rules and self.rank is None and isinstance(self.threshold, ThresholdSet):
-            object.__setattr__(self, "rules", parse_rules(self.threshold.rules))
-        check_classes(self.rules, self.ensemble.classes)
+        check_classes(self.rules, self.decision.written(self.ensemble.classes))
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, deciding: Deciding, rules: tuple[Rule, ...] = ()) -> SoftVote:
+        """Make it of what the user says; without rules, those of a set hold that decides as it was tuned."""
+        tuned = deciding.threshold
+        if not rules and isinstance(tuned, ThresholdSet) and deciding.kind in {None, tuned.decision.kind}:
+            rules = tuple(parse_rules(tuned.rules))
+        return cls(ensemble, deciding.of(ensemble), rules)
 
     def told(self) -> list[str]:
         """Say what will be done."""
@@ -90,23 +77,25 @@ class SoftVote:
         lines = [f"soft vote: mean of {fusion.mean}, upsample {fusion.upsample}; members {weights}"]
         if any(t != 1 for t in fusion.temperatures):
             lines.append(f"temperatures: {', '.join(f'{t:g}' for t in fusion.temperatures)}")
-        if self.rank is not None:
-            lines.append("each mask takes the pixels of its highest expected Dice (rank rule)")
-        elif not isinstance(self.threshold, ThresholdSet):
-            lines.append(f"thresholds: {self.threshold:g} for every class (pass --thresholds for a tuned set)")
+        lines.append(f"decision: {self.decision.told()}")
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
         return lines
 
+    @property
+    def may_overlap(self) -> bool:
+        """Whether exclusive classes are decided each by itself, so that pixels may have several, or none."""
+        return self.ensemble.activation == "softmax" and not self.decision.excludes(self.ensemble.inputs)
+
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         e = self.ensemble
-        return MaskSet.empty(Extent(e.classes, {s: e.image_size(s) for s in e.samples}))
+        return MaskSet.empty(Extent(self.decision.written(e.classes), {s: e.image_size(s) for s in e.samples}))
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
-        decision = self.threshold if self.rank is None else self.rank
-        return self.ensemble.vote(decision, self.rules, executor=executor, listener=listener)
+        e = self.ensemble
+        return vote(e.inputs, e.samples, self.decision, self.rules, executor, listener)
 
 
 @dataclass(frozen=True)
@@ -115,12 +104,14 @@ class HardVote:
 
     Parameters
     ----------
-    thresholds : one for all stores, or one for each in their order; mask files need none.
+    thresholds : one for all stores, or one for each in their order, None for what is usual; mask files need none.
     voting : options of `hard_vote`: weights, quorum, ties, empty.
     fusing : options of each store: mean, upsample.
     rules : post-processing of the voted masks.
     image_size, classes : for mask files without them; by default they come from another member.
     common : whether to vote on the samples that all members have.
+    formats : of each member that is a file; None is recognised.
+    deciding : what is said of how stores decide, but for their thresholds.
 
     Raises
     ------
@@ -138,6 +129,8 @@ class HardVote:
     image_size: ImageSize | None = None
     classes: Sequence[str] | None = None
     common: bool = False
+    formats: tuple[Format | None, ...] | None = None
+    deciding: Deciding = field(default_factory=Deciding)
 
     parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
     """Each member's own vote, or its masks."""
@@ -154,20 +147,28 @@ class HardVote:
             )
         own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
         parts: dict[int, SoftVote | MaskSet] = {  # by the member's number: a store may be named twice
-            k: SoftVote(open_ensemble([self.members[k]], threshold, self.fusing), threshold)
+            k: SoftVote.of(
+                open_ensemble([self.members[k]], threshold, self.fusing), replace(self.deciding, threshold=threshold)
+            )
             for k, threshold in zip(stores, own, strict=True)
         }
         known = [_names(vote) for vote in parts.values()]
         files = [k for k in range(len(self.members)) if k not in parts]
         paths = [self.members[k] for k in files]
-        read = read_together(paths, image_size=self.image_size, classes=self.classes, known=known)
+        formats = None if self.formats is None else [self.formats[k] for k in files]
+        read = read_together(paths, formats, self.image_size, self.classes, known)
         parts.update(zip(files, read, strict=True))
         object.__setattr__(self, "parts", tuple(parts[k] for k in range(len(self.members))))
         self.names()
 
+    def told(self) -> list[str]:
+        """Say how label maps among the members were read."""
+        read = zip(self.members, self.parts, strict=True)
+        return [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
+
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
-        return self._voted([_names(part) for part in self.parts])
+        return self._voted([_names(part) for part in self.parts]).without_void()
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.layouts import Codes
+from ensemble_kit.spec.mean import PROBABILITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +31,22 @@ ROOM = 1 << 26
 def codes(fusion: Fusion, upsample: Upsample) -> Codes:
     """Tell what the codes of exclusive classes become: scores as they are, or shares of the pixel."""
     return "shares" if upsample == "logits" and not fusion.mean.of_logits else "scores"
+
+
+def margin(inputs: Inputs, codes: Codes) -> int | None:
+    """Return by how much codes of a class must lead, in every member, for no factors to change the winner.
+
+    The others then have at most 1/16384 of its fused value, the largest ratio of factors: of shares 3 of 65535 at
+    most, or with mean="logit" as much less. None where no margin tells: codes of other kinds.
+    """
+    of_logits, classes = inputs.fusion.mean.of_logits, len(inputs.classes)
+    if inputs.activation != "softmax" or classes > 4000:
+        return None
+    if of_logits:
+        return math.ceil(65535 / 32 * math.log(1 << 14)) + 4  # rounded where it is interpolated, and where fused
+    if inputs.fusion.mean != PROBABILITY:
+        return None
+    return math.ceil(65535 / 32 * math.log(65535 / 3.5)) + 4 if codes == "shares" else 65532
 
 
 def encode(
@@ -70,7 +89,7 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
     bands : int64 (n, 3), number of the class, low, high.
     laid : members, scoring, exponentials, axes.
     """
-    from ensemble_kit.kernels import exclusive
+    from ensemble_kit.kernels import rows
 
     widest = int((bands[:, 2] - bands[:, 1]).max()) + 1
     step = max(1, ROOM // (16 * widest))
@@ -78,7 +97,7 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
         own = bands[first : first + step]
         counted = np.zeros((len(own), widest, 2), np.int64)
         offsets = truth.offsets[first : first + len(own) + 1]
-        exclusive.count(own[:, 0].copy(), own[:, 1:].copy(), truth.starts, truth.ends, offsets, counted, *laid)
+        rows.count(own[:, 0].copy(), own[:, 1:].copy(), truth.starts, truth.ends, offsets, counted, *laid)
         for (_, low, high), entries in zip(own.tolist(), counted, strict=True):
             inside, (above, above_tp) = entries[: high - low], entries[high - low].tolist()
             at_least = inside[::-1].cumsum(axis=0)[::-1] + entries[high - low]
@@ -93,14 +112,15 @@ def undecided(
 
     Members' shares exist only at the pixel, where those of all classes are made together.
     """
-    from ensemble_kit.kernels import exclusive, tables
+    from ensemble_kit.kernels import rows as kernels
+    from ensemble_kit.kernels import tables
 
     rows, table = np.arange(stride // 2, axes.rows.shape[1], stride), tables.exponentials()
     every = slice(stride // 2, None, stride)
     parts: list[list[tuple[Any, ...]]] = [[] for _ in bands]
     for first in range(0, max(rows.size, 1), BLOCK):
         own = rows[first : first + BLOCK]
-        values = exclusive.member_levels(own, *laid, table, axes)[..., every]
+        values = kernels.member_levels(own, *laid, table, axes)[..., every]
         for c, (low, high) in enumerate(bands):
             wanted = _drawn(truth[c], own, axes.cols.shape[1])[:, every]
             above, kept = (values[c] >= high).all(0), (values[c] >= low).any(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ensemble_kit.errors import UsageError
 from ensemble_kit.spec.fusion import Activation, Fusion
 from ensemble_kit.spec.geometry import Placement
 
@@ -67,3 +68,19 @@ class Inputs:
     def activation(self) -> Activation:
         """What turns the members' logits into probabilities."""
         return self.members[0].activation
+
+    def check_each_class(self) -> None:
+        """Refuse to decide a class by itself where its score is only comparable with those of the other classes.
+
+        Raises
+        ------
+        UsageError
+            Exclusive classes with mean="logit".
+        """
+        if self.activation == "softmax" and self.fusion.mean.of_logits:
+            raise UsageError(
+                "softmax-option",
+                "cannot decide each class of softmax members by itself",
+                item="mean='logit': averaged logits of exclusive classes compare classes, and are no probabilities",
+                fix="pass mean='probability' (--mean probability), or decide by Argmax() (--decide argmax)",
+            )

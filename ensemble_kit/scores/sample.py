@@ -97,7 +97,7 @@ class FusedSample:
 
     @cached_property
     def _whole(self) -> tuple[Any, ...]:
-        """What `kernels.exclusive` takes: members, scoring, the exponentials that make shares, axes."""
+        """What `kernels.rows` takes: members, scoring, the exponentials that make shares, axes."""
         from ensemble_kit.kernels import tables
 
         table = tables.exponentials() if self._of_shares else np.empty(0, np.int64)
@@ -109,9 +109,41 @@ class FusedSample:
 
     def values(self, first_row: int, stop_row: int) -> NDArray[np.int64]:
         """Evaluate rows of the image: int64 (C, rows, W), the fused level × 65536 before it is rounded (rule 10)."""
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
 
         return np.asarray(kernels.values(first_row, stop_row, *self._whole))
+
+    @cached_property
+    def _leaders(self) -> tuple[NDArray[np.int16], ...]:
+        """For each member the class that leads each cell whatever the factors, or -1."""
+        from ensemble_kit.kernels import settled
+
+        margin = exclusive.margin(self.inputs, self._recipe.codes)
+        found = tuple([np.full(last + 1, -1, np.int16) for last in self._axes.last])
+        for m, out in enumerate(found):
+            if margin is not None:
+                settled.leaders(m, self._members, margin, out)
+        return found
+
+    def open_values(
+        self, first_row: int, stop_row: int, truth: NDArray[np.uint16], void: int, decided: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+        """Evaluate those pixels of some rows whose winner factors of 1/128 … 128 may change, and count the others.
+
+        Parameters
+        ----------
+        truth : uint16 (H, W), the class of every pixel, their number where there is none.
+        void : the truth of pixels that do not count.
+        decided : int64 (C + 1, C), pixels by truth and winner; added to.
+
+        Returns
+        -------
+        int64 (C, n), as `values`, and uint16 (n,), their truth.
+        """
+        from ensemble_kit.kernels import settled
+
+        values, labels = settled.open_values(first_row, stop_row, self._leaders, truth, void, *self._whole, decided)
+        return values, labels
 
     def winners(self, factors: Sequence[int], least: int | None = None) -> ManyRuns:
         """Give each pixel to the class of the largest `F_c · w_c`, ties to the first one (rule 10).
@@ -127,7 +159,7 @@ class FusedSample:
         ManyRuns
             The masks of all classes, each pixel in at most one.
         """
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import tables
 
         scales, of_logits = np.array(factors, np.int64), self.inputs.fusion.mean.of_logits
@@ -141,6 +173,17 @@ class FusedSample:
         shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
         return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
 
+    def claims(self, levels: Sequence[int]) -> ManyRuns:
+        """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
+
+        Parameters
+        ----------
+        levels : one for each of `inputs.classes`; 65536 is never reached.
+        """
+        from ensemble_kit.kernels import rows as kernels
+
+        return ManyRuns(*kernels.claims(np.array(levels, np.int64), *self._whole))
+
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
         return self.decide({c: level}).mask(0, self.image)
@@ -148,7 +191,7 @@ class FusedSample:
     def decide(self, levels: Mapping[int, int]) -> ManyRuns:
         """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
         from ensemble_kit.kernels import block_walks, cells
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
 
         classes, wanted = np.array(tuple(levels), np.int64), np.array(tuple(levels.values()), np.int64)
         if self._of_shares:
@@ -197,7 +240,7 @@ class FusedSample:
 
     def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
         """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
-        from ensemble_kit.kernels import exclusive as kernels
+        from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import sizes
 
         if self._of_shares:
@@ -241,6 +284,10 @@ class LevelCounts(NamedTuple):
         """Return the k-th class's levels, pred, tp, above and above_tp."""
         own = slice(self.offsets[k], self.offsets[k + 1])
         return self.levels[own], self.pred[own], self.tp[own], int(self.above[k]), int(self.above_tp[k])
+
+    def without(self, hits: LevelCounts) -> LevelCounts:
+        """Leave out pixels: those that `hits`, counts of the same classes and bands, has as truth pixels."""
+        return self._replace(pred=self.pred - hits.tp, above=self.above - hits.above_tp)
 
     @classmethod
     def joined(cls, classes: Sequence[tuple[Any, ...]]) -> LevelCounts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, some
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_several, some
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,20 +43,12 @@ class LabelTable:
     source: str = "table"
 
     def with_void(self, void: Collection[int] | None) -> LabelTable:
-        """Return the table with these values void; None: 255, where it names fewer than 255 classes and not 255."""
+        """Return the table with these values void; None: 255, or 65535 where 255 is or may be a class."""
         if void is None:
-            more = {255} if len(self.classes) < 255 and 255 not in self.values else set()
-            return replace(self, void=self.void | more)
+            usual = 255 if len(self.classes) < 255 and 255 not in self.values else VALUES - 1
+            return replace(self, void=self.void | ({usual} - self.values.keys()))
         kept = {value: name for value, name in self.values.items() if value not in void}
         return replace(self, values=kept, void=frozenset(void))
-
-    def for_classes(self, wanted: Sequence[str] | None) -> LabelTable:
-        """Return the table without its background, where the background is none of the classes wanted."""
-        if wanted is None:
-            return self
-        dropped = {name for name in self.classes if is_background(name) and name not in wanted}
-        values = {v: None if name in dropped else name for v, name in self.values.items()}
-        return replace(self, classes=tuple(n for n in self.classes if n not in dropped), values=values)
 
     def owners(self) -> NDArray[np.int64]:
         """Return by value the number of its class, `len(classes)` where it is void, `NO_CLASS` or `UNNAMED`."""
@@ -79,6 +71,12 @@ class LabelTable:
         if unnamed := {value: n for value, n in counts.items() if known[value] == UNNAMED}:
             item = f"{where} has values that nobody named: {counted(unnamed)}; {self}"
             raise MismatchError("label-values", "cannot read a label map", item=item, fix=fix)
+
+    def name_of(self, value: int) -> str:
+        """Say what a value means."""
+        if value in self.void:
+            return "void"
+        return "not in the table" if value not in self.values else repr(self.values[value] or "no class")
 
     def value_of(self, name: str) -> int | None:
         """Return the first value that names a class; None where none does."""
@@ -123,6 +121,7 @@ def drawn_values(
     elif isinstance(values, Mapping):
         own = [values[name] for name in classes if name in values]
     else:
+        check_several("values", values, "pass one whole number for each class")
         own = list(values)
     whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and 0 <= v < VALUES for v in own)
     if len(own) != len(classes) or not whole or (isinstance(values, Mapping) and set(values) != set(classes)):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_kind
 from ensemble_kit.kernels import tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_FIX = "pass 'probability', 'logit', or 'power:R' with 0 <= R < 1, such as 'power:0.5'"
 
 LEVELS = 65536
 """Scores are 16-bit: levels 0 … 65535."""
@@ -55,11 +57,12 @@ class Mean:
         """
         if isinstance(given, Mean):
             return given
+        check_kind("mean", given, str, _FIX)
         if given in {"probability", "logit"}:
             return cls(1.0 if given == "probability" else None)
         try:
             power = float(given.removeprefix("power:")) if given.startswith("power:") else 1.0
-        except (AttributeError, ValueError):
+        except ValueError:
             power = 1.0
         if not 0 <= power < 1:
             raise _unknown(given)
@@ -118,5 +121,5 @@ def _unknown(given: object) -> UsageError:
         "option-invalid",
         "cannot use mean",
         item=f"mean={given!r}",
-        fix="pass 'probability', 'logit', or 'power:R' with 0 <= R < 1, such as 'power:0.5'",
+        fix=_FIX,
     )

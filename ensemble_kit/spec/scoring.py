@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, check_choice, check_number
+from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Empty = Literal[0, 1, "skip"]
+Empty = Literal[0, 1, "skip", "skip-truth"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Convention:
     ----------
     eps : added to both sides of the fraction; 0 by default. Boostcamp hand-bone scoring is 1e-4.
     empty : value of a pair whose two masks are both empty: 1, 0, or "skip". It takes precedence over `eps`.
+        "skip-truth" leaves out every pair whose truth is empty, whatever is predicted; it is for scoring, not tuning.
 
     Raises
     ------
@@ -35,7 +36,7 @@ class Convention:
     empty: Empty = 1
 
     def __post_init__(self) -> None:
-        check_choice("empty", self.empty, (1, 0, "skip"), "cannot score empty masks", "convention")
+        check_choice("empty", self.empty, (1, 0, "skip", "skip-truth"), "cannot score empty masks", "convention")
         check_number(
             "eps",
             self.eps,
@@ -46,7 +47,8 @@ class Convention:
         )
 
     def __str__(self) -> str:
-        empty = "both empty are skipped" if self.empty == "skip" else f"both empty = {self.empty}"
+        skipped = {"skip": "both empty are skipped", "skip-truth": "pairs without truth are skipped"}
+        empty = skipped.get(str(self.empty), f"both empty = {self.empty}")
         return f"{empty}, eps = {self.eps:g}"
 
 
@@ -66,6 +68,7 @@ def coefficients(metric: str) -> tuple[float, float, float]:
     UsageError
         Another metric.
     """
+    check_kind("the metric", metric, str)
     if metric == "dice":
         return 2.0, 1.0, 0.0
     if metric == "iou":
@@ -94,10 +97,10 @@ def overlap(tp: Any, pred: Any, truth: Any, convention: Convention, metric: str 
     """
     a, b, c = coefficients(metric)
     tp, pred, truth = (np.asarray(v, np.float64) for v in (tp, pred, truth))
-    nothing = pred + truth == 0
+    nothing = truth == 0 if convention.empty == "skip-truth" else pred + truth == 0
     foot = pred + b * truth - c * tp + convention.eps
     value = (a * tp + convention.eps) / np.where(nothing, 1.0, foot)
-    return np.where(nothing, np.nan if convention.empty == "skip" else float(convention.empty), value)
+    return np.where(nothing, np.nan if isinstance(convention.empty, str) else float(convention.empty), value)
 
 
 def mean(values: NDArray[np.float64]) -> float:
@@ -166,7 +169,16 @@ class Measure:
         """Tell whether it is what the field calls mIoU: the mean, over the classes that occur, of pooled IoU."""
         return (self.objective, self.metric, self.convention) == ("pooled", "iou", Convention(0.0, "skip"))
 
+    @property
+    def name(self) -> str:
+        """What the figure is called: "mean Dice", "mIoU", "mean IoU over pairs"; that is not what mIoU means."""
+        if self.is_miou:
+            return "mIoU"
+        return (
+            f"{self.objective} {self.title}{' over pairs' if (self.objective, self.metric) == ('mean', 'iou') else ''}"
+        )
+
     def __str__(self) -> str:
-        name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else f"{self.objective} {self.title}"
+        name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else self.name
         without = "" if self.background is None else f", without {self.background!r}"
         return f"{name} ({self.convention}{without})"

@@ -19,6 +19,11 @@ class SetComparison:
     Attributes
     ----------
     differences : dict by name, the values in a and in b of what was done differently; empty where only numbers differ.
+
+    Raises
+    ------
+    MismatchError
+        Sets of different classes.
     """
 
     a: ThresholdSet
@@ -93,17 +98,6 @@ class SetComparison:
 
     def _repr_html_(self) -> str:
         return report_html(self.report())
-
-
-def compare_sets(a: ThresholdSet, b: ThresholdSet) -> SetComparison:
-    """Put two sets side by side.
-
-    Raises
-    ------
-    MismatchError
-        Sets of different classes.
-    """
-    return SetComparison(a, b)
 
 
 def _values(s: ThresholdSet) -> dict[str, float]:

@@ -18,6 +18,7 @@ from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
+    FACTORS,
     Calibration,
     ClassFactor,
     ClassFolds,
@@ -31,8 +32,6 @@ from ensemble_kit.thresholds.records import (
 )
 
 FORMAT, DECIDING = "ensk.thresholds/1", "ensk.thresholds/2"
-FACTORS = 512, 8388608
-"""The least and the largest factor: 1/128 and 128."""
 
 
 def write(tuned: SetFields, path: Path) -> None:
@@ -216,10 +215,10 @@ def _decode(d: dict[str, Any]) -> SetFields:
         fusion,
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
-        Validation(int(v["n"]), v["digest"], _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
+        Validation(int(v["n"]), _text(v["digest"]), _number(v["in_sample"]), _number(v["in_sample_at_half"]), crossed),
         _object(d["search"]),
-        d["created"],
-        tuple(str(r) for r in d["rules"]),
+        _text(d["created"]),
+        tuple(_text(r) for r in _list(d["rules"])),
         tuple(_factor_from(c, factors[c["name"]]) for c in d["classes"] if factors),
         decision,
     )
@@ -227,7 +226,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
 
 def _class_from(c: dict[str, Any]) -> ClassThreshold:
     return ClassThreshold(
-        c["name"],
+        _text(c["name"]),
         _level(c["level"]),
         _number(c["score"]),
         _number(c["score_at_half"]),
@@ -289,6 +288,12 @@ def _number(value: float | None) -> float:
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
     return value
 
 

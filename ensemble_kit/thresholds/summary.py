@@ -11,7 +11,14 @@ from ensemble_kit.reports.plots import Panel
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassFactor, ClassThreshold, CrossValidation, ScoreCurve, Validation
+from ensemble_kit.thresholds.records import (
+    FACTORS,
+    ClassFactor,
+    ClassThreshold,
+    CrossValidation,
+    ScoreCurve,
+    Validation,
+)
 
 _FEW = 20
 _POINTS = 1500  # of a curve; a panel is narrower than that
@@ -32,18 +39,66 @@ def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: V
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation) -> Report:
-    """Describe a set that decides by argmax: per class the factor, its plateau, and the scores."""
-    name = measure.title
-    rows = []
-    for c in factors:
-        low, high = (f"{w / 65536:.4g}" for w in c.plateau)
-        scores = f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.score - c.score_at_one:+.4f}"
-        rows.append([c.name, f"{c.factor / 65536:.4g}", f"{low}–{high}", *scores])
+    """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
+    name, crossed = measure.title, v.crossed
+    columns = ["class", "factor", "plateau", *(["over folds"] if crossed else []), name, f"{name} at 1", "gain"]
+    columns += ["out of fold"] if crossed else []
+    rows = [_factor_row(c, crossed) for c in factors]
     gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    rows.append(["all", "", "", f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
-    columns = ["class", "factor", "plateau", name, f"{name} at 1", "gain"]
-    few = [f"{v.n} validation samples are few: expect less on unseen images than in-sample"] if v.n < _FEW else []
-    return Report(f"{measure} on {v.n} validation samples, in-sample", columns, rows, [], few)
+    rows.append(["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
+    rows[-1] += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
+    how = "; all but the last column in-sample" if crossed else ", in-sample"
+    title = f"{measure} on {v.n} validation samples{how}"
+    return Report(title, columns, rows, _factor_lines(crossed), _factor_warnings(factors, v))
+
+
+def _factor_row(c: ClassFactor, crossed: CrossValidation | None) -> list[str]:
+    row = [c.name, _times(c.factor), f"{_times(c.plateau[0])}–{_times(c.plateau[1])}"]
+    if crossed:
+        chosen = crossed.classes[c.name].levels
+        row.append(f"{_times(min(chosen))}–{_times(max(chosen))}")
+    scores = [c.score, c.score_at_one, *([crossed.classes[c.name].score] if crossed else [])]
+    told = ["–" if np.isnan(score) else f"{score:.4f}" for score in scores]
+    gain = c.score - c.score_at_one
+    return [*row, *told[:2], "–" if np.isnan(gain) else f"{gain:+.4f}", *told[2:]]
+
+
+def _times(factor: int) -> str:
+    return f"{factor / 65536:.4g}"
+
+
+def _factor_lines(crossed: CrossValidation | None) -> list[str]:
+    if crossed is None:
+        return ["In-sample: the factors were chosen on these samples. Pass folds for an honest score."]
+    s, how = crossed.scores, f"{crossed.folds} folds of {crossed.groups} groups"
+    words = {"tuned": "tuned", "own": "each class its own", "uniform": "uniform weights", "one": "all 1"}
+    settings = ", ".join(f"{words[name]} {score:.4f}" for name, score in s.items())
+    lines = [
+        f"Out of fold ({how}): {settings}.",
+        f"Gain of tuning over factors of 1 on unseen samples: {crossed.gain} (95 % interval over groups).",
+    ]
+    plain = [name for name, c in crossed.classes.items() if not c.keeps]
+    if crossed.shrink and plain:
+        lines.append(
+            f"{len(plain)} of {len(crossed.classes)} classes take factor 1, since their own gain nothing above noise "
+            f"out of fold: {', '.join(plain)}."
+        )
+    return lines
+
+
+def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[str]:
+    out = []
+    if v.n < _FEW:
+        out.append(f"{v.n} validation samples are few: expect less on unseen images than in-sample")
+    blind = [c.name for c in factors if not c.positives]
+    if blind:
+        out.append(
+            f"no validation sample has them, so only their false pixels inform their factors: {', '.join(blind)}"
+        )
+    edge = [c.name for c in factors if c.factor in FACTORS]
+    if edge:
+        out.append(f"the best factor lies at the end of its range, 1/128 … 128: {', '.join(edge)}")
+    return out
 
 
 def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list[str]:

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_path, differ, some
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
-from ensemble_kit.thresholds.records import ClassThreshold, MemberRecord, ScoreCurve, SetFields, Validation
+from ensemble_kit.thresholds.records import (
+    ClassFactor,
+    ClassThreshold,
+    DecisionRecord,
+    MemberRecord,
+    ScoreCurve,
+    SetFields,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,12 +67,24 @@ class ThresholdSet(SetFields):
         measure: Measure,
         validation: Validation,
         search: Mapping[str, Any],
-        curves: Mapping[str, ScoreCurve],
+        curves: Mapping[str, ScoreCurve] | None = None,
+        factors: tuple[ClassFactor, ...] = (),
+        decision: DecisionRecord | None = None,
     ) -> ThresholdSet:
         """Record what was found, with today's date and the versions that found it."""
-        versions = {"ensemble_kit": __version__, "numpy": np.__version__}
+        found = {**search, "versions": {"ensemble_kit": __version__, "numpy": np.__version__}}
         return cls(
-            classes, fusion, members, measure, validation, {**search, "versions": versions}, _today(), curves=curves
+            classes,
+            fusion,
+            members,
+            measure,
+            validation,
+            found,
+            _today(),
+            (),
+            factors,
+            decision or DecisionRecord(),
+            curves=curves or {},
         )
 
     @property
@@ -88,9 +108,7 @@ class ThresholdSet(SetFields):
         return {c.name: c.score for c in self.classes or self.factors}
 
     def __repr__(self) -> str:
-        return (
-            f"ThresholdSet({len(self.names)} classes, {self.measure.objective} {self.measure.title} {self.score:.6f})"
-        )
+        return f"ThresholdSet({len(self.names)} classes, {self.measure.name} {self.score:.6f})"
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
@@ -137,7 +155,7 @@ class ThresholdSet(SetFields):
             )
         mean, crossed = self.fusion.mean, self.validation.crossed
         panels = [summary.panel(by_name[name], self.curves[name], mean, crossed) for name in names]
-        return draw(panels, "threshold", f"{self.measure.objective} {self.measure.title}")
+        return draw(panels, "threshold", self.measure.name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ThresholdSet) and self.to_dict() == other.to_dict()
@@ -155,7 +173,7 @@ class ThresholdSet(SetFields):
         """
         self.check_members(classes, members)
         for what, tuned, now in self.fusion.differences(fusion, self.names, classes):
-            raise _unfit(what, tuned, now)
+            raise _unfit(what, tuned, now, _AS_TUNED)
 
     def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
         """Refuse other members, however they are fused.
@@ -185,6 +203,7 @@ class ThresholdSet(SetFields):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
+        check_path(path)
         file.write(self, Path(path))
 
     @classmethod
@@ -198,6 +217,7 @@ class ThresholdSet(SetFields):
         DamagedError
             It is not a threshold set, or holds impossible values.
         """
+        check_path(path)
         return cls(**vars(file.read(Path(path))))
 
 
@@ -221,13 +241,20 @@ def find(name: str) -> Path:
     )
 
 
-def _unfit(what: str, tuned: object, now: object) -> MismatchError:
+_OTHERS = "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)"
+_AS_TUNED = (
+    "leave --mean, --upsample, --weights and --temperatures out (Ensemble.as_tuned(set)), or tune this ensemble "
+    "(ensk tune-thresholds)"
+)
+
+
+def _unfit(what: str, tuned: object, now: object, fix: str = _OTHERS) -> MismatchError:
     return differ(
         "cannot vote with a threshold set that was tuned for another ensemble",
         what,
         f"tuned for {tuned}",
         f"asked for {now}",
-        "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)",
+        fix,
         "set-does-not-fit",
     )
 

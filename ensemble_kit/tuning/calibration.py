@@ -17,11 +17,15 @@ from ensemble_kit.decisions.rank import BAND, at_each_level, probabilities, rank
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor, Items
+from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_source, check_truth, count, source_of
+from ensemble_kit.tuning.truth import Truth, items_with_truth, true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,13 +100,38 @@ def rank_scores(
     check_truth(ensemble, truth)
     each = _for_each_sample(temperature, len(ensemble.samples))
     shape = len(ensemble.classes), len(ensemble.samples)
-    levels, tp, pred, areas = (np.zeros(shape, np.int64) for _ in range(4))
-    for c, s, found, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
-        cut = rank_level(found, pixels, probabilities(ensemble.fusion.mean, each[s]), measure.convention)
+    levels, tp, pred = (np.zeros(shape, np.int64) for _ in range(3))
+    for c, s, found, every, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
+        cut = rank_level(found, every, probabilities(ensemble.fusion.mean, each[s]), measure.convention)
         on = np.searchsorted(found, cut)
         levels[c, s], tp[c, s], pred[c, s] = cut, hits[on:].sum(), pixels[on:].sum()
-        areas[c, s] = truth[ensemble.samples[s], ensemble.classes[c]].area
+    if ensemble.activation == "softmax":  # a pixel that several masks claim goes to one of them
+        numbers = {sample: s for s, sample in enumerate(ensemble.samples)}
+
+        def cuts_and_truth(sample: str) -> tuple[list[int], Truth]:
+            return levels[:, numbers[sample]].tolist(), Truth.of(truth, sample, ensemble.classes)
+
+        items = Items(ensemble.samples, cuts_and_truth)
+        for s, counts in enumerate(executor.map(CountClaims(ensemble.inputs), items, "ranking", listener)):
+            tp[:, s], pred[:, s] = counts
+    areas = true_areas(ensemble.samples, truth, ensemble.classes)
     return RankScores(ensemble.samples, ensemble.classes, levels, tp, pred, areas, measure)
+
+
+@dataclass(frozen=True)
+class CountClaims:
+    """The work of giving a sample's pixels to classes; an item's truth is the cuts, and the true masks."""
+
+    inputs: Inputs
+
+    def __call__(self, item: Item) -> tuple[list[int], list[int]]:
+        """Return the truth pixels, and the pixels, of each class."""
+        cuts, truth = item.truth
+        scores = FusedSample(self.inputs, item.sample)
+        masks = scores.claims(cuts).masks(scores.image)
+        if truth.void is not None:
+            masks = [mask - truth.void for mask in masks]
+        return overlaps(masks, truth.masks).tolist(), [m.area for m in masks]
 
 
 def full_statistics(
@@ -152,7 +181,7 @@ def level_histogram(
     folds = [np.arange(len(ensemble.samples))] if folds is None else folds
     fold_of = {s: k for k, fold in enumerate(folds) for s in fold.tolist()}
     out = np.zeros((len(folds), 2, LEVELS), np.int64)
-    for _, s, levels, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
+    for _, s, levels, _, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
         if s in fold_of:
             out[fold_of[s], 0, levels] += hits
             out[fold_of[s], 1, levels] += pixels
@@ -262,21 +291,28 @@ def _calibration_error(hits: NDArray[np.int64], pixels: NDArray[np.int64], z: ND
 
 def _histograms(
     ensemble: Ensemble, truth: MaskSet, statistics: Statistics | None, executor: Executor, listener: Listener
-) -> Iterator[tuple[int, int, NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield class number, sample number, levels that occur, and their pixels and hits; of statistics or the stores."""
-    if statistics is None:
+) -> Iterator[tuple[int, int, NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield class number, sample number, levels that occur, and their pixels, those that are not void, and hits.
+
+    They are of the statistics, or of the stores: where the truth has void, since statistics do not tell all pixels.
+    """
+    if statistics is not None:
+        _check_full(ensemble, truth, statistics)
+    if statistics is None or truth.has_void:
         work = CountLevels(ensemble.inputs, tuple((c, BAND) for c in range(len(ensemble.classes))))
-        items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+        items = items_with_truth(ensemble.samples, truth, ensemble.classes)
         for s, counted in enumerate(executor.map(work, items, "ranking", listener)):
             for c in range(len(ensemble.classes)):
-                yield c, s, *at_each_level(*counted.of(c))
+                levels, every, hits = at_each_level(*counted.every.of(c))
+                yield c, s, levels, every, at_each_level(*counted.kept.of(c))[1], hits
         return
-    _check_full(ensemble, truth, statistics)
     for c, table in enumerate(statistics.tables):
         for s in range(len(ensemble.samples)):
             levels, pred, tp = table.of_sample(s)
             on = int(levels.size > 0 and levels[0] == 0)
-            yield c, s, *at_each_level(levels[on:], pred[on:], tp[on:], int(table.above[s]), int(table.above_tp[s]))
+            above = int(table.above[s]), int(table.above_tp[s])
+            levels, pixels, hits = at_each_level(levels[on:], pred[on:], tp[on:], *above)
+            yield c, s, levels, pixels, pixels, hits
 
 
 def _check_full(ensemble: Ensemble, truth: MaskSet, statistics: Statistics) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError, check_kind, some
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +77,7 @@ def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
         found = {s: pattern.search(s) for s in samples}
         named = {s: m[1] if m.re.groups else m[0] for s, m in found.items() if m is not None}
     else:
+        check_kind("the groups", groups, Mapping, "pass a mapping of sample to group, or a regular expression")
         named = {s: str(groups[s]) for s in samples if s in groups}
     missing = [s for s in samples if named.get(s) is None]
     if missing:

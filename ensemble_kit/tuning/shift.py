@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError, check_kind, differ
@@ -201,10 +203,11 @@ def _measure(
 ) -> NDArray[np.float64]:
     """Measure the area and the share of undecided pixels: float64 (2, classes, samples)."""
     decision = ensemble.decision(thresholds)
-    check_kind("the decision", decision, Thresholds)
-    assert isinstance(decision, Thresholds)
+    if not isinstance(decision, Argmax):
+        check_kind("the decision", decision, Thresholds)
+    ensemble.inputs.check_each_class()
     low, high = (ensemble.level_of(score) for score in undecided)
-    work = MeasureScores(ensemble.inputs, decision.in_order(ensemble.classes), low, high)
+    work = MeasureScores(ensemble.inputs, decision, low, high)
     rows = list(executor.map(work, Items(ensemble.samples), "comparing", listener))
     return np.array(rows, np.float64).transpose(2, 1, 0)
 
@@ -214,22 +217,29 @@ class MeasureScores:
     """The work of measuring one sample: each class's area, and the share of it that is undecided."""
 
     inputs: Inputs
-    levels: tuple[int, ...]
+    decision: Decision
     low: int
     high: int
 
     def __call__(self, item: Item) -> list[tuple[float, float]]:
         """Return area and undecided share of every class."""
-        scores = FusedSample(self.inputs, item.sample)
-        edges = [(min(self.low, level), min(max(self.high, level) + 1, LEVELS)) for level in self.levels]
+        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
+        levels = (
+            self.decision.in_order(classes) if isinstance(self.decision, Thresholds) else (self.low,) * len(classes)
+        )
+        edges = [(min(self.low, level), min(max(self.high, level) + 1, LEVELS)) for level in levels]
         counted, pixels = scores.counts(dict(enumerate(edges))), math.prod(scores.image)
-        out = []
-        for c, level in enumerate(self.levels):
+        areas, at = [], []
+        for c, level in enumerate(levels):
             found, pred, _, above, _ = counted.of(c)
             pred = np.append(pred, above)
-            area, likely, sure = (int(pred[np.searchsorted(found, at)]) for at in (level, self.low, self.high))
-            out.append((area / pixels, (likely - sure) / likely if likely else 0.0))
-        return out
+            area, *likely = (int(pred[np.searchsorted(found, k)]) for k in (level, self.low, self.high))
+            areas.append(area)
+            at.append(likely)
+        if not isinstance(self.decision, Thresholds):
+            areas = [mask.area for mask in self.decision(scores).masks(scores.image)]
+        shares = [(likely - sure) / likely if likely else 0.0 for likely, sure in at]
+        return [(area / pixels, share) for area, share in zip(areas, shares, strict=True)]
 
 
 def _check_alike(validation: Ensemble, test: Ensemble) -> None:

@@ -6,30 +6,27 @@ in milliseconds, and no pixel is touched again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import math
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError
+from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
-from ensemble_kit.files import atomic_write
-from ensemble_kit.formats import stacks
+from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.alignment import Extent, check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample, LevelCounts
+from ensemble_kit.tuning import archive
+from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +44,10 @@ class ClassStatistics:
     low, high : the band is `low … high-1`.
     offsets : int64 (samples + 1,); sample s has the entries `offsets[s]:offsets[s+1]` of the next three.
     levels : uint16 (n,), the levels of the band that occur, ascending within a sample.
-    pred, tp : (n,), pixels, and truth pixels, at that level and above; uint32, int64 for images of 2^32 pixels or more.
+    pred, tp : (n,), pixels that are not void, and truth pixels, at that level and above; uint32, int64 for images of
+        2^32 pixels or more.
     above, above_tp : int64 (samples,), those at `high` and above.
-    truth : int64 (samples,), pixels of the truth.
+    truth : int64 (samples,), pixels of the truth that are not void.
     """
 
     low: int
@@ -118,11 +116,8 @@ class Statistics:
             "source": self.source,
             "bands": [(t.low, t.high) for t in self.tables],
         }
-        arrays: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
-        for c, table in enumerate(self.tables):
-            arrays.update({f"{name}_{c}": getattr(table, name) for name in _ARRAYS})
-        with atomic_write(Path(path)) as out:
-            np.savez(out, allow_pickle=False, **arrays)
+        arrays = {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in _ARRAYS}
+        archive.save(Path(path), head, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -135,55 +130,20 @@ class Statistics:
         DamagedError
             It holds something else.
         """
-        try:
-            with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as archive:
-                file = _Arrays(archive)
-                head = json.loads(file["head"].tobytes())
-                if head["format"] != FORMAT:
-                    raise ValueError(f"its format is {head['format']!r}")
-                n = len(head["samples"])
-                tables = tuple(
-                    ClassStatistics(low, high, **{name: file[f"{name}_{c}"] for name in _ARRAYS})
-                    for c, (low, high) in enumerate(head["bands"])
-                )
-            if len(tables) != len(head["classes"]) or any(not _is_sound(t, n) for t in tables):
-                raise ValueError("its arrays do not fit each other")
-            return cls(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
-        except FileNotFoundError:
-            raise IncompleteError(
-                "statistics-missing",
-                "cannot read statistics",
-                item=f"there is no file {str(path)!r}",
-                fix="make it with ensk tune-thresholds --statistics",
-            ) from None
-        except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-                raise
-            raise DamagedError(
-                "statistics-invalid",
-                "cannot read statistics",
-                item=f"{str(path)!r}: {error}",
-                fix="remove the file; ensk tune-thresholds --statistics counts again",
-            ) from None
+        return archive.load(Path(path), _statistics_from)
 
 
-class _Arrays:
-    """The arrays of an archive, never unpickled, and never larger than the file: nothing in it is compressed."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        info, form = self._archive.getinfo(f"{name}.npy"), np.lib.format
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        with self._archive.open(info) as file:
-            form.read_magic(file)
-            shape, _, dtype = form.read_array_header_1_0(file)
-            raw = file.read()
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(raw):
-                raise ValueError(f"{name} is {dtype} of shape {shape} in {len(raw)} bytes")
-        return np.frombuffer(raw, dtype).reshape(shape).copy()  # a kernel takes read-only arrays for another type
+def _statistics_from(head: dict[str, Any], read: archive.Arrays) -> Statistics:
+    """Make statistics of what a file holds; ValueError where that is something else."""
+    if head["format"] != FORMAT:
+        raise ValueError(f"its format is {head['format']!r}")
+    tables = tuple(
+        ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in _ARRAYS})
+        for c, (low, high) in enumerate(head["bands"])
+    )
+    if len(tables) != len(head["classes"]) or any(not _is_sound(t, len(head["samples"])) for t in tables):
+        raise ValueError("its arrays do not fit each other")
+    return Statistics(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
 
 
 _KINDS = {"levels": (np.uint16,), "pred": (np.uint32, np.int64), "tp": (np.uint32, np.int64)}
@@ -219,22 +179,32 @@ def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
         for name in ensemble.classes:
             runs = truth[sample, name]
             digest.update(repr(runs.shape).encode() + runs.starts.tobytes() + runs.ends.tobytes())
+        if void := truth.void(sample):
+            digest.update(b"void" + void.starts.tobytes() + void.ends.tobytes())
     return digest.hexdigest()
+
+
+class Counted(NamedTuple):
+    """Counts of one sample by level: of all its pixels, and of those that are not void, the same object if none is."""
+
+    every: LevelCounts
+    kept: LevelCounts
 
 
 @dataclass(frozen=True)
 class CountLevels:
-    """The work of counting one sample, some of its classes each in a band of levels.
-
-    An item's truth is the list of these classes' true masks; without one, only pixels are counted.
-    """
+    """The work of counting one sample, some of its classes each in a band of levels; an item has their `Truth`."""
 
     inputs: Inputs
     bands: tuple[tuple[int, Band], ...]
 
-    def __call__(self, item: Item) -> LevelCounts:
+    def __call__(self, item: Item) -> Counted:
         """Count pixels, and pixels of the truth, at and above every level of the bands."""
-        return FusedSample(self.inputs, item.sample).counts(dict(self.bands), item.truth)
+        scores, bands, truth = FusedSample(self.inputs, item.sample), dict(self.bands), item.truth
+        every = scores.counts(bands, truth.masks)
+        if truth.void is None:
+            return Counted(every, every)
+        return Counted(every, every.without(scores.counts(bands, [truth.void] * len(bands))))
 
 
 def count(
@@ -253,9 +223,9 @@ def count(
     """
     names = [ensemble.classes[c] for c in bands]
     work = CountLevels(ensemble.inputs, tuple(bands.items()))
-    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in names])
-    rows = list(executor.map(work, items, "counting", listener))
-    found = {}
+    items = items_with_truth(ensemble.samples, truth, names)
+    rows = [counted.kept for counted in executor.map(work, items, "counting", listener)]
+    areas, found = true_areas(ensemble.samples, truth, names), {}
     for k, (c, (low, high)) in enumerate(bands.items()):
         own = [slice(row.offsets[k], row.offsets[k + 1]) for row in rows]
         found[c] = ClassStatistics(
@@ -267,7 +237,7 @@ def count(
             tp=np.concatenate([row.tp[cut] for row, cut in zip(rows, own, strict=True)]),
             above=np.array([row.above[k] for row in rows]),
             above_tp=np.array([row.above_tp[k] for row in rows]),
-            truth=np.array([truth[s, names[k]].area for s in ensemble.samples], np.int64),
+            truth=areas[k].copy(),
         )
     return found
 

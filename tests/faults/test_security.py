@@ -310,7 +310,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["png", "indexed-png", "labelme", "npy"])
+@pytest.mark.parametrize("kind", ["png", "label-map", "labelme", "npy"])
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: ascii(n)[:20])
 def test_ids_never_leave_the_output(tmp_path: Path, kind: str, name: str) -> None:
     """Whatever an id is, files appear below the output only, or the id is refused."""

@@ -61,6 +61,9 @@ CASES = [
     Case("T12", ("metric", "objective"), "max", "objective"),
     Case("T12", (*V, "n"), "many", ""),
     Case("T12", ("search",), [1], ""),
+    Case("T12", ("rules",), "fill-holes", "is not a list"),
+    Case("T12", ("rules",), [3], "is not text"),
+    Case("T12", ("created",), 3, "is not text"),
 ]
 ALONE = {
     "T01": "test_an_objective_without_a_value",

@@ -20,7 +20,7 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.inputs import Inputs
@@ -28,14 +28,14 @@ from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
 from ensemble_kit.tuning.search.samplers import Dimension, Params
-from ensemble_kit.tuning.statistics import source_of
+from ensemble_kit.tuning.statistics import ClassStatistics, count, source_of
+from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.spec.scoring import Measure
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
-    from ensemble_kit.tuning.curve import Curve
 
 _CANDIDATES = 15  # levels of each class that trials choose from
 _WORTH = 0.9  # candidates score at least this share of the best level without rules
@@ -45,29 +45,33 @@ _MOST = 3  # components that keep-largest may keep
 
 @dataclass(frozen=True)
 class _Components:
-    """Components of one class: group g = candidate x samples + sample has `offsets[g]:offsets[g+1]`, areas and hits."""
+    """Components of one class: group g = candidate x samples + sample has `offsets[g]:offsets[g+1]` of the others.
+
+    Those are each component's pixels, its true pixels, and its void pixels; None where no sample has any.
+    """
 
     offsets: NDArray[np.int64]
     areas: NDArray[np.int64]
     hits: NDArray[np.int64]
+    void: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, groups: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> _Components:
-        return cls(
-            np.cumsum([0, *(a.size for a, _ in groups)]),
-            np.concatenate([a for a, _ in groups]),
-            np.concatenate([h for _, h in groups]),
-        )
+    def of(cls, groups: Sequence[tuple[NDArray[np.int64], ...]]) -> _Components:
+        areas, hits, void = (np.concatenate(each) for each in zip(*groups, strict=True))
+        return cls(np.cumsum([0, *(g[0].size for g in groups)]), areas, hits, void if void.any() else None)
 
     def kept(self, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return pixels and hits of each group without components below `least`.
+        """Return pixels that are not void, and hits, of each group without components below `least`.
 
         Of the others the `most` largest stay; 0 keeps all.
         """
         from ensemble_kit.kernels import undecided
 
-        pred, tp = np.empty(self.offsets.size - 1, np.int64), np.empty(self.offsets.size - 1, np.int64)
+        pred, tp, void = np.empty((3, self.offsets.size - 1), np.int64)
         undecided.kept_components(self.offsets, self.areas, self.hits, least, most, pred, tp)
+        if self.void is not None:
+            undecided.kept_components(self.offsets, self.areas, self.void, least, most, pred, void)
+            pred -= void
         return pred, tp
 
 
@@ -213,19 +217,20 @@ def _sizes(classes: Sequence[_Class], count: int) -> list[int]:
 class LabelCandidates:
     """The work of finding one sample's components: of every class, at every candidate level, with holes and filled.
 
-    An item's truth is the list of these classes' true masks.
+    An item has the `Truth` of these classes.
     """
 
     inputs: Inputs
     levels: tuple[tuple[int, tuple[int, ...]], ...]
 
     def __call__(self, item: Item) -> list[list[tuple[Any, Any]]]:
-        """Return areas and hits of the components, by class and candidate."""
+        """Return areas, hits and void pixels of the components, by class and candidate."""
         scores = FusedSample(self.inputs, item.sample)
+        true, void = item.truth
         out = []
-        for (c, levels), wanted in zip(self.levels, item.truth, strict=True):
+        for (c, levels), wanted in zip(self.levels, true, strict=True):
             masks = [scores.runs(c, level) for level in levels]
-            out.append([(_pieces(m, wanted), _pieces(FillHoles().apply(m), wanted)) for m in masks])
+            out.append([(_pieces(m, wanted, void), _pieces(FillHoles().apply(m), wanted, void)) for m in masks])
         return out
 
 
@@ -237,19 +242,23 @@ def _collect(
     names = [c.name for c in tuned.classes]
     numbers = [ensemble.classes.index(name) for name in names]
     work = LabelCandidates(ensemble.inputs, tuple(zip(numbers, levels, strict=True)))
-    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in names])
+    items = items_with_truth(ensemble.samples, truth, names)
     rows = list(executor.map(work, items, "labelling", listener))
     curves = curves_of(tuned)
-    tops = [_above_tops(ensemble, curves[name]) for name in names]
+    tables = [curves[name].table for name in names]
+    if truth.has_void:  # a gate looks at all pixels, and the curves leave out void ones
+        band = ensemble.level_of(_TOPS[0]), ensemble.level_of(_TOPS[-1]) + 1
+        counted = count(ensemble, truth.without_void(), dict.fromkeys(numbers, band), executor, listener)
+        tables = [counted[c] for c in numbers]
+    tops = [_above_tops(ensemble, table) for table in tables]
     usable = all(t is not None for t in tops)
-    classes = []
-    for c, name in enumerate(names):
+    true, classes = true_areas(ensemble.samples, truth, names), []
+    for c in range(len(names)):
         plain, filled = (
             _Components.of([row[c][k][side] for k in range(len(levels[c])) for row in rows]) for side in (0, 1)
         )
-        areas = np.array([truth[s, name].area for s in ensemble.samples], np.int64)
         above = tops[c] if usable else None
-        classes.append(_Class(levels[c], plain, filled, areas, np.zeros(0, np.int64) if above is None else above))
+        classes.append(_Class(levels[c], plain, filled, true[c], np.zeros(0, np.int64) if above is None else above))
     return classes
 
 
@@ -268,21 +277,21 @@ def _candidates(tuned: ThresholdSet, name: str, level: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys([level, *spread.tolist()]))
 
 
-def _above_tops(ensemble: Ensemble, curve: Curve) -> NDArray[np.int64] | None:
+def _above_tops(ensemble: Ensemble, table: ClassStatistics) -> NDArray[np.int64] | None:
     """Count each sample's pixels at or above every top threshold (tops, samples); None where the band does not tell."""
     levels = [ensemble.level_of(top) for top in _TOPS]
-    if levels[0] < curve.table.low or levels[-1] > curve.table.high:
+    if levels[0] < table.low or levels[-1] > table.high:
         return None
-    return np.stack([curve.table.at(level)[1] for level in levels])
+    return np.stack([table.at(level)[1] for level in levels])
 
 
-def _pieces(mask: Runs, truth: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return area and hits of every component, in the order of their first pixels."""
+def _pieces(mask: Runs, truth: Runs, void: Runs | None) -> tuple[NDArray[np.int64], ...]:
+    """Return area, hits and void pixels of every component, in the order of their first pixels."""
     from ensemble_kit.kernels import components
 
     starts, ends, labels, areas = components.components(mask.starts, mask.ends, mask.shape[1], 8)
-    hits = _hits_before(truth, ends) - _hits_before(truth, starts)
-    return areas, np.bincount(labels, hits, areas.size).astype(np.int64)
+    inside = (_hits_before(m, ends) - _hits_before(m, starts) for m in (truth, void or Runs.empty(mask.shape)))
+    return areas, *(np.bincount(labels, hits, areas.size).astype(np.int64) for hits in inside)
 
 
 def _hits_before(truth: Runs, positions: NDArray[np.int64]) -> NDArray[np.int64]:

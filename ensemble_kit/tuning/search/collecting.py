@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores import exclusive, layouts
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.mean import LEVELS, LOGIT
 from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided
+from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +51,7 @@ def collect(
     hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
     """
     build = _Builder(ensemble.inputs, bands, hottest)
-    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+    items = items_with_truth(ensemble.samples, truth, ensemble.classes)
     budget = memory or MEMORY
     every = ensemble.samples
     probes = Items(every[:: max(1, len(every) // _PROBES)][:_PROBES], items.truth)
@@ -143,12 +145,20 @@ class _Builder:
         order = layouts.order(tuple([m.classes for m in members]), classes)
         laid = layouts.members(codes, placements, order, layouts.weights(fusion.weights)), self.scoring
         axes = layouts.axes(tuple([p.box.shape for p in placements]), placements[0].image)
-        if self.of_shares:
-            return exclusive.undecided(laid, axes, self.bands, stride, item.truth)
-        return [
-            undecided.gather(c, *laid, axes, *self.bands[c], *self.keys[c], stride, runs.starts, runs.ends)
-            for c, runs in enumerate(item.truth)
-        ]
+
+        def gather(masks: Sequence[Runs]) -> list[tuple[Any, ...]]:
+            if self.of_shares:
+                return exclusive.undecided(laid, axes, self.bands, stride, masks)
+            return [
+                undecided.gather(c, *laid, axes, *self.bands[c], *self.keys[c], stride, mask.starts, mask.ends)
+                for c, mask in enumerate(masks)
+            ]
+
+        true, void = item.truth
+        if void is None:
+            return gather(true)
+        pairs = zip(gather(true), gather([mask | void for mask in true]), strict=True)
+        return [_without_void(*pair) for pair in pairs]
 
     def _codes(self, member: Member, sample: str, temperature: float) -> NDArray[np.uint16]:
         logits = member.read(sample)
@@ -157,11 +167,19 @@ class _Builder:
         return np.ascontiguousarray(logits).view(np.uint16)
 
 
+def _without_void(hits: tuple[Any, ...], hits_and_void: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Join the hits of what was gathered with the true mask, and the misses of what was with the void added to it."""
+    values, n_hits, above, above_hits, area = hits
+    others, n_others, _, above_others, _ = hits_and_void
+    kept = np.concatenate([values[:n_hits], others[n_others:]])
+    return kept, n_hits, above - (above_others - above_hits), above_hits, area
+
+
 @dataclass(frozen=True)
 class CollectUndecided:
     """The work of collecting one sample, of every second (third, …) pixel and row by its stride.
 
-    An item's truth is the list of all classes' true masks.
+    An item has the `Truth` of all classes.
     """
 
     build: _Builder

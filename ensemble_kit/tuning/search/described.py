@@ -32,7 +32,7 @@ def describe(tuned: ThresholdSet) -> list[str]:
         lines.append(cleaning.describe(s["post"]["exact"]))
     uniform = s.get("uniform", {}).get("in_sample")
     if uniform is not None:
-        lines.append(f"In-sample {tuned.score:.4f}; the uniform ensemble with tuned thresholds {uniform:.4f}.")
+        lines.append(f"In-sample {tuned.score:.4f}; the uniform ensemble, tuned alike, {uniform:.4f}.")
     nested = s.get("nested")
     if nested:
         value, low, high = nested["gain_over_uniform"]

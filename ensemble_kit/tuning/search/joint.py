@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,11 +26,29 @@ from ensemble_kit.tuning.search.plan import Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
-from ensemble_kit.tuning.search.undecided import Setting, Undecided
+from ensemble_kit.tuning.search.undecided import Setting, Trial, Undecided
 from ensemble_kit.tuning.statistics import Statistics, check_truth, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class Trials(Protocol):
+    """Pixels on which a setting is scored at its best thresholds, or factors; `Undecided` is one."""
+
+    @property
+    def stride(self) -> int:
+        """Every stride-th pixel of every stride-th row stands for the rest."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that a trial looks at."""
+
+    def try_setting(
+        self, setting: Setting, measure: Measure, samples: NDArray[np.int64] | None = None, jobs: int | None = None
+    ) -> Trial:
+        """Find the best thresholds or factors under a setting, and the objective there."""
+
 
 _STEPS = 25  # members that greedy selection takes at most
 _HOTTEST, _COLDEST = 3.0, 0.5  # factors of a member's own temperature
@@ -103,7 +121,7 @@ def _fit(
 ) -> ThresholdSet:
     """Search on the task's samples (numbers `samples` of the table), then tune what was found."""
     search, ensemble = task.search, task.ensemble
-    setting, record = _search_fusion(task, table, samples, name)
+    setting, record = search_fusion(task, table, samples, name)
     fused = ensemble if setting is None else setting.applied(ensemble)
     found = plain if fused.fusion == ensemble.fusion else task.tuned(fused, folds)
     if "post" in search.what:
@@ -113,8 +131,8 @@ def _fit(
     return replace(found, search={**found.search, **how, "uniform": {"in_sample": plain_number(plain.score)}})
 
 
-def _search_fusion(
-    task: Task, table: Undecided | None, samples: NDArray[np.int64], name: str
+def search_fusion(
+    task: Task, table: Trials | None, samples: NDArray[np.int64], name: str
 ) -> tuple[Setting | None, dict[str, Any]]:
     """Find the best fusion by trials on undecided pixels; return it, and what a set records."""
     search, ensemble = task.search, task.ensemble

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.crossval import Resampler, shared_level
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.statistics import count
+from ensemble_kit.tuning.truth import true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +62,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
                 "rules": list(best.rules),
             }
         )
-    truth = np.array([[task.truth[s, c].area for s in ensemble.samples] for c in ensemble.classes], np.int64)
+    truth = true_areas(ensemble.samples, task.truth, ensemble.classes)
     crossed, resampler = found.validation.crossed, Resampler(names, task.seed)
     assert crossed is not None
     pairs = {name: (both[0], both[1]) for name, both in counts.items()}
@@ -102,10 +104,8 @@ def _judge(
             counts[name][0][c, fold], counts[name][1][c, fold] = tables[c].at(at[c][k])
     if tuned.rules:
         masks = ensemble.vote(tuned, executor=held.executor, listener=held.listener)
-        for s, sample in zip(fold.tolist(), ensemble.samples, strict=True):
-            for c, name in enumerate(ensemble.classes):
-                mask = masks[sample, name]
-                counts["tuned"][:, c, s] = mask.overlap(held.truth[sample, name]), mask.area
+        found = dice(masks, held.truth)
+        counts["tuned"][:, :, fold] = found.tp.T, found.pred.T
 
 
 def plain_number(value: float) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, some
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, check_several, some
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
@@ -65,8 +65,9 @@ class Search:
         """Read a search, or the text of its `what`, such as "weights,mean" or "greedy"."""
         if isinstance(given, Search):
             return given
-        names = given.split(",") if isinstance(given, str) else list(given)
-        return cls(tuple(n.strip() for n in names))
+        names = given.split(",") if isinstance(given, str) else given
+        check_several("search", names, "pass a Search, or what to search, such as 'weights,mean'")
+        return cls(tuple(str(n).strip() for n in names))
 
     def count_studies(self, folds: int | None) -> int:
         """Count the studies of a run, which share the timeout."""

@@ -16,7 +16,7 @@ import numpy as np
 from ensemble_kit.decisions.rules import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
 from ensemble_kit.masks.runs import Runs
@@ -25,6 +25,7 @@ from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning.curve import best_case
+from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class SizeCurves:
     low, high : the band: thresholds `low … high`, both included.
     sizes : ascending; components of fewer pixels go.
     scores : float64 (high - low + 1, sizes).
-    least : int64 (samples, sizes), pixels that stay at `low`: no lower level has fewer.
+    least : int64 (samples, sizes), pixels that stay, void ones apart, at `low`: no lower level has fewer.
     most_hits : int64 (samples, sizes), truth pixels that stay at `high`: no higher level has more.
     truth : int64 (samples,).
     """
@@ -97,7 +98,7 @@ def curves(
     from ensemble_kit.kernels import sizes as kernels
 
     work = CountSizes(ensemble.inputs, tuple(bands.items()), tuple(sizes))
-    items = Items(ensemble.samples, lambda sample: [truth[sample, ensemble.classes[c]] for c in bands])
+    items = items_with_truth(ensemble.samples, truth, [ensemble.classes[c] for c in bands])
     options = (*coefficients(measure.metric), measure.convention.eps, float(measure.convention.empty))
     totals = {c: np.zeros((high - low + 1, len(sizes))) for c, (low, high) in bands.items()}
     edges: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64], int]]] = {c: [] for c in bands}
@@ -116,10 +117,7 @@ def curves(
 
 @dataclass(frozen=True)
 class CountSizes:
-    """The work of counting one sample's classes by level and size of component.
-
-    An item's truth is the list of these classes' true masks.
-    """
+    """The work of counting one sample's classes by level and size of component; an item has their `Truth`."""
 
     inputs: Inputs
     bands: tuple[tuple[int, tuple[int, int]], ...]
@@ -134,14 +132,16 @@ class CountSizes:
         above = _above(scores, {c: high for c, (_, high) in self.bands})
         nodes, sizes = _nodes(scores.image), np.array(self.sizes, np.int64)
         masks = within.masks(scores.image)
-        for (c, _), reached, wanted in zip(self.bands, masks, item.truth, strict=True):
+        true, void = item.truth
+        for (c, _), reached, wanted in zip(self.bands, masks, true, strict=True):
             positions, levels = scores.pixels(c, reached - above[c])
             falling = np.argsort(levels, kind="stable")[::-1]
-            counts = kernels.by_level(
-                above[c].starts, above[c].ends, positions, levels, falling, wanted.starts, wanted.ends,
-                scores.image[1], sizes, nodes,
-            )  # fmt: skip
-            out.append((*counts, wanted.area))
+            laid = above[c].starts, above[c].ends, positions, levels, falling
+            room = scores.image[1], sizes, nodes
+            found, pred, tp = kernels.by_level(*laid, wanted.starts, wanted.ends, *room)
+            if void is not None:
+                pred -= kernels.by_level(*laid, void.starts, void.ends, *room)[2]
+            out.append((found, pred, tp, wanted.area))
         return out
 
 
@@ -256,7 +256,7 @@ def search(
 class CountCleaned:
     """The work of counting one sample's masks under a rule: hits, pixels and truth pixels of every class.
 
-    An item's truth is the list of all classes' true masks.
+    An item has the `Truth` of all classes.
     """
 
     inputs: Inputs
@@ -268,8 +268,11 @@ class CountCleaned:
         scores = FusedSample(self.inputs, item.sample)
         masks = scores.decide(dict(enumerate(self.levels))).masks(scores.image)
         cleaned = masks if self.rule is None else [self.rule.apply(m) for m in masks]
-        areas = [m.area for m in cleaned], [m.area for m in item.truth]
-        return np.array([overlaps(cleaned, item.truth), *areas], np.int64)
+        true, void = item.truth
+        areas = np.array([[m.area for m in cleaned], [m.area for m in true]], np.int64)
+        if void is not None:
+            areas[0] -= overlaps(cleaned, [void] * len(cleaned))
+        return np.stack([overlaps(cleaned, true), *areas])
 
 
 def _counts(
@@ -277,7 +280,7 @@ def _counts(
     listener: Listener,
 ) -> tuple[NDArray[np.int64], ...]:  # fmt: skip
     """Count hits, pixels and truth pixels of the masks themselves, (classes, samples) each."""
-    items = Items(ensemble.samples, lambda sample: [truth[sample, name] for name in ensemble.classes])
+    items = items_with_truth(ensemble.samples, truth, ensemble.classes)
     work = CountCleaned(ensemble.inputs, levels, rule)
     tp, pred, area = np.stack(list(executor.map(work, items, "measuring", listener)), axis=2)
     return tp, pred, area

@@ -77,6 +77,8 @@ class ClassPixels:
     low, high : stored values; members all below `low`, or all at or above `high`, have decided.
     values : uint16 (n, members); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
     above, above_hits, truth : int64 (samples,), pixels decided on, hits among them, hits in all.
+
+    Void pixels are in none of them.
     """
 
     low: int

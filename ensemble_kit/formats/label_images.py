@@ -1,0 +1,154 @@
+"""Files of label maps: PNG, TIFF and NumPy arrays become segments of equal values."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.errors import DamagedError, MismatchError, UsageError
+from ensemble_kit.formats.npz import named_stacks
+from ensemble_kit.formats.png_codec import read_labels
+from ensemble_kit.formats.sizes import check_bitmap
+from ensemble_kit.formats.stacks import Stack
+from ensemble_kit.masks.labelmaps import Segments
+from ensemble_kit.spec.label_table import LabelTable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.spec.label_table import Colour
+
+SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+"""Of the files of a folder; a file by itself is an `.npy` or an `.npz`."""
+
+
+def read_image(path: Path, table: LabelTable | None) -> Segments:
+    """Read one label map; colours become values by the table's colours.
+
+    Raises
+    ------
+    DamagedError
+        A file that is not whole, or of another kind than label maps are.
+    UsageError
+        Colours, and no table that has any.
+    MismatchError
+        Colours that the table does not have.
+    """
+    if path.suffix.lower() == ".npy":
+        with path.open("rb") as file:
+            stack = Stack.open(file, path.stat().st_size, str(path))
+            return _of_stack(stack, [""])[""]
+    pixels, palette = read_labels(path) if path.suffix.lower() == ".png" else _tiff(path)
+    if pixels.ndim == 3:
+        return _by_colours(pixels, table, str(path))
+    found = Segments.of(pixels, str(path))
+    if palette is not None and table is not None:
+        _check_palette(found, palette, table, str(path))
+    return found
+
+
+def read_arrays(path: Path) -> dict[str, Segments]:
+    """Read the label maps of one `.npy`, (N, H, W) or (H, W), or of an `.npz`, one array a sample or a stack.
+
+    The samples of an `.npy` are called by their row, or as the file where there is one.
+    """
+    out: dict[str, Segments] = {}
+    if path.suffix.lower() == ".npz":
+        for names, stack in named_stacks(path):
+            out |= _of_stack(stack, names)
+        return out
+    with path.open("rb") as file:
+        stack = Stack.open(file, path.stat().st_size, str(path))
+        return _of_stack(stack, [path.stem] if len(stack.shape) == 2 else [str(k) for k in range(stack.shape[0])])
+
+
+def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, Segments]:
+    if len(stack.shape) not in {2, 3} or stack.dtype.kind not in "bui" or math.prod(stack.shape[:-2]) != len(names):
+        item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W)"
+        fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
+        raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
+    return {name: Segments.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
+
+
+def _tiff(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    try:
+        with TiffImageFile(path) as image:
+            check_bitmap((image.height, image.width), str(path))
+            if image.mode not in {"1", "L", "P", "RGB"} and not image.mode.startswith("I;16"):
+                raise ValueError(f"its mode is {image.mode}, not 8- or 16-bit grey, palette or RGB")
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"it has {image.n_frames} pages, a label map has one")
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
+            pixels = np.asarray(image)
+    except DamagedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow raises anything for a damaged TIFF
+        item, fix = f"{path}: {error}", "write the file again, or save it as PNG"
+        raise DamagedError("tiff-invalid", "cannot read a TIFF of labels", item=item, fix=fix) from None
+    return (pixels.astype(np.uint16) if image.mode.startswith("I;16") else pixels), palette
+
+
+def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> Segments:
+    """Turn colours into the values of a table."""
+    from ensemble_kit.kernels import labels as kernels
+
+    if table is None or not table.colours:
+        item = f"{where} has colours, and {'no table was passed' if table is None else 'the table has none'}"
+        fix = "pass --labels with a FILE of value, name and colour, or a preset such as voc or camvid"
+        raise UsageError("labels-needed", "cannot read colours as labels", item=item, fix=fix)
+    meanings: dict[int, list[int]] = {}
+    for value, colour in table.colours.items():
+        meanings.setdefault(_packed(colour), []).append(value)
+    known = np.array(sorted(meanings), np.int64)
+    flat = np.ascontiguousarray(pixels).reshape(-1, 3)
+    rows = np.empty(len(flat), np.uint16)
+    kernels.rows_of_colours(flat, known, rows)
+    found = Segments.of(rows.reshape(pixels.shape[:2]), where)
+    if int(found.values.max()) == known.size:
+        unknown = flat[rows == known.size].astype(np.int64) @ np.array([65536, 256, 1])
+        codes, counts = np.unique(unknown, return_counts=True)
+        listed = [f"#{code:06x} ({n} pixels)" for code, n in zip(codes.tolist(), counts.tolist(), strict=True)]
+        item = f"{where} has colours that the table lacks: {', '.join(listed[:12])}"
+        item += f" and {len(listed) - 12} more" if len(listed) > 12 else ""
+        fix = "add them to the table, or save the masks without smoothing: a resized mask mixes colours"
+        raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=fix)
+    used = np.unique(found.values)
+    for code in known[used].tolist():
+        names = {table.name_of(value) for value in meanings[code]}
+        if len(names) > 1:
+            item = f"{where} has the colour #{code:06x}, which can be {' or '.join(sorted(names))}"
+            fix = "pass a table that has every colour once, or label maps of values"
+            raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=fix)
+    value_of = np.zeros(known.size, np.uint16)
+    value_of[used] = [meanings[code][0] for code in known[used].tolist()]
+    return Segments(found.edges, value_of[found.values], found.shape)
+
+
+def _check_palette(found: Segments, palette: NDArray[np.uint8], table: LabelTable, where: str) -> None:
+    """Refuse a palette that gives values the colours of other classes: an image that was reduced to fewer colours."""
+    by_colour = {colour: table.name_of(value) for value, colour in table.colours.items()}
+    shown = {int(v): tuple(palette[v].tolist()) for v in np.unique(found.values) if v < len(palette)}
+    other = {v: by_colour[c] for v, c in shown.items() if c in by_colour and by_colour[c] != table.name_of(v)}
+    if other and len(other) + sum(table.colours.get(v) == c for v, c in shown.items()) == len(shown):
+        value, name = next(iter(other.items()))
+        item = (
+            f"{where}: the value {value} is {table.name_of(value)} in the table, and its palette's colour is {name}'s"
+        )
+        fix = "save the image as RGB to go by its colours, or pass a table without colours to go by its values"
+        raise MismatchError("label-palette", "cannot tell the classes of a palette image", item=item, fix=fix)
+
+
+def _packed(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def total(maps: dict[str, Segments]) -> Counter[int]:
+    """Count the pixels of each value in a set."""
+    return sum((m.counts() for m in maps.values()), Counter[int]())

@@ -1,0 +1,49 @@
+"""What is doubtful about an ensemble or its truth, though nothing refuses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit.decisions.decision import vote
+from ensemble_kit.decisions.thresholds import Thresholds
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.execution.executor import Executor
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.metrics.shifted import without_hits
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit.tuning.folds import Groups, group_of
+
+_LOOKED_AT = 8  # samples that tell whether a member is right anywhere
+
+
+def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
+    """Name samples whose logits are identical in every member, and that a split may put on two sides."""
+    same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
+    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
+    return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
+
+
+def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[str]:
+    """Say which members, each alone, are right at no pixel of a few samples, and whether a shift would mend it.
+
+    Parameters
+    ----------
+    by_argmax : whether members decide by argmax, else by 0.5 for every class.
+    """
+    every, names = ensemble.samples, [c for c in ensemble.classes if c in truth.classes]
+    samples = every[:: -(-len(every) // _LOOKED_AT)]
+    wanted = truth.arranged(samples, names)
+    decision = Argmax() if by_argmax else Thresholds(ensemble.level_of(0.5))
+    out = []
+    for m, member in enumerate(ensemble.members):
+        f = ensemble.fusion
+        weights, heat = ((LEVELS,),) * len(ensemble.classes), f.temperatures[m : m + 1]
+        fusion = replace(f, members=(member.member,), weights=weights, temperatures=heat)
+        masks = vote(Inputs((member,), ensemble.classes, fusion), samples, decision, (), executor)
+        told = without_hits(masks.arranged(samples, names), wanted)
+        if told is not None:
+            out.append(f"member {member.member!r} is wrong at every pixel of {len(samples)} samples{told}")
+    return out

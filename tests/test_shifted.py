@@ -1,0 +1,68 @@
+"""Predictions none of whose classes meets the truth, and whether a shift of the labels would mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.execution.executor import THREADS
+from ensemble_kit.metrics.shifted import shifted, without_hits
+from ensemble_kit.recipes.doubts import members_without_hits
+
+NAMES = ("a", "b", "c")
+LABELS = np.repeat(np.arange(3), 4).reshape(3, 4)
+
+
+def set_of(labels: np.ndarray) -> ek.MaskSet:
+    return ek.MaskSet({("s", name): ek.encode(labels == k) for k, name in enumerate(NAMES)})
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_a_shift_by_one_is_asked_about(step: int) -> None:
+    assert "labels shifted by one?" in str(without_hits(set_of(LABELS + step), set_of(LABELS)))
+    both = ek.MaskSet({("s", n): ek.encode((k == LABELS) | (k + 3 == LABELS)) for k, n in enumerate(NAMES)})
+    assert "labels shifted by one?" in str(without_hits(set_of(LABELS + step), both))
+
+
+def test_a_shift_of_classes_that_overlap() -> None:
+    at = np.arange(16).reshape(4, 4)
+    truth = ek.MaskSet({("s", n): ek.encode((at >= 4 * k) & (at < 4 * k + 6)) for k, n in enumerate(NAMES)})
+    moved = ek.MaskSet({("s", "a"): truth["s", "b"], ("s", "b"): truth["s", "c"], ("s", "c"): ek.Runs.empty((4, 4))})
+    assert not truth.exclusive
+    assert without_hits(moved, truth) is None  # some pixels are right: neighbours overlap
+    apart = ek.MaskSet({("s", "a"): ek.encode(at > 9), ("s", "b"): ek.encode(at > 8), ("s", "c"): ek.encode(at < 0)})
+    wanted = ek.MaskSet({("s", "a"): ek.encode(at < 0), ("s", "b"): ek.encode(at < 0), ("s", "c"): ek.encode(at > 8)})
+    assert without_hits(apart, wanted) == ": labels shifted by one?"
+
+
+def test_what_a_shift_does_not_mend() -> None:
+    apart = set_of(np.array([[2, 2, 2, 2], [9, 9, 9, 9], [0, 0, 0, 0]]))
+    assert not without_hits(apart, set_of(LABELS))
+    assert without_hits(apart, set_of(LABELS)) is not None
+    assert without_hits(set_of(LABELS), set_of(LABELS)) is None
+    assert without_hits(set_of(LABELS + 9), set_of(LABELS)) is None  # no pixel is predicted
+    assert without_hits(set_of(LABELS), set_of(LABELS + 9)) is None  # no pixel is true
+    assert shifted(ek.confusion(set_of(LABELS), set_of(LABELS))) is None
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> list[Path]:
+    """A member whose classes are those of the truth, and one whose are the next ones."""
+    out = []
+    for name, labels in (("right", LABELS), ("late", (LABELS + 1) % 3)):
+        out.append(tmp_path / f"{name}.zarr")
+        with ek.LogitWriter(out[-1], classes=NAMES, samples=["s"], grid=LABELS.shape, activation="softmax") as writer:
+            logits = np.where(labels == np.arange(3)[:, None, None], 9, -9)
+            writer.write("s", logits.astype(np.float32), image_size=LABELS.shape)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_argmax", [True, False], ids=["argmax", "thresholds"])
+def test_a_member_is_warned_of(stores: list[Path], by_argmax: bool) -> None:
+    told = members_without_hits(Ensemble(stores), set_of(LABELS), THREADS, by_argmax)
+    assert told == ["member 'late' is wrong at every pixel of 1 samples: labels shifted by one?"]

@@ -140,7 +140,7 @@ def q_of(typingctx, z, top):
     """Q of logits beside their cell's largest."""
 
     def generate(context, builder, signature, arguments):
-        return _put_q(builder, *arguments, None)
+        return _put_q(builder, arguments[0], arguments[1], None)
 
     return INTS(z, top), generate
 
@@ -150,7 +150,7 @@ def cooled_q_of(typingctx, z, top, temperature):
     """The same with a temperature: two divisions of eight lanes take as long as all the rest."""
 
     def generate(context, builder, signature, arguments):
-        return _put_q(builder, *arguments)
+        return _put_q(builder, arguments[0], arguments[1], arguments[2])
 
     return INTS(z, top, types.float64), generate
 

@@ -1,4 +1,4 @@
-"""Whether a PNG holds all the rows that its header declares.
+"""The rows of a PNG, all that its header declares.
 
 Pillow and libpng accept a stream that ends early: its missing rows become zeros, and so a mask that is empty there.
 """
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _STEP = 1 << 20
 
@@ -32,8 +32,22 @@ def chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
 
 def check_rows(raw: bytes) -> None:
     """Refuse a PNG with fewer rows than it declares; raises ValueError. Memory stays at one megabyte."""
+    for _ in _inflated(raw):
+        pass
+
+
+def read_rows(raw: bytes) -> bytes | None:
+    """Inflate the rows of a PNG, raising ValueError where any is missing; None where it is interlaced."""
+    if raw[28]:
+        check_rows(raw)
+        return None
+    return b"".join(_inflated(raw))
+
+
+def _inflated(raw: bytes) -> Iterator[bytes]:
+    """Yield the rows that the header declares, in pieces of a megabyte; raises ValueError at the end of fewer."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", raw[16:29])
-    bits = depth * _CHANNELS.get(kind, 1)
+    bits = depth * CHANNELS.get(kind, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     want = 0
     for x0, y0, dx, dy in passes:
@@ -44,9 +58,11 @@ def check_rows(raw: bytes) -> None:
         rest: bytes | memoryview = body if name == b"IDAT" else b""
         while rest and have < want and not inflate.eof:
             try:
-                have += len(inflate.decompress(rest, _STEP))
+                part = inflate.decompress(rest, min(_STEP, want - have))
             except zlib.error as error:
                 raise ValueError(str(error)) from None
+            have += len(part)
             rest = inflate.unconsumed_tail
+            yield part
     if have < want:
         raise ValueError(f"it declares {height} x {width} pixels and holds {have} of {want} bytes of them")

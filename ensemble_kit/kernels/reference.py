@@ -251,6 +251,17 @@ def overlapping(masks: list[NDArray[np.bool_]]) -> bool:
     return bool((np.sum(masks, axis=0) > 1).any())
 
 
+def unfiltered(rows: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Rows of a PNG (height, 1 + bytes) without their filters, `step` bytes a pixel."""
+    out = np.zeros((len(rows) + 1, rows.shape[1] - 1 + step), np.int64)  # with zeros above and to the left
+    for y, row in enumerate(rows.tolist(), 1):
+        for x, byte in enumerate(row[1:], step):
+            a, b, c = (int(v) for v in (out[y, x - step], out[y - 1, x], out[y - 1, x - step]))
+            nearest = min((a, b, c), key=lambda v: abs(a + b - c - v))
+            out[y, x] = (byte + (0, a, b, (a + b) // 2, nearest)[row[0]]) % 256
+    return out[1:, step:].astype(np.uint8)
+
+
 def contacts(component: NDArray[np.bool_], mask: NDArray[np.bool_]) -> int:
     """How many pixel sides a component shares with a mask."""
     pairs = ((component[1:], mask[:-1]), (component[:-1], mask[1:]), (component[:, 1:], mask[:, :-1]))

@@ -135,6 +135,65 @@ class CurveRoom(NamedTuple):
     counted: NDArray[np.int64]
 
 
+class Contest(NamedTuple):
+    """How exclusive classes of members that share one grid are compared in float32, as `scores/argmax.py` makes it.
+
+    A pixel's strongest class is certain where it leads the next by more than
+    `relative · (both scores together) + absolute`; members without weight are left out.
+
+    Parameters
+    ----------
+    kind : what is compared. 0, shares of members, each interpolated; 1, logits, averaged on the grid; 2, shares,
+        averaged on the grid; 3, logits of one member. With 0 and 3 `q` are interpolated, in integers.
+    at : int64 (M, C), where each class begins in each member's box.
+    widths : int64 (M,), cells of a row of the member's grid.
+    weights : float32 (M,), of sum 1.
+    scales : float32 (M,), log2(e) / temperature.
+    temperatures : float64 (M,).
+    margins : float32 (M, C), by how much a class that has a cell's largest logit must lead there.
+    factors : float32 (C,), the largest is 1; with kinds 1 and 3 their logarithms to base 2, which are added.
+    relative, absolute : float32.
+    ties : equal scores, of kind 3, are equal in integers.
+    least : float32 share that the winner must have, or -1.
+    """
+
+    kind: int
+    at: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    temperatures: NDArray[np.float64]
+    margins: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    relative: np.float32
+    absolute: np.float32
+    ties: bool
+    least: np.float32
+
+
+class Exactly(NamedTuple):
+    """The same comparison in integers, for pixels that are too close to call.
+
+    Parameters
+    ----------
+    temperatures : float64 (M,).
+    weights : int64 (M,), of sum 65536.
+    interpolate_members, of_logits : upsample="logits"; mean="logit".
+    exponentials : int64 (65536,), `tables.exponentials`.
+    factors, offsets : int64 (C,).
+    least : level that the winner must reach, or 0.
+    """
+
+    temperatures: NDArray[np.float64]
+    weights: NDArray[np.int64]
+    interpolate_members: bool
+    of_logits: bool
+    exponentials: NDArray[np.int64]
+    factors: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    least: int
+
+
 class Contenders(NamedTuple):
     """Undecided pixels of all samples, with the classes that can win each.
 

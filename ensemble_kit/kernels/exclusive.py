@@ -34,7 +34,7 @@ def exclusive_q(logits, temperature, out):
     ±inf is read as ±65504.
     """
     classes, cells = logits.shape
-    top = np.empty(CHUNK, np.float32)
+    top = np.empty(min(CHUNK, cells), np.float32)
     for first in range(0, cells, CHUNK):
         n = min(CHUNK, cells - first)
         top[:n] = -65504

@@ -10,16 +10,17 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import exclusive, layouts
+from ensemble_kit.scores import argmax, exclusive, layouts
+from ensemble_kit.scores.encoding import Encoded, encode
 from ensemble_kit.spec.fusion import Upsample
-from ensemble_kit.spec.geometry import as_text
+from ensemble_kit.spec.geometry import Placement, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.kernels.arguments import Axes, Members, Pixels
+    from ensemble_kit.kernels.arguments import Axes, Members, Pixels, Scoring
     from ensemble_kit.scores.inputs import Inputs
 
 
@@ -33,10 +34,10 @@ class FusedSample:
     def __init__(self, inputs: Inputs, sample: str, upsample: Upsample | None = None) -> None:
         fusion, members = inputs.fusion, inputs.members
         self.inputs, self.sample = inputs, sample
-        self._placements = [m.placement(sample) for m in members]
-        H, W = self._placements[0].image
+        self._own = [m.placement(sample) for m in members]
+        H, W = self._own[0].image
         self.image = H, W
-        for member, placement in zip(members, self._placements, strict=True):
+        for member, placement in zip(members, self._own, strict=True):
             if placement.image != self.image:
                 raise MismatchError(
                     "image-size-differs",
@@ -45,48 +46,29 @@ class FusedSample:
                     f"{as_text(placement.image)} in {member.member!r}",
                     fix="dump both members from the same images",
                 )
-        upsample = upsample or fusion.upsample
-        late = upsample == "logits"
-        own_classes = tuple([m.classes for m in members])
-        if inputs.activation == "softmax":
-            codes, order = exclusive.codes(fusion, upsample), layouts.order(own_classes, inputs.classes).T
-            self._codes = [
-                exclusive.encode(m.read(sample), t, own, fusion, upsample)
-                for m, t, own in zip(members, fusion.temperatures, order, strict=True)
-            ]
-            own_classes = (inputs.classes,) * len(members)
-        else:
-            codes = "q" if late or fusion.mean.of_logits else "levels"
-            self._codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
-        self._order, self._weights = layouts.order(own_classes, inputs.classes), layouts.weights(fusion.weights)
-        self._recipe = layouts.Recipe(codes, fusion.temperatures, fusion.mean, late)
-        first = self._placements[0]
-        if not late and any((p.grid, p.box) != (first.grid, first.box) for p in self._placements):
-            self._to_finest_grid()
-        self._scoring = layouts.scoring(self._recipe)
+        self._upsample: Upsample = upsample or fusion.upsample
+        self._weights = layouts.weights(fusion.weights)
 
-    def _to_finest_grid(self) -> None:
-        """Interpolate every member's scores to the box of the member with the most cells."""
-        from ensemble_kit.kernels import fuse
+    @cached_property
+    def _encoded(self) -> Encoded:
+        return encode(self.inputs, self.sample, self._own, self._upsample)
 
-        scoring = layouts.scoring(self._recipe)
-        finest = max(self._placements, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
-        box, moved = finest.box, []
-        axes = layouts.axes(tuple([p.box.shape for p in self._placements]), box.shape)
-        for m, (codes, placement, order) in enumerate(zip(self._codes, self._placements, self._order.T, strict=True)):
-            out = np.zeros((len(order), *finest.grid), np.uint16)
-            inside, own = out[:, *box.slices], placement.box
-            for k, c in enumerate(order):
-                cells = scoring.tables[scoring.table_of[m]][codes[c][own.slices]]
-                fuse.resample(np.ascontiguousarray(cells), m, axes, inside[k])
-            moved.append(out)
-        self._codes, self._recipe = moved, self._recipe._replace(codes="scores")
-        self._placements = [finest] * len(moved)
-        self._order = np.repeat(np.arange(len(self._order))[:, None], len(moved), axis=1)
+    @property
+    def _placements(self) -> Sequence[Placement]:
+        return self._encoded.placements
+
+    @property
+    def _recipe(self) -> layouts.Recipe:
+        return self._encoded.recipe
+
+    @cached_property
+    def _scoring(self) -> Scoring:
+        return layouts.scoring(self._recipe)
 
     @cached_property
     def _members(self) -> Members:
-        return layouts.members(self._codes, self._placements, self._order, self._weights)
+        codes, placements, order, _ = self._encoded
+        return layouts.members(codes, placements, order, self._weights)
 
     @cached_property
     def _pixels(self) -> Pixels | None:
@@ -184,6 +166,9 @@ class FusedSample:
         weights, offsets = (
             (np.ones_like(scales), tables.offsets(scales)) if of_logits else (scales, np.zeros_like(scales))
         )
+        fast = argmax.contest(self.inputs, self.sample, self._own, self._upsample, weights, offsets, least or 0)
+        if fast is not None:
+            return argmax.winners(fast)
         of_shares = of_logits and self.inputs.activation == "softmax"
         shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
         return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
@@ -271,7 +256,7 @@ class FusedSample:
             return FusedSample(self.inputs, self.sample, "scores").levels()
         out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
         for c, weights in enumerate(self._weights):
-            class_maps = [codes[k] for codes, k in zip(self._codes, self._order[c], strict=True)]
+            class_maps = [codes[k] for codes, k in zip(self._encoded.codes, self._encoded.order[c], strict=True)]
             addresses = np.array([m.__array_interface__["data"][0] for m in class_maps], np.int64)
             fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
         return out

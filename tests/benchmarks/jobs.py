@@ -116,8 +116,11 @@ def in_memory(ensemble: ek.Ensemble) -> Inputs:
     return Inputs(tuple(members), ensemble.classes, ensemble.fusion)
 
 
-def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None) -> Iterator[Row]:
+def table(
+    scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None, softmax: Sequence[Path] = ()
+) -> Iterator[Row]:
     """Measure the jobs of every group, or of one; with `keep_going`, a job that fails ends only its own group."""
+    import argmax
     import first_call
     import genuine
     import stored
@@ -125,6 +128,7 @@ def table(scale: Scale, group: str = "", keep_going: bool = False, usgra: Path |
     full = scale.plane == inputs.PLANE
     groups: dict[str, Callable[[Scale], Rows]] = {
         "soft": soft_votes,
+        "argmax": lambda scale: argmax.rows(scale, softmax),
         "rle": rle,
         "rules": rules,
         "hard": hard_votes,

@@ -1,6 +1,6 @@
 """Measure every job beside its rivals; write benchmarks.json, and from it the tables of docs/performance.md and README.
 
-    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER]
+    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER] [--softmax STORE ...]
                                    [--page FILE] [--readme FILE] [--record FILE]
 
 One thread for everybody, medians of process-CPU time, candidates interleaved in one process; rows that say "all cores"
@@ -44,13 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
     parser.add_argument(
-        "--group", default="", help="soft, rle, rules, hard, csv, thresholds, weights, stored, genuine or first"
+        "--group", default="", help="soft, argmax, rle, rules, hard, csv, thresholds, weights, stored, genuine or first"
     )
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")
     parser.add_argument("--keep-going", action="store_true", help="leave out jobs that fail, for an older package")
     parser.add_argument("--seconds", type=float, help="CPU seconds for each job")
     parser.add_argument("--usgra", type=Path, help="folder of USGRA-SEG; without it genuine logits are the demo's own")
+    parser.add_argument(
+        "--softmax",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="stores of softmax members; the group argmax then measures them",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json")
     parser.add_argument("--page", type=Path, help="page whose table between <!-- bench --> marks is replaced")
     parser.add_argument("--readme", type=Path, help="page whose table between <!-- bench --> marks is a few rows")
@@ -75,7 +82,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     scale = jobs.QUICK if options.quick else jobs.Scale()
     scale = replace(scale, rivals=not options.ours, seconds=options.seconds or scale.seconds, only=options.only)
     rows = []
-    for row in jobs.table(scale, options.group, options.keep_going, options.usgra):
+    for row in jobs.table(scale, options.group, options.keep_going, options.usgra, options.softmax):
         rows.append(as_json(row))
         print(line(rows[-1]), file=sys.stderr, flush=True)
     return {"machine": machine(), "quick": options.quick, "rows": rows}

@@ -1,0 +1,111 @@
+"""Where members agree upon a class, cell by cell, at the speed at which their logits can be read.
+
+A first pass keeps the largest logit of a cell, the second largest and the class, 32 cells at a time. Where every
+member's largest leads by a *margin*, and the cells around a pixel have the same class, interpolating them and
+averaging members change nothing: the pixel has that class, too (`scores/argmax.py` derives the margin). A lead alone
+does not do: scores are rounded, and equal ones go to the first class.
+"""
+
+from ensemble_kit.kernels.conversions import keys_of, lower_half, narrowed, numbers, upper_half, widened
+from ensemble_kit.kernels.desk import CELLS
+from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.lanes import (
+    all_ints,
+    all_long,
+    both,
+    equal,
+    greater,
+    load_long,
+    maximum,
+    minimum,
+    pick,
+    select,
+    store,
+    subtract,
+    word,
+)
+from ensemble_kit.kernels.words import load64, lowest, store64
+
+STEP = 4
+"""Classes that are read together: each is a stream of its own, and more than a few evict each other from the caches."""
+
+
+@kernel
+def put_agreement(r, desk):
+    """Find what members agree upon in the cells of row `r`."""
+    labels = desk.labels + 2 * (r & 1) * (desk.width + CELLS)
+    for m in range(desk.members):
+        _put_leaders(r, m, desk)
+        margins = desk.margins + 4 * m * desk.classes
+        for block in range(0, desk.width, CELLS):
+            x = min(block, desk.width - CELLS)
+            best, second, label = _leaders(block, desk)
+            tops = desk.tops + 4 * (((r & 1) * desk.members + m) * desk.width + x)
+            low = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
+            high = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
+            if m:
+                before = load_long(labels + 2 * x)
+                low = select(equal(low, widened(lower_half(before))), low, all_ints(-1))
+                high = select(equal(high, widened(upper_half(before))), high, all_ints(-1))
+            store(labels + 2 * x, narrowed(low))
+            store(labels + 2 * x + 32, narrowed(high))
+    store(labels + 2 * desk.width, all_long(load64(labels + 2 * desk.width - 8) >> 48))
+
+
+@inline
+def _put_leaders(r, m, desk):
+    """Find the largest and the second largest key of a member's cells, and the class: three vectors for 32 cells."""
+    at, offset = desk.at + 8 * m * desk.classes, 2 * r * load64(desk.widths + 8 * m)
+    for c0 in range(0, desk.classes, STEP):
+        for block in range(0, desk.width, CELLS):
+            best, second, label = all_long(-32768), all_long(-32768), all_long(0)
+            if c0:
+                best, second, label = _leaders(block, desk)
+            codes = offset + 2 * min(block, desk.width - CELLS)
+            for c in range(c0, min(c0 + STEP, desk.classes)):
+                key = keys_of(load_long(load64(at + 8 * c) + codes))
+                label = select(greater(key, best), all_long(c), label)
+                second = maximum(second, minimum(key, best))
+                best = maximum(best, key)
+            leaders = desk.leaders + 6 * block
+            store(leaders, best)
+            store(leaders + 64, second)
+            store(leaders + 128, label)
+
+
+@inline
+def _leaders(block, desk):
+    leaders = desk.leaders + 6 * block
+    return load_long(leaders), load_long(leaders + 64), load_long(leaders + 128)
+
+
+@inline
+def _leads(best, second, label, tops, margins):
+    """Store the largest logits; return the class where it leads by its margin, else -1, int32."""
+    top, own = numbers(keys_of(best)), widened(label)
+    store(tops, top)
+    gap = subtract(top, numbers(keys_of(second)))
+    return select(greater(pick(margins, own), gap), all_ints(-1), own)
+
+
+@kernel
+def put_quads(r, r2, desk, undecided):
+    """Find the class of the pixels between four cells; -1 where it is undecided.
+
+    Columns of undecided quads go to the address `undecided`, int64; returns how many there are.
+    """
+    row, n = 2 * (desk.width + CELLS), 0
+    top, foot = desk.labels + (r & 1) * row, desk.labels + (r2 & 1) * row
+    for block in range(0, desk.width, CELLS):
+        x = min(block, desk.width - CELLS)
+        a, b = load_long(top + 2 * x), load_long(top + 2 * (x + desk.across))
+        c, d = load_long(foot + 2 * x), load_long(foot + 2 * (x + desk.across))
+        same = both(both(equal(a, b), equal(a, c)), equal(a, d))
+        label = select(same, a, all_long(-1))
+        store(desk.quads + 2 * x, label)
+        bits = word(greater(all_long(0), label)) >> (block - x) << (block - x)
+        while bits != 0:
+            store64(undecided + 8 * n, x + lowest(bits))
+            n += 1
+            bits &= bits - 1
+    return n

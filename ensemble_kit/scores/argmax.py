@@ -1,0 +1,192 @@
+"""How exclusive classes of one grid compete: margins and tolerances within which float32 settles what integers would.
+
+All follow from how far rounding can move a score. With U = 65535 / 32, one logit is U units of `q`. A cell's `q` is
+off by half a unit at most and an interpolated one by another half, so a difference of two by 2 units (`DOUBT` has some
+hundredths more, for float32). A share `S` is off by half a level of 65,535. So with factors f, the largest 1, and
+A = sum of 1 / f:
+
+- a class whose `q + U ln f` leads all others by more than `-U ln(1 - A / 65535)` has the largest `S · f`, since the
+  largest share times factor is at least 1 / A;
+- where `q` of pixels are the exact integers and shares are averaged in float32, `F_c f_c - F_k f_k` is off by a
+  level, for their rounding, and by twice the relative error of an exponential;
+- shares that are fused on the grid have no units of `q`, but each is rounded twice; and a `q` that is, once more.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.kernels.arguments import Contest, Exactly
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.scores import layouts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ensemble_kit.kernels.arguments import Pixels
+    from ensemble_kit.scores.inputs import Inputs
+    from ensemble_kit.spec.fusion import Upsample
+    from ensemble_kit.spec.geometry import Placement
+
+UNITS = 65535 / 32
+DOUBT = 2.1
+SLACK = 1.1
+"""For float32, and terms of second order: doubts are a tenth larger than derived."""
+
+EACH, LINEAR, SHARES, ALONE = 0, 1, 2, 3
+"""Kinds of `Contest`."""
+
+DEEPEST = 29.0
+"""Margins in logits up to which `q`, cut at 32, shows every lead."""
+
+OCTAVES = math.log2(math.e)
+
+
+class Laid(NamedTuple):
+    """What `kernels.argmax.decide` takes of a sample; `logits` are kept alive, their addresses are in `contest`."""
+
+    contest: Contest
+    exactly: Exactly
+    pixels: Pixels
+    logits: Sequence[NDArray[np.uint16]]
+
+
+def winners(laid: Laid) -> ManyRuns:
+    """Decide a sample's pixels: the masks of all classes, each pixel in at most one."""
+    from ensemble_kit.kernels import argmax
+
+    starts, ends, offsets, _ = argmax.decide(laid.contest, laid.exactly, laid.pixels)
+    return ManyRuns(starts, ends, offsets)
+
+
+def contest(
+    inputs: Inputs,
+    sample: str,
+    placements: Sequence[Placement],
+    upsample: Upsample,
+    factors: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: int,
+) -> Laid | None:
+    """Read a sample and lay out how its classes compete; None where that has no fast way.
+
+    It has one for softmax members of one grid, at least 32 cells wide, each of one weight for all classes, with a
+    mean of probabilities, or of logits without `least`.
+
+    Parameters
+    ----------
+    factors, offsets : int64 (C,), what integer scores are multiplied by, and what is added.
+    least : level that the winner must reach, 0 for any.
+    """
+    from ensemble_kit.kernels import tables
+    from ensemble_kit.kernels.desk import CELLS
+
+    fusion, place = inputs.fusion, placements[0]
+    weights = layouts.weights(fusion.weights)
+    if (
+        inputs.activation != "softmax"
+        or fusion.mean.power not in {1, None}
+        or any((p.grid, p.box) != (place.grid, place.box) for p in placements)
+        or place.box.shape[1] < CELLS
+        or (weights != weights[0]).any()
+    ):
+        return None
+    used = np.flatnonzero(weights[0])
+    doubts = _doubts(factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used))
+    if doubts is None:
+        return None
+    kind, scale, ahead, relative, absolute, ties, floor = doubts
+    logits = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in inputs.members]
+    order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
+    members = layouts.members(logits, placements, order, weights)
+    at = (members.addresses + members.order * members.class_bytes).T[used]
+    t, number = np.array(fusion.temperatures, np.float64)[used], np.float32
+    return Laid(
+        Contest(
+            kind,
+            np.ascontiguousarray(at),
+            members.widths[used],
+            (weights[0][used] / 65536).astype(number),
+            (OCTAVES / t).astype(number),
+            t,
+            (t[:, None] * ahead).astype(number),
+            (np.log2(scale) if kind in {LINEAR, ALONE} else scale).astype(number),
+            number(relative),
+            number(absolute),
+            ties,
+            number(floor),
+        ),
+        Exactly(
+            t,
+            weights[0][used],
+            upsample == "logits",
+            fusion.mean.of_logits,
+            tables.exponentials(),
+            factors,
+            offsets,
+            least,
+        ),
+        layouts.pixels(place.box.shape, place.image),
+        logits,
+    )
+
+
+class _Doubts(NamedTuple):
+    """Margins of classes in logits, and the tolerance of float32 scores; see `Contest`."""
+
+    kind: int
+    scale: NDArray[np.float64]
+    ahead: NDArray[np.float64]
+    relative: float
+    absolute: float
+    ties: bool
+    least: float
+
+
+def _doubts(
+    factors: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: int,
+    of_logits: bool,
+    interpolate_members: bool,
+    members: int,
+) -> _Doubts | None:
+    """Derive margins and tolerances; None where they are too large."""
+    if least > 65535 or (least and of_logits):
+        return None
+    scale = np.exp(offsets / 65536 / UNITS) if of_logits else factors / 65536
+    scale /= scale.max()
+    levels = (0.0 if of_logits else 1.01 if interpolate_members else 2.1) * (1 / scale).sum() / 65535
+    if levels >= 0.9:
+        return None
+    lead = -math.log1p(-levels) + (DOUBT if interpolate_members or of_logits else 0.1) / UNITS
+    ahead = lead + np.log(_largest_other(scale) / scale)
+    if least:
+        p, others = (least - 0.5) / 65535, max(1, len(scale) - 1)
+        ahead = np.maximum(ahead, math.log(others * p / (1 - p) * 1.01) + 4 / UNITS)
+    if ahead.max() > DEEPEST:
+        return None
+    floor = (least - (0.5 if interpolate_members else 0)) / 65535 if least else -1
+    if interpolate_members and members == 1 and not least:
+        exact = -math.log1p(-levels) + 0.05 / UNITS
+        return _Doubts(ALONE, scale, ahead, 0, exact * OCTAVES, bool((scale == 1).all()), floor)
+    if of_logits:
+        return _Doubts(
+            LINEAR, scale, ahead, 0, (1.2 if interpolate_members else 2.1) / UNITS * SLACK * OCTAVES, False, floor
+        )
+    if interpolate_members:
+        return _Doubts(EACH, scale, ahead, 5e-5, SLACK / 65535, False, floor)
+    return _Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, False, floor)
+
+
+def _largest_other(scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest of all others, for each; of one alone, itself."""
+    if len(scale) == 1:
+        return scale
+    first, second = np.sort(scale)[::-1][:2]
+    return np.where((scale == first) & ((scale == first).sum() == 1), second, first)

@@ -1,0 +1,75 @@
+"""One sample's members as 16-bit codes, and what the codes become: read when something needs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.scores import exclusive, layouts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ensemble_kit.scores.inputs import Inputs
+    from ensemble_kit.spec.fusion import Upsample
+    from ensemble_kit.spec.geometry import Placement
+
+
+class Encoded(NamedTuple):
+    """Members' codes.
+
+    Parameters
+    ----------
+    codes : uint16 (C, h, w) of each member, C-contiguous.
+    placements : of each member.
+    order : int64 (C, M), where each class stands in each member's codes.
+    recipe : how codes become levels.
+    """
+
+    codes: Sequence[NDArray[np.uint16]]
+    placements: Sequence[Placement]
+    order: NDArray[np.int64]
+    recipe: layouts.Recipe
+
+
+def encode(inputs: Inputs, sample: str, placements: Sequence[Placement], upsample: Upsample) -> Encoded:
+    """Read a sample's members; with upsample="scores" members of several grids are brought to the finest one."""
+    fusion, members, late = inputs.fusion, inputs.members, upsample == "logits"
+    own_classes = tuple([m.classes for m in members])
+    if inputs.activation == "softmax":
+        kind, order = exclusive.codes(fusion, upsample), layouts.order(own_classes, inputs.classes).T
+        codes = [
+            exclusive.encode(m.read(sample), t, own, fusion, upsample)
+            for m, t, own in zip(members, fusion.temperatures, order, strict=True)
+        ]
+        own_classes = (inputs.classes,) * len(members)
+    else:
+        kind = "q" if late or fusion.mean.of_logits else "levels"
+        codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
+    recipe = layouts.Recipe(kind, fusion.temperatures, fusion.mean, late)
+    encoded = Encoded(codes, placements, layouts.order(own_classes, inputs.classes), recipe)
+    if not late and any((p.grid, p.box) != (placements[0].grid, placements[0].box) for p in placements):
+        return _on_finest_grid(encoded)
+    return encoded
+
+
+def _on_finest_grid(given: Encoded) -> Encoded:
+    """Interpolate every member's scores to the box of the member with the most cells."""
+    from ensemble_kit.kernels import fuse
+
+    scoring = layouts.scoring(given.recipe)
+    finest = max(given.placements, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
+    box, moved = finest.box, []
+    axes = layouts.axes(tuple([p.box.shape for p in given.placements]), box.shape)
+    for m, (codes, placement, order) in enumerate(zip(given.codes, given.placements, given.order.T, strict=True)):
+        out = np.zeros((len(order), *finest.grid), np.uint16)
+        inside, own = out[:, *box.slices], placement.box
+        for k, c in enumerate(order):
+            cells = scoring.tables[scoring.table_of[m]][codes[c][own.slices]]
+            fuse.resample(np.ascontiguousarray(cells), m, axes, inside[k])
+        moved.append(out)
+    order = np.repeat(np.arange(len(given.order))[:, None], len(moved), axis=1)
+    return Encoded(moved, [finest] * len(moved), order, given.recipe._replace(codes="scores"))

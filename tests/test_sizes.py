@@ -20,6 +20,7 @@ from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.search import sizes
 from ensemble_kit.tuning.search.described import describe
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.truth import Truth
 
 CLASSES, SIZES = ("x", "y"), (1, 2, 3, 5, 8, 20, 60, 10**6)
 BAND = (3277, 62260)
@@ -90,7 +91,7 @@ def test_every_level_and_size_counts_as_labelling_the_mask_does(
     for level in {low, high, *rng.integers(low, high + 1, 12).tolist()}:
         means = np.zeros((2, len(SIZES)))
         for sample in ensemble.samples:
-            fused, rows = ensemble.sample(sample), work(Item(sample, [truth[sample, name] for name in CLASSES]))
+            fused, rows = ensemble.sample(sample), work(Item(sample, Truth.of(truth, sample, CLASSES)))
             for c, name in enumerate(CLASSES):
                 mask, wanted = fused.runs(c, level), truth[sample, name]
                 levels, pred, tp, area = rows[c]

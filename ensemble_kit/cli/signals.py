@@ -74,6 +74,7 @@ def listen() -> None:
             byte = os.read(heard, 1)[0]
             if byte == _LOST:
                 ours = True
+                time.sleep(0.02)  # until it was dropped
                 _thread.interrupt_main(signal.Signals(number))
             elif ours:  # what `interrupt_main` wrote
                 ours = False
@@ -84,15 +85,23 @@ def listen() -> None:
     def raise_again(lost: sys.UnraisableHookArgs) -> None:
         """Where Python cannot raise, as in a `__del__` or a library's callback, the signal would be lost."""
         if isinstance(lost.exc_value, Signalled):
-            signal.signal(lost.exc_value.number, _raise)
+            signal.signal(lost.exc_value.number, raise_in)
             os.write(told, bytes([_LOST]))
         else:
             sys.__unraisablehook__(lost)
 
+    def raise_in(number: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code is raise_again.__code__:  # which drops exceptions too
+            os.write(told, bytes([_LOST]))
+            return
+        for other in ENDING:
+            signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
+        raise Signalled(number)
+
     threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
     sys.unraisablehook = raise_again
     for number in ENDING:
-        signal.signal(number, _raise)
+        signal.signal(number, raise_in)
 
 
 def ignore() -> None:
@@ -110,9 +119,3 @@ def signal_behind(error: BaseException | None) -> int | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
-
-
-def _raise(number: int, _: FrameType | None) -> None:
-    for other in ENDING:
-        signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
-    raise Signalled(number)

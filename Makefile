@@ -56,8 +56,9 @@ mutation: $(STAMP)    ## mutation testing of runs and hard votes: changes of the
 	$(BIN)/python tests/mutation.py
 
 # the tests of those modules, but for what runs, and dies, in processes of its own
-COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs maskset labels voting thresholds shift \
-  argument_kinds formats_* cli_verify refusals tuning validation faults/test_store_at_rest faults/test_rle faults/test_csv faults/test_repair \
+COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs maskset labels label_maps voting argmax \
+  deciding plurality arrays recipes thresholds factors metrics void shift argument_kinds formats_* cli_verify refusals \
+  tuning validation many_processes faults/test_store_at_rest faults/test_rle faults/test_csv faults/test_repair \
   faults/test_security faults/test_remote_faults faults/test_stateful faults/test_matching faults/test_numerics, \
   tests/$(if $(findstring /,$t),$t,test_$t).py))
 coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %

@@ -71,3 +71,15 @@ def test_the_comparison_writes_its_table(usgra: Path, tmp_path: Path) -> None:
     assert text.startswith("before\n<!-- usgra -->\n| mean of the three networks")
     assert text.count("\n| ") == 8
     assert text.endswith("<!-- /usgra -->\nafter\n")
+
+
+def test_label_maps_from_training_to_miou(usgra: Path, tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "label_maps"
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    options = ("--epochs", 1, "--only", "dilated")
+    told = run(folder / "train.py", "usgra", "--data", usgra / "train", "--out", weights, *options)
+    assert "validation mIoU" in told
+    told = run(folder / "run.py", "usgra", "--data", usgra, "--weights", weights, "--out", out, "--only", "dilated")
+    assert "| their mean, factors tuned |" in told
+    assert ek.ThresholdSet.load(out / "factors.json").measure.is_miou
+    assert ek.read_masks(out / "answer_1").exclusive

@@ -30,6 +30,9 @@ from ensemble_kit.tuning.search.undecided import Setting
 Values = list[np.ndarray]
 
 
+MIOU = Measure("pooled", "iou", Convention(0.0, "skip"))
+
+
 def table_of(values: Values, truth: Values, ratio: int, adds: bool = False) -> ContenderTable:
     """The table of samples given as F_c (C, n) and truth (n,), C for no class and -1 for void."""
     C, n, parts = len(values[0]), len(values), []
@@ -170,6 +173,17 @@ def test_the_score_is_that_of_the_vote(
     assert ek.ThresholdSet.load(tmp_path / "set.json") == tuned
 
 
+def test_the_default_is_miou_without_absent_classes(make_store: Make) -> None:
+    ens = case(make_store)
+    truth = truth_of(ens)
+    rest, gone = ens.classes[:-1], ens.classes[-1]
+    without = {(s, c): truth[s, c] if c in rest else ek.Runs.empty(ens.image_size(s)) for s, c in truth}
+    truth = ek.MaskSet(without, void={s: truth[s, gone] | truth.void(s) for s in truth.samples})
+    tuned = ek.tune_thresholds(ens, truth)
+    assert (tuned.measure.is_miou, tuned.score) == (True, ek.confusion(ens.vote(tuned), truth).miou)
+    assert ek.tune_thresholds(ens, truth, metric="dice").measure.convention.empty == 1
+
+
 def test_no_single_factor_is_better(make_store: Make) -> None:
     ens = case(make_store, samples=2)
     truth = truth_of(ens)
@@ -223,7 +237,7 @@ def test_statistics_answer_a_second_question(make_store: Make, tmp_path: Path) -
     ens = case(make_store)
     truth = truth_of(ens)
     kept: list[ContenderTable] = []
-    first = tune_factors(ens, truth, Measure("pooled", "iou"), keep=kept.append)
+    first = tune_factors(ens, truth, MIOU, keep=kept.append)
     kept[0].save(tmp_path / "kept.npz")
     known = ContenderTable.load(tmp_path / "kept.npz")
     assert ek.tune_thresholds(ens, truth, statistics=known) == first
@@ -382,5 +396,5 @@ def test_the_command_tunes_factors_of_softmax_stores(make_store: Make, tmp_path:
     assert said.err.count("counting 6/6") <= 1  # the second run reads the statistics
     tuned = ek.ThresholdSet.load(out)
     assert tuned.decision.kind == "argmax"
-    assert tuned.measure == Measure("pooled", "iou")
+    assert tuned.measure == MIOU
     assert tuned.factors == ek.tune_thresholds(ens, truth, folds=3).factors

@@ -74,7 +74,6 @@ ClassesOption = Annotated[
     Path | None, typer.Option("--classes", help="Class names, one per line, where a mask file does not give them.")
 ]
 FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the masks. Default: recognised.")]
-EmptyOption = Annotated[str, typer.Option("--empty", help="Score of a pair whose masks are both empty: 1, 0 or skip.")]
 EpsOption = Annotated[float, typer.Option("--eps", help="Added to numerator and denominator of the score.")]
 
 

@@ -21,7 +21,6 @@ from ensemble_kit.cli.label_options import (
 )
 from ensemble_kit.cli.options import (
     ClassesOption,
-    EmptyOption,
     EpsOption,
     FormatOption,
     ImageSizeOption,
@@ -108,7 +107,13 @@ def tune_thresholds(
     ] = None,
     study: Annotated[str, typer.Option("--study", help="Name of the study in the storage.")] = "ensk",
     sampler: Annotated[str, typer.Option("--sampler", help="tpe, cmaes or grid.")] = "tpe",
-    empty: EmptyOption = "1",
+    empty: Annotated[
+        str | None,
+        typer.Option(
+            "--empty",
+            help="Score of a pair whose masks are both empty: 1, 0 or skip. Default: 1; skip for the mIoU of argmax.",
+        ),
+    ] = None,
     eps: EpsOption = 0.0,
     folds: Annotated[
         int | None, typer.Option("--folds", help="Folds of the cross-validation, 3 or more; 0: none. Default: 5.")
@@ -160,7 +165,6 @@ def tune_thresholds(
     from ensemble_kit.recipes.masks import formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
-    from ensemble_kit.spec.scoring import Convention
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
@@ -180,8 +184,8 @@ def tune_thresholds(
         common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
     by_argmax = decides_by_argmax(ensemble, cast("Any", decide))
-    convention = Convention(eps, empty_value(empty))
-    measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, convention)
+    absent = None if empty is None else empty_value(empty)
+    measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, eps, absent)
     _check_method(method, metric, own is not None, search)
     what = tuple(w.strip() for w in (search or "weights").split(","))
     wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed, common.memory)

@@ -211,17 +211,24 @@ def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:
     return decide == "argmax" or (decide is None and ensemble.activation == "softmax")
 
 
-def measure_of(by_argmax: bool, objective: Objective | None, metric: str | None, convention: Convention) -> Measure:
-    """Return what is maximised; by default the mean Dice of thresholds, and of argmax the pooled IoU: mIoU."""
+def measure_of(
+    by_argmax: bool, objective: Objective | None, metric: str | None, eps: float, empty: Empty | None
+) -> Measure:
+    """Return what is maximised; by default the mean Dice of thresholds, and of argmax mIoU.
+
+    mIoU leaves out a class that occurs in no sample; elsewhere two empty masks count 1.
+    """
     usual = ("pooled", "iou") if by_argmax else ("mean", "dice")
-    return Measure(cast("Objective", objective or usual[0]), metric or usual[1], convention)
+    what = (objective or usual[0], metric or usual[1])
+    absent: Empty = "skip" if by_argmax and what == usual else 1
+    return Measure(cast("Objective", what[0]), what[1], Convention(eps, absent if empty is None else empty))
 
 
 def tune_thresholds(
     ensemble: Ensemble,
     truth: MaskSet,
     objective: Objective | None = None,
-    empty: Empty = 1,
+    empty: Empty | None = None,
     eps: float = 0.0,
     folds: Folds = None,
     groups: Groups = None,
@@ -246,7 +253,7 @@ def tune_thresholds(
     truth : masks of exactly the ensemble's samples and classes.
     objective : "mean" maximises each class's mean score over samples; "pooled" its score with pixels pooled. Default:
         "mean", for argmax "pooled".
-    empty, eps : the convention, as for `dice`.
+    empty, eps : the convention, as for `dice`; default of empty: 1, but "skip" for mIoU, the default of argmax.
     folds : number of folds of a cross-validation, 3 or more; None gives the plain optimum without one; "auto" gives
         five, or one for each group if these are fewer, and none below three groups, as `ensk tune-thresholds` does.
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
@@ -290,7 +297,7 @@ def tune_thresholds(
         fix = "pass 3 or more, 'auto', or None for none"
         check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
-    measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, Convention(eps, empty))
+    measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, eps, empty)
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
     for text in tuning.warnings():
         warnings.warn(text, stacklevel=2)

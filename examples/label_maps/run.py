@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data set, with train/ and test/")
     parser.add_argument("--weights", type=Path, required=True, help="the folder that train.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--only", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
     args = parser.parse_args()
     data, weights, out = args.data.resolve(), args.weights.resolve(), args.out.resolve()
     lay_out(data, weights, out)
@@ -52,21 +53,21 @@ def main() -> None:
 
     stores = {}
     for part in PARTS:
-        for family in FAMILIES:
+        for family in args.only:
             stores[family, part] = out / f"{family}_{part}.zarr"
             ensk(
                 "dump-logits", f"networks:{args.dataset}_{family}", "--weights", weights / f"{family}.pt",
                 "--activation", "softmax", "--images", out / part / "images", "--classes", classes,
                 "--preprocess", weights / "preprocess.json", "--member", family, "--out", stores[family, part],
             )  # fmt: skip
-    validation, test = ([stores[f, part] for f in FAMILIES] for part in PARTS)
+    validation, test = ([stores[f, part] for f in args.only] for part in PARTS)
     ensk("tune-thresholds", *validation, "--val", out / "validation" / "masks", *maps, "--out", out / "factors.json")
 
     votes = {
-        **{f"{f} alone": ([stores[f, "test"]], ()) for f in FAMILIES},
-        "mean of the three": (test, ()),
-        "the same, each class at 0.5": (test, ("--decide", "threshold")),
-        "mean of the three, factors tuned": (test, ("--thresholds", out / "factors.json")),
+        **{f"{f} alone": ([stores[f, "test"]], ()) for f in args.only},
+        "their mean": (test, ()),
+        "their mean, each class at 0.5": (test, ("--decide", "threshold")),
+        "their mean, factors tuned": (test, ("--thresholds", out / "factors.json")),
     }
     rows = []
     for k, (told, (members, options)) in enumerate(votes.items()):

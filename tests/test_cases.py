@@ -93,6 +93,7 @@ def test_L3_void_in_tune_score_and_convert(tmp_path, capsys) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "to" / "0.png")), labels[0])
 
 
+@pytest.mark.slow
 def test_L4_colours_are_read_by_the_table(tmp_path) -> None:
     colours = {name: colour for _, name, colour in PRESETS["camvid"]}
     pixels = np.array([[colours["Sky"], colours["Road"], colours["Void"], colours["Road"]]], np.uint8)
@@ -161,3 +162,35 @@ def test_a_member_whose_labels_are_shifted_is_warned_of(tmp_path, capsys) -> Non
     store, gt = member(tmp_path / "m.zarr", (LABELS + 1) % 3, ORGANS), truth(tmp_path / "gt", LABELS)
     ensk("tune-thresholds", store, "--val", gt, "--out", tmp_path / "s.json", "--folds", 0)
     assert "labels shifted by one?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_stores_that_lack_the_background_of_the_truth(tmp_path) -> None:
+    gt = truth(tmp_path / "gt", LABELS)
+    store = member(tmp_path / "m.zarr", np.maximum(LABELS, 1) - 1, ORGANS[1:])
+    tune = ["tune-thresholds", store, "--val", gt, "--out", tmp_path / "s.json", "--folds", 0]
+    tune += ["--classes", listed(tmp_path / "c.txt", ORGANS)]
+    assert "--except background" in refused("classes-differ", 6, *tune)
+    ensk(*tune, "--except", "background")
+
+
+def test_a_list_of_classes_that_does_not_match_the_masks(tmp_path) -> None:
+    gt, own = truth(tmp_path / "gt", LABELS), truth(tmp_path / "own", LABELS)
+    score = ["score", own, "--val", gt, "--classes"]
+    said = refused("label-values", 6, *score, listed(tmp_path / "short.txt", ORGANS[:2]))
+    assert "2 (" in said
+    ensk(*score, listed(tmp_path / "whole.txt", ORGANS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0, -65536, 1.5], ids=str)
+def test_a_set_whose_factors_are_not_positive_integers(tmp_path, factor) -> None:
+    store, gt, out = member(tmp_path / "m.zarr", LABELS, ORGANS), truth(tmp_path / "gt", LABELS), tmp_path / "s.json"
+    ensk("tune-thresholds", store, "--val", gt, "--out", out, "--folds", 0)
+    kept = json.loads(out.read_text())
+    name = next(iter(kept["decision"]["factors"]))
+    kept["decision"]["factors"][name] = factor
+    out.write_text(json.dumps(kept))
+    vote = ["vote", store, "--thresholds", out, "--format", "label-map", "--out", tmp_path / "maps"]
+    said = refused("set-invalid", 3, *vote)
+    assert str(factor) in said

@@ -101,7 +101,7 @@ def drawn_inputs(draw: st.DrawFn, activation: str) -> Inputs:
         z = smooth_logits(rng, (classes, *own), draw(st.sampled_from([0.3, 6.0, 60.0])))
         hostile = rng.random(z.shape) < draw(st.sampled_from([0, 0.3, 1]))
         z[hostile] = rng.choice(HOSTILE, int(hostile.sum()))
-        if upsample == "scores":  # a softmax of infinities is no number, and stores hold none
+        if upsample == "scores":  # a softmax of infinities is not a number, and stores hold none
             z = np.clip(z, -65504, 65504)
         if draw(st.booleans()):
             z[:] = z[:1]  # equal logits

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 import ensemble_kit as ek
 from ensemble_kit.kernels import labels as kernels
 from ensemble_kit.kernels import reference
-from ensemble_kit.masks.labelmaps import Segments, overlap_of
+from ensemble_kit.masks.labelmaps import LabelMap, overlap_of
 from ensemble_kit.spec.label_table import LabelTable, by_order, is_background
 
 shapes = st.tuples(st.integers(1, 13), st.integers(1, 90))
@@ -29,9 +29,9 @@ def set_of(stack: np.ndarray) -> ek.MaskSet:
 
 
 @given(maps)
-def test_segments_and_runs_are_the_oracles(labels: np.ndarray) -> None:
+def test_stretches_and_runs_are_the_oracles(labels: np.ndarray) -> None:
     flat = labels.reshape(-1)
-    edges = kernels.segments(flat)
+    edges = kernels.stretches(flat)
     assert edges.tolist() == [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1)]
     starts, ends, offsets = kernels.runs_of(edges, flat[edges].astype(np.int64), flat.size, 5)
     for k, wanted in enumerate(reference.label_runs(labels, list(range(5)))):
@@ -43,17 +43,17 @@ def test_segments_and_runs_are_the_oracles(labels: np.ndarray) -> None:
 def test_values_of_one_class_are_one_run(labels: np.ndarray) -> None:
     owner = np.array([0, 0, -1, 1, 1])
     flat = labels.reshape(-1)
-    edges = kernels.segments(flat)
+    edges = kernels.stretches(flat)
     starts, ends, offsets = kernels.runs_of(edges, owner[flat[edges]], flat.size, 2)
     for k, wanted in enumerate(reference.label_runs(owner[labels], [0, 1])):
         assert np.array_equal(starts[offsets[k] : offsets[k + 1]], wanted[0])
         assert np.array_equal(ends[offsets[k] : offsets[k + 1]], wanted[1])
 
 
-def test_segments_beyond_the_first_room() -> None:
+def test_stretches_beyond_the_first_room() -> None:
     flat = (np.arange(5000) % 2).astype(np.uint8)
-    assert kernels.segments(flat).tolist() == list(range(5000))
-    assert kernels.segments(np.zeros(5000, np.uint8)).tolist() == [0]
+    assert kernels.stretches(flat).tolist() == list(range(5000))
+    assert kernels.stretches(np.zeros(5000, np.uint8)).tolist() == [0]
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(0, 2)))
@@ -209,8 +209,8 @@ def test_arrays_that_are_no_label_maps(array: np.ndarray) -> None:
     assert caught.value.code == "label-map-invalid"
 
 
-def test_counts_of_segments() -> None:
-    assert Segments.of([[True, False, True]], "a").counts() == {0: 1, 1: 2}
+def test_counts_of_values() -> None:
+    assert LabelMap.of([[True, False, True]], "a").counts() == {0: 1, 1: 2}
 
 
 @pytest.mark.parametrize("name", ["background", "BG", "_background_", "Background", "void_0", "__background__", "0_bg"])

@@ -9,13 +9,8 @@ from ensemble_kit.errors import MismatchError, UsageError, check_number, some
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.spec.factors import LARGEST, ONE, integer_factor
 from ensemble_kit.spec.mean import PROBABILITY
-
-ONE = 65536
-"""The integer of factor 1."""
-
-LARGEST = 128
-"""Factors lie between 1 / LARGEST and LARGEST."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Argmax:
                     f"factor of {name!r}", factor, f"pass a number from 1/{LARGEST} to {LARGEST}; 1 changes nothing",
                     least=1 / LARGEST, most=LARGEST, what="cannot decide", code="factor-invalid",
                 )  # fmt: skip
-            object.__setattr__(self, "factors", {name: _integer(f) / ONE for name, f in self.factors.items()})
+            object.__setattr__(self, "factors", {name: integer_factor(f) / ONE for name, f in self.factors.items()})
         if self.least is not None:
             fix, code = "pass a probability in [0, 1]", "threshold-invalid"
             check_number("least", self.least, fix, least=0, most=1, what="cannot decide", code=code)
@@ -86,7 +81,7 @@ class Argmax:
 
     def in_order(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         """Return the integer factors of classes, 65536 for 1, in their order."""
-        return tuple(_integer((self.factors or {}).get(name, 1)) for name in classes)
+        return tuple(integer_factor((self.factors or {}).get(name, 1)) for name in classes)
 
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return the classes whose masks are kept: all but the background."""
@@ -111,7 +106,3 @@ class Argmax:
             shared = inputs.activation == "softmax" and inputs.fusion.mean.of_logits
             least = (PROBABILITY if shared else inputs.fusion.mean).level_of(self.least)
         return scores.winners(self.in_order(inputs.classes), least)
-
-
-def _integer(factor: float) -> int:
-    return int(ONE * factor + 0.5)

@@ -130,7 +130,7 @@ class RankRule:
             _checked(self.temperature)
 
     def check(self, inputs: Inputs) -> None:
-        """Refuse members whose scores are no probabilities: exclusive classes with mean="logit"."""
+        """Refuse members whose scores are not probabilities: exclusive classes with mean="logit"."""
         inputs.check_each_class()
 
     def written(self, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ensemble_kit.decisions.argmax import ONE, Argmax
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
+from ensemble_kit.spec.factors import ONE
 from ensemble_kit.thresholds.records import SetFields
 
 

@@ -1,4 +1,4 @@
-"""Files of label maps: PNG, TIFF and NumPy arrays become segments of equal values."""
+"""Files of label maps: PNG, TIFF and NumPy arrays become `LabelMap`s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ensemble_kit.formats.npz import named_stacks
 from ensemble_kit.formats.png_codec import read_labels
 from ensemble_kit.formats.sizes import check_bitmap
 from ensemble_kit.formats.stacks import Stack
-from ensemble_kit.masks.labelmaps import Segments
+from ensemble_kit.masks.labelmaps import LabelMap
 from ensemble_kit.spec.label_table import LabelTable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Of the files of a folder; a file by itself is an `.npy` or an `.npz`."""
 
 
-def read_image(path: Path, table: LabelTable | None) -> Segments:
+def read_image(path: Path, table: LabelTable | None) -> LabelMap:
     """Read one label map; colours become values by the table's colours.
 
     Raises
@@ -46,18 +46,18 @@ def read_image(path: Path, table: LabelTable | None) -> Segments:
     pixels, palette = read_labels(path) if path.suffix.lower() == ".png" else _tiff(path)
     if pixels.ndim == 3:
         return _by_colours(pixels, table, str(path))
-    found = Segments.of(pixels, str(path))
+    found = LabelMap.of(pixels, str(path))
     if palette is not None and table is not None:
         _check_palette(found, palette, table, str(path))
     return found
 
 
-def read_arrays(path: Path) -> dict[str, Segments]:
+def read_arrays(path: Path) -> dict[str, LabelMap]:
     """Read the label maps of one `.npy`, (N, H, W) or (H, W), or of an `.npz`, one array a sample or a stack.
 
     The samples of an `.npy` are called by their row, or as the file where there is one.
     """
-    out: dict[str, Segments] = {}
+    out: dict[str, LabelMap] = {}
     if path.suffix.lower() == ".npz":
         for names, stack in named_stacks(path):
             out |= _of_stack(stack, names)
@@ -67,12 +67,12 @@ def read_arrays(path: Path) -> dict[str, Segments]:
         return _of_stack(stack, [path.stem] if len(stack.shape) == 2 else [str(k) for k in range(stack.shape[0])])
 
 
-def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, Segments]:
+def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, LabelMap]:
     if len(stack.shape) not in {2, 3} or stack.dtype.kind not in "bui" or math.prod(stack.shape[:-2]) != len(names):
         item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W)"
         fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
         raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
-    return {name: Segments.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
+    return {name: LabelMap.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
 
 
 def _tiff(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
@@ -95,7 +95,7 @@ def _tiff(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     return (pixels.astype(np.uint16) if image.mode.startswith("I;16") else pixels), palette
 
 
-def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> Segments:
+def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> LabelMap:
     """Turn colours into the values of a table."""
     from ensemble_kit.kernels import labels as kernels
 
@@ -110,7 +110,7 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> S
     flat = np.ascontiguousarray(pixels).reshape(-1, 3)
     rows = np.empty(len(flat), np.uint16)
     kernels.rows_of_colours(flat, known, rows)
-    found = Segments.of(rows.reshape(pixels.shape[:2]), where)
+    found = LabelMap.of(rows.reshape(pixels.shape[:2]), where)
     if int(found.values.max()) == known.size:
         unknown = flat[rows == known.size].astype(np.int64) @ np.array([65536, 256, 1])
         codes, counts = np.unique(unknown, return_counts=True)
@@ -128,10 +128,10 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> S
             raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=fix)
     value_of = np.zeros(known.size, np.uint16)
     value_of[used] = [meanings[code][0] for code in known[used].tolist()]
-    return Segments(found.edges, value_of[found.values], found.shape)
+    return LabelMap(found.edges, value_of[found.values], found.shape)
 
 
-def _check_palette(found: Segments, palette: NDArray[np.uint8], table: LabelTable, where: str) -> None:
+def _check_palette(found: LabelMap, palette: NDArray[np.uint8], table: LabelTable, where: str) -> None:
     """Refuse a palette that gives values the colours of other classes: an image that was reduced to fewer colours."""
     by_colour = {colour: table.name_of(value) for value, colour in table.colours.items()}
     shown = {int(v): tuple(palette[v].tolist()) for v in np.unique(found.values) if v < len(palette)}
@@ -149,6 +149,6 @@ def _packed(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def total(maps: dict[str, Segments]) -> Counter[int]:
+def total(maps: dict[str, LabelMap]) -> Counter[int]:
     """Count the pixels of each value in a set."""
     return sum((m.counts() for m in maps.values()), Counter[int]())

@@ -24,7 +24,7 @@ from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.maskformat import MaskFormat
 from ensemble_kit.formats.png_codec import write_png
 from ensemble_kit.formats.sizes import ImageSizes
-from ensemble_kit.masks.labelmaps import Segments, classes_of
+from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import LabelTable, by_order, counted, drawn_values, is_background
 
@@ -105,7 +105,7 @@ def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) ->
         raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
-def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, Segments]:
+def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, LabelMap]:
     if not path.is_dir():
         if path.suffix.lower() not in {".npy", ".npz"}:
             fix = "pass the folder that holds it, an .npy or an .npz; a CSV or JSON has no label maps"

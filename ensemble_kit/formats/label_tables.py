@@ -116,7 +116,7 @@ def _of_json(path: Path) -> list[Row]:
             return [(value, name, None) for name, value in content.items()]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         fix = 'write [{"value": 0, "name": "road", "colour": "#804080"}, …], {"0": "road"} or {"road": 0}'
-        raise _damaged(str(path), "it is no table", fix)
+        raise _damaged(str(path), "it is not a table", fix)
     rows = []
     for k, row in enumerate(content):
         value, name, colour = (next((row[n] for n in names if n in row), None) for names in _COLUMNS.values())

@@ -15,7 +15,7 @@ from ensemble_kit.kernels.jit import inline, kernel
 CHUNK = 2048
 _EXACT = 64
 """Classes up to which a share's quotient, cut from float64, is exact: it is off by 2^-37 at most, and below an integer
-by 1 / (2 · 2^30 · classes) at least. Integer division, which is no vector instruction, took a sixth more of a pass."""
+by 1 / (2 · 2^30 · classes) at least. Integer division is not a vector instruction: a pass took a sixth longer."""
 
 
 class RowRoom(NamedTuple):

@@ -6,7 +6,7 @@ samples instead) and no `fastmath` (it removes exact rounding).
 Machine code is kept in a folder of the user's own, named by a digest of every kernel's source, of Python's and
 Numba's versions and of the processor: editing one file never leaves a stale caller of it behind, which Numba's own
 per-file stamps would. A cut file stops a program that reads it as Numba does, and a damaged one runs; so each file
-begins with a checksum, and one that does not hold is compiled again. The checksum is no signature: the files are
+begins with a checksum, and one that does not hold is compiled again. The checksum is not a signature: the files are
 pickles, and the user who can write them can run any program already.
 """
 

@@ -12,7 +12,7 @@ _LOOK = 256
 
 
 @kernel
-def segments(labels):
+def stretches(labels):
     """Where a flat label map, uint8 or uint16, takes another value than the pixel before; the first pixel is one.
 
     256 pixels a look: where all are as the one before, nothing else is done.
@@ -48,8 +48,8 @@ def runs_of(edges, owners, size, classes):
 
     Parameters
     ----------
-    edges : where each segment begins.
-    owners : int64 (n,), the class of each segment; a negative one is none. Neighbours of one class are one run.
+    edges : where each stretch begins.
+    owners : int64 (n,), the class of each stretch; a negative one is none. Neighbours of one class are one run.
     """
     offsets = np.zeros(classes + 1, np.int64)
     last = np.int64(-1)

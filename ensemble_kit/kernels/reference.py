@@ -318,10 +318,7 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_], eps: float, empty: float) -
 
 
 def confusion(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], void: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Pixels by class, int64 (C + 1, C + 1), of bool (C, H, W) each: rows truth, columns predicted, the last no class.
-
-    Void pixels (H, W) do not count.
-    """
+    """Pixels outside `void` (H, W) by true and predicted class, int64 (C + 1, C + 1), the last none, of (C, H, W)."""
     none = len(truth)
     a, b = (np.where(m.any(0), m.argmax(0), none)[~void] for m in (predicted, truth))
     return np.bincount(b * (none + 1) + a, minlength=(none + 1) ** 2).reshape(none + 1, none + 1).astype(np.int64)

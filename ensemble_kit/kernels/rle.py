@@ -15,7 +15,7 @@ _SPACE, _COMMA, _NEWLINE, _RETURN, _QUOTE = 32, 44, 10, 13, 34
 @kernel
 def split_fields(text, size):
     """Indices of the commas and newlines in the first `size` bytes of CSV text, whether all of them end a field (there
-    is no quote, carriage return or NUL), and whether all is ASCII. `text` has `PAD` bytes more.
+    is not a quote, carriage return or NUL), and whether all is ASCII. `text` has `PAD` bytes more.
     """
     address, plain, ascii_only = address_of(text), True, True
     marks, n = np.empty(size // 256 + 1024, np.int64), 0

@@ -7,7 +7,9 @@ import numpy as np
 
 from ensemble_kit.kernels.exclusive import make_row_room, put_scores, put_values
 from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.labels import runs_of
 from ensemble_kit.kernels.runs import grown
+from ensemble_kit.kernels.stretches import append_row, longer, make_stretches
 
 
 @kernel
@@ -57,8 +59,8 @@ def winners(factors, offsets, least, shares, members, scoring, exponentials, axe
     """
     room, row = make_row_room(members, axes), np.empty((members.order.shape[0], axes.cols.shape[1]), np.int64)
     height, width = axes.rows.shape[1], axes.cols.shape[1]
-    label, best = np.empty(width, np.int64), np.empty(width, np.int64)
-    owners, edges, n, last = np.empty(1024, np.int64), np.empty(1024, np.int64), 0, np.int64(-1)
+    label, best = np.empty(width, np.int16), np.empty(width, np.int64)
+    stretches, n = make_stretches(4 * width + 4096), 0
     for y in range(height):
         put_values(y, members, scoring, exponentials, axes, room, row)
         for c in range(row.shape[0]):
@@ -74,27 +76,10 @@ def winners(factors, offsets, least, shares, members, scoring, exponentials, axe
                     level = _level(row[label[x], x], scoring.interpolate_members)
                 if level < least:
                     label[x] = -1
-        owners, edges, n, last = _append_edges(label, y * width, owners, edges, n, last)
-    if last >= 0:
-        owners[n], edges[n] = last, height * width
-        n += 1
-    return runs_by_owner(owners[:n], edges[:n], row.shape[0])
-
-
-@inline
-def _append_edges(label, first, owners, edges, n, last):
-    """Append where runs end and begin in a row of labels, -1 for none, whose first pixel is `first`."""
-    for x in range(label.size):
-        if label[x] == last:
-            continue
-        if n + 3 > edges.size:
-            owners, edges = grown(owners), grown(edges)
-        for owner in (last, label[x]):
-            if owner >= 0:
-                owners[n], edges[n] = owner, first + x
-                n += 1
-        last = label[x]
-    return owners, edges, n, last
+        if n + width > stretches.starts.size:
+            stretches = longer(stretches, n, 2 * n + width)
+        n = append_row(label, width, y * width, stretches, n)
+    return runs_of(stretches.starts[:n], stretches.labels[:n], height * width, row.shape[0])
 
 
 @kernel
@@ -105,8 +90,8 @@ def claims(levels, members, scoring, exponentials, axes):
     """
     room, row = make_row_room(members, axes), np.empty((members.order.shape[0], axes.cols.shape[1]), np.int64)
     height, width = axes.rows.shape[1], axes.cols.shape[1]
-    label, best = np.empty(width, np.int64), np.empty(width, np.int64)
-    owners, edges, n, last = np.empty(1024, np.int64), np.empty(1024, np.int64), 0, np.int64(-1)
+    label, best = np.empty(width, np.int16), np.empty(width, np.int64)
+    stretches, n = make_stretches(4 * width + 4096), 0
     for y in range(height):
         put_values(y, members, scoring, exponentials, axes, room, row)
         label[:], best[:] = -1, -1
@@ -114,11 +99,10 @@ def claims(levels, members, scoring, exponentials, axes):
             for x in range(width):
                 if _level(row[c, x], scoring.interpolate_members) >= levels[c] and row[c, x] > best[x]:
                     label[x], best[x] = c, row[c, x]
-        owners, edges, n, last = _append_edges(label, y * width, owners, edges, n, last)
-    if last >= 0:
-        owners[n], edges[n] = last, height * width
-        n += 1
-    return runs_by_owner(owners[:n], edges[:n], row.shape[0])
+        if n + width > stretches.starts.size:
+            stretches = longer(stretches, n, 2 * n + width)
+        n = append_row(label, width, y * width, stretches, n)
+    return runs_of(stretches.starts[:n], stretches.labels[:n], height * width, row.shape[0])
 
 
 @kernel

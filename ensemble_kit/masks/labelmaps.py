@@ -1,4 +1,4 @@
-"""Label maps, one class a pixel: their segments, the runs of their classes, and label maps of runs."""
+"""Label maps, one class a pixel: their stretches, the runs of their classes, and label maps of runs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.runs import Runs
 
 
-class Segments(NamedTuple):
-    """A label map as the segments of equal values along its rows."""
+class LabelMap(NamedTuple):
+    """A label map as stretches of one value, along its rows."""
 
     edges: NDArray[np.int64]
-    """Where each segment begins, int64 (n,)."""
+    """Where each stretch begins, int64 (n,)."""
     values: NDArray[np.integer]
     """The value of each, uint8 or uint16 (n,)."""
     shape: Shape
 
     @classmethod
-    def of(cls, labels: ArrayLike, where: str) -> Segments:
-        """Cut a label map, bool or integer (H, W) or (D, H, W), into segments.
+    def of(cls, labels: ArrayLike, where: str) -> LabelMap:
+        """Cut a label map, bool or integer (H, W) or (D, H, W), into stretches.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Segments(NamedTuple):
                 raise _invalid(item, "give the classes values from 0 to 65535, and void 255")
             array = array.astype(np.uint8 if high < 256 else np.uint16)
         flat = np.ascontiguousarray(array).reshape(-1)
-        edges = kernels.segments(flat)
+        edges = kernels.stretches(flat)
         return cls(edges, flat[edges], check_image_size(array.shape, array.ndim))
 
     def counts(self) -> Counter[int]:
@@ -85,7 +85,7 @@ def check_arguments(labels: object, classes: object, void: int | Sequence[int] |
 
 
 def classes_of(
-    maps: Mapping[str, Segments], table: LabelTable
+    maps: Mapping[str, LabelMap], table: LabelTable
 ) -> tuple[dict[str, Shape], tuple[str, ...], ManyRuns, NDArray[np.int64], str, dict[str, Runs]]:
     """Find the runs of every class and of void: what `MaskSet.trusted` takes, in its order.
 

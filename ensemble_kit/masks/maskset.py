@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_kind, differ, some
 from ensemble_kit.masks.alignment import Extent
-from ensemble_kit.masks.labelmaps import Segments, check_arguments, classes_of, draw, overlap_of
+from ensemble_kit.masks.labelmaps import LabelMap, check_arguments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
@@ -224,7 +224,7 @@ class MaskSet(Mapping[Key, Runs]):
         (1, 1)
         """
         ignored = check_arguments(labels, classes, void)
-        maps = {sample: Segments.of(array, f"sample {sample!r}") for sample, array in labels.items()}
+        maps = {sample: LabelMap.of(array, f"sample {sample!r}") for sample, array in labels.items()}
         counts = sum((m.counts() for m in maps.values()), Counter[int]())
         if len(classes) >= 255 and ignored == [255]:
             ignored = []

@@ -222,7 +222,7 @@ def _positions(values: ArrayLike) -> NDArray[np.int64]:
 
 
 def _array(values: ArrayLike) -> NDArray[Any]:
-    """Return values as an array, of objects where they are no numbers or rows of different lengths."""
+    """Return values as an array, of objects where they are not numbers or rows of different lengths."""
     try:
         return np.asarray(values)
     except ValueError:

@@ -69,8 +69,8 @@ class Deciding:
             )
         if self.kind != "rank" and self.temperature is not None:
             raise _unfit(
-                "cannot decide by thresholds",
-                "--rank-temperature has no effect on thresholds",
+                "cannot use --rank-temperature",
+                "it belongs to the rank rule, which does not decide",
                 "leave it out, or pass --decide rank",
             )
 

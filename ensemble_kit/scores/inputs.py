@@ -81,6 +81,6 @@ class Inputs:
             raise UsageError(
                 "softmax-option",
                 "cannot decide each class of softmax members by itself",
-                item="mean='logit': averaged logits of exclusive classes compare classes, and are no probabilities",
+                item="mean='logit': averaged logits of exclusive classes compare classes, and are not probabilities",
                 fix="pass mean='probability' (--mean probability), or decide by Argmax() (--decide argmax)",
             )

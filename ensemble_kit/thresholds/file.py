@@ -14,11 +14,11 @@ from typing import Any
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
+from ensemble_kit.spec.factors import LEAST, MOST
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
-    FACTORS,
     Calibration,
     ClassFactor,
     ClassFolds,
@@ -316,8 +316,8 @@ def _level(value: object) -> int:
 
 
 def _factor(value: object) -> int:
-    if type(value) is not int or not FACTORS[0] <= value <= FACTORS[1]:
-        raise ValueError(f"factor {value!r} is not in {FACTORS[0]} … {FACTORS[1]}")
+    if type(value) is not int or not LEAST <= value <= MOST:
+        raise ValueError(f"factor {value!r} is not in {LEAST} … {MOST}")
     return value
 
 

@@ -63,10 +63,6 @@ class ClassThreshold:
     calibration: Calibration
 
 
-FACTORS = 512, 8388608
-"""The least and the largest factor, 65536 for 1: 1/128 and 128."""
-
-
 @dataclass(frozen=True)
 class ClassFactor:
     """The factor of one exclusive class and what it did on validation.

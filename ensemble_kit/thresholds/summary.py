@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ensemble_kit.reports.plots import Panel
 from ensemble_kit.reports.report import Report
+from ensemble_kit.spec.factors import LEAST, MOST, ONE
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import (
-    FACTORS,
     ClassFactor,
     ClassThreshold,
     CrossValidation,
@@ -26,30 +26,29 @@ _POINTS = 1500  # of a curve; a panel is narrower than that
 
 def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation) -> Report:
     """Describe a set: per class the threshold, its plateau and spread over folds, and the scores."""
-    name, crossed = measure.title, v.crossed
-    columns = ["class", "threshold", "plateau", *(["over folds"] if crossed else []), name, f"{name} at 0.5", "gain"]
-    columns += ["out of fold"] if crossed else []
-    rows = [_row(c, mean, crossed) for c in classes]
-    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    rows.append(["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
-    rows[-1] += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
-    how = "; all but the last column in-sample" if crossed else ", in-sample"
-    title = f"{measure} on {v.n} validation samples{how}"
-    return Report(title, columns, rows, _lines(mean, crossed), _warnings(classes, v))
+    rows = [_row(c, mean, v.crossed) for c in classes]
+    return _table(("threshold", "0.5"), rows, measure, v, _lines(mean, v.crossed), _warnings(classes, v))
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation) -> Report:
     """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
+    rows = [_factor_row(c, v.crossed) for c in factors]
+    return _table(("factor", "1"), rows, measure, v, _factor_lines(v.crossed), _factor_warnings(factors, v))
+
+
+def _table(
+    tuned: tuple[str, str], rows: list[list[str]], measure: Measure, v: Validation, lines: list[str], told: list[str]
+) -> Report:
+    """Make the report of rows, one a class; `tuned` is what was tuned, and its value without tuning."""
     name, crossed = measure.title, v.crossed
-    columns = ["class", "factor", "plateau", *(["over folds"] if crossed else []), name, f"{name} at 1", "gain"]
+    what, plain = tuned
+    columns = ["class", what, "plateau", *(["over folds"] if crossed else []), name, f"{name} at {plain}", "gain"]
     columns += ["out of fold"] if crossed else []
-    rows = [_factor_row(c, crossed) for c in factors]
     gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    rows.append(["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain])
-    rows[-1] += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
+    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain]
+    last += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
     how = "; all but the last column in-sample" if crossed else ", in-sample"
-    title = f"{measure} on {v.n} validation samples{how}"
-    return Report(title, columns, rows, _factor_lines(crossed), _factor_warnings(factors, v))
+    return Report(f"{measure} on {v.n} validation samples{how}", columns, [*rows, last], lines, told)
 
 
 def _factor_row(c: ClassFactor, crossed: CrossValidation | None) -> list[str]:
@@ -64,7 +63,7 @@ def _factor_row(c: ClassFactor, crossed: CrossValidation | None) -> list[str]:
 
 
 def _times(factor: int) -> str:
-    return f"{factor / 65536:.4g}"
+    return f"{factor / ONE:.4g}"
 
 
 def _factor_lines(crossed: CrossValidation | None) -> list[str]:
@@ -87,15 +86,13 @@ def _factor_lines(crossed: CrossValidation | None) -> list[str]:
 
 
 def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[str]:
-    out = []
-    if v.n < _FEW:
-        out.append(f"{v.n} validation samples are few: expect less on unseen images than in-sample")
+    out = _few(v)
     blind = [c.name for c in factors if not c.positives]
     if blind:
         out.append(
             f"no validation sample has them, so only their false pixels inform their factors: {', '.join(blind)}"
         )
-    edge = [c.name for c in factors if c.factor in FACTORS]
+    edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
     if edge:
         out.append(f"the best factor lies at the end of its range, 1/128 … 128: {', '.join(edge)}")
     return out
@@ -135,10 +132,13 @@ def _lines(mean: Mean, crossed: CrossValidation | None) -> list[str]:
     return lines
 
 
+def _few(v: Validation) -> list[str]:
+    few = f"{v.n} validation samples are few: expect less on unseen images than in-sample"
+    return [few] if v.n < _FEW else []
+
+
 def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
-    out = []
-    if v.n < _FEW:
-        out.append(f"{v.n} validation samples are few: expect less on unseen images than in-sample")
+    out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
         out.append(f"no validation sample has them, so nothing informs their thresholds: {', '.join(blind)}")

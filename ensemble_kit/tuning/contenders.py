@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.kernels.arguments import Contenders, Room, Scale
-from ensemble_kit.thresholds.records import FACTORS
+from ensemble_kit.spec.factors import ONE
 from ensemble_kit.tuning import archive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.factor-statistics/1"
-ONE, (LEAST, MOST) = 65536, FACTORS
-"""Integers of the factors 1, 1/128 and 128."""
 RATIOS = (6, 9, 14)
 """Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 64 … 16384."""
 

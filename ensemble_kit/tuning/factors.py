@@ -17,10 +17,11 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import ClassFactor, CrossValidation, DecisionRecord, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.contenders import ONE, RATIOS, ContenderTable
+from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.factorfolds import FoldedFits, cross_validate
 from ensemble_kit.tuning.folds import Groups

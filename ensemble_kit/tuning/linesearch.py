@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ensemble_kit.kernels.arguments import Line, Score
+from ensemble_kit.spec.factors import LEAST, MOST, ONE
 from ensemble_kit.spec.scoring import Measure, coefficients
-from ensemble_kit.tuning.contenders import LEAST, MOST, ONE, ContenderTable
+from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.curve import best_case, or_perfect
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.contenders import ONE, ContenderTable
+from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.linesearch import FactorSearch
 
 if TYPE_CHECKING:

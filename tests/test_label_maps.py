@@ -351,8 +351,8 @@ def test_values_by_name(tmp_path) -> None:
         ("value,name,colour\n1,liver,#12345\n", "the colour '#12345'"),
         ('value,name,colour\n1,liver,"[1,2,256]"\n', "256"),
         ('[{"value":"1","name":"liver"}]', "'1', 'liver'"),
-        ("[1, 2]", "no table"),
-        ('{"a":{"b":1}}', "no table"),
+        ("[1, 2]", "is not a table"),
+        ('{"a":{"b":1}}', "is not a table"),
     ],
     ids=lambda v: str(v)[:28],
 )

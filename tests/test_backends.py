@@ -25,7 +25,7 @@ from torch import nn
 import exported
 from ensemble_kit.backends import Network, open_network, registry
 from ensemble_kit.dumping.arrays import ArrayForm, match
-from ensemble_kit.dumping.sides import check_sides, class_swap, likely_pairs, parse_swap
+from ensemble_kit.dumping.sides import check_sides, class_orders, likely_pairs, parse_swap
 from ensemble_kit.dumping.tiling import hann, place_windows, slide
 from ensemble_kit.dumping.tta import Averaged, Symmetry, symmetries
 from ensemble_kit.errors import (
@@ -61,6 +61,7 @@ class Identity:
     """The smallest network: what comes in goes out."""
 
     size = None
+    channels = None
 
     def put(self, images: np.ndarray) -> np.ndarray:
         return images
@@ -653,7 +654,8 @@ def test_a_mirror_swaps_the_sides_and_a_turn_does_not() -> None:
     x[:, :, 1, 0] = 8
     plain = run(Sides(), x)
     merged = run(Averaged(Sides(), symmetries(("hflip",)), None), x)
-    swapped = run(Averaged(Sides(), symmetries(("hflip",)), class_swap(["l", "r"], {"l": "r"})), x)
+    group = symmetries(("hflip",))
+    swapped = run(Averaged(Sides(), group, class_orders(["l", "r"], group, {"l": "r"})), x)
     assert np.array_equal(swapped, plain)
     assert merged[0, 0, 1, 0] == merged[0, 1, 1, 0] == 4
 
@@ -674,7 +676,12 @@ def test_flips_that_merge_sides_are_refused() -> None:
         check_sides(classes, symmetries(("hflip",)), None)
     assert "lung_left=lung_right" in caught.value.fix
     check_sides(classes, symmetries(("hflip",)), {})
-    check_sides(classes, symmetries(("rot90",)), None)
+    with pytest.raises(UsageError, match="leave rot90 out"):  # 180° move left to right
+        check_sides(classes, symmetries(("rot90",)), None)
+    check_sides(classes, symmetries(()), None)
+    with pytest.raises(UsageError, match="'vflip:lip_top=lip_bottom'"):
+        check_sides(["lip_top", "lip_bottom"], symmetries(("vflip",)), None)
+    check_sides(["lip_top", "lip_bottom"], symmetries(("hflip",)), None)
     check_sides(["a", "b"], symmetries(("hflip",)), None)
 
 
@@ -685,14 +692,21 @@ def test_pairs_are_read(tmp_path: Path) -> None:
     assert parse_swap(str(tmp_path / "p.txt")) == {"A, x": "B", "C": "D"}
     (tmp_path / "p.json").write_text('{"A": "B"}')
     assert parse_swap(str(tmp_path / "p.json")) == {"A": "B"}
-    for bad in ("A", "A=", "A=B=C", "A=B,A=C"):
-        with pytest.raises(UsageError):
+    assert parse_swap("hflip:A=B, C=D,vflip:E=F") == {"hflip": {"A": "B", "C": "D"}, "vflip": {"E": "F"}}
+    (tmp_path / "p.txt").write_text("handedness:A=B\nC=D\n")
+    assert parse_swap(str(tmp_path / "p.txt")) == {"handedness": {"A": "B", "C": "D"}}
+    (tmp_path / "p.json").write_text('{"vflip": {"A": "B"}}')
+    assert parse_swap(str(tmp_path / "p.json")) == {"vflip": {"A": "B"}}
+    (tmp_path / "p.json").write_text('{"flip": {"A": "B"}}')
+    for bad in ("A", "A=", "A=B=C", "A=B,A=C", "hflip:A", "flip:A", str(tmp_path / "p.json")):
+        with pytest.raises(UsageError, match="cannot read pairs"):
             parse_swap(bad)
-    assert class_swap(["a", "b", "c"], {"a": "c"}) == [2, 1, 0]
+    group = symmetries(("hflip",))
+    assert class_orders(["a", "b", "c"], group, {"a": "c"}) == [None, [2, 1, 0]]
     with pytest.raises(MismatchError, match="'z'"):
-        class_swap(["a", "b"], {"a": "z"})
+        class_orders(["a", "b"], group, {"a": "z"})
     with pytest.raises(MismatchError, match="'a' stand in more"):
-        class_swap(["a", "b", "c"], {"a": "b", "c": "a"})
+        class_orders(["a", "b", "c"], group, {"a": "b", "c": "a"})
 
 
 # --- windows ---------------------------------------------------------------------------------------------------

@@ -415,7 +415,7 @@ def test_options_that_cannot_be_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):
         dump(folder, tmp_path / "file")
-    with pytest.raises(UsageError, match="without a mirror"):
+    with pytest.raises(UsageError, match="not horizontal"):
         dump(folder, out, recipe=Recipe(SHIFT.but(size=32), tta=("rot90",), swap={"red": "blue"}))
     said: list[str] = []
     dump(folder, out, recipe=Recipe(SHIFT.but(size=32), tta=("hflip",)), dry_run=True, say=said.append)

@@ -31,6 +31,16 @@ def dump_logits(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="State dict (.pt, .safetensors) to load into the model.")
     ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option("--weights-key", help="Where the state dict is in a checkpoint of several, such as model_ema."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", help="Which of the model's outputs holds the logits: its name, or N from 0 (-1: last)."
+        ),
+    ] = None,
     input_size: Annotated[
         str | None, typer.Option("--size", help="Size of the network's input: HxW, or one number for both.")
     ] = None,
@@ -51,8 +61,12 @@ def dump_logits(
         typer.Option("--preprocess", help="JSON file with the five options above, which take precedence over it."),
     ] = None,
     activation: Annotated[
-        str, typer.Option("--activation", help="sigmoid, or softmax for exclusive classes.")
-    ] = "sigmoid",
+        str | None,
+        typer.Option(
+            "--activation",
+            help="sigmoid, or softmax for exclusive classes. Default: sigmoid; asked for where one is the background.",
+        ),
+    ] = None,
     domain: Annotated[
         str, typer.Option("--domain", help="What the network puts out: logits or probabilities.")
     ] = "logits",
@@ -68,10 +82,17 @@ def dump_logits(
     ] = None,
     swap_classes: Annotated[
         str | None,
-        typer.Option("--swap-classes", help="Classes that a mirrored image exchanges: A=B,C=D, a file, or none."),
+        typer.Option(
+            "--swap-classes",
+            help="Classes that flips exchange: hflip:A=B,vflip:C=D where position in the image tells them apart, "
+            "handedness:A=B where shape does; A=B with --tta hflip alone; a file; or none.",
+        ),
     ] = None,
     tile: Annotated[int | None, typer.Option("--tile", min=1, help="Slide a window of N x N over the image.")] = None,
     overlap: Annotated[float, typer.Option("--overlap", help="Overlap of neighbouring windows, as a fraction.")] = 0.25,
+    tile_weights: Annotated[
+        str, typer.Option("--tile-weights", help="Of cells of a window: hann, constant or gaussian (MONAI, nnU-Net).")
+    ] = "hann",
     part: Annotated[
         str,
         typer.Option("--part", help="i/n: dump the i-th of n shares of the images, one for each process or machine."),
@@ -101,17 +122,18 @@ def dump_logits(
         std=_numbers("--std", std),
         channels=channels,
     )
-    values: dict[str, Any] = {"activation": activation, "domain": domain}  # checked by Recipe
+    values: dict[str, Any] = {"activation": activation, "domain": domain, "tile_weights": tile_weights}
     recipe = Recipe(
         prep,
         tta=tuple(name.strip() for name in tta.split(",")) if tta else (),
         swap=parse_swap(swap_classes) if swap_classes else None,
         tile=tile,
         overlap=overlap,
+        output=_name_or_number(output),
         half=half,
         key=key,
         scale=scale,
-        **values,
+        **values,  # checked by Recipe
     )
     with common.progress() as listen:
         done = dumping.dump_logits(
@@ -122,6 +144,7 @@ def dump_logits(
             recipe,
             member=member,
             weights=weights,
+            weights_key=weights_key,
             batch_size=batch_size,
             device=device,
             part=_part(part),
@@ -159,6 +182,10 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
             fix=f"pass one number or three, such as {option} 0.485,0.456,0.406",
         )
     return values * 3 if len(values) == 1 else values
+
+
+def _name_or_number(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.removeprefix("-").isdecimal() else text
 
 
 def _part(text: str) -> tuple[int, int]:

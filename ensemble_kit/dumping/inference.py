@@ -232,7 +232,10 @@ class NetworkSource:
             neutral = 0.5 if recipe.activation == "sigmoid" else 1 / len(self._classes)
         window = recipe.tile, recipe.tile
         with failing_as([one.sample]):
-            return slide(self._network, one.x, one.box, window, head.cells, recipe.overlap, self._batch, neutral)
+            return slide(
+                self._network, one.x, one.box, window, head.cells, recipe.overlap, self._batch, neutral,
+                recipe.tile_weights,
+            )  # fmt: skip
 
     def _forward(self, x: NDArray[np.float32], samples: Sequence[str]) -> NDArray[np.float32]:
         """Run a batch (B, 3, h, w); a failure names its samples."""

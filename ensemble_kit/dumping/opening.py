@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_kit import backends
 from ensemble_kit.backends import Network
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sides import check_sides, class_swap
+from ensemble_kit.dumping.sides import check_sides, class_orders
 from ensemble_kit.dumping.tta import Averaged, symmetries
 from ensemble_kit.errors import MismatchError, UsageError
 
@@ -19,6 +19,7 @@ def open_network(
     recipe: Recipe,
     classes: Sequence[str],
     weights: str | Path | None,
+    weights_key: str | None,
     device: str,
     trust: bool,
     seed: int,
@@ -31,21 +32,25 @@ def open_network(
             raise _option("cannot read arrays", f"{option} with a model that runs", fix)
     group = symmetries(recipe.tta)
     check_sides(classes, group, recipe.swap)
-    swap = class_swap(classes, recipe.swap) if recipe.swap else None
-    mirrors = any(s.mirror for s in group)
-    if swap is not None and not mirrors:
-        item = f"--swap-classes with --tta {','.join(recipe.tta) or 'not given'}"
-        raise _option("cannot swap classes without a mirror", item, "pass --tta hflip, or leave --swap-classes out")
+    orders = class_orders(classes, group, recipe.swap)
     network, notes = backends.open_network(
-        model, weights=weights, device=device, half=recipe.half, trust=trust, seed=seed
+        model,
+        weights=weights,
+        weights_key=weights_key,
+        output=recipe.output,
+        device=device,
+        half=recipe.half,
+        trust=trust,
+        seed=seed,
+        say=say,
     )
     for note in notes:
         say(note)
     if len(group) > 1:
         say(f"each image runs {len(group)} times, flipped or turned, and the {recipe.domain} are averaged")
-        if mirrors and swap is None:
-            say("a mirror leaves every class as it is; classes that have a left and a right need --swap-classes")
-        network = Averaged(network, group, swap)
+        if orders is None:
+            say("a flip leaves every class as it is; classes that have a left and a right need --swap-classes")
+        network = Averaged(network, group, orders)
     return network, with_size(recipe, network)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, some
+from ensemble_kit.logits.plausible import with_background
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,8 @@ def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str])
         raise MismatchError("model-output", "cannot use the model's outputs as maps of classes", item=item, fix=fix)
     if y.shape[1] != len(classes):
         second = "let the network put out (B, C, h, w), classes second"
-        fix = second if y.shape[3] == len(classes) else "pass --classes with a name for each output, in their order"
+        named = f"pass --classes with a name for each map, in their order{with_background(y.shape[1], classes)}"
+        fix = second if y.shape[3] == len(classes) else named
         raise MismatchError("classes-count", "cannot match the model's outputs to the classes", item=item, fix=fix)
     return y
 

@@ -30,6 +30,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
+from ensemble_kit.logits.plausible import settle_activation
 from ensemble_kit.spec.labels import check_names
 
 MAX_READERS = 8
@@ -70,6 +71,7 @@ def dump_logits(
     *,
     member: str | None = None,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     batch_size: int = 4,
     device: str = "auto",
     part: tuple[int, int] = (1, 1),
@@ -95,6 +97,7 @@ def dump_logits(
     out : the store. Samples that it holds are not dumped again; `force` replaces it.
     member : the model's name in ensembles; default: see `member_name`. The stores of validation and test images are
         two of one member, and a threshold set knows it by this name.
+    weights_key : where the state dict is in a checkpoint that holds several, such as "model_ema".
     part : (i, n): dump the i-th of n shares, so that n processes or machines fill one store.
     codec : "none", or "lossless": about half the size, read at about a sixth of the speed.
     clamp : limit logits to ± this; recorded in the store, and cannot be undone.
@@ -120,6 +123,7 @@ def dump_logits(
         fix = "pass a list with one name for each"
         raise UsageError("name-invalid", "cannot use one text as the classes", item=f"classes = {classes!r}", fix=fix)
     names = check_names("classes", classes)
+    given, recipe = recipe.activation, replace(recipe, activation=settle_activation(recipe.activation, names))
     paths = identify(find_images(images, say), images, ids)
     if force and part[1] > 1:
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
@@ -131,12 +135,12 @@ def dump_logits(
     if isinstance(model, str | Path) and Path(model).is_dir():
         source = array_source(Path(model), recipe, names, paths, Path(images), workers, memory, weights)
     else:
-        network, recipe = open_network(model, recipe, names, weights, device, trust, seed, say)
+        network, recipe = open_network(model, recipe, names, weights, weights_key, device, trust, seed, say)
         say(str(recipe))
         source = NetworkSource(network, recipe, names, paths, batch_size, workers, memory, say)
     record = source.record()
     provenance = {**record, **recipe.to_dict(), "versions": _versions(record), "seed": seed}
-    bound = clamp_code(clamp, recipe.activation)
+    bound = clamp_code(clamp, settle_activation(given, names))
     if bound is not None:
         provenance["clamp"] = clamp = value_of(bound)
     member = member or member_name(model, weights)
@@ -166,7 +170,7 @@ def dump_logits(
             names,
             list(paths),
             grid,
-            activation=recipe.activation,
+            activation=given,
             member=member,
             domain=recipe.domain,
             overwrite=force or earlier.stale,

@@ -132,8 +132,9 @@ def array_source(
     """Open a folder of arrays; options that need a network that runs are refused."""
     from ensemble_kit.dumping.arrays import DEFAULT_LIMIT, ArrayForm, match
 
-    given = {"--tta": recipe.tta, "--tile": recipe.tile, "--half": recipe.half, "--weights": weights}
-    useless = ", ".join(option for option, value in given.items() if value)
+    given = {"--tta": recipe.tta or None, "--tile": recipe.tile, "--half": recipe.half or None, "--weights": weights}
+    given |= {"--output": recipe.output}
+    useless = ", ".join(option for option, value in given.items() if value is not None)
     if useless:
         fix = f"leave {useless} out, or pass a model that runs"
         raise UsageError("option-invalid", "cannot run arrays", item=f"{useless} with {str(folder)!r}", fix=fix)

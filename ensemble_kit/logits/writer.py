@@ -18,6 +18,7 @@ from ensemble_kit.logits import chunkfile, ingest, shards
 from ensemble_kit.logits.floats import Floats, recognise
 from ensemble_kit.logits.layout import Codec, StoreSpec
 from ensemble_kit.logits.open import PathLike, locate
+from ensemble_kit.logits.plausible import check_overlapping, settle_activation
 from ensemble_kit.logits.records import Record
 from ensemble_kit.logits.sinks import open_sink
 from ensemble_kit.logits.urls import stem
@@ -39,7 +40,8 @@ class LogitWriter:
     path : the store's folder, which is made where it does not exist; or a URL, such as `s3://bucket/unet.zarr`.
     classes, samples : all names, in order. Samples may be written in any order.
     grid : (h, w), the raster that the network puts out.
-    activation : "sigmoid" for independent classes, "softmax" for exclusive ones.
+    activation : "sigmoid" for independent classes, "softmax" for exclusive ones. None: "sigmoid", unless one of the
+        classes is the background.
     member : name of the network; the path's stem by default.
     domain : "logits", or "probabilities", which are converted: logit(p) or log p.
     overwrite : replace a store that is there; refused while another process writes to it. With many processes, let
@@ -71,7 +73,7 @@ class LogitWriter:
         classes: Sequence[str],
         samples: Sequence[str],
         grid: Sizes,
-        activation: Activation = "sigmoid",
+        activation: Activation | None = None,
         member: str | None = None,
         domain: ingest.Domain = "logits",
         overwrite: bool = False,
@@ -84,6 +86,9 @@ class LogitWriter:
         if provenance is not None:
             check_kind("the provenance", provenance, Mapping, "pass a dict")
         self.path: Path | str = locate(path)
+        names = _several("classes", classes), _several("samples", samples)
+        self._judged = False  # whether a first sample was found to be what it is said to be
+        self._given, activation = activation is not None, settle_activation(activation, names[0])
         self._domain, self._clamp = domain, ingest.clamp_code(clamp, activation)
         clamp = None if self._clamp is None else ingest.value_of(self._clamp)
         about = {
@@ -95,7 +100,6 @@ class LogitWriter:
             about["clamp"] = clamp
         if member is None:
             member = self.path.stem if isinstance(self.path, Path) else stem(self.path)
-        names = _several("classes", classes), _several("samples", samples)
         wanted = StoreSpec(member, *names, _whole(grid), activation, about, codec=codec, clamp=clamp)
         self._closed, self._pid, self._lock = False, os.getpid(), threading.RLock()
         self.sink = open_sink(self.path, wanted, overwrite)
@@ -136,8 +140,8 @@ class LogitWriter:
         MismatchError
             A sample that the store does not have, or an array of another shape.
         DamagedError
-            NaN; probabilities outside [0, 1], or of exclusive classes that do not add up to 1; "logits" where this
-            writer has seen nothing but values in [0, 1].
+            NaN; what a softmax made, for overlapping classes, in the first sample; probabilities outside [0, 1], or of
+            exclusive classes that do not add up to 1; "logits" where this writer has seen nothing but values in [0, 1].
         LockedError
             The sample is committed already, with other bytes. Equal bytes are not an error.
         """
@@ -217,6 +221,9 @@ class LogitWriter:
     def _write(self, sample: str, array: Floats, placement: Placement) -> None:
         spec = self._spec
         classes = spec.classes
+        if not self._judged and spec.activation == "sigmoid":
+            check_overlapping(array, sample, classes, self._domain, self._given)
+        self._judged = True
         codes, saturated = ingest.logits(
             array, sample, classes, self._domain, spec.activation, self._clamp, seen=self._seen
         )

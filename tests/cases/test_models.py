@@ -1,0 +1,445 @@
+"""What users' networks and images did to former versions (N1 to N6, N12), each with its right value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import ensemble_kit as ek
+from ensemble_kit.dumping import Dumped, dump_logits
+from ensemble_kit.dumping.preprocess import Preprocess
+from ensemble_kit.dumping.recipe import Recipe
+
+SIDES = ("lung_left", "lung_right")
+GREY = np.random.default_rng(0).integers(40, 256, (16, 16)).astype(np.uint8)
+
+
+def put(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path.parent
+
+
+def dump(tmp_path: Path, network: object, recipe: Recipe, classes: Any = SIDES, **options: Any) -> Dumped:
+    images = tmp_path / "images"
+    if not images.is_dir():
+        put(images / "a.png", GREY)
+    return dump_logits(network, images, classes, tmp_path / "m.zarr", recipe, device="cpu", **options)
+
+
+def stored(tmp_path: Path) -> np.ndarray:
+    return ek.LogitStore(tmp_path / "m.zarr").read("a.png").astype(np.float32)
+
+
+def refused(code: str, tmp_path: Path, network: object, recipe: Recipe, **options: Any) -> ek.EnskError:
+    with pytest.raises(ek.EnskError) as caught:
+        dump(tmp_path, network, recipe, **options)
+    assert caught.value.code == code, caught.value
+    assert not (tmp_path / "m.zarr").exists()
+    return caught.value
+
+
+# --- N1: classes that flips exchange ---------------------------------------------------------------------------
+
+
+class Position(nn.Module):
+    """Tells left from right by the half of the image, as a network trained without flips does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left = torch.arange(x.shape[3]) < x.shape[3] / 2
+        return torch.stack([torch.where(left, x[:, 0] + 1, -8.0), torch.where(left, -8.0, x[:, 0] + 1)], 1)
+
+
+class Handed(nn.Module):
+    """Tells left from right by shape: a bright spot left of the middle of the object, wherever the object lies."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skew = (x * torch.linspace(1, -1, x.shape[3])).sum((1, 2, 3), keepdim=True)
+        skew = skew * torch.sign((x * torch.linspace(1, -1, x.shape[2])[:, None]).sum((1, 2, 3), keepdim=True))
+        return torch.cat([skew * x[:, :1], -skew * x[:, :1]], 1)
+
+
+def flips(group: str, swap: Any) -> Recipe:
+    return Recipe(Preprocess(16), tta=tuple(group.split(",")), swap=swap)
+
+
+@pytest.mark.parametrize("group", ["hflip", "vflip", "hflip,vflip"])
+def test_N1_position_swaps_where_left_and_right_are_flipped(tmp_path, group) -> None:
+    dump(tmp_path, Position(), flips(group, {"hflip": {"lung_left": "lung_right"}}))
+    with torch.inference_mode():
+        once = Position()(torch.from_numpy(np.repeat(GREY[None, None] / np.float32(255), 3, axis=1)))[0].numpy()
+    assert np.array_equal(stored(tmp_path), once.astype(np.float16))
+    assert [(one > 0).sum() for one in stored(tmp_path)] == [128, 128]
+    kept = ek.LogitStore(tmp_path / "m.zarr").provenance["swap_classes"]
+    assert kept == {"hflip": {"lung_left": "lung_right"}}
+
+
+@pytest.mark.parametrize("group", ["hflip", "vflip", "hflip,vflip", "hflip,rot90"])
+def test_N1_handedness_swaps_in_every_mirror_image(tmp_path, group) -> None:
+    dump(tmp_path, Handed(), flips(group, {"handedness": {"lung_left": "lung_right"}}))
+    x = torch.from_numpy(np.repeat(GREY[None, None] / np.float32(255), 3, axis=1))
+    images = {"": x, "h": x.flip(3), "v": x.flip(2), "hv": x.flip(2, 3)}
+    if "rot90" not in group:
+        flip = {"h": lambda y: y.flip(3)[:, [1, 0]], "v": lambda y: y.flip(2)[:, [1, 0]], "hv": lambda y: y.flip(2, 3)}
+        used = [k for k in ("h", "v", "hv") if set(k) <= {one[0] for one in group.split(",")}]
+        outputs = [Handed()(x), *(flip[k](Handed()(images[k])) for k in used)]
+        right = torch.stack(outputs).mean(0)[0].numpy()
+        assert np.allclose(stored(tmp_path), right, rtol=2e-3, atol=0.02)
+        assert np.allclose(right, Handed()(x)[0].numpy(), atol=1e-3)  # the network is handed indeed
+    assert np.allclose(stored(tmp_path)[0], -stored(tmp_path)[1])
+
+
+@pytest.mark.parametrize("group", ["vflip", "hflip,vflip", "rot90", "hflip,rot90"])
+def test_N1_pairs_alone_are_asked_about(tmp_path, group) -> None:
+    error = refused("swap-ambiguous", tmp_path, Position(), flips(group, {"lung_left": "lung_right"}))
+    assert error.exit_code == 2
+    assert "--swap-classes handedness:lung_left=lung_right" in error.fix
+    assert ("leave rot90 out" if "rot90" in group else "--swap-classes hflip:lung_left=lung_right") in error.fix
+
+
+def test_N1_pairs_alone_are_plain_under_horizontal_flips(tmp_path) -> None:
+    dump(tmp_path, Position(), flips("hflip", {"lung_left": "lung_right"}))
+    assert [(one > 0).sum() for one in stored(tmp_path)] == [128, 128]
+    assert ek.LogitStore(tmp_path / "m.zarr").provenance["swap_classes"] == {"lung_left": "lung_right"}
+
+
+@pytest.mark.parametrize(
+    ("group", "swap", "code", "text"),
+    [
+        ("hflip,vflip", None, "sides-merge", "'hflip:lung_left=lung_right' if their position"),
+        ("rot90", None, "sides-merge", "leave rot90 out"),
+        ("hflip,rot90", {"hflip": {"lung_left": "lung_right"}}, "option-invalid", "handedness"),
+        ("vflip", {"lung_left": "lung_right", "vflip": {}}, None, ""),
+        ("", {"handedness": {"lung_left": "lung_right"}}, "option-invalid", "--tta hflip"),
+        ("hflip", {"vflip": {"lung_left": 3}}, "swap-classes", "none, or a file"),
+    ],
+    ids=["not said", "turned, not said", "position, turned", "an empty kind", "no flips", "not names"],
+)
+def test_N1_what_is_refused(tmp_path, group, swap, code, text) -> None:
+    if code is None:
+        code, text = "swap-ambiguous", "--swap-classes"
+    with pytest.raises(ek.EnskError) as caught:
+        dump(tmp_path, Position(), Recipe(Preprocess(16), tta=tuple(group.split(",")) if group else (), swap=swap))
+    assert caught.value.code == code
+    assert text in caught.value.fix
+
+
+def test_N1_quadrants_swap_by_axis_and_contradictions_are_refused(tmp_path) -> None:
+    """The eight quadrants of teeth, and any other classes that both flips exchange."""
+
+    class Quadrants(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y, z = (torch.arange(n) < n / 2 for n in x.shape[2:])
+            halves = [y[:, None] & z, y[:, None] & ~z, ~y[:, None] & z, ~y[:, None] & ~z]
+            return torch.stack([torch.where(half, x[:, 0] + 1, -8.0) for half in halves], 1)
+
+    names = ("UL", "UR", "LL", "LR")
+    swap = {"hflip": {"UL": "UR", "LL": "LR"}, "vflip": {"UL": "LL", "UR": "LR"}}
+    dump(tmp_path, Quadrants(), flips("hflip,vflip", swap), names)
+    assert [(one > 0).sum() for one in stored(tmp_path)] == [64] * 4
+    swap["vflip"] = {"UL": "LL"}
+    with pytest.raises(ek.MismatchError, match="another order of classes"):
+        dump(tmp_path, Quadrants(), flips("hflip,vflip", swap), names)
+
+
+# --- N3: several outputs ---------------------------------------------------------------------------------------
+
+
+class Several(nn.Module):
+    """A network with deep supervision: constant maps of 1, 2, 3, each on its own share of the grid."""
+
+    def __init__(self, strides: tuple[int, ...], names: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.strides, self.names = strides, names
+
+    def forward(self, x: torch.Tensor) -> Any:
+        maps = [x[:, :2, ::s, ::s] * 0 + k + 2 for k, s in enumerate(self.strides)]
+        return dict(zip(self.names, maps, strict=True)) if self.names else maps
+
+
+@pytest.mark.parametrize(
+    ("network", "output", "value", "said"),
+    [
+        (Several((1, 1, 1)), None, 2, "although 1, 2 have the same shape"),
+        (Several((1, 1, 1)), -1, 4, ""),
+        (Several((1, 1, 1)), 1, 3, ""),
+        (Several((1, 2, 4)), None, 2, "0 is taken; pass --output 2"),
+        (Several((1, 2, 4)), 2, 4, ""),
+        (Several((4, 2, 1)), 2, 4, ""),
+        (Several((1, 1), ("aux", "out")), None, 3, "'out' is taken, although 'aux' has the same shape"),
+        (Several((1, 1), ("aux", "out")), "aux", 2, ""),
+        (Several((1, 1), ("main", "side")), "side", 3, ""),
+        (Several((1,)), None, 2, ""),
+    ],
+    ids=["alike: the first", "the last", "the second", "finest first: the first", "the coarsest", "finest last: asked",
+         "out before aux", "aux", "a name of its own", "a list of one"],
+)  # fmt: skip
+def test_N3_the_output_that_is_taken(tmp_path, network, output, value, said) -> None:
+    told: list[str] = []
+    dump(tmp_path, network, Recipe(Preprocess(16), output=output), say=told.append)
+    assert (stored(tmp_path) == value).all()
+    lines = [line for line in told if "is taken" in line]
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)
+    assert ek.LogitStore(tmp_path / "m.zarr").provenance.get("output") == output
+
+
+@pytest.mark.parametrize(
+    ("network", "output", "code", "fix"),
+    [
+        (Several((4, 2, 1)), None, "output-ambiguous", "--output 2 for the finest, or --output 0 for the first"),
+        (Several((1, 1), ("main", "side")), None, "model-output", "--output main or --output side"),
+        (Several((1, 1)), 2, "output-missing", "--output 0"),
+        (Several((1, 1)), "out", "output-missing", "--output 0"),
+        (nn.Conv2d(3, 2, 1), 1, "output-missing", "--output 0"),
+    ],
+    ids=["finest last", "two names of their own", "beyond the list", "a name of a list", "a tensor"],
+)
+def test_N3_what_cannot_be_told_is_refused(tmp_path, network, output, code, fix) -> None:
+    assert fix in refused(code, tmp_path, network, Recipe(Preprocess(16), output=output)).fix
+
+
+def onnx_of(path: Path, outputs: dict[str, int], channels: int = 3) -> Path:
+    """An ONNX file with free lengths whose k-th output is k + 2 on two classes, at its own stride."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes, made, values = [], [], []
+    for k, (name, stride) in enumerate(outputs.items()):
+        weight = np.zeros((2, channels, 1, 1), np.float32)
+        made += [
+            numpy_helper.from_array(weight, f"w{k}"),
+            numpy_helper.from_array(np.full(2, k + 2, np.float32), f"b{k}"),
+        ]
+        nodes.append(helper.make_node("Conv", ["x", f"w{k}", f"b{k}"], [name], strides=[stride, stride]))
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2, f"h{k}", f"w{k}"]))
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", channels, "h", "w"])
+    graph = helper.make_graph(nodes, "g", [images], values, made)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("outputs", "output", "value"),
+    [
+        ({"497": 1, "501": 1}, None, 2),
+        ({"497": 1, "501": 1}, 501, 3),
+        ({"497": 1, "501": 1}, -1, 3),
+        ({"aux": 1, "logits": 1}, None, 3),
+        ({"aux": 1, "logits": 1}, "aux", 2),
+    ],
+    ids=["the first", "a number for a name", "the last", "logits", "aux"],
+)
+def test_N3_outputs_of_onnx(tmp_path, outputs, output, value) -> None:
+    model = onnx_of(tmp_path / "net.onnx", outputs)
+    told: list[str] = []
+    dump(tmp_path, str(model), Recipe(Preprocess(16), output=output), say=told.append)
+    assert (stored(tmp_path) == value).all()
+    assert any("is taken" in line for line in told) == (output is None)
+
+
+def test_N3_the_finest_output_of_onnx_is_seen_when_it_runs(tmp_path) -> None:
+    model = onnx_of(tmp_path / "net.onnx", {"497": 4, "501": 1})
+    assert (
+        "--output 501 for the finest" in refused("output-ambiguous", tmp_path, str(model), Recipe(Preprocess(16))).fix
+    )
+
+
+# --- weights in checkpoints ------------------------------------------------------------------------------------
+
+
+def net(bias: float = 0.0) -> nn.Module:
+    built = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1))
+    for parameter in built.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(built[1].bias, bias)
+    return built
+
+
+STATE, EMA = net(2).state_dict(), net(3).state_dict()
+
+
+def behind(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "key", "value", "said"),
+    [
+        ({"state_dict": STATE, "state_dict_ema": EMA}, None, 2, "it also holds 'state_dict_ema': pass --weights-key"),
+        ({"state_dict": STATE, "state_dict_ema": EMA}, "state_dict_ema", 3, "took 'state_dict_ema'"),
+        ({"model": STATE, "model_ema": {"module": EMA}}, "model_ema", 3, "took 'module'"),
+        ({"model": STATE, "ema": {"shadow": EMA}}, "ema.shadow", 3, "took 'ema.shadow'"),
+        ({"ema": EMA, "epoch": 3}, None, 3, "took 'ema'"),
+        ({"teacher": EMA}, None, 3, "took 'teacher'"),
+        ({"n_averaged": torch.tensor(5), **behind("module.", EMA)}, None, 3, "left out 'n_averaged'"),
+        (behind("unet.", STATE), None, 2, "dropped the prefix 'unet.'"),
+        (behind("_orig_mod.", STATE), None, 2, "dropped the prefix '_orig_mod.'"),
+        ({k.replace(".", "._orig_mod."): v for k, v in STATE.items()}, None, 2, "dropped the prefix '_orig_mod.'"),
+        (behind("lit.model.net.", STATE) | {"lit.loss.w": torch.ones(1)}, None, 2, "'lit.model.net.'"),
+        (behind("student.", STATE) | behind("teacher.", EMA), "teacher", 3, "dropped the prefix 'teacher.'"),
+    ],
+    ids=["ema beside", "ema asked for", "ema of module", "ema of shadow", "ema alone", "teacher alone", "swa", "unet",
+         "compiled", "compiled inside", "three deep", "teacher behind a prefix"],
+)  # fmt: skip
+def test_weights_that_are_taken_are_named(tmp_path, checkpoint, key, value, said) -> None:
+    torch.save(checkpoint, tmp_path / "w.pt")
+    told: list[str] = []
+    dump(
+        tmp_path, net(), Recipe(Preprocess(16)), weights=tmp_path / "w.pt", weights_key=key, trust=True, say=told.append
+    )
+    assert (stored(tmp_path) == value).all()
+    assert said in "\n".join(told)
+
+
+def test_weights_of_a_network_that_is_wrapped_itself(tmp_path) -> None:
+    torch.save(STATE, tmp_path / "w.pt")
+    wrapped = nn.Sequential()
+    wrapped.add_module("unet", net())
+    told: list[str] = []
+    dump(tmp_path, wrapped, Recipe(Preprocess(16)), weights=tmp_path / "w.pt", trust=True, say=told.append)
+    assert (stored(tmp_path) == 2).all()
+    assert "put the prefix 'unet.' before every key" in "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "key", "code", "text"),
+    [
+        (behind("student.", STATE) | behind("teacher.", EMA), None, "weights-ambiguous", "--weights-key teacher"),
+        ({"state_dict": STATE}, "ema", "weights-key", "no entry 'ema'"),
+        (behind("a.", STATE) | {"a.head.w": torch.ones(1)}, None, "weights-mismatch", "5 keys there"),
+        (
+            behind("a.", {"0.weight": STATE["0.weight"]}),
+            None,
+            "weights-mismatch",
+            "1 keys there: 'a.0.weight'; 4 in the",
+        ),
+        ({"epoch": 3}, None, "weights-form", "--weights-key"),
+    ],
+    ids=["two fit", "no such entry", "more behind it", "less", "none"],
+)
+def test_weights_that_cannot_be_told_are_refused(tmp_path, checkpoint, key, code, text) -> None:
+    torch.save(checkpoint, tmp_path / "w.pt")
+    options = {"weights": tmp_path / "w.pt", "weights_key": key, "trust": True}
+    assert text in str(refused(code, tmp_path, net(), Recipe(Preprocess(16)), **options))
+
+
+# --- weights of windows ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["constant", "gaussian"])
+def test_windows_are_averaged_as_monai_does(tmp_path, kind) -> None:
+    inferers = pytest.importorskip("monai.inferers")
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 2, 5, padding=2)  # its padding makes every window differ at its edges
+    x = torch.from_numpy(np.repeat(GREY[None, None] / np.float32(255), 3, axis=1))
+    with torch.inference_mode():
+        right = inferers.sliding_window_inference(x, (8, 8), 2, network, overlap=0.5, mode=kind)[0].numpy()
+    recipe = Recipe(Preprocess(), tile=8, overlap=0.5, tile_weights=kind)
+    dump(tmp_path, network, recipe)
+    assert np.allclose(stored(tmp_path), right, atol=1e-3)
+    assert ek.LogitStore(tmp_path / "m.zarr").provenance["tile_weights"] == kind
+
+
+# --- N2: what a softmax made, for overlapping classes ----------------------------------------------------------
+
+
+class Softmax(nn.Module):
+    """Two classes that exclude each other: as logits, or after an activation."""
+
+    def __init__(self, after: str = "") -> None:
+        super().__init__()
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.stack([x[:, 0] * 4 - 2, 1 - x[:, 1] * 3], 1)
+        return getattr(torch, self.after)(z, dim=1) if self.after else z
+
+
+PAIR = ("lesion", "skin")
+
+
+def right_labels() -> np.ndarray:
+    g = GREY / np.float32(255)
+    return (1 - g * 3 > g * 4 - 2).astype(np.uint8)
+
+
+def labels_of(tmp_path: Path) -> np.ndarray:
+    store = ek.LogitStore(tmp_path / "m.zarr")
+    assert store.activation == "softmax"
+    return ek.Ensemble([tmp_path / "m.zarr"]).vote().labels("a.png", {name: k for k, name in enumerate(store.classes)})
+
+
+@pytest.mark.parametrize(
+    ("after", "recipe", "code", "exit_code", "then"),
+    [
+        ("log_softmax", {}, "logits-exclusive", 3, {"activation": "softmax"}),
+        ("log_softmax", {"activation": "sigmoid"}, "logits-exclusive", 3, {"activation": "softmax"}),
+        ("softmax", {}, "logits-are-probabilities", 3, {"activation": "softmax", "domain": "probabilities"}),
+        ("softmax", {"domain": "probabilities"}, "probabilities-exclusive", 3, {"activation": "softmax"}),
+    ],
+    ids=["log-softmax", "log-softmax, sigmoid given", "softmax for logits", "softmax for sigmoid"],
+)
+def test_N2_what_a_softmax_made_is_not_taken_for_sigmoid(tmp_path, after, recipe, code, exit_code, then) -> None:
+    with pytest.raises(ek.EnskError) as caught:
+        dump(tmp_path, Softmax(after), Recipe(Preprocess(16), **recipe), PAIR)
+    assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
+    for name, value in then.items():
+        assert f"--{name} {value}" in caught.value.fix
+    dump(tmp_path, Softmax(after), Recipe(Preprocess(16), **{**recipe, **then}), PAIR)
+    assert np.array_equal(labels_of(tmp_path), right_labels())
+
+
+def test_N2_a_background_among_sigmoid_classes_is_asked_about(tmp_path) -> None:
+    names = ("background", "skin")
+    error = refused("activation-ambiguous", tmp_path, Softmax(), Recipe(Preprocess(16)), classes=names)
+    assert error.exit_code == 2
+    assert "--activation softmax" in error.fix
+    assert "--activation sigmoid" in error.fix
+    dump(tmp_path, Softmax(), Recipe(Preprocess(16), activation="sigmoid"), names)
+    assert ek.LogitStore(tmp_path / "m.zarr").activation == "sigmoid"
+    dump(tmp_path, Softmax(), Recipe(Preprocess(16), activation="softmax"), names, force=True)
+    assert np.array_equal(labels_of(tmp_path), right_labels())
+
+
+@pytest.mark.parametrize("names", [("bg", "a"), ("_background_", "a"), ("a", "Background"), ("void_0", "a")], ids=str)
+def test_N2_a_writer_asks_about_a_background(tmp_path, names) -> None:
+    with pytest.raises(ek.UsageError) as caught:
+        ek.LogitWriter(tmp_path / "m.zarr", names, ["a"], (4, 4))
+    assert caught.value.code == "activation-ambiguous"
+    assert not (tmp_path / "m.zarr").exists()
+    ek.LogitWriter(tmp_path / "m.zarr", names, ["a"], (4, 4), activation="sigmoid").close()
+    ek.LogitWriter(tmp_path / "one.zarr", names[:1], ["a"], (4, 4)).close()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_N2_a_writer_looks_at_its_first_sample(tmp_path, kind) -> None:
+    z = np.random.default_rng(0).normal(size=(3, 8, 8))
+    log_p = (z - np.log(np.exp(z).sum(0))).astype(np.float32)
+    own: Any = torch.from_numpy(log_p) if kind == "torch" else log_p
+    with ek.LogitWriter(tmp_path / "m.zarr", list("abc"), ["a"], (8, 8), activation="sigmoid") as out:
+        with pytest.raises(ek.DamagedError, match="--activation softmax") as caught:
+            out.write("a", own, (8, 8))
+        assert caught.value.code == "logits-exclusive"
+        assert out.missing == ["a"]
+        out.write("a", own + 1, (8, 8))  # shifted: no logarithms of probabilities, and no evidence
+    with ek.LogitWriter(tmp_path / "p.zarr", list("abc"), ["a"], (8, 8), domain="probabilities") as out:
+        with pytest.raises(ek.DamagedError) as caught:
+            out.write("a", np.exp(log_p), (8, 8))
+        assert caught.value.code == "probabilities-exclusive"
+    with ek.LogitWriter(tmp_path / "s.zarr", list("abc"), ["a"], (8, 8), "sigmoid", domain="probabilities") as out:
+        out.write("a", np.exp(log_p), (8, 8))  # each class by itself, as the user said
+    with pytest.raises(ek.DamagedError, match="--activation softmax"):
+        ek.vote([log_p])
+    assert np.array_equal(ek.vote([log_p], activation="softmax"), z.argmax(0))
+
+
+def test_N2_one_map_more_than_classes_is_explained(tmp_path) -> None:
+    error = refused("classes-count", tmp_path, Softmax(), Recipe(Preprocess(16)), classes=("skin",))
+    assert "the background" in error.fix
+    assert "--activation softmax" in error.fix

@@ -48,17 +48,38 @@ def dump_logits(
     mean: Annotated[
         str | None,
         typer.Option(
-            "--mean", help="Subtracted from pixels on the 0..1 scale: three values, or one for all. Default: 0."
+            "--mean", help="Subtracted from pixels on the 0..1 scale: one value a channel, or one for all. Default: 0."
         ),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option("--std", help="Divides pixels on the 0..1 scale: three values, or one for all. Default: 1."),
+        typer.Option(
+            "--std", help="Divides pixels on the 0..1 scale: one value a channel, or one for all. Default: 1."
+        ),
     ] = None,
-    channels: Annotated[str | None, typer.Option("--channels", help="rgb (default), bgr or grey.")] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            help="rgb (default), bgr, or grey (fed as one channel to a network of one); or N: images are .npy or TIFF "
+            "files of N channels.",
+        ),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range", help="LO,HI: pixel values that become 0 and 1; others are cut. Default: all of 8 or 16 bits."
+        ),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", help="C,W: the same by centre and width, such as 40,400 of a CT.")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option("--normalise", help="zscore: each image's own mean and deviation. Default: none.")
+    ] = None,
     preprocess: Annotated[
         Path | None,
-        typer.Option("--preprocess", help="JSON file with the five options above, which take precedence over it."),
+        typer.Option("--preprocess", help="JSON file with the options from --size on, which take precedence over it."),
     ] = None,
     activation: Annotated[
         str | None,
@@ -120,7 +141,10 @@ def dump_logits(
         resize=resize,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
-        channels=channels,
+        channels=int(channels) if channels is not None and channels.isdecimal() else channels,
+        range=_numbers("--range", value_range, pair="0,4095"),
+        window=_numbers("--window", window, pair="40,400"),
+        normalise=normalise,
     )
     values: dict[str, Any] = {"activation": activation, "domain": domain, "tile_weights": tile_weights}
     recipe = Recipe(
@@ -166,22 +190,20 @@ def dump_logits(
     common.answer({**asdict(done), "dry_run": common.dry_run})
 
 
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    """Read comma-separated numbers; a single one stands for all three."""
+def _numbers(option: str, text: str | None, pair: str = "") -> list[float] | None:
+    """Read comma-separated numbers: two where a `pair` shows what they look like, else one or more."""
     if text is None:
         return None
     try:
         values = [float(v) for v in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in {1, 3}:
-        raise UsageError(
-            "option-invalid",
-            "cannot read numbers",
-            item=f"{option} {text!r}",
-            fix=f"pass one number or three, such as {option} 0.485,0.456,0.406",
+    if not values or (pair and len(values) != 2):
+        shown = (
+            f"two numbers, such as {option} {pair}" if pair else f"one number, or one a channel: {option} 0.5,0.4,0.4"
         )
-    return values * 3 if len(values) == 1 else values
+        raise UsageError("option-invalid", "cannot read numbers", item=f"{option} {text!r}", fix=f"pass {shown}")
+    return values
 
 
 def _name_or_number(text: str | None) -> str | int | None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, ResourceError, UsageError, some
+from ensemble_kit.dumping import multichannel
+from ensemble_kit.errors import DamagedError, MismatchError, ResourceError, UsageError, some
 from ensemble_kit.formats.png_rows import check_rows
 
 if TYPE_CHECKING:
@@ -51,19 +52,38 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 """What turns an image upright, by its EXIF orientation; 1 and unknown ones need nothing."""
 
 
-def find_images(folder: str | Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+def find_images(
+    folder: str | Path, say: Callable[[str], None] = lambda _: None, channels: int | None = None
+) -> list[Path]:
     """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out.
 
-    `say` receives how many other files there are, by their extension: a .webp may well be an image that was meant.
+    Parameters
+    ----------
+    say : receives how many other files there are, by their extension: a .webp may well be an image that was meant.
+    channels : of images that are arrays, .npy, too; None: only files that show colours or grey.
+
+    Raises
+    ------
+    DamagedError
+        A link among the images leads nowhere.
     """
-    root = Path(folder)
+    root, suffixes = Path(folder), SUFFIXES if channels is None else SUFFIXES | multichannel.SUFFIXES
     if not root.is_dir():
         raise _none_found(f"{str(root)!r} is not a folder", "pass the folder that holds the images")
-    files = [p for p in root.rglob("*") if p.is_file() and not _hidden(p.relative_to(root))]
-    found = [p for p in files if p.suffix.lower() in SUFFIXES]
-    ignored = _ignored(Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES))
+    listed = [p for p in root.rglob("*") if not _hidden(p.relative_to(root))]
+    broken = sorted(p for p in listed if p.is_symlink() and not p.exists() and p.suffix.lower() in suffixes)
+    if broken:
+        item = f"{len(broken)} in {str(root)!r}: {some(p.relative_to(root).as_posix() for p in broken)}"
+        fix = "put the files back that they point to, or remove the links"
+        raise DamagedError("image-link", "cannot read images: links lead nowhere", item=item, fix=fix)
+    files = [p for p in listed if p.is_file()]
+    found = [p for p in files if p.suffix.lower() in suffixes]
+    ignored = _ignored(Counter(p.suffix.lower() for p in files if p.suffix.lower() not in suffixes))
     if not found:
-        fix = f"pass a folder with files ending in {', '.join(sorted(SUFFIXES))}"
+        fix = f"pass a folder with files ending in {', '.join(sorted(suffixes))}"
+        fix += (
+            "; --channels N for arrays" if channels is None and any(p.suffix.lower() == ".npy" for p in files) else ""
+        )
         raise _none_found(f"{str(root)!r} holds no image{ignored and '; '}{ignored}", fix)
     if ignored:
         say(f"{root}: {ignored}")
@@ -127,14 +147,16 @@ def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -
     return {i: by_id[i][0] for i in sorted(by_id)}
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Read an image's (H, W) from its header, after its EXIF orientation is applied.
+def image_size(path: Path, channels: int | None = None) -> tuple[int, int]:
+    """Read an image's (H, W) from its header, after its EXIF orientation is applied; `channels` as for `read_image`.
 
     Raises
     ------
     DamagedError
         The file is not an image that can be read.
     """
+    if channels is not None and path.suffix.lower() in multichannel.SUFFIXES:
+        return _extent(path, channels)[:2]
     with _opened(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # newer Pillows turn its size themselves
@@ -143,26 +165,81 @@ def image_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(image, path) >= 5 else (height, width)
 
 
-def read_image(path: Path) -> NDArray[Any]:
+def read_image(path: Path, channels: int | None = None, scaled: bool = False) -> NDArray[Any]:
     """Read an image as uint8 or uint16, or as float32 within 0..1: (H, W) if it is grey, else RGB (H, W, 3).
+
+    Parameters
+    ----------
+    channels : of an image that is an array or a TIFF of as many, (H, W, channels); None: colours or grey.
+    scaled : whether the caller knows what values mean, so that integers and floats of any range are read.
 
     Raises
     ------
     DamagedError
         The file, which is named, is truncated, damaged, or not an image.
+    MismatchError
+        It has another number of channels.
     """
+    if channels is not None:
+        return _read_channels(path, channels, scaled)
     with _opened(path) as image:
         try:
             orientation = _orientation(image, path)
             if image.format == "PNG":
                 check_rows(path.read_bytes())
-            pixels, upright = _pixels(image, path)
+            pixels, upright = _pixels(image, path, scaled)
         except MemoryError:
             raise
         except Exception as error:
             raise _unreadable(path, error) from error
     turn = None if upright else _UPRIGHT.get(orientation)
     return np.ascontiguousarray(pixels if turn is None else turn(pixels))
+
+
+def _read_channels(path: Path, channels: int, scaled: bool) -> NDArray[Any]:
+    if path.suffix.lower() not in multichannel.SUFFIXES:
+        pixels = read_image(path, scaled=scaled)
+        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+        _check_channels(path, pixels.shape[2], channels)
+        return pixels
+    _extent(path, channels)
+    try:
+        pixels = multichannel.read(path, channels)
+        if not scaled:
+            _check_type(pixels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return pixels.astype(np.float32) if pixels.dtype.kind == "f" else pixels
+
+
+def _extent(path: Path, channels: int) -> multichannel.Extent:
+    """Read size and channels of an array or a TIFF, and check both before anything is decoded."""
+    try:
+        found = multichannel.extent(path, channels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    _check_channels(path, found.channels, channels)
+    _check_pixels(path, found.height, found.width)
+    return found
+
+
+def _check_channels(path: Path, found: int, wanted: int) -> None:
+    if found != wanted:
+        item = f"{str(path)!r} has {found} channels, --channels says {wanted}"
+        fix = f"pass --channels {found}, or remove the file from the folder"
+        raise MismatchError("image-channels", "cannot use an image of other channels", item=item, fix=fix)
+
+
+def _check_type(pixels: NDArray[Any]) -> None:
+    """Refuse values whose scale nothing tells."""
+    if pixels.dtype.kind == "f":
+        _check_fractions(pixels)
+    elif pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise ValueError(f"its values are {pixels.dtype} and have no scale: pass --range LO,HI or --normalise zscore")
 
 
 @contextmanager
@@ -174,11 +251,15 @@ def _opened(path: Path) -> Iterator[ImageFile]:
         raise _unreadable(path, error) from error
     with file, _decoder(file, path) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS or min(width, height) < 1:
-            item = f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded"
-            fix = "cut or shrink the image, or remove the file"
-            raise DamagedError("image-too-large", "cannot read an image", item=item, fix=fix)
+        _check_pixels(path, height, width)
         yield image
+
+
+def _check_pixels(path: Path, height: int, width: int) -> None:
+    if width * height > MAX_PIXELS or min(width, height) < 1:
+        item = f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded"
+        fix = "cut or shrink the image, or remove the file"
+        raise DamagedError("image-too-large", "cannot read an image", item=item, fix=fix)
 
 
 def _decoder(file: BinaryIO, path: Path) -> ImageFile:
@@ -208,6 +289,8 @@ def _unreadable(path: Path, error: Exception) -> Exception:
         item, fix = f"{str(path)!r}: {error.strerror}", "give this user the right to read it"
         return ResourceError("image-permission", "cannot read an image", item=item, fix=fix)
     fix = "copy the file again, or remove it from the folder"
+    if path.suffix.lower() in multichannel.SUFFIXES and (several := multichannel.count(path)) > 1:
+        fix = f"pass --channels {several} if they are the channels of one image; else save what is meant alone"
     return DamagedError("image-unreadable", "cannot read an image", item=f"{str(path)!r}: {error}", fix=fix)
 
 
@@ -223,8 +306,11 @@ def _orientation(image: ImageFile, path: Path) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _pixels(image: ImageFile, path: Path) -> tuple[NDArray[Any], bool]:
-    """Decode an image; tell whether it is upright already, as Pillow turns TIFF and nothing else."""
+def _pixels(image: ImageFile, path: Path, scaled: bool) -> tuple[NDArray[Any], bool]:
+    """Decode an image, of any range where it is to be `scaled`.
+
+    Tell whether it is upright already, as Pillow turns TIFF and nothing else.
+    """
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"it holds {getattr(image, 'n_frames', 0)} pages, and only one can be read: save it alone")
     raw = str([tile[3] for tile in image.tile])
@@ -235,16 +321,19 @@ def _pixels(image: ImageFile, path: Path) -> tuple[NDArray[Any], bool]:
         return _sixteen_grey(image, tags), upright
     if ";16" in raw:
         return _sixteen_colour(path, np.asarray(cast("Image", image).convert("RGB"))), upright
-    return _shallow(image), upright
+    return _shallow(image, scaled), upright
 
 
-def _shallow(image: ImageFile) -> NDArray[Any]:
-    if image.mode == "F":
-        return _float_grey(image)
+def _shallow(image: ImageFile, scaled: bool) -> NDArray[Any]:
+    if image.mode == "F" or (scaled and image.mode == "I"):
+        values = np.asarray(image)
+        if not scaled:
+            _check_fractions(values)
+        return values.astype(np.float32)
     if image.mode in {"1", "L", "LA"}:
         return np.asarray(image.convert("L"))
     if image.mode == "I":
-        raise ValueError("32-bit integers have no scale: save it with 8 or 16 bits")
+        raise ValueError("32-bit integers have no scale: pass --range LO,HI, or save it with 8 or 16 bits")
     return np.asarray(cast("Image", image).convert("RGB"))
 
 
@@ -256,12 +345,10 @@ def _sixteen_grey(image: ImageFile, tags: dict[int, Any]) -> NDArray[np.uint16]:
     return np.uint16(65535) - values if tags.get(_PHOTOMETRIC) == 0 else values  # 0: white is zero
 
 
-def _float_grey(image: ImageFile) -> NDArray[np.float32]:
-    values = np.asarray(image, dtype=np.float32)
+def _check_fractions(values: NDArray[Any]) -> None:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
-        raise ValueError(f"its floats reach from {low:g} to {high:g}, not 0 to 1: save it with 8 or 16 bits")
-    return values
+        raise ValueError(f"its floats reach from {low:g} to {high:g}, not 0 to 1: pass --range LO,HI")
 
 
 def _sixteen_colour(path: Path, high: NDArray[np.uint8]) -> NDArray[np.uint16]:

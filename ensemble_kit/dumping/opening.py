@@ -51,7 +51,15 @@ def open_network(
         if orders is None:
             say("a flip leaves every class as it is; classes that have a left and a right need --swap-classes")
         network = Averaged(network, group, orders)
-    return network, with_size(recipe, network)
+    return network, with_channels(with_size(recipe, network), network)
+
+
+def with_channels(recipe: Recipe, network: Network) -> Recipe:
+    """Feed grey images as one channel to a network that takes one."""
+    prep = recipe.preprocess
+    if prep.channels == "grey" and prep.count is None and network.channels == 1:
+        return replace(recipe, preprocess=prep.but(count=1))
+    return recipe
 
 
 def with_size(recipe: Recipe, network: Network) -> Recipe:

@@ -70,7 +70,14 @@ class Recipe:
             windows = f"windows of {self.tile} x {self.tile} that overlap by {self.overlap:g}"
             told.append(f"{windows}, {self.tile_weights} weights")
         mean, std = (" ".join(f"{v:g}" for v in values) for values in (prep.mean, prep.std))
-        return " · ".join([*told, f"{prep.channels}, mean {mean}, std {std}"])
+        shown = f"{prep.channels} as one channel" if prep.count == 1 else f"{prep.channels}"
+        shown += " channels" if prep.arrays else ""
+        if prep.limits is not None:
+            shown += ", values from {:g} to {:g}".format(*prep.limits)
+        told.append(
+            f"{shown}, z-score of each image" if prep.normalise == "zscore" else f"{shown}, mean {mean}, std {std}"
+        )
+        return " · ".join(told)
 
     def to_dict(self) -> dict[str, Any]:
         """Write it as plain JSON values, without options that were not given."""

@@ -124,7 +124,7 @@ def dump_logits(
         raise UsageError("name-invalid", "cannot use one text as the classes", item=f"classes = {classes!r}", fix=fix)
     names = check_names("classes", classes)
     given, recipe = recipe.activation, replace(recipe, activation=settle_activation(recipe.activation, names))
-    paths = identify(find_images(images, say), images, ids)
+    paths = identify(find_images(images, say, recipe.preprocess.arrays), images, ids)
     if force and part[1] > 1:
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
         fix = "remove the store once by hand, then run the parts without --force"

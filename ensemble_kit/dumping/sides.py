@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ensemble_kit.dumping.tta import Symmetry
 
 Pairs = Mapping[str, str]
-Swap = Mapping[str, str] | Mapping[str, Pairs]
+Swap = Mapping[str, str] | Mapping[str, Pairs] | Mapping[str, str | Pairs]
 """Pairs of classes, {"A": "B"}; or such pairs by what exchanges them, {"hflip": {"A": "B"}}."""
 
 KINDS = ("hflip", "vflip", "handedness")
@@ -161,7 +161,8 @@ def parse_swap(text: str) -> Swap:
     if path.is_file() and path.suffix.lower() == ".json":
         values = strict_json.load(path)
         by_kind(values)
-        return values  # type: ignore[no-any-return]
+        pairs: Swap = values
+        return pairs
     try:
         lines = [v for v in path.read_text("utf-8").splitlines() if v.strip()] if path.is_file() else text.split(",")
     except UnicodeDecodeError:
@@ -177,9 +178,7 @@ def parse_swap(text: str) -> Swap:
             raise _unread(text)
         found.setdefault(kind, {})[pair[0]] = pair[1]
     plain = found.pop(PLAIN, None)
-    if plain is None:
-        return found
-    return {**plain, **found} if found else plain  # refused under any flip
+    return {**plain, **found} if plain is not None else found
 
 
 def likely_pairs(classes: Sequence[str], vertical: bool = False) -> dict[str, str]:

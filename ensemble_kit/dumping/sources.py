@@ -110,7 +110,8 @@ class ArraySource:
                     yield Failure(sample, error)
 
     def _read(self, sample: str) -> Piece:
-        image, values = image_size(self._images[sample]), self._form.read(self._arrays[sample])
+        size = image_size(self._images[sample], self._recipe.preprocess.arrays)
+        image, values = size, self._form.read(self._arrays[sample])
         grid = values.shape[1], values.shape[2]
         if grid != self._grid:
             item = f"sample {sample!r} has {grid[0]} x {grid[1]}, the first had {self._grid}"
@@ -163,4 +164,6 @@ def read_ahead(
 def unreadable(kind: str, failures: Sequence[Failure], fix: str) -> DamagedError:
     """Make the error of samples none of which can be read."""
     item = "; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:5])
+    own = {f.error.fix for f in failures}
+    fix = own.pop() if len(own) == 1 else fix
     return DamagedError("images-unreadable", f"cannot read any of {len(failures)} {kind}", item=item, fix=fix)

@@ -42,7 +42,7 @@ def slide(
 
     Parameters
     ----------
-    image : (3, h, w), the whole input.
+    image : (channels, h, w), the whole input.
     box : where the image is; windows start there, so that the padding around it, which depends on the size of other
         images, changes nothing.
     tile, cells : (h, w) of a window, and of the grid that the network makes of it.

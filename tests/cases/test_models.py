@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -443,3 +445,240 @@ def test_N2_one_map_more_than_classes_is_explained(tmp_path) -> None:
     error = refused("classes-count", tmp_path, Softmax(), Recipe(Preprocess(16)), classes=("skin",))
     assert "the background" in error.fix
     assert "--activation softmax" in error.fix
+
+
+# --- N4: networks of other channels ----------------------------------------------------------------------------
+
+
+def first_channel(channels: int) -> nn.Module:
+    """Two classes: the first channel, and one less; the weights are those of a convolution of so many."""
+    built = nn.Conv2d(channels, 2, 1)
+    nn.init.zeros_(built.weight)
+    with torch.no_grad():
+        built.weight[:, 0] = 1
+        built.bias[:] = torch.tensor([0.0, -1.0])
+    return built
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_N4_grey_feeds_one_channel_to_a_network_of_one(tmp_path, kind) -> None:
+    network: Any = first_channel(1) if kind == "torch" else str(onnx_of(tmp_path / "net.onnx", {"y": 1}, channels=1))
+    dump(tmp_path, network, Recipe(Preprocess(16, channels="grey")))
+    right = GREY / np.float32(255) if kind == "torch" else np.full((16, 16), 2)
+    assert np.array_equal(stored(tmp_path)[0], right.astype(np.float16))
+    kept = ek.LogitStore(tmp_path / "m.zarr").provenance["preprocessing"]
+    assert kept["count"] == 1
+    x, _ = Preprocess.from_dict(kept).apply(GREY)
+    assert np.array_equal(x, GREY[None] / np.float32(255))
+    error = refused_again(tmp_path, network, Recipe(Preprocess(16)))
+    assert "the network takes 1 channel, images are given with 3" in error.item
+    assert "--channels grey" in error.fix
+
+
+def refused_again(tmp_path: Path, network: object, recipe: Recipe) -> ek.EnskError:
+    with pytest.raises(ek.EnskError) as caught:
+        dump_logits(network, tmp_path / "images", SIDES, tmp_path / "x.zarr", recipe, device="cpu")
+    assert (caught.value.code, caught.value.exit_code) == ("model-channels", 6)
+    return caught.value
+
+
+def test_N4_grey_stays_three_channels_for_a_network_of_three(tmp_path) -> None:
+    dump(tmp_path, first_channel(3), Recipe(Preprocess(16, channels="grey")))
+    assert np.array_equal(stored(tmp_path)[0], (GREY / np.float32(255)).astype(np.float16))
+    assert "count" not in ek.LogitStore(tmp_path / "m.zarr").provenance["preprocessing"]
+
+
+SPECTRAL = np.random.default_rng(1).integers(0, 200, (16, 12, 5)).astype(np.uint16) * 300
+
+
+def tiff(path: Path, array: np.ndarray, apart: bool, deflated: bool, tile: int = 0, order: str = "<") -> None:
+    """Write (H, W, N) as a TIFF, by the specification of 1992: no library at hand writes more than four samples."""
+    H, W, N = array.shape
+    maps = np.moveaxis(array, 2, 0)[..., None] if apart else array[None]
+    pieces = []
+    for one in maps:
+        if tile:
+            padded = np.zeros((-(-H // tile) * tile, -(-W // tile) * tile, one.shape[2]), array.dtype)
+            padded[:H, :W] = one
+            pieces += [padded[y : y + tile, x : x + tile] for y in range(0, H, tile) for x in range(0, W, tile)]
+        else:
+            pieces += [one[y : y + 7] for y in range(0, H, 7)]
+    raw = [np.ascontiguousarray(p).astype(array.dtype.newbyteorder(order)).tobytes() for p in pieces]
+    raw = [zlib.compress(p) for p in raw] if deflated else raw
+    starts = [8 + sum(map(len, raw[:k])) for k in range(len(raw))]
+    bits, kind = array.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    tags = {256: [W], 257: [H], 258: [bits] * N, 259: [8 if deflated else 1], 262: [1], 277: [N]}
+    tags |= {322: [tile], 323: [tile], 324: starts, 325: [*map(len, raw)]} if tile else {}
+    tags |= {} if tile else {273: starts, 278: [7], 279: [*map(len, raw)]}
+    tags |= {284: [2 if apart else 1], 339: [kind] * N}
+    body, extra, base = b"", b"", 8 + sum(map(len, raw))
+    for tag, values in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            extra, packed = extra + packed, struct.pack(f"{order}I", base + len(extra))
+        body += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", base + len(extra))
+    path.parent.mkdir(exist_ok=True)
+    directory = struct.pack(f"{order}H", len(tags)) + body + struct.pack(f"{order}I", 0)
+    path.write_bytes(head + b"".join(raw) + extra + directory)
+
+
+def write_spectral(path: Path, form: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if form == "npy, channels last":
+        np.save(path.with_suffix(".npy"), SPECTRAL)
+    elif form == "npy, channels first":
+        np.save(path.with_suffix(".npy"), np.moveaxis(SPECTRAL, 2, 0))
+    elif form == "TIFF of pages":
+        pages = [Image.fromarray(SPECTRAL[..., k]) for k in range(5)]
+        pages[0].save(path.with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    else:
+        tiff(path.with_suffix(".tif"), SPECTRAL, "apart" in form, "deflated" in form, 16 * ("tiles" in form),
+             ">" if "big" in form else "<")  # fmt: skip
+
+
+FORMS = ["npy, channels last", "npy, channels first", "TIFF of pages", "TIFF", "TIFF, apart, big-endian",
+         "TIFF, deflated", "TIFF, deflated, apart, tiles", "TIFF, tiles"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_N4_folders_of_five_channels(tmp_path, form) -> None:
+    write_spectral(tmp_path / "images" / "a", form)
+    recipe = Recipe(Preprocess((16, 12), channels=5, mean=(0.1,) * 5))
+    said: list[str] = []
+    dump_logits(first_channel(5), tmp_path / "images", SIDES, tmp_path / "m.zarr", recipe, ids="stem", device="cpu",
+                say=said.append)  # fmt: skip
+    store = ek.LogitStore(tmp_path / "m.zarr")
+    right = SPECTRAL[..., 0] / np.float32(65535) - np.float32(0.1)
+    assert np.allclose(store.read("a")[0], right, atol=1e-3)
+    assert store.image_size("a") == (16, 12)
+    x, _ = Preprocess.from_dict(store.provenance["preprocessing"]).apply(SPECTRAL)
+    assert np.allclose(x, np.moveaxis(SPECTRAL, 2, 0) / np.float32(65535) - np.float32(0.1), atol=1e-6)
+    assert "divided by 65535" in "".join(said)
+    with pytest.raises(ek.MismatchError) as caught:
+        dump_logits(first_channel(5), tmp_path / "images", SIDES, tmp_path / "x.zarr",
+                    Recipe(Preprocess(16, channels=4)), device="cpu")  # fmt: skip
+    assert (caught.value.code, "--channels 5" in caught.value.fix) == ("image-channels", True)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "TIFF of pages", "npy, channels last"])
+def test_N4_what_has_more_channels_than_colours_says_so(tmp_path, form) -> None:
+    write_spectral(tmp_path / "images" / "a", form)
+    with pytest.raises(ek.EnskError) as caught:
+        dump(tmp_path, first_channel(3), Recipe(Preprocess(16)))
+    assert ("--channels N" if "npy" in form else "--channels 5") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [((5, 8, 5), "can be read as"), ((5,), "is read"), ((2, 2, 2, 5), "is read")],
+    ids=["two readings", "a row", "four axes"],
+)
+def test_N4_arrays_that_are_no_images(tmp_path, shape, text) -> None:
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(ek.DamagedError, match=text):
+        dump(tmp_path, first_channel(5), Recipe(Preprocess(16, channels=5)))
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, 1500, -1], ids=str)
+def test_N4_a_cut_tiff_is_refused(tmp_path, cut) -> None:
+    write_spectral(tmp_path / "images" / "a", "TIFF")
+    path = tmp_path / "images" / "a.tif"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ek.DamagedError, match=r"a\.tif"):
+        dump(tmp_path, first_channel(5), Recipe(Preprocess(16, channels=5)))
+
+
+# --- N5: what values mean --------------------------------------------------------------------------------------
+
+SCAN = np.random.default_rng(2).integers(0, 4096, (16, 16)).astype(np.uint16)
+
+
+def scan(tmp_path: Path, recipe: Recipe, values: np.ndarray = SCAN, **options: Any) -> np.ndarray:
+    put(tmp_path / "images" / "a.png", values)
+    dump(tmp_path, first_channel(3), recipe, **options)
+    return stored(tmp_path)[0]
+
+
+def test_N5_twelve_bits_are_never_read_as_sixteen(tmp_path) -> None:
+    with pytest.raises(ek.UsageError) as caught:
+        scan(tmp_path, Recipe(Preprocess(16)))
+    assert caught.value.code == "range-ambiguous"
+    assert "--range 0,4095" in caught.value.fix
+    assert "--range 0,65535" in caught.value.fix
+    read = scan(tmp_path, Recipe(Preprocess(16, range=(0, 4095))))
+    assert np.allclose(read, SCAN / 4095, atol=1e-3)
+    assert abs(read.mean() - 0.5) < 0.05
+    kept = ek.LogitStore(tmp_path / "m.zarr").provenance["preprocessing"]
+    assert kept["range"] == [0, 4095]
+    x, _ = Preprocess.from_dict(kept).apply(SCAN)
+    assert np.allclose(x[0], SCAN / np.float32(4095), atol=1e-6)
+    dark = scan(tmp_path, Recipe(Preprocess(16, range=(0, 65535))), force=True)
+    assert np.allclose(dark, SCAN / 65535, atol=1e-4)
+
+
+def test_N5_one_bright_image_settles_sixteen_bits(tmp_path) -> None:
+    put(tmp_path / "images" / "b.png", SCAN * 16)
+    said: list[str] = []
+    assert np.allclose(scan(tmp_path, Recipe(Preprocess(16)), say=said.append), SCAN / 65535, atol=1e-4)
+    assert "16-bit images: values are divided by 65535" in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("prep", "right"),
+    [
+        (Preprocess(16, window=(2000, 1000)), np.clip((SCAN - 1500.0) / 1000, 0, 1)),
+        (Preprocess(16, normalise="zscore"), (SCAN - SCAN.mean()) / SCAN.std()),
+        (Preprocess(16, normalise="zscore", range=(1000, 3000)), None),
+    ],
+    ids=["window", "zscore", "range and zscore"],
+)
+def test_N5_windows_and_z_scores(tmp_path, prep, right) -> None:
+    if right is None:
+        cut = np.clip(SCAN, 1000, 3000).astype(np.float64)
+        right = (cut - cut.mean()) / cut.std()
+    assert np.allclose(scan(tmp_path, Recipe(prep)), right, atol=2e-3)
+    kept = Preprocess.from_dict(ek.LogitStore(tmp_path / "m.zarr").provenance["preprocessing"])
+    assert kept == prep
+    assert np.allclose(kept.apply(SCAN)[0][0], right, atol=1e-5)
+
+
+def test_N5_values_come_before_resizing_and_padding_is_the_mean(tmp_path) -> None:
+    prep = Preprocess((16, 32), "letterbox", normalise="zscore")
+    x, box = prep.apply(SCAN)
+    assert box == (0, 8, 16, 24)
+    assert np.all(x[:, :, :8] == 0)
+    assert np.allclose(x[0, :, 8:24], (SCAN - SCAN.mean()) / SCAN.std(), atol=1e-5)
+    colours = np.stack([SCAN, SCAN // 2 + 7, SCAN * 3], axis=2)
+    y, _ = Preprocess((16, 16), normalise="zscore").apply(colours)
+    assert np.allclose(y, x[:, :, 8:24], atol=1e-2)  # each channel by itself, as nnU-Net does it
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [(np.full((4, 5), -500, np.int16), "no scale"), (np.full((4, 5), 300.0, np.float32), "300")],
+    ids=["Hounsfield units", "floats"],
+)
+def test_N5_values_without_a_scale_need_a_range(tmp_path, values, text) -> None:
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "a.npy", values)
+    with pytest.raises(ek.DamagedError, match=text) as caught:
+        dump(tmp_path, first_channel(1), Recipe(Preprocess(16, channels=1)))
+    assert "--range LO,HI" in str(caught.value)
+    recipe = Recipe(Preprocess((4, 5), channels=1, range=(-1000, 1000)))
+    dump_logits(first_channel(1), tmp_path / "images", SIDES, tmp_path / "m.zarr", recipe, ids="stem", device="cpu")
+    assert np.allclose(ek.LogitStore(tmp_path / "m.zarr").read("a")[0], (values + 1000) / 2000, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"range": (1, 1)}, {"range": (2, 1)}, {"range": 3}, {"window": (1, 0)}, {"range": (0, 1), "window": (1, 2)},
+     {"normalise": "minmax"}, {"normalise": "zscore", "mean": (0.5, 0.5, 0.5)}, {"channels": 0}, {"channels": True},
+     {"count": 1}, {"channels": "grey", "count": 2}, {"channels": "grey", "count": 1, "mean": (0.1, 0.2, 0.3)},
+     {"channels": 4, "mean": (0.1, 0.2, 0.3)}],
+    ids=str,
+)  # fmt: skip
+def test_N5_impossible_preprocessing_is_refused(bad) -> None:
+    with pytest.raises(ek.UsageError, match="preprocess"):
+        Preprocess(8, **bad)

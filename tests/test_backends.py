@@ -39,6 +39,7 @@ from ensemble_kit.errors import (
 from ensemble_kit.spec.geometry import Box
 
 ROOT = Path(__file__).parent.parent
+PAIR = ("a", "b")
 RNG = np.random.default_rng(0)
 OLD = not exported.at_least(2, 10)
 """Below torch 2.10 a state dict is read with `trust` only."""
@@ -792,34 +793,34 @@ def test_a_smooth_network_shows_no_seam() -> None:
 def test_arrays_of_every_form(tmp_path: Path) -> None:
     p = RNG.random((2, 5, 6)).astype(np.float32)
     np.save(tmp_path / "a.npy", p)
-    assert np.array_equal(ArrayForm(2).read(tmp_path / "a.npy"), p)
+    assert np.array_equal(ArrayForm(PAIR).read(tmp_path / "a.npy"), p)
     np.savez(tmp_path / "a.npz", logits=(p * 10000).astype(np.uint16))
-    assert np.allclose(ArrayForm(2, scale=10000).read(tmp_path / "a.npz"), p, atol=1e-4)
+    assert np.allclose(ArrayForm(PAIR, scale=10000).read(tmp_path / "a.npz"), p, atol=1e-4)
     np.savez_compressed(tmp_path / "n.npz", probabilities=p[:, None], other=p)
-    assert np.array_equal(ArrayForm(2, key="probabilities").read(tmp_path / "n.npz"), p)
+    assert np.array_equal(ArrayForm(PAIR, key="probabilities").read(tmp_path / "n.npz"), p)
     np.save(tmp_path / "b.npy", np.asfortranarray(p[None].astype(">f8")))
-    assert np.array_equal(ArrayForm(2).read(tmp_path / "b.npy"), p)
+    assert np.array_equal(ArrayForm(PAIR).read(tmp_path / "b.npy"), p)
 
 
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
     p = RNG.random((2, 5, 6)).astype(np.float32)
     np.savez(tmp_path / "two.npz", a=p, b=p)
     with pytest.raises(UsageError, match="'a', 'b'"):
-        ArrayForm(2).read(tmp_path / "two.npz")
+        ArrayForm(PAIR).read(tmp_path / "two.npz")
     with pytest.raises(UsageError, match="not 'c'"):
-        ArrayForm(2, key="c").read(tmp_path / "two.npz")
+        ArrayForm(PAIR, key="c").read(tmp_path / "two.npz")
     np.save(tmp_path / "i.npy", (p * 100).astype(np.int32))
     with pytest.raises(UsageError, match="--scale"):
-        ArrayForm(2).read(tmp_path / "i.npy")
+        ArrayForm(PAIR).read(tmp_path / "i.npy")
     np.save(tmp_path / "last.npy", p.transpose(1, 2, 0))
-    with pytest.raises(MismatchError, match="transposed"):
-        ArrayForm(2).read(tmp_path / "last.npy")
+    with pytest.raises(MismatchError, match="--axes hwc"):
+        ArrayForm(PAIR).read(tmp_path / "last.npy")
     np.save(tmp_path / "c.npy", p)
     with pytest.raises(MismatchError, match=r"\(2, 5, 6\).* C = 3"):
-        ArrayForm(3).read(tmp_path / "c.npy")
+        ArrayForm((*PAIR, "c")).read(tmp_path / "c.npy")
     np.save(tmp_path / "z.npy", p.astype(complex))
     with pytest.raises(DamagedError, match="complex"):
-        ArrayForm(2).read(tmp_path / "z.npy")
+        ArrayForm(PAIR).read(tmp_path / "z.npy")
 
 
 def test_arrays_never_run_code_nor_swell(tmp_path: Path) -> None:
@@ -828,18 +829,18 @@ def test_arrays_never_run_code_nor_swell(tmp_path: Path) -> None:
     np.savez(tmp_path / "o.npz", a=evil)
     for name in ("o.npy", "o.npz"):
         with pytest.raises(DamagedError, match=name.replace(".", r"\.")):
-            ArrayForm(2).read(tmp_path / name)
+            ArrayForm(PAIR).read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros((2, 3000, 3000)))
     with pytest.raises(ResourceError, match="144000"):
-        ArrayForm(2, limit=10**8).read(tmp_path / "bomb.npz")
+        ArrayForm(PAIR, limit=10**8).read(tmp_path / "bomb.npz")
     for data in (b"", b"PK\x03\x04garbage", b"\x93NUMPY"):
         (tmp_path / "d.npz").write_bytes(data)
         with pytest.raises(DamagedError):
-            ArrayForm(2).read(tmp_path / "d.npz")
+            ArrayForm(PAIR).read(tmp_path / "d.npz")
         (tmp_path / "d.npy").write_bytes(data)
         with pytest.raises(DamagedError):
-            ArrayForm(2).read(tmp_path / "d.npy")
+            ArrayForm(PAIR).read(tmp_path / "d.npy")
 
 
 def test_arrays_are_matched_by_name_stem_or_path(tmp_path: Path) -> None:

@@ -93,6 +93,9 @@ def dump_logits(
     ] = "logits",
     key: Annotated[str | None, typer.Option("--key", help="Name of the array in .npz files.")] = None,
     scale: Annotated[float | None, typer.Option("--scale", help="Factor that the arrays were multiplied by.")] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", help="Of arrays: chw, classes first (default), or hwc, classes last.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images (with --tile: windows) per batch.")
     ] = 4,
@@ -146,7 +149,7 @@ def dump_logits(
         window=_numbers("--window", window, pair="40,400"),
         normalise=normalise,
     )
-    values: dict[str, Any] = {"activation": activation, "domain": domain, "tile_weights": tile_weights}
+    values: dict[str, Any] = {"activation": activation, "domain": domain, "tile_weights": tile_weights, "axes": axes}
     recipe = Recipe(
         prep,
         tta=tuple(name.strip() for name in tta.split(",")) if tta else (),

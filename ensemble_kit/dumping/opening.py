@@ -26,7 +26,7 @@ def open_network(
     say: Callable[[str], None],
 ) -> tuple[Network, Recipe]:
     """Open the network, average it over the flips that the recipe names, and settle the size of its input."""
-    for option, value in (("--key", recipe.key), ("--scale", recipe.scale)):
+    for option, value in (("--key", recipe.key), ("--scale", recipe.scale), ("--axes", recipe.axes)):
         if value is not None:
             fix = f"leave {option} out, or pass a folder of arrays as MODEL"
             raise _option("cannot read arrays", f"{option} with a model that runs", fix)

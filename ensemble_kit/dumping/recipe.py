@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from ensemble_kit.dumping.arrays import Axes
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.sides import Swap, by_kind
 from ensemble_kit.dumping.tiling import TileWeights
@@ -32,7 +33,8 @@ class Recipe:
     tile_weights : how windows that overlap are averaged: "hann", "constant" or "gaussian".
     output : which of a network's several outputs holds the logits: its name, or its position (-1 is the last).
     half : float16 autocast, on CUDA.
-    key, scale : of a folder of arrays: which array of an .npz, and what its values were multiplied by.
+    key, scale, axes : of a folder of arrays: which array of an .npz, what its values were multiplied by, and where the
+        classes stand, "chw" or "hwc".
     """
 
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -47,6 +49,7 @@ class Recipe:
     half: bool = False
     key: str | None = None
     scale: float | None = None
+    axes: Axes | None = None
 
     def __post_init__(self) -> None:
         symmetries(self.tta)
@@ -59,6 +62,8 @@ class Recipe:
         if self.tile is not None:
             check_number("--tile", self.tile, "pass its side in pixels, such as 512", least=1, most=2**16, whole=True)
         check_choice("--tile-weights", self.tile_weights, get_args(TileWeights))
+        if self.axes is not None:
+            check_choice("--axes", self.axes, get_args(Axes))
         if self.scale is not None:
             check_number("--scale", self.scale, "pass what the values were multiplied by, such as 10000", above=0)
 
@@ -92,7 +97,13 @@ class Recipe:
             out |= {"tile": self.tile, "overlap": self.overlap}
             if self.tile_weights != "hann":  # which former versions did not record
                 out["tile_weights"] = self.tile_weights
-        optional = {"output": self.output, "half": self.half or None, "key": self.key, "scale": self.scale}
+        optional = {
+            "output": self.output,
+            "half": self.half or None,
+            "key": self.key,
+            "scale": self.scale,
+            "axes": self.axes,
+        }
         return out | {k: v for k, v in optional.items() if v is not None}
 
 

@@ -140,7 +140,7 @@ def array_source(
         fix = f"leave {useless} out, or pass a model that runs"
         raise UsageError("option-invalid", "cannot run arrays", item=f"{useless} with {str(folder)!r}", fix=fix)
     limit = DEFAULT_LIMIT if memory is None else memory // jobs
-    form = ArrayForm(len(classes), recipe.key, recipe.scale, limit)
+    form = ArrayForm(classes, recipe.key, recipe.scale, recipe.axes, limit)
     return ArraySource(folder.resolve().name, match(paths, folder, root), paths, form, recipe, jobs)
 
 

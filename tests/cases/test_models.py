@@ -682,3 +682,59 @@ def test_N5_values_without_a_scale_need_a_range(tmp_path, values, text) -> None:
 def test_N5_impossible_preprocessing_is_refused(bad) -> None:
     with pytest.raises(ek.UsageError, match="preprocess"):
         Preprocess(8, **bad)
+
+
+# --- N6: arrays of other axes ----------------------------------------------------------------------------------
+
+
+def arrays(tmp_path: Path, array: np.ndarray, **options: Any) -> Any:
+    put(tmp_path / "images" / "a.png", GREY)
+    (tmp_path / "arrays").mkdir(exist_ok=True)
+    np.savez(tmp_path / "arrays" / "a.npz", logits=array)
+    dump(tmp_path, tmp_path / "arrays", Recipe(**options), ("u", "v", "w"))
+    return stored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "code", "text"),
+    [
+        ((3, 4, 8, 9), "array-is-volume", "(C, Z, Y, X)"),
+        ((4, 4, 8, 9), "array-is-volume", "(C, Z, Y, X)"),
+        ((4, 8, 9, 3), "array-is-volume", "(Z, Y, X, C)"),
+        ((1, 3, 4, 8, 9), "array-is-volume", "(C, Z, Y, X)"),
+        ((2, 3, 8, 9), "array-is-volume", "a batch"),
+        ((8, 9, 3), "array-shape", "--axes hwc"),
+        ((1, 8, 9, 3), "array-shape", "--axes hwc"),
+        ((3, 9, 3), "array-axes", "--axes chw if they stand first, --axes hwc"),
+        ((4, 8, 9), "array-shape", "the background"),
+        ((8, 9), "array-shape", "(8, 9)"),
+    ],
+    ids=["volume", "volume of one class more", "volume, classes last", "batch of a volume", "batch", "classes last",
+         "batch, classes last", "first and last", "a background", "two axes"],
+)  # fmt: skip
+def test_N6_arrays_that_are_not_classes_of_an_image(tmp_path, shape, code, text) -> None:
+    with pytest.raises(ek.MismatchError) as caught:
+        arrays(tmp_path, np.linspace(-3, 3, int(np.prod(shape)), dtype=np.float32).reshape(shape))
+    assert caught.value.code == code
+    assert text in str(caught.value)
+    assert ("later version" in caught.value.fix) == ("volume" in code and "batch" not in text)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "move"),
+    [((8, 9, 3), "hwc", True), ((1, 8, 9, 3), "hwc", True), ((3, 9, 3), "hwc", True), ((3, 9, 3), "chw", False),
+     ((3, 8, 9), None, False), ((3, 1, 8, 9), None, False), ((1, 3, 8, 9), "chw", False)],
+    ids=str,
+)  # fmt: skip
+def test_N6_axes_that_are_named_are_read(tmp_path, shape, axes, move) -> None:
+    values = np.linspace(-3, 3, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    three = values.reshape([n for n in shape if n > 1])
+    right = np.moveaxis(three, 2, 0) if move else three
+    assert np.array_equal(arrays(tmp_path, values, axes=axes), right.astype(np.float16))
+    assert ek.LogitStore(tmp_path / "m.zarr").provenance.get("axes") == axes
+
+
+def test_N6_a_writer_says_so_too(tmp_path) -> None:
+    out = ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], (8, 9))
+    with out, pytest.raises(ek.MismatchError, match="volumes come with a later version"):
+        out.write("s", np.zeros((1, 4, 8, 9), np.float32), (8, 9))

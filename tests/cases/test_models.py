@@ -17,6 +17,7 @@ import ensemble_kit as ek
 from ensemble_kit.dumping import Dumped, dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
+from ensemble_kit.tuning.folds import make_folds
 
 SIDES = ("lung_left", "lung_right")
 GREY = np.random.default_rng(0).integers(40, 256, (16, 16)).astype(np.uint8)
@@ -738,3 +739,70 @@ def test_N6_a_writer_says_so_too(tmp_path) -> None:
     out = ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], (8, 9))
     with out, pytest.raises(ek.MismatchError, match="volumes come with a later version"):
         out.write("s", np.zeros((1, 4, 8, 9), np.float32), (8, 9))
+
+
+# --- N12: classes that validation does not have ----------------------------------------------------------------
+
+
+def absent_case(make_store: Any, *names: str) -> tuple[ek.Ensemble, ek.MaskSet]:
+    """`bone` in all 12 samples, `rare`, which looks alike, in two of them, and `ghost`, noise that has no pixels."""
+    rng = np.random.default_rng(3)
+    logits, truth = {}, {}
+    for k in range(12):
+        mask = np.zeros((16, 16), bool)
+        mask[3:9, 2 + k % 5 : 9] = True
+        z = np.where(mask, -1.0, -3.5) + rng.normal(0, 0.7, (16, 16))
+        maps = {"bone": z, "ghost": np.where(rng.random((16, 16)) < 0.02, 6.0, -6.0), "rare": z}
+        true = {"bone": mask, "ghost": mask & False, "rare": mask & (k < 2)}
+        logits[f"s{k}"] = np.stack([maps[name] for name in names]).astype(np.float16)
+        truth |= {(f"s{k}", name): ek.encode(true[name]) for name in names}
+    return ek.Ensemble([make_store(logits, (16, 16), names)]), ek.MaskSet(truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shrink", [True, False])
+@pytest.mark.parametrize("objective", ["mean", "pooled"])
+def test_N12_a_class_without_positives_takes_the_common_threshold(make_store, shrink, objective) -> None:
+    tuned = ek.tune_thresholds(*absent_case(make_store, "bone", "ghost", "rare"), objective, folds=4, shrink=shrink)
+    alone = ek.tune_thresholds(*absent_case(make_store, "bone", "rare"), objective, folds=4, shrink=shrink)
+    crossed, other = tuned.validation.crossed, alone.validation.crossed
+    assert tuned.levels["ghost"] == crossed.common_level
+    assert tuned.thresholds["ghost"] < 0.6
+    ghost = crossed.classes["ghost"]
+    assert (ghost.keeps, ghost.gain.value, ghost.gain.low, ghost.gain.high) == (False, 0, 0, 0)
+    assert (crossed.common_level, crossed.gain) == (other.common_level, other.gain)  # as if it were not there
+    assert {**alone.levels, "ghost": crossed.common_level} == tuned.levels
+    told = tuned.report()
+    assert any("they take the common threshold, and count in no gain: ghost" in w for w in told.warnings)
+    row, last = next(row for row in told.rows if row[0] == "ghost"), told.rows[-1]
+    gain = told.columns.index("gain")
+    assert row[gain] == "–"
+    assert last[gain] == alone.report().rows[-1][gain]
+
+
+@pytest.mark.slow
+def test_N12_a_fold_whose_training_lacks_a_class_takes_its_common_threshold(make_store) -> None:
+    ens, truth = absent_case(make_store, "bone", "rare")
+    groups = {f"s{k}": "abc"[(k >= 2) + (k >= 7)] for k in range(12)}
+    tuned = ek.tune_thresholds(ens, truth, folds=3, groups=groups, shrink=False)
+    held = [{groups[ens.samples[k]] for k in fold} for fold in make_folds(ens.samples, 3, groups, 0)].index({"a"})
+    rare, bone = (tuned.validation.crossed.classes[name].levels for name in ("rare", "bone"))
+    assert rare[held] == bone[held]  # the common level of the classes that are there
+
+
+@pytest.mark.slow
+def test_N12_factors_of_absent_classes_are_one(make_store) -> None:
+    rng = np.random.default_rng(3)
+    logits, truth = {}, {}
+    for k in range(9):
+        mask = np.zeros((16, 16), bool)
+        mask[3:9, 2 + k % 5 : 9] = True
+        z = np.stack([mask * -2.0, mask * 1.5 - 1, rng.normal(0, 1, (16, 16))])
+        logits[f"s{k}"] = z.astype(np.float16)
+        truth |= {(f"s{k}", "bg"): ek.encode(~mask), (f"s{k}", "bone"): ek.encode(mask)}
+        truth[f"s{k}", "ghost"] = ek.encode(mask & False)
+    names = ("bg", "bone", "ghost")
+    ens = ek.Ensemble([make_store(logits, (16, 16), names, activation="softmax")])
+    tuned = ek.tune_thresholds(ens, ek.MaskSet(truth), folds=3, shrink=False)
+    assert next(c.factor for c in tuned.factors if c.name == "ghost") == 65536
+    assert tuned.validation.crossed.classes["ghost"].levels == (65536,) * 3

@@ -128,6 +128,9 @@ def dump_logits(
         float | None,
         typer.Option("--clamp", help="Limit logits to ± this value, such as 12; makes lossless stores smaller."),
     ] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Dump the samples again whose image changed since the store was begun.")
+    ] = False,
     ids: Annotated[str, typer.Option("--id", help="Sample ids: each file's name, stem or path.")] = "name",
     trust: Annotated[bool, typer.Option("--trust", help="Allow model files that can run code.")] = False,
     common: Common = Common(),
@@ -183,9 +186,11 @@ def dump_logits(
             memory=common.memory,
             seed=common.seed,
             force=common.force,
+            redo=redo,
             dry_run=common.dry_run,
             listen=listen,
             say=common.say,
+            warn=common.warn,
         )
     verb = "would write" if common.dry_run else "wrote"
     count = done.samples - done.resumed if common.dry_run else done.written

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 IdForm = Literal["name", "stem", "path"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+UNREAD = frozenset({".webp", ".gif", ".jp2", ".heic", ".avif", ".dcm", ".nii", ".svs", ".ppm", ".pgm"})
+"""Suffixes of images that are not read."""
 MAX_PIXELS = 2**29
 """Largest image that is decoded: 537 million pixels, a 23,000 × 23,000 slide."""
 
@@ -53,14 +55,18 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 
 
 def find_images(
-    folder: str | Path, say: Callable[[str], None] = lambda _: None, channels: int | None = None
+    folder: str | Path,
+    say: Callable[[str], None] = lambda _: None,
+    channels: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out.
 
     Parameters
     ----------
-    say : receives how many other files there are, by their extension: a .webp may well be an image that was meant.
+    say : receives how many other files there are, by their extension.
     channels : of images that are arrays, .npy, too; None: only files that show colours or grey.
+    warn : receives the names of images in formats that are not read, such as .webp: they may well be meant.
 
     Raises
     ------
@@ -87,6 +93,9 @@ def find_images(
         raise _none_found(f"{str(root)!r} holds no image{ignored and '; '}{ignored}", fix)
     if ignored:
         say(f"{root}: {ignored}")
+    unread = sorted(p.relative_to(root).as_posix() for p in files if p.suffix.lower() in UNREAD)
+    if unread:
+        warn(f"{root}: {len(unread)} left out, of formats that are not read: {some(unread)}; convert them to PNG")
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
 
 

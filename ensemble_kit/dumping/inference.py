@@ -14,7 +14,7 @@ from ensemble_kit.dumping.intensity import DepthCheck
 from ensemble_kit.dumping.outputs import failing_as, outputs_of, told
 from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box, not_aligned
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sources import Failure, Piece, read_ahead, unreadable
+from ensemble_kit.dumping.sources import Failure, Piece, digest_of, read_ahead, unreadable
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, check_number
 from ensemble_kit.spec.geometry import Box
 
@@ -29,12 +29,13 @@ LOOKED_AT = 32
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A sample's input (channels, h, w), the size of its image, and where the image is on the input."""
+    """A sample's input (channels, h, w), the size of its image, where that is on the input, and its file's digest."""
 
     sample: str
     x: NDArray[np.float32]
     image: Size
     box: Box
+    source: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class NetworkSource:
         """Return what ran."""
         return self._network.record()
 
+    def path(self, sample: str) -> Path:
+        """Return a sample's image."""
+        return self._paths[sample]
+
     def learn(self, todo: Sequence[str]) -> Size:
         """Run the first sample that can be read, alone; its output is kept if the image was placed as it should be."""
         sample, image = self._first_image(todo)
@@ -121,7 +126,8 @@ class NetworkSource:
         stretched = prep.resize == "stretch"
         align = (1, 1) if stretched else check_alignment(canvas, grid, "letterboxed images")
         if prep.place(size, canvas, align) == box:
-            self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid))
+            source = digest_of(self._paths[sample])
+            self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid), source)
         return _Head(canvas, grid, align)
 
     def _learn_window(self, image: NDArray[Any], sample: str) -> _Head:
@@ -202,9 +208,10 @@ class NetworkSource:
     def _prepare(self, sample: str) -> _Prepared:
         head = self._head
         assert head is not None
+        source = digest_of(self._paths[sample])
         image = self._read(sample)
         x, box = self._recipe.preprocess.apply(image, head.canvas, head.align)
-        return _Prepared(sample, x, (image.shape[0], image.shape[1]), box)
+        return _Prepared(sample, x, (image.shape[0], image.shape[1]), box, source)
 
     def _run(self, batch: Sequence[_Prepared]) -> Iterator[Piece]:
         """Run a batch; where it fails as a whole, run its images alone, so that the error names the one at fault."""
@@ -236,7 +243,7 @@ class NetworkSource:
             item = f"sample {one.sample!r} has a grid of {output.shape[1:]}, the first had {head.grid}"
             fix = "let the network put out one grid for one size of input"
             raise MismatchError("model-output", "cannot store outputs of two sizes", item=item, fix=fix)
-        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid))
+        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid), one.source)
 
     def _alone(self, one: _Prepared) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._forward(one.x[None], [one.sample])[0]

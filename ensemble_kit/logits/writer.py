@@ -120,6 +120,9 @@ class LogitWriter:
         array: object,
         image_size: Sizes | Sequence[Sizes],
         box: Sizes | Sequence[Sizes] | None = None,
+        *,
+        source: str = "",
+        again: bool = False,
     ) -> None:
         """Write one sample, (C, h, w) with its id, or a batch, (B, C, h, w) with a list of ids.
 
@@ -129,6 +132,8 @@ class LogitWriter:
         array : floats of NumPy, torch on any device, or anything with DLPack or `__array__`.
         image_size : (H, W) in pixels, for all or one for each.
         box : the cells (y0, x0, y1, x1) of the grid that cover the image; the whole grid by default.
+        source : digest of the file that the logits were made from, which the store keeps.
+        again : replace what is committed of these samples.
 
         Names, shape, sizes and boxes of a whole batch are checked before its first byte is written; its values are
         checked sample by sample, so that a NaN in the third leaves the first two committed.
@@ -143,7 +148,7 @@ class LogitWriter:
             NaN; what a softmax made, for overlapping classes, in the first sample; probabilities outside [0, 1], or of
             exclusive classes that do not add up to 1; "logits" where this writer has seen nothing but values in [0, 1].
         LockedError
-            The sample is committed already, with other bytes. Equal bytes are not an error.
+            The sample is committed already, with other bytes, and not `again`. Equal bytes are not an error.
         """
         with self._lock:
             self._check_usable()
@@ -165,7 +170,7 @@ class LogitWriter:
             if not self._seen and len(batch) > 1 and self._domain == "logits":
                 self._seen = not all(ingest.within_unit(one, len(self._spec.classes)) for one in batch)
             for name, one, placement in zip(names, batch, placements, strict=True):
-                self._write(name, one, placement)
+                self._write(name, one, placement, source, again)
 
     def _check_ids(self, names: Sequence[str]) -> None:
         odd = [n for n in names if not isinstance(n, str)]
@@ -220,7 +225,7 @@ class LogitWriter:
             if kind is None:
                 raise
 
-    def _write(self, sample: str, array: Floats, placement: Placement) -> None:
+    def _write(self, sample: str, array: Floats, placement: Placement, source: str, again: bool) -> None:
         spec = self._spec
         classes = spec.classes
         if not self._judged and spec.activation == "sigmoid":
@@ -232,12 +237,12 @@ class LogitWriter:
         self._seen = True
         payload = codes.reshape(-1).view(np.uint8)
         crcs = chunkfile.running_crcs(payload, len(classes)).hex()
-        record = Record(sample, self._rows[sample], placement, crcs, saturated)
+        record = Record(sample, self._rows[sample], placement, crcs, saturated, source=source)
         checksum = record.checksum
         if spec.codec == "lossless":
             payload, checksum = shards.encode(payload, len(classes))
             record = replace(record, stored=payload.size + chunkfile.TRAILER)
-        self.sink.commit(record, payload, checksum)
+        self.sink.commit(record, payload, checksum, again)
 
     def _check_usable(self) -> None:
         if self._closed or os.getpid() != self._pid:

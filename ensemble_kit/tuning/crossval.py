@@ -181,7 +181,7 @@ def cross_validate(
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
     decision = _decide(outcomes, measure, truth, judge, every, folds)
-    classes, seen = {}, truth.any(axis=1)
+    classes, seen = {}, truth.sum(axis=1) > 0
     for c, name in enumerate(statistics.classes):
         pick = slice(c, c + 1)
         own_counts, other = (outcomes[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
@@ -216,7 +216,7 @@ def _decide(
     """Decide from out-of-fold counts on the folds of `rest`."""
     seen = np.concatenate([folds[j] for j in rest])
     own, shared, half = (outcomes[name] for name in ("own", "shared", "half"))
-    has = truth[:, seen].any(axis=1)
+    has = truth[:, seen].sum(axis=1) > 0
     shares = judge.above_noise(measure, shared.counts(has), half.counts(has), truth[has], seen)
     common = shared if shares else half
     picks = [slice(c, c + 1) for c in range(len(truth))]

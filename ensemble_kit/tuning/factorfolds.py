@@ -54,7 +54,7 @@ class FoldedFits:
         """
         folds = frozenset(which)
         if free is None:
-            seen = self.table.areas[self.samples(folds)].any(axis=0)
+            seen = self.table.areas[self.samples(folds)].sum(axis=0) > 0
             free = [c for c in self.table.free if seen[c]]
         key = folds, tuple(free)
         if key not in self._known:

@@ -806,3 +806,82 @@ def test_N12_factors_of_absent_classes_are_one(make_store) -> None:
     tuned = ek.tune_thresholds(ens, ek.MaskSet(truth), folds=3, shrink=False)
     assert next(c.factor for c in tuned.factors if c.name == "ghost") == 65536
     assert tuned.validation.crossed.classes["ghost"].levels == (65536,) * 3
+
+
+# --- faults of dumps -------------------------------------------------------------------------------------------
+
+
+def two(tmp_path: Path) -> Path:
+    put(tmp_path / "images" / "a.png", GREY)
+    return put(tmp_path / "images" / "b.png", GREY.T.copy())
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path) -> None:
+    images = two(tmp_path)
+    (images / "c.png").symlink_to(tmp_path / "gone.png")
+    (images / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    error = refused("image-link", tmp_path, first_channel(3), Recipe(Preprocess(16)))
+    assert error.exit_code == 3
+    assert "'c.png'" in error.item
+    assert "notes" not in error.item
+    put(tmp_path / "gone.png", GREY)
+    assert dump(tmp_path, first_channel(3), Recipe(Preprocess(16))).written == 3
+
+
+def test_images_of_formats_that_are_not_read_are_named(tmp_path) -> None:
+    images = two(tmp_path)
+    Image.fromarray(GREY).save(images / "c.webp")
+    warned: list[str] = []
+    assert dump(tmp_path, first_channel(3), Recipe(Preprocess(16)), warn=warned.append).written == 2
+    assert len(warned) == 1
+    assert "1 left out" in warned[0]
+    assert "'c.webp'" in warned[0]
+
+
+@pytest.mark.parametrize("codec", ["none", "lossless"])
+def test_an_image_that_was_replaced_is_said_and_dumped_again_on_request(tmp_path, codec) -> None:
+    images, recipe = two(tmp_path), Recipe(Preprocess(16))
+    dump(tmp_path, first_channel(3), recipe, codec=codec)
+    before = stored(tmp_path)
+    put(images / "a.png", 255 - GREY)
+    with pytest.raises(ek.MismatchError) as caught:
+        dump(tmp_path, first_channel(3), recipe, codec=codec)
+    assert (caught.value.code, caught.value.exit_code) == ("image-changed", 6)
+    assert "'a.png'" in caught.value.item
+    assert "--redo" in caught.value.fix
+    assert np.array_equal(stored(tmp_path), before)
+    done = dump(tmp_path, first_channel(3), recipe, codec=codec, redo=True)
+    assert (done.written, done.resumed) == (1, 1)
+    assert np.array_equal(stored(tmp_path)[0], ((255 - GREY) / np.float32(255)).astype(np.float16))
+    assert ek.LogitStore(tmp_path / "m.zarr").verify().sound
+    assert dump(tmp_path, first_channel(3), recipe, codec=codec).written == 0  # the new digest is what counts now
+    put(images / "a.png", GREY)
+    dump(tmp_path, first_channel(3), recipe, codec=codec, redo=True)
+    assert np.array_equal(stored(tmp_path), before)
+
+
+def test_an_array_that_was_replaced_is_said(tmp_path) -> None:
+    values = np.linspace(-3, 3, 3 * 64, dtype=np.float32).reshape(3, 8, 8)
+    arrays(tmp_path, values)
+    with pytest.raises(ek.MismatchError, match=r"'a\.png'"):
+        arrays(tmp_path, -values)
+
+
+def test_a_writer_of_another_domain_does_not_resume(tmp_path) -> None:
+    options: Any = {"classes": ["a"], "samples": ["s", "t"], "grid": (4, 4)}
+    with ek.LogitWriter(tmp_path / "m.zarr", **options, domain="probabilities") as out:
+        out.write("s", np.full((1, 4, 4), 0.25, np.float32), (4, 4))
+    with pytest.raises(ek.MismatchError, match="provenance 'domain' is 'probabilities' there, 'logits' here"):
+        ek.LogitWriter(tmp_path / "m.zarr", **options)
+    ek.LogitWriter(tmp_path / "m.zarr", **options, domain="probabilities").close()
+
+
+@pytest.mark.parametrize("inside", ["x.zarr", "logits/x.zarr", "logits/manifest/x.zarr", "deep/er/x.zarr"])
+def test_a_store_inside_a_store_is_refused(tmp_path, inside) -> None:
+    options: Any = {"classes": ["a"], "samples": ["s"], "grid": (4, 4)}
+    ek.LogitWriter(tmp_path / "m.zarr", **options).close()
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ek.UsageError) as caught:
+        ek.LogitWriter(tmp_path / "m.zarr" / inside, **options)
+    assert (caught.value.code, sorted(tmp_path.rglob("*"))) == ("path-inside-store", there)
+    ek.LogitWriter(tmp_path / "y.zarr", **options).close()

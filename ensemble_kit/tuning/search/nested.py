@@ -74,10 +74,10 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         )
         for c, name in enumerate(ensemble.classes)
     }
-    seen = truth.any(axis=1)
-    tuned, half, uniform = (tuple(v[seen] for v in pairs[name]) for name in ("tuned", "half", "uniform"))
-    gain = resampler.interval(measure, tuned, half, truth[seen])
-    over = resampler.interval(measure, tuned, uniform, truth[seen])
+    seen = truth.sum(axis=1) > 0
+    had = {name: (tp[seen], pred[seen]) for name, (tp, pred) in pairs.items()}
+    gain = resampler.interval(measure, had["tuned"], had["half"], truth[seen])
+    over = resampler.interval(measure, had["tuned"], had["uniform"], truth[seen])
     honest = replace(crossed, scores={k: scores[k] for k in crossed.scores}, gain=gain, classes=classes)
     told = {
         "folds": chosen,

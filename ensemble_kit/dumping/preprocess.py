@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ensemble_kit.dumping.images import import_cv2
+from ensemble_kit.dumping.decoding import import_cv2
 from ensemble_kit.dumping.intensity import standardise, to_unit
+from ensemble_kit.dumping.parameters import check_scale, invalid, is_number, is_whole, one_each, pair_of
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.spec.geometry import Box
 
@@ -71,25 +72,25 @@ class Preprocess:
             object.__setattr__(self, "size", parse_size(self.size))
         for name, choice in (("resize", Resize), ("anchor", Anchor), ("normalise", Normalise)):
             if getattr(self, name) not in get_args(choice):
-                raise _invalid(name, getattr(self, name), " or ".join(get_args(choice)))
-        if self.channels not in get_args(Channels) and not _whole(self.channels, 2**10):
-            raise _invalid("channels", self.channels, "rgb, bgr, grey, or the number of channels of arrays")
-        if self.count is not None and not (_whole(self.count, 3) and self.count != 2 and self.channels == "grey"):
-            raise _invalid(
+                raise invalid(name, getattr(self, name), " or ".join(get_args(choice)))
+        if self.channels not in get_args(Channels) and not is_whole(self.channels, 2**10):
+            raise invalid("channels", self.channels, "rgb, bgr, grey, or the number of channels of arrays")
+        if self.count is not None and not (is_whole(self.count, 3) and self.count != 2 and self.channels == "grey"):
+            raise invalid(
                 "count", self.count, 'the number of channels that grey images are fed as: 1 or 3, channels="grey"'
             )
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _one_each(name, getattr(self, name), self.feeds))
-        _check_scale(self.mean, self.std)
-        if not _number(self.fill) or not 0 <= self.fill <= 1:
-            raise _invalid("fill", self.fill, "a number from 0 to 1")
+            object.__setattr__(self, name, one_each(name, getattr(self, name), self.feeds))
+        check_scale(self.mean, self.std)
+        if not is_number(self.fill) or not 0 <= self.fill <= 1:
+            raise invalid("fill", self.fill, "a number from 0 to 1")
         object.__setattr__(self, "fill", float(self.fill))
         for name in ("range", "window"):
-            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+            object.__setattr__(self, name, pair_of(name, getattr(self, name)))
         if self.range is not None and self.window is not None:
-            raise _invalid("window", self.window, "the only one: a range says the same as a window")
+            raise invalid("window", self.window, "the only one: a range says the same as a window")
         if self.normalise == "zscore" and (set(self.mean), set(self.std)) != ({0.0}, {1.0}):
-            raise _invalid("normalise", "zscore", "the only one, without mean and std: it is computed from each image")
+            raise invalid("normalise", "zscore", "the only one, without mean and std: it is computed from each image")
 
     @property
     def feeds(self) -> int:
@@ -245,7 +246,7 @@ def parse_size(value: object) -> Size:
     parts: Any = value
     if isinstance(value, str):
         parts = value.lower().replace("×", "x").split("x")
-    elif _number(value):
+    elif is_number(value):
         parts = [value]
     try:
         numbers = [int(str(p)) for p in parts]
@@ -254,7 +255,7 @@ def parse_size(value: object) -> Size:
     if len(numbers) == 1:
         numbers *= 2
     if len(numbers) != 2 or not all(0 < n <= 2**16 for n in numbers):
-        raise _invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
+        raise invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
     return numbers[0], numbers[1]
 
 
@@ -275,10 +276,6 @@ def _up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _resized(pixels: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     """Resize (H, W) or (H, W, c), of any number of channels."""
     cv2 = import_cv2()
@@ -286,64 +283,3 @@ def _resized(pixels: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
         return np.asarray(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
     maps = [np.ascontiguousarray(pixels[..., k]) for k in range(pixels.shape[2])]
     return np.stack([cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in maps], axis=2)
-
-
-def _whole(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
-def _one_each(name: str, value: object, count: int) -> tuple[float, ...]:
-    """Read one number a channel; one number, or as many of one value, stand for all."""
-    if not isinstance(value, list | tuple) or not value or not all(_number(v) for v in value):
-        raise _invalid(name, value, "finite numbers, one a channel")
-    if len(value) == count:
-        return tuple(float(v) for v in value)
-    if len({float(v) for v in value}) > 1:
-        raise _invalid(name, tuple(value), f"one number, or {count}: the network is fed {count} channels")
-    return (float(value[0]),) * count
-
-
-def _pair(name: str, value: object) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    pair: list[Any] | tuple[Any, ...] = value if isinstance(value, list | tuple) else ()
-    first, second = pair if len(pair) == 2 and all(_number(v) for v in pair) else (0, 0)
-    if not (first < second if name == "range" else second > 0):
-        raise _invalid(
-            name, value, "(low, high) with low < high" if name == "range" else "(centre, width), a width above 0"
-        )
-    return float(first), float(second)
-
-
-def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Refuse what is not on the 0..1 scale.
-
-    Pixels within 0..1 have a mean within 0..1 and a standard deviation of at most 0.5; an std of 1 leaves the values
-    as they are. Anything larger was measured on 0..255 or 0..65535; with it the network's outputs would be wrong, and
-    nothing would show it.
-    """
-    if min(mean) < 0:
-        raise _invalid("mean", mean, "numbers from 0 to 1")
-    if min(std) <= 0:
-        raise _invalid("std", std, "numbers above 0, at most 1")
-    if max(*mean, *std) <= 1:
-        return
-    scale = 255 if max(*mean, *std) <= 255 else 65535
-    bytes_mean = max(mean) > 1
-    bytes_std = max(std) > 1 or (bytes_mean and set(std) == {1.0})  # an std of 1 divides by nothing on its own scale
-    divided = (
-        ",".join(f"{v / scale if ours else v:.6g}" for v in values)
-        for values, ours in ((mean, bytes_mean), (std, bytes_std))
-    )
-    raise UsageError(
-        "preprocess-invalid",
-        "cannot use preprocessing",
-        item=f"mean = {mean}, std = {std}; images are brought to 0..1 first, so at most 1 is possible",
-        fix=f"divide by {scale}: --mean {next(divided)} --std {next(divided)}",
-    )
-
-
-def _invalid(name: str, value: object, wanted: str) -> UsageError:
-    return UsageError(
-        "preprocess-invalid", "cannot use preprocessing", item=f"{name} = {value!r}", fix=f"pass {name} as {wanted}"
-    )

@@ -11,7 +11,7 @@ from ensemble_kit.dumping.sides import Swap, by_kind
 from ensemble_kit.dumping.tiling import TileWeights
 from ensemble_kit.dumping.tta import symmetries
 from ensemble_kit.errors import check_choice, check_number
-from ensemble_kit.logits.ingest import Domain
+from ensemble_kit.logits.plausible import Domain
 from ensemble_kit.spec.fusion import Activation
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, UsageError, some
 from ensemble_kit.logits.floats import Floats, recognise
-from ensemble_kit.logits.plausible import TOLERANCE, exclusive
+from ensemble_kit.logits.plausible import TOLERANCE, Domain, exclusive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.spec.fusion import Activation
-
-Domain = Literal["logits", "probabilities"]
 
 LARGEST = 65504.0
 _LARGEST_CODE, _INF_CODE, _ONE_CODE, _SIGN = 0x7BFF, 0x7C00, 0x3C00, 0x8000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.logits.floats import Floats
-    from ensemble_kit.logits.ingest import Domain
     from ensemble_kit.spec.fusion import Activation
+
+Domain = Literal["logits", "probabilities"]
+"""What a network puts out, or arrays hold."""
 
 TOLERANCE = 1e-2
 """How far a sum of probabilities may be from 1: bfloat16 reaches 0.004."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from ensemble_kit.logits import chunkfile, ingest, shards
 from ensemble_kit.logits.floats import Floats, recognise
 from ensemble_kit.logits.layout import Codec, StoreSpec
 from ensemble_kit.logits.open import PathLike, locate
-from ensemble_kit.logits.plausible import check_overlapping, settle_activation
+from ensemble_kit.logits.plausible import Domain, check_overlapping, settle_activation
 from ensemble_kit.logits.records import Record
 from ensemble_kit.logits.sinks import open_sink
 from ensemble_kit.logits.urls import stem
@@ -75,7 +76,7 @@ class LogitWriter:
         grid: Sizes,
         activation: Activation | None = None,
         member: str | None = None,
-        domain: ingest.Domain = "logits",
+        domain: Domain = "logits",
         overwrite: bool = False,
         *,
         provenance: Mapping[str, Any] | None = None,
@@ -242,7 +243,8 @@ class LogitWriter:
         if spec.codec == "lossless":
             payload, checksum = shards.encode(payload, len(classes))
             record = replace(record, stored=payload.size + chunkfile.TRAILER)
-        self.sink.commit(record, payload, checksum, again)
+        commit = partial(self.sink.commit, again=True) if again else self.sink.commit
+        commit(record, payload, checksum)
 
     def _check_usable(self) -> None:
         if self._closed or os.getpid() != self._pid:

@@ -13,8 +13,7 @@ from ensemble_kit.decisions.given import decision_of
 from ensemble_kit.errors import UsageError, check_choice
 from ensemble_kit.logits import ingest
 from ensemble_kit.logits.floats import recognise
-from ensemble_kit.logits.ingest import Domain
-from ensemble_kit.logits.plausible import check_overlapping
+from ensemble_kit.logits.plausible import Domain, check_overlapping
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, integer_weights

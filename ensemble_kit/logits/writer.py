@@ -160,7 +160,9 @@ class LogitWriter:
             if found.shape != wanted:
                 item = f"{some(names, 3)}: {found.shape} instead of {wanted} (classes, rows, columns)"
                 fix = "pass (C, h, w) with one id or (B, C, h, w) with a list of ids; a store has one grid"
-                if len(found.shape) == len(wanted) + 1:
+                if found.shape == (*wanted[:-3], *wanted[-2:], wanted[-3]):
+                    fix = "pass it transposed, classes first: np.moveaxis(array, -1, -3)"
+                elif len(found.shape) == len(wanted) + 1:
                     fix += "; one axis more may be a volume's Z: volumes come with a later version, write its slices"
                 raise MismatchError("logits-shape", "cannot store logits of another shape", item=item, fix=fix)
             rank = len(self._spec.grid)

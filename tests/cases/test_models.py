@@ -739,6 +739,9 @@ def test_N6_a_writer_says_so_too(tmp_path) -> None:
     out = ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], (8, 9))
     with out, pytest.raises(ek.MismatchError, match="volumes come with a later version"):
         out.write("s", np.zeros((1, 4, 8, 9), np.float32), (8, 9))
+    out = ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], (8, 9))
+    with out, pytest.raises(ek.MismatchError, match="classes first: np.moveaxis"):
+        out.write("s", np.zeros((8, 9, 1), np.float32), (8, 9))
 
 
 # --- N12: classes that validation does not have ----------------------------------------------------------------

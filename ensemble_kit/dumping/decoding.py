@@ -112,8 +112,8 @@ def orientation(image: ImageFile, path: Path) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def pixels_of(image: ImageFile, path: Path, scaled: bool) -> tuple[NDArray[Any], bool]:
-    """Decode an image, of any range where it is to be `scaled`.
+def pixels_of(image: ImageFile, path: Path, scaled: bool, alpha: bool) -> tuple[NDArray[Any], bool]:
+    """Decode an image, of any range where it is to be `scaled`, with its `alpha` as a channel or without it.
 
     Tell whether it is upright already, as Pillow turns TIFF and nothing else.
     """
@@ -127,6 +127,8 @@ def pixels_of(image: ImageFile, path: Path, scaled: bool) -> tuple[NDArray[Any],
         return _sixteen_grey(image, tags), upright
     if ";16" in raw:
         return _sixteen_colour(path, np.asarray(cast("Image", image).convert("RGB"))), upright
+    if alpha and image.mode in {"RGBA", "LA"}:
+        return np.asarray(image), upright
     return _shallow(image, scaled), upright
 
 

@@ -174,14 +174,16 @@ def read_image(path: Path, channels: int | None = None, scaled: bool = False) ->
     MismatchError
         It has another number of channels.
     """
-    if channels is not None:
-        return _read_channels(path, channels, scaled)
+    return _decoded(path, scaled) if channels is None else _read_channels(path, channels, scaled)
+
+
+def _decoded(path: Path, scaled: bool, alpha: bool = False) -> NDArray[Any]:
     with opened(path) as image:
         try:
             turned = orientation(image, path)
             if image.format == "PNG":
                 check_rows(path.read_bytes())
-            pixels, upright = pixels_of(image, path, scaled)
+            pixels, upright = pixels_of(image, path, scaled, alpha)
         except MemoryError:
             raise
         except Exception as error:
@@ -192,7 +194,7 @@ def read_image(path: Path, channels: int | None = None, scaled: bool = False) ->
 
 def _read_channels(path: Path, channels: int, scaled: bool) -> NDArray[Any]:
     if path.suffix.lower() not in multichannel.SUFFIXES:
-        pixels = read_image(path, scaled=scaled)
+        pixels = _decoded(path, scaled, alpha=channels in {2, 4})
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         _check_channels(path, pixels.shape[2], channels)
         return pixels

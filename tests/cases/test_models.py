@@ -562,6 +562,16 @@ def test_N4_folders_of_five_channels(tmp_path, form) -> None:
     assert (caught.value.code, "--channels 5" in caught.value.fix) == ("image-channels", True)
 
 
+def test_N4_four_channels_of_a_png_are_colours_and_alpha(tmp_path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (16, 16, 4)).astype(np.uint8)
+    put(tmp_path / "images" / "a.png", pixels)
+    network = first_channel(4)
+    with torch.no_grad():
+        network.weight[:] = torch.tensor([0, 0, 0, 1.0])[:, None, None]
+    dump(tmp_path, network, Recipe(Preprocess(16, channels=4)))
+    assert np.array_equal(stored(tmp_path)[0], (pixels[..., 3] / np.float32(255)).astype(np.float16))
+
+
 @pytest.mark.parametrize("form", ["TIFF", "TIFF of pages", "npy, channels last"])
 def test_N4_what_has_more_channels_than_colours_says_so(tmp_path, form) -> None:
     write_spectral(tmp_path / "images" / "a", form)
@@ -740,7 +750,7 @@ def test_N6_a_writer_says_so_too(tmp_path) -> None:
     with out, pytest.raises(ek.MismatchError, match="volumes come with a later version"):
         out.write("s", np.zeros((1, 4, 8, 9), np.float32), (8, 9))
     out = ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], (8, 9))
-    with out, pytest.raises(ek.MismatchError, match="classes first: np.moveaxis"):
+    with out, pytest.raises(ek.MismatchError, match=r"classes first: np\.moveaxis"):
         out.write("s", np.zeros((8, 9, 1), np.float32), (8, 9))
 
 

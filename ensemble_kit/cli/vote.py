@@ -37,7 +37,7 @@ from ensemble_kit.cli.options import (
     warn_of_formulas,
 )
 from ensemble_kit.cli.plain import size
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 
 
 def vote(
@@ -134,7 +134,7 @@ def vote(
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
-        common.warn("a member is given twice and counts twice")
+        common.warn(Caution("a member is given twice and counts twice", "name it once, and give it a weight of 2"))
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     writes = format is not None and named(format).name == "label-map"
@@ -156,7 +156,10 @@ def vote(
         }
         reads = (first_value, void) != (None, None)
         rule = rule_of(len(members), **options)
-        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
+        if isinstance(rule, VoteRule) and rule.logic:
+            common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
+        else:
+            common.say(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number, some
+from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_number, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
@@ -49,7 +49,7 @@ class Tuned:
 
     set: ThresholdSet
     report: Report
-    doubts: list[str]
+    doubts: list[Caution]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
 
@@ -111,17 +111,19 @@ class Tuning:
     def _count_groups(self) -> int:
         return len(set(group_of(self.ensemble.samples, self.groups)))
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
         out = []
         if self.folds == "auto" and self.split is None:
-            out.append(f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only")
+            doubt = f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only"
+            out.append(Caution(doubt, "tune on samples of three groups or more (--groups)"))
         apart = twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
-            out.append(
-                f"{len(apart)} pairs of samples have identical logits but different groups (--groups), so one may be "
-                f"tuned on the other: {some(apart)}"
+            doubt = (
+                f"{len(apart)} pairs of samples have identical logits but different groups, so one may be tuned on the "
+                f"other: {some(apart)}"
             )
+            out.append(Caution(doubt, "pass --groups that hold such samples together, or take one of each"))
         return out
 
     def run(
@@ -154,7 +156,7 @@ class Tuning:
             lines += told
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-        full = Report(report.title, report.columns, report.rows, lines, [*report.warnings, *doubts])
+        full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
         return Tuned(found, full, doubts, rank, shift)
 
     def _find(
@@ -299,9 +301,9 @@ def tune_thresholds(
     wanted = None if search is None else Search.of(search)
     measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, eps, empty)
     tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
-    for text in tuning.warnings():
-        warnings.warn(text, stacklevel=2)
+    for caution in tuning.warnings():
+        warnings.warn(str(caution), stacklevel=2)
     tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)
-    for text in tuned.doubts:
-        warnings.warn(text, stacklevel=2)
+    for caution in tuned.doubts:
+        warnings.warn(str(caution), stacklevel=2)
     return tuned.set

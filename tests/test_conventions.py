@@ -165,7 +165,9 @@ def test_void_absent_classes_and_shifted_labels_are_told() -> None:
         "labels shifted by one? 0.0% of the pixels as the classes are named, 100.0% as their neighbours in the list"
     ]
     other = score(masks_of({"x": np.array([[3, 3, 0, 0]])}, CLASSES), masks_of(truth, CLASSES))
-    assert [w.doubt for w in other.warnings()] == ["no pixel of any class is right: do the classes mean the same on both sides?"]
+    assert [w.doubt for w in other.warnings()] == [
+        "no pixel of any class is right: do the classes mean the same on both sides?"
+    ]
 
 
 @pytest.mark.parametrize("suffix", confusion_file.SUFFIXES)

@@ -132,6 +132,9 @@ def tune_thresholds(
             "--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."
         ),
     ] = True,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
+    ] = False,
     statistics: Annotated[
         Path | None,
         typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
@@ -204,6 +207,7 @@ def tune_thresholds(
         others,
         cast("Any", decide),
         background,
+        shared,
     )
     for caution in tuning.warnings():
         common.warn(caution)

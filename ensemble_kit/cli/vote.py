@@ -67,7 +67,10 @@ def vote(
     least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
-        typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
+        typer.Option(
+            "--rank-temperature",
+            help="With --decide rank: divides the fused score's logit. Default: as the set records it, else 1.",
+        ),
     ] = None,
     rules: Annotated[
         list[str] | None,
@@ -155,6 +158,7 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
+        deciding = Deciding(None, decide, background, least, rank_temperature)
         rule = rule_of(len(members), **options)
         if isinstance(rule, VoteRule) and rule.logic:
             common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
@@ -174,8 +178,11 @@ def vote(
             class_names(classes),
             samples == "common",
             tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
-            Deciding(None, decide, background, least, rank_temperature),
+            deciding,
         )
+        for one in given:
+            for caution in replace(deciding, threshold=one).warnings():
+                common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
@@ -191,6 +198,8 @@ def vote(
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
+        for caution in deciding.warnings():
+            common.warn(caution)
     for line in plan.told():
         common.say(line)
     rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work

@@ -12,11 +12,13 @@ from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, c
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.deciding import rank_loses
 from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning import shared
 from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.counting import folds_of, statistics_for
@@ -42,7 +44,7 @@ class Tuned:
     ----------
     set : the threshold set.
     report : its table, sentences and warnings, with those of the search and the rank rule.
-    doubts : of these warnings, those about the members.
+    doubts : of these warnings, those about the members and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
     """
@@ -68,6 +70,7 @@ class Tuning:
     rank : whether to judge the rank rule per image too.
     decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
     background : with argmax, a class whose mask is not written and not scored.
+    shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
     """
 
@@ -83,6 +86,7 @@ class Tuning:
     compared: Ensemble | None = None
     decide: Decide | None = None
     background: str | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
@@ -95,6 +99,11 @@ class Tuning:
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
+
+        if self.shared and (self.by_argmax or self.search is not None or self.trials is not None):
+            what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
+            fix = "leave it out, or search first and pass the weights that were found (--weights)"
+            raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
 
     @property
     def by_argmax(self) -> bool:
@@ -149,11 +158,17 @@ class Tuning:
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
+        if self.shared:
+            lines.append(f"One threshold for all classes: {found.thresholds[found.names[0]]:.4f}.")
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
             found = replace(found, search={**found.search, "scaling": rank["scaling"]})
             lines += told
+            score, plain = rank.get("scaled", rank["score"]), _untuned(found)
+            if score < plain:
+                found = replace(found, search={**found.search, "rank_loses": {"score": score, "plain": plain}})
+                doubts = [*doubts, rank_loses(score, plain, self.by_argmax)]
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
@@ -185,10 +200,12 @@ class Tuning:
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
         counted = statistics_for(ensemble, truth, measure, *how, cast("Statistics | None", known), executor, listener)
+        if self.shared:
+            counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None:
-            return tune_from(counted, ensemble, measure, *how, self.shrink)
+            return tune_from(counted, ensemble, measure, *how, self.shrink, self.shared)
         return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
@@ -206,6 +223,12 @@ class Tuning:
             values["scaled"] = rank_scores(fused, truth, self.measure, temperatures, executor=executor).score
             told += f"; with a temperature fitted out of fold: {values['scaled']:.4f}"
         return values, [f"{told}.", str(scaling)]
+
+
+def _untuned(found: ThresholdSet) -> float:
+    """Return what 0.5, or argmax without factors, scores; neither is trained, so that is out of fold."""
+    crossed = found.validation.crossed
+    return found.validation.in_sample_at_half if crossed is None else crossed.scores["one" if found.factors else "half"]
 
 
 def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:
@@ -244,6 +267,7 @@ def tune_thresholds(
     listener: Listener = nobody,
     decide: Decide | None = None,
     background: str | None = None,
+    shared: bool = False,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
 
@@ -271,6 +295,8 @@ def tune_thresholds(
     decide : "threshold" or "argmax". Default: argmax of softmax members, otherwise thresholds.
     background : with argmax, a class that wins pixels, but whose mask is not written and not scored; the truth may
         lack it.
+
+    shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
 
     Returns
     -------
@@ -300,7 +326,9 @@ def tune_thresholds(
         check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
     measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, eps, empty)
-    tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
+    tuning = Tuning(
+        ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background, shared=shared
+    )
     for caution in tuning.warnings():
         warnings.warn(str(caution), stacklevel=2)
     tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)

@@ -306,6 +306,14 @@ class SetFields:
     decision: DecisionRecord = DecisionRecord()
 
     @property
+    def rank_temperature(self) -> float | None:
+        """The temperature of the rank rule: that of a set that decides by it, or the one that tuning fitted."""
+        if self.decision.kind == "rank":
+            return self.decision.temperature
+        fitted: float | None = self.search.get("scaling", {}).get("temperature")
+        return fitted
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The classes, in the order of the fusion's weights."""
         return tuple(c.name for c in self.classes or self.factors)

@@ -193,7 +193,7 @@ def test_a_set_without_a_temperature_says_so(
     assert "takes scores for probabilities" in capsys.readouterr().err
 
 
-def test_a_rank_rule_that_loses_is_warned_of_when_tuned_and_when_voted(
+def test_a_rank_rule_that_loses_to_a_half_is_warned_of(
     make_store: Make, rng: np.random.Generator, tmp_path: Path, capsys: Any
 ) -> None:
     """Objects that are mostly absent: the rule hardly ever leaves a mask empty, 0.5 does."""
@@ -207,14 +207,14 @@ def test_a_rank_rule_that_loses_is_warned_of_when_tuned_and_when_voted(
     make_store(logits, IMAGE, CLASSES, name="m")
     ek.MaskSet(truth).write(tmp_path / "val.npz", format="npz")
     store, out = tmp_path / "m.zarr", tmp_path / "set.json"
-    ensk("tune-thresholds", store, "--val", tmp_path / "val.npz", "--rank", "--folds", "3", "--out", out)
-    lost = ek.ThresholdSet.load(out).search["rank_loses"]
-    assert lost["plain"] > 0.9
-    assert lost["score"] < 0.3
-    words = f"loses to 0.5 on the validation samples: {lost['score']:.4f}, 0.5 {lost['plain']:.4f} · fix: decide as"
-    assert words in capsys.readouterr().err
-    ensk("vote", store, "--decide", "rank", "--thresholds", out, "--out", tmp_path / "v.npz", "--format", "npz")
-    assert words in capsys.readouterr().err
+    ensk("tune-thresholds", store, "--val", tmp_path / "val.npz", "--rank", "--folds", "3", "--out", out, "--json")
+    answer = capsys.readouterr()
+    found = json.loads(answer.out)
+    score, plain = found["rank"]["scaled"], found["validation"]["out_of_fold"]["scores"]["half"]
+    assert plain > 0.9
+    assert score < 0.3
+    words = f"loses to 0.5 out of fold: {score:.4f}, 0.5 {plain:.4f} · fix: decide as the set does"
+    assert words in answer.err
 
 
 def test_an_impossible_fitted_temperature_is_a_damaged_set(
@@ -267,6 +267,30 @@ def test_the_shared_threshold_is_the_best_of_all_levels(
     assert of(level) == found.score
     scored = ek.dice(ens.vote(found), truth, empty=empty)
     assert found.score == (scored.mean if objective == "mean" else scored.pooled)
+
+
+@pytest.mark.parametrize("objective", ["mean", "pooled"])
+def test_the_best_shared_threshold_may_lie_beyond_the_band_that_proves_each_class(
+    objective: Any, make_store: Make
+) -> None:
+    """Each class's best level is proved by the first band, 0.05 to 0.95; that of both together lies at 0.03."""
+    chances = {  # of 100 true pixels, then of false ones
+        "x": ([(0.08, 99), (0.06, 1)], [(0.06, 10), (0.03, 2)]),
+        "y": ([(0.6, 50), (0.03, 50)], [(0.1, 160)]),
+    }
+    p, true = np.full((2, 1000), 0.001), np.arange(1000) < 100
+    for own, (hits, misses) in zip(p, chances.values(), strict=True):
+        for first, steps in ((0, hits), (100, misses)):
+            values = [chance for chance, count in steps for _ in range(count)]
+            own[first : first + len(values)] = values
+    store = make_store({"s": np.log(p / (1 - p)).astype(np.float16).reshape(2, 20, 50)}, (20, 50), CLASSES)
+    ens = ek.Ensemble([store], upsample="scores")
+    truth = ek.MaskSet({("s", c): ek.encode(true.reshape(20, 50)) for c in CLASSES})
+    assert {c.band for c in ek.tune_thresholds(ens, truth, objective).classes} == {(3277, 62260)}
+    found = ek.tune_thresholds(ens, truth, objective, shared=True)
+    assert found.score == pytest.approx((200 / (100 + 112) + 200 / (100 + 260)) / 2, abs=1e-12)
+    assert 0.001 < found.thresholds["x"] <= 0.03 + 1e-4
+    assert ek.dice(ens.vote(found), truth).mean == found.score
 
 
 def test_the_shared_threshold_is_written_with_its_score_out_of_fold(

@@ -119,24 +119,14 @@ class Deciding:
         return "thresholds: 0.5 for every class (pass --thresholds for a tuned set)"
 
     def warnings(self) -> list[Caution]:
-        """Say what a set tells against the rank rule: no temperature was fitted, or it loses to 0.5."""
+        """Say that a set records no temperature for the rank rule."""
         tuned = self.threshold
-        if not isinstance(tuned, ThresholdSet) or (self.kind or tuned.decision.kind) != "rank":
+        if not isinstance(tuned, ThresholdSet) or self.kind != "rank":
             return []
-        out = []
-        if self.temperature is None and tuned.rank_temperature is None:
-            doubt = "the set records no temperature for the rank rule, which takes its scores for probabilities"
-            out.append(Caution(doubt, "tune it with --rank, which fits one, or pass --rank-temperature"))
-        if (lost := tuned.search.get("rank_loses")) is not None:
-            out.append(rank_loses(lost["score"], lost["plain"], bool(tuned.factors)))
-        return out
-
-
-def rank_loses(score: float, plain: float, by_argmax: bool) -> Caution:
-    """Warn that the rank rule scores less than deciding without tuning."""
-    other = "argmax" if by_argmax else "0.5"
-    doubt = f"the rank rule loses to {other} on the validation samples: {score:.4f}, {other} {plain:.4f}"
-    return Caution(doubt, "decide as the set does: leave --decide rank out")
+        if self.temperature is not None or tuned.rank_temperature is not None:
+            return []
+        doubt = "the set records no temperature for the rank rule, which takes its scores for probabilities"
+        return [Caution(doubt, "tune it with --rank, which fits one and scores the rule, or pass --rank-temperature")]
 
 
 def _thresholds_of(tuned: ThresholdSet) -> Decision:

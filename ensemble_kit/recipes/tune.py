@@ -12,7 +12,6 @@ from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, c
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.deciding import rank_loses
 from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
@@ -167,8 +166,9 @@ class Tuning:
             lines += told
             score, plain = rank.get("scaled", rank["score"]), _untuned(found)
             if score < plain:
-                found = replace(found, search={**found.search, "rank_loses": {"score": score, "plain": plain}})
-                doubts = [*doubts, rank_loses(score, plain, self.by_argmax)]
+                other = "argmax without factors" if self.by_argmax else "0.5"
+                doubt = f"the rank rule loses to {other} out of fold: {score:.4f}, {other} {plain:.4f}"
+                doubts = [*doubts, Caution(doubt, "decide as the set does: ensk vote without --decide rank")]
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])

@@ -111,8 +111,10 @@ class ThresholdSet(SetFields):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the set decides as without tuning: by 0.5, or factors of 1, for every class."""
+        """Whether the set decides as without tuning: by 0.5, or factors of 1, for every class; nothing was searched."""
         half = self.fusion.mean.level_of(0.5)
+        if self.rules or "what" in self.search:
+            return False
         return all(c.level == half for c in self.classes) and all(c.factor == ONE for c in self.factors)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from ensemble_kit.errors import Caution
 from ensemble_kit.recipes.score import score
 from ensemble_kit.recipes.tune import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.thresholds.records import CrossValidation, Interval
+from ensemble_kit.thresholds.records import UNKNOWN, CrossValidation, Interval
 from ensemble_kit.tuning.calibration import rank_scores
+from ensemble_kit.tuning.folds import make_folds
 
 Make = Callable[..., ek.LogitStore]
 IMAGE, CLASSES = (40, 50), ("x", "y")
@@ -131,16 +133,52 @@ def crossed(groups: int, folds: int, gain: Interval) -> CrossValidation:
 def test_what_to_expect_of_new_samples_is_students_prediction_interval() -> None:
     """Against the formula by hand: 41 groups, 5 folds, an interval that is 2 · 1.96 standard errors wide."""
     width = 2 * 1.959963984540054
-    found = crossed(41, 5, Interval(0.1, 0.1 - width / 2, 0.1 + width / 2)).expected()
+    measured = Interval(0.1, 0.1 - width / 2, 0.1 + width / 2)
+    found = crossed(41, 5, measured).expected()
+    assert found is not None
     error = np.sqrt(41 / 40)  # s / √n, of n - 1 degrees of freedom
     assert found.high - 0.1 == pytest.approx(2.0210753903 * error * np.sqrt(1 + 5 / 4 + 1), rel=1e-9)
     assert found.low == pytest.approx(0.2 - found.high, rel=1e-9)
-    many = crossed(41, 5, Interval(0.1, 0.1 - width / 2, 0.1 + width / 2)).expected(10**9)
-    assert many.high - 0.1 == pytest.approx(2.0210753903 * error * 1.5, rel=1e-6)  # what no number of samples mends
+    many = crossed(41, 5, measured).expected(10**9)
+    assert many is not None and many.high - 0.1 == pytest.approx(
+        2.0210753903 * error * 1.5, rel=1e-6
+    )  # what no number of samples mends
+
+
+def test_what_the_folds_decided_and_what_all_samples_did_are_both_spanned() -> None:
+    """Folds that took 0.5 say nothing of a threshold that all samples chose."""
+    narrow, wide = Interval(0.0, -0.001, 0.001), Interval(0.02, 0.0, 0.04)
+    both = replace(crossed(41, 5, narrow), as_decided=wide).expected()
+    alone = [crossed(41, 5, i).expected() for i in (narrow, wide)]
+    assert both is not None and alone[0] is not None and alone[1] is not None
+    assert both == Interval(0.0, min(alone[0].low, alone[1].low), alone[1].high)
+    assert replace(crossed(41, 5, narrow), as_decided=UNKNOWN).expected() is None
+
+
+def test_the_gain_as_decided_is_that_of_the_sets_own_thresholds_out_of_fold(
+    make_store: Make, rng: np.random.Generator
+) -> None:
+    """By votes: each fold with the thresholds that the others chose, of the classes that keep their own."""
+    ens, _ = drawn(make_store, rng)
+    truth = ek.MaskSet(
+        {(s, c): ens.sample(s).runs(k, 22000 + 10768 * k) for s in SAMPLES for k, c in enumerate(CLASSES)}
+    )
+    found = ek.tune_thresholds(ens, truth, folds=3)
+    half, own = ens.vote(0.5), {}
+    levels = {c: v.levels for c, v in found.validation.crossed.classes.items()}  # type: ignore[union-attr]
+    for k, fold in enumerate(make_folds(ens.samples, 3, None, 0)):
+        for s in (ens.samples[i] for i in fold):
+            for c, name in enumerate(CLASSES):
+                own[s, name] = ens.sample(s).runs(c, levels[name][k])
+    keeps = {c: v.keeps for c, v in found.validation.crossed.classes.items()}  # type: ignore[union-attr]
+    assert all(keeps.values())
+    decided = ek.MaskSet(own)
+    gain = ek.dice(decided, truth).mean - ek.dice(half, truth).mean
+    assert found.validation.crossed.as_decided.value == pytest.approx(gain, abs=1e-12)  # type: ignore[union-attr]
 
 
 def test_the_report_states_both_intervals_and_a_plain_set_gains_nothing(
-    make_store: Make, rng: np.random.Generator
+    make_store: Make, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     ens, truth = drawn(make_store, rng)
     own = ek.tune_thresholds(ens, truth, folds=3, shrink=False)
@@ -154,6 +192,12 @@ def test_the_report_states_both_intervals_and_a_plain_set_gains_nothing(
     assert plain.is_plain and plain.gain_on_new == Interval(0.0, 0.0, 0.0)
     assert "gains and loses nothing" in " ".join(plain.report().lines)
     assert ek.tune_thresholds(ens, truth).gain_on_new is None
+    for shrink in (True, False):  # a file does not hold what a shrunk set's prediction takes
+        tuned = ek.tune_thresholds(ens, truth, folds=3, shrink=shrink)
+        tuned.save(tmp_path / "set.json")
+        read = ek.ThresholdSet.load(tmp_path / "set.json")
+        assert read.gain_on_new == (None if shrink else tuned.gain_on_new)
+        assert ("prediction interval" in " ".join(read.report().lines)) is not shrink
 
 
 # --- the rank rule and its set ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
+    UNKNOWN,
     Calibration,
     ClassFactor,
     ClassFolds,
@@ -267,6 +268,7 @@ def _crossed_from(
             )
             for name, c in classes.items()
         },
+        UNKNOWN if d["shrink"] and check is _level else None,
     )
 
 

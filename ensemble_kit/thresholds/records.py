@@ -246,6 +246,8 @@ class CrossValidation:
     common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
         shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
     classes : by class name.
+    as_decided : gain over 0.5, out of fold, with each class by its own threshold or by the common one as all samples
+        decided; `gain` is of what each fold decided for itself. None: the two are one. A file does not hold it.
     """
 
     folds: int
@@ -255,26 +257,39 @@ class CrossValidation:
     gain: Interval
     common_level: int
     classes: dict[str, ClassFolds] = field(repr=False)
+    as_decided: Interval | None = field(default=None, repr=False, compare=False)
 
-    def expected(self, new: int | None = None) -> Interval:
+    def expected(self, new: int | None = None) -> Interval | None:
         """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#the-gain-to-expect).
 
         The prediction interval of a mean of `new` values after `n` of them (Hahn and Meeker, "Statistical Intervals",
         1991): `t(n - 1) · s · √(1/n + 1/new)`, with `s / √n` from the width of the bootstrap interval. The gain was
         measured in K folds, whose sets share samples, so 1/n is multiplied by `1 + K / (K - 1)` (Nadeau and Bengio,
-        "Inference for the generalization error", Machine Learning 52, 2003).
+        "Inference for the generalization error", Machine Learning 52, 2003). It spans that of `as_decided` too.
 
         Parameters
         ----------
         new : number of new groups; default: as many as here.
+
+        Returns
+        -------
+        Interval
+            None where it is not known: of a set that was read from a file and shrunk, or without a pair that counts.
         """
         from scipy.stats import norm, t
 
-        n = self.groups
-        error = (self.gain.high - self.gain.low) / 2 / float(norm.ppf(0.975)) * math.sqrt(n / (n - 1))
-        spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new))
-        half = float(t.ppf(0.975, n - 1)) * error * spread
-        return Interval(self.gain.value, self.gain.value - half, self.gain.value + half)
+        n, level = self.groups, 0.975
+        spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new)) * math.sqrt(n / (n - 1))
+        factor = float(t.ppf(level, n - 1)) / float(norm.ppf(level)) * spread
+        both = [self.gain, self.gain if self.as_decided is None else self.as_decided]
+        halves = [factor * (i.high - i.low) / 2 for i in both]
+        low = min(i.value - half for i, half in zip(both, halves, strict=True))
+        high = max(i.value + half for i, half in zip(both, halves, strict=True))
+        return Interval(self.gain.value, low, high) if math.isfinite(sum(halves)) else None
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""In place of an interval that the file of a set does not hold."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,8 @@ def _gain(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
     if is_plain:
         return f"{told}. The set is {plain} for every class, so on new samples it gains and loses nothing."
     expected = crossed.expected()
+    if expected is None:
+        return f"{told}."
     span = f"{expected.low:+.4f} to {expected.high:+.4f}"
     return f"{told}; on {crossed.groups} new groups of the same kind expect {span} (95 % prediction interval)."
 

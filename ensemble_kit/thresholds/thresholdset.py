@@ -121,7 +121,8 @@ class ThresholdSet(SetFields):
     def gain_on_new(self) -> Interval | None:
         """The gain over 0.5, or factors of 1, to expect of as many new groups of samples of the same kind.
 
-        Its ends are a 95 % prediction interval (`CrossValidation.expected`); None without a cross-validation.
+        Its ends are a 95 % prediction interval (`CrossValidation.expected`); None without a cross-validation, and of a
+        set that was read from a file, unless it was tuned without `shrink` or decides by argmax.
         """
         crossed = self.validation.crossed
         if crossed is None:

@@ -189,8 +189,13 @@ def cross_validate(
         )
     scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
     gain = judge.interval(measure, outcomes["tuned"].counts(), outcomes["half"].counts(), truth)
+    final = _Outcome.blank(truth.shape)
+    for c, judged in enumerate(classes.values()):
+        kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
+        final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
     common = shared_level(curves, every) if decision.shares else half
-    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
+    as_decided = judge.interval(measure, final.counts(), outcomes["half"].counts(), truth)
+    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@
 
 A population of samples is drawn: true and false pixels of each class have normal logits whose means differ from class to
 class and from sample to sample. Of it `n` samples are tuned on, by the kit's own cross-validation, and as many others are
-scored. The last row draws halves of the demo's 28 validation and test images, which no network was trained on. Samples
-without a gain at all, where every class takes 0.5, count as the report says: nothing is gained.
+scored. The last row draws halves of the demo's 28 validation and test images, which no network was trained on.
 """
 
 from __future__ import annotations
@@ -84,6 +83,7 @@ def judged(
 
     plain = all(level == HALF for level in levels)
     expected = Interval(0, 0, 0) if plain else found.expected(test[0].truth.size)
+    assert expected is not None
     return found.gain, expected, score(levels) - score([HALF] * len(levels))
 
 
@@ -144,7 +144,8 @@ def main() -> None:
             order = np.random.default_rng(seed).permutation(every[0].truth.size).tolist()
             halves = [[taken(table, part) for table in every] for part in (order[:14], order[14:])]
             found.append(judged(*halves, mean, True, 5))
-        lines.append(row("14 of the demo's 28 images", found))
+        other = [one for one in found if one[1].low < one[1].high]  # a set that is 0.5 gains exactly nothing
+        lines.append(row(f"14 of the demo's 28 images, the {len(other)} sets that are not 0.5", other))
         print(lines[-1], flush=True)
     if not options.rows:
         tables.put(options.page, "gains", "\n".join(lines) + "\n")

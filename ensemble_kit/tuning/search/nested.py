@@ -75,7 +75,8 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     }
     gain = resampler.interval(measure, pairs["tuned"], pairs["half"], truth)
     over = resampler.interval(measure, pairs["tuned"], pairs["uniform"], truth)
-    honest = replace(crossed, scores={k: scores[k] for k in crossed.scores}, gain=gain, classes=classes)
+    scored = {k: scores[k] for k in crossed.scores}
+    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None)
     told = {
         "folds": chosen,
         "out_of_fold": plain_number(scores["tuned"]),

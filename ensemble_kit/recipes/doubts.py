@@ -9,6 +9,7 @@ from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import vote
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import Caution
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.shifted import without_hits
@@ -26,7 +27,7 @@ def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
     return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
 
 
-def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[str]:
+def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[Caution]:
     """Say which members, each alone, are right at no pixel of a few samples, and whether a shift would mend it.
 
     Parameters
@@ -45,5 +46,6 @@ def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor,
         masks = vote(Inputs((member,), ensemble.classes, fusion), samples, decision, (), executor)
         told = without_hits(masks.arranged(samples, names), wanted)
         if told is not None:
-            out.append(f"member {member.member!r} is wrong at every pixel of {len(samples)} samples{told}")
+            doubt = f"member {member.member!r} is wrong at every pixel of {len(samples)} samples{told}"
+            out.append(Caution(doubt, "compare the order of its classes with that of its network's outputs, and --val"))
     return out

@@ -190,7 +190,7 @@ def vote(
             common.say(assumed)
     for line in plan.told():
         common.say(line)
-    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
+    rehearse(plan.names(), out, target, like, common.force)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,9 @@ def _table(
         if 0 not in own and len(rest) == 1 and is_background(rest[0]):  # what was written as no class
             names, own = (rest[0], *names), {0: rest[0], **own}
         empty: dict[int, str | None] = {} if 0 in own else {0: None}
-        return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
+        table = LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(None)
+        # what it was written as stays void: --void adds to it
+        return table if options.void is None else table.with_void(table.void.union(options.void))
     if options.table is not None:
         return options.table.with_void(options.void)
     if _is_binary(classes, counts, options):
@@ -157,6 +159,39 @@ def _table(
         return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
     _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
+
+
+def check_void(told: Sequence[Path], void: Collection[int], others: Sequence[Path]) -> None:
+    """Refuse void values that several label maps would read as different classes.
+
+    Parameters
+    ----------
+    told : folders whose index says what their values mean.
+    others : label maps that are read beside them, by another table.
+
+    Raises
+    ------
+    UsageError
+        A value is a class of one folder, and another folder does not say that it is that class too.
+    """
+    own = {
+        path: dict(zip(i.values, (name for name, _ in i.classes), strict=False))
+        for path in told
+        if (i := Index.load(path))
+    }
+    for value in void:
+        named = {path: values[value] for path, values in own.items() if value in values}
+        apart = [path for path in (*own, *others) if path not in named]
+        if named and (apart or len(set(named.values())) > 1):
+            (path, name), *rest = named.items()
+            other = (
+                f"{rest[0][1]!r} in {rest[0][0]}" if len(set(named.values())) > 1 else f"{apart[0]} has another table"
+            )
+            item = f"--void {value}: it is {name!r} in {path}, and {other}"
+            fix = f"ensk convert the masks whose {value} is void with --void {value} --format label-map, and pass the result"
+            raise UsageError(
+                "label-ambiguous", "cannot tell which pixels are void", item=item, fix=f"{fix} without --void"
+            )
 
 
 def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> bool:

@@ -79,19 +79,20 @@ def rehearse(
     path: str | os.PathLike[str],
     format: Format | None = None,  # noqa: A002 - as in `write_masks`
     like: str | os.PathLike[str] | None = None,
+    force: bool = True,
 ) -> None:
     """Refuse before any work what `write_masks` would refuse at its end; nothing is written.
 
     Parameters
     ----------
     names : empty masks of the samples and classes to come.
-    path, format, like : as for `write_masks`, whose `force` is true.
+    path, format, like, force : as for `write_masks`.
     """
     target = Path(path)
     chosen = _chosen(target, format, like)
     builds = chosen.builder(target) is not None
     if str(path) != "-" and not is_stream(target):
-        check_target(target, force=True, folder=builds, mark=chosen.index)
+        check_target(target, force=force, folder=builds, mark=chosen.index)
     if builds:
         chosen.check(_ordered(names, like, None))
     else:

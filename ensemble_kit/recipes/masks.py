@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
 from ensemble_kit.formats.index import INDEX
-from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.label_map import LabelMaps, check_void
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize
@@ -79,6 +79,8 @@ def formats_for(
         with_labels(found[0], options)
     told = [k for k in takers if (paths[k] / INDEX).is_file()]
     own = replace(options, first_value=None) if len(told) < len(takers) else options
+    if options.void is not None:
+        check_void([paths[k] for k in told], options.void, [paths[k] for k in takers if k not in told])
     return [(own if k in told else options) if k in takers else f for k, f in enumerate(found)]
 
 

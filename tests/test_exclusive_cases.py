@@ -1,0 +1,77 @@
+"""What went wrong on a first day with label maps and softmax stores, by the command line and from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from test_cases import ORGANS, STREETS, ensk, listed, member, refused, truth
+
+RNG = np.random.default_rng(3)
+LABELS = RNG.integers(0, 3, (3, 8, 9)).astype(np.uint8)
+
+
+def table(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["value,name,colour", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["label-map", "png"])
+def test_a_folder_of_masks_is_replaced_by_force_only(tmp_path, kind) -> None:
+    stores = [member(tmp_path / f"{k}.zarr", (LABELS + k) % 3, ORGANS) for k in range(2)]
+    vote = ["vote", "--format", kind, "--out", tmp_path / "maps"]
+    ensk(*vote, stores[0])
+    kept = {p: p.read_bytes() for p in (tmp_path / "maps").rglob("*.png")}
+    assert "--force" in refused("output-exists", 2, *vote, stores[1])
+    assert {p: p.read_bytes() for p in (tmp_path / "maps").rglob("*.png")} == kept
+    ensk(*vote, stores[1], "--force")
+    assert {p: p.read_bytes() for p in (tmp_path / "maps").rglob("*.png")} != kept
+
+
+@pytest.mark.slow
+def test_a_folder_of_others_is_not_said_to_be_replaceable(tmp_path) -> None:
+    gt, store = truth(tmp_path / "gt", LABELS), member(tmp_path / "m.zarr", LABELS, ORGANS)
+    assert "--force" not in refused("output-foreign", 2, "vote", store, "--format", "label-map", "--out", gt)
+
+
+def test_void_values_do_not_mean_another_class_of_the_other_side(tmp_path, capsys) -> None:
+    """2 is void in the truth, and a class in the folder that says its own values."""
+    own = truth(tmp_path / "own", LABELS + 1)
+    ensk("convert", own, "--labels", table(tmp_path / "t1.csv", "1,road,", "2,sidewalk,", "3,building,"),
+         "--format", "label-map", "--out", tmp_path / "told")  # fmt: skip
+    gt, rows = truth(tmp_path / "gt", LABELS), table(tmp_path / "t0.csv", "0,road,", "1,sidewalk,", "2,building,")
+    score = ["score", tmp_path / "told", "--json", "--val"]
+    said = refused("label-ambiguous", 2, *score, gt, "--labels", rows, "--void", 2)
+    assert "'sidewalk'" in said
+    ensk("convert", gt, "--labels", rows, "--void", 2, "--format", "label-map", "--out", tmp_path / "gt2")
+    capsys.readouterr()
+    ensk(*score, tmp_path / "gt2")
+    assert '"accuracy": 1.0' in capsys.readouterr().out
+
+
+def test_void_values_add_to_those_of_a_folder_that_says_its_own(tmp_path, capsys) -> None:
+    """What was written as void (255) needs no naming where --void names another value."""
+    labels = LABELS.copy()
+    labels[:, 0] = 255
+    own, names = truth(tmp_path / "own", labels), listed(tmp_path / "c.txt", ORGANS)
+    ensk("convert", own, "--classes", names, "--format", "label-map", "--out", tmp_path / "told")
+    gt = truth(tmp_path / "gt", np.where(LABELS == 2, 9, LABELS))
+    capsys.readouterr()
+    ensk("score", tmp_path / "told", "--val", gt, "--classes", names, "--void", 9, "--json")
+    assert ek.read_masks(tmp_path / "told", void=[9]).void("0.png").area == 9
+
+
+@pytest.mark.slow
+def test_labels_shifted_by_one_of_a_member_that_errs(tmp_path, capsys) -> None:
+    """A network is right at some pixels by chance, so a shift is to be found though not every class scores 0."""
+    seen = np.where(RNG.random(LABELS.shape) < 0.1, RNG.integers(0, 3, LABELS.shape), LABELS)
+    store, gt = member(tmp_path / "m.zarr", seen, STREETS), truth(tmp_path / "gt", LABELS)
+    tune = ["tune-thresholds", store, "--val", gt, "--folds", 0, "--out"]
+    ensk(*tune, tmp_path / "shifted.json", "--first-value", 1)
+    assert "labels shifted by one?" in capsys.readouterr().err
+    ensk(*tune, tmp_path / "right.json", "--first-value", 0)
+    assert "shifted by one" not in capsys.readouterr().err

@@ -75,3 +75,72 @@ def test_labels_shifted_by_one_of_a_member_that_errs(tmp_path, capsys) -> None:
     assert "labels shifted by one?" in capsys.readouterr().err
     ensk(*tune, tmp_path / "right.json", "--first-value", 0)
     assert "shifted by one" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["", ".npz"])
+@pytest.mark.parametrize("sizes", [1, 2], ids=["one size", "two sizes"])
+def test_label_maps_are_written_with_their_values(tmp_path, suffix, sizes) -> None:
+    own = [LABELS[0], LABELS[1, ::sizes]]
+    gt, out = truth(tmp_path / "gt", own), tmp_path / f"maps{suffix}"  # type: ignore[arg-type]
+    rows = table(tmp_path / "t.csv", "0,road,#804080", "1,sidewalk,#f423e8", "2,void,", "300,car,")
+    ensk("convert", gt, "--labels", rows, "--format", "label-map", "--out", out)
+    ensk("convert", out, "--format", "label-map", "--out", tmp_path / f"again{suffix}")
+    for path in (out, tmp_path / f"again{suffix}"):
+        read = ek.read_masks(path)
+        assert (read.samples, read.classes) == (("0.png", "1.png"), ("road", "sidewalk", "car"))
+        for sample, labels in zip(read.samples, own, strict=True):
+            assert np.array_equal(read[sample, "sidewalk"].decode(), labels == 1)
+            assert np.array_equal(read.void(sample).decode(), labels == 2)
+
+
+def test_an_npz_of_label_maps_is_what_numpy_reads(tmp_path) -> None:
+    masks = ek.MaskSet.from_labels({f"{k}": own for k, own in enumerate(LABELS)}, ORGANS)
+    masks.write(tmp_path / "maps.npz", format="label-map")
+    with np.load(tmp_path / "maps.npz") as found:
+        assert np.array_equal(found["labels"], LABELS)
+        assert found["labels"].dtype == np.uint8
+        assert (found["classes"].tolist(), found["values"].tolist()) == (ORGANS, [0, 1, 2])
+    np.savez(tmp_path / "twice.npz", classes=ORGANS, values=[0, 1, 1], labels=LABELS)
+    refused("stack-invalid", 3, "inspect", tmp_path / "twice.npz")
+
+
+@pytest.mark.parametrize("name", ["maps.npy", "maps.png", "maps.tif", "maps.csv"])
+def test_a_folder_of_label_maps_is_not_named_as_a_file(tmp_path, name) -> None:
+    masks = ek.MaskSet.from_labels({"a": LABELS[0]}, ORGANS)
+    with pytest.raises(ek.EnskError) as caught:
+        masks.write(tmp_path / name, format="label-map")
+    assert caught.value.code == "output-kind"
+    assert not (tmp_path / name).exists()
+
+
+def test_what_is_written_is_said(tmp_path, capsys) -> None:
+    y, x = np.mgrid[:20, :20]
+    far = np.hypot(y - 10, x - 10)
+    nested = {("p", name): ek.encode(far < r) for name, r in (("WT", 9), ("TC", 6), ("ET", 3))}
+    ek.MaskSet(nested).write(tmp_path / "m.npz")
+    convert = ["convert", tmp_path / "m.npz", "--format", "label-map", "--force", "--out", tmp_path / "maps"]
+    ensk(*convert, "--paint", "WT=1,TC=2,ET=4")
+    said = capsys.readouterr().err
+    assert "label maps are written with: 1 'WT', 2 'TC', 4 'ET'; no class 0; void 255" in said
+    assert "warning" not in said
+    ensk(*convert, "--paint", "ET=4,WT=1,TC=2")  # the innermost first: nothing is left of it
+    assert "drawn over entirely, in every sample: 'ET'" in capsys.readouterr().err
+    ensk(*convert, "--paint", "WT=0,TC=2,ET=4")
+    outside = 1 - (far < 9).mean()
+    assert f"no class 255, as void ({outside:.2%} of the pixels)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ek.Argmax(factors=[1, 2, 3]),  # type: ignore[arg-type]
+        lambda: ek.MaskSet.from_labels({"a": LABELS[0]}, ORGANS).write("x", format="label-map", labels=ORGANS),
+        lambda: ek.read_masks(".", format="label-map", labels=ORGANS),  # type: ignore[arg-type]
+        lambda: ek.read_masks(".", format="label-map", void="3"),  # type: ignore[arg-type]
+        lambda: ek.read_masks(".", format="label-map", void=[2.5]),  # type: ignore[list-item]
+    ],
+    ids=["factors", "labels written", "labels read", "void text", "void fraction"],
+)
+def test_arguments_of_another_kind(call) -> None:
+    with pytest.raises(ek.UsageError):
+        call()

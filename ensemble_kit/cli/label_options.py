@@ -13,6 +13,7 @@ from ensemble_kit.errors import MismatchError, UsageError, some
 
 if TYPE_CHECKING:
     from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.maskformat import MaskFormat
     from ensemble_kit.masks.maskset import MaskSet
 
 LabelsOption = Annotated[
@@ -80,6 +81,14 @@ def say_labels(common: Common, sets: Sequence[MaskSet], paths: Sequence[Path]) -
     for masks, path in zip(sets, paths, strict=True):
         if masks.rule is not None:
             common.say(f"{path}: {masks.rule}")
+
+
+def say_written(common: Common, how: MaskFormat, masks: MaskSet) -> None:
+    """Say how masks were written where their format leaves that open, and what of them is lost."""
+    for line in how.told(masks):
+        common.say(line)
+    for line in how.doubts(masks):
+        common.warn(line)
 
 
 def _values(text: str | None) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from ensemble_kit.cli.label_options import (
     PaintOption,
     VoidOption,
     label_maps,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     BackgroundOption,
@@ -203,6 +204,8 @@ def vote(
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
+    if target is not None:
+        say_written(common, named(target), masks)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:

@@ -70,6 +70,8 @@ class MaskFormat:
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
     check : refuses masks whose classes the format cannot hold, before any work.
+    told : says how masks are written, in lines; of formats that leave it open.
+    doubts : says what of the masks is lost.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
@@ -83,6 +85,8 @@ class MaskFormat:
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
+    told: Callable[[MaskSet], Sequence[str]] = lambda _: ()
+    doubts: Callable[[MaskSet], Sequence[str]] = lambda _: ()
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX

@@ -19,6 +19,9 @@ from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
 from ensemble_kit.formats.row_order import read_order
 from ensemble_kit.masks.maskset import MaskSet
 
+_FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
+"""Suffixes that no folder of masks has."""
+
 _STREAM = ".csv"
 """What the standard output, and a path that is a file already and has no suffix, is written as."""
 
@@ -182,7 +185,12 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:
     check_name(target)
-    return kind_of_output(target, like) if chosen is None else named(chosen)
+    found = kind_of_output(target, like) if chosen is None else named(chosen)
+    if found.builder(target) and target.suffix.lower() in _FILES and not target.is_dir():
+        item = f"{target} is named as a file, and {found.name} is written as a folder"
+        fix = f"pass a path without {target.suffix}" + (f", or with {found.suffix}" if found.suffix else "")
+        raise UsageError("output-kind", "cannot write", item=item, fix=fix)
+    return found
 
 
 def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
 from ensemble_kit.formats.index import INDEX
-from ensemble_kit.formats.label_map import LabelMaps, check_void
+from ensemble_kit.formats.label_map import LabelMaps, check_void, says_values
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize
@@ -77,7 +77,7 @@ def formats_for(
     takers = folders or arrays
     if needed and not takers:
         with_labels(found[0], options)
-    told = [k for k in takers if (paths[k] / INDEX).is_file()]
+    told = [k for k in takers if says_values(paths[k]) is not None]
     own = replace(options, first_value=None) if len(told) < len(takers) else options
     if options.void is not None:
         check_void([paths[k] for k in told], options.void, [paths[k] for k in takers if k not in told])

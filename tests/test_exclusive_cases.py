@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ensemble_kit as ek
 from test_cases import ORGANS, STREETS, ensk, listed, member, refused, truth
@@ -144,3 +145,72 @@ def test_what_is_written_is_said(tmp_path, capsys) -> None:
 def test_arguments_of_another_kind(call) -> None:
     with pytest.raises(ek.UsageError):
         call()
+
+
+@pytest.mark.slow
+def test_classes_are_left_out_of_a_truth_that_names_none(tmp_path) -> None:
+    """--except takes the stores' classes where the truth is label maps and --classes is not given."""
+    store, gt = member(tmp_path / "m.zarr", LABELS, ORGANS), truth(tmp_path / "gt", LABELS)
+    tune = ["tune-thresholds", store, "--val", gt, "--folds", 0, "--out", tmp_path / "s.json", "--except", "background"]
+    said = refused("classes-differ", 6, *tune)
+    assert "--background background" in said
+    ensk(*tune, "--background", "background")
+    assert ek.ThresholdSet.load(tmp_path / "s.json").score == 1
+
+
+@pytest.mark.slow
+def test_truth_whose_list_of_classes_lacks_the_background(tmp_path) -> None:
+    store, gt = member(tmp_path / "m.zarr", LABELS, ORGANS), truth(tmp_path / "gt", LABELS)
+    tune = ["tune-thresholds", store, "--val", gt, "--folds", 0, "--out", tmp_path / "s.json", "--classes"]
+    said = refused("classes-differ", 6, *tune, listed(tmp_path / "c.txt", ORGANS[1:]))
+    assert "name it first in --classes FILE" in said
+    ensk(*tune, listed(tmp_path / "c.txt", ORGANS))
+    assert ek.ThresholdSet.load(tmp_path / "s.json").score == 1
+
+
+def test_truth_of_another_size_is_said_of_the_stores(tmp_path) -> None:
+    store, gt = member(tmp_path / "m.zarr", LABELS, ORGANS), truth(tmp_path / "gt", LABELS[:, :4])
+    said = refused("image-size-differs", 6, "tune-thresholds", store, "--val", gt, "--out", tmp_path / "s.json")
+    assert "4 x 9 in size" in said or "4 x 9 in" in said
+    assert "8 x 9 is the image's size in the stores" in said
+    assert "passed" not in said
+
+
+def folder_of(path: Path, name: str, values: np.ndarray) -> Path:
+    path.mkdir()
+    if name.endswith(".npy"):
+        np.save(path / name, values)
+    else:
+        Image.fromarray(values).save(path / name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "code", "says"),
+    [
+        ("a.npy", LABELS[0].astype(float), "stack-shape", "labels.astype(np.uint8)"),
+        ("a.npy", RNG.random((3, 8, 9)), "stack-shape", "scores.argmax(0)"),
+        ("a.npy", np.stack([LABELS[0]] * 3, axis=-1), "stack-shape", "save colours as PNG"),
+        ("a.tif", LABELS[0].astype(np.int32), "tiff-invalid", "integers of 8 or 16 bits"),
+        ("a.png", np.stack([LABELS[0]] * 3, axis=-1), "labels-needed", "pixels[..., 0]"),
+        ("a.jpg", np.stack([LABELS[0]] * 3, axis=-1), "folder-mixed", "as PNG"),
+    ],
+    ids=["fractions", "scores", "colours in arrays", "32 bits", "three equal channels", "JPEG"],
+)
+def test_files_that_are_no_label_maps_say_what_to_write(tmp_path, name, values, code, says) -> None:
+    folder, names = folder_of(tmp_path / "gt", name, values), listed(tmp_path / "c.txt", ORGANS)
+    with pytest.raises(ek.EnskError) as caught:
+        ek.read_masks(folder, format="label-map", classes=names.read_text().split())
+    assert caught.value.code == code
+    assert says in caught.value.fix
+
+
+def test_arrays_of_labels_taken_for_stacks_of_masks(tmp_path) -> None:
+    """Folders of .npy hold masks (C, H, W) by default; the error says how label maps (H, W) are read."""
+    gt = tmp_path / "gt"
+    gt.mkdir()
+    np.save(gt / "0.png.npy", LABELS[0])
+    own, names = truth(tmp_path / "own", LABELS[:1]), listed(tmp_path / "c.txt", ORGANS)
+    score = ["score", own, "--val", gt, "--classes", names]
+    assert "--val-format" in refused("stack-shape", 6, *score)
+    ensk(*score, "--val-format", "label-map")

@@ -137,7 +137,7 @@ def kept(sets: Sequence[MaskSet], only: str | None, without: str | None) -> list
         if unknown := [name for name in named if name not in masks.classes]:
             if without is not None and any(set(unknown) <= set(other.classes) for other in sets):
                 continue
-            item = f"{some(unknown)} are not among the classes {some(masks.classes, 40)}"
+            item = f"no class is called {' or '.join(map(repr, unknown))}; there are {some(masks.classes, 40)}"
             fix = "write class names as the masks have them, with commas between"
             raise MismatchError("classes-unknown", "cannot choose classes", item=item, fix=fix)
     out = []

@@ -133,6 +133,9 @@ def _files(folder: Path) -> dict[str, str]:
     found = {suffix: files_under(folder, suffix) for suffix in SUFFIXES}
     kinds = [suffix for suffix, files in found.items() if files]
     if not kinds:
+        if jpegs := [f for suffix in (".jpg", ".jpeg") for f in files_under(folder, suffix)]:
+            item, fix = f"{folder} holds {some(jpegs)}", "write label maps as PNG: JPEG changes the values of pixels"
+            raise DamagedError("folder-mixed", "cannot read label maps", item=item, fix=fix)
         raise no_files(folder, "PNG, TIFF or .npy")
     if ".npy" in kinds and len(kinds) > 1:
         item, fix = f"{folder} holds {some(kinds)}", "keep label maps of one kind in the folder"

@@ -18,6 +18,7 @@ from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
 from ensemble_kit.formats.row_order import read_order
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.label_table import in_pixels
 
 _FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
 """Suffixes that no folder of masks has."""
@@ -177,7 +178,7 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
         raise MismatchError(
             "void-unwritable",
             f"cannot write void pixels as {chosen.name}, which has none",
-            item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
+            item=f"{in_pixels(sum(masks.void(s).area for s in held))} of {len(held)} samples: {some(held)}",
             fix="pass --format label-map, which keeps them, or --drop-void (masks.without_void()), so that they are "
             "pixels without a class",
         )

@@ -214,3 +214,29 @@ def test_arrays_of_labels_taken_for_stacks_of_masks(tmp_path) -> None:
     score = ["score", own, "--val", gt, "--classes", names]
     assert "--val-format" in refused("stack-shape", 6, *score)
     ensk(*score, "--val-format", "label-map")
+
+
+def test_void_of_a_prediction_and_a_background_are_said(tmp_path, capsys) -> None:
+    """A table that fits one side only makes pixels void that are none: the share of them is told."""
+    labels = LABELS.copy()
+    labels[:, :2] = 255
+    own, gt = truth(tmp_path / "own", labels), truth(tmp_path / "gt", LABELS)
+    names = listed(tmp_path / "c.txt", ORGANS)
+    ensk("score", own, "--val", gt, "--classes", names, "--background", "background")
+    said = capsys.readouterr().out
+    assert "Void: 25.00% of the prediction's pixels count as pixels without a class." in said
+    assert "Pixel accuracy 0.750000 over all pixels; frequency-weighted IoU" in said
+    assert "without 'background'." in said
+
+
+@pytest.mark.slow
+def test_a_background_without_a_score_is_shown_as_a_dash(tmp_path, capsys) -> None:
+    store, gt = member(tmp_path / "m.zarr", LABELS, ORGANS), truth(tmp_path / "gt", LABELS)
+    ensk(
+        "tune-thresholds", store, "--val", gt, "--folds", 0, "--background", "background", "--out", tmp_path / "s.json"
+    )
+    capsys.readouterr()
+    ensk("inspect", tmp_path / "s.json")
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert "–" in said

@@ -97,7 +97,7 @@ def convert(
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
-    say_written(common, target, read)
+    say_written(common, target, read, out, like)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks

@@ -83,10 +83,10 @@ def say_labels(common: Common, sets: Sequence[MaskSet], paths: Sequence[Path]) -
             common.say(f"{path}: {masks.rule}")
 
 
-def say_written(common: Common, how: MaskFormat, masks: MaskSet) -> None:
+def say_written(common: Common, how: MaskFormat, masks: MaskSet, out: Path, like: Path | None) -> None:
     """Say how masks were written where their format leaves that open, and what of them is lost."""
-    for line in how.told(masks):
-        common.say(line)
+    if how.told is not None:
+        common.say(f"{out}: {how.told(masks, like)}")
     for line in how.doubts(masks):
         common.warn(line)
 

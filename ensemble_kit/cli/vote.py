@@ -205,7 +205,7 @@ def vote(
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
     if target is not None:
-        say_written(common, named(target), masks)
+        say_written(common, named(target), masks, out, like)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:

@@ -102,16 +102,16 @@ class Drawing:
             raise MismatchError("classes-differ", "cannot write label maps by a table", item=item, fix=fix)
         return {name: value for name, value in found.items() if value is not None}
 
-    def told(self, masks: MaskSet) -> list[str]:
+    def told(self, masks: MaskSet, _: Path | None = None) -> str:
         """Say the value of each class, of pixels without one, and of void."""
         values = self.values(masks)
-        _, none, void = drawn_values(tuple(values), values)
+        none, void = drawn_values(tuple(values), values)[1:]
         named = ", ".join(f"{value} {name!r}" for name, value in values.items())
         without = f"no class {none}"
         if none == void:
             rest = cover(MaskSet({**masks, **{(s, "void of the set"): masks.void(s) for s in masks.samples}})).none
             without = f"no class {void}, as void ({rest:.2%} of the pixels)"
-        return [f"label maps are written with: {named}; {without}; void {void}"]
+        return f"label maps are written with: {named}; {without}; void {void}"
 
     def doubts(self, masks: MaskSet) -> list[str]:
         """Say which classes have pixels, and none after all others were drawn."""

@@ -70,7 +70,7 @@ class MaskFormat:
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
     check : refuses masks whose classes the format cannot hold, before any work.
-    told : says how masks are written, in lines; of formats that leave it open.
+    told : says in words what is written, with the sample submission or None; None: the name tells.
     doubts : says what of the masks is lost.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
@@ -85,7 +85,7 @@ class MaskFormat:
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
-    told: Callable[[MaskSet], Sequence[str]] = lambda _: ()
+    told: Callable[[MaskSet, Path | None], str] | None = None
     doubts: Callable[[MaskSet], Sequence[str]] = lambda _: ()
     suffix: str = ""
     is_folder: bool | None = None

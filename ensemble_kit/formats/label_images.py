@@ -70,11 +70,14 @@ def read_arrays(path: Path) -> dict[str, LabelMap]:
 def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, LabelMap]:
     if len(stack.shape) not in {2, 3} or stack.dtype.kind not in "bui" or math.prod(stack.shape[:-2]) != len(names):
         item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W)"
-        fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
-        if stack.dtype.kind == "f" and len(stack.shape) in {2, 3}:
+        rank = len(stack.shape)
+        if stack.dtype.kind == "f" and rank in {2, 3}:
             fix = "save labels as integers, labels.astype(np.uint8); of scores (C, H, W) save scores.argmax(0)"
-        elif stack.shape[-1:] in {(3,), (4,)} and len(stack.shape) == 3:
+            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
+        if rank == 3 and stack.shape[-1] in {3, 4}:
             fix = "save colours as PNG, which --labels FILE reads by the table's colours"
+            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
+        fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
         raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
     return {name: LabelMap.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
 
@@ -104,11 +107,12 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> L
     from ensemble_kit.kernels import labels as kernels
 
     if table is None or not table.colours:
-        item = f"{where} has colours, and {'no table was passed' if table is None else 'the table has none'}"
-        fix = "pass --labels with a FILE of value, name and colour, or a preset such as voc or camvid"
         if _is_grey(pixels):
             item = f"{where} has three channels, which are equal: they can be values, or colours of a table"
-            fix = f"write one channel where they are values, pixels[..., 0]; else {fix}"
+            fix = "write one channel where they are values (pixels[..., 0]), or pass --labels with colours"
+            raise UsageError("labels-needed", "cannot read colours as labels", item=item, fix=fix)
+        item = f"{where} has colours, and {'no table was passed' if table is None else 'the table has none'}"
+        fix = "pass --labels with a FILE of value, name and colour, or a preset such as voc or camvid"
         raise UsageError("labels-needed", "cannot read colours as labels", item=item, fix=fix)
     meanings: dict[int, list[int]] = {}
     for value, colour in table.colours.items():
@@ -126,7 +130,8 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> L
         item += f" and {len(listed) - 12} more" if len(listed) > 12 else ""
         fix = "add them to the table, or save the masks without smoothing: a resized mask mixes colours"
         if _is_grey(pixels):
-            fix = "write one channel where the three, which are equal, are values: pixels[..., 0]"
+            grey = "write one channel where the three, which are equal, are values (pixels[..., 0]), or add the colours"
+            raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=grey)
         raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=fix)
     used = np.unique(found.values)
     for code in known[used].tolist():

@@ -15,7 +15,7 @@ from pathlib import Path
 from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, check_number, some
 from ensemble_kit.formats import npz
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted, need_classes, order_classes
-from ensemble_kit.formats.index import INDEX, Index, files_under, no_files
+from ensemble_kit.formats.index import Index, files_under, no_files
 from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
 from ensemble_kit.formats.label_presets import VOID
 from ensemble_kit.formats.label_tables import load_table
@@ -149,9 +149,9 @@ def _table(
     """Tell what each value means: by the folder's own index, the table passed, or the order of the classes."""
     if index is not None:
         if options.first_value is not None:
-            item, fix = f"--first-value {options.first_value}: {path} says its values itself", "leave --first-value out"
-            if path.is_dir():
-                fix += f", or delete {INDEX} to read the folder by the order of the classes"
+            item = f"--first-value {options.first_value}: {path} says its values itself"
+            rename = ", or rename index.json to read the folder by the order of the classes"
+            fix = f"leave --first-value out{rename if path.is_dir() else ''}"
             raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))
@@ -199,8 +199,8 @@ def check_void(told: Sequence[Path], void: Collection[int], others: Sequence[Pat
                 f"{rest[0][1]!r} in {rest[0][0]}" if len(set(named.values())) > 1 else f"{apart[0]} has another table"
             )
             item = f"--void {value}: it is {name!r} in {path}, and {other}"
-            fix = f"write those where {value} is void by ensk convert --void {value} --format label-map; "
-            fix += "pass the folder that it wrote, without --void"
+            how = f"ensk convert --void {value} --format label-map"
+            fix = f"write those whose {value} is void by {how}, and pass what it wrote, without --void"
             what = "cannot tell which pixels are void"
             raise UsageError("label-ambiguous", what, item=item, fix=fix)
 

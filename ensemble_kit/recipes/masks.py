@@ -66,8 +66,8 @@ def truth_for(
     lacking = [name for name in ensemble.classes if name not in truth.classes and name != background]
     if len(lacking) == 1 and is_background(lacking[0]) and set(truth.classes) < set(ensemble.classes):
         item = f"the stores have the class {lacking[0]!r}, the truth has {some(truth.classes, 40)}"
-        fix = "name it first in --classes FILE where it is the value 0 of the truth"
-        fix += f"; or tune argmax with --background {lacking[0]}"
+        how = f"tune argmax with --background {lacking[0]}"
+        fix = f"name it first in --classes FILE where it is the value 0 of the truth; or {how}"
         raise MismatchError("classes-differ", "cannot compare with the truth", item=item, fix=fix)
     return truth
 

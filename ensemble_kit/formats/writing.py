@@ -179,8 +179,8 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
             "void-unwritable",
             f"cannot write void pixels as {chosen.name}, which has none",
             item=f"{in_pixels(sum(masks.void(s).area for s in held))} of {len(held)} samples: {some(held)}",
-            fix="pass --format label-map with --out FOLDER, which keeps them, or --drop-void (masks.without_void()), so "
-            "that they are pixels without a class",
+            fix="pass --format label-map with --out FOLDER, which keeps them, or --drop-void (masks.without_void()), "
+            "so that they are pixels without a class",
         )
 
 

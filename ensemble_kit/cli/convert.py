@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
+from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
+    SHAPES,
     ExceptOption,
     FirstValueOption,
     LabelsOption,
@@ -56,12 +58,17 @@ def convert(
     like: Annotated[
         Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
     ] = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.masks.idforms import check_form
 
     if is_store(masks):
         _pack(masks, out, common)
@@ -69,6 +76,7 @@ def convert(
 
     source, target = _formats(masks, out, format_, from_, like)
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
+    source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
     if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
         raise UsageError(
             "output-is-input",
@@ -76,7 +84,8 @@ def convert(
             item=f"{out} is also the input",
             fix="pass another --out",
         )
-    read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
+    form = None if id is None else check_form(id)
+    read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
     read = read.without_void() if drop_void else read

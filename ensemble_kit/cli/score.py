@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ensemble_kit.cli.annotation_options import (
+    IdOption,
+    ImagesOption,
+    PaintShapesOption,
+    ScoreOption,
+    SkipEmptyOption,
+    read_annotations,
+)
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
     ExceptOption,
@@ -77,12 +85,18 @@ def score(
     void: VoidOption = None,
     only: OnlyOption = None,
     without: ExceptOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
+    paint: PaintShapesOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
     from ensemble_kit.metrics import confusion_file
     from ensemble_kit.recipes import score as recipe
-    from ensemble_kit.recipes.masks import formats_for, read_together
+    from ensemble_kit.recipes.masks import annotated, formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
 
     if metric not in {None, "dice", "iou"}:
@@ -94,8 +108,10 @@ def score(
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
+    formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))
+    form = None if id is None else check_form(id)
     chosen = only is not None or without is not None
-    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen)
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen, id=form)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
     found = recipe.score(prediction, truth, metric, how, background, include_background)

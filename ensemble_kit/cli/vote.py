@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
+    SHAPES,
     FirstValueOption,
     LabelsOption,
     PaintOption,
@@ -118,6 +120,10 @@ def vote(
     first_value: FirstValueOption = None,
     void: VoidOption = None,
     paint: PaintOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
@@ -128,8 +134,9 @@ def vote(
     from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.masks import formats_for
+    from ensemble_kit.recipes.masks import annotated, formats_for
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
 
     check_output(out, common, [*members, *([like] if like else [])])
@@ -137,6 +144,8 @@ def vote(
         common.warn("a member is given twice and counts twice")
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
+    drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
+    form = None if id is None else check_form(id)
     writes = format is not None and named(format).name == "label-map"
     written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
     target = for_labels(out, format, like, written)
@@ -155,6 +164,7 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
+        kinds = formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)
         rule = rule_of(len(members), **options)
         (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
@@ -170,11 +180,13 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
-            tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
+            tuple(annotated(members, kinds, drawn)),
             Deciding(None, decide, background, least, rank_temperature),
+            form,
         )
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
         if not all(stores) or len(given) != 1:
             raise UsageError(

@@ -28,6 +28,8 @@ from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import LabelTable, by_order, counted, drawn_values, is_background
 
+_IMAGES = [suffix for suffix in SUFFIXES if suffix != ".npy"]  # a folder of arrays may hold masks, or logits
+
 OLD = "indexed-png"
 """What folders are called whose values count from 1, whatever the first class is; written by versions before this."""
 
@@ -224,7 +226,7 @@ def _palette(table: LabelTable | None) -> bytes:
 FORMAT = MaskFormat(
     "label-map",
     read,
-    sniff=lambda contents: any("/" not in file for file in contents.files(".png")),
+    sniff=lambda contents: any("/" not in file for suffix in _IMAGES for file in contents.files(suffix)),
     build=build,
     check=_values_for,
     holds_void=True,

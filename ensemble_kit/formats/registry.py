@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import coco, label_map, labelme, npy, npz, png, submission
+from ensemble_kit.formats import (
+    coco,
+    cvat,
+    label_map,
+    labelme,
+    labelstudio,
+    npy,
+    npz,
+    panoptic,
+    png,
+    sa1b,
+    submission,
+)
 from ensemble_kit.formats.dialects import Dialect
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat
@@ -20,6 +32,10 @@ FORMATS: dict[str, MaskFormat] = {
         label_map.FORMAT,
         coco.FORMAT,
         labelme.FORMAT,
+        cvat.FORMAT,
+        labelstudio.FORMAT,
+        panoptic.FORMAT,
+        sa1b.FORMAT,
     )
 }
 """Every format by its name, in the order in which they are asked whether a file is theirs. Of several with one suffix,

@@ -128,9 +128,9 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
         suffix = _STREAM  # or an old file, or a device
     else:
         suffix = "" if path.is_dir() else suffix_of(path, _suffixes())
-    found = next((known for known in FORMATS.values() if known.suffix == suffix), None)
+    found = next((known for known in FORMATS.values() if known.writes and known.suffix == suffix), None)
     if found is None:
-        fix = f"pass --format, one of {', '.join(FORMATS)}"
+        fix = f"pass --format, one of {', '.join(_written())}"
         raise UsageError("format-unknown", "cannot tell the format to write", item=f"{path}", fix=fix)
     if like is not None and found.write_like is not None:
         return named(recognise(existing(like)))
@@ -163,6 +163,10 @@ def fits(chosen: Format, path: Path) -> bool:
     return suffix == own or suffix not in _suffixes()
 
 
+def _written() -> list[str]:
+    return [known.name for known in FORMATS.values() if known.writes]
+
+
 def _suffixes() -> set[str]:
     return {known.suffix for known in FORMATS.values() if known.suffix}
 
@@ -181,7 +185,11 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:
     check_name(target)
-    return kind_of_output(target, like) if chosen is None else named(chosen)
+    known = kind_of_output(target, like) if chosen is None else named(chosen)
+    if not known.writes:
+        item, fix = f"the format {known.name!r} is only read", f"pass --format, one of {', '.join(_written())}"
+        raise UsageError("format-unfit", "cannot write masks", item=item, fix=fix)
+    return known
 
 
 def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.maskformat import OPTION_OF, Annotations
 from ensemble_kit.formats.reading import read_masks, recognise
-from ensemble_kit.formats.registry import Format, named, with_labels
+from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
+from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
@@ -29,6 +31,7 @@ def truth_for(
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     keep: Callable[[MaskSet], MaskSet] | None = None,
+    id: IdForm | None = None,  # noqa: A002 - the option's name
 ) -> MaskSet:
     """Read the truth of an ensemble's samples; sizes and class names come from the ensemble.
 
@@ -36,6 +39,7 @@ def truth_for(
     ----------
     classes : of the file, where they are not those of the ensemble.
     keep : leaves classes out that the ensemble does not have.
+    id : the form in which the file's ids are those of the ensemble.
 
     Raises
     ------
@@ -45,8 +49,34 @@ def truth_for(
     refuse_store(path, "the truth")
     sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
     names = classes if classes is not None or keep is not None else ensemble.classes
-    truth = read_masks(path, format=format, image_size=sizes, classes=names)
+    truth = read_masks(path, format=format, image_size=sizes, classes=names, id=id)
+    truth = truth if id is None else truth.renamed(id, ensemble.samples)
     return truth if keep is None else keep(truth)
+
+
+def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: Annotations) -> list[Format | None]:
+    """Tell how each path is read, with the options of annotations for those that take them.
+
+    Raises
+    ------
+    UsageError
+        None of them takes one of the options.
+    """
+    if not options.given:
+        return list(formats)
+    found = [
+        None if is_store(path) or (how is None and _recognised(path) is None) else named(how or _recognised(path) or "")
+        for path, how in zip(paths, formats, strict=True)
+    ]
+    if idle := [name for name in options.given if not any(known and name in known.takes for known in found)]:
+        takers = [known.name for known in FORMATS.values() if idle[0] in known.takes]
+        item = f"{OPTION_OF[idle[0]]}: none of {some(map(str, paths))} is of {' or '.join(takers)}"
+        fix = "leave it out, or name the format (--from)"
+        raise UsageError("option-idle", "cannot use options of annotations", item=item, fix=fix)
+    return [
+        how if known is None or not known.takes else known.reading(options.only(known.takes))
+        for how, known in zip(formats, found, strict=True)
+    ]
 
 
 def formats_for(
@@ -98,6 +128,7 @@ def read_together(
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
     differ: bool = False,
+    id: IdForm | None = None,  # noqa: A002 - the option's name
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
@@ -107,6 +138,7 @@ def read_together(
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
     differ : whether a file may have other classes than the others, since the caller chooses among them.
+    id : the form in which ids are compared; masks take those of `known`, or else this form of their own.
 
     Raises
     ------
@@ -126,13 +158,13 @@ def read_together(
             refuse_store(path, "masks")
             try:
                 own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
-                masks = _read(path, formats[k], image_size or sizes or None, own, differ)
+                masks = _read(path, formats[k], image_size or sizes or None, own, differ, id)
             except UsageError as error:
                 if error.code not in _LACKS:
                     raise
                 missing = error
                 continue
-            read[k] = masks
+            read[k] = masks = masks if id is None else masks.renamed(id, tuple(sizes))
             if names is None or (not in_order and _declares(path)):
                 names, in_order = masks.classes, _declares(path)
             sizes.update({s: masks.image_size(s) for s in masks.samples})
@@ -153,15 +185,20 @@ def _declares(path: Path) -> bool:
 
 
 def _read(
-    path: Path, how: Format | None, sizes: ImageSize | None, names: Sequence[str] | None, differ: bool
+    path: Path,
+    how: Format | None,
+    sizes: ImageSize | None,
+    names: Sequence[str] | None,
+    differ: bool,
+    form: IdForm | None,
 ) -> MaskSet:
     """Read masks of the classes named, or where those may differ of the file's own."""
     try:
-        return read_masks(path, how, sizes, names)
+        return read_masks(path, how, sizes, names, id=form)
     except (IncompleteError, MismatchError) as error:
         if not differ or error.code not in _OTHERS:
             raise
-    return read_masks(path, how, sizes)
+    return read_masks(path, how, sizes, id=form)
 
 
 def refuse_store(path: Path, wanted: str) -> None:

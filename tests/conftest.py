@@ -19,7 +19,9 @@ EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of terminals set them; a pipe has none
     os.environ.pop(name, None)
 
-pytest.register_assert_rewrite("harness", "pseudo")  # their assertions hold under `python -O` too, as those of tests do
+pytest.register_assert_rewrite(
+    "harness", "pseudo", "trying"
+)  # their assertions hold under `python -O` too, as those of tests do
 settings.register_profile("kit", deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
 

@@ -136,13 +136,14 @@ def together(shapes: Iterable[Labelled], size: Shape, paint: bool) -> dict[str, 
     ----------
     paint : whether a later shape is drawn over those before it, so that labels exclude each other.
     """
-    found: dict[str, Runs] = {}
+    listed = list(shapes)
+    found = {label: Runs.empty(size) for label, _ in listed}
     covered = Runs.empty(size)
-    for label, runs in reversed(list(shapes)):
+    for label, runs in reversed(listed):
         seen = runs - covered if paint else runs
-        found[label] = found[label] | seen if label in found else seen
+        found[label] = found[label] | seen
         covered = covered | runs if paint else covered
-    return dict(reversed(found.items()))
+    return found
 
 
 def told(said: Mapping[str, int], unused: Sequence[str] = ()) -> str | None:

@@ -186,7 +186,8 @@ def _damaged(where: object, why: str) -> DamagedError:
 
 
 def _sniff(contents: Contents) -> bool:
-    return bool(re.match(rb"\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<annotations[\s>]", contents.head, re.DOTALL))
+    starts = contents.head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    return starts and re.search(rb"<annotations[\s>]", contents.head) is not None
 
 
 FORMAT = MaskFormat("cvat", read, sniff=_sniff, is_folder=False, takes=frozenset({"skip_empty", "paint"}))

@@ -17,12 +17,12 @@ import numpy as np
 
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, UsageError
-from ensemble_kit.formats.brush import decode
+from ensemble_kit.formats.brush import opacity
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_coco, points_of
 from ensemble_kit.formats.shapes import Labelled, together, told
-from ensemble_kit.formats.sizes import ImageSizes, declared_size
+from ensemble_kit.formats.sizes import ImageSizes, check_bitmap, declared_size
 from ensemble_kit.masks.idforms import last_part
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, encode
@@ -154,10 +154,9 @@ def _brush(value: dict[str, Any], size: Shape, where: str) -> Runs:
     if value.get("format") != "rle":
         raise _damaged(where, "its brush is not in the format rle")
     try:
-        pixels = decode(value.get("rle"), size[0] * size[1] * 4)
+        return encode(opacity(value.get("rle"), check_bitmap(size, where)) > 0)
     except ValueError as error:
         raise _damaged(where, str(error)) from None
-    return encode(pixels.reshape(*size, 4)[..., 3] > 0)
 
 
 def _damaged(where: object, why: str) -> DamagedError:

@@ -5,7 +5,6 @@ label-studio.json and .npz were written by label-studio-sdk 2.1.2 (`encode_rle`,
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,12 @@ from PIL import Image
 
 import ensemble_kit as ek
 from ensemble_kit.formats.unread import UNREAD
-from trying import DATA, coco, ensk, filled, put, refused
+from trying import CVAT, DATA, INFOS, MASK, POLYGON, SEGMENTS, drawn, ensk, filled, panoptic, put, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
 
 # ------------------------------------------------------------------------------------------------ CVAT
-
-CVAT = """<?xml version="1.0" encoding="utf-8"?>
-<annotations><version>1.1</version><meta><task><labels>
-<label><name>cat</name><color>#fff</color><attributes></attributes></label><label><name>dog &amp; co</name></label>
-</labels></task></meta>
-<image id="0" name="set\\a.jpg" width="12" height="9">{shapes}</image><image id="1" name="b.jpg" width="3" height="2">
-</image></annotations>
-"""
-MASK = np.random.default_rng(3).random((4, 5)) < 0.5
-
-
-def rle(mask: np.ndarray) -> str:
-    counts = [(value, len(list(run))) for value, run in itertools.groupby(mask.ravel().tolist())]
-    return ", ".join(map(str, ([0] if counts[0][0] else []) + [n for _, n in counts]))
-
-
-def drawn(mask: np.ndarray = MASK, label: str = "dog &amp; co", **more: Any) -> str:
-    given = {"rle": rle(mask), "left": 6, "top": 3, "width": mask.shape[1], "height": mask.shape[0]} | more
-    return f'<mask label="{label}" {" ".join(f"{k}={chr(34)}{v}{chr(34)}" for k, v in given.items())}></mask>'
-
-
-POLYGON = '<polygon label="cat" points="1.5,1.25;8.00,2.50;4.0,7.75" z_order="{z}"><attribute name="a">b</attribute></polygon>'
 
 
 def test_F11_cvat_polygons_and_masks(tmp_path: Path) -> None:
@@ -152,20 +129,6 @@ def test_malformed_regions_of_label_studio_are_named(tmp_path: Path, change: dic
 
 
 # ------------------------------------------------------------------------------------------------ panoptic
-
-
-def panoptic(folder: Path, segments: np.ndarray, infos: list[dict[str, Any]]) -> Path:
-    rgb = np.stack([segments % 256, segments // 256 % 256, segments // 65536], -1).astype(np.uint8)
-    (folder / "p").mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb).save(folder / "p" / "a.png")
-    annotation = {"image_id": 7, "file_name": "a.png", "segments_info": infos}
-    H, W = segments.shape
-    images = [{"id": 7, "file_name": "a.jpg", "height": H, "width": W}]
-    return put(folder / "p.json", coco([annotation], images=images))
-
-
-SEGMENTS = np.array([[0, 70_000, 70_000, 5], [300, 300, 70_000, 5], [0, 0, 5, 5]])
-INFOS = [{"id": 70_000, "category_id": 3}, {"id": 300, "category_id": 1}, {"id": 5, "category_id": 3, "iscrowd": 1}]
 
 
 def test_F11_segments_of_a_class_are_united(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pycocotools import mask as reference
 
 import ensemble_kit as ek
 from ensemble_kit.formats.reading import recognise
-from trying import DATA, coco, ensk, filled, put, refused
+from trying import DATA, SQUARE, coco, ensk, filled, one, put, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -108,13 +108,6 @@ def test_shapes_that_cannot_be_drawn_are_named(tmp_path: Path, change: dict[str,
 
 
 # ------------------------------------------------------------------------------------------------ COCO
-
-
-def one(segmentation: Any, number: int = 1, **more: Any) -> dict[str, Any]:
-    return {"id": number, "image_id": 7, "category_id": 3, "segmentation": segmentation} | more
-
-
-SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]
 
 
 @pytest.mark.parametrize("blank", [{"bbox": [0, 0, 2, 2]}, {"segmentation": []}, {"segmentation": [[]]}, {}], ids=str)

@@ -20,13 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as reference
-from test_annotation_tools import CVAT, INFOS, POLYGON, SEGMENTS, drawn, panoptic
-from test_foreign import SQUARE, one
 
 import ensemble_kit as ek
 from conftest import EXAMPLES
 from ensemble_kit.formats.classes import read_classes
-from trying import DATA, coco, put
+from trying import CVAT, DATA, INFOS, POLYGON, SEGMENTS, SQUARE, coco, drawn, one, panoptic, put
 
 SIZES = {
     "a.jpg": (6, 5),

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ensemble_kit.formats.index import Index, files_under, index_of, no_files
 from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
 from ensemble_kit.formats.label_presets import VOID, voc_colour
 from ensemble_kit.formats.label_tables import load_table
-from ensemble_kit.formats.maskformat import MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.png_codec import write_png
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import LabelMap, classes_of
@@ -223,10 +223,17 @@ def _palette(table: LabelTable | None) -> bytes:
     return bytes(part for value in range(256) for part in known.get(value, voc_colour(value)))
 
 
+def _sniff(contents: Contents) -> bool:
+    """Tell a folder with flat images, but for those beside a JSON of their name, which are what was annotated."""
+    annotated = {PurePath(file).stem for file in contents.files(".json")}
+    found = [PurePath(file) for suffix in _IMAGES for file in contents.files(suffix)]
+    return any(len(file.parts) == 1 and file.stem not in annotated for file in found)
+
+
 FORMAT = MaskFormat(
     "label-map",
     read,
-    sniff=lambda contents: any("/" not in file for suffix in _IMAGES for file in contents.files(suffix)),
+    sniff=_sniff,
     build=build,
     check=_values_for,
     holds_void=True,

@@ -18,7 +18,7 @@ from typing import Any
 
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
-from ensemble_kit.formats.classes import assemble, order_classes
+from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of, no_files
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
@@ -31,6 +31,9 @@ from ensemble_kit.spec.geometry import Shape
 
 INDEX = ".ensk-index"
 """Hidden and without `.json`: other readers take every JSON of the folder for a sample."""
+
+IGNORED = "__ignore__"
+"""LabelMe's label of pixels that count neither as prediction nor as truth."""
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, paint: bool = False) -> MaskSet:
@@ -55,15 +58,19 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, paint: bo
         index.check_files(path, (file for _, file, _ in index.samples), ".json")
     own = {s for s, _, _ in index.samples} if index is not None else set()
     found: dict[str, tuple[Path, Shape, dict[str, Runs]]] = {}
+    void: dict[str, Runs] = {}
     for file in files:
         sample, size, masks = _read_one(file, sizes, own, paint)
         if sample in found:
             raise _damaged(file, f"sample {sample!r} stands in {found[sample][0]} too")
+        if IGNORED in masks and IGNORED not in (classes or ()):
+            void[sample] = masks.pop(IGNORED)
         found[sample] = (file, size, masks)
     labels = dict.fromkeys(label for _, _, masks in found.values() for label in masks)
     names = _class_names(path, index, labels, classes)
     order = [s for s, _, _ in index.samples if s in found] if index is not None else list(found)
-    return assemble(order, names, {(s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names})
+    read = {(s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names}
+    return MaskSet(read, f"{IGNORED!r} is void, in {len(void)} samples" if void else None, void)
 
 
 def build(masks: MaskSet, folder: Path) -> None:

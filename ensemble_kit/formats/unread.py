@@ -57,9 +57,12 @@ def _is_via(c: Contents) -> bool:
 
 
 def _is_yolo(c: Contents) -> bool:
-    if not c.is_folder:
-        return bool(re.match(rb"[0-9]+( [0-9.e+-]+){4,}\s", c.head)) and c.path.suffix.lower() == ".txt"
-    return bool(c.files(".txt"))
+    """Tell text of `class x y x y …` or `class x y width height`, in a file or the first of a folder."""
+    found = [c.path / file for file in c.files(".txt")] if c.is_folder else [c.path]
+    if not found or found[0].suffix.lower() != ".txt":
+        return False
+    with found[0].open("rb") as file:
+        return bool(re.match(rb"[0-9]+( [0-9.e+-]+){4,}\s", file.read(4096)))
 
 
 UNREAD: tuple[Unread, ...] = (

@@ -239,5 +239,6 @@ def sizes_from(path: Path) -> dict[str, Shape]:
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}
-    masks = read_masks(path)
+    skips = "skip_empty" in recognise(path).takes  # what has no mask has an image of some size
+    masks = read_masks(path, skip_empty=skips)
     return {s: masks.image_size(s) for s in masks.samples}

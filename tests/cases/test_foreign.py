@@ -224,3 +224,35 @@ def test_L10_a_flat_folder_of_binary_masks_is_one_class(tmp_path: Path, suffix: 
     assert not masks[f"b{suffix}", "nerve"]
     assert not masks.has_void
     assert ek.read_masks(tmp_path / "m").classes == ("mask",)
+
+
+def test_labelmes_ignored_pixels_are_void(tmp_path: Path) -> None:
+    shapes = [
+        {"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]},
+        {"label": "__ignore__", "points": [[0, 0], [5, 5], [0, 9]]},
+    ]
+    path = put(tmp_path / "a.json", labelme(shapes=shapes))
+    masks = ek.read_masks(path)
+    assert masks.classes == ("cat",)
+    assert masks.void("scan.jpg").area > 20
+    assert "'__ignore__' is void, in 1 samples" in str(masks.rule)
+    assert ek.read_masks(path, classes=["cat", "__ignore__"]).classes == ("cat", "__ignore__")
+
+
+def test_images_beside_their_json_are_not_masks(tmp_path: Path) -> None:
+    put(tmp_path / "f" / "scan.json", labelme())
+    Image.fromarray(np.zeros((61, 83), np.uint8)).save(tmp_path / "f" / "scan.png")
+    assert recognise(tmp_path / "f").name == "labelme"
+    Image.fromarray(np.zeros((61, 83), np.uint8)).save(tmp_path / "f" / "other.png")
+    with refused(ek.UsageError, "format-ambiguous", "'label-map'", "'labelme'"):
+        ek.read_masks(tmp_path / "f")
+
+
+def test_results_are_inspected_and_give_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"image_id": 7, "category_id": 3, "segmentation": {"size": [6, 5], "counts": [0, 2, 28]}, "score": 0.5}
+    images = put(tmp_path / "i.json", coco([{"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1]}]))
+    ensk("inspect", put(tmp_path / "r.json", [result]), "--images", images, "--score", 0, "--json")
+    assert json.loads(capsys.readouterr().out)["per_class"]["x"]["pixels"] == 2
+    put(tmp_path / "m.csv", "image_name,class,rle\na.jpg,x,1 2\nb.jpg,x,\n")
+    ensk("convert", tmp_path / "m.csv", "--image-size", images, "--out", tmp_path / "o.npz")
+    assert ek.read_masks(tmp_path / "o.npz").image_size("a.jpg") == (6, 5)

@@ -76,7 +76,8 @@ def read(
         fix = "pass a file with images and categories"
         raise IncompleteError("samples-missing", "cannot read masks: there are none", item=item, fix=fix)
     shapes = {s: sizes.of(s, declared(listing, entry), str(listing)) for s, entry in samples.values()}
-    masks = {(s, c): Runs.empty(shapes[s]) for s in shapes for c in own}
+    blank = {s: Runs.empty(size) for s, size in shapes.items()}  # one for all classes: there may be 80 of 5,000 images
+    masks = {(s, c): blank[s] for s in shapes for c in own}
     said: Counter[str] = Counter()
     used = set()
     for where, entry in entries(path, value, "annotations"):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import ensemble_kit as ek
+from ensemble_kit.formats.registry import FORMATS
 from ensemble_kit.formats.unread import UNREAD
 from trying import CVAT, DATA, INFOS, MASK, POLYGON, SEGMENTS, drawn, ensk, filled, panoptic, put, refused
 
@@ -208,3 +209,9 @@ def test_F11_what_is_not_read_says_what_to_export(tmp_path: Path, name: str) -> 
     path = put(tmp_path / file, raw)
     with refused(ek.UsageError, "format-unread", f"is {name}, which is not read"):
         ek.read_masks(path.parent if "/" in file else path)
+
+
+def test_the_page_names_every_format_and_all_that_is_not_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    assert [name for name, known in FORMATS.items() if known.suffix != ".csv" and f"`{name}`" not in page] == []
+    assert [known.name for known in UNREAD if known.name not in page] == []

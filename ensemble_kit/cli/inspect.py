@@ -9,12 +9,21 @@ import typer
 
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
-from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.cli.options import (
+    ClassesOption,
+    ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
+    class_names,
+    csv_format,
+    size_of_images,
+)
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
     from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.registry import Format
 
     Found = tuple[dict[str, Any], list[Shown]]
     """Values for --json, and what is shown of them."""
@@ -28,7 +37,8 @@ def inspect(
         ),
     ],
     common: Common,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -46,9 +56,8 @@ def inspect(
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
-        values, shown = _masks(
-            path, format, label_maps(labels, first_value, void), size_of_images(image_size), class_names(classes)
-        )
+        how, options = csv_format(format, csv), label_maps(labels, first_value, void)
+        values, shown = _masks(path, how, options, size_of_images(image_size), class_names(classes))
     common.answer(values, *shown)
 
 
@@ -134,12 +143,12 @@ def _two_sets(paths: list[Path]) -> Found:
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, classes: Any) -> Found:  # noqa: A002
+def _masks(path: Path, given: Format | None, options: LabelMaps, image_size: Any, classes: Any) -> Found:
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.reports.report import Report
 
-    (how,) = formats_for([path], [format], options)
+    (how,) = formats_for([path], [given], options)
     masks = read_masks(path, format=how, image_size=image_size, classes=classes)
     rows = []
     for name in masks.classes:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError
 from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
-from ensemble_kit.formats.reading import read_masks, recognise
+from ensemble_kit.formats.reading import kind_of, read_masks, recognise
 from ensemble_kit.formats.registry import Format, named, with_labels
+from ensemble_kit.formats.size_table import read_sizes
 from ensemble_kit.formats.sizes import ImageSize
+from ensemble_kit.formats.submission import CSV
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
 
 _ARRAYS = {"npy", "npz"}  # of masks or of label maps: the options say which
 _OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
-_LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
+_LACKS = {"image-size-missing", "classes-needed", "format-ambiguous"}  # codes for what another file may provide
 
 
 def truth_for(
@@ -50,7 +52,7 @@ def truth_for(
 
 
 def formats_for(
-    paths: Sequence[Path], formats: Sequence[str | None], options: LabelMaps, needed: bool = True
+    paths: Sequence[Path], formats: Sequence[Format | None], options: LabelMaps, needed: bool = True
 ) -> list[Format | None]:
     """Tell how each path is read, with the options of label maps for those that need them.
 
@@ -98,6 +100,7 @@ def read_together(
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
     differ: bool = False,
+    flags: Sequence[Mapping[str, str]] = (),
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
 
@@ -107,6 +110,7 @@ def read_together(
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
     differ : whether a file may have other classes than the others, since the caller chooses among them.
+    flags : of each file, what the options are called that an error tells to pass, where not `--from` and `--from-csv`.
 
     Raises
     ------
@@ -127,10 +131,11 @@ def read_together(
             try:
                 own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
                 masks = _read(path, formats[k], image_size or sizes or None, own, differ)
-            except UsageError as error:
-                if error.code not in _LACKS:
-                    raise
-                missing = error
+            except EnskError as error:
+                told = _with_flags(error, flags[k] if flags else {})
+                if not isinstance(told, UsageError) or told.code not in _LACKS:
+                    raise told from None
+                missing = told
                 continue
             read[k] = masks
             if names is None or (not in_order and _declares(path)):
@@ -139,6 +144,14 @@ def read_together(
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _with_flags(error: EnskError, flags: Mapping[str, str]) -> EnskError:
+    """Name the options that mend an error as they are called for this file."""
+    fix = error.fix
+    for usual, own in flags.items():
+        fix = fix.replace(f"{usual} ", f"{own} ")
+    return type(error)(error.code, error.what, item=error.item, fix=fix)
 
 
 def _by_order(path: Path, how: Format | None) -> bool:
@@ -186,7 +199,7 @@ def refuse_store(path: Path, wanted: str) -> None:
 
 
 def sizes_from(path: Path) -> dict[str, Shape]:
-    """Read the size of every image from a store, a folder of images (by name and by stem) or masks.
+    """Read the size of every image from a CSV, a store, a folder of images (by name and by stem) or masks.
 
     Raises
     ------
@@ -202,5 +215,7 @@ def sizes_from(path: Path) -> dict[str, Shape]:
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}
+    if path.is_file() and kind_of(path) is CSV:
+        return read_sizes(path)
     masks = read_masks(path)
     return {s: masks.image_size(s) for s in masks.samples}

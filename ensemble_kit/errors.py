@@ -16,6 +16,7 @@ instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain 
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Hashable, Iterable
 from types import UnionType
 
@@ -208,3 +209,12 @@ def some(items: object, limit: int = 5) -> str:
 def first_line(error: Exception) -> str:
     """Quote an error of another library: its type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+class EnskWarning(UserWarning):
+    """What is done, but doubtful: the command line shows it as `warning: …`."""
+
+
+def warn(text: str) -> None:
+    """Warn of what is doubtful, once for each text and place."""
+    warnings.warn(text, EnskWarning, stacklevel=3)

@@ -10,7 +10,15 @@ import typer
 from ensemble_kit.cli.annotation_options import ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
-from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.cli.options import (
+    ClassesOption,
+    ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
+    class_names,
+    csv_format,
+    size_of_images,
+)
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +39,8 @@ def inspect(
         ),
     ],
     common: Common,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -52,7 +61,7 @@ def inspect(
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
-        how = _format(path, format, label_maps(labels, first_value, void), options)
+        how = _format(path, csv_format(format, csv), label_maps(labels, first_value, void), options)
         values, shown = _masks(path, how, size_of_images(image_size), class_names(classes))
     common.answer(values, *shown)
 
@@ -139,7 +148,7 @@ def _two_sets(paths: list[Path]) -> Found:
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _format(path: Path, given: str | None, maps: LabelMaps, options: Annotations) -> Format | None:
+def _format(path: Path, given: Format | None, maps: LabelMaps, options: Annotations) -> Format | None:
     from ensemble_kit.recipes.masks import annotated, formats_for
 
     (how,) = annotated([path], formats_for([path], [given], maps), options)

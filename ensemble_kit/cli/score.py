@@ -27,14 +27,18 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
-    FormatOption,
     ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
     check_output,
     class_names,
+    csv_format,
     empty_value,
     size_of_images,
 )
 from ensemble_kit.errors import UsageError
+
+_FLAGS: tuple[dict[str, str], ...] = ({}, {"--from": "--val-format", "--from-csv": "--val-csv"})
 
 
 def score(
@@ -74,9 +78,13 @@ def score(
             help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
         ),
     ] = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     val_format: Annotated[
         str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
+    ] = None,
+    val_csv: Annotated[
+        str | None, typer.Option("--val-csv", metavar="OPTIONS", help="Of a CSV of ground truth: as --csv.")
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
@@ -107,11 +115,12 @@ def score(
         check_output(confusion, common, [masks, val])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
-    formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
+    given = [csv_format(format, csv), csv_format(val_format, val_csv)]
+    formats = formats_for(paths, given, label_maps(labels, first_value, void))
     formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
-    chosen = only is not None or without is not None
-    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen, id=form)
+    differ = only is not None or without is not None
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), (), differ, _FLAGS, form)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
     found = recipe.score(prediction, truth, metric, how, background, include_background)

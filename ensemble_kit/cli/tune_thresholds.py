@@ -30,17 +30,19 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
-    FormatOption,
     ImageSizeOption,
     MeanOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
+    TruthCsvOption,
+    TruthFormatOption,
     UpsampleOption,
     WeightsOption,
     bytes_of,
     check_output,
     class_names,
+    csv_format,
     empty_value,
     fusing,
     size_of_images,
@@ -149,7 +151,8 @@ def tune_thresholds(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: TruthFormatOption = None,  # noqa: A002 - the option's name
+    csv: TruthCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -233,7 +236,7 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    maps = formats_for([val], [format], label_maps(labels, first_value, void))
+    maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
     (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])

@@ -1,5 +1,6 @@
 """`ensk vote`: members' logits or masks become one set of masks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +20,8 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
+    CsvOption,
     DecideOption,
-    FormatOption,
     ImageSizeOption,
     LeastOption,
     MeanOption,
@@ -32,6 +33,7 @@ from ensemble_kit.cli.options import (
     check_members,
     check_output,
     class_names,
+    csv_format,
     fusing,
     numbers,
     refuse_idle,
@@ -84,7 +86,27 @@ def vote(
         ),
     ] = None,
     like: Annotated[Path | None, typer.Option("--like", help="Sample submission that gives the order of rows.")] = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option("--format", help="Format of the output. Default: told by its name.")
+    ] = None,
+    csv: CsvOption = None,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="With --hard: format of the mask files, once for all or once for each in their order. Default: "
+            "recognised.",
+        ),
+    ] = None,
+    from_csv: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-csv",
+            metavar="OPTIONS",
+            help="With --hard: as --csv, of mask files that are CSVs, once for all or once for each in their order.",
+        ),
+    ] = None,
     mean: MeanOption = None,
     upsample: UpsampleOption = None,
     weights: WeightsOption = None,
@@ -130,8 +152,9 @@ def vote(
     from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.formats.registry import named
-    from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
+    from ensemble_kit.formats.csv_options import CsvOptions
+    from ensemble_kit.formats.registry import named, with_csv
+    from ensemble_kit.formats.writing import for_labels, kind_of_output, rehearse, write_masks, written_as
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.masks.idforms import check_form
@@ -148,7 +171,7 @@ def vote(
     form = None if id is None else check_form(id)
     writes = format is not None and named(format).name == "label-map"
     written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
-    target = for_labels(out, format, like, written)
+    target = with_csv(for_labels(out, format, like, written), CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
@@ -164,7 +187,8 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
-        kinds = formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)
+        formats = _formats_of(stores, from_, from_csv)
+        kinds = formats_for(members, formats, replace(maps, paint=None), not writes or reads)
         rule = rule_of(len(members), **options)
         (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
@@ -187,6 +211,7 @@ def vote(
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
         refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
+        refuse_idle("--soft", **{"from": from_, "from-csv": from_csv})
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
         if not all(stores) or len(given) != 1:
             raise UsageError(
@@ -215,6 +240,8 @@ def vote(
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
+    if text := written_as(masks, kind_of_output(out, like) if target is None else named(target), like):
+        common.say(f"{out}: {text}")
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:
@@ -226,3 +253,18 @@ def vote(
             values |= {"without_class": covered.none, "several_classes": covered.several}
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
+
+
+def _formats_of(stores: Sequence[bool], from_: Sequence[str] | None, from_csv: Sequence[str] | None) -> list[Any]:
+    """Give each mask file its format of `--from`, with what `--from-csv` says of it; stores have none."""
+    files = stores.count(False)
+    pairs = zip(_each("--from", from_, files), _each("--from-csv", from_csv, files), strict=True)
+    own = iter([csv_format(chosen, csv) for chosen, csv in pairs])
+    return [None if store else next(own) for store in stores]
+
+
+def _each(option: str, given: Sequence[str] | None, files: int) -> Sequence[str | None]:
+    if given and len(given) not in {1, files}:
+        item = f"{option} is given {len(given)} times, for {files} mask files"
+        raise UsageError("option-invalid", "cannot vote", item=item, fix=f"pass {option} once, or once for each")
+    return [None] * files if not given else list(given) * (files // len(given) if files else 1)

@@ -113,6 +113,7 @@ class MaskFormat:
     build : writes masks into an empty folder. None: the format is a file, or only read.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
+    told : says in words what is written, with the sample submission or None; None: the name tells.
     check : refuses masks whose classes the format cannot hold, before any work.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
@@ -127,6 +128,7 @@ class MaskFormat:
     write: Callable[[MaskSet, BinaryIO], None] | None = None
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
+    told: Callable[[MaskSet, Path | None], str] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
     suffix: str = ""
     is_folder: bool | None = None

@@ -22,7 +22,7 @@ SIDE_LIMIT = 2**20
 
 
 def parse_image_size(text: str) -> Shape:
-    """Read `HxW`, such as `2048x1024`: (H, W).
+    """Read `HxW`, such as `2048x1024`, or one number for square images: (H, W).
 
     Raises
     ------
@@ -33,12 +33,18 @@ def parse_image_size(text: str) -> Shape:
     --------
     >>> parse_image_size("2048x1024")
     (2048, 1024)
+    >>> parse_image_size("256")
+    (256, 256)
     """
-    match = re.fullmatch(r"([0-9]{1,9})[xX×]([0-9]{1,9})", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})(?:[xX×]([0-9]{1,9}))?", text.strip())
     if match is None:
-        item, fix = f"--image-size {text!r}", "pass height x width in pixels, such as --image-size 2048x1024"
+        item = f"--image-size {text!r} is no size, and no file or folder"
+        fix = (
+            "pass height x width in pixels, such as --image-size 2048x1024, one number for square images, or a CSV of "
+            "sample,height,width, a store or a folder of images that is there"
+        )
         raise UsageError("option-invalid", "cannot use an image size", item=item, fix=fix)
-    return check_image_size((int(match[1]), int(match[2])))
+    return check_image_size((int(match[1]), int(match[2] or match[1])))
 
 
 class ImageSizes:
@@ -84,7 +90,10 @@ class ImageSizes:
         size = declared if declared is not None else passed
         if size is None:
             item = f"sample {sample!r}: {where} does not say it, and none was passed for it"
-            fix = "pass --image-size HxW (image_size=(H, W), or a mapping by sample)"
+            fix = (
+                "pass --image-size HxW, or a CSV of sample,height,width, a store or a folder of images "
+                "(image_size=(H, W), or a mapping by sample)"
+            )
             if found := difference([sample], self._each or ()):
                 item, fix = f"{item}; {found[0]}", found[1]
             raise UsageError("image-size-missing", "cannot tell the size of an image", item=item, fix=fix)

@@ -7,16 +7,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ensemble_kit.errors import MismatchError, UsageError, check_path, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
-from ensemble_kit.formats.dialects import recognise
+from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
-from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
-from ensemble_kit.formats.row_order import read_order
+from ensemble_kit.formats.registry import FORMATS, Format, named, with_csv, with_labels
+from ensemble_kit.formats.row_order import read_order, settled_order
+from ensemble_kit.formats.submission import CSV
 from ensemble_kit.masks.maskset import MaskSet
 
 _STREAM = ".csv"
@@ -32,6 +33,7 @@ def write_masks(
     classes: Sequence[str] | None = None,
     labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
     paint: Mapping[str, int] | None = None,
+    csv: CsvOptions | Mapping[str, Any] | str | None = None,
 ) -> None:
     """Write masks to a file or a folder. A failure leaves there what was there before.
 
@@ -47,6 +49,7 @@ def write_masks(
     classes : the order of the classes, by which label maps number them.
     labels : of label maps, a table of values and colours, as for `read_masks`.
     paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
+    csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
 
     Raises
     ------
@@ -59,7 +62,8 @@ def write_masks(
     """
     check_path(path)
     target = Path(path)
-    chosen = _chosen(target, for_labels(target, format, like, LabelMaps(labels, paint=paint)), like)
+    wanted = with_csv(for_labels(target, format, like, LabelMaps(labels, paint=paint)), CsvOptions.of(csv))
+    chosen = _chosen(target, wanted, like)
     _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
@@ -116,6 +120,11 @@ def write_to(
         known.write(_ordered(masks, like, classes), out)
 
 
+def written_as(masks: MaskSet, chosen: MaskFormat, like: str | os.PathLike[str] | None) -> str | None:
+    """Say in words what a format writes, where its name does not tell; None where it does."""
+    return None if chosen.told is None else chosen.told(masks, None if like is None else existing(like))
+
+
 def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> MaskFormat:
     """Tell the format to write by the path's name.
 
@@ -133,7 +142,7 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
         fix = f"pass --format, one of {', '.join(_written())}"
         raise UsageError("format-unknown", "cannot tell the format to write", item=f"{path}", fix=fix)
     if like is not None and found.write_like is not None:
-        return named(recognise(existing(like)))
+        return CSV
     return found
 
 
@@ -197,7 +206,8 @@ def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Seque
     _check_names(masks)
     samples = masks.samples
     if like is not None:
-        order = read_order(existing(like), recognise(Path(like)), masks)
+        dialect = settled_order(existing(like), masks, CsvOptions(), "order").dialect
+        order = read_order(Path(like), dialect, masks)
         samples = tuple(dict.fromkeys(s for s, _ in order.keys))
         classes = classes if classes is not None else tuple(dict.fromkeys(c for _, c in order.keys))
     return masks.arranged(samples, order_classes(masks.classes, classes, "the mask set"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -315,6 +315,7 @@ class MaskSet(Mapping[Key, Runs]):
         force: bool = True,
         labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
         paint: Mapping[str, int] | None = None,
+        csv: Mapping[str, Any] | str | None = None,
     ) -> None:
         """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
@@ -327,7 +328,8 @@ class MaskSet(Mapping[Key, Runs]):
         force : whether to replace what is there.
         labels : of label maps, a table of values and colours: a file, a preset such as `voc`, or names by value.
         paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
+        csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
         """
         from ensemble_kit.formats.writing import write_masks
 
-        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint)
+        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint, csv=csv)

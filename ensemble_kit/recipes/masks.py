@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
-from ensemble_kit.formats.maskformat import OPTION_OF, Annotations
-from ensemble_kit.formats.reading import read_masks, recognise
+from ensemble_kit.formats.maskformat import OPTION_OF, Annotations, MaskFormat
+from ensemble_kit.formats.reading import kind_of, read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
+from ensemble_kit.formats.size_table import read_sizes
 from ensemble_kit.formats.sizes import ImageSize
+from ensemble_kit.formats.submission import CSV
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
@@ -21,7 +23,7 @@ from ensemble_kit.spec.geometry import Shape
 
 _ARRAYS = {"npy", "npz"}  # of masks or of label maps: the options say which
 _OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
-_LACKS = {"image-size-missing", "classes-needed"}  # codes for what another file may provide
+_LACKS = {"image-size-missing", "classes-needed", "format-ambiguous"}  # codes for what another file may provide
 
 
 def truth_for(
@@ -64,10 +66,7 @@ def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: 
     """
     if not options.given:
         return list(formats)
-    found = [
-        None if is_store(path) or (how is None and _recognised(path) is None) else named(how or _recognised(path) or "")
-        for path, how in zip(paths, formats, strict=True)
-    ]
+    found = [_kind(path) if how is None else named(how) for path, how in zip(paths, formats, strict=True)]
     if idle := [name for name in options.given if not any(known and name in known.takes for known in found)]:
         takers = [known.name for known in FORMATS.values() if idle[0] in known.takes]
         item = f"{OPTION_OF[idle[0]]}: none of {some(map(str, paths))} is of {' or '.join(takers)}"
@@ -79,8 +78,18 @@ def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: 
     ]
 
 
+def _kind(path: Path) -> MaskFormat | None:
+    """Tell the format of masks; None of a store, and of a folder that can be of several."""
+    try:
+        return None if is_store(path) else kind_of(path)
+    except UsageError as error:
+        if error.code not in {"format-ambiguous", "format-unknown"}:
+            raise
+        return None
+
+
 def formats_for(
-    paths: Sequence[Path], formats: Sequence[str | None], options: LabelMaps, needed: bool = True
+    paths: Sequence[Path], formats: Sequence[Format | None], options: LabelMaps, needed: bool = True
 ) -> list[Format | None]:
     """Tell how each path is read, with the options of label maps for those that need them.
 
@@ -128,6 +137,7 @@ def read_together(
     classes: Sequence[str] | None = None,
     known: Sequence[MaskSet] = (),
     differ: bool = False,
+    flags: Sequence[Mapping[str, str]] = (),
     id: IdForm | None = None,  # noqa: A002 - the option's name
 ) -> list[MaskSet]:
     """Read mask files of the same samples; sizes and class names that one of them lacks are taken from another.
@@ -138,6 +148,7 @@ def read_together(
     image_size, classes : what the user passes; takes precedence over what files say.
     known : mask sets that are read already and provide sizes and class names too.
     differ : whether a file may have other classes than the others, since the caller chooses among them.
+    flags : of each file, what the options are called that an error tells to pass, where not `--from` and `--from-csv`.
     id : the form in which ids are compared; masks take those of `known`, or else this form of their own.
 
     Raises
@@ -159,10 +170,11 @@ def read_together(
             try:
                 own = names if in_order or len(names or ()) < 2 or not _by_order(path, formats[k]) else None
                 masks = _read(path, formats[k], image_size or sizes or None, own, differ, id)
-            except UsageError as error:
-                if error.code not in _LACKS:
-                    raise
-                missing = error
+            except EnskError as error:
+                told = _with_flags(error, flags[k] if flags else {})
+                if not isinstance(told, UsageError) or told.code not in _LACKS:
+                    raise told from None
+                missing = told
                 continue
             read[k] = masks = masks if id is None else masks.renamed(id, tuple(sizes))
             if names is None or (not in_order and _declares(path)):
@@ -171,6 +183,14 @@ def read_together(
         if len(read) == before and missing is not None:
             raise missing
     return [read[k] for k in range(len(paths))]
+
+
+def _with_flags(error: EnskError, flags: Mapping[str, str]) -> EnskError:
+    """Name the options that mend an error as they are called for this file."""
+    fix = error.fix
+    for usual, own in flags.items():
+        fix = fix.replace(f"{usual} ", f"{own} ")
+    return type(error)(error.code, error.what, item=error.item, fix=fix)
 
 
 def _by_order(path: Path, how: Format | None) -> bool:
@@ -223,7 +243,7 @@ def refuse_store(path: Path, wanted: str) -> None:
 
 
 def sizes_from(path: Path) -> dict[str, Shape]:
-    """Read the size of every image from a store, a folder of images (by name and by stem) or masks.
+    """Read the size of every image from a CSV, a store, a folder of images (by name and by stem) or masks.
 
     Raises
     ------
@@ -239,6 +259,8 @@ def sizes_from(path: Path) -> dict[str, Shape]:
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}
-    skips = "skip_empty" in recognise(path).takes  # what has no mask has an image of some size
+    if path.is_file() and kind_of(path) is CSV:
+        return read_sizes(path)
+    skips = "skip_empty" in kind_of(path).takes  # what has no mask has an image of some size
     masks = read_masks(path, skip_empty=skips)
     return {s: masks.image_size(s) for s in masks.samples}

@@ -88,6 +88,7 @@ def convert(
     from ensemble_kit.formats.writing import write_masks, written_as
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes.masks import renamed
 
     if is_store(masks):
         _pack(masks, out, common)
@@ -107,7 +108,7 @@ def convert(
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
-    read = read.without_void() if drop_void else read
+    read = renamed(read.without_void() if drop_void else read, form, like, target)
     plan = {
         "in": str(masks),
         "from": source.name,

@@ -159,7 +159,7 @@ def vote(
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.masks import annotated, formats_for
+    from ensemble_kit.recipes.masks import annotated, formats_for, renamed
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
 
     check_output(out, common, [*members, *([like] if like else [])])
@@ -227,7 +227,10 @@ def vote(
             common.say(assumed)
     for line in plan.told():
         common.say(line)
-    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
+    ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
+    rehearse(
+        renamed(plan.names(), ids, like, target), out, target, like
+    )  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -236,7 +239,7 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     with common.progress() as listener:
-        masks = plan.run(Threads(common.jobs), listener)
+        masks = renamed(plan.run(Threads(common.jobs), listener), ids, like, target)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)

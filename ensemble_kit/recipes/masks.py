@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.formats.index import INDEX
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import OPTION_OF, Annotations, MaskFormat
 from ensemble_kit.formats.reading import kind_of, read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
+from ensemble_kit.formats.row_order import samples_listed
 from ensemble_kit.formats.size_table import read_sizes
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.formats.submission import CSV
@@ -76,6 +78,22 @@ def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: 
         how if known is None or not known.takes else known.reading(options.only(known.takes))
         for how, known in zip(formats, found, strict=True)
     ]
+
+
+def renamed(masks: MaskSet, form: IdForm | None, like: Path | None, target: Format | None) -> MaskSet:
+    """Bring masks that are written to the ids of a sample submission, or to a form of their own.
+
+    Parameters
+    ----------
+    form : None: ids stay as they are.
+    target : the format that is written.
+    """
+    if form is None:
+        return masks
+    if like is None:
+        return masks.renamed(form)
+    dialect = None if target is None else PRESETS.get(named(target).name)
+    return masks.renamed(form, samples_listed(like, masks.classes, dialect))
 
 
 def _kind(path: Path) -> MaskFormat | None:

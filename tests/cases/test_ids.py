@@ -147,6 +147,22 @@ def test_convert_by_form_and_back(tmp_path: Path) -> None:
         assert ek.read_masks(tmp_path / f"{form}.npz").samples == ids
 
 
+@pytest.mark.parametrize(("name", "header", "row"), [
+    ("handbone", "image_name,class,rle", "{}.png,x,"), ("kaggle", "id,rle", "{}.png_x,"), ("hubmap", "id,rle", "{}.png,"),
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["convert", pytest.param("vote", marks=pytest.mark.slow)])
+def test_F6_a_sample_submission_of_other_ids(tmp_path: Path, name: str, header: str, row: str, command: str) -> None:
+    like = put(tmp_path / "like.csv", "\n".join([header, row.format("b"), row.format("a"), ""]))
+    given = written(tmp_path / "m.npz", "x/a.jpg", "x/b.jpg")
+    line = [command, given, "--like", like, "--format", name, "--out", tmp_path / "o.csv"]
+    with refused(ek.IncompleteError, "rows-missing", "2 of 2 ids differ only by their extensions", "--id stem"):
+        ensk(*line)
+    ensk(*line, "--id", "stem")
+    read = ek.read_masks(tmp_path / "o.csv", name, {"a.png": SIZE, "b.png": SIZE}, ["x"])
+    assert read.samples == ("b.png", "a.png")
+    assert read["a.png", "x"].text() == "1 3"
+
+
 def test_members_of_other_ids_say_how_to_dump_them(tmp_path: Path) -> None:
     for name, ids in (("a", ["1.jpg"]), ("b", ["1.png"])):
         with ek.LogitWriter(tmp_path / f"{name}.zarr", ["x"], ids, SIZE) as out:

@@ -86,12 +86,12 @@ def read(
         where = f"{where}, sample {sample!r}{number_of(entry)}"  # noqa: PLW2901 - the same place, in full
         if results and not _score(entry, where) >= (score or 0):
             said[f"results below the score {score:g} left out"] += 1
-        elif is_empty(entry):
+        elif is_empty(entry, degenerate=skip_empty):
             if not skip_empty:
                 raise empty(entry, where)
             said["annotations without a segmentation left out"] += 1
         else:
-            masks[sample, name] |= segmentation(entry["segmentation"], shapes[sample], where)
+            masks[sample, name] |= segmentation(entry["segmentation"], shapes[sample], where, skip_empty)
             used.add(name)
             if entry.get("iscrowd"):
                 said["crowds (iscrowd) that count as their class"] += 1

@@ -81,8 +81,13 @@ def is_panoptic(value: Any) -> bool:
     return isinstance(found, list) and bool(found) and isinstance(found[0], dict) and "segments_info" in found[0]
 
 
-def segmentation(value: Any, size: Shape, where: str) -> Runs:
-    """Read a segmentation: polygons, RLE counts or compressed RLE, of an image of this size."""
+def segmentation(value: Any, size: Shape, where: str, skip: bool = False) -> Runs:
+    """Read a segmentation: polygons, RLE counts or compressed RLE, of an image of this size.
+
+    Parameters
+    ----------
+    skip : whether parts of fewer than three points, which cover nothing, are left out; otherwise they are refused.
+    """
     if isinstance(value, dict):
         if value.get("size") != list(size):
             raise damaged(where, f"its RLE has the size {str(value.get('size'))[:40]}, its image {list(size)}")
@@ -93,15 +98,25 @@ def segmentation(value: Any, size: Shape, where: str) -> Runs:
     if not isinstance(value, list) or not value:
         raise damaged(where, "its segmentation is neither polygons nor an RLE")
     runs = Runs.empty(size)
-    for polygon in value:
+    for polygon in (p for p in value if not (skip and _is_degenerate(p))):
         runs |= fill_coco(points_of(polygon, where, flat=True), size, where)
     return runs
 
 
-def is_empty(entry: Entry) -> bool:
-    """Tell whether an annotation has no segmentation: none at all, or a list without a point."""
+def is_empty(entry: Entry, degenerate: bool = False) -> bool:
+    """Tell whether an annotation has no segmentation: none at all, or a list without a point.
+
+    Parameters
+    ----------
+    degenerate : whether polygons of fewer than three points are none either.
+    """
     value = entry.get("segmentation")
-    return value is None or (isinstance(value, list) and all(part == [] for part in value))
+    none = isinstance(value, list) and all(part == [] or (degenerate and _is_degenerate(part)) for part in value)
+    return value is None or none
+
+
+def _is_degenerate(polygon: Any) -> bool:
+    return isinstance(polygon, list) and len(polygon) < 6 and all(type(v) in {int, float} for v in polygon)
 
 
 def empty(entry: Entry, where: str) -> DamagedError:

@@ -86,7 +86,8 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
         Values or colours that nobody named, classes of a table that are not wanted, or background that is not first.
     """
     index = Index.load(path) if path.is_dir() else None
-    maps = _read_maps(path, index, options.table if index is None else None)
+    alone = options == _DEFAULT and (classes is None or (len(classes) == 1 and not is_background(classes[0])))
+    maps = _read_maps(path, index, options.table if index is None else None, alone)
     for sample, m in maps.items():
         sizes.of(sample, m.shape, str(path))
     counts = total(maps)
@@ -107,7 +108,7 @@ def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) ->
         raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
-def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, LabelMap]:
+def _read_maps(path: Path, index: Index | None, table: LabelTable | None, binary: bool) -> dict[str, LabelMap]:
     if not path.is_dir():
         if path.suffix.lower() not in {".npy", ".npz"}:
             fix = "pass the folder that holds it, an .npy or an .npz; a CSV or JSON has no label maps"
@@ -121,7 +122,7 @@ def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dic
         index.check_files(path, files.values(), ".png")
     else:
         files = _files(path)
-    return {sample: read_image(path / file, table) for sample, file in files.items()}
+    return {sample: read_image(path / file, table, binary) for sample, file in files.items()}
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -154,18 +155,24 @@ def _table(
         return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
     if options.table is not None:
         return options.table.with_void(options.void)
-    if _is_binary(classes, counts, options):
+    if _is_binary(classes, counts, options, str(path)):
         only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
-        return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
+        top = max(counts)
+        return LabelTable(only, {0: None, top: only[0]}, source=f"one class and the values 0 and {top}: binary masks")
     _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
 
-def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> bool:
+def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps, where: str) -> bool:
     """Tell whether a flat folder holds binary masks of one class, which is not the background."""
-    if options.first_value is not None or options.void is not None or not {255} <= set(counts) <= {0, 255}:
+    if options.first_value is not None or options.void is not None or max(counts) not in {255, 65535}:
         return False
-    return classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    alone = classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    if alone and classes is not None and set(counts) - {0, 1, max(counts)}:
+        item = f"{where} has one class and the values {counted(counts)}"
+        fix = "write 0 and 255 (threshold soft masks), or pass --labels FILE with the meaning of each value"
+        raise DamagedError("mask-values", "cannot read binary masks", item=item, fix=fix)
+    return alone and set(counts) <= {0, max(counts)}
 
 
 def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> None:

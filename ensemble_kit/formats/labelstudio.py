@@ -23,7 +23,7 @@ from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_coco, points_of
 from ensemble_kit.formats.shapes import Labelled, together, told
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap, declared_size
-from ensemble_kit.masks.idforms import last_part
+from ensemble_kit.masks.idforms import in_form, last_part
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, encode
 from ensemble_kit.spec.geometry import Shape
@@ -91,13 +91,24 @@ def read(
 def _sample(task: dict[str, Any], where: str) -> str:
     data = task.get("data")
     texts = {key: v for key, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
-    text = texts.get("image", next(iter(texts.values()), "") if len(texts) == 1 else "")
-    url = urlsplit(text) if text else urlsplit("")
-    inside = parse_qs(url.query).get("d", [unquote(url.path)])[0]
+    named = [v for v in texts.values() if in_form(_path_in(v), "name") != in_form(_path_in(v), "stem")]  # has a suffix
+    some = [texts["image"]] if "image" in texts else named or list(texts.values())
+    inside = _path_in(some[0]) if len(some) == 1 else ""
     name = last_part(inside)
     if not name:
         raise _damaged(where, "its data does not name one image")
     return _UPLOADED.sub("", name, count=1) if "/upload/" in inside else name
+
+
+def _path_in(text: str) -> str:
+    """Take the path out of a URL, or of one of Label Studio's own."""
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return text
+    if not (url.scheme and url.netloc) and not text.startswith("/data/"):
+        return text
+    return parse_qs(url.query).get("d", [unquote(url.path)])[0]
 
 
 def _regions(task: dict[str, Any], where: str) -> Iterator[tuple[dict[str, Any], str, str]]:

@@ -58,11 +58,23 @@ def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         why = f"it is {depth}-bit {_MODES.get(kind, 'unknown')}, not 1-, 8- or 16-bit grey, palette, or 8-bit RGB"
         raise _damaged(path, why, "write the value of every pixel as 8-bit or 16-bit grey")
     pixels, palette = _decode(path, raw, depth, kind)
-    if kind == _RGBA:
+    return _opaque(pixels, path), palette
+
+
+def grey_of(pixels: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the one channel of a grey image that was stored as colours; None where any pixel has a colour."""
+    first = pixels[..., 0]
+    same = bool((first == pixels[..., 1]).all() and (first == pixels[..., 2]).all())
+    return np.ascontiguousarray(first) if same else None
+
+
+def _opaque(pixels: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    """Take an alpha channel off that hides nothing, and refuse another one."""
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
         if int(pixels[..., 3].min()) < 255:
             raise _damaged(path, "its colours are partly transparent", "write it as RGB, without an alpha channel")
-        pixels = pixels[..., :3]
-    return pixels, palette
+        return pixels[..., :3]
+    return pixels
 
 
 def _decode(path: str | Path, raw: bytes, depth: int, kind: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:

@@ -105,6 +105,7 @@ UNREAD: tuple[Unread, ...] = (
         _ends(".jpg", ".jpeg", ".webp"),
         "save masks as PNG: JPEG changes the values of pixels along every boundary",
     ),
+    Unread("BMP or GIF images", _ends(".bmp", ".gif"), "save masks as PNG"),
 )
 """In the order in which they are asked."""
 

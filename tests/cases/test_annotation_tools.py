@@ -115,6 +115,17 @@ def test_F11_regions_of_label_studio_that_are_no_masks(tmp_path: Path) -> None:
     assert ek.read_masks(put(tmp_path / "t.json", tasks))["scan.png", "dog"]
 
 
+@pytest.mark.parametrize(("data", "sample"), [
+    ({"image": "/data/upload/1/0a1b2c3d-a%20b.png"}, "a b.png"), ({"img": "s3://bucket/x/a.png", "text": "a scan"}, "a.png"),
+    ({"image": "/data/local-files/?d=x/0a1b2c3d-a.png"}, "0a1b2c3d-a.png"), ({"image": "C:\\x\\a#1.png"}, "a#1.png"),
+    ({"image": "https://host/x/a.png?signature=1#2"}, "a.png"), ({"image": "//[broken/a.png"}, "a.png"),
+])  # fmt: skip
+def test_the_image_of_a_task_names_the_sample(tmp_path: Path, data: dict[str, str], sample: str) -> None:
+    tasks = studio()
+    tasks[0]["data"] = data
+    assert ek.read_masks(put(tmp_path / "t.json", tasks)).samples == (sample,)
+
+
 def values(**change: Any) -> dict[str, Any]:
     return {"value": studio()[0]["annotations"][0]["result"][0]["value"] | change}
 
@@ -196,6 +207,7 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "results of boxes": ("bbox.json", b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]'),
     "YOLO's text files": ("a.txt", b"0 0.5 0.5 0.25 0.25 0.3 0.3\n"),
     "JPEG images": ("m/a.jpg", b"\xff\xd8\xff"),
+    "BMP or GIF images": ("m/a.bmp", b"BM"),
 }
 
 

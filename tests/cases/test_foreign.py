@@ -256,3 +256,38 @@ def test_results_are_inspected_and_give_sizes(tmp_path: Path, capsys: pytest.Cap
     put(tmp_path / "m.csv", "image_name,class,rle\na.jpg,x,1 2\nb.jpg,x,\n")
     ensk("convert", tmp_path / "m.csv", "--image-size", images, "--out", tmp_path / "o.npz")
     assert ek.read_masks(tmp_path / "o.npz").image_size("a.jpg") == (6, 5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "16 bits"])
+def test_L10_binary_masks_in_other_modes(tmp_path: Path, mode: str) -> None:
+    grey = np.array([[0, 255, 255], [255, 0, 0]], np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "16 bits" else Image.fromarray(grey).convert(mode)
+    (tmp_path / "m").mkdir()
+    image.save(tmp_path / "m" / "a.png")
+    Image.fromarray(np.zeros((2, 3), np.uint8)).convert("RGB" if mode == "RGBA" else "L").save(tmp_path / "m" / "b.png")
+    assert ek.read_masks(tmp_path / "m", classes=["nerve"])["a.png", "nerve"].text() == "2 3"
+
+
+def test_L10_what_is_not_black_and_white_is_not_binary(tmp_path: Path) -> None:
+    for name, pixels in (("red", [255, 0, 0]), ("grey", [9, 9, 9])):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.array([[[0, 0, 0], pixels]], np.uint8)).save(tmp_path / name / "a.png")
+        with refused(ek.UsageError, "labels-needed", "--labels"):
+            ek.read_masks(tmp_path / name, classes=["nerve"])
+    (tmp_path / "white").mkdir()
+    Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).save(tmp_path / "white" / "a.png")
+    with refused(ek.UsageError, "labels-needed"):
+        ek.read_masks(tmp_path / "white", classes=["background", "nerve", "vessel"])
+    (tmp_path / "soft").mkdir()
+    Image.fromarray(np.array([[0, 90, 255]], np.uint8)).save(tmp_path / "soft" / "a.png")
+    with refused(ek.DamagedError, "mask-values", "90 (1 pixels)", "threshold soft masks"):
+        ek.read_masks(tmp_path / "soft", classes=["nerve"])
+
+
+def test_F9_parts_without_three_points(tmp_path: Path) -> None:
+    path = put(tmp_path / "c.json", coco([one([SQUARE, [1, 1, 2, 2]], 5), one([[1, 1, 2, 2]], 6)]))
+    with pytest.raises(ek.DamagedError, match=r"id 5.* 3 or more pairs"):
+        ek.read_masks(path)
+    masks = ek.read_masks(path, skip_empty=True)
+    assert np.array_equal(masks["a.jpg", "x"].decode(), filled(SQUARE, 6, 5))
+    assert "1 annotations without a segmentation left out" in str(masks.rule)

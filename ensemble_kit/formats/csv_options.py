@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from ensemble_kit.errors import UsageError, check_choice, check_kind, some
 from ensemble_kit.formats.dialects import Dialect, Rows
+from ensemble_kit.formats.table import quoted
 from ensemble_kit.masks.rle import Order
 
 _KEYS = ("order", "base", "offsets", "id", "class", "rle", "template", "empty", "rows")
@@ -88,7 +91,7 @@ class CsvOptions:
 
     def __str__(self) -> str:
         given = {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self)}
-        shown = ",".join(f"{key}={value}" for key, value in given.items() if value is not None)
+        shown = ",".join(quoted(f"{key}={value}") for key, value in given.items() if value is not None)
         return shown.replace("{sample}", "{image}")
 
     @property
@@ -151,3 +154,8 @@ def _template(text: str) -> str:
         fix = "pass a template that holds {image} and {class} once each, such as template={image}_{class}"
         raise UsageError("option-invalid", "cannot use --csv", item=f"template={text!r}", fix=fix)
     return template
+
+
+def shell(options: CsvOptions) -> str:
+    """Write options as a word of a command line."""
+    return shlex.quote(str(options)) if re.search(r"[^\w=,.:/@%+{}-]", str(options)) else str(options)

@@ -109,16 +109,15 @@ class CsvOptions:
         UsageError
             A template beside a class column.
         """
-        old = dialect.columns
-        middle = old[1:-1] if self.class_ is None else (self.class_,)
-        columns = (self.id or old[0], *middle, self.rle or old[-1])
         template = dialect.template if self.template is None else self.template
-        if self.columns and self.class_ is None and self.template is None and len(old) == 3:
-            columns, template = self.columns, None  # the user names all columns, and none is of classes
-        elif self.class_ is not None and self.template is None:
+        if template in {"", "{sample}"} or (self.class_ is not None and self.template is None):
             template = None
-        if template in {"", "{sample}"}:
-            template = None
+        first, *middle, last = dialect.columns
+        if self.class_ is not None:
+            middle = [self.class_]
+        elif self.columns or template is not None:  # all columns are named, or the id holds the class
+            middle = []
+        columns = (self.id or first, *middle, self.rle or last)
         return replace(
             dialect,
             columns=columns,

@@ -27,25 +27,38 @@ _POINTS = 1500  # of a curve; a panel is narrower than that
 def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation) -> Report:
     """Describe a set: per class the threshold, its plateau and spread over folds, and the scores."""
     rows = [_row(c, mean, v.crossed) for c in classes]
-    return _table(("threshold", "0.5"), rows, measure, v, _lines(mean, v.crossed), _warnings(classes, v))
+    gain = _gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
+    return _table(("threshold", "0.5"), rows, gain, measure, v, _lines(mean, v.crossed), _warnings(classes, v))
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation) -> Report:
     """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
     rows = [_factor_row(c, v.crossed) for c in factors]
-    return _table(("factor", "1"), rows, measure, v, _factor_lines(v.crossed), _factor_warnings(factors, v))
+    gain = v.in_sample - v.in_sample_at_half
+    return _table(("factor", "1"), rows, gain, measure, v, _factor_lines(v.crossed), _factor_warnings(factors, v))
+
+
+def _gain(v: Validation, gains: Sequence[float], classes: int) -> float:
+    """Return the gain over all classes; where some have no positives, the mean over the others."""
+    return v.in_sample - v.in_sample_at_half if len(gains) in {0, classes} else float(np.nanmean(gains))
 
 
 def _table(
-    tuned: tuple[str, str], rows: list[list[str]], measure: Measure, v: Validation, lines: list[str], told: list[str]
+    tuned: tuple[str, str],
+    rows: list[list[str]],
+    gain: float,
+    measure: Measure,
+    v: Validation,
+    lines: list[str],
+    told: list[str],
 ) -> Report:
     """Make the report of rows, one a class; `tuned` is what was tuned, and its value without tuning."""
     name, crossed = measure.title, v.crossed
     what, plain = tuned
     columns = ["class", what, "plateau", *(["over folds"] if crossed else []), name, f"{name} at {plain}", "gain"]
     columns += ["out of fold"] if crossed else []
-    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain]
+    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}"]
+    last += [f"{gain:+.4f}"]
     last += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
     how = "; all but the last column in-sample" if crossed else ", in-sample"
     return Report(f"{measure} on {v.n} validation samples{how}", columns, [*rows, last], lines, told)
@@ -89,9 +102,8 @@ def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[str]
     out = _few(v)
     blind = [c.name for c in factors if not c.positives]
     if blind:
-        out.append(
-            f"no validation sample has them, so only their false pixels inform their factors: {', '.join(blind)}"
-        )
+        how = "they take factor 1" if v.crossed else "only their false pixels inform their factors"
+        out.append(f"no validation sample has them, so {how}: {', '.join(blind)}")
     edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
     if edge:
         out.append(f"the best factor lies at the end of its range, 1/128 … 128: {', '.join(edge)}")
@@ -104,7 +116,8 @@ def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list
     if crossed:
         levels = crossed.classes[c.name].levels
         row.append(f"{_short(min(levels), mean)}–{_short(max(levels), mean)}")
-    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", f"{c.score - c.score_at_half:+.4f}"]
+    gain = f"{c.score - c.score_at_half:+.4f}" if c.positives else "–"
+    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", gain]
     return [*row, f"{crossed.classes[c.name].score:.4f}"] if crossed else row
 
 
@@ -141,7 +154,10 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
-        out.append(f"no validation sample has them, so nothing informs their thresholds: {', '.join(blind)}")
+        how = (
+            "they take the common threshold, and count in no gain" if v.crossed else "nothing informs their thresholds"
+        )
+        out.append(f"no validation sample has them, so {how}: {', '.join(blind)}")
     off = [c for c in classes if c.positives and c.calibration.is_off]
     if off:
         told = ", ".join(f"{c.name} {c.calibration.threshold:.2f} and {c.calibration.half_dice:.2f}" for c in off)

@@ -92,6 +92,7 @@ def test_classes_and_samples_tell_joined_ids(tmp_path: Path) -> None:
         ("order=F,order=C", "'order' stands twice"),
         ("order", "'order' is not KEY=VALUE"),
         ("template={image}", None),
+        ("template={image}_{class}", None),
         ("template={class}", "template='{class}'"),
         ("id=", "id= names no column"),
         ("class=c,template={image}_{class}", "columns ('image_name', 'c', 'rle')"),

@@ -153,8 +153,8 @@ def vote(
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.csv_options import CsvOptions
-    from ensemble_kit.formats.registry import named, with_csv
-    from ensemble_kit.formats.writing import for_labels, kind_of_output, rehearse, write_masks, written_as
+    from ensemble_kit.formats.registry import named
+    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks, written_as
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.masks.idforms import check_form
@@ -171,7 +171,7 @@ def vote(
     form = None if id is None else check_form(id)
     writes = format is not None and named(format).name == "label-map"
     written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
-    target = with_csv(for_labels(out, format, like, written), CsvOptions.of(csv))
+    target = for_csv(out, for_labels(out, format, like, written), like, CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
     given = tuple(resolve(t) for t in thresholds or []) or (None,)

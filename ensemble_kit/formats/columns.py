@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ensemble_kit.errors import UsageError, some
+from ensemble_kit.formats.csv_options import CsvOptions, shell
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.table import Table
+from ensemble_kit.masks.rle import Order
 
 _INDEX = re.compile(r"|Unnamed: \d+(_level_\d+|\.\d+)*")
 """What pandas calls the column of its index: nothing when it is written, `Unnamed: 0` when it is read and written."""
@@ -17,6 +19,7 @@ _INDEX = re.compile(r"|Unnamed: \d+(_level_\d+|\.\d+)*")
 _OF_CLASSES = {"class", "classid", "classname", "label", "labelid", "category", "categoryid", "categoryname"}
 """Names, in small letters and without `_`, of columns that may hold classes, so that they are never left out unsaid."""
 
+_ORDERS: tuple[Order, Order] = ("C", "F")
 _RUNS = re.compile(r"-?\d+ \d+( \d+ \d+)*")
 _LOOKED_AT = 64  # rows that tell which column holds runs
 
@@ -108,26 +111,29 @@ def suggestion(table: Table, with_order: bool = True) -> str:
     others = [name for name in table.header if name != runs and not _INDEX.fullmatch(name)]
     classes = of_classes(others)[:1]
     ids = [name for name in others if name not in classes][:1]
-    named = [("id", ids[0] if ids else "ID"), *(("class", name) for name in classes), ("rle", runs or "RLE")]
-    text = ",".join(f'"{key}={name}"' if "," in name else f"{key}={name}" for key, name in named)
-    quote = "'" if re.search(r"[^\w=,.:/@%+-]", text) else ""
+    said = CsvOptions(id=ids[0] if ids else "ID", class_=classes[0] if classes else None, rle=runs or "RLE")
     if not with_order:
-        return f"--from-csv {quote}{text}{quote}"
-    shown = [f"--from-csv {quote}{text},order={order}{quote}" for order in "CF"]
-    return f"{shown[0]} (pixels are numbered along rows) or {shown[1]} (down columns)"
+        return f"--from-csv {shell(said)}"
+    rows, columns = (f"--from-csv {shell(replace(said, order=order))}" for order in _ORDERS)
+    return f"{rows} (pixels are numbered along rows) or {columns} (down columns)"
 
 
 def _column_of_runs(table: Table) -> str | None:
     """Return the column whose fields are runs or blank, and most often runs; None where none is."""
     best, name = 0, None
     for k, header in enumerate(table.header):
-        begins, ends = (span[:_LOOKED_AT].tolist() for span in table.spans(k))
-        fields = [bytes(table.text.data[a:b]).decode(errors="replace") for a, b in zip(begins, ends, strict=True)]
+        fields = _fields(table, k)
         fits = sum(_RUNS.fullmatch(field) is not None for field in fields)
         if fits > best:
             best, name = fits, header
     likely = [h for h in table.header if re.search(r"rle|pixel|annotation|segmentation|predicted|encod", h.lower())]
     return name if name is not None else (likely[-1] if likely else None)
+
+
+def _fields(table: Table, column: int) -> list[str]:
+    """Return the first fields of a column."""
+    begins, ends = (span[:_LOOKED_AT].tolist() for span in table.spans(column))
+    return [bytes(table.text.data[a:b]).decode(errors="replace") for a, b in zip(begins, ends, strict=True)]
 
 
 def looks_like_a_row(path: Path, header: Sequence[str]) -> UsageError | None:
@@ -137,6 +143,17 @@ def looks_like_a_row(path: Path, header: Sequence[str]) -> UsageError | None:
     item = f"{path}: the first line, {','.join(header)[:120]}, is a row, not a header"
     fix = "write a header as the first line, such as id,rle or image_name,class,rle"
     return UsageError("csv-header", "cannot read a CSV file without a header", item=item, fix=fix)
+
+
+def lists_files(table: Table) -> UsageError | None:
+    """Make the error of a table that names files of masks; None where a column holds runs, or none names files."""
+    for k, name in list(enumerate(table.header))[1:]:
+        fields = _fields(table, k)
+        if fields and all(re.search(r"\.(png|tiff?|jpe?g|bmp|npy|npz|gif|webp)$", f.lower()) for f in fields):
+            item = f"{table.path}: the column {name!r} names files, such as {fields[0][:80]!r}"
+            fix = "pass the folder of these files in place of the table"
+            return UsageError("format-unknown", "cannot read masks from a table of files", item=item, fix=fix)
+    return None
 
 
 def either(texts: Iterable[str]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from ensemble_kit.errors import UsageError, check_choice, check_kind, some
 from ensemble_kit.formats.dialects import Dialect, Rows
+from ensemble_kit.formats.table import quoted
 from ensemble_kit.masks.rle import Order
 
 _KEYS = ("order", "base", "offsets", "id", "class", "rle", "template", "empty", "rows")
@@ -88,7 +91,7 @@ class CsvOptions:
 
     def __str__(self) -> str:
         given = {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self)}
-        shown = ",".join(f"{key}={value}" for key, value in given.items() if value is not None)
+        shown = ",".join(quoted(f"{key}={value}") for key, value in given.items() if value is not None)
         return shown.replace("{sample}", "{image}")
 
     @property
@@ -106,16 +109,15 @@ class CsvOptions:
         UsageError
             A template beside a class column.
         """
-        old = dialect.columns
-        middle = old[1:-1] if self.class_ is None else (self.class_,)
-        columns = (self.id or old[0], *middle, self.rle or old[-1])
         template = dialect.template if self.template is None else self.template
-        if self.columns and self.class_ is None and self.template is None and len(old) == 3:
-            columns, template = self.columns, None  # the user names all columns, and none is of classes
-        elif self.class_ is not None and self.template is None:
+        if template in {"", "{sample}"} or (self.class_ is not None and self.template is None):
             template = None
-        if template in {"", "{sample}"}:
-            template = None
+        first, *middle, last = dialect.columns
+        if self.class_ is not None:
+            middle = [self.class_]
+        elif self.columns or template is not None:  # all columns are named, or the id holds the class
+            middle = []
+        columns = (self.id or first, *middle, self.rle or last)
         return replace(
             dialect,
             columns=columns,
@@ -151,3 +153,8 @@ def _template(text: str) -> str:
         fix = "pass a template that holds {image} and {class} once each, such as template={image}_{class}"
         raise UsageError("option-invalid", "cannot use --csv", item=f"template={text!r}", fix=fix)
     return template
+
+
+def shell(options: CsvOptions) -> str:
+    """Write options as a word of a command line."""
+    return shlex.quote(str(options)) if re.search(r"[^\w=,.:/@%+{}-]", str(options)) else str(options)

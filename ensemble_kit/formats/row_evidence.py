@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,15 @@ if TYPE_CHECKING:
 _LOOKED_AT = 1000
 """Rows that are read, spread over the file: enough to tell, and a file of a million takes no longer."""
 
-_STARTS = 2**18
-"""Starts that tell the order, of the first rows: they need a megabyte or two."""
+_STARTS = 2**14
+"""Starts that tell the order, of the first rows: more would take as long as reading them all."""
 
 _NEAR, _LEAST_SIDE, _LEAST_HITS = 8, 16, 2
+
+
+_LAYS = {"C": "along rows", "F": "down columns"}
+_SIDES = {"C": "height", "F": "width"}
+"""Of what is read in one order, the side of the image that starts are apart if it is in the other."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +142,38 @@ class _Reader:
         if self.dialect.empty and text == self.dialect.empty:
             return None
         try:
-            parse_text(text, self._shape(row), self.dialect.base, self.dialect.relative)
+            parse_text(text, self.shape(row), self.dialect.base, self.dialect.relative)
         except DamagedError as error:
             return error.item
         return None
 
-    def _shape(self, row: int) -> Shape:
+    def shape(self, row: int) -> Shape:
         try:
             return self._sizes.of(self.sample(row) or "")
         except EnskError:
             return (1, MAX_PIXELS)
+
+
+def apart(
+    table: Table, dialect: Dialect, columns: Columns, sizes: ImageSizes, classes: Sequence[str] | None
+) -> str | None:
+    """Say along what rows seem to number pixels, by the distances of their starts; None where these do not tell."""
+    reader = _Reader(table, dialect, columns, sizes, classes)
+    runs, shapes = [], []
+    for row in range(min(len(table.lines), _LOOKED_AT)):
+        shape = reader.shape(row)
+        try:
+            starts, _ = parse_text(reader.text(row), shape, dialect.base, dialect.relative)
+        except DamagedError:
+            continue
+        runs.append(starts)
+        shapes.append(shape)
+    offsets = np.cumsum([0, *(starts.size for starts in runs)])
+    starts = np.concatenate(runs) if runs else np.zeros(0, np.int64)
+    for order, other in (("C", "F"), ("F", "C")):
+        if contradicted(starts, offsets, shapes, order):
+            return f"most starts are the {_SIDES[order]} apart, as they are {_LAYS[other]}"
+    return None
 
 
 def contradicted(
@@ -180,19 +206,10 @@ def contradicted(
     hits = int(near[other][_NEAR])
     if hits < _LEAST_HITS or hits < near[other].max() or hits <= 2 * near[order].max():
         return None
-    side = ("width", "height")[other == "F"]
-    lays = {"C": "along rows", "F": "down columns"}
-    return (
-        f"read {lays[order]}, but most starts are the {side} apart ({hits} of {int(tells.sum())}), as they are "
-        f"{lays[other]}"
-    )
+    told = f"{hits} of {int(tells.sum())}"
+    return f"read {_LAYS[order]}, but most starts are the {_SIDES[order]} apart ({told}), as they are {_LAYS[other]}"
 
 
 def _near(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count the differences from -8 to 8."""
     return np.bincount(distances[np.abs(distances) <= _NEAR] + _NEAR, minlength=2 * _NEAR + 1)
-
-
-def pixels(shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Count the pixels of each sample's image."""
-    return {sample: math.prod(shape) for sample, shape in shapes.items()}

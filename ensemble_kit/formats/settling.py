@@ -13,6 +13,7 @@ from ensemble_kit.formats.columns import (
     either,
     exact,
     find,
+    lists_files,
     looks_like_a_row,
     of_classes,
     suggestion,
@@ -20,7 +21,7 @@ from ensemble_kit.formats.columns import (
 )
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.dialects import PRESETS, Dialect
-from ensemble_kit.formats.row_evidence import Misfit, misfits
+from ensemble_kit.formats.row_evidence import Misfit, apart, misfits
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, read_table
 
@@ -150,11 +151,15 @@ def _candidates(table: Table, options: CsvOptions) -> dict[str, Dialect]:
             raise UsageError("format-ambiguous", what, item=item, fix=fix)
         found = {n: options.over(PRESETS[n]) for n in names}
     if not found:
-        raise looks_like_a_row(table.path, header) or UsageError(
-            "format-unknown",
-            _WHAT,
-            item=f"{table.path}: no preset has the columns {','.join(header)[:200]}",
-            fix=f"name them: {suggestion(table)}; or rename them as a preset has them: {', '.join(PRESETS)}",
+        raise (
+            looks_like_a_row(table.path, header)
+            or lists_files(table)
+            or UsageError(
+                "format-unknown",
+                _WHAT,
+                item=f"{table.path}: no preset has the columns {','.join(header)[:200]}",
+                fix=f"name them: {suggestion(table)}; or rename them as a preset has them: {', '.join(PRESETS)}",
+            )
         )
     return found
 
@@ -183,13 +188,23 @@ def _fitting(
         fix = f"check the sizes of the images, or name what the file is: {suggestion(table)}"
         raise UsageError("format-unknown", _WHAT, item=item, fix=fix)
     if len({key(d, purpose) for d in left.values()}) > 1 and not (purpose == "write" and _alike(left, options)):
-        columns, option = ",".join(table.header)[:200], "--from" if purpose == "read" else "--format"
-        option = "--from" if purpose == "order" else option
-        item = f"{table.path}: the columns {columns} are those of {some(left, 12)}, and the rows fit each: "
-        named, said = either(f"{option} {n}" for n in left), _said(left, options, purpose)
-        fix = f"pass {named} (format={next(iter(left))!r}), or say it: {said}"
-        raise UsageError("format-ambiguous", _WHAT, item=item + _readings(left), fix=fix)
+        of_samples = [pair for pair in tried if pair[0] in left.values() and pair[0].template is None]
+        several = len({d.order for d in left.values()}) > 1
+        hint = apart(table, *of_samples[0], sizes, classes) if several and of_samples else None
+        raise _ambiguous(table, left, options, purpose, hint)
     return left
+
+
+def _ambiguous(
+    table: Table, left: dict[str, Dialect], options: CsvOptions, purpose: Purpose, hint: str | None
+) -> UsageError:
+    """Make the error of a file that several dialects fit: what each would do, what speaks for one, and its options."""
+    columns, option = ",".join(table.header)[:200], "--format" if purpose == "write" else "--from"
+    fits = f"the columns {columns} are those of {some(left, 12)}, and the rows fit each"
+    item = f"{table.path}: {fits}: {_readings(left)}{f'; {hint}' if hint else ''}"
+    named, said = either(f"{option} {n}" for n in left), _said(left, options, purpose)
+    fix = f"pass {named} (format={next(iter(left))!r}), or say it: {said}"
+    return UsageError("format-ambiguous", _WHAT, item=item, fix=fix)
 
 
 def _alike(left: dict[str, Dialect], options: CsvOptions) -> bool:

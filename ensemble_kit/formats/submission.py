@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, IncompleteError, some, warn
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.columns import columns_of
-from ensemble_kit.formats.csv_options import CsvOptions
+from ensemble_kit.formats.csv_options import CsvOptions, shell
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.ids import Keys, check_fits, doubled, id_fields
 from ensemble_kit.formats.maskformat import MaskFormat
@@ -36,7 +37,13 @@ _BATCH = 256
 _CELL = 32767
 """Most characters that a spreadsheet's cell holds."""
 
-_WHOLE_FIX = "write one row for every sample and class, also for empty masks"
+_WHOLE_FIX = (
+    "write one row for every sample and class, also for empty masks; or, if what has no row is empty, pass "
+    "--from-csv rows=object (csv='rows=object')"
+)
+
+_MARK = re.compile(r"[^\d\s]{1,8}|-1|0|1 0|0 0|\[\]")
+"""What other files write for an empty mask."""
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dialect | CsvOptions) -> MaskSet:
@@ -69,7 +76,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dial
         what, item = "cannot read masks: there are no rows", f"{path} has a header only"
         raise IncompleteError("rows-missing", what, item=item, fix=_WHOLE_FIX)
     shapes = {sample: sizes.of(sample, where=path.name) for sample, _ in keys}
-    parsed = _parse_column(table, runs_column, dialect, keys, shapes)
+    parsed = _parse_column(table, runs_column, settled, keys, shapes)
     _warn_of_cells(table, runs_column)
     told = [settled.told(), *table.told(), *columns.told()]
     if doubt := contradicted(parsed.starts, parsed.offsets, [shapes[s] for s, _ in keys], dialect.order):
@@ -147,12 +154,13 @@ def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, columns: tuple[
 
 
 def _parse_column(
-    table: Table, column: int, dialect: Dialect, keys: Sequence[Key], shapes: Mapping[str, Shape]
+    table: Table, column: int, settled: Settled, keys: Sequence[Key], shapes: Mapping[str, Shape]
 ) -> ManyRuns:
     """Read the runs of all rows in one call, numbered from 0 as the dialect numbers pixels."""
     from ensemble_kit.kernels import rle as kernels
 
     begins, ends = table.spans(column)
+    dialect = settled.dialect
     token = dialect.empty.encode()
     for k in np.flatnonzero(ends - begins == len(token)).tolist() if token else ():
         if bytes(table.text.data[begins[k] : ends[k]]) == token:
@@ -161,7 +169,7 @@ def _parse_column(
     sizes = np.array([pixels[sample] for sample, _ in keys], np.int64)
     starts, stops, offsets, fault = kernels.parse_texts(table.text, begins, ends, sizes, dialect.base, dialect.relative)
     if fault < len(keys):
-        raise _fault(table, fault, column, dialect, keys[fault], shapes)
+        raise _fault(table, fault, column, settled, keys[fault], shapes)
     return ManyRuns(starts, stops, offsets)
 
 
@@ -183,14 +191,18 @@ def _laid(runs: ManyRuns, dialect: Dialect, shapes: Sequence[Shape]) -> ManyRuns
 
 
 def _fault(
-    table: Table, row: int, column: int, dialect: Dialect, key: Key, shapes: Mapping[str, Shape]
+    table: Table, row: int, column: int, settled: Settled, key: Key, shapes: Mapping[str, Shape]
 ) -> DamagedError:
     """Say what is wrong with a text that the kernel refused, and where it stands."""
+    text = table.column(column)[row]
     try:
-        dialect.parse(table.column(column)[row], shapes[key[0]])
+        settled.dialect.parse(text, shapes[key[0]])
     except DamagedError as error:
-        where = f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}"
-        return DamagedError(error.code, "cannot read a mask", item=f"{where}: {error.item}", fix=error.fix)
+        where, fix = f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}", error.fix
+        if _MARK.fullmatch(text) and not settled.options.empty:
+            said = replace(settled.options, empty=text)
+            fix += f"; or, if {text!r} stands for an empty mask, pass --from-csv {shell(said)} (csv={str(said)!r})"
+        return DamagedError(error.code, "cannot read a mask", item=f"{where}: {error.item}", fix=fix)
     raise AssertionError("two readers of one text differ")
 
 

@@ -62,8 +62,8 @@ def write_masks(
     """
     check_path(path)
     target = Path(path)
-    wanted = with_csv(for_labels(target, format, like, LabelMaps(labels, paint=paint)), CsvOptions.of(csv))
-    chosen = _chosen(target, wanted, like)
+    wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint))
+    chosen = _chosen(target, for_csv(target, wanted, like, CsvOptions.of(csv)), like)
     _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
@@ -162,6 +162,23 @@ def for_labels(
     return with_labels(chosen, options)
 
 
+def for_csv(
+    path: Path, chosen: Format | None, like: str | os.PathLike[str] | None, options: CsvOptions
+) -> Format | None:
+    """Return the format to write, with what the user says of a CSV, which a path of another format refuses.
+
+    Raises
+    ------
+    UsageError
+        There are options, and the format or the path's name is another one's.
+    """
+    if chosen is None and options:
+        check_name(path)
+        kind = kind_of_output(path, like)
+        chosen = None if kind.suffix == CSV.suffix else kind.name
+    return with_csv(chosen, options)
+
+
 def fits(chosen: Format, path: Path) -> bool:
     """Tell whether a path's name goes with a format to write."""
     own, suffix = named(chosen).suffix, suffix_of(path, _suffixes())
@@ -187,8 +204,8 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
             "void-unwritable",
             f"cannot write void pixels as {chosen.name}, which has none",
             item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
-            fix="pass --format label-map, which keeps them, or --drop-void (masks.without_void()), so that they are "
-            "pixels without a class",
+            fix="pass --format label-map with a folder as --out, which keeps them, or --drop-void "
+            "(masks.without_void()), so that they are pixels without a class",
         )
 
 

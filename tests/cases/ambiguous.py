@@ -172,11 +172,11 @@ CSVS = (
         "columns of no preset",
         _inspect("picture,mask\na,1 2\n"),
         {
-            "--from-csv id=picture,rle=mask,order=C (pixels are numbered along rows)": [
+            "--from-csv order=C,id=picture,rle=mask (pixels are numbered along rows)": [
                 "--from-csv",
                 "id=picture,rle=mask,order=C",
             ],
-            "--from-csv id=picture,rle=mask,order=F (down columns)": ["--from-csv", "id=picture,rle=mask,order=F"],
+            "--from-csv order=F,id=picture,rle=mask (down columns)": ["--from-csv", "id=picture,rle=mask,order=F"],
         },
         "format-unknown",
     ),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 import ensemble_kit as ek
 from cases.csvs import MASK, numbers, put
 from cases.running import ensk, refused
 from ensemble_kit.errors import EnskWarning
+from ensemble_kit.formats.csv_options import CsvOptions, shell
 from ensemble_kit.formats.dialects import PRESETS
 
 
@@ -88,6 +92,7 @@ def test_classes_and_samples_tell_joined_ids(tmp_path: Path) -> None:
         ("order=F,order=C", "'order' stands twice"),
         ("order", "'order' is not KEY=VALUE"),
         ("template={image}", None),
+        ("template={image}_{class}", None),
         ("template={class}", "template='{class}'"),
         ("id=", "id= names no column"),
         ("class=c,template={image}_{class}", "columns ('image_name', 'c', 'rle')"),
@@ -141,3 +146,68 @@ def test_a_mask_that_fills_a_spreadsheets_cell(tmp_path: Path) -> None:
     assert len(text) == 32767
     with pytest.warns(EnskWarning, match="exactly 32767 characters"):
         ek.read_masks(tmp_path / "in.csv", image_size=(200, 200))
+
+
+@pytest.mark.parametrize(
+    ("order", "along"), [("C", "width apart, as they are along rows"), ("F", "height apart, as they are down columns")]
+)
+def test_what_rows_say_of_the_order_is_told_but_not_taken(tmp_path: Path, order: str, along: str) -> None:
+    source = put(tmp_path / "in.csv", f"id,rle\na,{numbers(MASK, order, 1)}\n")
+    with pytest.raises(ek.UsageError, match=f"most starts are the {along}"):
+        ek.read_masks(source, image_size=MASK.shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mark", ["nan", "None", "-1", "1 0", "0"])
+def test_another_mark_of_an_empty_mask(tmp_path: Path, mark: str) -> None:
+    source = put(tmp_path / "in.csv", f"img,rle_mask\na,{numbers(MASK, 'C', 1)}\nb,{mark}\n")
+    said = refused("rle-invalid", 3, "inspect", source, "--image-size", "24x40")
+    option = f"'empty={mark}'" if " " in mark else f"empty={mark}"
+    assert f"if '{mark}' stands for an empty mask, pass --from-csv {option}" in said
+    masks = ek.read_masks(source, image_size=MASK.shape, csv={"empty": mark})
+    assert not masks["b", "mask"]
+    masks.write(tmp_path / "o.csv", format="carvana", csv={"empty": mark})
+    assert (tmp_path / "o.csv").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.slow
+def test_masks_without_a_row(tmp_path: Path) -> None:
+    source = put(tmp_path / "in.csv", "image_name,class,rle\na,x,1 2\nb,y,3 1\n")
+    assert "--from-csv rows=object" in refused("rows-missing", 4, "inspect", source, "--image-size", 4)
+    masks = ek.read_masks(source, image_size=(4, 4), csv="rows=object")
+    assert {key: runs.text() for key, runs in masks.items() if runs} == {("a", "x"): "1 2", ("b", "y"): "3 1"}
+
+
+def test_a_table_of_files_is_no_table_of_masks(tmp_path: Path) -> None:
+    source = put(tmp_path / "in.csv", "image,mask\na.jpg,masks/a.png\nb.jpg,masks/b.png\n")
+    with pytest.raises(ek.UsageError, match=r"column 'mask' names files, such as 'masks/a\.png'"):
+        ek.read_masks(source, image_size=(4, 4))
+
+
+@pytest.mark.slow
+def test_options_of_csv_for_an_output_of_another_format(tmp_path: Path) -> None:
+    masks = ek.MaskSet({("a", "x"): ek.encode(MASK)})
+    for out in ("o.json", "folder"):
+        with pytest.raises(ek.UsageError, match="--csv order=F with the format"):
+            masks.write(tmp_path / out, csv="order=F")
+        assert not (tmp_path / out).exists()
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+options = st.builds(
+    CsvOptions,
+    order=st.sampled_from([None, "C", "F"]),
+    base=st.sampled_from([None, 0, 1]),
+    offsets=st.sampled_from([None, "absolute", "relative"]),
+    id=st.none() | texts,
+    class_=st.none() | texts,
+    rle=st.none() | texts,
+    empty=st.none() | texts,
+    rows=st.sampled_from([None, "mask", "object"]),
+)
+
+
+@given(options)
+def test_options_are_read_as_they_are_written(said: CsvOptions) -> None:
+    assert CsvOptions.of(str(said)) == said
+    assert CsvOptions.of(shlex.split(shell(said))[0] if said else "order=C") == (said or CsvOptions(order="C"))

@@ -17,6 +17,7 @@ instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain 
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Hashable, Iterable
 from types import UnionType
 from typing import NamedTuple
@@ -226,3 +227,16 @@ def some(items: object, limit: int = 5) -> str:
 def first_line(error: Exception) -> str:
     """Quote an error of another library: its type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+class EnskWarning(UserWarning):
+    """What is done, but doubtful; the command line shows its `caution` as `warning: …`."""
+
+    def __init__(self, caution: Caution) -> None:
+        super().__init__(str(caution))
+        self.caution = caution
+
+
+def warn(caution: Caution) -> None:
+    """Warn the caller's caller of what is doubtful."""
+    warnings.warn(EnskWarning(caution), stacklevel=3)

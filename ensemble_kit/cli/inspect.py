@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemble_kit.cli.annotation_options import ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
-from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.cli.options import (
+    ClassesOption,
+    ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
+    class_names,
+    csv_format,
+    size_of_images,
+)
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
     from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.maskformat import Annotations
+    from ensemble_kit.formats.registry import Format
 
     Found = tuple[dict[str, Any], list[Shown]]
     """Values for --json, and what is shown of them."""
@@ -29,17 +40,21 @@ def inspect(
         ),
     ],
     common: Common,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     first_value: FirstValueOption = None,
     void: VoidOption = None,
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
 
-    path = paths[0]
+    path, options = paths[0], read_annotations(images, score, skip_empty)
     if len(paths) > 1:
         values, shown = _two_sets(paths)
     elif is_store(path):
@@ -47,9 +62,8 @@ def inspect(
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
-        values, shown = _masks(
-            path, format, label_maps(labels, first_value, void), size_of_images(image_size), class_names(classes)
-        )
+        how = _format(path, csv_format(format, csv), label_maps(labels, first_value, void), options)
+        values, shown = _masks(path, how, size_of_images(image_size), class_names(classes))
     common.answer(values, *shown)
 
 
@@ -145,12 +159,17 @@ def _two_sets(paths: list[Path]) -> Found:
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, classes: Any) -> Found:  # noqa: A002
+def _format(path: Path, given: Format | None, maps: LabelMaps, options: Annotations) -> Format | None:
+    from ensemble_kit.recipes.masks import annotated, formats_for
+
+    (how,) = annotated([path], formats_for([path], [given], maps), options)
+    return how
+
+
+def _masks(path: Path, how: Format | None, image_size: Any, classes: Any) -> Found:
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.reports.report import Report
 
-    (how,) = formats_for([path], [format], options)
     masks = read_masks(path, format=how, image_size=image_size, classes=classes)
     rows = []
     for name in masks.classes:

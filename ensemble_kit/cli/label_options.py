@@ -50,13 +50,15 @@ ExceptOption = Annotated[
     str | None,
     typer.Option("--except", metavar="CLASSES", help="Leave these classes of the masks out, such as background."),
 ]
+SHAPES = "shapes"
+"""The order of `--paint` that is the file's own; it is an option of what is read."""
 PaintOption = Annotated[
     str | None,
     typer.Option(
         "--paint",
         metavar="CLASS=VALUE,...",
         help="Of label maps that are written: the value of each class; where classes overlap the one that is named "
-        "later is drawn over.",
+        "later is drawn over. shapes: of LabelMe, CVAT and Label Studio, later shapes are drawn over earlier ones.",
     ),
 ]
 
@@ -100,7 +102,7 @@ def _values(text: str | None) -> tuple[int, ...] | None:
 
 
 def _painted(text: str | None) -> dict[str, int] | None:
-    if text is None:
+    if text is None or text == SHAPES:
         return None
     pairs = [part.rpartition("=") for part in names_of(text)]
     out = {name.strip(): int(value) for name, _, value in pairs if value.strip().isdecimal()}

@@ -8,6 +8,14 @@ from typing import Annotated, Any, cast
 import typer
 
 from ensemble_kit.cli import signals
+from ensemble_kit.cli.annotation_options import (
+    IdOption,
+    ImagesOption,
+    PaintShapesOption,
+    ScoreOption,
+    SkipEmptyOption,
+    read_annotations,
+)
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
     ExceptOption,
@@ -22,17 +30,19 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
-    FormatOption,
     ImageSizeOption,
     MeanOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
+    TruthCsvOption,
+    TruthFormatOption,
     UpsampleOption,
     WeightsOption,
     bytes_of,
     check_output,
     class_names,
+    csv_format,
     empty_value,
     fusing,
     size_of_images,
@@ -144,7 +154,8 @@ def tune_thresholds(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: TruthFormatOption = None,  # noqa: A002 - the option's name
+    csv: TruthCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -152,6 +163,11 @@ def tune_thresholds(
     void: VoidOption = None,
     only: OnlyOption = None,
     without: ExceptOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
+    paint: PaintShapesOption = None,
     compared: Annotated[
         list[Path] | None,
         typer.Option(
@@ -165,7 +181,8 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
-    from ensemble_kit.recipes.masks import formats_for, truth_for
+    from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
@@ -224,9 +241,11 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
+    maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
+    (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
+    form = None if id is None else check_form(id)
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background)
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError
 from ensemble_kit.formats.npz import named_stacks
-from ensemble_kit.formats.png_codec import read_labels
+from ensemble_kit.formats.png_codec import grey_of, read_labels
 from ensemble_kit.formats.sizes import check_bitmap
 from ensemble_kit.formats.stacks import Stack
 from ensemble_kit.masks.labelmaps import LabelMap
@@ -27,8 +27,12 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Of the files of a folder; a file by itself is an `.npy` or an `.npz`."""
 
 
-def read_image(path: Path, table: LabelTable | None) -> LabelMap:
+def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> LabelMap:
     """Read one label map; colours become values by the table's colours.
+
+    Parameters
+    ----------
+    binary : whether black and white stored as colours are the values 0 and 255.
 
     Raises
     ------
@@ -44,6 +48,9 @@ def read_image(path: Path, table: LabelTable | None) -> LabelMap:
             stack = Stack.open(file, path.stat().st_size, str(path))
             return _of_stack(stack, [""])[""]
     pixels, palette = read_labels(path) if path.suffix.lower() == ".png" else _tiff(path)
+    grey = grey_of(pixels) if binary and pixels.ndim == 3 else None
+    if grey is not None and set(np.unique(grey).tolist()) <= {0, 255}:
+        return LabelMap.of(grey, str(path))
     if pixels.ndim == 3:
         return _by_colours(pixels, table, str(path))
     found = LabelMap.of(pixels, str(path))

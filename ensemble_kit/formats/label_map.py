@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, check_number, some
 from ensemble_kit.formats import npz
@@ -20,11 +20,13 @@ from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image,
 from ensemble_kit.formats.label_presets import VOID
 from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.label_writing import Drawing
-from ensemble_kit.formats.maskformat import MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import LabelTable, by_order, counted, is_background
+
+_IMAGES = [suffix for suffix in SUFFIXES if suffix != ".npy"]  # a folder of arrays may hold masks, or logits
 
 OLD = "indexed-png"
 """What folders are called whose values count from 1, whatever the first class is; written by versions before this."""
@@ -85,7 +87,8 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
         Values or colours that nobody named, classes of a table that are not wanted, or background that is not first.
     """
     index = says_values(path)
-    maps = _read_maps(path, index, options.table if index is None else None)
+    alone = options == _DEFAULT and (classes is None or (len(classes) == 1 and not is_background(classes[0])))
+    maps = _read_maps(path, index, options.table if index is None else None, alone)
     for sample, m in maps.items():
         sizes.of(sample, m.shape, str(path))
     counts = total(maps)
@@ -111,7 +114,7 @@ def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) ->
         raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
-def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, LabelMap]:
+def _read_maps(path: Path, index: Index | None, table: LabelTable | None, binary: bool) -> dict[str, LabelMap]:
     if not path.is_dir():
         if path.suffix.lower() not in {".npy", ".npz"}:
             fix = "pass the folder that holds it, an .npy or an .npz; a CSV or JSON has no label maps"
@@ -125,7 +128,7 @@ def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dic
         index.check_files(path, files.values(), ".png")
     else:
         files = _files(path)
-    return {sample: read_image(path / file, table) for sample, file in files.items()}
+    return {sample: read_image(path / file, table, binary) for sample, file in files.items()}
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -165,9 +168,10 @@ def _table(
         return table if options.void is None else table.with_void(table.void.union(options.void))
     if options.table is not None:
         return options.table.with_void(options.void)
-    if _is_binary(classes, counts, options):
+    if _is_binary(classes, counts, options, str(path)):
         only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
-        return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
+        top = max(counts)
+        return LabelTable(only, {0: None, top: only[0]}, source=f"one class and the values 0 and {top}: binary masks")
     _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
@@ -205,11 +209,16 @@ def check_void(told: Sequence[Path], void: Collection[int], others: Sequence[Pat
             raise UsageError("label-ambiguous", what, item=item, fix=fix)
 
 
-def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> bool:
+def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps, where: str) -> bool:
     """Tell whether a flat folder holds binary masks of one class, which is not the background."""
-    if options.first_value is not None or options.void is not None or not {255} <= set(counts) <= {0, 255}:
+    if options.first_value is not None or options.void is not None or max(counts) not in {255, 65535}:
         return False
-    return classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    alone = classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    if alone and classes is not None and set(counts) - {0, 1, max(counts)}:
+        item = f"{where} has one class and the values {counted(counts)}"
+        fix = "write 0 and 255 (threshold soft masks), or pass --labels FILE with the meaning of each value"
+        raise DamagedError("mask-values", "cannot read binary masks", item=item, fix=fix)
+    return alone and set(counts) <= {0, max(counts)}
 
 
 def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> None:
@@ -223,10 +232,19 @@ def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int
         raise UsageError("label-ambiguous", what, item=item, fix=fix)
 
 
+def _sniff(contents: Contents) -> bool:
+    """Tell an .npz of label maps, and a folder with flat images but for those beside a JSON, which were annotated."""
+    if not contents.is_folder:
+        return npz.holds_labels(contents.path)
+    annotated = {PurePath(file).stem for file in contents.files(".json")}
+    found = [PurePath(file) for suffix in _IMAGES for file in contents.files(suffix)]
+    return any(len(file.parts) == 1 and file.stem not in annotated for file in found)
+
+
 FORMAT = MaskFormat(
     "label-map",
     read,
-    sniff=lambda c: any("/" not in f for f in c.files(".png")) if c.is_folder else npz.holds_labels(c.path),
+    sniff=_sniff,
     write=Drawing().write,
     build=Drawing().build,
     check=Drawing().values,

@@ -203,11 +203,11 @@ def _names(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, path: Path) -
 
 
 def _sniff(contents: Contents) -> bool:
-    if not contents.is_folder and holds_labels(contents.path):
+    if contents.is_folder or holds_labels(contents.path):
         return False
-    return contents.head.startswith(b"PK\x03\x04") or (
-        contents.path.suffix.lower() == ".npz" and not contents.is_folder
-    )
+    head = contents.head
+    first = head[30 : 30 + int.from_bytes(head[26:28], "little")]  # the name of the archive's first file
+    return (head.startswith(b"PK\x03\x04") and first.endswith(b".npy")) or contents.path.suffix.lower() == ".npz"
 
 
 FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, suffix=".npz", is_folder=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_number, some
+from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_number, some, warn
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
@@ -330,8 +329,8 @@ def tune_thresholds(
         ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background, shared=shared
     )
     for caution in tuning.warnings():
-        warnings.warn(str(caution), stacklevel=2)
+        warn(caution)
     tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)
     for caution in tuned.doubts:
-        warnings.warn(str(caution), stacklevel=2)
+        warn(caution)
     return tuned.set

@@ -154,9 +154,8 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
-        how = (
-            "they take the common threshold, and count in no gain" if v.crossed else "nothing informs their thresholds"
-        )
+        plain = "nothing informs their thresholds: pass folds (--folds 3) for the common one"
+        how = "they take the common threshold, and count in no gain" if v.crossed else plain
         out.append(f"no validation sample has them, so {how}: {', '.join(blind)}")
     off = [c for c in classes if c.positives and c.calibration.is_off]
     if off:

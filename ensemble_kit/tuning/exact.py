@@ -27,7 +27,11 @@ def tune_from(
     seed: int = 0,
     shrink: bool = True,
 ) -> ThresholdSet:
-    """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at."""
+    """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at.
+
+    With folds a class that no sample has takes the common level: only its false pixels would speak. Without them every
+    level is the plain optimum.
+    """
     split, names = folds_of(ensemble, folds, groups, seed)
     curves = [Curve(table, measure, split) for table in statistics.tables]
     half = ensemble.level_of(0.5)

@@ -131,10 +131,10 @@ def _asked(pairs: str, turned: bool) -> str:
     position = (
         "leave rot90 out of --tta if position in the image tells them apart"
         if turned
-        else f"pass --swap-classes hflip:{pairs} if their position in the image tells left from right (vflip leaves "
-        f"them as they are; vflip:{pairs} for upper and lower)"
+        else f"pass --swap-classes 'hflip:{pairs}' if their position in the image tells left from right (vflip leaves "
+        f"them as they are; 'vflip:{pairs}' for upper and lower)"
     )
-    return f"{position}; --swap-classes handedness:{pairs} if their shape does, which every mirror image exchanges"
+    return f"{position}; --swap-classes 'handedness:{pairs}' if their shape does, which every mirror image exchanges"
 
 
 def _order(classes: Sequence[str], pairs: Pairs) -> list[int]:
@@ -228,6 +228,13 @@ def check_sides(classes: Sequence[str], group: Sequence[Symmetry], swap: Swap | 
         )
         fix += f"or {none}"
     raise UsageError("sides-merge", "refused to average flips that would merge two sides", item=item, fix=fix)
+
+
+def told_swap(swap: Swap) -> str:
+    """Say which classes change places, and when."""
+    when = {PLAIN: "a horizontal flip", "hflip": "hflip", "vflip": "vflip", "handedness": "every mirror image"}
+    pairs = {when[k]: " and ".join(f"{a!r}, {b!r}" for a, b in own.items()) for k, own in by_kind(swap).items() if own}
+    return "; ".join(f"{name} exchanges {own}" for name, own in pairs.items())
 
 
 def _spelled(kinds: Mapping[str, Pairs]) -> str:

@@ -33,6 +33,7 @@ def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str])
     if y.shape[1] != len(classes):
         second = "let the network put out (B, C, h, w), classes second"
         named = f"pass --classes with a name for each map, in their order{with_background(y.shape[1], classes)}"
+        named += f"; where the model has several outputs, --output with the one of {len(classes)} maps"
         fix = second if y.shape[3] == len(classes) else named
         raise MismatchError("classes-count", "cannot match the model's outputs to the classes", item=item, fix=fix)
     return y

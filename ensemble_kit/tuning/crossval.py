@@ -115,16 +115,16 @@ def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArra
         return np.asarray(top / (weights @ counted.sum(0)))
 
 
-def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
+def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEVELS - 1) // 2) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
     Only the band that all classes were counted in is searched. A class without positives has no say; where no class
-    has any, it is the level of 0.5.
+    has any, it is `half`, the level of 0.5.
     """
+    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     curves = [c for c in curves if c.has_positives(which)]
     if not curves:
-        return (LEVELS - 1) // 2
-    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
+        return half
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
         score, counted = np.zeros((2, high - low))
@@ -181,7 +181,7 @@ def cross_validate(
         decision = alone or _decide(
             _out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds
         )
-        shared = shared_level(curves, rest)
+        shared = shared_level(curves, rest, half)
         common = shared if decision.shares else half
         for c, one in enumerate(curves):
             own = own_level(one, rest, common)
@@ -207,7 +207,7 @@ def cross_validate(
     for c, judged in enumerate(classes.values()):
         kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
         final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
-    common = shared_level(curves, every) if decision.shares else half
+    common = shared_level(curves, every, half) if decision.shares else half
     as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
     return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
@@ -246,7 +246,7 @@ def _out_of_fold(
     outcomes = {name: _Outcome.blank(shape) for name in ("own", "shared", "half")}
     for j in rest:
         inner = [i for i in rest if i != j]
-        shared = shared_level(curves, inner)
+        shared = shared_level(curves, inner, half)
         for c, one in enumerate(curves):
             for name, level in {"own": own_level(one, inner, shared), "shared": shared, "half": half}.items():
                 outcomes[name].put(c, folds[j], one.table, level)

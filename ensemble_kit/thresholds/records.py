@@ -170,8 +170,13 @@ def _model_digest(provenance: Mapping[str, Any]) -> str | None:
     network = provenance.get("network_sha256")
     if not isinstance(network, str):
         return None
-    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "swap", "tile", "overlap", "scale", "clamp")}
+    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "tile", "overlap", "scale", "clamp")}
+    recipe |= {"swap": provenance.get("swap_classes") or None, **{k: provenance[k] for k in _LATER if k in provenance}}
     return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
+
+
+_LATER = ("output", "tile_weights", "axes")
+"""Keys of the provenance that former versions did not write: without them a digest stays what it was."""
 
 
 class ScoreCurve(Protocol):

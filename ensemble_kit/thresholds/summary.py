@@ -22,6 +22,7 @@ from ensemble_kit.thresholds.records import (
 )
 
 _FEW = 20
+_HAVE = "validate on samples that have them, or leave these classes out (--except)"
 _POINTS = 1500  # of a curve; a panel is narrower than that
 
 
@@ -33,18 +34,28 @@ def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: V
     plain : whether it decides as without tuning.
     """
     rows = [_row(c, mean, v.crossed) for c in classes]
-    return _table(("threshold", "0.5"), rows, measure, v, _lines(mean, v.crossed, plain), _warnings(classes, v))
+    gain = _gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
+    lines, told = _lines(mean, v.crossed, plain), _warnings(classes, v)
+    return _table(("threshold", "0.5"), rows, gain, measure, v, lines, told)
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation, plain: bool) -> Report:
     """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
     rows = [_factor_row(c, v.crossed) for c in factors]
-    return _table(("factor", "1"), rows, measure, v, _factor_lines(v.crossed, plain), _factor_warnings(factors, v))
+    gain = v.in_sample - v.in_sample_at_half
+    lines, told = _factor_lines(v.crossed, plain), _factor_warnings(factors, v)
+    return _table(("factor", "1"), rows, gain, measure, v, lines, told)
+
+
+def _gain(v: Validation, gains: Sequence[float], classes: int) -> float:
+    """Return the gain over all classes; where some have no positives, the mean over the others."""
+    return v.in_sample - v.in_sample_at_half if len(gains) in {0, classes} else float(np.nanmean(gains))
 
 
 def _table(
     tuned: tuple[str, str],
     rows: list[list[str]],
+    gain: float,
     measure: Measure,
     v: Validation,
     lines: list[str],
@@ -55,8 +66,8 @@ def _table(
     what, plain = tuned
     columns = ["class", what, "plateau", *(["over folds"] if crossed else []), name, f"{name} at {plain}", "gain"]
     columns += ["out of fold"] if crossed else []
-    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain]
+    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}"]
+    last += [f"{gain:+.4f}"]
     last += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
     how = "; all but the last column in-sample" if crossed else ", in-sample"
     title = f"{measure} on {v.n} validation samples{how}"
@@ -67,7 +78,8 @@ def legend(tuned: tuple[str, str], measure: Measure, crossed: bool) -> str:
     """Say what the columns of a set's table hold; `tuned` is what was tuned, and its value without tuning."""
     what, plain = tuned
     name, told = measure.title, f"{measure.legend}; {measure.counted}."
-    told += f" Plateau: values of the {what} with the same {name}. Gain: {name} less {name} at {plain}."
+    told += f" Plateau: values of the {what} with the same {name}."
+    told += f" Gain: {name} less {name} at {plain}, in all without classes that no sample has."
     if crossed:
         told += f" Over folds: the lowest and the highest {what} that a fold's training samples chose."
         told += f" Out of fold: {name} on samples that did not choose."
@@ -97,7 +109,7 @@ def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     settings = ", ".join(f"{words[name]} {score:.4f}" for name, score in s.items())
     lines = [
         f"Out of fold ({how}): {settings}.",
-        _gain(crossed, "factors of 1", plain),
+        _gain_told(crossed, "factors of 1", plain),
     ]
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
     if crossed.shrink and shrunk:
@@ -108,7 +120,7 @@ def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     return lines
 
 
-def _gain(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
+def _gain_told(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
     """Say what tuning gained, how well that is known, and what to expect of new samples."""
     told = f"Gain of tuning over {plain}, out of fold: {crossed.gain} (95 % confidence interval of the mean gain)"
     if is_plain:
@@ -124,8 +136,9 @@ def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[Caut
     out = _few(v)
     blind = [c.name for c in factors if not c.positives]
     if blind:
-        doubt = f"only false pixels inform the factor of {_counted(blind, factors)}: no validation sample has them"
-        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
+        how = "factor 1 is taken by" if v.crossed else "only false pixels inform the factor of"
+        doubt = f"{how} {_counted(blind, factors)}: no validation sample has them"
+        out.append(Caution(doubt, _HAVE))
     edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
     if edge:
         doubt = f"the best factor lies at the end of its range, 1/128 … 128, for {_counted(edge, factors)}"
@@ -144,7 +157,8 @@ def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list
     if crossed:
         levels = crossed.classes[c.name].levels
         row.append(f"{_short(min(levels), mean)}–{_short(max(levels), mean)}")
-    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", f"{c.score - c.score_at_half:+.4f}"]
+    gain = f"{c.score - c.score_at_half:+.4f}" if c.positives else "–"
+    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", gain]
     return [*row, f"{crossed.classes[c.name].score:.4f}"] if crossed else row
 
 
@@ -160,7 +174,7 @@ def _lines(mean: Mean, crossed: CrossValidation | None, plain: bool) -> list[str
     settings = f"tuned {s['tuned']:.4f}, each class its own {s['own']:.4f}, one shared {s['shared']:.4f}"
     lines = [
         f"Out of fold ({how}): {settings}, 0.5 {s['half']:.4f}.",
-        _gain(crossed, "0.5", plain),
+        _gain_told(crossed, "0.5", plain),
     ]
     common = _short(crossed.common_level, mean)
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
@@ -183,8 +197,9 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
-        doubt = f"nothing informs the threshold of {_counted(blind, classes)}: no validation sample has them"
-        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
+        how = "the common threshold, without a gain, is taken by" if v.crossed else "nothing informs the threshold of"
+        doubt = f"{how} {_counted(blind, classes)}: no validation sample has them"
+        out.append(Caution(doubt, _HAVE))
     out += _uncalibrated([c for c in classes if c.positives and c.calibration.is_off], len(classes))
     edge = [c.name for c in classes if c.level in {0, LEVELS - 1}]
     if edge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +89,7 @@ def _set(path: Path) -> Found:
     if tuned.factors:
         columns = ["class", "factor", "score", "at 1", "positives"]
         rows = [
-            [c.name, f"{c.factor / 65536:.4g}", f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.positives}/{c.samples}"]
+            [c.name, f"{c.factor / 65536:.4g}", _score(c.score), _score(c.score_at_one), f"{c.positives}/{c.samples}"]
             for c in tuned.factors
         ]
     else:
@@ -98,8 +99,8 @@ def _set(path: Path) -> Found:
                 c.name,
                 str(c.level),
                 f"{tuned.thresholds[c.name]:.4f}",
-                f"{c.score:.4f}",
-                f"{c.score_at_half:.4f}",
+                _score(c.score),
+                _score(c.score_at_half),
                 f"{c.positives}/{c.samples}",
             ]
             for c in tuned.classes
@@ -122,6 +123,11 @@ def _set(path: Path) -> Found:
         "created": tuned.created,
     }
     return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]
+
+
+def _score(value: float) -> str:
+    """Write a score; that of a class which is not scored is NaN."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _two_sets(paths: list[Path]) -> Found:

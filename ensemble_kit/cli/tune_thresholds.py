@@ -226,7 +226,7 @@ def tune_thresholds(
         return
     (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep)
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None

@@ -13,6 +13,7 @@ from ensemble_kit.cli.label_options import (
     PaintOption,
     VoidOption,
     label_maps,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     BackgroundOption,
@@ -202,7 +203,7 @@ def vote(
             common.warn(caution)
     for line in plan.told():
         common.say(line)
-    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
+    rehearse(plan.names(), out, target, like, common.force)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -215,6 +216,8 @@ def vote(
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
+    if target is not None:
+        say_written(common, named(target), masks, out, like)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:

@@ -80,7 +80,7 @@ def find_images(
         say(f"{root}: {ignored}")
     unread = sorted(p.relative_to(root).as_posix() for p in files if p.suffix.lower() in UNREAD)
     if unread:
-        doubt = f"{root}: {len(unread)} left out, of formats that are not read: {some(unread)}"
+        doubt = f"{root}: {len(unread)} files of formats that are not read are left out: {some(unread)}"
         warn(Caution(doubt, "convert them to PNG"))
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
 

@@ -33,13 +33,14 @@ class Scores:
     measure : what the one figure is: that of the named convention, or the mean over pairs.
     confusion : of exclusive classes; None where classes of either side overlap.
     convention : the named one; None without.
-    truth : what they were compared with.
+    prediction, truth : what was compared.
     """
 
     overlap: Overlap
     measure: Measure
     confusion: Confusion | None
     convention: Named | None
+    prediction: MaskSet
     truth: MaskSet
 
     @property
@@ -54,6 +55,9 @@ class Scores:
             name = "mIoU" if self.measure.is_miou else self.measure.title
             lines.append(f"{name} {self.score:.6f} {self.convention.told(self.measure)}")
         lines += void_told(self.truth)
+        if self.prediction.has_void:
+            share = _void(self.prediction)[1]
+            lines.append(f"Void: {share:.2%} of the prediction's pixels count as pixels without a class.")
         if absent := self.overlap.absent:
             lines.append(f"In neither truth nor prediction: {some(absent, 10)}.")
         return lines
@@ -159,6 +163,7 @@ def score(
         measure,
         confusion(prediction, truth, measure.background) if exclusive else None,
         found,
+        prediction,
         truth,
     )
 
@@ -192,7 +197,8 @@ def _of_exclusive(m: Confusion) -> Report:
         f"mIoU {_text(m.miou)}, mean Dice {_text(m.mean_dice)} over the {len(occur)} classes that occur{without}; "
         f"mean accuracy {_text(m.mean_accuracy)} over those of the truth."
     )
-    lines = [over_classes, f"Pixel accuracy {_text(m.accuracy)}; frequency-weighted IoU {_text(m.fwiou)}."]
+    of_pixels = f"Pixel accuracy {_text(m.accuracy)}{' over all pixels' if without else ''}"
+    lines = [over_classes, f"{of_pixels}; frequency-weighted IoU {_text(m.fwiou)}{without}."]
     title = "exclusive classes, over the pixels of all samples"
     return Report(title, ["class", "IoU", "Dice", "accuracy", "precision", "pixels"], rows, _EXCLUSIVE, lines)
 

@@ -12,7 +12,7 @@ from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, c
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
+from ensemble_kit.recipes.doubts import doubted_members, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
@@ -155,7 +155,7 @@ class Tuning:
         """
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
-        report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)
+        report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
         if self.shared:
             lines.append(f"One threshold for all classes: {found.thresholds[found.names[0]]:.4f}.")

@@ -34,20 +34,20 @@ def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: V
     plain : whether it decides as without tuning.
     """
     rows = [_row(c, mean, v.crossed) for c in classes]
-    gain = _gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
-    lines, told = _lines(mean, v.crossed, plain), _warnings(classes, v)
-    return _table(("threshold", "0.5"), rows, gain, measure, v, lines, told)
+    gain = _mean_gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
+    return _table(("threshold", "0.5"), rows, gain, measure, v, _lines(mean, v.crossed, plain), _warnings(classes, v))
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation, plain: bool) -> Report:
     """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
     rows = [_factor_row(c, v.crossed) for c in factors]
     gain = v.in_sample - v.in_sample_at_half
-    lines, told = _factor_lines(v.crossed, plain), _factor_warnings(factors, v)
-    return _table(("factor", "1"), rows, gain, measure, v, lines, told)
+    return _table(
+        ("factor", "1"), rows, gain, measure, v, _factor_lines(v.crossed, plain), _factor_warnings(factors, v)
+    )
 
 
-def _gain(v: Validation, gains: Sequence[float], classes: int) -> float:
+def _mean_gain(v: Validation, gains: Sequence[float], classes: int) -> float:
     """Return the gain over all classes; where some have no positives, the mean over the others."""
     return v.in_sample - v.in_sample_at_half if len(gains) in {0, classes} else float(np.nanmean(gains))
 
@@ -136,7 +136,7 @@ def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[Caut
     out = _few(v)
     blind = [c.name for c in factors if not c.positives]
     if blind:
-        how = "factor 1 is taken by" if v.crossed else "only false pixels inform the factor of"
+        how = "factor 1 is taken for" if v.crossed else "only false pixels inform the factor of"
         doubt = f"{how} {_counted(blind, factors)}: no validation sample has them"
         out.append(Caution(doubt, _HAVE))
     edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
@@ -197,7 +197,8 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
-        how = "the common threshold, without a gain, is taken by" if v.crossed else "nothing informs the threshold of"
+        how = "the common threshold is taken, and no gain counted, for"
+        how = how if v.crossed else "nothing informs the threshold of"
         doubt = f"{how} {_counted(blind, classes)}: no validation sample has them"
         out.append(Caution(doubt, _HAVE))
     out += _uncalibrated([c for c in classes if c.positives and c.calibration.is_off], len(classes))

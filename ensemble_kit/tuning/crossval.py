@@ -186,7 +186,7 @@ def cross_validate(
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
     decision = alone or _decide(outcomes, measure, truth, judge, every, folds)
-    classes, seen = dict[str, ClassFolds](), truth.sum(axis=1) > 0
+    classes, seen = {}, truth.sum(axis=1) > 0
     for c, name in enumerate(statistics.classes):
         pick = slice(c, c + 1)
         own_counts, other = (outcomes[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
@@ -202,8 +202,8 @@ def cross_validate(
     for c, judged in enumerate(classes.values()):
         kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
         final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
-    as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
     common = shared_level(curves, every) if decision.shares else half
+    as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
     return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 

@@ -100,7 +100,7 @@ def undecided(inputs: Inputs, sample: str) -> float | None:
     if laid is None:
         return None
     h, w = places[0].box.shape
-    return float(kernels.decide(laid.contest, laid.exactly, laid.pixels)[3]) / (h * w)
+    return float(kernels.decide(laid.contest, laid.exactly, laid.grids)[3]) / (h * w)
 
 
 # --- inputs --------------------------------------------------------------------------------------------------

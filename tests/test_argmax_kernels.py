@@ -107,7 +107,8 @@ def drawn_inputs(draw: st.DrawFn, grids: int) -> Inputs:
     weights: Any = [1, *draw(st.lists(st.integers(0, 4), min_size=M - 1, max_size=M - 1))]
     if draw(st.booleans()):
         by_class = rng.integers(0, 4, (C, M))
-        weights = np.where(by_class.any(axis=1, keepdims=True), by_class, 1).tolist()
+        by_class[by_class.max(axis=1) == 0] = 1
+        weights = by_class.tolist()
     temperatures = [draw(st.sampled_from([1.0, 0.3, 2.5])) for _ in range(M)]
     return inputs_of(logits, image, upsample, mean, weights, temperatures, [own[k][1] for k in of], orders)
 

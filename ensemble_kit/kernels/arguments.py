@@ -216,6 +216,7 @@ class Exactly(NamedTuple):
     Parameters
     ----------
     temperatures : float64 (M,).
+    order : int64 (M, C), where each class stands in each member.
     weights : int64 (M, C), of sum 65536 for each class.
     interpolate_members, of_logits : upsample="logits"; mean="logit".
     exponentials : int64 (65536,), `tables.exponentials`.
@@ -224,6 +225,7 @@ class Exactly(NamedTuple):
     """
 
     temperatures: NDArray[np.float64]
+    order: NDArray[np.int64]
     weights: NDArray[np.int64]
     interpolate_members: bool
     of_logits: bool

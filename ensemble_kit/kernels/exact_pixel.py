@@ -12,9 +12,10 @@ from ensemble_kit.kernels.jit import inline, kernel
 
 
 class PixelRoom(NamedTuple):
-    """What the evaluation of a pixel needs: float32 and uint16 (C, 4), int64 (C, 4), and int64 (C,) twice."""
+    """What the evaluation of a pixel needs, of four cells; `logits` and `own` have classes in the member's order."""
 
     logits: NDArray[np.float32]
+    own: NDArray[np.uint16]
     scores: NDArray[np.uint16]
     cells: NDArray[np.int64]
     between: NDArray[np.int64]
@@ -26,6 +27,7 @@ def make_pixel_room(classes):
     """Make the room of a pixel."""
     return PixelRoom(
         np.empty((classes, 4), np.float32),
+        np.empty((classes, 4), np.uint16),
         np.empty((classes, 4), np.uint16),
         np.empty((classes, 4), np.int64),
         np.empty(classes, np.int64),
@@ -75,13 +77,16 @@ def exact_label(y, x, band, contest, exactly, grids, room):
 def _put_scores(m, r, r2, c, c2, contest, exactly, room):
     """Put a member's `q`, or levels of its softmax, at the four cells around a pixel into `scores`."""
     for k in range(room.values.size):
+        own = exactly.order[m, k]
         for corner in range(4):
             row, column = r2 if corner & 2 else r, c2 if corner & 1 else c
-            room.logits[k, corner] = number_at(contest.at[m, k] + 2 * (row * contest.widths[m] + column))
+            room.logits[own, corner] = number_at(contest.at[m, k] + 2 * (row * contest.widths[m] + column))
     if exactly.interpolate_members or exactly.of_logits:
-        exclusive_q(room.logits, exactly.temperatures[m], room.scores)
-    else:
-        softmax_levels(room.logits, exactly.temperatures[m], room.scores)
+        exclusive_q(room.logits, exactly.temperatures[m], room.own)
+    else:  # a sum in float32, which the order of classes changes
+        softmax_levels(room.logits, exactly.temperatures[m], room.own)
+    for k in range(room.values.size):
+        room.scores[k] = room.own[exactly.order[m, k]]
 
 
 @inline

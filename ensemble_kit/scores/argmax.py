@@ -84,7 +84,7 @@ def contest(
     from ensemble_kit.kernels import tables
 
     fusion, weights = inputs.fusion, layouts.weights(inputs.fusion.weights)
-    used = _by_grid(placements, weights.max(axis=0) > 0)
+    used = layouts.by_grid(placements, weights.max(axis=0) > 0)
     boxes = tuple(dict.fromkeys([placements[m].box.shape for m in used]))
     if inputs.activation != "softmax" or fusion.mean.power not in {1, None}:
         return None
@@ -123,6 +123,7 @@ def contest(
         ),
         Exactly(
             t,
+            np.ascontiguousarray(members.order.T),
             share,
             upsample == "logits",
             fusion.mean.of_logits,
@@ -134,12 +135,6 @@ def contest(
         layouts.grids(boxes, placements[0].image),
         [z for z, _ in read],
     )
-
-
-def _by_grid(placements: Sequence[Placement], used: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number the members that have a weight, those of one grid after each other."""
-    shapes = [p.box.shape for p in placements]
-    return np.array(sorted(np.flatnonzero(used).tolist(), key=lambda m: shapes.index(shapes[m])), np.int64)
 
 
 def _wide(logits: NDArray[np.uint16], place: Placement) -> tuple[NDArray[np.uint16], Placement]:

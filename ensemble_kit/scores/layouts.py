@@ -70,6 +70,12 @@ def axes(boxes: tuple[Shape, ...], image: Shape) -> Axes:
     return Axes(rows, row_fractions, cols, col_fractions, shapes - 1)
 
 
+def by_grid(placements: Sequence[Placement], used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number the members that are used, those of one size of box after each other."""
+    shapes = [p.box.shape for p in placements]
+    return np.array(sorted(np.flatnonzero(used).tolist(), key=lambda m: shapes.index(shapes[m])), np.int64)
+
+
 @lru_cache(maxsize=16)
 def grids(boxes: tuple[Shape, ...], image: Shape) -> Grids:
     """Lay out the bands and strips of an image between the cells of boxes of these shapes."""

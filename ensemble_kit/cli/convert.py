@@ -20,6 +20,7 @@ from ensemble_kit.cli.label_options import (
     kept,
     label_maps,
     say_labels,
+    say_written,
 )
 from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
 from ensemble_kit.cli.plain import size
@@ -96,6 +97,7 @@ def convert(
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
+    say_written(common, target, read, out, like)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks

@@ -47,7 +47,7 @@ def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
         return options
     given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
     item = f"{', '.join('--' + name.replace('_', '-') for name in given)} with the format {named(chosen).name!r}"
-    fix = "leave it out, or pass --format label-map"
+    fix = "leave it out, or pass --format label-map with --out FOLDER"
     raise UsageError("option-idle", "cannot use options of label maps", item=item, fix=fix)
 
 

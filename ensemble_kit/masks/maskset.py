@@ -188,7 +188,8 @@ class MaskSet(Mapping[Key, Runs]):
                 "classes-overlap",
                 "cannot make a label map: it has one class a pixel",
                 item=f"sample {sample!r}: classes {pair} overlap",
-                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones",
+                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones; or vote with "
+                "--decide argmax, which gives a pixel one class",
             )
         return draw(self._runs, indices[0], void, drawn)
 

@@ -129,6 +129,26 @@ def check_target(target: Path, *, force: bool, folder: bool, mark: str | None = 
         raise _refused("output-exists", f"{target} exists", fix)
 
 
+def check_space(path: str | os.PathLike[str], needed: int, force: bool = False) -> None:
+    """Refuse what does not fit on the disk before anything is written; a URL is not looked at.
+
+    Raises
+    ------
+    ResourceError
+        Fewer bytes are free than needed, and `force` is false.
+    """
+    if force or "://" in os.fspath(path):
+        return
+    there = Path(path).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        item = f"{os.fspath(path)!r} needs {needed} bytes, {free} are free"
+        fix = "free space, pass another --out, or --force to try"
+        raise ResourceError("disk-full", "cannot write: not enough space", item=item, fix=fix)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync the entries of a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

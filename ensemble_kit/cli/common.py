@@ -15,7 +15,7 @@ import typer
 from ensemble_kit.cli import plain
 from ensemble_kit.cli.progress import Lines
 from ensemble_kit.cli.streams import draws, mute, printable, talk
-from ensemble_kit.errors import ResourceError, UsageError, check_number
+from ensemble_kit.errors import Caution, ResourceError, UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class Common:
         if not self.quiet:
             talk(printable(text))
 
-    def warn(self, text: str) -> None:
+    def warn(self, caution: Caution) -> None:
         """Warn on stderr, also with -q."""
-        talk(printable(f"warning: {text}"))
+        talk(printable(f"warning: {caution}"))
 
     def answer(self, values: dict[str, Any], *shown: Shown) -> None:
         """Give the result on stdout, and on stderr what its reports warn of.

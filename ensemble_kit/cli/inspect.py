@@ -105,7 +105,12 @@ def _set(path: Path) -> Found:
             ]
             for c in tuned.classes
         ]
-    f = tuned.fusion
+    f, m = tuned.fusion, tuned.measure
+    plain = "all factors 1" if tuned.factors else "0.5"
+    legend = (
+        f"Score: {m.legend}; {m.counted}, in-sample. At {columns[-2].removeprefix('at ')}: the same with {plain}. "
+        "Positives: validation samples whose truth has the class."
+    )
     head = {
         "kind": "threshold set",
         "members": list(f.members),
@@ -117,7 +122,7 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
-    return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
+    return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]
 
 
 def _score(value: float) -> str:
@@ -163,5 +168,6 @@ def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, 
     if masks.has_void:
         values["void pixels"] = sum(masks.void(s).area for s in masks.samples)
     per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
-    table = Report("", ["class", "not empty", "pixels", "runs"], rows)
-    return {**values, "per_class": per_class}, [values, table]
+    legend = "Not empty: samples that have the class. Pixels, runs: of all samples, void included where a class has it."
+    table = Report("", ["class", "not empty", "pixels", "runs"], rows, legend)
+    return {**values, "legend": legend, "per_class": per_class}, [values, table]

@@ -87,8 +87,8 @@ def say_written(common: Common, how: MaskFormat, masks: MaskSet, out: Path, like
     """Say how masks were written where their format leaves that open, and what of them is lost."""
     if how.told is not None:
         common.say(f"{out}: {how.told(masks, like)}")
-    for line in how.doubts(masks):
-        common.warn(line)
+    for caution in how.doubts(masks):
+        common.warn(caution)
 
 
 def _values(text: str | None) -> tuple[int, ...] | None:

@@ -25,6 +25,7 @@ from ensemble_kit.cli.options import (
     class_names,
     empty_value,
     size_of_images,
+    warn_of_formulas,
 )
 from ensemble_kit.errors import UsageError
 
@@ -66,6 +67,15 @@ def score(
             help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
         ),
     ] = None,
+    by_sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--by-sample",
+            metavar="FILE",
+            help="Write the score of every sample and class, with its pixels: sample,class,tp,pred,truth,value as .csv "
+            "or .json.",
+        ),
+    ] = None,
     format: FormatOption = None,  # noqa: A002 - the option's name
     val_format: Annotated[
         str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
@@ -80,7 +90,7 @@ def score(
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.metrics import confusion as exclusive
-    from ensemble_kit.metrics import confusion_file
+    from ensemble_kit.metrics import confusion_file, overlap_file
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
@@ -91,6 +101,9 @@ def score(
     if confusion is not None:
         confusion_file.check_suffix(confusion)
         check_output(confusion, common, [masks, val])
+    if by_sample is not None:
+        overlap_file.check_suffix(by_sample)
+        check_output(by_sample, common, [masks, val])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
@@ -102,6 +115,9 @@ def score(
     if confusion is not None:
         matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap
         confusion_file.write(matrix, confusion, force=common.force)
+    if by_sample is not None:
+        overlap_file.write(found.overlap, by_sample, force=common.force)
+        warn_of_formulas(common, truth, by_sample)
     common.answer(found.to_dict(), *found.reports())
 
 

@@ -38,7 +38,7 @@ from ensemble_kit.cli.options import (
     warn_of_formulas,
 )
 from ensemble_kit.cli.plain import size
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 
 
 def vote(
@@ -68,7 +68,10 @@ def vote(
     least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
-        typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
+        typer.Option(
+            "--rank-temperature",
+            help="With --decide rank: divides the fused score's logit. Default: as the set records it, else 1.",
+        ),
     ] = None,
     rules: Annotated[
         list[str] | None,
@@ -135,7 +138,7 @@ def vote(
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
-        common.warn("a member is given twice and counts twice")
+        common.warn(Caution("a member is given twice and counts twice", "name it once, and give it a weight of 2"))
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     writes = format is not None and named(format).name == "label-map"
@@ -156,8 +159,12 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
+        deciding = Deciding(None, decide, background, least, rank_temperature)
         rule = rule_of(len(members), **options)
-        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
+        if isinstance(rule, VoteRule) and rule.logic:
+            common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
+        else:
+            common.say(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
@@ -172,8 +179,11 @@ def vote(
             class_names(classes),
             samples == "common",
             tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
-            Deciding(None, decide, background, least, rank_temperature),
+            deciding,
         )
+        for one in given:
+            for caution in replace(deciding, threshold=one).warnings():
+                common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
@@ -189,6 +199,8 @@ def vote(
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
+        for caution in deciding.warnings():
+            common.warn(caution)
     for line in plan.told():
         common.say(line)
     rehearse(plan.names(), out, target, like, common.force)  # what cannot be written is refused before any work

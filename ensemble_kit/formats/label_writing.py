@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.errors import Caution, MismatchError, UsageError, some
 from ensemble_kit.formats import npz
 from ensemble_kit.formats.index import index_of
 from ensemble_kit.formats.label_presets import voc_colour
@@ -113,15 +113,15 @@ class Drawing:
             without = f"no class {void}, as void ({rest:.2%} of the pixels)"
         return f"label maps are written with: {named}; {without}; void {void}"
 
-    def doubts(self, masks: MaskSet) -> list[str]:
+    def doubts(self, masks: MaskSet) -> list[Caution]:
         """Say which classes have pixels, and none after all others were drawn."""
         order = tuple(self.values(masks))
         if self.paint is None or masks.exclusive:
             return []
         held = [name for name in order if any(masks[s, name].area for s in masks.samples)]
         hidden = [name for name in held if not any(_seen(masks, s, order, name) for s in masks.samples)]
-        fix = f"--paint draws later classes over them: name {some(hidden)} later"
-        return [f"drawn over entirely, in every sample: {some(hidden)}; {fix}"] if hidden else []
+        fix = f"name {some(hidden)} later in --paint, which draws later classes over earlier ones"
+        return [Caution(f"drawn over entirely, in every sample: {some(hidden)}", fix)] if hidden else []
 
 
 def _seen(masks: MaskSet, sample: str, order: Sequence[str], name: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import UsageError, check_path
+from ensemble_kit.errors import Caution, UsageError, check_path
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
@@ -86,7 +86,7 @@ class MaskFormat:
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
     told: Callable[[MaskSet, Path | None], str] | None = None
-    doubts: Callable[[MaskSet], Sequence[str]] = lambda _: ()
+    doubts: Callable[[MaskSet], Sequence[Caution]] = lambda _: ()
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX

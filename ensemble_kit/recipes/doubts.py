@@ -9,6 +9,7 @@ from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import vote
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import Caution
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.shifted import doubted
@@ -26,7 +27,7 @@ def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
     return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
 
 
-def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[str]:
+def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[Caution]:
     """Say which members, each alone and on a few samples, do not seem to mean the same by the classes as the truth.
 
     Parameters
@@ -45,5 +46,6 @@ def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_a
         masks = vote(Inputs((member,), ensemble.classes, fusion), samples, decision, (), executor)
         told = doubted(masks.arranged(samples, names), wanted)
         if told is not None:
-            out.append(f"member {member.member!r}, looked at in {len(samples)} samples: {told}")
+            doubt = f"member {member.member!r}, looked at in {len(samples)} samples: {told}"
+            out.append(Caution(doubt, "compare the order of its classes with that of its network's outputs, and --val"))
     return out

@@ -847,7 +847,7 @@ def test_images_of_formats_that_are_not_read_are_named(tmp_path) -> None:
     warned: list[str] = []
     assert dump(tmp_path, first_channel(3), Recipe(Preprocess(16)), warn=warned.append).written == 2
     assert len(warned) == 1
-    assert "1 left out" in warned[0]
+    assert "1 files of formats that are not read" in str(warned[0])
     assert "'c.webp'" in warned[0]
 
 

@@ -78,7 +78,8 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     had = {name: (tp[seen], pred[seen]) for name, (tp, pred) in pairs.items()}
     gain = resampler.interval(measure, had["tuned"], had["half"], truth[seen])
     over = resampler.interval(measure, had["tuned"], had["uniform"], truth[seen])
-    honest = replace(crossed, scores={k: scores[k] for k in crossed.scores}, gain=gain, classes=classes)
+    scored = {k: scores[k] for k in crossed.scores}
+    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None)
     told = {
         "folds": chosen,
         "out_of_fold": plain_number(scores["tuned"]),

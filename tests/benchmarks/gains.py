@@ -1,6 +1,6 @@
 """How often a tuned set's gain on new samples lies in the intervals that its report states.
 
-    python tests/benchmarks/gains.py [--draws 200] [--page docs/performance.md]
+    python tests/benchmarks/gains.py [--draws 100] [--page docs/performance.md]
 
 A population of samples is drawn: true and false pixels of each class have normal logits whose means differ from class to
 class and from sample to sample. Of it `n` samples are tuned on, by the kit's own cross-validation, and as many others are
@@ -113,7 +113,7 @@ def row(name: str, found: list[tuple[Interval, Interval, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--page", type=Path, default=tables.PAGE, help="its table between the marks is replaced")
     parser.add_argument(
         "--rows", type=int, nargs="*", help="numbers of the rows to compute; default: all, and the page"

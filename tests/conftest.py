@@ -20,7 +20,7 @@ for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of ter
     os.environ.pop(name, None)
 
 pytest.register_assert_rewrite(
-    "harness", "pseudo", "followups"
+    "harness", "pseudo", "followups", "trying"
 )  # their assertions hold under `python -O` too, as those of tests do
 import followups  # noqa: E402 - behind the line before
 

@@ -20,7 +20,9 @@ from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, named
 from ensemble_kit.formats.writing import fits, kind_of_output, rehearse, write_masks
 
-EVERY = {**FORMATS, "toy": toy_format.FORMAT}
+READ_ONLY = ["cvat", "label-studio", "coco-panoptic", "sa-1b"]
+"""Tested with files of other programs in tests/cases/test_foreign.py."""
+EVERY = {name: known for name, known in FORMATS.items() if name not in READ_ONLY} | {"toy": toy_format.FORMAT}
 SHAPES = {"0": (3, 4), "1": (3, 4)}
 """Names that a lone `.npy`, which holds none, gives too."""
 
@@ -87,6 +89,15 @@ def test_the_kinds_of_paths_are_told_apart(known: MaskFormat, tmp_path: Path) ->
     if not known.may_be(folder=other.is_dir()):
         with pytest.raises(ek.UsageError, match=f"cannot read masks as {known.name}"):
             read_masks(other, known)
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_a_format_that_is_only_read_says_which_are_written(name: str, tmp_path: Path) -> None:
+    assert not FORMATS[name].writes
+    with pytest.raises(ek.UsageError, match=r"is only read .* one of handbone, ") as caught:
+        rehearse(masks_for(FORMATS[name]), tmp_path / "m", name)
+    assert name not in str(caught.value).rpartition("one of")[2]
+    assert not list(tmp_path.iterdir())
 
 
 def test_contents_tell_the_format(known: MaskFormat, tmp_path: Path) -> None:

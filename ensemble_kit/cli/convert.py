@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
+from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
+    SHAPES,
     ExceptOption,
     FirstValueOption,
     LabelsOption,
@@ -20,6 +22,7 @@ from ensemble_kit.cli.label_options import (
     kept,
     label_maps,
     say_labels,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     CSV_TEXT,
@@ -75,12 +78,18 @@ def convert(
     from_csv: Annotated[
         str | None, typer.Option("--from-csv", metavar="OPTIONS", help="Of an input that is a CSV: as --csv.")
     ] = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.formats.writing import write_masks, written_as
+    from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes.masks import renamed
 
     if is_store(masks):
         _pack(masks, out, common)
@@ -88,6 +97,7 @@ def convert(
 
     source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
+    source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
     if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
         raise UsageError(
             "output-is-input",
@@ -95,10 +105,11 @@ def convert(
             item=f"{out} is also the input",
             fix="pass another --out",
         )
-    read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
+    form = None if id is None else check_form(id)
+    read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
-    read = read.without_void() if drop_void else read
+    read = renamed(read.without_void() if drop_void else read, form, like, target)
     plan = {
         "in": str(masks),
         "from": source.name,
@@ -115,8 +126,7 @@ def convert(
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
-    if text := written_as(read, target, like):
-        common.say(f"{out}: {text}")
+    say_written(common, target, read, out, like)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks

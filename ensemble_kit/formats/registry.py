@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import coco, label_map, labelme, npy, npz, png, submission
+from ensemble_kit.formats import (
+    coco,
+    cvat,
+    label_map,
+    labelme,
+    labelstudio,
+    npy,
+    npz,
+    panoptic,
+    png,
+    sa1b,
+    submission,
+)
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.label_map import LabelMaps
@@ -21,6 +33,10 @@ FORMATS: dict[str, MaskFormat] = {
         label_map.FORMAT,
         coco.FORMAT,
         labelme.FORMAT,
+        cvat.FORMAT,
+        labelstudio.FORMAT,
+        panoptic.FORMAT,
+        sa1b.FORMAT,
     )
 }
 """Every format by its name, in the order in which they are asked whether a file is theirs. Of several with one suffix,
@@ -50,7 +66,7 @@ def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
         return options
     given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
     item = f"{', '.join('--' + name.replace('_', '-') for name in given)} with the format {named(chosen).name!r}"
-    fix = "leave it out, or pass --format label-map"
+    fix = "leave it out, or pass --format label-map (and to write one a folder as --out)"
     raise UsageError("option-idle", "cannot use options of label maps", item=item, fix=fix)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.formats.columns import columns_of
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.dialects import Dialect
-from ensemble_kit.formats.ids import check_fits, doubled, id_fields
+from ensemble_kit.formats.ids import Splitter, check_fits, doubled, id_fields
 from ensemble_kit.formats.settling import Purpose, Settled, settle
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import read_table
+from ensemble_kit.masks.idforms import difference
 from ensemble_kit.masks.maskset import Key, MaskSet
 
 
@@ -48,6 +50,27 @@ def settled_order(path: Path, masks: MaskSet, options: CsvOptions, purpose: Purp
     return settle(read_table(path), options, sizes, masks.classes, purpose)
 
 
+def samples_listed(path: Path, classes: Sequence[str], dialect: Dialect | None = None) -> tuple[str, ...]:
+    """List the samples that a sample submission names, whatever masks there are.
+
+    Parameters
+    ----------
+    classes : in which joined ids end.
+    dialect : of the file; None: told by its header.
+    """
+    table = read_table(path)
+    known = dialect or settle(table, CsvOptions(), ImageSizes(), classes, "order").dialect
+    return _samples_of(table.column(columns_of(table, known, renamed=True).numbers[0]), known, classes)
+
+
+def _samples_of(ids: Iterable[str], dialect: Dialect, classes: Sequence[str]) -> tuple[str, ...]:
+    """Take the samples out of a column of ids; joined ids that end in no class are left out."""
+    if dialect.template is None:
+        return tuple(dict.fromkeys(ids))
+    split = Splitter(dialect, classes)
+    return tuple(dict.fromkeys(sample for joined in ids for sample, _ in split.candidates(joined)[:1]))
+
+
 def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> RowOrder:
     """Read the order of a sample submission, which must name the same (sample, class) pairs as the masks.
 
@@ -79,6 +102,11 @@ def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> RowOrder:
     extra = [key for row, key in known.items() if row not in listed]
     counts = f"{path} has {len(rows)} rows, there are {len(masks)} masks; "
     without_row = f"{len(extra)} without a row"
+    samples = _samples_of((row[0] for row in rows), dialect, masks.classes) if missing and extra else ()
+    if missing and extra and (differs := difference(masks.samples, samples)):
+        what = "cannot write in the order of a sample submission: it names other samples"
+        item = f"{counts}{len(missing)} without a mask; {differs[0]}"
+        raise IncompleteError("rows-missing", what, item=item, fix=differs[1])
     if missing:
         what = "cannot write in the order of a sample submission: masks are missing"
         item = f"{counts}{len(missing)} without a mask: {some(missing, 10)}{f'; {without_row}' if extra else ''}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble_kit.errors import DamagedError, UsageError, differ
+from ensemble_kit.masks.idforms import IdForm, by_form, difference, in_form
 from ensemble_kit.spec.geometry import Shape, as_text, check_image_size
 
 ImageSize = Sequence[int] | Mapping[str, Sequence[int]]
@@ -52,20 +53,23 @@ class ImageSizes:
     Parameters
     ----------
     given : (H, W), a mapping of sample to (H, W), or None.
+    form : in which ids of the mapping are compared with those of the file; None: they are the same text.
     """
 
-    def __init__(self, given: ImageSize | None = None) -> None:
+    def __init__(self, given: ImageSize | None = None, form: IdForm | None = None) -> None:
         self._one: Shape | None = None
+        self._form = form
         self._each: dict[str, Shape] | None = None
         if isinstance(given, Mapping):
             self._each = {sample: check_image_size(size) for sample, size in given.items()}
+            self._forms = by_form(self._each, form, doubled=True) if form is not None else {}
         elif given is not None:
             self._one = check_image_size(given)
 
     @property
     def samples(self) -> frozenset[str] | None:
-        """The samples that a mapping names; None where no mapping was passed."""
-        return None if self._each is None else frozenset(self._each)
+        """The samples that a mapping names as the file does; None where that is not known."""
+        return None if self._each is None or self._form is not None else frozenset(self._each)
 
     def of(self, sample: str, declared: Shape | None = None, where: str = "the file") -> Shape:
         """Return the size of a sample's image, (H, W).
@@ -77,7 +81,7 @@ class ImageSizes:
         MismatchError
             They say two different sizes.
         """
-        passed = self._one if self._each is None else self._each.get(sample)
+        passed = self._one if self._each is None else self._listed(self._each, sample)
         if declared is not None and passed is not None and declared != passed:
             what, which = "cannot read a mask of another size", f"sample {sample!r}"
             ours, theirs = f"{as_text(declared)} in {where}", f"{as_text(passed)} was passed"
@@ -90,8 +94,16 @@ class ImageSizes:
                 "pass --image-size HxW, or a CSV of sample,height,width, a store or a folder of images "
                 "(image_size=(H, W), or a mapping by sample)"
             )
+            if found := difference([sample], self._each or ()):
+                item, fix = f"{item}; {found[0]}", found[1]
             raise UsageError("image-size-missing", "cannot tell the size of an image", item=item, fix=fix)
         return size
+
+    def _listed(self, each: dict[str, Shape], sample: str) -> Shape | None:
+        """Find a sample in the mapping, by its form."""
+        if self._form is None or sample in each:
+            return each.get(sample)
+        return each.get(self._forms.get(in_form(sample, self._form), ""))
 
 
 def declared_size(height: Any, width: Any, where: str) -> tuple[int, int]:

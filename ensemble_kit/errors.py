@@ -1,4 +1,4 @@
-"""Every error the kit raises on purpose.
+"""Every error the kit raises on purpose, and what it warns of.
 
     EnskError                 exit 1   base; never raised itself
     ├── UsageError            exit 2   also ValueError      an argument cannot mean anything
@@ -10,7 +10,8 @@
     └── LockedError           exit 8   also BlockingIOError another writer holds it
 
 An error speaks in three parts: what cannot be done, which item (with both values), and what to run or pass
-instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain CODE` explains one.
+instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain CODE` explains one. A warning is a
+`Caution`: it never comes without what to do about it.
 """
 
 import math
@@ -19,6 +20,7 @@ import os
 import warnings
 from collections.abc import Hashable, Iterable
 from types import UnionType
+from typing import NamedTuple
 
 
 class EnskError(Exception):
@@ -89,6 +91,22 @@ class LockedError(EnskError, BlockingIOError):
     """Another writer holds it."""
 
     exit_code = 8
+
+
+class Caution(NamedTuple):
+    """A warning: what is doubtful, and what to run, pass or look at; as text it reads like an error.
+
+    Parameters
+    ----------
+    doubt : what is doubtful, with the items and values that it is about.
+    fix : an action, never empty.
+    """
+
+    doubt: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.doubt} · fix: {self.fix}"
 
 
 def check_kind(name: str, value: object, kind: type | UnionType, fix: str = "") -> None:
@@ -212,9 +230,13 @@ def first_line(error: Exception) -> str:
 
 
 class EnskWarning(UserWarning):
-    """What is done, but doubtful: the command line shows it as `warning: …`."""
+    """What is done, but doubtful; the command line shows its `caution` as `warning: …`."""
+
+    def __init__(self, caution: Caution) -> None:
+        super().__init__(str(caution))
+        self.caution = caution
 
 
-def warn(text: str) -> None:
-    """Warn of what is doubtful, once for each text and place."""
-    warnings.warn(text, EnskWarning, stacklevel=3)
+def warn(caution: Caution) -> None:
+    """Warn the caller's caller of what is doubtful."""
+    warnings.warn(EnskWarning(caution), stacklevel=3)

@@ -26,7 +26,7 @@ from ensemble_kit.errors import EnskError
 
 IDLE = {"--debug", "--json", "--quiet", "--dry-run", "--help"}
 """Options that change no outcome."""
-OUTPUTS = {"--out", "--statistics", "--confusion", "--storage"}
+OUTPUTS = {"--out", "--statistics", "--confusion", "--by-sample", "--storage"}
 """Options that name what a command writes."""
 PROSE = frozenset(
     [

@@ -16,7 +16,7 @@ import typer
 from ensemble_kit.cli import plain
 from ensemble_kit.cli.progress import Lines
 from ensemble_kit.cli.streams import draws, mute, printable, talk
-from ensemble_kit.errors import EnskWarning, ResourceError, UsageError, check_number
+from ensemble_kit.errors import Caution, EnskWarning, ResourceError, UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Common:
         if not self.quiet:
             talk(printable(text))
 
-    def warn(self, text: str) -> None:
+    def warn(self, caution: Caution) -> None:
         """Warn on stderr, also with -q."""
-        talk(printable(f"warning: {text}"))
+        talk(printable(f"warning: {caution}"))
 
     def answer(self, values: dict[str, Any], *shown: Shown) -> None:
         """Give the result on stdout, and on stderr what its reports warn of.
@@ -113,7 +113,10 @@ def _warnings_shown(common: Common) -> Iterator[None]:
         show = warnings.showwarning
 
         def shown(message: Warning | str, category: type[Warning], *where: Any) -> None:
-            common.warn(str(message)) if issubclass(category, EnskWarning) else show(message, category, *where)
+            if isinstance(message, EnskWarning):
+                common.warn(message.caution)
+            else:
+                show(message, category, *where)
 
         warnings.showwarning = cast(Any, shown)
         yield
@@ -142,7 +145,9 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")], False),
     "jobs": (Annotated[int | None, typer.Option("--jobs", help="Number of threads. Default: all cores.")], None),
     "memory": (
-        Annotated[str | None, typer.Option("--memory", help="Memory budget of a dump or a search, such as 2GB.")],
+        Annotated[
+            str | None, typer.Option("--memory", help="Memory budget of a dump, a fusion or a search, such as 2GB.")
+        ],
         None,
     ),
     "seed": (

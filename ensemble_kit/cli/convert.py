@@ -22,6 +22,7 @@ from ensemble_kit.cli.label_options import (
     kept,
     label_maps,
     say_labels,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     CSV_TEXT,
@@ -85,7 +86,7 @@ def convert(
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.formats.writing import write_masks, written_as
+    from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes.masks import renamed
@@ -125,8 +126,7 @@ def convert(
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
-    if text := written_as(read, target, like):
-        common.say(f"{out}: {text}")
+    say_written(common, target, read, out, like)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks

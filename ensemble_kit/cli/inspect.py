@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +103,7 @@ def _set(path: Path) -> Found:
     if tuned.factors:
         columns = ["class", "factor", "score", "at 1", "positives"]
         rows = [
-            [c.name, f"{c.factor / 65536:.4g}", f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.positives}/{c.samples}"]
+            [c.name, f"{c.factor / 65536:.4g}", _score(c.score), _score(c.score_at_one), f"{c.positives}/{c.samples}"]
             for c in tuned.factors
         ]
     else:
@@ -112,13 +113,18 @@ def _set(path: Path) -> Found:
                 c.name,
                 str(c.level),
                 f"{tuned.thresholds[c.name]:.4f}",
-                f"{c.score:.4f}",
-                f"{c.score_at_half:.4f}",
+                _score(c.score),
+                _score(c.score_at_half),
                 f"{c.positives}/{c.samples}",
             ]
             for c in tuned.classes
         ]
-    f = tuned.fusion
+    f, m = tuned.fusion, tuned.measure
+    plain = "all factors 1" if tuned.factors else "0.5"
+    legend = (
+        f"Score: {m.legend}; {m.counted}, in-sample. At {columns[-2].removeprefix('at ')}: the same with {plain}. "
+        "Positives: validation samples whose truth has the class."
+    )
     head = {
         "kind": "threshold set",
         "members": list(f.members),
@@ -130,7 +136,12 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
-    return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
+    return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]
+
+
+def _score(value: float) -> str:
+    """Write a score; that of a class which is not scored is NaN."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _two_sets(paths: list[Path]) -> Found:
@@ -176,5 +187,6 @@ def _masks(path: Path, how: Format | None, image_size: Any, classes: Any) -> Fou
     if masks.has_void:
         values["void pixels"] = sum(masks.void(s).area for s in masks.samples)
     per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
-    table = Report("", ["class", "not empty", "pixels", "runs"], rows)
-    return {**values, "per_class": per_class}, [values, table]
+    legend = "Not empty: samples that have the class. Pixels, runs: of all samples, void included where a class has it."
+    table = Report("", ["class", "not empty", "pixels", "runs"], rows, legend)
+    return {**values, "legend": legend, "per_class": per_class}, [values, table]

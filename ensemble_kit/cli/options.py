@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
-from ensemble_kit.errors import IncompleteError, UsageError, some
+from ensemble_kit.errors import Caution, IncompleteError, UsageError, some
 
 if TYPE_CHECKING:
     from ensemble_kit.formats.registry import Format
@@ -207,7 +207,8 @@ def warn_of_formulas(common: Common, masks: MaskSet, out: Path) -> None:
     if out.suffix.lower() == ".csv" or str(out) == "-":
         odd = [n for n in (*masks.samples, *masks.classes) if n.startswith(("=", "+", "-", "@", "\t", "\r"))]
         if odd:
-            common.warn(f"{len(odd)} names begin like formulas: {some(odd)}; do not open {out} in a spreadsheet")
+            doubt = f"{len(odd)} names begin like formulas: {some(odd)}"
+            common.warn(Caution(doubt, f"do not open {out} in a spreadsheet, or rename them"))
 
 
 def class_names(path: Path | None) -> tuple[str, ...] | None:

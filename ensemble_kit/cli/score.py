@@ -35,6 +35,7 @@ from ensemble_kit.cli.options import (
     csv_format,
     empty_value,
     size_of_images,
+    warn_of_formulas,
 )
 from ensemble_kit.errors import UsageError
 
@@ -78,6 +79,15 @@ def score(
             help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
         ),
     ] = None,
+    by_sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--by-sample",
+            metavar="FILE",
+            help="Write the score of every sample and class, with its pixels: sample,class,tp,pred,truth,value as .csv "
+            "or .json.",
+        ),
+    ] = None,
     format: ReadFormatOption = None,  # noqa: A002 - the option's name
     csv: ReadCsvOption = None,
     val_format: Annotated[
@@ -102,7 +112,7 @@ def score(
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
-    from ensemble_kit.metrics import confusion_file
+    from ensemble_kit.metrics import confusion_file, overlap_file
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import annotated, formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
@@ -113,6 +123,9 @@ def score(
     if confusion is not None:
         confusion_file.check_suffix(confusion)
         check_output(confusion, common, [masks, val])
+    if by_sample is not None:
+        overlap_file.check_suffix(by_sample)
+        check_output(by_sample, common, [masks, val])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     given = [csv_format(format, csv), csv_format(val_format, val_csv)]
@@ -127,6 +140,9 @@ def score(
     if confusion is not None:
         matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap
         confusion_file.write(matrix, confusion, force=common.force)
+    if by_sample is not None:
+        overlap_file.write(found.overlap, by_sample, force=common.force)
+        warn_of_formulas(common, truth, by_sample)
     common.answer(found.to_dict(), *found.reports())
 
 

@@ -49,7 +49,7 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
 
@@ -142,6 +142,9 @@ def tune_thresholds(
             "--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."
         ),
     ] = True,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
+    ] = False,
     statistics: Annotated[
         Path | None,
         typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
@@ -198,7 +201,8 @@ def tune_thresholds(
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val])
     if ensemble.dropped:
-        common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
+        doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
+        common.warn(Caution(doubt, "dump them for every member, if they should count"))
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
     by_argmax = decides_by_argmax(ensemble, cast("Any", decide))
     absent = None if empty is None else empty_value(empty)
@@ -220,9 +224,10 @@ def tune_thresholds(
         others,
         cast("Any", decide),
         background,
+        shared,
     )
-    for text in tuning.warnings():
-        common.warn(text)
+    for caution in tuning.warnings():
+        common.warn(caution)
     if common.dry_run:
         plan = {
             "out": str(out),
@@ -240,14 +245,16 @@ def tune_thresholds(
     (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, form)
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear)
-    values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
+    values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
+    if (gain := tuned.set.gain_on_new) is not None:
+        values["gain_on_new"] = vars(gain)
     reports = [tuned.report]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()

@@ -16,6 +16,7 @@ from ensemble_kit.cli.label_options import (
     PaintOption,
     VoidOption,
     label_maps,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     BackgroundOption,
@@ -41,7 +42,7 @@ from ensemble_kit.cli.options import (
     warn_of_formulas,
 )
 from ensemble_kit.cli.plain import size
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 
 
 def vote(
@@ -71,7 +72,10 @@ def vote(
     least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
-        typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
+        typer.Option(
+            "--rank-temperature",
+            help="With --decide rank: divides the fused score's logit. Default: as the set records it, else 1.",
+        ),
     ] = None,
     rules: Annotated[
         list[str] | None,
@@ -154,7 +158,7 @@ def vote(
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.registry import named
-    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks, written_as
+    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.masks.idforms import check_form
@@ -164,7 +168,7 @@ def vote(
 
     check_output(out, common, [*members, *([like] if like else [])])
     if len({m.absolute() for m in members}) < len(members):
-        common.warn("a member is given twice and counts twice")
+        common.warn(Caution("a member is given twice and counts twice", "name it once, and give it a weight of 2"))
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
@@ -187,10 +191,14 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
+        deciding = Deciding(None, decide, background, least, rank_temperature)
         formats = _formats_of(stores, from_, from_csv)
         kinds = formats_for(members, formats, replace(maps, paint=None), not writes or reads)
         rule = rule_of(len(members), **options)
-        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
+        if isinstance(rule, VoteRule) and rule.logic:
+            common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
+        else:
+            common.say(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
@@ -205,9 +213,12 @@ def vote(
             class_names(classes),
             samples == "common",
             tuple(annotated(members, kinds, drawn)),
-            Deciding(None, decide, background, least, rank_temperature),
+            deciding,
             form,
         )
+        for one in given:
+            for caution in replace(deciding, threshold=one).warnings():
+                common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
         refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
@@ -225,12 +236,13 @@ def vote(
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
+        for caution in deciding.warnings():
+            common.warn(caution)
     for line in plan.told():
         common.say(line)
     ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
-    rehearse(
-        renamed(plan.names(), ids, like, target), out, target, like
-    )  # what cannot be written is refused before any work
+    # what cannot be written is refused before any work
+    rehearse(renamed(plan.names(), ids, like, target), out, target, like, common.force)
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -243,8 +255,7 @@ def vote(
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
-    if text := written_as(masks, kind_of_output(out, like) if target is None else named(target), like):
-        common.say(f"{out}: {text}")
+    say_written(common, kind_of_output(out, like) if target is None else named(target), masks, out, like)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:
@@ -254,6 +265,7 @@ def vote(
         values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
         if covered is not None:
             values |= {"without_class": covered.none, "several_classes": covered.several}
+            values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
 

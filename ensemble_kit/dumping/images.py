@@ -24,7 +24,7 @@ from ensemble_kit.dumping.decoding import (
     pixels_of,
     unreadable,
 )
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
+from ensemble_kit.errors import Caution, DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.png_rows import check_rows
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find_images(
     folder: str | Path,
     say: Callable[[str], None] = lambda _: None,
     channels: int | None = None,
-    warn: Callable[[str], None] = lambda _: None,
+    warn: Callable[[Caution], None] = lambda _: None,
 ) -> list[Path]:
     """List the image files of a folder and its subfolders, sorted by their path; hidden files are left out.
 
@@ -80,7 +80,8 @@ def find_images(
         say(f"{root}: {ignored}")
     unread = sorted(p.relative_to(root).as_posix() for p in files if p.suffix.lower() in UNREAD)
     if unread:
-        warn(f"{root}: {len(unread)} left out, of formats that are not read: {some(unread)}; convert them to PNG")
+        doubt = f"{root}: {len(unread)} files of formats that are not read are left out: {some(unread)}"
+        warn(Caution(doubt, "convert them to PNG"))
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
 
 

@@ -25,7 +25,7 @@ from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.dumping.resuming import Begun, begun, changed
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
-from ensemble_kit.errors import DamagedError, ResourceError, UsageError
+from ensemble_kit.errors import Caution, DamagedError, ResourceError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
@@ -87,7 +87,7 @@ def dump_logits(
     dry_run: bool = False,
     listen: Listener = nobody,
     say: Callable[[str], None] = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
+    warn: Callable[[Caution], None] = lambda _: None,
 ) -> Dumped:
     """Dump a model's logits of every image of a folder into a store; resume where an earlier run stopped.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import UsageError, check_path
+from ensemble_kit.errors import Caution, UsageError, check_path
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
@@ -113,8 +113,9 @@ class MaskFormat:
     build : writes masks into an empty folder. None: the format is a file, or only read.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
-    told : says in words what is written, with the sample submission or None; None: the name tells.
     check : refuses masks whose classes the format cannot hold, before any work.
+    told : says in words what is written, with the sample submission or None; None: the name tells.
+    doubts : says what of the masks is lost.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
@@ -128,8 +129,9 @@ class MaskFormat:
     write: Callable[[MaskSet, BinaryIO], None] | None = None
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
-    told: Callable[[MaskSet, Path | None], str] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
+    told: Callable[[MaskSet, Path | None], str] | None = None
+    doubts: Callable[[MaskSet], Sequence[Caution]] = lambda _: ()
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX

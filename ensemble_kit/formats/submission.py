@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, some, warn
+from ensemble_kit.errors import Caution, DamagedError, IncompleteError, some, warn
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.columns import columns_of
 from ensemble_kit.formats.csv_options import CsvOptions, shell
@@ -82,7 +82,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dial
     if doubt := contradicted(parsed.starts, parsed.offsets, [shapes[s] for s, _ in keys], dialect.order):
         other = "C" if dialect.order == "F" else "F"
         how_said = f"--from-csv order={other}, of ground truth --val-csv order={other}, csv={{'order': {other!r}}}"
-        warn(f"{path}: {doubt}; if so, say order={other} ({how_said})")
+        warn(Caution(f"{path}: {doubt}", f"if so, say order={other} ({how_said})"))
     if dialect.rows == "object":
         parsed, note = united(parsed, [slots[key] for key in keys], [math.prod(shapes[s]) for s, _ in slots])
         told.append(note)
@@ -179,7 +179,8 @@ def _warn_of_cells(table: Table, column: int) -> None:
     full = np.flatnonzero(ends - begins == _CELL)
     if full.size:
         lines = some((table.lines[k] for k in full.tolist()), 10)
-        warn(f"{table.path}: masks of exactly {_CELL} characters, a spreadsheet's limit, may be cut; lines {lines}")
+        doubt = f"{table.path}: masks of exactly {_CELL} characters, a spreadsheet's limit, may be cut: lines {lines}"
+        warn(Caution(doubt, "write the file anew from where the masks come, without a spreadsheet between"))
 
 
 def _laid(runs: ManyRuns, dialect: Dialect, shapes: Sequence[Shape]) -> ManyRuns:

@@ -19,6 +19,10 @@ from ensemble_kit.formats.registry import FORMATS, Format, named, with_csv, with
 from ensemble_kit.formats.row_order import read_order, settled_order
 from ensemble_kit.formats.submission import CSV
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.label_table import in_pixels
+
+_FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
+"""Suffixes that no folder of masks has."""
 
 _STREAM = ".csv"
 """What the standard output, and a path that is a file already and has no suffix, is written as."""
@@ -83,19 +87,20 @@ def rehearse(
     path: str | os.PathLike[str],
     format: Format | None = None,  # noqa: A002 - as in `write_masks`
     like: str | os.PathLike[str] | None = None,
+    force: bool = True,
 ) -> None:
     """Refuse before any work what `write_masks` would refuse at its end; nothing is written.
 
     Parameters
     ----------
     names : empty masks of the samples and classes to come.
-    path, format, like : as for `write_masks`, whose `force` is true.
+    path, format, like, force : as for `write_masks`.
     """
     target = Path(path)
     chosen = _chosen(target, format, like)
     builds = chosen.builder(target) is not None
     if str(path) != "-" and not is_stream(target):
-        check_target(target, force=True, folder=builds, mark=chosen.index)
+        check_target(target, force=force, folder=builds, mark=chosen.index)
     if builds:
         chosen.check(_ordered(names, like, None))
     else:
@@ -118,11 +123,6 @@ def write_to(
         known.write_like(_ordered(masks, None, classes), out, existing(like))
     else:
         known.write(_ordered(masks, like, classes), out)
-
-
-def written_as(masks: MaskSet, chosen: MaskFormat, like: str | os.PathLike[str] | None) -> str | None:
-    """Say in words what a format writes, where its name does not tell; None where it does."""
-    return None if chosen.told is None else chosen.told(masks, None if like is None else existing(like))
 
 
 def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> MaskFormat:
@@ -203,7 +203,7 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
         raise MismatchError(
             "void-unwritable",
             f"cannot write void pixels as {chosen.name}, which has none",
-            item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
+            item=f"{in_pixels(sum(masks.void(s).area for s in held))} of {len(held)} samples: {some(held)}",
             fix="pass --format label-map with a folder as --out, which keeps them, or --drop-void "
             "(masks.without_void()), so that they are pixels without a class",
         )
@@ -211,11 +211,15 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:
     check_name(target)
-    known = kind_of_output(target, like) if chosen is None else named(chosen)
-    if not known.writes:
-        item, fix = f"the format {known.name!r} is only read", f"pass --format, one of {', '.join(_written())}"
+    found = kind_of_output(target, like) if chosen is None else named(chosen)
+    if not found.writes:
+        item, fix = f"the format {found.name!r} is only read", f"pass --format, one of {', '.join(_written())}"
         raise UsageError("format-unfit", "cannot write masks", item=item, fix=fix)
-    return known
+    if found.builder(target) and target.suffix.lower() in _FILES and not target.is_dir():
+        item = f"{target} is named as a file, and {found.name} is written as a folder"
+        fix = f"pass a path without {target.suffix}" + (f", or with {found.suffix}" if found.suffix else "")
+        raise UsageError("output-kind", "cannot write", item=item, fix=fix)
+    return found
 
 
 def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:

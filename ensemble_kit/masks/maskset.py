@@ -190,8 +190,8 @@ class MaskSet(Mapping[Key, Runs]):
                 "classes-overlap",
                 "cannot make a label map: it has one class a pixel",
                 item=f"sample {sample!r}: classes {pair} overlap",
-                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones; of LabelMe, "
-                "CVAT and Label Studio --paint shapes draws in the order of their shapes",
+                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones (of LabelMe, "
+                "CVAT and Label Studio --paint shapes, in the order of their shapes); or vote with --decide argmax",
             )
         return draw(self._runs, indices[0], void, drawn)
 

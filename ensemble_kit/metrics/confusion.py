@@ -14,6 +14,7 @@ from ensemble_kit.errors import IncompleteError, MismatchError, check_kind, some
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import Overlap, check_background
+from ensemble_kit.spec.label_table import in_pixels
 from ensemble_kit.spec.scoring import Convention, mean
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _Cells = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 _Labelled = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Confusion:
     """Pixels by true and by predicted class, sample by sample; void pixels of the truth do not count.
 
@@ -174,6 +175,9 @@ class Confusion:
         names = [*self.classes, NO_CLASS]
         return pd.DataFrame(self.counts, pd.Index(names, name="truth"), pd.Index(names, name="prediction"))
 
+    def __repr__(self) -> str:
+        return f"Confusion({self})"
+
     def __str__(self) -> str:
         without = "" if self.background is None else f" without {self.background!r}"
         return (
@@ -237,7 +241,7 @@ def _labelled(masks: MaskSet, sample: str, classes: Sequence[str], side: str) ->
         raise MismatchError(
             "classes-overlap",
             "cannot count a confusion of classes that overlap",
-            item=f"the {side} of sample {sample!r}: {pair[0]!r} and {pair[1]!r} share {both} pixels",
+            item=f"the {side} of sample {sample!r}: {pair[0]!r} and {pair[1]!r} share {in_pixels(both)}",
             fix="pass masks of at most one class a pixel; ek.dice and ek.iou (ensk score) measure overlapping classes",
         )
     return starts, ends, labels

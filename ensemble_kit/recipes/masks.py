@@ -10,7 +10,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.formats.index import INDEX
-from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.label_map import LabelMaps, check_void, says_values
 from ensemble_kit.formats.maskformat import OPTION_OF, Annotations, MaskFormat
 from ensemble_kit.formats.reading import kind_of, read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
@@ -22,6 +22,7 @@ from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.label_table import is_background
 
 _ARRAYS = {"npy", "npz"}  # of masks or of label maps: the options say which
 _OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
@@ -35,6 +36,7 @@ def truth_for(
     image_size: ImageSize | None = None,
     classes: Sequence[str] | None = None,
     keep: Callable[[MaskSet], MaskSet] | None = None,
+    background: str | None = None,
     id: IdForm | None = None,  # noqa: A002 - the option's name
 ) -> MaskSet:
     """Read the truth of an ensemble's samples; sizes and class names come from the ensemble.
@@ -43,19 +45,40 @@ def truth_for(
     ----------
     classes : of the file, where they are not those of the ensemble.
     keep : leaves classes out that the ensemble does not have.
+    background : a class that the truth may lack.
     id : the form in which the file's ids are those of the ensemble.
 
     Raises
     ------
     UsageError
         The path is a store of logits.
+    MismatchError
+        Images of other sizes than the ensemble's; only the background of the ensemble is missing.
     """
     refuse_store(path, "the truth")
     sizes = image_size or {s: ensemble.image_size(s) for s in ensemble.samples}
     names = classes if classes is not None or keep is not None else ensemble.classes
-    truth = read_masks(path, format=format, image_size=sizes, classes=names, id=id)
+    try:
+        truth = read_masks(path, format=format, image_size=sizes, classes=names, id=id)
+    except UsageError as error:
+        if keep is None or classes is not None or error.code != "classes-needed":
+            raise
+        truth = read_masks(path, format=format, image_size=sizes, classes=ensemble.classes, id=id)
+    except MismatchError as error:
+        if image_size is not None or error.code != "image-size-differs":
+            raise
+        item = error.item.replace("was passed", "is the image's size in the stores")
+        fix = "write the truth at the size of its images; ensk inspect STORE shows the sizes that a store has"
+        raise MismatchError(error.code, "cannot compare with the truth", item=item, fix=fix) from None
     truth = truth if id is None else truth.renamed(id, ensemble.samples)
-    return truth if keep is None else keep(truth)
+    truth = truth if keep is None else keep(truth)
+    lacking = [name for name in ensemble.classes if name not in truth.classes and name != background]
+    if len(lacking) == 1 and is_background(lacking[0]) and set(truth.classes) < set(ensemble.classes):
+        item = f"the stores have the class {lacking[0]!r}, the truth has {some(truth.classes, 40)}"
+        how = f"tune argmax with --background {lacking[0]}"
+        fix = f"name it first in --classes FILE where it is the value 0 of the truth; or {how}"
+        raise MismatchError("classes-differ", "cannot compare with the truth", item=item, fix=fix)
+    return truth
 
 
 def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: Annotations) -> list[Format | None]:
@@ -134,8 +157,10 @@ def formats_for(
     takers = folders or arrays
     if needed and not takers:
         with_labels(found[0], options)
-    told = [k for k in takers if (paths[k] / INDEX).is_file()]
+    told = [k for k in takers if says_values(paths[k]) is not None]
     own = replace(options, first_value=None) if len(told) < len(takers) else options
+    if options.void is not None:
+        check_void([paths[k] for k in told], options.void, [paths[k] for k in takers if k not in told])
     return [(own if k in told else options) if k in takers else f for k, f in enumerate(found)]
 
 

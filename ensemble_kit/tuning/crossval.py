@@ -115,16 +115,16 @@ def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArra
         return np.asarray(top / (weights @ counted.sum(0)))
 
 
-def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
+def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEVELS - 1) // 2) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
     Only the band that all classes were counted in is searched. A class without positives has no say; where no class
-    has any, it is the level of 0.5.
+    has any, it is `half`, the level of 0.5.
     """
+    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     curves = [c for c in curves if c.has_positives(which)]
     if not curves:
-        return (LEVELS - 1) // 2
-    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
+        return half
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
         score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
@@ -150,6 +150,7 @@ def cross_validate(
     shrink: bool,
     seed: int,
     curves: Sequence[Curve],
+    shared_only: bool = False,
 ) -> CrossValidation:
     """Choose thresholds on all folds but one and judge them on that one, for every fold.
 
@@ -163,24 +164,28 @@ def cross_validate(
     folds : sample numbers of each; the folds of `curves`, of which there is one per class.
     names : the group of each sample.
     half : the level of 0.5.
+    shared_only : whether the tuned setting is one threshold for all classes, whatever it gains.
     """
+    alone = _Decision([False] * len(curves), True) if shared_only else None
     truth = np.stack([t.truth for t in statistics.tables])
     judge = Resampler(names, seed)
     outcomes = {name: _Outcome.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
     for k, fold in enumerate(folds):
         rest = [j for j in range(len(folds)) if j != k]
-        decision = _decide(_out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds)
-        shared = shared_level(curves, rest)
+        decision = alone or _decide(
+            _out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds
+        )
+        shared = shared_level(curves, rest, half)
         common = shared if decision.shares else half
         for c, one in enumerate(curves):
             own = own_level(one, rest, common)
             levels[c].append(own)
-            tuned = own if not shrink or decision.keeps[c] else common
+            tuned = own if decision.keeps[c] or not (shrink or shared_only) else common
             for name, level in {"tuned": tuned, "own": own, "shared": shared, "half": half}.items():
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
-    decision = _decide(outcomes, measure, truth, judge, every, folds)
+    decision = alone or _decide(outcomes, measure, truth, judge, every, folds)
     classes, seen = {}, truth.sum(axis=1) > 0
     for c, name in enumerate(statistics.classes):
         pick = slice(c, c + 1)
@@ -188,13 +193,18 @@ def cross_validate(
         classes[name] = ClassFolds(
             tuple(levels[c]),
             judge.interval(measure, own_counts, other, truth[pick]),
-            (not shrink or decision.keeps[c]) and bool(seen[c]),
+            (decision.keeps[c] or not (shrink or shared_only)) and bool(seen[c]),
             measure.of_class(outcomes["tuned"].tp[c], outcomes["tuned"].pred[c], truth[c]),
         )
     scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
     gain = judge.interval(measure, outcomes["tuned"].counts(seen), outcomes["half"].counts(seen), truth[seen])
-    common = shared_level(curves, every) if decision.shares else half
-    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
+    final = _Outcome.blank(truth.shape)
+    for c, judged in enumerate(classes.values()):
+        kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
+        final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
+    common = shared_level(curves, every, half) if decision.shares else half
+    as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
+    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
 @dataclass(frozen=True)
@@ -231,7 +241,7 @@ def _out_of_fold(
     outcomes = {name: _Outcome.blank(shape) for name in ("own", "shared", "half")}
     for j in rest:
         inner = [i for i in rest if i != j]
-        shared = shared_level(curves, inner)
+        shared = shared_level(curves, inner, half)
         for c, one in enumerate(curves):
             for name, level in {"own": own_level(one, inner, shared), "shared": shared, "half": half}.items():
                 outcomes[name].put(c, folds[j], one.table, level)

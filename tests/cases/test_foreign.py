@@ -280,7 +280,7 @@ def test_L10_what_is_not_black_and_white_is_not_binary(tmp_path: Path) -> None:
         ek.read_masks(tmp_path / "white", classes=["background", "nerve", "vessel"])
     (tmp_path / "soft").mkdir()
     Image.fromarray(np.array([[0, 90, 255]], np.uint8)).save(tmp_path / "soft" / "a.png")
-    with refused(ek.DamagedError, "mask-values", "90 (1 pixels)", "threshold soft masks"):
+    with refused(ek.DamagedError, "mask-values", "90 (1 pixel)", "threshold soft masks"):
         ek.read_masks(tmp_path / "soft", classes=["nerve"])
 
 

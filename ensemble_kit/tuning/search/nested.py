@@ -50,7 +50,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         _judge(held, uniform, {"uniform": tuple(uniform.levels.values()), "half": (half,) * shape[0]}, fold, counts)
         curves = list(curves_of(best).values())
         every = range(len(curves[0].folds))
-        common = shared_level(curves, every)
+        common = shared_level(curves, every, half)
         own = [own_level(c, every, common) for c in curves]
         levels = {"tuned": tuple(best.levels.values()), "own": tuple(own), "shared": (common,) * shape[0]}
         _judge(held, best, levels, fold, counts)
@@ -78,7 +78,8 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     had = {name: (tp[seen], pred[seen]) for name, (tp, pred) in pairs.items()}
     gain = resampler.interval(measure, had["tuned"], had["half"], truth[seen])
     over = resampler.interval(measure, had["tuned"], had["uniform"], truth[seen])
-    honest = replace(crossed, scores={k: scores[k] for k in crossed.scores}, gain=gain, classes=classes)
+    scored = {k: scores[k] for k in crossed.scores}
+    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None)
     told = {
         "folds": chosen,
         "out_of_fold": plain_number(scores["tuned"]),

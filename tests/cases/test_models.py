@@ -905,3 +905,16 @@ def test_a_store_inside_a_store_is_refused(tmp_path, inside) -> None:
         ek.LogitWriter(tmp_path / "m.zarr" / inside, **options)
     assert (caught.value.code, sorted(tmp_path.rglob("*"))) == ("path-inside-store", there)
     ek.LogitWriter(tmp_path / "y.zarr", **options).close()
+
+
+def test_N2_logits_that_the_kit_made_are_not_doubted(tmp_path) -> None:
+    """Fused scores may all lie in [0, 1] on the logit scale."""
+    for name, logit in (("a", 2.0), ("b", -1.0)):
+        with ek.LogitWriter(tmp_path / f"{name}.zarr", ["x"], ["s"], (2, 2)) as out:
+            out.write("s", np.full((1, 2, 2), logit), image_size=(4, 4))
+    fused = ek.fuse(ek.Ensemble([tmp_path / "a.zarr", tmp_path / "b.zarr"]), tmp_path / "f.zarr")
+    p = np.mean(1 / (1 + np.exp([-2.0, 1.0])))
+    assert np.allclose(ek.LogitStore(fused.path).read("s"), np.log(p / (1 - p)), atol=1e-3)
+    out = ek.LogitWriter(tmp_path / "c.zarr", ["x"], ["s"], (2, 2), checked=True)
+    with out, pytest.raises(ek.DamagedError, match="NaN"):
+        out.write("s", np.full((1, 2, 2), np.nan), image_size=(4, 4))

@@ -145,7 +145,9 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")], False),
     "jobs": (Annotated[int | None, typer.Option("--jobs", help="Number of threads. Default: all cores.")], None),
     "memory": (
-        Annotated[str | None, typer.Option("--memory", help="Memory budget of a dump or a search, such as 2GB.")],
+        Annotated[
+            str | None, typer.Option("--memory", help="Memory budget of a dump, a fusion or a search, such as 2GB.")
+        ],
         None,
     ),
     "seed": (

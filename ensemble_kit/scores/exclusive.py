@@ -57,28 +57,38 @@ def encode(
     They are each logit's `Q` where it is interpolated or averaged, else the level of its softmax on the mean's scale.
     """
     if upsample == "logits" or fusion.mean.of_logits:
-        return q(logits, temperature)[order]
-    return fusion.mean.scale[levels(logits, temperature)[order]]
+        return q(logits, temperature, order)
+    found = levels(logits, temperature, order)
+    return found if fusion.mean == PROBABILITY else fusion.mean.scale[found]
 
 
-def q(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
-    """Turn logits (C, h, w) into `Q`, of what each lies below its cell's largest."""
-    from ensemble_kit.kernels import exclusive
+def q(logits: NDArray[np.float16], temperature: float, order: NDArray[np.int64] | None = None) -> NDArray[np.uint16]:
+    """Turn logits (C, h, w) into `Q`, of what each lies below its cell's largest; classes as `order` has them."""
+    from ensemble_kit.kernels import exclusive_cells
 
-    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-    out = np.empty(flat.shape, np.uint16)
-    exclusive.exclusive_q(flat, temperature, out)
-    return out.reshape(logits.shape)
+    logits = np.ascontiguousarray(logits)
+    at, out = _addresses(logits), np.empty(logits.shape, np.uint16)
+    own = at if order is None else at[order]
+    exclusive_cells.put_q(own, temperature, out.reshape(len(out), -1))
+    return out
 
 
-def levels(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
-    """Turn logits (C, h, w) into the levels of their softmax."""
-    from ensemble_kit.kernels import fuse
+def levels(
+    logits: NDArray[np.float16], temperature: float, order: NDArray[np.int64] | None = None
+) -> NDArray[np.uint16]:
+    """Turn logits (C, h, w) into the levels of their softmax; classes as `order` has them."""
+    from ensemble_kit.kernels import exclusive_cells
 
-    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-    out = np.empty(flat.shape, np.uint16)
-    fuse.softmax_levels(flat, temperature, out)
-    return out.reshape(logits.shape)
+    logits = np.ascontiguousarray(logits)
+    at, out = _addresses(logits), np.empty(logits.shape, np.uint16)
+    rows = np.arange(len(at)) if order is None else np.argsort(order)
+    exclusive_cells.put_levels(at, temperature, rows, out.reshape(len(out), -1))
+    return out
+
+
+def _addresses(logits: NDArray[np.float16]) -> NDArray[np.int64]:
+    """Where each class begins."""
+    return np.asarray(logits.__array_interface__["data"][0] + logits.strides[0] * np.arange(len(logits)), np.int64)
 
 
 def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import argmax, exclusive, layouts
+from ensemble_kit.scores import argmax, class_maps, exclusive, layouts
 from ensemble_kit.scores.encoding import Encoded, encode
 from ensemble_kit.spec.fusion import Upsample
 from ensemble_kit.spec.geometry import Placement, as_text
@@ -170,8 +170,15 @@ class FusedSample:
         if fast is not None:
             return argmax.winners(fast)
         of_shares = of_logits and self.inputs.activation == "softmax"
-        shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
-        return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
+        if self._of_shares or (least and of_shares):
+            shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
+            return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
+        rule = weights, offsets, least or 0
+        if not self._recipe.interpolate_members:
+            order = np.arange(len(weights))[:, None]
+            return class_maps.winners([self.levels()], self._placements[:1], order, 65536 + 0 * order, None, *rule)
+        maps, table = class_maps.of_members(self._encoded), self._scoring.score_table
+        return class_maps.winners(maps, self._placements, self._encoded.order, self._weights, table, *rule)
 
     def claims(self, levels: Sequence[int]) -> ManyRuns:
         """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
@@ -255,10 +262,14 @@ class FusedSample:
         if self._recipe.interpolate_members:
             return FusedSample(self.inputs, self.sample, "scores").levels()
         out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
+        scored = self._recipe.codes == "scores" and out[0].size >= fuse.LANES
         for c, weights in enumerate(self._weights):
             class_maps = [codes[k] for codes, k in zip(self._encoded.codes, self._encoded.order[c], strict=True)]
             addresses = np.array([m.__array_interface__["data"][0] for m in class_maps], np.int64)
-            fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
+            if scored:
+                fuse.fuse_scores(addresses, weights, out[c].reshape(-1))
+            else:
+                fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
         return out
 
 

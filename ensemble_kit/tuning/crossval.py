@@ -127,12 +127,7 @@ def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEV
         return half
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
-        score, counted = np.zeros((2, high - low))
-        for c, own in zip(curves, cut, strict=True):
-            top, foot = c.sums(which)
-            one = c.measure.values(top[own], foot[own], c.table.truth[c.samples(which)].sum())
-            score, counted = score + np.nan_to_num(one), counted + ~np.isnan(one)
-        score = np.where(counted == 0, 1.0, score / np.maximum(counted, 1))
+        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
     else:
         sums = [c.sums(which) for c in curves]
         top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))

@@ -37,13 +37,14 @@ def table_of(values: Values, truth: Values, ratio: int, adds: bool = False) -> C
     """The table of samples given as F_c (C, n) and truth (n,), C for no class and -1 for void."""
     C, n, parts = len(values[0]), len(values), []
     decided = np.zeros((n, C + 1, C), np.int64)
-    far = np.zeros((3, n, C, C), np.int32)
+    doubt = np.zeros((n, room_of(ratio, adds).shifts.size - 1, C, C), np.int32)
+    far = np.zeros((*doubt.shape, 3), np.int32)
     for s, (v, t) in enumerate(zip(values, truth, strict=True)):
         labels = np.where(t < 0, kernels.VOID, t).astype(np.uint16)
-        parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], *far[:, s]))
+        parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], far[s], doubt[s]))
     offsets = np.cumsum([0, *(p.truth.size for p in parts)])
     names = tuple(f"s{k}" for k in range(n)), tuple(f"c{k}" for k in range(C))
-    return ContenderTable(*names, None, "", adds, ratio, concatenated(parts), offsets, decided, *far)
+    return ContenderTable(*names, None, "", adds, ratio, concatenated(parts), offsets, decided, far, doubt)
 
 
 @st.composite
@@ -249,7 +250,7 @@ def test_statistics_answer_a_second_question(make_store: Make, tmp_path: Path) -
         assert caught.value.code == "statistics-differ"
 
 
-@pytest.mark.parametrize("name", ["truth", "offsets", "classes", "values", "begins", "decided", "hit", "miss", "both"])
+@pytest.mark.parametrize("name", ["truth", "offsets", "classes", "values", "begins", "decided", "far", "doubt"])
 def test_damaged_statistics_are_refused(make_store: Make, tmp_path: Path, name: str) -> None:
     ens = case(make_store, samples=1, members=1)
     gather(ens, truth_of(ens), RATIOS[0]).save(tmp_path / "kept.npz")
@@ -258,7 +259,7 @@ def test_damaged_statistics_are_refused(make_store: Make, tmp_path: Path, name: 
     for damaged in (arrays[name][:-1], arrays[name].astype(np.float32), arrays[name] * 0 + 7):
         np.savez(tmp_path / "bad.npz", **{**arrays, name: damaged})
         alike = damaged.dtype == arrays[name].dtype and damaged.shape == arrays[name].shape
-        if alike and name in {"values", "decided", "hit", "miss", "both"}:
+        if alike and name in {"values", "decided", "far", "doubt"}:
             continue  # other numbers, all of them possible
         with pytest.raises(ek.DamagedError, match="do not fit each other"):
             ContenderTable.load(tmp_path / "bad.npz")
@@ -366,18 +367,22 @@ def test_settled_pixels_are_those_that_no_factor_changes(
     scores = ens.sample("s")
     labels = rng.integers(0, 5, IMAGE).astype(np.uint16)
     labels[:2] = kernels.VOID
-    decided, far = np.zeros((5, 4), np.int64), np.zeros((3, 4, 4), np.int32)
+    room = room_of(ratio, ens.fusion.mean.of_logits)
+    decided, doubt = np.zeros((5, 4), np.int64), np.zeros((room.shifts.size - 1, 4, 4), np.int32)
+    far = np.zeros((*doubt.shape, 3), np.int32)
     values, truth = scores.open_values(0, IMAGE[0], labels, kernels.VOID, decided)
     settled = decided.sum()
     assert settled + truth.size == labels.size - 2 * IMAGE[1]
-    room = room_of(ratio, ens.fusion.mean.of_logits)
-    found = kernels.gather(values, truth, room, decided, *far)
-    all_decided, all_far = np.zeros_like(decided), np.zeros_like(far)
-    whole = kernels.gather(scores.values(0, IMAGE[0]).reshape(4, -1), labels.ravel(), room, all_decided, *all_far)
+    found = kernels.gather(values, truth, room, decided, far, doubt)
+    all_decided, all_far, all_doubt = (np.zeros_like(v) for v in (decided, far, doubt))
+    whole = kernels.gather(
+        scores.values(0, IMAGE[0]).reshape(4, -1), labels.ravel(), room, all_decided, all_far, all_doubt
+    )
     assert settled > 0
     assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
     assert np.array_equal(decided, all_decided)
     assert np.array_equal(far, all_far)
+    assert np.array_equal(doubt, all_doubt)
 
 
 # --- the command line ---------------------------------------------------------------------------------------

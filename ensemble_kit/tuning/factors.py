@@ -27,7 +27,7 @@ from ensemble_kit.tuning.factorfolds import FoldedFits, cross_validate
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.gathering import exclusive_truth, gather
 from ensemble_kit.tuning.statistics import source_of
-from ensemble_kit.tuning.sweeps import Fitted, fit
+from ensemble_kit.tuning.sweeps import Fitted, Widening, fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +50,8 @@ def tune_factors(
 ) -> ThresholdSet:
     """Find the factor of every class, exact over all factors from 1/128 to 128 one class at a time.
 
-    Contenders are gathered for factors at most 64 apart; where a line search is not certain that no factor beyond is
-    better, they are gathered anew for 512, then for all.
+    Contenders are gathered for factors at most 32 apart; where a line search is not certain that no factor beyond is
+    better, they are gathered anew for 128, 512, and in the end for all.
 
     Parameters
     ----------
@@ -75,36 +75,19 @@ def tune_factors(
         fix = "pass the file of this ensemble, or remove it to count anew"
         raise MismatchError("statistics-differ", "cannot tune with these statistics", item=item, fix=fix)
     split, names = folds_of(ensemble, folds, groups, seed)
-    for ratio in RATIOS:
-        if known is not None and ratio < known.ratio:
-            continue
-        own = known is not None and ratio == known.ratio
-        table = known if own and known else gather(ensemble, truth, ratio, background, executor, listener)
-        found = _fit(table, measure, split, names, shrink, seed, jobs or cores(), listener)
-        if found is not None:
-            break
-    assert found is not None  # with the last ratio every class that could win is a contender
-    if keep is not None and not own:
-        keep(table)
-    return _recorded(table, ensemble, measure, *found, seed)
 
+    def gathered(ratio: int) -> ContenderTable:
+        return gather(ensemble, truth, ratio, background, executor, listener)
 
-def _fit(
-    table: ContenderTable,
-    measure: Measure,
-    split: list[NDArray[np.int64]],
-    names: list[str],
-    shrink: bool,
-    seed: int,
-    jobs: int,
-    listener: Listener,
-) -> tuple[Fitted, CrossValidation | None] | None:
-    """Fit, and cross-validate where there is more than one fold; None where a line search is not certain."""
+    wider = Widening(gathered, [gathered(RATIOS[0]) if known is None else known])
     if len(split) == 1:
-        fitted = fit(table, measure)
-        return (fitted, None) if fitted.is_certain else None
-    crossed = cross_validate(FoldedFits(table, measure, split, jobs, listener), names, shrink, seed)
-    return None if crossed is None else (crossed[1], crossed[0])
+        fitted, crossed = fit(wider.tables[0], measure, wider), None
+    else:
+        folded = FoldedFits(wider, measure, split, jobs or cores(), listener)
+        crossed, fitted = cross_validate(folded, names, shrink, seed)
+    if keep is not None and wider.widest is not known:
+        keep(wider.widest)
+    return _recorded(wider.widest, ensemble, measure, fitted, crossed, seed)
 
 
 def _recorded(

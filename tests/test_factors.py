@@ -38,7 +38,7 @@ def table_of(values: Values, truth: Values, ratio: int, adds: bool = False) -> C
     C, n, parts = len(values[0]), len(values), []
     decided = np.zeros((n, C + 1, C), np.int64)
     doubt = np.zeros((n, room_of(ratio, adds).shifts.size - 1, C, C), np.int32)
-    far = np.zeros((*doubt.shape, 3), np.int32)
+    far = np.zeros((*doubt.shape, 2), np.int32)
     for s, (v, t) in enumerate(zip(values, truth, strict=True)):
         labels = np.where(t < 0, kernels.VOID, t).astype(np.uint16)
         parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], far[s], doubt[s]))
@@ -369,8 +369,8 @@ def test_settled_pixels_are_those_that_no_factor_changes(
     labels[:2] = kernels.VOID
     room = room_of(ratio, ens.fusion.mean.of_logits)
     decided, doubt = np.zeros((5, 4), np.int64), np.zeros((room.shifts.size - 1, 4, 4), np.int32)
-    far = np.zeros((*doubt.shape, 3), np.int32)
-    values, truth = scores.open_values(0, IMAGE[0], labels, kernels.VOID, decided)
+    far = np.zeros((*doubt.shape, 2), np.int32)
+    values, truth = scores.open_values(0, IMAGE[0], scores.leaders(ratio), labels, kernels.VOID, decided)
     settled = decided.sum()
     assert settled + truth.size == labels.size - 2 * IMAGE[1]
     found = kernels.gather(values, truth, room, decided, far, doubt)

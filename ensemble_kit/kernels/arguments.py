@@ -262,10 +262,10 @@ class Outside(NamedTuple):
     Parameters
     ----------
     first, stop : bins that are exact; those below have what a smaller factor does, those above what a larger one does.
-    may, must : int64 (bins, C), with how many of the room's ratios pixels between the class and each other may change
-        hands, and with how many they do.
+    may : int64 (bins, C), with how many of the room's ratios pixels between the class and each other may change hands.
     most : int64 (bins,), the largest of `may`.
-    taken : int64 (rows, n, C, 3), pixels that the class takes with a larger factor, of each winner by kind.
+    taken : int64 (rows, n, C, 2), pixels that the class may take with a larger factor, of each winner: of another
+        truth than both, and its own.
     doubt : int64 (rows, n, C), pixels of another truth than a class that the class may take from it; its own entry:
         pixels that it may take and whose truth it is.
     hits, lost : int64 (rows, n, C), hits that classes may gain with a smaller factor, and pixels of another truth that
@@ -275,7 +275,6 @@ class Outside(NamedTuple):
     first: int
     stop: int
     may: NDArray[np.int64]
-    must: NDArray[np.int64]
     most: NDArray[np.int64]
     taken: NDArray[np.int64]
     doubt: NDArray[np.int64]

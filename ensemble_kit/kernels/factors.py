@@ -26,9 +26,9 @@ def gather(values, truth, room, decided, far, doubt):
     truth : uint16 (n,), the class, their number where there is none, VOID.
     room : Room.
     decided : int64 (C + 1, C), pixels by the class of the truth and the winner; added to.
-    far : int32 (ratios - 1, C, C, 3), added to: decided pixels by the ratio that lets class k win them, k, the winner
-        m, and kind: 1 where the truth is k, 2 where it is m, 0 otherwise. `far[:, m, m, 0]` are those of m of
-        another truth, once for all k, by the nearest of them.
+    far : int32 (ratios - 1, C, C, 2), added to: decided pixels by the ratio that lets class k win them, k, and the
+        winner m: those of another truth than both, and those of truth k. `far[:, m, m, 0]` are those of m of another
+        truth, once for all k, by the nearest of them. Pixels of truth m can only be lost, and are not counted.
     doubt : int32 (ratios - 1, C, C), added to: the same of pixels that are kept, of another truth than a contender m,
         and at `[:, k, k]` those of truth k.
 
@@ -101,7 +101,7 @@ def _count_far(values, top, truth, room, kept, far, doubt):
                 ratio += 1
             nearest = min(nearest, ratio)
             if kept.size == 1:
-                far[ratio, k, m, 1 if truth == k else 2 if truth == m else 0] += 1
+                far[ratio, k, m, np.int64(truth == k)] += truth != m
                 continue
             doubt[ratio, k, k] += truth == k
             for other in kept:

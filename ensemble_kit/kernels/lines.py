@@ -121,25 +121,20 @@ def bound(c, counts, tp, pred, truth, silent, score, outside, values, limits):
                     value, one = score_pair(p, t, area, score)
                     starts[b] += value
                     number[b] += one
-                    at_t, at_p, may, must, most = t, p, outside.may[b], outside.must[b], outside.most[b]
+                    may, most = outside.may[b], outside.most[b]
                     if b < outside.first:
                         gained += outside.hits[r, may[k], k]
                         lost += outside.lost[r, most, k]
                     elif b >= outside.stop and k == c:
-                        for m in range(C):
-                            taken = outside.taken[r, must[m], m]
-                            at_t += taken[1]
-                            at_p += taken[0] + taken[1] + taken[2]
-                            gained += outside.taken[r, may[m], m, 1] - taken[1]
                         gained += outside.doubt[r, most, k]
+                        for m in range(C):
+                            gained += outside.taken[r, may[m], m, 1]
                     elif b >= outside.stop:
-                        taken, more = outside.taken[r, must[k], k], outside.taken[r, may[k], k]
-                        at_t -= taken[2]
-                        at_p -= taken[0] + taken[1] + taken[2]
-                        lost += more[0] + more[1] - taken[0] - taken[1] + outside.doubt[r, most, k]
+                        taken = outside.taken[r, may[k], k]
+                        lost += taken[0] + taken[1] + outside.doubt[r, most, k]
                     if counted:
-                        stays = gained + lost == 0 and at_p == p and (k != c or p + area > 0)
-                        tops[b] += value if stays else _best(at_t, at_p, area, gained, lost, score)
+                        stays = gained + lost == 0 and (k != c or p + area > 0)
+                        tops[b] += value if stays else _best(t, p, area, gained, lost, score)
                 t += right
                 p += right + wrong
     rest = score.eps / (1 + score.eps)  # what a skipped pair that becomes a mask without truth is worth, at most

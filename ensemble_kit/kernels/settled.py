@@ -1,8 +1,9 @@
-"""Pixels that no factors can change, told from the cells around them, and the values of the others.
+"""Pixels that are right for all factors that matter, told from the cells around them, and the values of the others.
 
-Where all members give four cells to one class, by so much that no other can come within the largest ratio of factors,
-every pixel between the cells is that class's: interpolation and fusing are means. `reference` has no part in this:
-`kernels.exclusive.values` evaluates every pixel, and the two are compared.
+Where all members give four cells to one class, by so much that no other comes within a ratio of factors, every pixel
+between the cells is that class's: interpolation and fusing are means. Where it is the true class, larger ratios can
+only lose the pixel, which no bound needs. `reference` has no part in this: `kernels.rows.values` evaluates every
+pixel, and the two are compared.
 """
 
 import numpy as np
@@ -56,7 +57,7 @@ def _put_owners(y, found, axes, owner):
 
 @kernel
 def open_values(first, stop, found, truth, void, members, scoring, exponentials, axes, decided):
-    """Count the settled pixels of the rows `first … stop - 1` by truth and owner, and evaluate the others.
+    """Count the pixels of the rows `first … stop - 1` whose owner is their truth, and evaluate the others.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def open_values(first, stop, found, truth, void, members, scoring, exponentials,
 
     Returns
     -------
-    values int64 (C, n), and truth uint16 (n,), of the pixels that are not settled.
+    values int64 (C, n), and truth uint16 (n,), of the other pixels.
     """
     width, classes = axes.cols.shape[1], members.order.shape[0]
     owner, n = np.empty((stop - first, width), np.int16), 0
@@ -77,9 +78,10 @@ def open_values(first, stop, found, truth, void, members, scoring, exponentials,
             t = truth[y, x]
             if t == void:
                 owner[y - first, x] = -2
-            elif owner[y - first, x] >= 0:
-                decided[t, owner[y - first, x]] += 1
+            elif owner[y - first, x] == t:
+                decided[t, t] += 1
             else:
+                owner[y - first, x] = -1
                 n += 1
     out, labels, at = np.empty((classes, n), np.int64), np.empty(n, np.uint16), 0
     for y in range(first, stop):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.factor-statistics/2"
-RATIOS = (5, 7, 9, 14)
+RATIOS = (5, 9, 14)
 """Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 32 … 16384."""
 
 
@@ -42,7 +42,7 @@ class ContenderTable:
     contenders : of all samples; sample s has the pixels `begins[s]:begins[s+1]`.
     begins : int64 (samples + 1,).
     decided : int64 (samples, C + 1, C), the other pixels by class of the truth (last: none) and winner.
-    far, doubt : int32 (samples, ratios - 1, C, C, 3) and (samples, ratios - 1, C, C), what larger ratios change; see
+    far, doubt : int32 (samples, ratios - 1, C, C, 2) and (samples, ratios - 1, C, C), what larger ratios change; see
         `kernels.factors.gather`.
     """
 
@@ -183,7 +183,7 @@ def _is_sound(t: ContenderTable) -> bool:
         and t.ratio in RATIOS
         and (t.background is None or t.background in t.classes)
         and t.decided.shape == (n, C + 1, C)
-        and t.far.shape == (*t.doubt.shape, 3) == (n, t.room.shifts.size - 1, C, C, 3)
+        and t.far.shape == (*t.doubt.shape, 2) == (n, t.room.shifts.size - 1, C, C, 2)
         and _ascends(t.begins, n, p.truth.size)
         and _ascends(p.offsets, p.truth.size, p.classes.size)
         and p.truth.ndim == p.classes.ndim == 1

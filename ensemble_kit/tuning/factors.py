@@ -51,7 +51,7 @@ def tune_factors(
     """Find the factor of every class, exact over all factors from 1/128 to 128 one class at a time.
 
     Contenders are gathered for factors at most 32 apart; where a line search is not certain that no factor beyond is
-    better, they are gathered anew for 128, 512, and in the end for all.
+    better, they are gathered anew for 512, then for all.
 
     Parameters
     ----------

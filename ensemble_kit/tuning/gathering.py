@@ -60,12 +60,12 @@ class GatherContenders:
         truth = label_map(item.truth)
         room, parts = room_of(self.ratio, self.inputs.fusion.mean.of_logits), []
         decided, doubt = np.zeros((C + 1, C), np.int64), np.zeros((room.shifts.size - 1, C, C), np.int32)
-        far = np.zeros((*doubt.shape, 3), np.int32)
-        height, width = scores.image
+        far = np.zeros((*doubt.shape, 2), np.int32)
+        (height, width), leaders = scores.image, scores.leaders(self.ratio)
         rows = max(1, _CELLS // (C * width))
         for first in range(0, height, rows):
             stop = min(first + rows, height)
-            values, labels = scores.open_values(first, stop, truth, VOID, decided)
+            values, labels = scores.open_values(first, stop, leaders, truth, VOID, decided)
             parts.append(kernels.gather(values, labels, room, decided, far, doubt))
         return Gathered(concatenated(parts), decided, far, doubt)
 

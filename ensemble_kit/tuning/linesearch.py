@@ -264,13 +264,12 @@ class FactorSearch:
         below = np.arange(starts.size)[:, None] < first
         may = np.where(below, (starts < lows).sum(2), (ends > highs).sum(2))
         may = np.where(other, np.minimum(may, room.shifts.size - 1), 0)
-        must = np.where(other, (starts > highs[:, 1:]).sum(2), 0)
         # below, class c gives decided pixels of its own to far classes; above, it takes pixels as a far class
         far, doubt = self.table.far, self._by_ratio(self.table.doubt[:, :, c])
         hits = self._by_ratio(np.where(other, far[:, :, :, c, 1], 0))
         lost = self._by_ratio(np.where(other, 0, far[:, :, [c], c, 0]))
         taken = self._by_ratio(np.where(other[:, None], far[:, :, c], 0))
-        return Outside(first, stop, may, must, may.max(1), taken, doubt, hits, lost)
+        return Outside(first, stop, may, may.max(1), taken, doubt, hits, lost)
 
     def _by_ratio(self, counts: NDArray[Any]) -> NDArray[np.int64]:
         """Sum counts of samples by row, and within no ratio, the first one, the first two, and so on."""

@@ -172,7 +172,7 @@ def collect(
         np.zeros(0, np.uint32),
     )
     C = ensemble.classes
-    far = np.zeros((len(rows), 0, len(C), len(C), 3), np.int32)
+    far = np.zeros((len(rows), 0, len(C), len(C), 2), np.int32)
     begins = np.cumsum([0, *(row.truth.size for row in rows)])
     decided, adds = np.stack([row.decided for row in rows]), ensemble.fusion.mean.of_logits
     # all ratios are searched, though contenders beyond 64 are missing: what is found is tuned anew

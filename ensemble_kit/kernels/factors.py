@@ -12,6 +12,8 @@ from ensemble_kit.kernels.jit import inline, kernel
 VOID = 65535
 """The truth of a pixel that does not count."""
 
+_BLOCK = 256
+
 
 @kernel
 def gather(values, truth, room, decided, far, doubt):
@@ -38,18 +40,22 @@ def gather(values, truth, room, decided, far, doubt):
     """
     C, n = values.shape
     top, second, bar = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.empty(n, np.int64)
-    near, others = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    for c in range(C):
-        for i in range(n):
-            second[i] = max(second[i], min(top[i], values[c, i]))
-            top[i] = max(top[i], values[c, i])
-    for i in range(n):
-        kept = second[i] >= reach(top[i], 0, room)
-        bar[i] = reach(second[i], 0, room) if kept else max(top[i], room.least)
-    for c in range(C):
-        for i in range(n):
-            near[i] += values[c, i] >= bar[i]
-            others[i] += values[c, i] >= reach(top[i], room.shifts.size - 1, room)
+    least, near, others = np.empty(n, np.int64), np.zeros(n, np.int32), np.zeros(n, np.int32)
+    for begin in range(0, n, _BLOCK):  # few enough to stay in the first caches
+        stop = min(begin + _BLOCK, n)
+        for c in range(C):
+            for i in range(begin, stop):
+                value = np.int64(values[c, i])
+                second[i] = max(second[i], min(top[i], value))
+                top[i] = max(top[i], value)
+        for i in range(begin, stop):
+            kept = second[i] >= reach(top[i], 0, room)
+            bar[i] = reach(second[i], 0, room) if kept else max(top[i], room.least)
+            least[i] = reach(top[i], room.shifts.size - 1, room)
+        for c in range(C):
+            for i in range(begin, stop):
+                near[i] += values[c, i] >= bar[i]
+                others[i] += values[c, i] >= least[i]
     pixels, pairs = 0, 0
     for i in range(n):
         if near[i] > 1 and truth[i] != VOID:
@@ -78,8 +84,8 @@ def gather(values, truth, room, decided, far, doubt):
             own += m
             at += 1
             out.offsets[at] = own
-        if others[i] > 1:
-            _count_far(values[:, i], top[i], truth[i], room, kept[:m], far, doubt)
+        if others[i] > 1 and (m > 1 or truth[i] != kept[0]):
+            _count_far(i, values, top[i], truth[i], room, kept, m, far, doubt)
     return out
 
 
@@ -90,23 +96,25 @@ def reach(value, k, room):
 
 
 @inline
-def _count_far(values, top, truth, room, kept, far, doubt):
-    """Count one pixel for the classes beyond the first ratio."""
+def _count_far(i, values, top, truth, room, kept, several, far, doubt):
+    """Count pixel `i` for the classes beyond the first ratio."""
     last, nearest, m = room.shifts.size - 1, room.shifts.size, kept[0]
     bar, least = reach(top, 0, room), reach(top, last, room)
-    for k in range(values.size):
-        if least <= values[k] < bar:
-            ratio = 0
-            while values[k] < reach(top, ratio + 1, room):
-                ratio += 1
-            nearest = min(nearest, ratio)
-            if kept.size == 1:
-                far[ratio, k, m, np.int64(truth == k)] += truth != m
-                continue
-            doubt[ratio, k, k] += truth == k
-            for other in kept:
-                doubt[ratio, k, other] += truth != other != k
-    if kept.size == 1 and nearest < last:
+    for k in range(values.shape[0]):
+        value = np.int64(values[k, i])
+        if value < least or value >= bar:
+            continue
+        ratio = 0
+        while value < reach(top, ratio + 1, room):
+            ratio += 1
+        nearest = min(nearest, ratio)
+        if several <= 1:
+            far[ratio, k, m, np.int64(truth == k)] += truth != m
+            continue
+        doubt[ratio, k, k] += truth == k
+        for j in range(several):
+            doubt[ratio, k, kept[j]] += truth != kept[j] != k
+    if several <= 1 and nearest < last:
         far[nearest, m, m, 0] += truth != m
 
 

@@ -185,6 +185,25 @@ def test_the_default_is_miou_without_absent_classes(make_store: Make) -> None:
     assert ek.tune_thresholds(ens, truth, metric="dice").measure.convention.empty == 1
 
 
+@pytest.mark.parametrize("options", FUSIONS.values(), ids=FUSIONS)
+def test_a_least_probability_is_recorded_and_scored(make_store: Make, options: dict[str, Any]) -> None:
+    ens = case(make_store, **options)
+    truth = truth_of(ens)
+    plain = ek.tune_thresholds(ens, truth, background="background")
+    tuned = ek.tune_thresholds(ens, truth, background="background", least=0.6)
+    assert [c.factor for c in tuned.factors] == [c.factor for c in plain.factors]
+    assert tuned.decision.least == 0.6
+    masks = ens.vote(tuned)
+    assert masks.rule.endswith("below 0.6 it has no class")
+    scored = ek.iou(masks, truth.arranged(truth.samples, masks.classes), empty="skip")
+    assert tuned.score == scored.pooled != plain.score
+    assert {name: tuned.per_class[name] for name in masks.classes} == scored.pooled_per_class
+    with pytest.raises(ek.UsageError, match="least"):
+        ek.tune_thresholds(ens, truth, decide="threshold", least=0.6)
+    with pytest.raises(ek.UsageError, match="probability in"):
+        ek.tune_thresholds(ens, truth, least=1.5)
+
+
 def test_no_single_factor_is_better(make_store: Make) -> None:
     ens = case(make_store, samples=2)
     truth = truth_of(ens)
@@ -403,3 +422,6 @@ def test_the_command_tunes_factors_of_softmax_stores(make_store: Make, tmp_path:
     assert tuned.decision.kind == "argmax"
     assert tuned.measure == MIOU
     assert tuned.factors == ek.tune_thresholds(ens, truth, folds=3).factors
+    app([*asked, "--least", "0.6", "--force"], standalone_mode=False)
+    assert "no class where its largest probability is below 0.6" in capsys.readouterr().out.replace("\n", " ")
+    assert ek.ThresholdSet.load(out).decision.least == 0.6

@@ -24,6 +24,7 @@ from ensemble_kit.cli.options import (
     EpsOption,
     FormatOption,
     ImageSizeOption,
+    LeastOption,
     MeanOption,
     SamplesOption,
     Stores,
@@ -67,6 +68,7 @@ def tune_thresholds(
             help="With argmax: a class that takes its pixels, but is not written and not scored.",
         ),
     ] = None,
+    least: LeastOption = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +205,7 @@ def tune_thresholds(
         others,
         cast("Any", decide),
         background,
+        least,
     )
     for text in tuning.warnings():
         common.warn(text)

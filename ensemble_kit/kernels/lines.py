@@ -95,6 +95,8 @@ def bound(c, counts, tp, pred, truth, silent, score, outside, values, limits):
     """
     rows, B, C = counts.shape[0], counts.shape[1] - 1, counts.shape[2]
     starts, number, tops, pairs = np.zeros(B), np.zeros(B, np.int64), np.zeros(B), 0
+    may, most, taken, doubt = outside.may, outside.most, outside.taken, outside.doubt
+    more_hits, more_lost = outside.hits, outside.lost
     hits, all_gained = np.zeros(B + 1, np.int64), np.zeros(B + 1, np.int64)
     for r in range(rows):
         hits[:], all_gained[:] = 0, 0
@@ -121,17 +123,15 @@ def bound(c, counts, tp, pred, truth, silent, score, outside, values, limits):
                     value, one = score_pair(p, t, area, score)
                     starts[b] += value
                     number[b] += one
-                    may, most = outside.may[b], outside.most[b]
                     if b < outside.first:
-                        gained += outside.hits[r, may[k], k]
-                        lost += outside.lost[r, most, k]
+                        gained += more_hits[r, may[b, k], k]
+                        lost += more_lost[r, most[b], k]
                     elif b >= outside.stop and k == c:
-                        gained += outside.doubt[r, most, k]
+                        gained += doubt[r, most[b], k]
                         for m in range(C):
-                            gained += outside.taken[r, may[m], m, 1]
+                            gained += taken[r, may[b, m], m, 1]
                     elif b >= outside.stop:
-                        taken = outside.taken[r, may[k], k]
-                        lost += taken[0] + taken[1] + outside.doubt[r, most, k]
+                        lost += taken[r, may[b, k], k, 0] + taken[r, may[b, k], k, 1] + doubt[r, most[b], k]
                     if counted:
                         stays = gained + lost == 0 and (k != c or p + area > 0)
                         tops[b] += value if stays else _best(t, p, area, gained, lost, score)

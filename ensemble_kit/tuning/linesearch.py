@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ZERO = 1 << 31  # the key of an offset of 0: keys of sums are not negative
-_OCTAVE = 32  # bins of a factor of 2, of which there are 14, unless counts by bin would take more than …
+_OCTAVE = 16  # bins of a factor of 2, of which there are 14, unless counts by bin would take more than …
 _COUNTS = 1 << 23  # … so many integers
 _DOUBT = 1e-9  # of sums of up to 2^20 scores in float64
 
@@ -261,8 +261,8 @@ class FactorSearch:
         first = int(np.searchsorted(bins.starts, lows[other, 0].max()))
         stop = int(np.searchsorted(bins.starts, highs[other, 0].min(), "right")) - 1
         starts, ends = bins.starts[:-1, None, None], bins.starts[1:, None, None]
-        below = np.arange(starts.size)[:, None] < first
-        may = np.where(below, (starts < lows).sum(2), (ends > highs).sum(2))
+        may = np.zeros((starts.size, len(keys)), np.int64)
+        may[:first], may[stop:] = (starts[:first] < lows).sum(2), (ends[stop:] > highs).sum(2)
         may = np.where(other, np.minimum(may, room.shifts.size - 1), 0)
         # below, class c gives decided pixels of its own to far classes; above, it takes pixels as a far class
         far, doubt = self.table.far, self._by_ratio(self.table.doubt[:, :, c])

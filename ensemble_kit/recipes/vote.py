@@ -20,6 +20,7 @@ from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.masks import read_together
@@ -112,6 +113,7 @@ class HardVote:
     common : whether to vote on the samples that all members have.
     formats : of each member that is a file; None is recognised.
     deciding : what is said of how stores decide, but for their thresholds.
+    id : the form in which ids of files are compared with those of other members.
 
     Raises
     ------
@@ -131,6 +133,7 @@ class HardVote:
     common: bool = False
     formats: tuple[Format | None, ...] | None = None
     deciding: Deciding = field(default_factory=Deciding)
+    id: IdForm | None = None
 
     parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
     """Each member's own vote, or its masks."""
@@ -156,7 +159,7 @@ class HardVote:
         files = [k for k in range(len(self.members)) if k not in parts]
         paths = [self.members[k] for k in files]
         formats = None if self.formats is None else [self.formats[k] for k in files]
-        read = read_together(paths, formats, self.image_size, self.classes, known)
+        read = read_together(paths, formats, self.image_size, self.classes, known, id=self.id)
         parts.update(zip(files, read, strict=True))
         object.__setattr__(self, "parts", tuple(parts[k] for k in range(len(self.members))))
         self.names()

@@ -36,7 +36,7 @@ class _Outcome:
     def blank(cls, shape: tuple[int, int]) -> _Outcome:
         return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
 
-    def counts(self, pick: slice = slice(None)) -> Counts:
+    def counts(self, pick: slice | NDArray[np.bool_] = slice(None)) -> Counts:
         """Return truth pixels and pixels of some classes."""
         return self.tp[pick], self.pred[pick]
 
@@ -82,7 +82,9 @@ class Resampler:
         return gained - base
 
     def interval(self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
-        """Return the gain of one outcome over another, with its interval."""
+        """Return the gain of one outcome over another, with its interval; 0 where no class counts."""
+        if not len(truth):
+            return Interval(0.0, 0.0, 0.0)
         gains = self.gains(measure, one, other, truth)
         gains = gains[~np.isnan(gains)]
         value = measure.of_all(*one, truth) - measure.of_all(*other, truth)
@@ -92,7 +94,9 @@ class Resampler:
     def above_noise(
         self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
     ) -> bool:
-        """Tell whether the gain of one outcome over another exceeds its standard error."""
+        """Tell whether the gain of one outcome over another exceeds its standard error; not where no class counts."""
+        if not len(truth):
+            return False
         gains = self.gains(measure, one, other, truth, samples, _DECISIONS)
         gains = gains[~np.isnan(gains)]
         return bool(gains.size) and float(np.quantile(gains, _NOISE)) > 0
@@ -114,18 +118,32 @@ def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArra
 def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
-    Only the band that all classes were counted in is searched.
+    Only the band that all classes were counted in is searched. A class without positives has no say; where no class
+    has any, it is the level of 0.5.
     """
+    curves = [c for c in curves if c.has_positives(which)]
+    if not curves:
+        return (LEVELS - 1) // 2
     low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
-        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
+        score, counted = np.zeros((2, high - low))
+        for c, own in zip(curves, cut, strict=True):
+            top, foot = c.sums(which)
+            one = c.measure.values(top[own], foot[own], c.table.truth[c.samples(which)].sum())
+            score, counted = score + np.nan_to_num(one), counted + ~np.isnan(one)
+        score = np.where(counted == 0, 1.0, score / np.maximum(counted, 1))
     else:
         sums = [c.sums(which) for c in curves]
         top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))
         score = np.where(np.asarray(foot) == 0, 1.0, np.asarray(top) / np.maximum(foot, 1))
     best = np.flatnonzero(np.asarray(score) >= np.max(score) - 1e-12) + low
     return int(min(best.tolist(), key=lambda level: (abs(2 * level - (LEVELS - 1)), level)))
+
+
+def own_level(curve: Curve, which: Sequence[int], common: int) -> int:
+    """Find the level of one class on some folds: its best; `common` where no sample of them has the class."""
+    return curve.best(which).level if curve.has_positives(which) else common
 
 
 def cross_validate(
@@ -137,50 +155,61 @@ def cross_validate(
     shrink: bool,
     seed: int,
     curves: Sequence[Curve],
+    shared_only: bool = False,
 ) -> CrossValidation:
     """Choose thresholds on all folds but one and judge them on that one, for every fold.
 
     With `shrink`, what gains nothing above noise on samples that did not choose it is not used: a class takes the
     common level instead of its own, and the common level is 0.5 where a shared threshold gains nothing over 0.5.
-    Inside each fold these decisions are made on the other folds alone (nested).
+    Inside each fold these decisions are made on the other folds alone (nested). A class that no sample has takes the
+    common level, and counts in no gain: only its false pixels would speak.
 
     Parameters
     ----------
     folds : sample numbers of each; the folds of `curves`, of which there is one per class.
     names : the group of each sample.
     half : the level of 0.5.
+    shared_only : whether the tuned setting is one threshold for all classes, whatever it gains.
     """
+    alone = _Decision([False] * len(curves), True) if shared_only else None
     truth = np.stack([t.truth for t in statistics.tables])
     judge = Resampler(names, seed)
     outcomes = {name: _Outcome.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
     for k, fold in enumerate(folds):
         rest = [j for j in range(len(folds)) if j != k]
-        decision = _decide(_out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds)
+        decision = alone or _decide(
+            _out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds
+        )
         shared = shared_level(curves, rest)
         common = shared if decision.shares else half
         for c, one in enumerate(curves):
-            own = one.best(rest).level
+            own = own_level(one, rest, common)
             levels[c].append(own)
-            tuned = own if not shrink or decision.keeps[c] else common
+            tuned = own if decision.keeps[c] or not (shrink or shared_only) else common
             for name, level in {"tuned": tuned, "own": own, "shared": shared, "half": half}.items():
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
-    decision = _decide(outcomes, measure, truth, judge, every, folds)
-    classes = {}
+    decision = alone or _decide(outcomes, measure, truth, judge, every, folds)
+    classes, seen = {}, truth.sum(axis=1) > 0
     for c, name in enumerate(statistics.classes):
         pick = slice(c, c + 1)
         own_counts, other = (outcomes[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
         classes[name] = ClassFolds(
             tuple(levels[c]),
             judge.interval(measure, own_counts, other, truth[pick]),
-            not shrink or decision.keeps[c],
+            (decision.keeps[c] or not (shrink or shared_only)) and bool(seen[c]),
             measure.of_class(outcomes["tuned"].tp[c], outcomes["tuned"].pred[c], truth[c]),
         )
     scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
-    gain = judge.interval(measure, outcomes["tuned"].counts(), outcomes["half"].counts(), truth)
+    gain = judge.interval(measure, outcomes["tuned"].counts(seen), outcomes["half"].counts(seen), truth[seen])
+    final = _Outcome.blank(truth.shape)
+    for c, judged in enumerate(classes.values()):
+        kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
+        final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
     common = shared_level(curves, every) if decision.shares else half
-    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
+    as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
+    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
 @dataclass(frozen=True)
@@ -202,7 +231,8 @@ def _decide(
     """Decide from out-of-fold counts on the folds of `rest`."""
     seen = np.concatenate([folds[j] for j in rest])
     own, shared, half = (outcomes[name] for name in ("own", "shared", "half"))
-    shares = judge.above_noise(measure, shared.counts(), half.counts(), truth, seen)
+    has = truth[:, seen].sum(axis=1) > 0
+    shares = judge.above_noise(measure, shared.counts(has), half.counts(has), truth[has], seen)
     common = shared if shares else half
     picks = [slice(c, c + 1) for c in range(len(truth))]
     keeps = [judge.above_noise(measure, own.counts(p), common.counts(p), truth[p], seen) for p in picks]
@@ -218,6 +248,6 @@ def _out_of_fold(
         inner = [i for i in rest if i != j]
         shared = shared_level(curves, inner)
         for c, one in enumerate(curves):
-            for name, level in {"own": one.best(inner).level, "shared": shared, "half": half}.items():
+            for name, level in {"own": own_level(one, inner, shared), "shared": shared, "half": half}.items():
                 outcomes[name].put(c, folds[j], one.table, level)
     return outcomes

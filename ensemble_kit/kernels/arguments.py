@@ -267,33 +267,57 @@ class Scale(NamedTuple):
 
 
 class Room(NamedTuple):
-    """The ratio of factors within which contenders are kept: F_c >= max((top + 2^shift - 1 >> shift) - gap, least).
+    """Ratios of factors, ascending: F_c is within one where it is `max((top + 2^shift - 1 >> shift) - gap, least)`.
+
+    Contenders are kept within the first; the last is the largest that there is, 16384.
 
     Parameters
     ----------
-    shift, gap : the ratio's logarithm to base 2 and 0, or with mean="logit" 0 and the difference of offsets.
-    far_shift, far_gap : the same of the largest ratio, 16384.
+    shifts, gaps : int64 (n,), the ratio's logarithm to base 2 and 0, or with mean="logit" 0 and the difference of
+        offsets.
     least : 1, since a score of 0 never wins a product; with mean="logit" none.
     """
 
-    shift: int
-    gap: int
-    far_shift: int
-    far_gap: int
+    shifts: NDArray[np.int64]
+    gaps: NDArray[np.int64]
     least: int
 
 
-class Line(NamedTuple):
-    """Where a line search of one class looks: its factor as a key, which is the factor, or its offset + 2^31.
+class Bins(NamedTuple):
+    """Stretches of factors that a line search bounds at once, by keys: the factor, or its offset + 2^31.
 
     Parameters
     ----------
-    bottom, low, high, top : keys of 1/128, of the ends of what is exact, and of 128.
-    now : the key of the present factor.
+    starts : int64 (bins + 1,), key of the factor that each begins with, and of the largest factor.
+    table, shift : int64; `table[key - starts[0] >> shift]` is the bin of the least such key.
     """
 
-    bottom: int
-    low: int
-    high: int
-    top: int
-    now: int
+    starts: NDArray[np.int64]
+    table: NDArray[np.int64]
+    shift: int
+
+
+class Outside(NamedTuple):
+    """What happens in bins where a line search is not exact, since far classes win pixels there; n ratios and "none".
+
+    Parameters
+    ----------
+    first, stop : bins that are exact; those below have what a smaller factor does, those above what a larger one does.
+    may : int64 (bins, C), with how many of the room's ratios pixels between the class and each other may change hands.
+    most : int64 (bins,), the largest of `may`.
+    taken : int64 (rows, n, C, 2), pixels that the class may take with a larger factor, of each winner: of another
+        truth than both, and its own.
+    doubt : int64 (rows, n, C), pixels of another truth than a class that the class may take from it; its own entry:
+        pixels that it may take and whose truth it is.
+    hits, lost : int64 (rows, n, C), hits that classes may gain with a smaller factor, and pixels of another truth that
+        the class may lose.
+    """
+
+    first: int
+    stop: int
+    may: NDArray[np.int64]
+    most: NDArray[np.int64]
+    taken: NDArray[np.int64]
+    doubt: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    lost: NDArray[np.int64]

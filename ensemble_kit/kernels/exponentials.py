@@ -1,5 +1,6 @@
 """Exponentials of sixteen float32 that round as float64's do: one polynomial, and how sure its rounding is."""
 
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.core.cgutils import ir
@@ -9,8 +10,8 @@ from ensemble_kit.kernels.lanes import FLOATS, INTS, repeated, vector_of
 
 REAL, LONG = ir.VectorType(ir.DoubleType(), FLOATS.count), ir.VectorType(ir.IntType(64), FLOATS.count)
 
-DEGREE = 13
-"""Of the Taylor series of e^r, |r| <= ln(2) / 2: its next term is below 1e-17."""
+INVERSES = tuple(1 / np.cumprod([1.0, *range(1, 14)]))
+"""1 / n! of the Taylor series of e^r, |r| <= ln(2) / 2, whose next term is below 1e-17."""
 
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
 """ln(2) in two parts, of which whole multiples of the first are exact (FreeBSD's msun, e_exp.c)."""
@@ -39,12 +40,8 @@ def _exponential(builder, x):
     whole = builder.fptosi(builder.fsub(builder.fmul(x, _number(LOG2_E)), _number(0.5)), vector_of(INTS))
     k = builder.sitofp(whole, REAL)
     r = fused(k, _number(-LN2_LOW), fused(k, _number(-LN2_HIGH), x))
-    factorial, inverses = 1.0, [1.0]
-    for n in range(1, DEGREE + 1):
-        factorial *= n
-        inverses.append(1 / factorial)
-    value = _number(inverses[-1])
-    for inverse in inverses[-2::-1]:
+    value = _number(INVERSES[-1])
+    for inverse in INVERSES[-2::-1]:
         value = fused(value, r, _number(inverse))
     bits = builder.shl(
         builder.add(builder.sext(whole, LONG), ir.Constant(LONG, [1023] * FLOATS.count)),

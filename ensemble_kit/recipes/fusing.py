@@ -193,6 +193,7 @@ class Fusing:
             overwrite=replace,
             provenance={**self._provenance(), "versions": {"ensemble_kit": __version__}},
             codec=self.codec,
+            checked=True,
         ) as out:
             for sample, values in zip(
                 todo, executor.map(_Logits(e.inputs), Items(todo), "fusing", listener), strict=True
@@ -362,7 +363,7 @@ def fuse(
     ...         store.write("x", np.full((1, 2, 2), logit), image_size=(4, 4))
     >>> done = ek.fuse(ek.Ensemble([f"{folder}/a.zarr", f"{folder}/b.zarr"]), f"{folder}/both.zarr")
     >>> done.member, float(ek.LogitStore(done.path).read("x")[0, 0, 0])
-    ('a+b', 0.300048828125)
+    ('a+b', 0.3017578125)
     """
     where = chosen(executor, jobs, listener)
     return Fusing(ensemble, out, format, member, codec, overwrite).run(where, listener)

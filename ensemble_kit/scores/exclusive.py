@@ -33,20 +33,21 @@ def codes(fusion: Fusion, upsample: Upsample) -> Codes:
     return "shares" if upsample == "logits" and not fusion.mean.of_logits else "scores"
 
 
-def margin(inputs: Inputs, codes: Codes) -> int | None:
-    """Return by how much codes of a class must lead, in every member, for no factors to change the winner.
+def margin(inputs: Inputs, codes: Codes, ratio: int) -> int | None:
+    """Return by how much codes of a class must lead, in every member, to have 2^ratio times any other's fused score.
 
-    The others then have at most 1/16384 of its fused value, the largest ratio of factors: of shares 3 of 65535 at
-    most, or with mean="logit" as much less. None where no margin tells: codes of other kinds.
+    Interpolating and fusing are means, so what holds for each member at the cells around a pixel holds at the pixel.
+    A share is rounded by half a level, and the leading one is at least that of one class beside all others at the
+    margin; a `q` is rounded at the cell and at the pixel. None where no margin tells: codes of other kinds.
     """
-    of_logits, classes = inputs.fusion.mean.of_logits, len(inputs.classes)
-    if inputs.activation != "softmax" or classes > 4000:
+    mean, times, others = inputs.fusion.mean, 1 << ratio, len(inputs.classes) - 1
+    if inputs.activation != "softmax" or not (mean.of_logits or mean == PROBABILITY):
         return None
-    if of_logits:
-        return math.ceil(65535 / 32 * math.log(1 << 14)) + 4  # rounded where it is interpolated, and where fused
-    if inputs.fusion.mean != PROBABILITY:
-        return None
-    return math.ceil(65535 / 32 * math.log(65535 / 3.5)) + 4 if codes == "shares" else 65532
+    if codes == "scores" and not mean.of_logits:  # the two largest add up to 65535, and a half for each class
+        lead = ((65536 + others / 2) * (times - 1) / 2 + times) / (1 + (times - 1) / 2)
+        return min(math.ceil(lead) + 2, 65535)
+    lost = 0.0 if mean.of_logits else (times + 1) / 2 / 65535 * (1 + others / times)
+    return None if lost >= 0.9 else math.ceil(65535 / 32 * (math.log(times) - math.log1p(-lost))) + 4
 
 
 def encode(

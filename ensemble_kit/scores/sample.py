@@ -113,12 +113,11 @@ class FusedSample:
 
         return np.asarray(kernels.values(first_row, stop_row, *self._whole))
 
-    @cached_property
-    def _leaders(self) -> tuple[NDArray[np.int16], ...]:
-        """For each member the class that leads each cell whatever the factors, or -1."""
+    def leaders(self, ratio: int) -> tuple[NDArray[np.int16], ...]:
+        """Find for each member the class that has 2^ratio times any other's score in each cell, or -1."""
         from ensemble_kit.kernels import settled
 
-        margin = exclusive.margin(self.inputs, self._recipe.codes)
+        margin = exclusive.margin(self.inputs, self._recipe.codes, ratio)
         found = tuple([np.full(last + 1, -1, np.int16) for last in self._axes.last])
         for m, out in enumerate(found):
             if margin is not None:
@@ -126,12 +125,19 @@ class FusedSample:
         return found
 
     def open_values(
-        self, first_row: int, stop_row: int, truth: NDArray[np.uint16], void: int, decided: NDArray[np.int64]
+        self,
+        first_row: int,
+        stop_row: int,
+        leaders: tuple[NDArray[np.int16], ...],
+        truth: NDArray[np.uint16],
+        void: int,
+        decided: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-        """Evaluate those pixels of some rows whose winner factors of 1/128 … 128 may change, and count the others.
+        """Evaluate the pixels of some rows, but those that all members give to their true class, which are counted.
 
         Parameters
         ----------
+        leaders : as `leaders` returns them.
         truth : uint16 (H, W), the class of every pixel, their number where there is none.
         void : the truth of pixels that do not count.
         decided : int64 (C + 1, C), pixels by truth and winner; added to.
@@ -142,7 +148,7 @@ class FusedSample:
         """
         from ensemble_kit.kernels import settled
 
-        values, labels = settled.open_values(first_row, stop_row, self._leaders, truth, void, *self._whole, decided)
+        values, labels = settled.open_values(first_row, stop_row, leaders, truth, void, *self._whole, decided)
         return values, labels
 
     def winners(self, factors: Sequence[int], least: int | None = None) -> ManyRuns:

@@ -22,6 +22,7 @@ from ensemble_kit.cli.label_options import (
     say_labels,
 )
 from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
@@ -69,13 +70,7 @@ def convert(
 
     source, target = _formats(masks, out, format_, from_, like)
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
-    if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
-        raise UsageError(
-            "output-is-input",
-            "cannot convert masks in place",
-            item=f"{out} is also the input",
-            fix="pass another --out",
-        )
+    check_output(out, common, [masks, like, classes, labels, image_size])
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
@@ -106,7 +101,6 @@ def convert(
 
 def _pack(store: Path, out: Path, common: Common) -> None:
     """Pack a store of logits into one uncompressed zip, which commands read like the store itself."""
-    from ensemble_kit.files import check_target
     from ensemble_kit.logits.store import LogitStore
 
     if out.suffix.lower() != ".zip":
@@ -118,7 +112,7 @@ def _pack(store: Path, out: Path, common: Common) -> None:
         )
     opened = LogitStore(store)
     plan = {"in": str(opened.path), "out": str(out), "samples": len(opened.samples), "format": "zip"}
-    check_target(out, force=common.force, folder=False)
+    check_output(out, common, [store])
     if common.dry_run:
         total = opened.stored_bytes
         common.answer(plan | {"bytes": total, "dry_run": True}, f"would pack {store} into {out}: {size(total)}")

@@ -21,11 +21,11 @@ from ensemble_kit.cli.options import (
     EpsOption,
     FormatOption,
     ImageSizeOption,
-    check_output,
     class_names,
     empty_value,
     size_of_images,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.errors import UsageError
 
 
@@ -90,7 +90,7 @@ def score(
     _check_together(convention, empty, eps, background, include_background)
     if confusion is not None:
         confusion_file.check_suffix(confusion)
-        check_output(confusion, common, [masks, val])
+        check_output(confusion, common, [masks, val, classes], "--confusion")
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))

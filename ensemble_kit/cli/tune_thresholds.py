@@ -31,12 +31,12 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    check_output,
     class_names,
     empty_value,
     fusing,
     size_of_images,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
 from ensemble_kit.errors import UsageError
@@ -179,7 +179,9 @@ def tune_thresholds(
             FOLDER.mkdir(exist_ok=True)
         out = FOLDER / f"{'+'.join(ensemble.fusion.members)}.json"
     if out.parent.is_dir() or not common.dry_run:
-        check_output(out, common, [*stores, val])
+        check_output(out, common, [*stores, val, classes, statistics])
+    if statistics is not None and not statistics.exists():
+        _check_statistics(statistics, out, common)
     if ensemble.dropped:
         common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
@@ -236,6 +238,14 @@ def tune_thresholds(
     tuned.set.save(out)
     common.answer({"out": str(out), **values, **tuned.set.to_dict()}, *reports)
     common.say(f"wrote {out}")
+
+
+def _check_statistics(statistics: Path, out: Path, common: Common) -> None:
+    """Refuse, before the count, a file of statistics that cannot be written or is the set's."""
+    if statistics.absolute() == out.absolute():
+        item, fix = f"--statistics and --out are both {out}", "give each a path of its own"
+        raise UsageError("output-is-input", "cannot write two things to one file", item=item, fix=fix)
+    check_output(statistics, common, option="--statistics")
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _raise(found: Verification, opened: LogitStore) -> None:
             "store-damaged",
             "cannot trust a store",
             item=f"{store}: {len(found.damaged)} of {found.samples} samples are damaged: "
-            f"{some([d.sample for d in found.damaged])}",
+            f"{some([d.sample for d in found.damaged])} ({', '.join(d.key for d in found.damaged[:5])})",
             fix=opened.mending([d.key for d in found.damaged]),
         )
     if found.missing:

@@ -28,7 +28,6 @@ from ensemble_kit.cli.options import (
     WeightsOption,
     bytes_of,
     check_members,
-    check_output,
     class_names,
     fusing,
     numbers,
@@ -36,6 +35,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
@@ -131,10 +131,12 @@ def vote(
     from ensemble_kit.recipes.deciding import Deciding, resolve
     from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-    check_output(out, common, [*members, *([like] if like else [])])
-    if len({m.absolute() for m in members}) < len(members):
-        common.warn("a member is given twice and counts twice")
+    check_members(members)
+    given = tuple(resolve(t) for t in thresholds or []) or (None,)
+    sets = [t.path for t in given if isinstance(t, ThresholdSet)]
+    check_output(out, common, [*members, *sets, like, labels, classes, image_size])
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     writes = format is not None and named(format).name == "label-map"
@@ -142,11 +144,9 @@ def vote(
     target = for_labels(out, format, like, written)
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
-    given = tuple(resolve(t) for t in thresholds or []) or (None,)
     own_weights = numbers("--weights", weights)
     if hard:
         refuse_idle("--hard", temperatures=temperatures)
-        check_members(members)
         options: dict[str, Any] = {
             "weights": own_weights,
             "quorum": quorum,
@@ -190,6 +190,8 @@ def vote(
             common.say(assumed)
     for line in plan.told():
         common.say(line)
+    for line in plan.doubts():
+        common.warn(line)
     rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
     texts = [str(rule) for rule in plan.rules]
     if texts:

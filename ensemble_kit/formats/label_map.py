@@ -141,7 +141,7 @@ def _table(
     if index is not None:
         if options.first_value is not None:
             item = f"--first-value {options.first_value}: {path} says its values in index.json"
-            fix = "leave --first-value out, or delete index.json to read the folder by the order of the classes"
+            fix = "leave --first-value out, or rename index.json to read the folder by the order of the classes"
             raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, UsageError
+from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.formats.label_presets import PRESETS, VOID, Row
 from ensemble_kit.formats.table import Table, read_table
 from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
@@ -33,7 +33,7 @@ def load_table(source: str | os.PathLike[str] | Mapping[int, str] | LabelTable) 
 
     Raises
     ------
-    UsageError
+    IncompleteError
         There is neither such a file nor such a preset.
     DamagedError
         A file of another form, a value twice, or a row without a name.
@@ -48,7 +48,7 @@ def load_table(source: str | os.PathLike[str] | Mapping[int, str] | LabelTable) 
     if not path.is_file():
         item = f"{str(path)!r} is neither a file nor a preset"
         fix = f"pass a JSON or CSV file of value, name and colour, or one of {', '.join(PRESETS)}"
-        raise UsageError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
+        raise IncompleteError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
     head = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     is_json = path.suffix.lower() == ".json" or head in {b"[", b"{"}
     return table_of(_of_json(path) if is_json else _of_csv(read_table(path)), str(path))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ensemble_kit.access import reading
 from ensemble_kit.errors import DamagedError, UsageError, some
 from ensemble_kit.formats.dialects import recognise as recognise_dialect
 from ensemble_kit.formats.index import Index
@@ -15,6 +16,8 @@ from ensemble_kit.formats.maskformat import Contents, MaskFormat, existing
 from ensemble_kit.formats.registry import FORMATS, FORMER, Format, named, with_labels
 from ensemble_kit.formats.sizes import ImageSize, ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
+
+_WHAT = "cannot read masks"
 
 
 def read_masks(
@@ -63,14 +66,25 @@ def read_masks(
     3
     """
     source = existing(path)
-    ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
-    format = with_labels(format, LabelMaps(labels, first_value, ignored))  # noqa: A001
-    chosen = recognise(source) if format is None else named(format)
-    if not chosen.may_be(folder=source.is_dir()):
-        found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
-        item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
-        raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
-    return chosen.read(source, ImageSizes(image_size), classes)
+    with reading(source, _WHAT):
+        ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
+        how = with_labels(format, LabelMaps(labels, first_value, ignored))
+        chosen = recognise(source) if how is None else named(how)
+        if not chosen.may_be(folder=source.is_dir()):
+            found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
+            item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
+            raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
+        masks = chosen.read(source, ImageSizes(image_size), classes)
+    _check_names(source, masks)
+    return masks
+
+
+def _check_names(source: Path, masks: MaskSet) -> None:
+    """Refuse names with a NUL, which no text that people write holds: the file was cut, or holds binary data."""
+    odd = [name for name in (*masks.samples, *masks.classes) if "\0" in name]
+    if odd:
+        item, fix = f"{source}: {some(odd)} holds a NUL", "take an undamaged copy; names are text"
+        raise DamagedError("masks-name", _WHAT, item=item, fix=fix)
 
 
 def recognise(path: str | os.PathLike[str]) -> MaskFormat:
@@ -86,7 +100,8 @@ def recognise(path: str | os.PathLike[str]) -> MaskFormat:
     if written is not None:
         return written
     asked = (known for known in FORMATS.values() if known.sniff(contents))
-    found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
+    with reading(path, _WHAT):
+        found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
     if len(found) == 1:
         return found[0]
     if not contents.is_folder and not contents.is_json:
@@ -108,7 +123,7 @@ def _by_index(folder: Path) -> MaskFormat | None:
             if known is None or known.build is None:
                 item = f"{folder / name} says {index.kind[:80]!r}, which is not a format of folders"
                 folders = [f.name for f in FORMATS.values() if f.build is not None]
-                fix = f"delete it and pass --format, one of {', '.join(folders)}"
+                fix = f"rename it and pass --format, one of {', '.join(folders)}"
                 raise DamagedError("index-invalid", "cannot read the index of a folder of masks", item=item, fix=fix)
             return known
     return None

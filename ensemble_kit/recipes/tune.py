@@ -12,7 +12,7 @@ from ensemble_kit.errors import UsageError, check_choice, check_kind, check_numb
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.doubts import members_without_hits, twins_apart
+from ensemble_kit.recipes.doubts import alike, members_without_hits, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
@@ -26,6 +26,8 @@ from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.search import described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.plan import check as check_search
+from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
 from ensemble_kit.tuning.statistics import Statistics
@@ -88,6 +90,8 @@ class Tuning:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
         check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
+        if self.search is not None and self.trials is None:
+            check_search(self.ensemble, self.search)
         kind, other, idle = (
             ("argmax", "threshold", "trials") if self.by_argmax else ("threshold", "argmax", "background")
         )
@@ -113,7 +117,7 @@ class Tuning:
 
     def warnings(self) -> list[str]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
-        out = []
+        out = alike([(m.member, m) for m in self.ensemble.members])
         if self.folds == "auto" and self.split is None:
             out.append(f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only")
         apart = twins_apart(self.ensemble, self.groups) if self.split else []
@@ -143,6 +147,8 @@ class Tuning:
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
         """
+        if self.search is not None and self.search.storage is not None:
+            check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)

@@ -93,7 +93,7 @@ def statistics_for(
     if folds:
         subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
     if known is not None:
-        fix = "pass the file of this ensemble, or remove it to count anew"
+        fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         check_source(known, ensemble, truth, "cannot tune with these statistics", fix)
         curves = [Curve(t, measure, split) for t in known.tables]
         sides = [curve.certain(subset) for curve in curves for subset in subsets]

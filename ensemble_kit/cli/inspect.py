@@ -56,7 +56,8 @@ def _store(path: Path) -> Found:
     from ensemble_kit.logits.store import LogitStore
 
     store = LogitStore(path)
-    held = [s for s in store.samples if s not in set(store.missing)]
+    missing = set(store.missing)
+    held = [s for s in store.samples if s not in missing]
     values = {
         "kind": "logit store",
         "member": store.member,

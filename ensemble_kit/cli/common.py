@@ -127,7 +127,13 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")], False),
     "jobs": (Annotated[int | None, typer.Option("--jobs", help="Number of threads. Default: all cores.")], None),
     "memory": (
-        Annotated[str | None, typer.Option("--memory", help="Memory budget of a dump or a search, such as 2GB.")],
+        Annotated[
+            str | None,
+            typer.Option(
+                "--memory",
+                help="Memory budget, such as 2GB: work is done in smaller pieces, or refused before it begins.",
+            ),
+        ],
         None,
     ),
     "seed": (

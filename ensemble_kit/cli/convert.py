@@ -63,14 +63,17 @@ def convert(
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.recipes import memory
 
     if is_store(masks):
+        memory.check(common.memory, memory.of_store(masks), "convert")
         _pack(masks, out, common)
         return
 
     source, target = _formats(masks, out, format_, from_, like)
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
     check_output(out, common, [masks, like, classes, labels, image_size])
+    memory.check(common.memory, 1.2 * memory.of_reading([masks]), "convert")  # and what is written
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)

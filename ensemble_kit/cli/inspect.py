@@ -37,8 +37,12 @@ def inspect(
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.recipes import memory
 
     path = paths[0]
+    masks = not is_store(path) and path.suffix != ".json"
+    needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
+    memory.check(common.memory, needed(paths), "inspect")
     if len(paths) > 1:
         values, shown = _two_sets(paths)
     elif is_store(path):

@@ -81,6 +81,7 @@ def score(
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.metrics import confusion as exclusive
     from ensemble_kit.metrics import confusion_file
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
@@ -95,6 +96,7 @@ def score(
     paths = [masks, val]
     formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
     chosen = only is not None or without is not None
+    memory.check(common.memory, memory.of_reading(paths), "score")
     both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)

@@ -162,6 +162,7 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
@@ -190,7 +191,7 @@ def tune_thresholds(
     measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, eps, absent)
     _check_method(method, metric, own is not None, search)
     what = tuple(w.strip() for w in (search or "weights").split(","))
-    wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed, common.memory)
+    wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed)
     by_trials = (metric or "dice", own or metric_search.of_measure(measure)) if method == "optuna" else None
     tuning = Tuning(
         ensemble,
@@ -223,13 +224,14 @@ def tune_thresholds(
         return
     (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
+    memory.check(common.memory, memory.of_reading([val]), "tune", all_told=False)
     truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear)
+        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear, common.memory)
     values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
     reports = [tuned.report]
     if tuned.shift:

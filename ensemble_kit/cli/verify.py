@@ -22,8 +22,10 @@ def verify(
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
     from ensemble_kit.logits.spare import copy_fault
     from ensemble_kit.logits.store import LogitStore
+    from ensemble_kit.recipes import memory
 
     opened = LogitStore(store)
+    memory.check(common.memory, memory.of_store(store) + 2 * opened.bytes_per_sample, "verify")
     shown = opened.path
     if common.dry_run:
         held = len(opened.samples) - len(opened.missing)

@@ -128,6 +128,7 @@ def vote(
     from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
     from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
@@ -161,6 +162,7 @@ def vote(
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
             )
+        memory.check(common.memory, memory.of_reading(members), "vote", all_told=False)
         plan: HardVote | SoftVote = HardVote(
             tuple(members),
             given,
@@ -196,6 +198,7 @@ def vote(
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
+    plan.check_memory(common.memory, common.jobs)
     if common.dry_run:
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")

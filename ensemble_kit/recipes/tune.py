@@ -12,6 +12,7 @@ from ensemble_kit.errors import UsageError, check_choice, check_kind, check_numb
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.doubts import alike, members_without_hits, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
@@ -23,6 +24,7 @@ from ensemble_kit.tuning.counting import folds_of, statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
+from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.search import described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
@@ -30,7 +32,7 @@ from ensemble_kit.tuning.search.plan import check as check_search
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
-from ensemble_kit.tuning.statistics import Statistics
+from ensemble_kit.tuning.statistics import Statistics, check_truth
 
 Folds = int | Literal["auto"] | None
 Decide = Literal["threshold", "argmax"]
@@ -71,6 +73,7 @@ class Tuning:
     decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
     background : with argmax, a class whose mask is not written and not scored.
     compared : the same members on other images, to tell how their scores differ.
+    at_once : classes that a pass counts; default: all.
     """
 
     ensemble: Ensemble
@@ -85,6 +88,7 @@ class Tuning:
     compared: Ensemble | None = None
     decide: Decide | None = None
     background: str | None = None
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
@@ -136,6 +140,7 @@ class Tuning:
         executor: Executor = THREADS,
         jobs: int | None = None,
         listener: Listener = nobody,
+        budget: int | None = None,
     ) -> Tuned:
         """Count, tune, judge and compare.
 
@@ -146,7 +151,18 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
+        budget : bytes of memory; classes are counted some at a time where all at once do not fit.
+
+        Raises
+        ------
+        ResourceError
+            The budget is too small, by what a few samples show.
         """
+        if budget is not None:
+            room = self._room(budget, truth, known is not None, jobs)
+            searched = self.search and replace(self.search, memory=room.pixels)
+            fitting = replace(self, at_once=room.classes, search=searched)
+            return fitting.run(truth, known, keep, executor, jobs, listener)
         if self.search is not None and self.search.storage is not None:
             check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
@@ -162,6 +178,13 @@ class Tuning:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = Report(report.title, report.columns, report.rows, lines, [*report.warnings, *doubts])
         return Tuned(found, full, doubts, rank, shift)
+
+    def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
+        e, how = self.ensemble, (self.split, jobs)
+        if self.by_argmax:
+            return memory.room_for_factors(budget, e, exclusive_truth(e, truth, self.background), *how)
+        check_truth(e, truth)
+        return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None)
 
     def _find(
         self,
@@ -188,7 +211,8 @@ class Tuning:
             name, metric = self.trials
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
-        counted = statistics_for(ensemble, truth, measure, *how, cast("Statistics | None", known), executor, listener)
+        before = cast("Statistics | None", known)
+        counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener, self.at_once)
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None:

@@ -22,6 +22,7 @@ from ensemble_kit.joining import check_distinct, twice
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.doubts import alike
 from ensemble_kit.recipes.masks import read_together
@@ -107,6 +108,11 @@ class SoftVote:
         """Return the masks to come, empty: their samples, classes and sizes."""
         e = self.ensemble
         return MaskSet.empty(Extent(self.decision.written(e.classes), {s: e.image_size(s) for s in e.samples}))
+
+    def check_memory(self, budget: int | None, jobs: int | None) -> None:
+        """Refuse what a memory budget does not hold; a few samples are tried for that."""
+        if budget is not None:
+            memory.check(budget, memory.of_vote(self.ensemble, self.decision, self.rules, jobs), "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
@@ -204,6 +210,16 @@ class HardVote:
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         return self._voted([_names(part) for part in self.parts]).without_void()
+
+    def check_memory(self, budget: int | None, jobs: int | None) -> None:
+        """Refuse what a memory budget does not hold; a few samples of each store are tried for that."""
+        if budget is None:
+            return
+        votes = [p for p in self.parts if isinstance(p, SoftVote)]
+        needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
+        now = memory.used()
+        own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
+        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own, "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""

@@ -28,7 +28,6 @@ COMMANDS = {
     "vote, softmax": ["vote", "s.zarr", "--out", "o.csv"],
     "hard vote": ["vote", "a.zarr", "b.zarr", "val.csv", "--out", "o.csv"],
     "tune": ["tune-thresholds", "a.zarr", "--val", "val.csv", "--folds", "3", "--out", "t.json"],
-    "tune, softmax": ["tune-thresholds", "s.zarr", "--val", "one.npz", "--out", "t.json"],
     "score": ["score", "val.csv", "--val", "val.npz"],
     "convert": ["convert", "val.npz", "--out", "o.csv"],
     "pack": ["convert", "a.zarr", "--out", "a.zip"],
@@ -93,3 +92,10 @@ def test_classes_are_counted_some_at_a_time_where_all_do_not_fit(folder: Path) -
     assert generous.classes >= 6
     with pytest.raises(ek.ResourceError, match="MB are needed"):
         memory.room_for_thresholds(1000, ens, truth, None, 1, False, False)
+
+
+def test_factors_are_refused_beyond_a_budget(folder: Path) -> None:
+    ens, truth = ek.Ensemble([folder / "s.zarr"]), ek.read_masks(folder / "one.npz")
+    assert memory.room_for_factors(1 << 40, ens, truth, 3, 1).classes is None
+    with pytest.raises(ek.ResourceError, match="MB are needed"):
+        memory.room_for_factors(memory.KERNELS, ens, truth, 3, 1)

@@ -20,6 +20,7 @@ _HOME = {
     "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
     "vote": "recipes.arrays",
+    "fuse": "recipes.fusing",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -54,6 +55,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "confusion",
     "dice",
     "encode",
+    "fuse",
     "hard_vote",
     "iou",
     "read_masks",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics.confusion import confusion
     from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.arrays import vote
+    from ensemble_kit.recipes.fusing import fuse
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

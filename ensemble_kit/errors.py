@@ -1,4 +1,4 @@
-"""Every error the kit raises on purpose.
+"""Every error the kit raises on purpose, and what it warns of.
 
     EnskError                 exit 1   base; never raised itself
     ├── UsageError            exit 2   also ValueError      an argument cannot mean anything
@@ -10,15 +10,18 @@
     └── LockedError           exit 8   also BlockingIOError another writer holds it
 
 An error speaks in three parts: what cannot be done, which item (with both values), and what to run or pass
-instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain CODE` explains one.
+instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain CODE` explains one. A warning is a
+`Caution`: it never comes without what to do about it.
 """
 
 import math
 import numbers
 import os
 import re
+import warnings
 from collections.abc import Hashable, Iterable
 from types import UnionType
+from typing import NamedTuple
 
 
 class EnskError(Exception):
@@ -111,6 +114,22 @@ def _without_secrets(found: re.Match[str]) -> str:
     whole, scheme, rest, query = found[0], found[1], found[2], found[3]
     user = f"{_HIDDEN}@" if "@" in whole[len(scheme) : len(whole) - len(rest) - len(query or "")] else ""
     return scheme + user + rest + (f"?{_HIDDEN}" if query else "")
+
+
+class Caution(NamedTuple):
+    """A warning: what is doubtful, and what to run, pass or look at; as text it reads like an error.
+
+    Parameters
+    ----------
+    doubt : what is doubtful, with the items and values that it is about.
+    fix : an action, never empty.
+    """
+
+    doubt: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.doubt} · fix: {self.fix}"
 
 
 def check_kind(name: str, value: object, kind: type | UnionType, fix: str = "") -> None:
@@ -231,3 +250,16 @@ def some(items: object, limit: int = 5) -> str:
 def first_line(error: Exception) -> str:
     """Quote an error of another library: its type and the first line of its text."""
     return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+class EnskWarning(UserWarning):
+    """What is done, but doubtful; the command line shows its `caution` as `warning: …`."""
+
+    def __init__(self, caution: Caution) -> None:
+        super().__init__(str(caution))
+        self.caution = caution
+
+
+def warn(caution: Caution) -> None:
+    """Warn the caller's caller of what is doubtful."""
+    warnings.warn(EnskWarning(caution), stacklevel=3)

@@ -122,12 +122,12 @@ def check_target(target: Path, *, force: bool, folder: bool, mark: str | None = 
         found, wanted = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
         item = f"{target} is {found}, and {wanted} is to be written"
         raise _refused("output-kind", item, "pass another path, or another format")
-    if not force and (target.exists() or target.is_symlink()):
-        fix = "pass --force (force=True) to replace it, or another path"
-        raise _refused("output-exists", f"{target} exists", fix)
     if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
         item = f"{target} is a folder with files that this kit did not write"
         raise _refused("output-foreign", item, "pass the path of a new folder")
+    if not force and (target.exists() or target.is_symlink()):
+        fix = "pass --force (force=True) to replace it, or another path"
+        raise _refused("output-exists", f"{target} exists", fix)
 
 
 def try_target(target: Path) -> None:
@@ -149,6 +149,26 @@ def try_target(target: Path) -> None:
                 os.fsync(handle)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_space(path: str | os.PathLike[str], needed: int, force: bool = False) -> None:
+    """Refuse what does not fit on the disk before anything is written; a URL is not looked at.
+
+    Raises
+    ------
+    ResourceError
+        Fewer bytes are free than needed, and `force` is false.
+    """
+    if force or "://" in os.fspath(path):
+        return
+    there = Path(path).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        item = f"{os.fspath(path)!r} needs {needed} bytes, {free} are free"
+        fix = "free space, pass another --out, or --force to try"
+        raise ResourceError("disk-full", "cannot write: not enough space", item=item, fix=fix)
 
 
 def sync_folder(folder: Path) -> None:

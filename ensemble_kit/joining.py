@@ -9,6 +9,7 @@ import numpy as np
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_choice, differ, some
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.alignment import check_same_classes
+from ensemble_kit.masks.idforms import difference
 from ensemble_kit.spec.fusion import Fusion, Upsample, Weights, integer_weights
 from ensemble_kit.spec.mean import Mean
 
@@ -65,7 +66,7 @@ def twice(paths: Sequence[str], what: str) -> UsageError:
     what : what they hold, such as "one store".
     """
     item = f"{paths[0]} is named twice" if len(paths) == 1 else f"{paths[0]} and {paths[1]} are {what}"
-    fix = "name each member once; --weights 2,1 (weights=[2, 1]) lets the first one count twice"
+    fix = "name each member once; where one is to count twice, give it twice the weight of the others"
     return UsageError("member-twice", "cannot count one member as two", item=item, fix=fix)
 
 
@@ -173,18 +174,32 @@ def join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ..
         for member, own in zip(members, held, strict=True):
             if own != union:
                 lacking = [s for m in members for s in m.samples if s not in own]
+                why, mend = _differences(members)
                 raise MismatchError(
                     "samples-differ",
                     "cannot fuse members that hold different samples",
-                    item=f"{member.member!r} lacks {len(set(lacking))} of {len(union)}: {some(dict.fromkeys(lacking))}",
-                    fix="dump the same images for every member, or pass samples='common' (--samples common)",
+                    item=f"{member.member!r} lacks {len(set(lacking))} of {len(union)}: "
+                    f"{some(dict.fromkeys(lacking))}{why}",
+                    fix=mend or "dump the same images for every member, or pass samples='common' (--samples common)",
                 )
     if not common:
-        item = "they have no sample in common"
+        why, fix = _differences(members)
         raise IncompleteError(
-            "samples-none", "cannot fuse members", item=item, fix="dump the same images for every member"
+            "samples-none",
+            "cannot fuse members",
+            item=f"they have no sample in common{why}",
+            fix=fix or "dump the same images for every member",
         )
     return tuple(s for s in first if s in common), len(union) - len(common)
+
+
+def _differences(members: Sequence[LogitStore]) -> tuple[str, str]:
+    """Say how the ids of two members differ that mean the same images, and what to do; blank where they do not."""
+    for other in members[1:]:
+        if found := difference(members[0].samples, other.samples):
+            fix = "dump every member of the same files with the same --id (ensk dump-logits --id name|stem|path)"
+            return f"; {found[0]}", fix
+    return "", ""
 
 
 def _weight_rows(weights: Weights | None, members: Sequence[LogitStore], classes: Sequence[str]) -> list[list[float]]:

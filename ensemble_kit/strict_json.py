@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _no_constant(name: str) -> float:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if value in {float("inf"), float("-inf")}:
+    if not math.isfinite(value):
         raise ValueError(f"the number {text[:24]} is too large")
     return value
 

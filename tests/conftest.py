@@ -19,7 +19,11 @@ EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of terminals set them; a pipe has none
     os.environ.pop(name, None)
 
-pytest.register_assert_rewrite("harness", "pseudo")  # their assertions hold under `python -O` too, as those of tests do
+pytest.register_assert_rewrite(
+    "harness", "pseudo", "followups", "trying"
+)  # their assertions hold under `python -O` too, as those of tests do
+import followups  # noqa: E402 - behind the line before
+
 settings.register_profile("kit", deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
 
@@ -77,3 +81,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with s3.running(tmp_path_factory.mktemp("s3")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def followed() -> Iterator[followups.Collector]:
+    """What every test's command lines ended in."""
+    collector = followups.Collector()
+    with pytest.MonkeyPatch.context() as patch:
+        collector.listen(patch)
+        yield collector
+
+
+@pytest.fixture(autouse=True)
+def printed_fixes_work(followed: followups.Collector, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Follow each fix that a test's command lines printed, once it has ended, to the letter."""
+    place = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    followed.follow(place)

@@ -25,7 +25,7 @@ from torch import nn
 import exported
 from ensemble_kit.backends import Network, open_network, registry
 from ensemble_kit.dumping.arrays import ArrayForm, match
-from ensemble_kit.dumping.sides import check_sides, class_swap, likely_pairs, parse_swap
+from ensemble_kit.dumping.sides import check_sides, class_orders, likely_pairs, parse_swap
 from ensemble_kit.dumping.tiling import hann, place_windows, slide
 from ensemble_kit.dumping.tta import Averaged, Symmetry, symmetries
 from ensemble_kit.errors import (
@@ -39,6 +39,7 @@ from ensemble_kit.errors import (
 from ensemble_kit.spec.geometry import Box
 
 ROOT = Path(__file__).parent.parent
+PAIR = ("a", "b")
 RNG = np.random.default_rng(0)
 OLD = not exported.at_least(2, 10)
 """Below torch 2.10 a state dict is read with `trust` only."""
@@ -61,6 +62,7 @@ class Identity:
     """The smallest network: what comes in goes out."""
 
     size = None
+    channels = None
 
     def put(self, images: np.ndarray) -> np.ndarray:
         return images
@@ -653,7 +655,8 @@ def test_a_mirror_swaps_the_sides_and_a_turn_does_not() -> None:
     x[:, :, 1, 0] = 8
     plain = run(Sides(), x)
     merged = run(Averaged(Sides(), symmetries(("hflip",)), None), x)
-    swapped = run(Averaged(Sides(), symmetries(("hflip",)), class_swap(["l", "r"], {"l": "r"})), x)
+    group = symmetries(("hflip",))
+    swapped = run(Averaged(Sides(), group, class_orders(["l", "r"], group, {"l": "r"})), x)
     assert np.array_equal(swapped, plain)
     assert merged[0, 0, 1, 0] == merged[0, 1, 1, 0] == 4
 
@@ -674,7 +677,12 @@ def test_flips_that_merge_sides_are_refused() -> None:
         check_sides(classes, symmetries(("hflip",)), None)
     assert "lung_left=lung_right" in caught.value.fix
     check_sides(classes, symmetries(("hflip",)), {})
-    check_sides(classes, symmetries(("rot90",)), None)
+    with pytest.raises(UsageError, match="leave rot90 out"):  # 180° move left to right
+        check_sides(classes, symmetries(("rot90",)), None)
+    check_sides(classes, symmetries(()), None)
+    with pytest.raises(UsageError, match="'vflip:lip_top=lip_bottom'"):
+        check_sides(["lip_top", "lip_bottom"], symmetries(("vflip",)), None)
+    check_sides(["lip_top", "lip_bottom"], symmetries(("hflip",)), None)
     check_sides(["a", "b"], symmetries(("hflip",)), None)
 
 
@@ -685,14 +693,21 @@ def test_pairs_are_read(tmp_path: Path) -> None:
     assert parse_swap(str(tmp_path / "p.txt")) == {"A, x": "B", "C": "D"}
     (tmp_path / "p.json").write_text('{"A": "B"}')
     assert parse_swap(str(tmp_path / "p.json")) == {"A": "B"}
-    for bad in ("A", "A=", "A=B=C", "A=B,A=C"):
-        with pytest.raises(UsageError):
+    assert parse_swap("hflip:A=B, C=D,vflip:E=F") == {"hflip": {"A": "B", "C": "D"}, "vflip": {"E": "F"}}
+    (tmp_path / "p.txt").write_text("handedness:A=B\nC=D\n")
+    assert parse_swap(str(tmp_path / "p.txt")) == {"handedness": {"A": "B", "C": "D"}}
+    (tmp_path / "p.json").write_text('{"vflip": {"A": "B"}}')
+    assert parse_swap(str(tmp_path / "p.json")) == {"vflip": {"A": "B"}}
+    (tmp_path / "p.json").write_text('{"flip": {"A": "B"}}')
+    for bad in ("A", "A=", "A=B=C", "A=B,A=C", "hflip:A", "flip:A", str(tmp_path / "p.json")):
+        with pytest.raises(UsageError, match="cannot read pairs"):
             parse_swap(bad)
-    assert class_swap(["a", "b", "c"], {"a": "c"}) == [2, 1, 0]
+    group = symmetries(("hflip",))
+    assert class_orders(["a", "b", "c"], group, {"a": "c"}) == [None, [2, 1, 0]]
     with pytest.raises(MismatchError, match="'z'"):
-        class_swap(["a", "b"], {"a": "z"})
+        class_orders(["a", "b"], group, {"a": "z"})
     with pytest.raises(MismatchError, match="'a' stand in more"):
-        class_swap(["a", "b", "c"], {"a": "b", "c": "a"})
+        class_orders(["a", "b", "c"], group, {"a": "b", "c": "a"})
 
 
 # --- windows ---------------------------------------------------------------------------------------------------
@@ -778,34 +793,34 @@ def test_a_smooth_network_shows_no_seam() -> None:
 def test_arrays_of_every_form(tmp_path: Path) -> None:
     p = RNG.random((2, 5, 6)).astype(np.float32)
     np.save(tmp_path / "a.npy", p)
-    assert np.array_equal(ArrayForm(2).read(tmp_path / "a.npy"), p)
+    assert np.array_equal(ArrayForm(PAIR).read(tmp_path / "a.npy"), p)
     np.savez(tmp_path / "a.npz", logits=(p * 10000).astype(np.uint16))
-    assert np.allclose(ArrayForm(2, scale=10000).read(tmp_path / "a.npz"), p, atol=1e-4)
+    assert np.allclose(ArrayForm(PAIR, scale=10000).read(tmp_path / "a.npz"), p, atol=1e-4)
     np.savez_compressed(tmp_path / "n.npz", probabilities=p[:, None], other=p)
-    assert np.array_equal(ArrayForm(2, key="probabilities").read(tmp_path / "n.npz"), p)
+    assert np.array_equal(ArrayForm(PAIR, key="probabilities").read(tmp_path / "n.npz"), p)
     np.save(tmp_path / "b.npy", np.asfortranarray(p[None].astype(">f8")))
-    assert np.array_equal(ArrayForm(2).read(tmp_path / "b.npy"), p)
+    assert np.array_equal(ArrayForm(PAIR).read(tmp_path / "b.npy"), p)
 
 
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
     p = RNG.random((2, 5, 6)).astype(np.float32)
     np.savez(tmp_path / "two.npz", a=p, b=p)
     with pytest.raises(UsageError, match="'a', 'b'"):
-        ArrayForm(2).read(tmp_path / "two.npz")
+        ArrayForm(PAIR).read(tmp_path / "two.npz")
     with pytest.raises(UsageError, match="not 'c'"):
-        ArrayForm(2, key="c").read(tmp_path / "two.npz")
+        ArrayForm(PAIR, key="c").read(tmp_path / "two.npz")
     np.save(tmp_path / "i.npy", (p * 100).astype(np.int32))
     with pytest.raises(UsageError, match="--scale"):
-        ArrayForm(2).read(tmp_path / "i.npy")
+        ArrayForm(PAIR).read(tmp_path / "i.npy")
     np.save(tmp_path / "last.npy", p.transpose(1, 2, 0))
-    with pytest.raises(MismatchError, match="transposed"):
-        ArrayForm(2).read(tmp_path / "last.npy")
+    with pytest.raises(MismatchError, match="--axes hwc"):
+        ArrayForm(PAIR).read(tmp_path / "last.npy")
     np.save(tmp_path / "c.npy", p)
     with pytest.raises(MismatchError, match=r"\(2, 5, 6\).* C = 3"):
-        ArrayForm(3).read(tmp_path / "c.npy")
+        ArrayForm((*PAIR, "c")).read(tmp_path / "c.npy")
     np.save(tmp_path / "z.npy", p.astype(complex))
     with pytest.raises(DamagedError, match="complex"):
-        ArrayForm(2).read(tmp_path / "z.npy")
+        ArrayForm(PAIR).read(tmp_path / "z.npy")
 
 
 def test_arrays_never_run_code_nor_swell(tmp_path: Path) -> None:
@@ -814,18 +829,18 @@ def test_arrays_never_run_code_nor_swell(tmp_path: Path) -> None:
     np.savez(tmp_path / "o.npz", a=evil)
     for name in ("o.npy", "o.npz"):
         with pytest.raises(DamagedError, match=name.replace(".", r"\.")):
-            ArrayForm(2).read(tmp_path / name)
+            ArrayForm(PAIR).read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros((2, 3000, 3000)))
     with pytest.raises(ResourceError, match="144000"):
-        ArrayForm(2, limit=10**8).read(tmp_path / "bomb.npz")
+        ArrayForm(PAIR, limit=10**8).read(tmp_path / "bomb.npz")
     for data in (b"", b"PK\x03\x04garbage", b"\x93NUMPY"):
         (tmp_path / "d.npz").write_bytes(data)
         with pytest.raises(DamagedError):
-            ArrayForm(2).read(tmp_path / "d.npz")
+            ArrayForm(PAIR).read(tmp_path / "d.npz")
         (tmp_path / "d.npy").write_bytes(data)
         with pytest.raises(DamagedError):
-            ArrayForm(2).read(tmp_path / "d.npy")
+            ArrayForm(PAIR).read(tmp_path / "d.npy")
 
 
 def test_arrays_are_matched_by_name_stem_or_path(tmp_path: Path) -> None:

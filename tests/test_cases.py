@@ -137,7 +137,7 @@ def test_values_that_nobody_named_are_listed_with_their_counts(tmp_path) -> None
     convert = ["convert", gt, "--classes", names, "--format", "label-map", "--out", tmp_path / "to"]
     said = refused("label-values", 6, *convert)
     assert "7 (2 pixels)" in said
-    assert "9 (1 pixels)" in said
+    assert "9 (1 pixel)" in said
     ensk(*convert, "--void", "7,9")
     assert ek.read_masks(tmp_path / "to").void("a.png").area == 3
 

@@ -150,7 +150,7 @@ def test_overlapping_classes_are_refused_and_the_fix_works() -> None:
     runs = {("x", "sky"): ek.Runs([0], [3], (2, 2)), ("x", "road"): ek.Runs([2], [4], (2, 2))}
     overlapping = ek.MaskSet(runs)
     flat = ek.MaskSet({**runs, ("x", "sky"): ek.Runs([0], [2], (2, 2))})
-    wanted = "the prediction of sample 'x': 'sky' and 'road' share 1 pixels"
+    wanted = "the prediction of sample 'x': 'sky' and 'road' share 1 pixel"
     with pytest.raises(ek.MismatchError, match=wanted) as caught:
         ek.confusion(overlapping, flat)
     assert caught.value.exit_code == 6

@@ -99,10 +99,15 @@ def test_every_dialect_round_trips_and_agrees_with_a_plain_decoder(tmp_path, nam
         rows = list(csv.reader(file))
     assert tuple(rows[0]) == dialect.columns
     pairs = [(s, c) for s in masks.samples for c in masks.classes]
-    for row, key in zip(rows[1:], pairs, strict=True):
-        assert row[0] == dialect.join(*key)
-        assert np.array_equal(plain_decode(row[-1], masks[key].shape, dialect), masks[key].decode())
-        assert masks[key] or row[-1] == dialect.empty
+    by_ids: dict[tuple[str, ...], list[str]] = {}  # with a row an object, a mask has several
+    for row in rows[1:]:
+        by_ids.setdefault(tuple(row[:-1]), []).append(row[-1])
+    for (ids, texts), key in zip(by_ids.items(), pairs, strict=True):
+        assert ids[0] == dialect.join(*key)
+        assert len(texts) == 1 or dialect.rows == "object"
+        drawn = [plain_decode(text, masks[key].shape, dialect) for text in texts]
+        assert np.array_equal(np.sum(drawn, axis=0), masks[key].decode())  # no pixel stands in two rows
+        assert masks[key] or texts == [dialect.empty]
 
 
 @few
@@ -286,8 +291,9 @@ def test_severstal_train_lists_defects_only(tmp_path):
 def test_headers_tell_the_dialect_where_they_can(tmp_path):
     for name, dialect in PRESETS.items():
         path = write(tmp_path / "m.csv", ",".join(dialect.columns) + "\n")
-        if dialect.columns == ("id", "rle"):
-            with pytest.raises(UsageError, match="'kaggle', 'hubmap', 'sennet'"):
+        same = [n for n, d in PRESETS.items() if d.columns == dialect.columns]
+        if len(same) > 1:
+            with pytest.raises(UsageError, match=", ".join(map(repr, same))):
                 recognise(path)
         else:
             assert recognise(path).name == name
@@ -297,7 +303,7 @@ def test_headers_tell_the_dialect_where_they_can(tmp_path):
         read_masks(tmp_path / "nothing.csv")
     with pytest.raises(UsageError, match="'nonsense'"):
         read_masks(path, "nonsense")
-    with pytest.raises(UsageError, match="pass --format carvana"):
+    with pytest.raises(UsageError, match="pass another format: --from carvana"):
         read_masks(write(tmp_path / "m.csv", "img,rle_mask\n"), "handbone", (1, 1))
 
 

@@ -137,7 +137,8 @@ def test_class_files(tmp_path):
 
 def test_image_sizes():
     assert parse_image_size("2048x1024") == (2048, 1024)
-    for text in ("2048", "0x3", "-1x3", "3x", "axb", "1.5x2", "2 x 3", "٣x٣", "9" * 20 + "x1"):
+    assert parse_image_size("2048") == (2048, 2048)
+    for text in ("0", "0x3", "-1x3", "3x", "axb", "1.5x2", "2 x 3", "٣x٣", "9" * 20 + "x1"):
         with pytest.raises(UsageError, match="image size"):
             parse_image_size(text)
 

@@ -119,7 +119,7 @@ def test_label_maps_need_names(tmp_path):
         read_masks(tmp_path)
     masks = read_masks(tmp_path, classes=["x", "y"])
     assert masks["a.png", "y"].text() == "3 1"
-    with pytest.raises(MismatchError, match=r"nobody named: 2 \(1 pixels\)"):
+    with pytest.raises(MismatchError, match=r"nobody named: 2 \(1 pixel\)"):
         read_masks(tmp_path, classes=["x"])
 
 

@@ -14,12 +14,15 @@ import toy_format
 from ensemble_kit import formats
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.convert import convert
+from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.formats.maskformat import MaskFormat, suffix_of
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, named
 from ensemble_kit.formats.writing import fits, kind_of_output, rehearse, write_masks
 
-EVERY = {**FORMATS, "toy": toy_format.FORMAT}
+READ_ONLY = ["cvat", "label-studio", "coco-panoptic", "sa-1b"]
+"""Tested with files of other programs in tests/cases/test_foreign.py."""
+EVERY = {name: known for name, known in FORMATS.items() if name not in READ_ONLY} | {"toy": toy_format.FORMAT}
 SHAPES = {"0": (3, 4), "1": (3, 4)}
 """Names that a lone `.npy`, which holds none, gives too."""
 
@@ -38,8 +41,8 @@ def known(request: pytest.FixtureRequest, toy: MaskFormat) -> MaskFormat:
 def masks_for(known: MaskFormat) -> ek.MaskSet:
     """Masks that no format refuses: classes apart, and those that a dialect fixes."""
     fixed = {"severstal": "1234", "severstal-train": "1234", "clouds": ("Fish", "Flower", "Gravel", "Sugar")}
-    lone = {"siim", "carvana", "hubmap", "contrails", "sennet"}
-    classes = fixed.get(known.name, ("mask",) if known.name in lone else ("x", "y"))
+    dialect = PRESETS.get(known.name)
+    classes = fixed.get(known.name, ("mask",) if dialect and dialect.by_sample else ("x", "y"))
     at = np.arange(12).reshape(3, 4)
     return ek.MaskSet({(s, c): ek.encode((at + int(s)) % 5 == k) for s in SHAPES for k, c in enumerate(classes)})
 
@@ -88,11 +91,20 @@ def test_the_kinds_of_paths_are_told_apart(known: MaskFormat, tmp_path: Path) ->
             read_masks(other, known)
 
 
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_a_format_that_is_only_read_says_which_are_written(name: str, tmp_path: Path) -> None:
+    assert not FORMATS[name].writes
+    with pytest.raises(ek.UsageError, match=r"is only read .* one of handbone, ") as caught:
+        rehearse(masks_for(FORMATS[name]), tmp_path / "m", name)
+    assert name not in str(caught.value).rpartition("one of")[2]
+    assert not list(tmp_path.iterdir())
+
+
 def test_contents_tell_the_format(known: MaskFormat, tmp_path: Path) -> None:
     path = target(known, tmp_path)
     write_masks(masks_for(known), path, known)
     try:
-        assert recognise(path) is known
+        assert recognise(path) is (FORMATS["handbone"] if known.name == "csv" else known)
     except ek.UsageError as error:
         assert (error.code, known.suffix) == ("format-ambiguous", ".csv")  # dialects that share a header
 

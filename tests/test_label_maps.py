@@ -199,7 +199,7 @@ def test_cityscapes_ids_and_ade20k(tmp_path) -> None:
 def test_void_by_option(tmp_path) -> None:
     put(tmp_path / "a.png", [[0, 1, 254, 255]])
     said = refused(lambda: ek.read_masks(tmp_path, classes=ORGANS, void=254), "label-values")
-    assert "255 (1 pixels)" in said
+    assert "255 (1 pixel)" in said
     masks = ek.read_masks(tmp_path, classes=ORGANS, void=[254, 255, 0])
     assert (masks.void("a.png").area, areas(masks)["background"]) == (3, 0)
 
@@ -280,7 +280,7 @@ def test_colours_are_read_by_the_table(tmp_path) -> None:
     assert "camvid" in said
     pixels[0, 0] = (1, 2, 3)
     put(tmp_path / "m" / "a.png", pixels)
-    assert "#010203 (1 pixels)" in refused(lambda: ek.read_masks(tmp_path / "m", labels="camvid"), "label-colours")
+    assert "#010203 (1 pixel)" in refused(lambda: ek.read_masks(tmp_path / "m", labels="camvid"), "label-colours")
 
 
 def test_one_colour_of_two_classes(tmp_path) -> None:
@@ -378,7 +378,8 @@ def test_presets_have_the_published_facts() -> None:
     assert voc_colour(15) == (192, 128, 128)
     assert PRESETS["voc"][15] == (15, "person", (192, 128, 128))
     assert PRESETS["cityscapes"][18] == (33, "bicycle", (119, 11, 32))
-    assert PRESETS["ade20k"][13] == (13, "person", None)
+    assert PRESETS["ade20k"][13] == (13, "person", (150, 5, 61))
+    assert PRESETS["ade20k"][150] == (150, "flag", (92, 0, 255))
     assert all(len({row[0] for row in rows}) == len(rows) for rows in PRESETS.values())
     assert len({row[2] for row in PRESETS["camvid"]}) == 32
 

@@ -189,10 +189,10 @@ def test_what_has_two_readings_is_refused(classes: list[str], values: list[int],
 def test_values_that_nobody_named_are_listed() -> None:
     labels = np.array([[0, 1, 7], [7, 9, 255]], np.uint8)
     for classes in (["background", "x"], {0: "background", 1: "x"}, ["x"]):
-        with pytest.raises(ek.MismatchError, match=r"7 \(2 pixels\), 9 \(1 pixels\)") as caught:
+        with pytest.raises(ek.MismatchError, match=r"7 \(2 pixels\), 9 \(1 pixel\)") as caught:
             ek.MaskSet.from_labels({"s": labels}, classes)
         assert caught.value.code == "label-values"
-    with pytest.raises(ek.MismatchError, match=r"255 \(1 pixels\)"):
+    with pytest.raises(ek.MismatchError, match=r"255 \(1 pixel\)"):
         ek.MaskSet.from_labels({"s": labels}, {0: "a", 1: "b", 7: "b", 9: "c"}, void=None)
     masks = ek.MaskSet.from_labels({"s": labels}, ["background", "x"], void=[7, 9, 255])
     assert (masks.void("s").area, masks["s", "x"].area) == (4, 1)

@@ -61,11 +61,12 @@ def test_html_shows_every_name_as_it_is_and_runs_none(make_store: Make, rng: np.
 
 
 def test_html_of_warnings(make_store: Make, rng: np.random.Generator) -> None:
+    from ensemble_kit.errors import Caution
     from ensemble_kit.reports.report import Report
 
-    page = Page(report_html(Report("<t>", ["<c>"], [["<r>"]], ["<l>"], ["<w>"])))
+    page = Page(report_html(Report("<t>", ["<c>"], [["<r>"]], "<m>", ["<l>"], [Caution("<w>", "<f>")])))
     assert "Warning:" in page.cells
-    assert {"<t>", "<c>", "<r>", "<l>", " <w>"} <= set(page.cells)
+    assert {"<t>", "<c>", "<r>", "<m>", "<l>", " <w> · fix: <f>"} <= set(page.cells)
 
 
 @pytest.mark.parametrize("mean", ["probability", "logit"])

@@ -52,7 +52,7 @@ def test_only_the_class_that_moved_is_flagged(make_store: Make, rng: np.random.G
     report = found.report()
     assert len(report.rows) == 2
     assert all(len(row) == len(report.columns) for row in report.rows)
-    assert report.warnings[0].endswith(": y")
+    assert report.warnings[0].doubt.endswith(": 'y'")
     assert not again.report().warnings
     assert str(found) == "shifted classes: y (14 validation and 14 test samples)"
     assert list(found.table()["quantity"]) == ["area", "undecided"] * 2
@@ -145,7 +145,7 @@ def test_two_sets_side_by_side(
     assert {"mean", "metric", "folds", "groups", "shrink"} <= set(other.differences)
     assert other.differences["mean"] == ("probability", "logit")
     assert not other.is_like_with_like
-    assert "different metrics" in other.report().warnings[0]
+    assert "different metrics" in other.report().warnings[0].doubt
     assert all(len(row) == len(other.report().columns) for row in other.report().rows)
 
     a.save(tmp_path / "a.json")

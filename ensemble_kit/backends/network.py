@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """A network that maps images, float32 (B, 3, h, w), to outputs (B, C, h', w') on a grid of its own.
+    """A network that maps images, float32 (B, channels, h, w), to outputs (B, C, h', w') on a grid of its own.
 
     What stands between `put` and `get` belongs to the framework, so that flips are averaged where the network runs.
 
@@ -20,6 +21,7 @@ class Network(Protocol):
 
         class Identity:
             size = None
+            channels = None
             def put(self, images): return images
             def forward(self, x): return x
             def get(self, y): return y
@@ -29,6 +31,10 @@ class Network(Protocol):
     @property
     def size(self) -> tuple[int, int] | None:
         """The only (h, w) that it takes; None where it takes others too."""
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels it takes, as far as can be seen from outside; None where nothing tells."""
 
     def put(self, images: NDArray[np.float32]) -> Any:
         """Bring a batch to where the network runs."""
@@ -54,6 +60,9 @@ class Options:
     half : whether to run in float16.
     trust : whether files that can run code may be opened.
     seed : of random numbers, set before the network is built.
+    output : which of several outputs holds the logits: its name or its position; None: see `choosing.choose`.
+    weights_key : where in the file of weights the state dict is; None: see `weights.load_weights`.
+    say : receives notes that only a first run can give.
     """
 
     weights: str | Path | None = None
@@ -61,3 +70,6 @@ class Options:
     half: bool = False
     trust: bool = False
     seed: int = 0
+    output: str | int | None = None
+    weights_key: str | None = None
+    say: Callable[[str], None] = lambda _: None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.backends.choosing import Output, choose
 from ensemble_kit.backends.network import Options
 from ensemble_kit.errors import (
     DamagedError,
@@ -41,18 +42,19 @@ _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_OUTPUTS = ("logits", "out", "output")
 
 
 class OnnxNetwork:
     """A network of ONNX."""
 
-    def __init__(self, session: Any, path: Path, provider: str, digests: dict[str, str]) -> None:
+    def __init__(
+        self, session: Any, path: Path, provider: str, digests: dict[str, str], output: str, several: bool
+    ) -> None:
         self._session, self._path, self._provider, self._digests = session, path, provider, digests
-        self._input, self._output = _input_of(session, path), _output_of(session)
-        batch, _, h, w = (n if isinstance(n, int) else None for n in self._input.shape)
+        self._input, self._output = _input_of(session, path), output
+        batch, self.channels, h, w = (n if isinstance(n, int) else None for n in self._input.shape)
         self.size = (h, w) if h and w else None
-        self._batch = batch
+        self._batch, self._several = batch, several
 
     def put(self, images: NDArray[np.float32]) -> NDArray[Any]:
         """Bring a batch to the type that the model takes."""
@@ -67,6 +69,11 @@ class OnnxNetwork:
         return np.concatenate([self._run(padded[k : k + n]) for k in range(0, len(x), n)])[: len(x)]
 
     def _run(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        if self._several:  # only now are lengths known that the file leaves free
+            self._several = False
+            names = [o.name for o in self._session.get_outputs()]
+            found = self._session.run(names, {self._input.name: np.ascontiguousarray(x)})
+            choose([Output(n, np.shape(v)) for n, v in zip(names, found, strict=True)], None, ordered=True)
         outputs = self._session.run([self._output], {self._input.name: np.ascontiguousarray(x)})
         return np.asarray(outputs[0]).astype(np.float32, copy=False)
 
@@ -110,10 +117,11 @@ def open_network(model: object, options: Options) -> tuple[OnnxNetwork, list[str
         raise
     except Exception as error:
         raise _damaged(path, first_line(error)) from error
-    network = OnnxNetwork(session, path, provider, _digests(path, external))
-    names = [o.name for o in session.get_outputs()]
-    notes = [f"{path.name} has outputs {', '.join(names)}; {network.record()['output']!r} is taken"]
-    return network, notes if len(names) > 1 else []
+    outputs = [Output(o.name, tuple(o.shape or ())) for o in session.get_outputs()]
+    chosen, told = choose(outputs, options.output, ordered=True)
+    several = len(outputs) > 1 and options.output is None
+    network = OnnxNetwork(session, path, provider, _digests(path, external), str(outputs[chosen].name), several)
+    return network, [f"{path.name}: {told}"] if told else []
 
 
 def _digests(path: Path, external: list[str]) -> dict[str, str]:
@@ -173,22 +181,15 @@ def _tensors(model: Any) -> Iterator[Any]:
 def _input_of(session: Any, path: Path) -> Any:
     inputs: list[Any] = session.get_inputs()
     fits = len(inputs) == 1 and inputs[0].type in _TYPES and len(inputs[0].shape) == 4
-    # a free axis is a name or None
-    fits = fits and (inputs[0].shape[1] == 3 or not isinstance(inputs[0].shape[1], int))
     if not fits:
         shown = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
         raise MismatchError(
             "model-input",
             "cannot feed images to a model",
-            item=f"{str(path)!r} takes {shown}; images are float (B, 3, h, w)",
-            fix="export the network with one input of floats (B, 3, h, w)",
+            item=f"{str(path)!r} takes {shown}; images are float (B, channels, h, w)",
+            fix="export the network with one input of floats (B, channels, h, w)",
         )
     return inputs[0]
-
-
-def _output_of(session: Any) -> str:
-    names = [o.name for o in session.get_outputs()]
-    return next((n for n in _OUTPUTS if n in names), names[0])
 
 
 def _choose(device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ensemble_kit.backends.network import Network, Options
 from ensemble_kit.errors import IncompleteError, UsageError
@@ -22,16 +23,12 @@ CALLABLES = "torch"
 """The backend of `module:callable`, and of modules and functions passed from Python."""
 
 
-def open_network(
-    model: object,
-    *,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    half: bool = False,
-    trust: bool = False,
-    seed: int = 0,
-) -> tuple[Network, list[str]]:
+def open_network(model: object, **options: Any) -> tuple[Network, list[str]]:
     """Open a network from a MODEL: text as on the command line, or an `nn.Module` or function from Python.
+
+    Parameters
+    ----------
+    options : those of `Options`.
 
     Returns
     -------
@@ -39,7 +36,7 @@ def open_network(
     notes : for the user, such as which prefix of the weights was dropped.
     """
     backend = import_module(f"ensemble_kit.backends.{backend_of(model)}")
-    network, notes = backend.open_network(model, Options(weights, device, half, trust, seed))
+    network, notes = backend.open_network(model, Options(**options))
     return network, notes
 
 

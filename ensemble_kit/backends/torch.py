@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import user_code
+from ensemble_kit.backends.choosing import Output, choose
 from ensemble_kit.backends.network import Options
 from ensemble_kit.errors import (
     DamagedError,
@@ -18,7 +19,6 @@ from ensemble_kit.errors import (
     UnsafeError,
     UsageError,
     first_line,
-    some,
 )
 from ensemble_kit.files import sha256
 
@@ -44,8 +44,12 @@ class TorchNetwork:
 
     size = None
 
-    def __init__(self, run: Callable[[Any], Any], device: torch.device, half: bool, record: dict[str, Any]) -> None:
-        self._run, self._device, self._half, self._record = run, device, half, record
+    def __init__(
+        self, run: Callable[[Any], Any], device: torch.device, options: Options, record: dict[str, Any]
+    ) -> None:
+        self._run, self._device, self._record = run, device, record
+        self._half, self._output, self._say = options.half, options.output, options.say
+        self.channels = input_channels(run)
 
     def put(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Bring a batch, float32 (B, 3, h, w), to the device."""
@@ -55,7 +59,9 @@ class TorchNetwork:
         """Run the network; return its logits as float32 (B, C, h', w')."""
         cast = torch.autocast(self._device.type, torch.float16) if self._half else nullcontext()
         with torch.inference_mode(), cast:
-            return logits_of(self._run(x)).to(self._device, torch.float32)
+            found = logits_of(self._run(x), self._output, self._say)
+            self._say = _silent  # what was taken is told once
+            return found.to(self._device, torch.float32)
 
     def get(self, y: torch.Tensor) -> NDArray[np.float32]:
         """Bring outputs back as float32."""
@@ -75,13 +81,17 @@ def open_network(model: object, options: Options) -> tuple[TorchNetwork, list[st
     network, record = _open(model, options.trust)
     program = "model_sha256" in record
     notes: list[str] = []
+    if options.weights is None and options.weights_key is not None:
+        raise _option("cannot load weights", "--weights-key without --weights", "pass --weights with the checkpoint")
     if options.weights is not None:
         if not isinstance(network, torch.nn.Module) or program:
             fix = "pass --weights only with a callable that returns an nn.Module"
             raise _option("cannot load weights", f"--weights with {record['model']!r}", fix)
         path = Path(options.weights)
-        notes = load_weights(network, path, trust=options.trust)
+        notes = load_weights(network, path, trust=options.trust, key=options.weights_key)
         record["weights"] = {"file": path.name, "sha256": sha256(path)}
+        if options.weights_key is not None:
+            record["weights"]["key"] = options.weights_key
     digest = record.get("model_sha256") or network_digest(network)
     if digest is not None:
         record["network_sha256"] = digest
@@ -90,7 +100,7 @@ def open_network(model: object, options: Options) -> tuple[TorchNetwork, list[st
         if not program:
             network.eval()
     record["versions"] = {"torch": torch.__version__}
-    return TorchNetwork(network, device, options.half, record), notes
+    return TorchNetwork(network, device, options, record), notes
 
 
 def _open(model: object, trust: bool) -> tuple[Callable[[Any], Any], dict[str, Any]]:
@@ -174,26 +184,60 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def logits_of(output: Any) -> torch.Tensor:
-    """Find the logits in what a network returns: a tensor, a dict or object with them, or a tuple's first."""
+def logits_of(output: Any, asked: str | int | None = None, say: Callable[[str], None] = lambda _: None) -> torch.Tensor:
+    """Find the logits in what a network returns: a tensor, or a dict, list or object that holds them.
+
+    `say` receives which of several is taken. Of an object it is the attribute `logits`, or the one asked for.
+    """
     found = output
     for _ in range(3):
-        if isinstance(found, Mapping):
-            found = next((found[k] for k in ("logits", "out") if k in found), None)
-        elif isinstance(found, tuple | list) and found:
-            found = found[0]
-        elif hasattr(found, "logits"):
-            found = found.logits
+        if isinstance(found, torch.Tensor | str | bytes) or hasattr(found, "__array__"):
+            break
+        if isinstance(found, Mapping | tuple | list) and found:
+            names = list(found) if isinstance(found, Mapping) else list(range(len(found)))
+            outputs = [Output(name, _shape(found[name])) for name in names]
+            chosen, told = choose(outputs, asked, ordered=not isinstance(found, Mapping))
+            found = found[names[chosen]]
+            if told:
+                say(told)
+        elif hasattr(found, str(asked or "logits")):
+            found = getattr(found, str(asked or "logits"))
+        asked = None
     if hasattr(found, "__array__") and not isinstance(found, torch.Tensor):
         found = torch.as_tensor(found)
     if not isinstance(found, torch.Tensor):
         raise MismatchError(
             "model-output",
             "cannot find the logits in what the network returns",
-            item=f"a dict of {some(output)}" if isinstance(output, Mapping) else f"a {type(output).__name__}",
+            item=f"a {type(output).__name__}",
             fix="return a tensor (B, C, h, w), or a dict with 'logits' or 'out'",
         )
+    if asked not in {None, 0, -1}:
+        choose([Output(0, tuple(found.shape))], asked, ordered=True)
     return found
+
+
+def input_channels(network: object) -> int | None:
+    """Find how many channels a network's first convolution takes; None where there is none.
+
+    First by registration, which is nearly always the order of running: a hint, which nothing is refused by alone.
+    """
+    if not isinstance(network, torch.nn.Module):
+        return None
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            return module.in_channels
+    first = next((v for v in network.state_dict().values() if isinstance(v, torch.Tensor) and v.ndim == 4), None)
+    return None if first is None else int(first.shape[1])  # of a program in a file, whose modules have lost their types
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def _shape(value: object) -> tuple[object, ...]:
+    shape = getattr(value, "shape", ())
+    return tuple(shape) if isinstance(shape, tuple) else ()
 
 
 def _unbuilt(item: str) -> UsageError:

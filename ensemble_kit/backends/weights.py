@@ -1,52 +1,48 @@
-"""A state dict: read from a file without running code, unwrapped, and loaded into a module of PyTorch."""
+"""Weights from a file into a module of PyTorch, without running code that the file may hold."""
 
 from __future__ import annotations
 
 import filecmp
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error; nothing here unpickles
 from typing import Any
 
 import torch
 
+from ensemble_kit.backends.statedict import fit, unwrap
 from ensemble_kit.errors import (
     DamagedError,
     IncompleteError,
-    MismatchError,
     UnsafeError,
     UsageError,
     first_line,
-    some,
 )
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("_orig_mod.", "module.", "model.", "net.")
 _SAFE_LOAD = (2, 10)  # below it weights_only=True could be escaped: CVE-2025-32434 (< 2.6), CVE-2026-24747
 _SHIPPED = Path(__file__).parents[1] / "demo" / "data" / "weights"
 _SLACK = 2**26
 
 
-def load_weights(network: torch.nn.Module, path: Path, *, trust: bool) -> list[str]:
-    """Load a state dict into a network, every key of it; return notes on what was unwrapped.
+def load_weights(network: torch.nn.Module, path: Path, *, trust: bool, key: str | None = None) -> list[str]:
+    """Load a state dict into a network, every key of it; return notes on what was taken and unwrapped.
 
     Parameters
     ----------
     trust : whether a release of torch may read the file that a crafted file could make run code.
+    key : where the state dict is in a checkpoint that holds several; None: see `statedict.unwrap`.
 
     Raises
     ------
     UnsafeError
         Reading the file could run code, or needs far more memory than the file is long.
     MismatchError
-        Keys or shapes differ.
+        Keys or shapes differ, or several parts of the file fit.
     """
-    state, notes = _unwrap(_read(path, trust))
     own = network.state_dict()
-    state, more = _strip(state, set(own))
-    _check_keys(path, own, state)
+    state, notes, key = unwrap(_read(path, trust), key)
+    state, more = fit(path, state, own, key)
     network.load_state_dict(state, strict=True)
     return [f"weights {path.name}: {note}" for note in (*notes, *more)]
 
@@ -124,60 +120,6 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return state
     except SafetensorError as error:
         raise _damaged(path, error) from error
-
-
-def _unwrap(state: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Take the state dict out of a checkpoint."""
-    notes: list[str] = []
-    for key in _CONTAINERS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            notes.append(f"took {key!r} out of the checkpoint")
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        kind = f"a dict of {some(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
-        raise MismatchError(
-            "weights-form", "cannot find a state dict", item=kind, fix="save torch.save(network.state_dict(), path)"
-        )
-    return dict(state), notes
-
-
-def _strip(state: dict[str, torch.Tensor], wanted: set[str]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Drop prefixes that wrappers put before every key: DDP, Lightning, torch.compile."""
-    notes: list[str] = []
-    while set(state) != wanted:
-        prefix = next(
-            (p for p in _PREFIXES if any(k.startswith(p) for k in state) and not any(k.startswith(p) for k in wanted)),
-            None,
-        )
-        if prefix is None:
-            break
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        rest = [k for k in state if not k.startswith(prefix)]
-        if rest and set(inner) < wanted:  # a submodule has this name: it is not a wrapper
-            break
-        notes.append(f"dropped the prefix {prefix!r}" + (f" and left out {some(rest)}" if rest else ""))
-        state = inner
-    return state, notes
-
-
-def _check_keys(path: Path, own: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
-    differences = [
-        *([f"missing {some(missing)}"] if missing else []),
-        *([f"not in the network {some(extra)}"] if extra else []),
-        *[
-            f"{k} {tuple(state[k].shape)} where the network has {tuple(v.shape)}"
-            for k, v in own.items()
-            if k in state and state[k].shape != v.shape
-        ][:3],
-    ]
-    if differences:
-        raise MismatchError(
-            "weights-mismatch",
-            "cannot load weights into the network",
-            item=f"{str(path)!r}: {'; '.join(differences)}",
-            fix="pass the callable that builds the network these weights were trained in",
-        )
 
 
 def _unsafe(code: str, path: Path, why: str, fix: str) -> UnsafeError:

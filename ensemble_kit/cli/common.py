@@ -5,17 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from ensemble_kit.cli import plain
 from ensemble_kit.cli.progress import Lines
 from ensemble_kit.cli.streams import draws, mute, printable, talk
-from ensemble_kit.errors import ResourceError, UsageError, check_number
+from ensemble_kit.errors import Caution, EnskWarning, ResourceError, UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class Common:
         if not self.quiet:
             talk(printable(text))
 
-    def warn(self, text: str) -> None:
+    def warn(self, caution: Caution) -> None:
         """Warn on stderr, also with -q."""
-        talk(printable(f"warning: {text}"))
+        talk(printable(f"warning: {caution}"))
 
     def answer(self, values: dict[str, Any], *shown: Shown) -> None:
         """Give the result on stdout, and on stderr what its reports warn of.
@@ -102,6 +103,23 @@ class Common:
 
             return Bar(sys.stderr)
         return Lines()
+
+
+@contextmanager
+def _warnings_shown(common: Common) -> Iterator[None]:
+    """Show the warnings of our own functions as those of a command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", EnskWarning)
+        show = warnings.showwarning
+
+        def shown(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if isinstance(message, EnskWarning):
+                common.warn(message.caution)
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = cast(Any, shown)
+        yield
 
 
 def parse_memory(text: str | None) -> int | None:
@@ -160,8 +178,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         values["memory"] = parse_memory(values["memory"])
         if values["jobs"] is not None:
             check_number("--jobs", values["jobs"], "pass 1 or more threads", least=1)
+        common = Common(**values)
         try:
-            function(common=Common(**values), **given)
+            with _warnings_shown(common):
+                function(common=common, **given)
         except BrokenPipeError:
             mute()  # the reader is gone: end quietly, and here, since Typer would exit with 1
 

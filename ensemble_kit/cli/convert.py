@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
+from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
+    SHAPES,
     ExceptOption,
     FirstValueOption,
     LabelsOption,
@@ -20,8 +22,17 @@ from ensemble_kit.cli.label_options import (
     kept,
     label_maps,
     say_labels,
+    say_written,
 )
-from ensemble_kit.cli.options import ClassesOption, ImageSizeOption, class_names, size_of_images, warn_of_formulas
+from ensemble_kit.cli.options import (
+    CSV_TEXT,
+    ClassesOption,
+    ImageSizeOption,
+    class_names,
+    csv_format,
+    size_of_images,
+    warn_of_formulas,
+)
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
@@ -57,27 +68,46 @@ def convert(
     like: Annotated[
         Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
     ] = None,
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar="OPTIONS",
+            help=f"Of the output, or of the input if the output is not a CSV: {CSV_TEXT}.",
+        ),
+    ] = None,
+    from_csv: Annotated[
+        str | None, typer.Option("--from-csv", metavar="OPTIONS", help="Of an input that is a CSV: as --csv.")
+    ] = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
+    from ensemble_kit.recipes.masks import renamed
 
     if is_store(masks):
         memory.check(common.memory, memory.of_store(masks), "convert")
         _pack(masks, out, common)
         return
 
-    source, target = _formats(masks, out, format_, from_, like)
+    source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
+    source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
     check_output(out, common, [masks, like, classes, labels, image_size])
     memory.check(common.memory, 1.2 * memory.of_reading([masks]), "convert")  # and what is written
-    read = read_masks(masks, source, size_of_images(image_size), class_names(classes))
+    form = None if id is None else check_form(id)
+    read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
-    read = read.without_void() if drop_void else read
+    read = renamed(read.without_void() if drop_void else read, form, like, target)
     plan = {
         "in": str(masks),
         "from": source.name,
@@ -94,6 +124,7 @@ def convert(
         )
         return
     write_masks(read, out, target, like=like, force=common.force)
+    say_written(common, target, read, out, like)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks
@@ -129,30 +160,48 @@ def _pack(store: Path, out: Path, common: Common) -> None:
 
 
 def _formats(
-    masks: Path, out: Path, format_: str | None, from_: str | None, like: Path | None
+    masks: Path,
+    out: Path,
+    format_: str | None,
+    from_: str | None,
+    like: Path | None,
+    csv: tuple[str | None, str | None],
 ) -> tuple[MaskFormat, MaskFormat]:
     """Decide which format is read and which one is written.
 
     `--from` names the input's and `--format` the output's. Without `--from`, a `--format` that the output's name rules
     out (`--format handbone --out masks.json`) is the input's, and one that fits the output is also the input's if the
-    input is ambiguous (a CSV whose header several dialects share).
+    input is ambiguous (a CSV whose header several dialects share). `--from-csv` and `--csv` likewise.
     """
-    from ensemble_kit.formats.reading import recognise
+    from ensemble_kit.formats.csv_options import CsvOptions
+    from ensemble_kit.formats.reading import check_csv, kind_of, recognise
     from ensemble_kit.formats.registry import named
+    from ensemble_kit.formats.submission import CSV
     from ensemble_kit.formats.writing import fits, kind_of_output
 
+    written, read = csv
     if format_ is not None and from_ is None and not fits(format_, out):
         format_, from_ = None, format_
     target = named(format_) if format_ is not None else kind_of_output(out, like)
-    if from_ is not None:
-        return named(from_), target
+    if written is not None and read is None and target.suffix != CSV.suffix:
+        written, read = None, written
+    if written is not None:
+        target = named(csv_format(format_, written) or target)
+    if from_ is None and read is not None:
+        check_csv(masks, CsvOptions.of(read))
+    if from_ is not None or read is not None:
+        return named(csv_format(from_, read) or CSV), target
     try:
-        return recognise(masks), target
+        found = recognise(masks)
+        is_csv = found.suffix == CSV.suffix  # with sizes and classes, rows tell more: the dialect is told again
+        return (replace(CSV, name=found.name) if is_csv else found), target
     except UsageError as error:
         unclear = error.code in {"format-ambiguous", "format-unknown"}
-        if format_ is None or not unclear or not fits(format_, masks):
+        if unclear and (format_ is not None or written is not None) and fits(target, masks):
+            return target, target
+        if error.code != "format-ambiguous":
             raise
-        return target, target
+        return kind_of(masks), target
 
 
 def _with_labels(
@@ -166,7 +215,7 @@ def _with_labels(
     reads = arrays or source.name == "label-map"
     taken = replace(options, labels=options.labels if reads or not writes else None, paint=None)
     made = replace(options, labels=options.labels if writes else None, first_value=None, void=None)
-    (how,) = formats_for([path], [None if arrays else source.name], taken)
+    (how,) = formats_for([path], [None if arrays else source], taken)
     return source if how is None else named(how), named(with_labels(target, made) or target)
 
 

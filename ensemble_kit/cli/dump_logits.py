@@ -31,6 +31,16 @@ def dump_logits(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="State dict (.pt, .safetensors) to load into the model.")
     ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option("--weights-key", help="Where the state dict is in a checkpoint of several, such as model_ema."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", help="Which of the model's outputs holds the logits: its name, or N from 0 (-1: last)."
+        ),
+    ] = None,
     input_size: Annotated[
         str | None, typer.Option("--size", help="Size of the network's input: HxW, or one number for both.")
     ] = None,
@@ -38,26 +48,54 @@ def dump_logits(
     mean: Annotated[
         str | None,
         typer.Option(
-            "--mean", help="Subtracted from pixels on the 0..1 scale: three values, or one for all. Default: 0."
+            "--mean", help="Subtracted from pixels on the 0..1 scale: one value a channel, or one for all. Default: 0."
         ),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option("--std", help="Divides pixels on the 0..1 scale: three values, or one for all. Default: 1."),
+        typer.Option(
+            "--std", help="Divides pixels on the 0..1 scale: one value a channel, or one for all. Default: 1."
+        ),
     ] = None,
-    channels: Annotated[str | None, typer.Option("--channels", help="rgb (default), bgr or grey.")] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            help="rgb (default), bgr, or grey (fed as one channel to a network of one); or N: images are .npy or TIFF "
+            "files of N channels.",
+        ),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range", help="LO,HI: pixel values that become 0 and 1; others are cut. Default: all of 8 or 16 bits."
+        ),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", help="C,W: the same by centre and width, such as 40,400 of a CT.")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option("--normalise", help="zscore: each image's own mean and deviation. Default: none.")
+    ] = None,
     preprocess: Annotated[
         Path | None,
-        typer.Option("--preprocess", help="JSON file with the five options above, which take precedence over it."),
+        typer.Option("--preprocess", help="JSON file with the options from --size on, which take precedence over it."),
     ] = None,
     activation: Annotated[
-        str, typer.Option("--activation", help="sigmoid, or softmax for exclusive classes.")
-    ] = "sigmoid",
+        str | None,
+        typer.Option(
+            "--activation",
+            help="sigmoid, or softmax for exclusive classes. Default: sigmoid; asked for where one is the background.",
+        ),
+    ] = None,
     domain: Annotated[
         str, typer.Option("--domain", help="What the network puts out: logits or probabilities.")
     ] = "logits",
     key: Annotated[str | None, typer.Option("--key", help="Name of the array in .npz files.")] = None,
     scale: Annotated[float | None, typer.Option("--scale", help="Factor that the arrays were multiplied by.")] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", help="Of arrays: chw, classes first (default), or hwc, classes last.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images (with --tile: windows) per batch.")
     ] = 4,
@@ -68,10 +106,17 @@ def dump_logits(
     ] = None,
     swap_classes: Annotated[
         str | None,
-        typer.Option("--swap-classes", help="Classes that a mirrored image exchanges: A=B,C=D, a file, or none."),
+        typer.Option(
+            "--swap-classes",
+            help="Classes that flips exchange: hflip:A=B,vflip:C=D where position in the image tells them apart, "
+            "handedness:A=B where shape does; A=B with --tta hflip alone; a file; or none.",
+        ),
     ] = None,
     tile: Annotated[int | None, typer.Option("--tile", min=1, help="Slide a window of N x N over the image.")] = None,
     overlap: Annotated[float, typer.Option("--overlap", help="Overlap of neighbouring windows, as a fraction.")] = 0.25,
+    tile_weights: Annotated[
+        str, typer.Option("--tile-weights", help="Of cells of a window: hann, constant or gaussian (MONAI, nnU-Net).")
+    ] = "hann",
     part: Annotated[
         str,
         typer.Option("--part", help="i/n: dump the i-th of n shares of the images, one for each process or machine."),
@@ -83,6 +128,9 @@ def dump_logits(
         float | None,
         typer.Option("--clamp", help="Limit logits to ± this value, such as 12; makes lossless stores smaller."),
     ] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Dump the samples again whose image changed since the store was begun.")
+    ] = False,
     ids: Annotated[str, typer.Option("--id", help="Sample ids: each file's name, stem or path.")] = "name",
     trust: Annotated[bool, typer.Option("--trust", help="Allow model files that can run code.")] = False,
     common: Common = Common(),
@@ -99,19 +147,23 @@ def dump_logits(
         resize=resize,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
-        channels=channels,
+        channels=int(channels) if channels is not None and channels.isdecimal() else channels,
+        range=_numbers("--range", value_range, pair="0,4095"),
+        window=_numbers("--window", window, pair="40,400"),
+        normalise=normalise,
     )
-    values: dict[str, Any] = {"activation": activation, "domain": domain}  # checked by Recipe
+    values: dict[str, Any] = {"activation": activation, "domain": domain, "tile_weights": tile_weights, "axes": axes}
     recipe = Recipe(
         prep,
         tta=tuple(name.strip() for name in tta.split(",")) if tta else (),
         swap=parse_swap(swap_classes) if swap_classes else None,
         tile=tile,
         overlap=overlap,
+        output=_name_or_number(output),
         half=half,
         key=key,
         scale=scale,
-        **values,
+        **values,  # checked by Recipe
     )
     with common.progress() as listen:
         done = dumping.dump_logits(
@@ -122,6 +174,7 @@ def dump_logits(
             recipe,
             member=member,
             weights=weights,
+            weights_key=weights_key,
             batch_size=batch_size,
             device=device,
             part=_part(part),
@@ -133,9 +186,11 @@ def dump_logits(
             memory=common.memory,
             seed=common.seed,
             force=common.force,
+            redo=redo,
             dry_run=common.dry_run,
             listen=listen,
             say=common.say,
+            warn=common.warn,
         )
     verb = "would write" if common.dry_run else "wrote"
     count = done.samples - done.resumed if common.dry_run else done.written
@@ -143,22 +198,24 @@ def dump_logits(
     common.answer({**asdict(done), "dry_run": common.dry_run})
 
 
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    """Read comma-separated numbers; a single one stands for all three."""
+def _numbers(option: str, text: str | None, pair: str = "") -> list[float] | None:
+    """Read comma-separated numbers: two where a `pair` shows what they look like, else one or more."""
     if text is None:
         return None
     try:
         values = [float(v) for v in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in {1, 3}:
-        raise UsageError(
-            "option-invalid",
-            "cannot read numbers",
-            item=f"{option} {text!r}",
-            fix=f"pass one number or three, such as {option} 0.485,0.456,0.406",
+    if not values or (pair and len(values) != 2):
+        shown = (
+            f"two numbers, such as {option} {pair}" if pair else f"one number, or one a channel: {option} 0.5,0.4,0.4"
         )
-    return values * 3 if len(values) == 1 else values
+        raise UsageError("option-invalid", "cannot read numbers", item=f"{option} {text!r}", fix=f"pass {shown}")
+    return values
+
+
+def _name_or_number(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.removeprefix("-").isdecimal() else text
 
 
 def _part(text: str) -> tuple[int, int]:

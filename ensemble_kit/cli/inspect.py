@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemble_kit.cli.annotation_options import ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
-from ensemble_kit.cli.options import ClassesOption, FormatOption, ImageSizeOption, class_names, size_of_images
+from ensemble_kit.cli.options import (
+    ClassesOption,
+    ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
+    class_names,
+    csv_format,
+    size_of_images,
+)
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
     from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.maskformat import Annotations
+    from ensemble_kit.formats.registry import Format
 
     Found = tuple[dict[str, Any], list[Shown]]
     """Values for --json, and what is shown of them."""
@@ -28,18 +40,22 @@ def inspect(
         ),
     ],
     common: Common,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     first_value: FirstValueOption = None,
     void: VoidOption = None,
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.recipes import memory
 
-    path = paths[0]
+    path, options = paths[0], read_annotations(images, score, skip_empty)
     masks = not is_store(path) and path.suffix != ".json"
     needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
     memory.check(common.memory, needed(paths), "inspect")
@@ -50,9 +66,8 @@ def inspect(
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
-        values, shown = _masks(
-            path, format, label_maps(labels, first_value, void), size_of_images(image_size), class_names(classes)
-        )
+        how = _format(path, csv_format(format, csv), label_maps(labels, first_value, void), options)
+        values, shown = _masks(path, how, size_of_images(image_size), class_names(classes))
     common.answer(values, *shown)
 
 
@@ -93,7 +108,7 @@ def _set(path: Path) -> Found:
     if tuned.factors:
         columns = ["class", "factor", "score", "at 1", "positives"]
         rows = [
-            [c.name, f"{c.factor / 65536:.4g}", f"{c.score:.4f}", f"{c.score_at_one:.4f}", f"{c.positives}/{c.samples}"]
+            [c.name, f"{c.factor / 65536:.4g}", _score(c.score), _score(c.score_at_one), f"{c.positives}/{c.samples}"]
             for c in tuned.factors
         ]
     else:
@@ -103,13 +118,18 @@ def _set(path: Path) -> Found:
                 c.name,
                 str(c.level),
                 f"{tuned.thresholds[c.name]:.4f}",
-                f"{c.score:.4f}",
-                f"{c.score_at_half:.4f}",
+                _score(c.score),
+                _score(c.score_at_half),
                 f"{c.positives}/{c.samples}",
             ]
             for c in tuned.classes
         ]
-    f = tuned.fusion
+    f, m = tuned.fusion, tuned.measure
+    plain = "all factors 1" if tuned.factors else "0.5"
+    legend = (
+        f"Score: {m.legend}; {m.counted}, in-sample. At {columns[-2].removeprefix('at ')}: the same with {plain}. "
+        "Positives: validation samples whose truth has the class."
+    )
     head = {
         "kind": "threshold set",
         "members": list(f.members),
@@ -121,7 +141,12 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
-    return {"kind": "threshold set", **tuned.to_dict()}, [head, Report("", columns, rows)]
+    return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]
+
+
+def _score(value: float) -> str:
+    """Write a score; that of a class which is not scored is NaN."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _two_sets(paths: list[Path]) -> Found:
@@ -139,12 +164,17 @@ def _two_sets(paths: list[Path]) -> Found:
     return compared.to_dict(), [{"A": paths[0], "B": paths[1]}, compared.report()]
 
 
-def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, classes: Any) -> Found:  # noqa: A002
+def _format(path: Path, given: Format | None, maps: LabelMaps, options: Annotations) -> Format | None:
+    from ensemble_kit.recipes.masks import annotated, formats_for
+
+    (how,) = annotated([path], formats_for([path], [given], maps), options)
+    return how
+
+
+def _masks(path: Path, how: Format | None, image_size: Any, classes: Any) -> Found:
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.recipes.masks import formats_for
     from ensemble_kit.reports.report import Report
 
-    (how,) = formats_for([path], [format], options)
     masks = read_masks(path, format=how, image_size=image_size, classes=classes)
     rows = []
     for name in masks.classes:
@@ -162,5 +192,6 @@ def _masks(path: Path, format: str | None, options: LabelMaps, image_size: Any, 
     if masks.has_void:
         values["void pixels"] = sum(masks.void(s).area for s in masks.samples)
     per_class = {r[0]: {"not empty": int(r[1]), "pixels": int(r[2]), "runs": int(r[3])} for r in rows}
-    table = Report("", ["class", "not empty", "pixels", "runs"], rows)
-    return {**values, "per_class": per_class}, [values, table]
+    legend = "Not empty: samples that have the class. Pixels, runs: of all samples, void included where a class has it."
+    table = Report("", ["class", "not empty", "pixels", "runs"], rows, legend)
+    return {**values, "legend": legend, "per_class": per_class}, [values, table]

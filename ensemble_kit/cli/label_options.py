@@ -13,6 +13,7 @@ from ensemble_kit.errors import MismatchError, UsageError, some
 
 if TYPE_CHECKING:
     from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.maskformat import MaskFormat
     from ensemble_kit.masks.maskset import MaskSet
 
 LabelsOption = Annotated[
@@ -49,13 +50,15 @@ ExceptOption = Annotated[
     str | None,
     typer.Option("--except", metavar="CLASSES", help="Leave these classes of the masks out, such as background."),
 ]
+SHAPES = "shapes"
+"""The order of `--paint` that is the file's own; it is an option of what is read."""
 PaintOption = Annotated[
     str | None,
     typer.Option(
         "--paint",
         metavar="CLASS=VALUE,...",
         help="Of label maps that are written: the value of each class; where classes overlap the one that is named "
-        "later is drawn over.",
+        "later is drawn over. shapes: of LabelMe, CVAT and Label Studio, later shapes are drawn over earlier ones.",
     ),
 ]
 
@@ -82,6 +85,14 @@ def say_labels(common: Common, sets: Sequence[MaskSet], paths: Sequence[Path]) -
             common.say(f"{path}: {masks.rule}")
 
 
+def say_written(common: Common, how: MaskFormat, masks: MaskSet, out: Path, like: Path | None) -> None:
+    """Say how masks were written where their format leaves that open, and what of them is lost."""
+    if how.told is not None:
+        common.say(f"{out}: {how.told(masks, like)}")
+    for caution in how.doubts(masks):
+        common.warn(caution)
+
+
 def _values(text: str | None) -> tuple[int, ...] | None:
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and int(part) < 65536 for part in parts):
@@ -91,7 +102,7 @@ def _values(text: str | None) -> tuple[int, ...] | None:
 
 
 def _painted(text: str | None) -> dict[str, int] | None:
-    if text is None:
+    if text is None or text == SHAPES:
         return None
     pairs = [part.rpartition("=") for part in names_of(text)]
     out = {name.strip(): int(value) for name, _, value in pairs if value.strip().isdecimal()}
@@ -128,7 +139,7 @@ def kept(sets: Sequence[MaskSet], only: str | None, without: str | None) -> list
         if unknown := [name for name in named if name not in masks.classes]:
             if without is not None and any(set(unknown) <= set(other.classes) for other in sets):
                 continue
-            item = f"{some(unknown)} are not among the classes {some(masks.classes, 40)}"
+            item = f"no class is called {' or '.join(map(repr, unknown))}; there are {some(masks.classes, 40)}"
             fix = "write class names as the masks have them, with commas between"
             raise MismatchError("classes-unknown", "cannot choose classes", item=item, fix=fix)
     out = []

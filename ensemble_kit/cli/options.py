@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
-from ensemble_kit.errors import IncompleteError, UsageError, some
+from ensemble_kit.errors import Caution, IncompleteError, UsageError, some
 
 if TYPE_CHECKING:
+    from ensemble_kit.formats.registry import Format
     from ensemble_kit.formats.sizes import ImageSize
     from ensemble_kit.masks.maskset import MaskSet
 
@@ -66,14 +67,36 @@ ImageSizeOption = Annotated[
     str | None,
     typer.Option(
         "--image-size",
-        help="Size of the images, where a mask file does not give it: HxW, or a store or folder of images that gives "
-        "each one's.",
+        help="Size of the images, where a mask file does not give it: HxW, one number for square images, or what gives "
+        "each one's: a CSV of sample,height,width, a store, or a folder of images.",
     ),
 ]
 ClassesOption = Annotated[
     Path | None, typer.Option("--classes", help="Class names, one per line, where a mask file does not give them.")
 ]
 FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the masks. Default: recognised.")]
+ReadFormatOption = Annotated[
+    str | None, typer.Option("--format", "--from", help="Format of the masks. Default: recognised.")
+]
+TruthFormatOption = Annotated[
+    str | None,
+    typer.Option("--format", "--from", "--val-format", help="Format of the ground truth. Default: recognised."),
+]
+_CSV = (
+    "KEY=VALUE,... of order (C along rows, F down columns), base (0, 1), offsets (absolute, relative), id, class, rle "
+    "(names of columns), template ({image}_{class}), empty, rows (mask, object)"
+)
+CSV_TEXT = "what differs from the preset, or, where it names the columns, the whole dialect: " + _CSV
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="OPTIONS", help=f"Of a CSV that is written: {CSV_TEXT}.")
+]
+ReadCsvOption = Annotated[
+    str | None, typer.Option("--csv", "--from-csv", metavar="OPTIONS", help=f"Of a CSV of masks: {CSV_TEXT}.")
+]
+TruthCsvOption = Annotated[
+    str | None,
+    typer.Option("--csv", "--from-csv", "--val-csv", metavar="OPTIONS", help=f"Of a CSV of ground truth: {CSV_TEXT}."),
+]
 EpsOption = Annotated[float, typer.Option("--eps", help="Added to numerator and denominator of the score.")]
 
 
@@ -158,7 +181,8 @@ def warn_of_formulas(common: Common, masks: MaskSet, out: Path) -> None:
     if out.suffix.lower() == ".csv" or str(out) == "-":
         odd = [n for n in (*masks.samples, *masks.classes) if n.startswith(("=", "+", "-", "@", "\t", "\r"))]
         if odd:
-            common.warn(f"{len(odd)} names begin like formulas: {some(odd)}; do not open {out} in a spreadsheet")
+            doubt = f"{len(odd)} names begin like formulas: {some(odd)}"
+            common.warn(Caution(doubt, f"do not open {out} in a spreadsheet, or rename them"))
 
 
 def class_names(path: Path | None) -> tuple[str, ...] | None:
@@ -168,8 +192,16 @@ def class_names(path: Path | None) -> tuple[str, ...] | None:
     return None if path is None else read_classes(path)
 
 
+def csv_format(chosen: str | None, csv: str | None) -> Format | None:
+    """Return the format of `--format` or `--from`, with what `--csv` says of it."""
+    from ensemble_kit.formats.csv_options import CsvOptions
+    from ensemble_kit.formats.registry import with_csv
+
+    return with_csv(chosen, CsvOptions.of(csv))
+
+
 def size_of_images(text: str | None) -> ImageSize | None:
-    """Read `--image-size`: HxW for all, or a store, a folder of images or masks that say each one's."""
+    """Read `--image-size`: HxW or one number for all, or a path to what says each: CSV, store, images or masks."""
     from ensemble_kit.formats.sizes import parse_image_size
     from ensemble_kit.recipes.masks import sizes_from
 

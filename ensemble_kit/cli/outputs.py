@@ -55,4 +55,4 @@ def _check_apart(out: Path, inputs: Sequence[Path], option: str) -> None:
         )
     for folder in out.absolute().parents:
         if folder.is_dir() and is_store(folder):
-            raise UsageError("output-in-store", "cannot write into a store", item=f"{out} lies in {folder}", fix=fix)
+            raise UsageError("path-inside-store", "cannot write into a store", item=f"{out} lies in {folder}", fix=fix)

@@ -21,7 +21,7 @@ def text(shown: Sequence[Shown]) -> str:
         elif isinstance(part, Mapping):
             lines += _facts(part)
         else:
-            lines += [*([""] if lines else []), *part.table(), *(["", *part.lines] if part.lines else [])]
+            lines += [*([""] if lines else []), *part.table(), "", *part.sentences]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensemble_kit.cli.common import Common
-from ensemble_kit.errors import some
+from ensemble_kit.errors import Caution, some
 
 if TYPE_CHECKING:
     from ensemble_kit.logits.repair import Repaired
@@ -26,10 +26,8 @@ def repair(
         done = mend(store, dry_run=common.dry_run, listener=listen)
     common.answer({**asdict(done), "dry_run": common.dry_run}, _text(done, dry=common.dry_run))
     if done.missing:
-        common.warn(
-            f"{len(done.missing)} samples are missing: {some(done.missing)}; run the same dump again to add "
-            "them (or vote without them: --samples common)"
-        )
+        doubt = f"{len(done.missing)} samples are missing: {some(done.missing)}"
+        common.warn(Caution(doubt, "run the same dump again to add them (or vote without them: --samples common)"))
 
 
 def _text(done: Repaired, *, dry: bool) -> str:

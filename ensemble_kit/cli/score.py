@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ensemble_kit.cli.annotation_options import (
+    IdOption,
+    ImagesOption,
+    PaintShapesOption,
+    ScoreOption,
+    SkipEmptyOption,
+    read_annotations,
+)
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
     ExceptOption,
@@ -19,14 +27,19 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
-    FormatOption,
     ImageSizeOption,
+    ReadCsvOption,
+    ReadFormatOption,
     class_names,
+    csv_format,
     empty_value,
     size_of_images,
+    warn_of_formulas,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.errors import UsageError
+
+_FLAGS: tuple[dict[str, str], ...] = ({}, {"--from": "--val-format", "--from-csv": "--val-csv"})
 
 
 def score(
@@ -66,9 +79,22 @@ def score(
             help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
         ),
     ] = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    by_sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--by-sample",
+            metavar="FILE",
+            help="Write the score of every sample and class, with its pixels: sample,class,tp,pred,truth,value as .csv "
+            "or .json.",
+        ),
+    ] = None,
+    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    csv: ReadCsvOption = None,
     val_format: Annotated[
         str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
+    ] = None,
+    val_csv: Annotated[
+        str | None, typer.Option("--val-csv", metavar="OPTIONS", help="Of a CSV of ground truth: as --csv.")
     ] = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
@@ -77,13 +103,19 @@ def score(
     void: VoidOption = None,
     only: OnlyOption = None,
     without: ExceptOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
+    paint: PaintShapesOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
-    from ensemble_kit.metrics import confusion_file
+    from ensemble_kit.metrics import confusion_file, overlap_file
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
-    from ensemble_kit.recipes.masks import formats_for, read_together
+    from ensemble_kit.recipes.masks import annotated, formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
 
     if metric not in {None, "dice", "iou"}:
@@ -92,18 +124,27 @@ def score(
     if confusion is not None:
         confusion_file.check_suffix(confusion)
         check_output(confusion, common, [masks, val, classes], "--confusion")
+    if by_sample is not None:
+        overlap_file.check_suffix(by_sample)
+        check_output(by_sample, common, [masks, val, classes], "--by-sample")
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
-    formats = formats_for(paths, [format, val_format], label_maps(labels, first_value, void))
-    chosen = only is not None or without is not None
+    given = [csv_format(format, csv), csv_format(val_format, val_csv)]
+    formats = formats_for(paths, given, label_maps(labels, first_value, void))
+    formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))
+    form = None if id is None else check_form(id)
+    differ = only is not None or without is not None
     memory.check(common.memory, memory.of_reading(paths), "score")
-    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), differ=chosen)
+    both = read_together(paths, formats, size_of_images(image_size), class_names(classes), (), differ, _FLAGS, form)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
     found = recipe.score(prediction, truth, metric, how, background, include_background)
     if confusion is not None:
         matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap
         confusion_file.write(matrix, confusion, force=common.force)
+    if by_sample is not None:
+        overlap_file.write(found.overlap, by_sample, force=common.force)
+        warn_of_formulas(common, truth, by_sample)
     common.answer(found.to_dict(), *found.reports())
 
 

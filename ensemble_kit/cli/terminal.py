@@ -67,8 +67,7 @@ def draw(shown: Sequence[Shown], stream: TextIO) -> str:
 
 def _report(report: Report, width: int) -> list[RenderableType]:
     title = [_sentence(report.title, width, "bold")] if report.title else []
-    lines = [Text(), *(_sentence(line, width) for line in report.lines)] if report.lines else []
-    return [*title, _tables(report, width), *lines]
+    return [*title, _tables(report, width), Text(), *(_sentence(line, width) for line in report.sentences)]
 
 
 def _sentence(text: str, width: int, style: str = "") -> Text:

@@ -8,6 +8,14 @@ from typing import Annotated, Any, cast
 import typer
 
 from ensemble_kit.cli import signals
+from ensemble_kit.cli.annotation_options import (
+    IdOption,
+    ImagesOption,
+    PaintShapesOption,
+    ScoreOption,
+    SkipEmptyOption,
+    read_annotations,
+)
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
     ExceptOption,
@@ -22,16 +30,18 @@ from ensemble_kit.cli.label_options import (
 from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
-    FormatOption,
     ImageSizeOption,
     MeanOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
+    TruthCsvOption,
+    TruthFormatOption,
     UpsampleOption,
     WeightsOption,
     bytes_of,
     class_names,
+    csv_format,
     empty_value,
     fusing,
     size_of_images,
@@ -39,7 +49,7 @@ from ensemble_kit.cli.options import (
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
 
@@ -132,6 +142,9 @@ def tune_thresholds(
             "--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."
         ),
     ] = True,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
+    ] = False,
     statistics: Annotated[
         Path | None,
         typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
@@ -141,7 +154,8 @@ def tune_thresholds(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: TruthFormatOption = None,  # noqa: A002 - the option's name
+    csv: TruthCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -149,6 +163,11 @@ def tune_thresholds(
     void: VoidOption = None,
     only: OnlyOption = None,
     without: ExceptOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
+    paint: PaintShapesOption = None,
     compared: Annotated[
         list[Path] | None,
         typer.Option(
@@ -162,8 +181,9 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
-    from ensemble_kit.recipes.masks import formats_for, truth_for
+    from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
@@ -184,7 +204,8 @@ def tune_thresholds(
     if statistics is not None and not statistics.exists():
         _check_statistics(statistics, out, common)
     if ensemble.dropped:
-        common.warn(f"{ensemble.dropped} samples are not held by every member and are left out")
+        doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
+        common.warn(Caution(doubt, "dump them for every member, if they should count"))
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
     by_argmax = decides_by_argmax(ensemble, cast("Any", decide))
     absent = None if empty is None else empty_value(empty)
@@ -206,9 +227,10 @@ def tune_thresholds(
         others,
         cast("Any", decide),
         background,
+        shared,
     )
-    for text in tuning.warnings():
-        common.warn(text)
+    for caution in tuning.warnings():
+        common.warn(caution)
     if common.dry_run:
         plan = {
             "out": str(out),
@@ -222,17 +244,21 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    (how,) = formats_for([val], [format], label_maps(labels, first_value, void))
+    maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
+    (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
+    form = None if id is None else check_form(id)
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
     memory.check(common.memory, memory.of_reading([val]), "tune", all_told=False)
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep)
+    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear, common.memory)
-    values: dict[str, Any] = {"rank": tuned.rank} if tuned.rank else {}
+    values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
+    if (gain := tuned.set.gain_on_new) is not None:
+        values["gain_on_new"] = vars(gain)
     reports = [tuned.report]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()

@@ -9,7 +9,7 @@ import typer
 
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.plain import size
-from ensemble_kit.errors import DamagedError, IncompleteError, some
+from ensemble_kit.errors import Caution, DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:
     from ensemble_kit.logits.store import LogitStore, Verification
@@ -37,7 +37,7 @@ def verify(
     with common.progress() as listen:
         found = opened.verify(listen)
     for name in found.unknown:
-        common.warn(f"{shown}: {name!r} does not belong to any sample")
+        common.warn(Caution(f"{shown}: {name!r} does not belong to any sample", "move it out if it is not wanted"))
     sound = (
         f"{shown}: all {found.checked} samples are sound ({size(found.bytes)}), fingerprint {opened.fingerprint[:16]}"
     )

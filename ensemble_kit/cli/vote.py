@@ -1,24 +1,28 @@
 """`ensk vote`: members' logits or masks become one set of masks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
+    SHAPES,
     FirstValueOption,
     LabelsOption,
     PaintOption,
     VoidOption,
     label_maps,
+    say_written,
 )
 from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
+    CsvOption,
     DecideOption,
-    FormatOption,
     ImageSizeOption,
     LeastOption,
     MeanOption,
@@ -29,6 +33,7 @@ from ensemble_kit.cli.options import (
     bytes_of,
     check_members,
     class_names,
+    csv_format,
     fusing,
     numbers,
     refuse_idle,
@@ -37,7 +42,7 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import Caution, UsageError
 
 
 def vote(
@@ -67,7 +72,10 @@ def vote(
     least: LeastOption = None,
     rank_temperature: Annotated[
         float | None,
-        typer.Option("--rank-temperature", help="With --decide rank: divides the fused score's logit. Default: 1."),
+        typer.Option(
+            "--rank-temperature",
+            help="With --decide rank: divides the fused score's logit. Default: as the set records it, else 1.",
+        ),
     ] = None,
     rules: Annotated[
         list[str] | None,
@@ -82,7 +90,27 @@ def vote(
         ),
     ] = None,
     like: Annotated[Path | None, typer.Option("--like", help="Sample submission that gives the order of rows.")] = None,
-    format: FormatOption = None,  # noqa: A002 - the option's name
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option("--format", help="Format of the output. Default: told by its name.")
+    ] = None,
+    csv: CsvOption = None,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="With --hard: format of the mask files, once for all or once for each in their order. Default: "
+            "recognised.",
+        ),
+    ] = None,
+    from_csv: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-csv",
+            metavar="OPTIONS",
+            help="With --hard: as --csv, of mask files that are CSVs, once for all or once for each in their order.",
+        ),
+    ] = None,
     mean: MeanOption = None,
     upsample: UpsampleOption = None,
     weights: WeightsOption = None,
@@ -118,19 +146,25 @@ def vote(
     first_value: FirstValueOption = None,
     void: VoidOption = None,
     paint: PaintOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    images: ImagesOption = None,
+    score: ScoreOption = None,
+    skip_empty: SkipEmptyOption = False,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.registry import named
-    from ensemble_kit.formats.writing import for_labels, rehearse, write_masks
+    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
+    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.masks import formats_for
+    from ensemble_kit.recipes.masks import annotated, formats_for, renamed
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -140,9 +174,11 @@ def vote(
     check_output(out, common, [*members, *sets, like, labels, classes, image_size])
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
+    drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
+    form = None if id is None else check_form(id)
     writes = format is not None and named(format).name == "label-map"
     written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
-    target = for_labels(out, format, like, written)
+    target = for_csv(out, for_labels(out, format, like, written), like, CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
     own_weights = numbers("--weights", weights)
@@ -156,8 +192,14 @@ def vote(
             "by": by or "class",
         }
         reads = (first_value, void) != (None, None)
+        deciding = Deciding(None, decide, background, least, rank_temperature)
+        formats = _formats_of(stores, from_, from_csv)
+        kinds = formats_for(members, formats, replace(maps, paint=None), not writes or reads)
         rule = rule_of(len(members), **options)
-        (common.warn if isinstance(rule, VoteRule) and rule.logic else common.say)(f"rule: {rule}")
+        if isinstance(rule, VoteRule) and rule.logic:
+            common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
+        else:
+            common.say(f"rule: {rule}")
         if not thresholds and not decide and any(stores):
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
@@ -172,11 +214,17 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
-            tuple(formats_for(members, [None] * len(members), replace(maps, paint=None), not writes or reads)),
-            Deciding(None, decide, background, least, rank_temperature),
+            tuple(annotated(members, kinds, drawn)),
+            deciding,
+            form,
         )
+        for one in given:
+            for caution in replace(deciding, threshold=one).warnings():
+                common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
+        refuse_idle("--soft", **{"from": from_, "from-csv": from_csv})
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
         if not all(stores) or len(given) != 1:
             raise UsageError(
@@ -190,11 +238,15 @@ def vote(
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
+        for caution in deciding.warnings():
+            common.warn(caution)
     for line in plan.told():
         common.say(line)
-    for line in plan.doubts():
-        common.warn(line)
-    rehearse(plan.names(), out, target, like)  # what cannot be written is refused before any work
+    for doubt in plan.doubts():
+        common.warn(doubt)
+    ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
+    # what cannot be written is refused before any work
+    rehearse(renamed(plan.names(), ids, like, target), out, target, like, common.force)
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
@@ -204,10 +256,11 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     with common.progress() as listener:
-        masks = plan.run(Threads(common.jobs), listener)
+        masks = renamed(plan.run(Threads(common.jobs), listener), ids, like, target)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
+    say_written(common, kind_of_output(out, like) if target is None else named(target), masks, out, like)
     warn_of_formulas(common, masks, out)
     covered = None
     if isinstance(plan, SoftVote) and plan.may_overlap:
@@ -219,3 +272,18 @@ def vote(
             values |= {"without_class": covered.none, "several_classes": covered.several}
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
+
+
+def _formats_of(stores: Sequence[bool], from_: Sequence[str] | None, from_csv: Sequence[str] | None) -> list[Any]:
+    """Give each mask file its format of `--from`, with what `--from-csv` says of it; stores have none."""
+    files = stores.count(False)
+    pairs = zip(_each("--from", from_, files), _each("--from-csv", from_csv, files), strict=True)
+    own = iter([csv_format(chosen, csv) for chosen, csv in pairs])
+    return [None if store else next(own) for store in stores]
+
+
+def _each(option: str, given: Sequence[str] | None, files: int) -> Sequence[str | None]:
+    if given and len(given) not in {1, files}:
+        item = f"{option} is given {len(given)} times, for {files} mask files"
+        raise UsageError("option-invalid", "cannot vote", item=item, fix=f"pass {option} once, or once for each")
+    return [None] * files if not given else list(given) * (files // len(given) if files else 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ensemble_kit.errors import MismatchError, UsageError, check_number, some
+from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, some
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
@@ -40,6 +40,7 @@ class Argmax:
 
     def __post_init__(self) -> None:
         if self.factors is not None:
+            check_kind("factors", self.factors, Mapping, "pass them by class: {'tumour': 2}")
             for name, factor in self.factors.items():
                 check_number(
                     f"factor of {name!r}", factor, f"pass a number from 1/{LARGEST} to {LARGEST}; 1 changes nothing",

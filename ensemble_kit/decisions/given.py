@@ -23,7 +23,7 @@ def level_of(threshold: Any, mean: Mean) -> int:
     UsageError
         A threshold outside [0, 1].
     """
-    fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path)"
+    fix = "pass a number in [0, 1]; of a saved set, ThresholdSet.load(path); or a decision, such as Argmax()"
     what, code = "cannot decide", "threshold-invalid"
     check_number("threshold", threshold, fix, least=0, most=1, what=what, code=code)
     return mean.level_of(float(threshold))

@@ -15,6 +15,7 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention
+from ensemble_kit.thresholds.records import SetFields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,6 +129,11 @@ class RankRule:
     def __post_init__(self) -> None:
         if self.temperature is not None:
             _checked(self.temperature)
+
+    @classmethod
+    def of(cls, tuned: SetFields) -> RankRule:
+        """Make the rule as a threshold set has it: with the temperature that was fitted, if any, and its convention."""
+        return cls(tuned.rank_temperature, tuned.measure.convention)
 
     def check(self, inputs: Inputs) -> None:
         """Refuse members whose scores are not probabilities: exclusive classes with mean="logit"."""

@@ -16,5 +16,5 @@ def recorded(tuned: SetFields) -> Decision:
     if record.kind == "argmax":
         return Argmax({c.name: c.factor / ONE for c in tuned.factors}, record.background, record.least)
     if record.kind == "rank":
-        return RankRule(record.temperature, tuned.measure.convention)
+        return RankRule.of(tuned)
     return Thresholds({c.name: c.level for c in tuned.classes})

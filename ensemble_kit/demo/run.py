@@ -147,6 +147,7 @@ def _report(scores: dict[str, Overlap], out: Path, seconds: float) -> Report:
         title,
         ["", *first.classes, "mean"],
         rows,
+        f"Each class the mean of its Dice over images, in the last column the mean over all pairs; {first.convention}.",
         [
             "As measured: few images, so neither the ensemble nor tuning need win on them.",
             f"The submission is {out / 'submission.csv'} ({seconds:.0f} s in all).",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,12 +18,16 @@ from ensemble_kit.errors import (
     UsageError,
     some,
 )
+from ensemble_kit.logits.plausible import with_background
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+Axes = Literal["chw", "hwc"]
+"""Where the classes of an array stand."""
 
 SUFFIXES = (".npy", ".npz")
 DEFAULT_LIMIT = 2**32
@@ -35,15 +39,17 @@ class ArrayForm:
 
     Parameters
     ----------
-    classes : how many there must be; a (C, 1, h, w) of nnU-Net or a (1, C, h, w) loses its single axis.
+    classes : their names; a (C, 1, h, w) of nnU-Net or a (1, C, h, w) loses its single axis.
     key : which array of an .npz; None where there is only one.
     scale : what the values were multiplied by, such as 10000 for `uint16 = 10000 · p`. Integers need it.
+    axes : "chw" or "hwc", where the classes stand; None: first, and refused where they seem to stand last.
     limit : most bytes that one array may decode to; an .npz of 1 MB can declare gigabytes.
     """
 
-    classes: int
+    classes: Sequence[str]
     key: str | None = None
     scale: float | None = None
+    axes: Axes | None = None
     limit: int = DEFAULT_LIMIT
 
     def read(self, path: Path) -> NDArray[np.float32]:
@@ -100,20 +106,55 @@ class ArrayForm:
             raise ResourceError("array-too-large", "cannot read an array", item=item, fix=fix)
 
     def _squeezed(self, raw: NDArray[Any], path: Path) -> NDArray[Any]:
-        shape = raw.shape
-        if raw.ndim == 4 and shape[0] == self.classes and shape[1] == 1:
-            raw = raw[:, 0]
-        elif raw.ndim == 4 and shape[0] == 1:
+        """Bring an array to (C, h, w)."""
+        shape, count = raw.shape, len(self.classes)
+        if raw.ndim == 5 and shape[0] == 1:
             raw = raw[0]
-        if raw.ndim == 3 and raw.shape[0] == self.classes:
+        if raw.ndim == 4 and raw.shape[:2] == (count, 1):
+            raw = raw[:, 0]
+        elif raw.ndim == 4 and raw.shape[0] == 1 and count > 1 and raw.ndim == len(shape):
+            raw = raw[0]
+        if raw.ndim == 4:
+            raise _four_axes(path, raw.shape, count)
+        first, last = (raw.ndim == 3 and raw.shape[k] == count for k in (0, 2))
+        if first and last and self.axes is None:
+            item = f"{str(path)!r} is {shape} with {count} classes: they may stand first or last"
+            fix = "pass --axes chw if they stand first, --axes hwc if they stand last"
+            raise MismatchError("array-axes", "cannot tell the axes of an array", item=item, fix=fix)
+        if last and self.axes == "hwc":
+            return np.moveaxis(raw, 2, 0)
+        if first and self.axes != "hwc":
             return raw
-        last = raw.ndim == 3 and raw.shape[-1] == self.classes
+        fix = "pass the class list that the arrays were made with"
+        if last:
+            fix = "pass --axes hwc: the classes seem to stand last, as Keras has them"
+        elif first:
+            fix = "pass --axes chw: the classes stand first"
+        elif raw.ndim == 3:
+            fix += with_background(raw.shape[0], self.classes) or with_background(raw.shape[2], self.classes)
         raise MismatchError(
             "array-shape",
             "cannot take an array for a sample's classes",
-            item=f"{str(path)!r} is {shape}; (C, h, w) with C = {self.classes} classes is wanted",
-            fix="save it transposed, classes first" if last else "pass the class list that the arrays were made with",
+            item=f"{str(path)!r} is {shape}; (C, h, w) with C = {count} classes is wanted",
+            fix=fix,
         )
+
+
+def _four_axes(path: Path, shape: tuple[int, ...], count: int) -> MismatchError:
+    """Say what an array of four axes is: a volume, or a batch."""
+    what, axes = "a volume", "(C, Z, Y, X)"
+    if shape[0] != count and shape[1] == count:
+        what, axes = "a batch", "(B, C, h, w)"
+    elif shape[0] != count and shape[3] == count:
+        axes = "(Z, Y, X, C)"
+    each = "slice" if what == "a volume" else "sample"
+    fix = f"save each {each} as an array (C, h, w) of its own, beside an image of its own"
+    return MismatchError(
+        "array-is-volume",
+        f"cannot take {what} for a sample",
+        item=f"{str(path)!r} is {shape}: four axes, {axes}; a sample has (C, h, w)",
+        fix=fix + ("; volumes come with a later version" if what == "a volume" else ""),
+    )
 
 
 def match(images: Mapping[str, Path], folder: Path, root: Path) -> dict[str, Path]:

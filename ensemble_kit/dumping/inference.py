@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.backends import Network
 from ensemble_kit.dumping.images import image_size, read_image
+from ensemble_kit.dumping.intensity import DepthCheck
 from ensemble_kit.dumping.outputs import failing_as, outputs_of, told
 from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box, not_aligned
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sources import Failure, Piece, read_ahead, unreadable
+from ensemble_kit.dumping.sources import Failure, Piece, digest_of, read_ahead, unreadable
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, check_number
 from ensemble_kit.spec.geometry import Box
 
@@ -22,14 +23,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LOOKED_AT = 32
+"""Most images that are read to tell 12 bits from 16, where the first one is dark."""
+
+
 @dataclass(frozen=True)
 class _Prepared:
-    """A sample's input (3, h, w), the size of its image, and where the image is on the input."""
+    """A sample's input (channels, h, w), the size of its image, where that is on the input, and its file's digest."""
 
     sample: str
     x: NDArray[np.float32]
     image: Size
     box: Box
+    source: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class NetworkSource:
         check_number("--batch-size", batch, "pass at least 1", least=1, whole=True)
         self._network, self._recipe, self._classes = network, recipe, tuple(classes)
         self._paths, self._batch, self._jobs, self._memory = paths, batch, jobs, memory
-        self._say = say
+        self._say, self._check_depth = say, DepthCheck(self._some_images, say)
         self._failed: list[Failure] = []
         self._first: Piece | None = None
         self._head: _Head | None = None
@@ -75,6 +81,10 @@ class NetworkSource:
     def record(self) -> dict[str, Any]:
         """Return what ran."""
         return self._network.record()
+
+    def path(self, sample: str) -> Path:
+        """Return a sample's image."""
+        return self._paths[sample]
 
     def learn(self, todo: Sequence[str]) -> Size:
         """Run the first sample that can be read, alone; its output is kept if the image was placed as it should be."""
@@ -87,10 +97,26 @@ class NetworkSource:
     def _first_image(self, todo: Sequence[str]) -> tuple[str, NDArray[Any]]:
         for sample in todo:
             try:
-                return sample, read_image(self._paths[sample])
+                return sample, self._read(sample)
             except (DamagedError, ResourceError) as error:
                 self._failed.append(Failure(sample, error))
         raise unreadable("images", self._failed, "copy the images again")
+
+    def _read(self, sample: str) -> NDArray[Any]:
+        prep = self._recipe.preprocess
+        image = read_image(self._paths[sample], prep.arrays, scaled=not prep.by_type)
+        if prep.by_type:
+            self._check_depth(image, sample)
+        return image
+
+    def _some_images(self) -> Iterator[NDArray[Any]]:
+        """Read images from all over the folder."""
+        paths = list(self._paths.values())
+        for path in paths[:: -(-len(paths) // LOOKED_AT)]:
+            try:
+                yield read_image(path, self._recipe.preprocess.arrays)
+            except (DamagedError, ResourceError):  # `pieces` names it
+                continue
 
     def _learn_whole(self, image: NDArray[Any], sample: str) -> _Head:
         prep, size = self._recipe.preprocess, (image.shape[0], image.shape[1])
@@ -100,7 +126,8 @@ class NetworkSource:
         stretched = prep.resize == "stretch"
         align = (1, 1) if stretched else check_alignment(canvas, grid, "letterboxed images")
         if prep.place(size, canvas, align) == box:
-            self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid))
+            source = digest_of(self._paths[sample])
+            self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid), source)
         return _Head(canvas, grid, align)
 
     def _learn_window(self, image: NDArray[Any], sample: str) -> _Head:
@@ -121,7 +148,7 @@ class NetworkSource:
         sizes = []
         for path in self._paths.values():
             try:
-                sizes.append(image_size(path))
+                sizes.append(image_size(path, self._recipe.preprocess.arrays))
             except (DamagedError, ResourceError):  # `pieces` names it
                 continue
         return sizes
@@ -139,7 +166,7 @@ class NetworkSource:
         """Project the bytes held with so many prepared images ahead, without those of the framework."""
         head = self._head
         assert head is not None
-        inputs = 12 * head.canvas[0] * head.canvas[1]
+        inputs = 4 * self._recipe.preprocess.feeds * head.canvas[0] * head.canvas[1]
         outputs = 4 * len(self._classes) * head.grid[0] * head.grid[1]
         copies = 3 if self._recipe.tta else 2
         if self._recipe.tile is not None:
@@ -181,9 +208,10 @@ class NetworkSource:
     def _prepare(self, sample: str) -> _Prepared:
         head = self._head
         assert head is not None
-        image = read_image(self._paths[sample])
+        source = digest_of(self._paths[sample])
+        image = self._read(sample)
         x, box = self._recipe.preprocess.apply(image, head.canvas, head.align)
-        return _Prepared(sample, x, (image.shape[0], image.shape[1]), box)
+        return _Prepared(sample, x, (image.shape[0], image.shape[1]), box, source)
 
     def _run(self, batch: Sequence[_Prepared]) -> Iterator[Piece]:
         """Run a batch; where it fails as a whole, run its images alone, so that the error names the one at fault."""
@@ -215,7 +243,7 @@ class NetworkSource:
             item = f"sample {one.sample!r} has a grid of {output.shape[1:]}, the first had {head.grid}"
             fix = "let the network put out one grid for one size of input"
             raise MismatchError("model-output", "cannot store outputs of two sizes", item=item, fix=fix)
-        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid))
+        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid), one.source)
 
     def _alone(self, one: _Prepared) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._forward(one.x[None], [one.sample])[0]
@@ -232,9 +260,12 @@ class NetworkSource:
             neutral = 0.5 if recipe.activation == "sigmoid" else 1 / len(self._classes)
         window = recipe.tile, recipe.tile
         with failing_as([one.sample]):
-            return slide(self._network, one.x, one.box, window, head.cells, recipe.overlap, self._batch, neutral)
+            return slide(
+                self._network, one.x, one.box, window, head.cells, recipe.overlap, self._batch, neutral,
+                recipe.tile_weights,
+            )  # fmt: skip
 
     def _forward(self, x: NDArray[np.float32], samples: Sequence[str]) -> NDArray[np.float32]:
-        """Run a batch (B, 3, h, w); a failure names its samples."""
-        with failing_as(samples):
+        """Run a batch (B, channels, h, w); a failure names its samples."""
+        with failing_as(samples, self._network.channels, x.shape[1]):
             return outputs_of(self._network, x, self._classes)

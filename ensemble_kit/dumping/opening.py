@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_kit import backends
 from ensemble_kit.backends import Network
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sides import check_sides, class_swap
+from ensemble_kit.dumping.sides import check_sides, class_orders
 from ensemble_kit.dumping.tta import Averaged, symmetries
 from ensemble_kit.errors import MismatchError, UsageError
 
@@ -19,34 +19,47 @@ def open_network(
     recipe: Recipe,
     classes: Sequence[str],
     weights: str | Path | None,
+    weights_key: str | None,
     device: str,
     trust: bool,
     seed: int,
     say: Callable[[str], None],
 ) -> tuple[Network, Recipe]:
     """Open the network, average it over the flips that the recipe names, and settle the size of its input."""
-    for option, value in (("--key", recipe.key), ("--scale", recipe.scale)):
+    for option, value in (("--key", recipe.key), ("--scale", recipe.scale), ("--axes", recipe.axes)):
         if value is not None:
             fix = f"leave {option} out, or pass a folder of arrays as MODEL"
             raise _option("cannot read arrays", f"{option} with a model that runs", fix)
     group = symmetries(recipe.tta)
     check_sides(classes, group, recipe.swap)
-    swap = class_swap(classes, recipe.swap) if recipe.swap else None
-    mirrors = any(s.mirror for s in group)
-    if swap is not None and not mirrors:
-        item = f"--swap-classes with --tta {','.join(recipe.tta) or 'not given'}"
-        raise _option("cannot swap classes without a mirror", item, "pass --tta hflip, or leave --swap-classes out")
+    orders = class_orders(classes, group, recipe.swap)
     network, notes = backends.open_network(
-        model, weights=weights, device=device, half=recipe.half, trust=trust, seed=seed
+        model,
+        weights=weights,
+        weights_key=weights_key,
+        output=recipe.output,
+        device=device,
+        half=recipe.half,
+        trust=trust,
+        seed=seed,
+        say=say,
     )
     for note in notes:
         say(note)
     if len(group) > 1:
         say(f"each image runs {len(group)} times, flipped or turned, and the {recipe.domain} are averaged")
-        if mirrors and swap is None:
-            say("a mirror leaves every class as it is; classes that have a left and a right need --swap-classes")
-        network = Averaged(network, group, swap)
-    return network, with_size(recipe, network)
+        if orders is None:
+            say("a flip leaves every class as it is; classes that have a left and a right need --swap-classes")
+        network = Averaged(network, group, orders)
+    return network, with_channels(with_size(recipe, network), network)
+
+
+def with_channels(recipe: Recipe, network: Network) -> Recipe:
+    """Feed grey images as one channel to a network that takes one."""
+    prep = recipe.preprocess
+    if prep.channels == "grey" and prep.count is None and network.channels == 1:
+        return replace(recipe, preprocess=prep.but(count=1))
+    return recipe
 
 
 def with_size(recipe: Recipe, network: Network) -> Recipe:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, some
+from ensemble_kit.logits.plausible import with_background
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.float32]:
-    """Run a batch (B, 3, h, w); return float32 (B, C, h', w').
+    """Run a batch (B, channels, h, w); return float32 (B, C, h', w').
 
     Raises
     ------
@@ -30,14 +31,15 @@ def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str])
         raise MismatchError("model-output", "cannot use the model's outputs as maps of classes", item=item, fix=fix)
     if y.shape[1] != len(classes):
         second = "let the network put out (B, C, h, w), classes second"
-        fix = second if y.shape[3] == len(classes) else "pass --classes with a name for each output, in their order"
+        named = f"pass --classes with a name for each map, in their order{with_background(y.shape[1], classes)}"
+        fix = second if y.shape[3] == len(classes) else named
         raise MismatchError("classes-count", "cannot match the model's outputs to the classes", item=item, fix=fix)
     return y
 
 
 @contextmanager
-def failing_as(samples: Sequence[str]) -> Iterator[None]:
-    """Name the samples when the model fails on them."""
+def failing_as(samples: Sequence[str], takes: int | None = None, given: int | None = None) -> Iterator[None]:
+    """Name the samples when the model fails on them; or the channels that it `takes` where others were `given`."""
     try:
         yield
     except EnskError:
@@ -47,8 +49,19 @@ def failing_as(samples: Sequence[str]) -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
             fix = "pass a smaller --batch-size or --size, --tile, or --device cpu"
             raise ResourceError("model-memory", "cannot run the model: out of memory", item=item, fix=fix) from error
+        if takes is not None and given is not None and takes != given:
+            raise channels_differ(takes, given, told(error)) from error
         fix = "see its traceback with --debug; samples before this one are committed"
         raise DamagedError("model-failed", "cannot run the model", item=item, fix=fix) from error
+
+
+def channels_differ(takes: int, given: int, why: str = "") -> MismatchError:
+    """Make the error of a network that takes another number of channels than images are given with."""
+    fix = {1: "pass --channels grey", 3: "pass --channels rgb (or bgr)"}.get(takes)
+    fix = fix or f"pass --channels {takes} with a folder of arrays (.npy) or TIFF files of as many channels"
+    item = f"the network takes {takes} channel{'s' * (takes != 1)}, images are given with {given}"
+    what = "cannot feed images to a model of other channels"
+    return MismatchError("model-channels", what, item=f"{item}{why and ': '}{why}", fix=fix)
 
 
 def told(error: Exception) -> str:

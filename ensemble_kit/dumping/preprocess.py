@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ensemble_kit.dumping.images import import_cv2
+from ensemble_kit.dumping.decoding import import_cv2
+from ensemble_kit.dumping.intensity import standardise, to_unit
+from ensemble_kit.dumping.parameters import check_scale, invalid, is_number, is_whole, one_each, pair_of
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.spec.geometry import Box
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 Resize = Literal["stretch", "letterbox"]
 Channels = Literal["rgb", "bgr", "grey"]
+Normalise = Literal["none", "zscore"]
 Anchor = Literal["center", "corner"]
 
 MAX_ALIGN = 64
@@ -33,43 +36,91 @@ MAX_ALIGN = 64
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes a network's input: resize, scale to 0..1, subtract `mean`, divide by `std`.
+    """How an image becomes a network's input: values to 0..1, resize, subtract `mean`, divide by `std`.
 
     Parameters
     ----------
     size : (h, w) of the input; None keeps each image's own size, which only a sliding window can use.
     resize : "stretch" fills the input and changes the aspect; "letterbox" keeps it and pads the rest.
-    mean, std : one value per channel, on the 0..1 scale, in the order of `channels`: 0 <= mean <= 1, 0 < std <= 1.
-        A network that was trained on 0..255 has mean 0 and std 1/255.
-    channels : "rgb", "bgr", or "grey": luma (ITU-R 601), three times.
+    mean, std : one value per channel, or one for all, on the 0..1 scale, in the order of `channels`: 0 <= mean <= 1,
+        0 < std <= 1. A network that was trained on 0..255 has mean 0 and std 1/255.
+    channels : "rgb", "bgr", or "grey": luma (ITU-R 601); or a number: images are arrays or TIFF files of as many.
     anchor : where letterbox puts the image: "center" or "corner" (top left).
     fill : grey of the padding, on the 0..1 scale, before `mean` and `std`.
+    range : (low, high): which values become 0 and 1; what lies beyond is cut. None: the whole range of 8 or 16 bits,
+        and floats as they are.
+    window : (centre, width), the same in the words of CT: low = centre - width / 2, high = centre + width / 2.
+    normalise : "zscore" subtracts each image's own mean and divides by its standard deviation, channel by channel,
+        as read; padding is then 0, the image's mean.
+    count : how many channels the network is fed with: 1 or 3 with "grey". None: 3, or the number of `channels`.
     """
 
     size: Size | None = None
     resize: Resize = "stretch"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    channels: Channels = "rgb"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    channels: Channels | int = "rgb"
     anchor: Anchor = "center"
     fill: float = 0.0
+    range: tuple[float, float] | None = None
+    window: tuple[float, float] | None = None
+    normalise: Normalise = "none"
+    count: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _triple(name, getattr(self, name)))
-        _check_scale(self.mean, self.std)
-        for name, choice in (("resize", Resize), ("channels", Channels), ("anchor", Anchor)):
+        for name, choice in (("resize", Resize), ("anchor", Anchor), ("normalise", Normalise)):
             if getattr(self, name) not in get_args(choice):
-                raise _invalid(name, getattr(self, name), " or ".join(get_args(choice)))
-        if not _number(self.fill) or not 0 <= self.fill <= 1:
-            raise _invalid("fill", self.fill, "a number from 0 to 1")
+                raise invalid(name, getattr(self, name), " or ".join(get_args(choice)))
+        if self.channels not in get_args(Channels) and not is_whole(self.channels, 2**10):
+            raise invalid("channels", self.channels, "rgb, bgr, grey, or the number of channels of arrays")
+        if self.count is not None and not (is_whole(self.count, 3) and self.count != 2 and self.channels == "grey"):
+            raise invalid(
+                "count", self.count, 'the number of channels that grey images are fed as: 1 or 3, channels="grey"'
+            )
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, one_each(name, getattr(self, name), self.feeds))
+        check_scale(self.mean, self.std)
+        if not is_number(self.fill) or not 0 <= self.fill <= 1:
+            raise invalid("fill", self.fill, "a number from 0 to 1")
         object.__setattr__(self, "fill", float(self.fill))
+        for name in ("range", "window"):
+            object.__setattr__(self, name, pair_of(name, getattr(self, name)))
+        if self.range is not None and self.window is not None:
+            raise invalid("window", self.window, "the only one: a range says the same as a window")
+        if self.normalise == "zscore" and (set(self.mean), set(self.std)) != ({0.0}, {1.0}):
+            raise invalid("normalise", "zscore", "the only one, without mean and std: it is computed from each image")
+
+    @property
+    def feeds(self) -> int:
+        """How many channels the network is fed with."""
+        if isinstance(self.channels, int):
+            return self.channels
+        return 3 if self.count is None else self.count
+
+    @property
+    def arrays(self) -> int | None:
+        """The number of channels of images that are arrays; None where they show colours or grey."""
+        return self.channels if isinstance(self.channels, int) else None
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Values that become 0 and 1, from `range` or `window`; None: by the type of the image."""
+        if self.window is not None:
+            centre, width = self.window
+            return centre - width / 2, centre + width / 2
+        return self.range
+
+    @property
+    def by_type(self) -> bool:
+        """Whether the type of an image tells what its values mean."""
+        return self.limits is None and self.normalise == "none"
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as plain JSON values."""
+        """Write it as plain JSON values, without later options that were not given."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {k: v for k, v in values.items() if k not in _LATER or v != _LATER[k]}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
@@ -117,37 +168,48 @@ class Preprocess:
     def apply(
         self, image: NDArray[Any], canvas: Size | None = None, align: Size = (1, 1)
     ) -> tuple[NDArray[np.float32], Box]:
-        """Turn an image, (H, W) or RGB (H, W, 3), into the input, float32 (3, h, w), and its box on it.
+        """Turn an image, (H, W) or (H, W, c), into the input, float32 (channels, h, w), and its box on it.
 
-        uint8 and uint16 are scaled by their range; floats are taken as 0..1. Resizing is bilinear without
-        anti-aliasing, in the image's own type, as cv2.resize does it and most trainers call it.
+        Resizing is bilinear without anti-aliasing, as cv2.resize does it and most trainers call it: in the image's own
+        type where that tells the range, else after the range and the z-score.
         """
-        cv2 = import_cv2()
         size = image.shape[0], image.shape[1]
         canvas = self.canvas([size], align) if canvas is None else canvas
         box = self.place(size, canvas, align)
-        pixels = self._channels(image)
+        pixels = self._ordered(image)
+        if not self.by_type:
+            pixels = self._scaled(pixels)
         if box.shape != size:
-            pixels = cv2.resize(pixels, box.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-        pixels = pixels.astype(np.float32) / np.float32(scale)
+            pixels = _resized(pixels, box.shape)
+        if self.by_type:
+            pixels = self._scaled(pixels)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        out = np.empty((3, *canvas), np.float32)
+        out = np.empty((self.feeds, *canvas), np.float32)
         if box.shape != canvas:
-            out[:] = ((np.float32(self.fill) - mean) / std)[:, None, None]
-        planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
-        out[:, *box.slices] = (planes - mean[:, None, None]) / std[:, None, None]
+            fill = np.float32(0 if self.normalise == "zscore" else self.fill)
+            out[:] = ((fill - mean) / std)[:, None, None]
+        maps = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        out[:, *box.slices] = (maps - mean[:, None, None]) / std[:, None, None]
         return out, box
 
-    def _channels(self, image: NDArray[Any]) -> NDArray[Any]:
+    def _scaled(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if self.normalise == "zscore":
+            return standardise(pixels if self.limits is None else to_unit(pixels, self.limits))
+        return to_unit(pixels, self.limits)
+
+    def _ordered(self, image: NDArray[Any]) -> NDArray[Any]:
         """Bring the channels in order; grey stays (H, W) while it is resized, a third of the work."""
-        if image.ndim == 2 or self.channels == "rgb":
+        if image.ndim == 2 or self.channels == "rgb" or isinstance(self.channels, int):
             return image
         if self.channels == "bgr":
             return np.ascontiguousarray(image[..., ::-1])
         cv2 = import_cv2()
         grey: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         return grey
+
+
+_LATER: dict[str, object] = {"range": None, "window": None, "normalise": "none", "count": None}
+"""Options that former versions did not record: without them a record stays what it was."""
 
 
 def alignment(canvas: Size, grid: Size) -> Size:
@@ -184,7 +246,7 @@ def parse_size(value: object) -> Size:
     parts: Any = value
     if isinstance(value, str):
         parts = value.lower().replace("×", "x").split("x")
-    elif _number(value):
+    elif is_number(value):
         parts = [value]
     try:
         numbers = [int(str(p)) for p in parts]
@@ -193,7 +255,7 @@ def parse_size(value: object) -> Size:
     if len(numbers) == 1:
         numbers *= 2
     if len(numbers) != 2 or not all(0 < n <= 2**16 for n in numbers):
-        raise _invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
+        raise invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
     return numbers[0], numbers[1]
 
 
@@ -214,45 +276,10 @@ def _up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _triple(name: str, value: object) -> tuple[float, float, float]:
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(_number(v) for v in value):
-        raise _invalid(name, value, "three finite numbers, one a channel")
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Refuse what is not on the 0..1 scale.
-
-    Pixels within 0..1 have a mean within 0..1 and a standard deviation of at most 0.5; an std of 1 leaves the values
-    as they are. Anything larger was measured on 0..255 or 0..65535; with it the network's outputs would be wrong, and
-    nothing would show it.
-    """
-    if min(mean) < 0:
-        raise _invalid("mean", mean, "three numbers from 0 to 1")
-    if min(std) <= 0:
-        raise _invalid("std", std, "three numbers above 0, at most 1")
-    if max(*mean, *std) <= 1:
-        return
-    scale = 255 if max(*mean, *std) <= 255 else 65535
-    bytes_mean = max(mean) > 1
-    bytes_std = max(std) > 1 or (bytes_mean and set(std) == {1.0})  # an std of 1 divides by nothing on its own scale
-    divided = (
-        ",".join(f"{v / scale if ours else v:.6g}" for v in values)
-        for values, ours in ((mean, bytes_mean), (std, bytes_std))
-    )
-    raise UsageError(
-        "preprocess-invalid",
-        "cannot use preprocessing",
-        item=f"mean = {mean}, std = {std}; images are brought to 0..1 first, so at most 1 is possible",
-        fix=f"divide by {scale}: --mean {next(divided)} --std {next(divided)}",
-    )
-
-
-def _invalid(name: str, value: object, wanted: str) -> UsageError:
-    return UsageError(
-        "preprocess-invalid", "cannot use preprocessing", item=f"{name} = {value!r}", fix=f"pass {name} as {wanted}"
-    )
+def _resized(pixels: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """Resize (H, W) or (H, W, c), of any number of channels."""
+    cv2 = import_cv2()
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return np.asarray(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
+    maps = [np.ascontiguousarray(pixels[..., k]) for k in range(pixels.shape[2])]
+    return np.stack([cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in maps], axis=2)

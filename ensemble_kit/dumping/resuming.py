@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit.dumping.sources import digest_of
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 
 _FREE = {"versions", "device", "seed", "created"}
@@ -16,10 +18,18 @@ _FREE = {"versions", "device", "seed", "created"}
 
 @dataclass(frozen=True)
 class Begun:
-    """What earlier runs left: the samples that are committed; `stale` where none are, of a run with other options."""
+    """What earlier runs left.
+
+    Parameters
+    ----------
+    committed : samples that are in the store.
+    stale : whether there are none, of a run with other options.
+    sources : digest of the file that each was made from, where it was recorded.
+    """
 
     committed: frozenset[str] = frozenset()
     stale: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
@@ -63,7 +73,35 @@ def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
         raise MismatchError(
             "store-differs", "cannot resume a store of another run", item=f"{str(out)!r}: {told}", fix=fix
         )
-    return Begun(committed, stale=bool(different))
+    sources = {s: store.source(s) for s in committed}
+    return Begun(committed, bool(different), {s: digest for s, digest in sources.items() if digest})
+
+
+def changed(
+    earlier: Begun, samples: Sequence[str], path: Callable[[str], Path], jobs: int, redo: bool, out: str | Path
+) -> list[str]:
+    """List the samples whose file is another one than when they were dumped.
+
+    Parameters
+    ----------
+    samples : those to look at.
+    path : of the file of a sample.
+    redo : whether they are dumped again; if not, they are refused.
+
+    Raises
+    ------
+    MismatchError
+        A file was changed, and `redo` was not asked for.
+    """
+    known = [s for s in samples if s in earlier.sources]
+    with ThreadPoolExecutor(jobs) as pool:
+        digests = pool.map(lambda sample: digest_of(path(sample)), known)
+        found = [s for s, digest in zip(known, digests, strict=True) if digest and digest != earlier.sources[s]]
+    if found and not redo:
+        item = f"{len(found)} of {len(samples)} changed since {str(out)!r} was written: {some(found)}"
+        fix = "pass --redo to dump these samples again, or put the former files back"
+        raise MismatchError("image-changed", "cannot resume: images are not those that were dumped", item=item, fix=fix)
+    return found
 
 
 def _difference(key: str, theirs: Any, ours: Any) -> str:

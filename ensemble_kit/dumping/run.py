@@ -23,13 +23,14 @@ from ensemble_kit.dumping.inference import NetworkSource
 from ensemble_kit.dumping.opening import open_network
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.resuming import Begun, begun
+from ensemble_kit.dumping.resuming import Begun, begun, changed
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
-from ensemble_kit.errors import DamagedError, ResourceError, UsageError
+from ensemble_kit.errors import Caution, DamagedError, ResourceError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
+from ensemble_kit.logits.plausible import settle_activation
 from ensemble_kit.spec.labels import check_names
 
 MAX_READERS = 8
@@ -70,6 +71,7 @@ def dump_logits(
     *,
     member: str | None = None,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     batch_size: int = 4,
     device: str = "auto",
     part: tuple[int, int] = (1, 1),
@@ -81,9 +83,11 @@ def dump_logits(
     memory: int | None = None,
     seed: int = 0,
     force: bool = False,
+    redo: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
     say: Callable[[str], None] = lambda _: None,
+    warn: Callable[[Caution], None] = lambda _: None,
 ) -> Dumped:
     """Dump a model's logits of every image of a folder into a store; resume where an earlier run stopped.
 
@@ -92,9 +96,10 @@ def dump_logits(
     model : `module:callable`, a file .onnx, .pt2 or TorchScript, a folder of arrays; or an nn.Module or function.
     images : folder of PNG, JPEG, TIFF and BMP files; they give the samples and their sizes.
     classes : names, in the order of the model's outputs.
-    out : the store. Samples that it holds are not dumped again; `force` replaces it.
+    out : the store. Samples that it holds are not dumped again; `force` replaces it, `redo` those whose file changed.
     member : the model's name in ensembles; default: see `member_name`. The stores of validation and test images are
         two of one member, and a threshold set knows it by this name.
+    weights_key : where the state dict is in a checkpoint that holds several, such as "model_ema".
     part : (i, n): dump the i-th of n shares, so that n processes or machines fill one store.
     codec : "none", or "lossless": about half the size, read at about a sixth of the speed.
     clamp : limit logits to ± this; recorded in the store, and cannot be undone.
@@ -102,14 +107,15 @@ def dump_logits(
     trust : allow files of models and weights that can run code.
     jobs, memory : threads that read ahead, and a budget of bytes for images and outputs, without the framework's
         weights and activations.
-    listen, say : receive progress as events, and notes as text.
+    listen, say, warn : receive progress as events, notes as text, and what may well be a mistake.
 
     Raises
     ------
     DamagedError
         Images cannot be read, after all others are committed; or the model fails on the sample that is named.
     MismatchError
-        The model does not put out these classes, or another recipe began the store.
+        The model does not put out these classes, another recipe began the store, or the file of a sample changed
+        since it was dumped.
     ResourceError
         The disk or the memory budget is too small; nothing was written.
     UnsafeError
@@ -120,7 +126,8 @@ def dump_logits(
         fix = "pass a list with one name for each"
         raise UsageError("name-invalid", "cannot use one text as the classes", item=f"classes = {classes!r}", fix=fix)
     names = check_names("classes", classes)
-    paths = identify(find_images(images, say), images, ids)
+    given, recipe = recipe.activation, replace(recipe, activation=settle_activation(recipe.activation, names))
+    paths = identify(find_images(images, say, recipe.preprocess.arrays, warn), images, ids)
     if force and part[1] > 1:
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
         fix = "remove the store once by hand, then run the parts without --force"
@@ -131,18 +138,19 @@ def dump_logits(
     if isinstance(model, str | Path) and Path(model).is_dir():
         source = array_source(Path(model), recipe, names, paths, Path(images), workers, memory, weights)
     else:
-        network, recipe = open_network(model, recipe, names, weights, device, trust, seed, say)
+        network, recipe = open_network(model, recipe, names, weights, weights_key, device, trust, seed, say)
         say(str(recipe))
         source = NetworkSource(network, recipe, names, paths, batch_size, workers, memory, say)
     record = source.record()
     provenance = {**record, **recipe.to_dict(), "versions": _versions(record), "seed": seed}
-    bound = clamp_code(clamp, recipe.activation)
+    bound = clamp_code(clamp, settle_activation(given, names))
     if bound is not None:
         provenance["clamp"] = clamp = value_of(bound)
     member = member or member_name(model, weights)
     ours = {**provenance, "classes": list(names), "samples": set(paths), "member": member, "codec": codec}
     earlier = Begun() if force else begun(out, ours)
-    todo = [s for s in mine if s not in earlier.committed]
+    again = frozenset(changed(earlier, mine, source.path, workers, redo, out))
+    todo = [s for s in mine if s not in earlier.committed or s in again]
     done = Dumped(str(out), len(mine), len(mine) - len(todo), 0, len(names), None, 0)
     if not todo:
         say(f"{out}: all {len(mine)} samples are there already")
@@ -166,7 +174,7 @@ def dump_logits(
             names,
             list(paths),
             grid,
-            activation=recipe.activation,
+            activation=given,
             member=member,
             domain=recipe.domain,
             overwrite=force or earlier.stale,
@@ -176,7 +184,7 @@ def dump_logits(
         ) as writer,
         closing(source.pieces(todo)) as pieces,
     ):
-        written, failures = _write(writer, pieces, replace(done, grid=grid), listen)
+        written, failures = _write(writer, pieces, again, replace(done, grid=grid), listen)
     _report(failures, written, out)
     return written
 
@@ -200,7 +208,11 @@ def member_name(model: object, weights: str | Path | None = None) -> str:
 
 
 def _write(
-    writer: Any, pieces: Iterator[Piece | Failure], done: Dumped, listen: Listener
+    writer: Any,
+    pieces: Iterator[Piece | Failure],
+    again: frozenset[str],
+    done: Dumped,
+    listen: Listener,
 ) -> tuple[Dumped, list[Failure]]:
     """Write pieces as they come; collect the failures, which do not stop the others."""
     failures: list[Failure] = []
@@ -209,7 +221,8 @@ def _write(
         if isinstance(piece, Failure):
             failures.append(piece)
             continue
-        writer.write(piece.sample, piece.values, image_size=piece.image, box=piece.box)
+        how = {"source": piece.source, "again": piece.sample in again}
+        writer.write(piece.sample, piece.values, image_size=piece.image, box=piece.box, **how)
         done = replace(done, written=done.written + 1, bytes=done.bytes + piece.values.size * HALF)
         listen(Progress("dumping", done.resumed + done.written, done.samples, done.written, piece.sample, done.bytes))
     return done, failures

@@ -17,6 +17,7 @@ from ensemble_kit.dumping.images import image_size
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
+from ensemble_kit.files import sha256
 from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
@@ -30,12 +31,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Piece:
-    """One sample's values, float (C, h, w), the size of its image, and where the image lies on the grid."""
+    """One sample's values, float (C, h, w).
+
+    Parameters
+    ----------
+    image, box : size of its image, and where that lies on the grid.
+    source : digest of the file that it is made from.
+    """
 
     sample: str
     values: NDArray[np.float32]
     image: Size
     box: Box
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,9 @@ class Source(Protocol):
 
     def record(self) -> dict[str, Any]:
         """Return what the values come from, for the store's provenance."""
+
+    def path(self, sample: str) -> Path:
+        """Return the file that a sample is made from."""
 
     def check_memory(self, budget: int) -> None:
         """Refuse work that would hold more bytes than `budget`, after `learn`."""
@@ -84,6 +95,10 @@ class ArraySource:
 
         return {"model": f"arrays in {self._name}", "versions": {"numpy": np.__version__}}
 
+    def path(self, sample: str) -> Path:
+        """Return a sample's array."""
+        return self._arrays[sample]
+
     def check_memory(self, budget: int) -> None:
         """Nothing to refuse: every array is checked against the budget as it is read."""
 
@@ -110,13 +125,16 @@ class ArraySource:
                     yield Failure(sample, error)
 
     def _read(self, sample: str) -> Piece:
-        image, values = image_size(self._images[sample]), self._form.read(self._arrays[sample])
+        source = digest_of(self._arrays[sample])
+        image = image_size(self._images[sample], self._recipe.preprocess.arrays)
+        values = self._form.read(self._arrays[sample])
         grid = values.shape[1], values.shape[2]
         if grid != self._grid:
             item = f"sample {sample!r} has {grid[0]} x {grid[1]}, the first had {self._grid}"
             fix = "resize the arrays to one size, or dump them at the network's own grid"
             raise MismatchError("array-shape", "cannot store arrays of two sizes", item=item, fix=fix)
-        return Piece(sample, values, image, replace(self._recipe.preprocess, size=grid).place(image))
+        box = replace(self._recipe.preprocess, size=grid).place(image)
+        return Piece(sample, values, image, box, source)
 
 
 def array_source(
@@ -132,13 +150,14 @@ def array_source(
     """Open a folder of arrays; options that need a network that runs are refused."""
     from ensemble_kit.dumping.arrays import DEFAULT_LIMIT, ArrayForm, match
 
-    given = {"--tta": recipe.tta, "--tile": recipe.tile, "--half": recipe.half, "--weights": weights}
-    useless = ", ".join(option for option, value in given.items() if value)
+    given = {"--tta": recipe.tta or None, "--tile": recipe.tile, "--half": recipe.half or None, "--weights": weights}
+    given |= {"--output": recipe.output}
+    useless = ", ".join(option for option, value in given.items() if value is not None)
     if useless:
         fix = f"leave {useless} out, or pass a model that runs"
         raise UsageError("option-invalid", "cannot run arrays", item=f"{useless} with {str(folder)!r}", fix=fix)
     limit = DEFAULT_LIMIT if memory is None else memory // jobs
-    form = ArrayForm(len(classes), recipe.key, recipe.scale, limit)
+    form = ArrayForm(classes, recipe.key, recipe.scale, recipe.axes, limit)
     return ArraySource(folder.resolve().name, match(paths, folder, root), paths, form, recipe, jobs)
 
 
@@ -159,7 +178,17 @@ def read_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def digest_of(path: Path) -> str:
+    """Digest a file, 32 hexadecimal digits; "" where it cannot be read, which its reader reports."""
+    try:
+        return sha256(path)[:32]
+    except OSError:
+        return ""
+
+
 def unreadable(kind: str, failures: Sequence[Failure], fix: str) -> DamagedError:
     """Make the error of samples none of which can be read."""
     item = "; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:5])
+    own = {f.error.fix for f in failures}
+    fix = own.pop() if len(own) == 1 else fix
     return DamagedError("images-unreadable", f"cannot read any of {len(failures)} {kind}", item=item, fix=fix)

@@ -1,13 +1,13 @@
 """A sliding window over images that are larger than the network's input.
 
-The windows are weighted by a Hann window, which is positive everywhere and adds up to a constant at an overlap of
-one half, so that no seam shows; the sum is divided by the weights. Memory holds the whole output in float32,
-(C, h, w), its weights, and one batch of windows.
+Windows that overlap are averaged with weights. The default is a Hann window, which is positive everywhere and adds up
+to a constant at an overlap of one half, so that no seam shows; others give what MONAI and nnU-Net compute. Memory holds
+the whole output in float32, (C, h, w), its weights, and one batch of windows.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ensemble_kit.dumping.preprocess import Size
 
 
+TileWeights = Literal["hann", "constant", "gaussian"]
+"""How much a cell of a window counts, by where it lies in it."""
+
+
 def slide(
     network: Network,
     image: NDArray[np.float32],
@@ -32,17 +36,19 @@ def slide(
     overlap: float,
     batch: int,
     fill: float = 0.0,
+    weights: TileWeights = "hann",
 ) -> NDArray[np.float32]:
     """Run a network over the image in an input, window by window.
 
     Parameters
     ----------
-    image : (3, h, w), the whole input.
+    image : (channels, h, w), the whole input.
     box : where the image is; windows start there, so that the padding around it, which depends on the size of other
         images, changes nothing.
     tile, cells : (h, w) of a window, and of the grid that the network makes of it.
     overlap : of neighbouring windows, as a fraction of the window, at least 0 and below 1.
     fill : value of the cells that no window reaches.
+    weights : of a window's cells.
 
     Returns
     -------
@@ -51,7 +57,7 @@ def slide(
     """
     canvas = image.shape[1], image.shape[2]
     windows = list(place_windows(canvas, box, tile, cells, overlap))
-    weight = hann(cells)
+    weight = importance(cells, weights)
     total: NDArray[np.float32] | None = None
     for k in range(0, len(windows), batch):
         chosen = windows[k : k + batch]
@@ -59,14 +65,14 @@ def slide(
         outputs = network.get(network.forward(network.put(x)))
         if total is None:
             grid = canvas[0] * cells[0] // tile[0], canvas[1] * cells[1] // tile[1]
-            total, weights = np.zeros((outputs.shape[1], *grid), np.float32), np.zeros(grid, np.float32)
+            total, divisor = np.zeros((outputs.shape[1], *grid), np.float32), np.zeros(grid, np.float32)
         for window, output in zip(chosen, outputs, strict=True):
             y0, x0, y1, x1 = grid_box(window, canvas, grid)
             total[:, y0:y1, x0:x1] += output * weight
-            weights[y0:y1, x0:x1] += weight
+            divisor[y0:y1, x0:x1] += weight
     assert total is not None
-    reached = weights > 0
-    np.divide(total, weights, out=total, where=reached)
+    reached = divisor > 0
+    np.divide(total, divisor, out=total, where=reached)
     if not reached.all():
         total[:, ~reached] = fill
     return total
@@ -91,6 +97,20 @@ def _starts(span: tuple[int, int], canvas: int, tile: int, align: int, overlap: 
     step = max(align, int(tile * (1 - overlap)) // align * align)
     gaps = -(-(last - first) // step)
     return [first + (last - first) // align * k // max(gaps, 1) * align for k in range(gaps + 1)]
+
+
+def importance(shape: Size, kind: TileWeights) -> NDArray[np.float32]:
+    """Make the weights of a window of (h, w), float32 and positive.
+
+    "gaussian" is MONAI's and nnU-Net's: a standard deviation of an eighth of the side, at least 0.001 anywhere.
+    """
+    if kind == "constant":
+        return np.ones(shape, np.float32)
+    if kind == "hann":
+        return hann(shape)
+    sides = [np.exp(-(((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) / 2) for n in shape]
+    window: NDArray[np.float32] = np.maximum(np.multiply.outer(*sides), 1e-3).astype(np.float32)
+    return window
 
 
 def hann(shape: Size) -> NDArray[np.float32]:

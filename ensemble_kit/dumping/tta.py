@@ -61,11 +61,13 @@ def symmetries(names: Sequence[str]) -> tuple[Symmetry, ...]:
 class Averaged:
     """A network averaged over symmetries of its input."""
 
-    def __init__(self, network: Network, group: Sequence[Symmetry], swap: Sequence[int] | None) -> None:
-        """Wrap `network`; `swap[c]` is the class that class `c` becomes in a mirror, None where none does."""
+    def __init__(
+        self, network: Network, group: Sequence[Symmetry], orders: Sequence[list[int] | None] | None = None
+    ) -> None:
+        """Wrap `network`; `orders[k][c]` is the class that `c` becomes under the k-th symmetry; None: all stay."""
         self._network, self._group = network, tuple(group)
-        self._swap = list(swap) if swap is not None else None
-        self.size = network.size
+        self._orders = tuple(orders) if orders is not None else (None,) * len(self._group)
+        self.size, self.channels = network.size, network.channels
 
     def put(self, images: NDArray[np.float32]) -> Any:
         """Bring a batch to where the network runs."""
@@ -74,10 +76,10 @@ class Averaged:
     def forward(self, x: Any) -> Any:
         """Average the network's outputs for each symmetry of the input, turned back: float32 (B, C, h', w')."""
         total: Any = None
-        for symmetry in self._group:
+        for symmetry, order in zip(self._group, self._orders, strict=True):
             y = symmetry.undo(self._network.forward(symmetry.apply(x)))
-            if symmetry.mirror and self._swap is not None and y.shape[1] == len(self._swap):
-                y = y[:, self._swap]
+            if order is not None and y.shape[1] == len(order):
+                y = y[:, order]
             if total is not None and total.shape != y.shape:
                 item = f"outputs of {tuple(total.shape)} and {tuple(y.shape)}"
                 fix = "leave rot90 out of --tta, or pass a square --size"

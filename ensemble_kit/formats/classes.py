@@ -116,6 +116,8 @@ def need_classes(wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
     return check_wanted(wanted)
 
 
-def assemble(samples: Iterable[str], classes: Sequence[str], masks: Mapping[Key, Runs]) -> MaskSet:
-    """Build a mask set in the order of samples, then classes."""
-    return MaskSet({(s, c): masks[s, c] for s in samples for c in classes if (s, c) in masks})
+def assemble(
+    samples: Iterable[str], classes: Sequence[str], masks: Mapping[Key, Runs], rule: str | None = None
+) -> MaskSet:
+    """Build a mask set in the order of samples, then classes; `rule` says how it was read."""
+    return MaskSet({(s, c): masks[s, c] for s in samples for c in classes if (s, c) in masks}, rule)

@@ -1,58 +1,143 @@
 """Masks in COCO's JSON: reads polygons, RLE counts and compressed RLE; writes compressed RLE.
 
-The sample is the image's `file_name`, the class the category's `name`. Annotations of one image and category are
-united; an image without an annotation of a category has an empty mask of it.
+The sample is the image's `file_name` (its last part, where it is a path of another machine), the class the category's
+`name`. Annotations of one image and category are united; an image without an annotation of a category has an empty mask
+of it. A list of results (detectron2, mmdetection) is read with the annotation file that lists its images.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError
+from ensemble_kit.errors import IncompleteError, UsageError, check_number
 from ensemble_kit.formats.classes import assemble, order_classes
-from ensemble_kit.formats.maskformat import MaskFormat
-from ensemble_kit.formats.polygons import fill_coco, points_of
-from ensemble_kit.formats.sizes import ImageSizes, declared_size
+from ensemble_kit.formats.cocotables import (
+    check,
+    damaged,
+    declared,
+    empty,
+    entries,
+    is_empty,
+    is_panoptic,
+    named,
+    number_of,
+    segmentation,
+    tables,
+)
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.shapes import told
+from ensemble_kit.formats.sizes import ImageSizes
+from ensemble_kit.masks.idforms import of_path
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec.geometry import Shape
+
+_RESULT = {"image_id", "category_id", "score"}
 
 
-def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSet:
-    """Read a COCO file.
+def read(
+    path: Path,
+    sizes: ImageSizes,
+    classes: Sequence[str] | None,
+    images: Path | None = None,
+    score: float | None = None,
+    skip_empty: bool = False,
+) -> MaskSet:
+    """Read a COCO file, or a list of results; `.rule` says what was left out and which categories nothing uses.
+
+    Parameters
+    ----------
+    images : the COCO file that lists the images and categories of the results.
+    score : the least score of a result that is read.
+    skip_empty : whether annotations without a segmentation are left out.
 
     Raises
     ------
+    UsageError
+        A list of results without `images` or `score`, or a COCO file with one of them.
     DamagedError
         Not strict JSON, a doubled id or name, an annotation of an unknown image or category, or one whose shape is
-        malformed or of another size than its image.
+        missing, malformed or of another size than its image.
     """
     value = strict_json.load(path)
+    results = isinstance(value, list)
+    if results or images is not None or score is not None:
+        value = _with_tables(path, value, images, score)
     if not isinstance(value, dict):
-        raise _damaged(path, "it is not an object with images, annotations and categories")
-    images = _by_id(path, value, "images", "file_name")
-    categories = _by_id(path, value, "categories", "name")
-    names = order_classes((name for name, _ in categories.values()), classes, str(path))
-    if not images or not names:
-        item = f"{path} has {len(images)} images and {len(names)} categories"
+        raise damaged(path, "it is not an object with images, annotations and categories")
+    listing = path if images is None else images
+    samples, categories = tables(listing, value)
+    own = order_classes((name for name, _ in categories.values()), classes, str(listing))
+    if not samples or not own:
+        item = f"{listing} has {len(samples)} images and {len(categories)} categories"
         fix = "pass a file with images and categories"
         raise IncompleteError("samples-missing", "cannot read masks: there are none", item=item, fix=fix)
-    shapes = {sample: sizes.of(sample, _declared(path, entry), str(path)) for sample, entry in images.values()}
-    masks = {(s, c): Runs.empty(shapes[s]) for s in shapes for c in names}
-    for where, entry in _entries(path, value, "annotations"):
-        sample, _ = _named(images, entry, "image_id", where)
-        name, _ = _named(categories, entry, "category_id", where)
-        masks[sample, name] |= _shape(entry.get("segmentation"), shapes[sample], f"{where}, sample {sample!r}")
-    return assemble(shapes, names, masks)
+    shapes = {s: sizes.of(s, declared(listing, entry), str(listing)) for s, entry in samples.values()}
+    blank = {s: Runs.empty(size) for s, size in shapes.items()}  # one for all classes: there may be 80 of 5,000 images
+    masks = {(s, c): blank[s] for s in shapes for c in own}
+    said: Counter[str] = Counter()
+    used = set()
+    for where, entry in entries(path, value, "annotations"):
+        sample, _ = named(samples, entry, "image_id", where)
+        name, _ = named(categories, entry, "category_id", where)
+        where = f"{where}, sample {sample!r}{number_of(entry)}"  # noqa: PLW2901 - the same place, in full
+        if results and not _score(entry, where) >= (score or 0):
+            said[f"results below the score {score:g} left out"] += 1
+        elif is_empty(entry, degenerate=skip_empty):
+            if not skip_empty:
+                raise empty(entry, where)
+            said["annotations without a segmentation left out"] += 1
+        else:
+            masks[sample, name] |= segmentation(entry["segmentation"], shapes[sample], where, skip_empty)
+            used.add(name)
+            if entry.get("iscrowd"):
+                said["crowds (iscrowd) that count as their class"] += 1
+    return assemble(shapes, own, masks, told(said, [name for name in own if name not in used]))
+
+
+def _with_tables(path: Path, value: Any, images: Path | None, score: float | None) -> Any:
+    """Give a list of results the images and categories of the file that it belongs to."""
+    what = "cannot read a list of results"
+    if not isinstance(value, list):
+        item = f"{path} is not a list of results: it has its own images"
+        fix = "leave --images and --score out (images=, score=)"
+        raise UsageError("option-idle", "cannot use options of results", item=item, fix=fix)
+    if not all(isinstance(entry, dict) for entry in value) or (images is None and not value):
+        raise damaged(path, "it is not an object with images, annotations and categories, nor a list of results")
+    if images is None:
+        fix = "pass --images FILE, the COCO file that the results were made on (images=FILE)"
+        raise UsageError("images-needed", what, item=f"{path} names neither images nor categories", fix=fix)
+    if score is None:
+        found = sorted(_score(entry, f"{path}, result {k}") for k, entry in enumerate(value))
+        item = f"{path} has {len(found)} results" + (
+            f" with scores from {found[0]:g} to {found[-1]:g}" if found else ""
+        )
+        fix = "pass --score P, the least score of a result that counts (score=P); 0 takes all"
+        raise UsageError("score-needed", what, item=item, fix=fix)
+    check_number("--score", score, "pass a number from 0 to 1", least=0, most=1)
+    listing = strict_json.load(images)
+    if not isinstance(listing, dict):
+        raise damaged(images, "it is not an object with images and categories")
+    return {"images": listing.get("images"), "categories": listing.get("categories"), "annotations": value}
+
+
+def _score(entry: dict[str, Any], where: str) -> float:
+    value = entry.get("score")
+    check(type(value) in {int, float}, where, f"its score is {str(value)[:40]!r}, which is not a number")
+    return float(value)  # type: ignore[arg-type]
 
 
 def write(masks: MaskSet, out: BinaryIO) -> None:
-    """Write a COCO file: one annotation a mask that is not empty, in samples' and classes' order."""
+    """Write a COCO file: one annotation a mask that is not empty, in samples' and classes' order.
+
+    `info` says so where an id looks like the path of another machine, which would be read as its last part.
+    """
     sizes = enumerate((sample, masks.image_size(sample)) for sample in masks.samples)
-    out.write(b'{"images":')
+    odd = any(of_path(sample) != sample for sample in masks.samples)
+    out.write(b'{"info":{"ids":"verbatim"},"images":' if odd else b'{"images":')
     out.write(_list([{"id": k + 1, "file_name": name, "height": H, "width": W} for k, (name, (H, W)) in sizes]))
     out.write(b',"categories":')
     out.write(_list([{"id": k, "name": name} for k, name in enumerate(masks.classes, 1)]))
@@ -93,70 +178,18 @@ def _bbox(runs: Runs) -> list[int]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def _shape(value: Any, size: Shape, where: str) -> Runs:
-    if isinstance(value, dict):
-        if value.get("size") != list(size):
-            raise _damaged(where, f"its RLE has the size {str(value.get('size'))[:40]}, its image {list(size)}")
-        try:
-            return Runs.from_coco(value)
-        except DamagedError as error:
-            raise _damaged(where, error.item) from None
-    if not isinstance(value, list) or not value:
-        raise _damaged(where, "its segmentation is neither polygons nor an RLE")
-    runs = Runs.empty(size)
-    for polygon in value:
-        runs |= fill_coco(points_of(polygon, where, flat=True), size, where)
-    return runs
-
-
-def _entries(path: Path, value: dict[str, Any], table: str) -> list[tuple[str, dict[str, Any]]]:
-    entries = value.get(table)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise _damaged(path, f"it has no list of {table}")
-    return [(f"{path}, {table}[{k}]", entry) for k, entry in enumerate(entries)]
-
-
-def _by_id(path: Path, value: dict[str, Any], table: str, name: str) -> dict[Any, tuple[str, dict[str, Any]]]:
-    """Index images or categories by their id; ids and names must be unique."""
-    found: dict[Any, tuple[str, dict[str, Any]]] = {}
-    names: set[str] = set()
-    for where, entry in _entries(path, value, table):
-        _check(type(entry.get("id")) in {int, str} and entry["id"] not in found, where, "its id is missing or doubled")
-        text = entry.get(name)
-        _check(isinstance(text, str) and bool(text) and text not in names, where, f"its {name} is missing or doubled")
-        names.add(entry[name])
-        found[entry["id"]] = (entry[name], entry)
-    return found
-
-
-def _named(table: dict[Any, tuple[str, Any]], entry: dict[str, Any], key: str, where: str) -> tuple[str, Any]:
-    number = entry.get(key)
-    if type(number) not in {int, str} or number not in table:
-        raise _damaged(where, f"its {key} is {str(number)[:40]!r}, which the file does not list")
-    return table[number]
-
-
-def _declared(path: Path, entry: dict[str, Any]) -> tuple[int, int] | None:
-    if "height" not in entry and "width" not in entry:
-        return None
-    return declared_size(entry.get("height"), entry.get("width"), f"{path}, image {entry['file_name']!r}")
-
-
-def _check(sound: bool, where: str, why: str) -> None:
-    if not sound:
-        raise _damaged(where, why)
-
-
-def _damaged(where: object, why: str) -> DamagedError:
-    fix = "write the file again as COCO has it: images, annotations, categories"
-    return DamagedError("coco-invalid", "cannot read a COCO file", item=f"{where}: {why}", fix=fix)
+def _sniff(contents: Contents) -> bool:
+    if contents.item_keys >= _RESULT or (contents.item_keys >= {"image_id", "category_id", "segmentation"}):
+        return True
+    return {"images", "categories"} <= contents.keys and not is_panoptic(contents.value)
 
 
 FORMAT = MaskFormat(
     "coco",
     read,
-    sniff=lambda contents: {"images", "categories"} <= contents.keys,
+    sniff=_sniff,
     write=write,
     suffix=".json",
     is_folder=False,
+    takes=frozenset({"images", "score", "skip_empty"}),
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from ensemble_kit.errors import UsageError, some
-from ensemble_kit.formats.table import read_table
+from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.rle import Order
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape
+
+Rows = Literal["mask", "object"]
+"""What a row of a CSV holds: all of a mask, or one of its objects."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Dialect:
     relative : each start counts from the end of the run before it; only the first has the base.
     empty : what stands for an empty mask. Blank is always read as empty too.
     classes : class names that the competition fixes; () where the file or the user says them.
-    sparse : whether a (sample, class) without a row is an empty mask; otherwise it is an error.
+    rows : "mask": a (sample, class) has one row. "object": it has one row an object; read, they are a union, and
+        written, one row a connected component (pixels that touch by a corner are connected).
+    sparse : whether a (sample, class) without a row is an empty mask; otherwise it is an error. With a row an object it
+        always is.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Dialect:
     relative: bool = False
     empty: str = ""
     classes: tuple[str, ...] = ()
+    rows: Rows = "mask"
     sparse: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +60,22 @@ class Dialect:
     def by_sample(self) -> bool:
         """Tell whether a row holds a sample's only mask."""
         return len(self.columns) == 2 and self.template is None
+
+    @property
+    def numbering(self) -> str:
+        """How pixels are numbered, in words."""
+        along = "along rows" if self.order == "C" else "down columns"
+        return f"{along} from {self.base}{', each start from the end of the run before it' if self.relative else ''}"
+
+    @property
+    def ids_told(self) -> str:
+        """How sample and class are joined in the id, in words; nothing where they are not."""
+        return "" if self.template is None else f", ids {self.template.replace('{sample}', '{image}')}"
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether a (sample, class) without a row is an empty mask."""
+        return self.sparse or self.rows == "object"
 
     def join(self, sample: str, name: str) -> str:
         """Write the id column of a (sample, class)."""
@@ -96,13 +116,24 @@ _ALL = (
         classes=("Fish", "Flower", "Gravel", "Sugar"),
     ),
     # SIIM-ACR pneumothorax: its mask_functions.py counts from 0 down columns, each start from the end of the run
-    # before; -1 is empty. (Its train-rle.csv writes a space before names and values: strip it first.)
+    # before; -1 is empty. Its train-rle.csv has several rows of some images: pass rows="object" for it.
     Dialect("siim", ("ImageId", "EncodedPixels"), order="F", base=0, relative=True, empty="-1"),
+    # Airbus ship detection: `000155de5.jpg`, a row a ship, blank where there is none.
+    Dialect("airbus", ("ImageId", "EncodedPixels"), order="F", rows="object"),
+    # 2018 Data Science Bowl: a row a nucleus; the same but for its ids, which have no extension.
+    Dialect("dsb2018", ("ImageId", "EncodedPixels"), order="F", rows="object"),
+    # TGS salt identification: images of 101 x 101, ids without extension.
+    Dialect("tgs", ("id", "rle_mask"), order="F"),
+    # Sartorius cell instances: its train.csv has a row a cell, and columns of what the cell is; along rows.
+    Dialect("sartorius", ("id", "annotation"), rows="object"),
+    Dialect("sartorius-submission", ("id", "predicted"), rows="object"),
     # Carvana image masking: "numbered from left to right, then top to bottom", one-indexed, one car an image.
     Dialect("carvana", ("img", "rle_mask")),
-    # HuBMAP + HPA 2022: one functional tissue unit an image, top to bottom first. The kidney competition of 2021
-    # is the same with the column `predicted`: pass its sample submission as `like`.
+    # HuBMAP + HPA 2022: one functional tissue unit an image, top to bottom first.
     Dialect("hubmap", ("id", "rle"), order="F"),
+    # HuBMAP kidneys, 2021: the same by other names; its train.csv has `encoding`, its submission `predicted`.
+    Dialect("hubmap-kidney", ("id", "encoding"), order="F"),
+    Dialect("hubmap-kidney-submission", ("id", "predicted"), order="F"),
     # UW-Madison GI tract: train.csv decodes with `reshape(H, W)`, so along rows; the submission's last column is
     # called `predicted`.
     Dialect("uwmadison", ("id", "class", "segmentation")),
@@ -114,52 +145,3 @@ _ALL = (
 )
 
 PRESETS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
-
-
-def with_columns(header: Iterable[str]) -> list[str]:
-    """Return the names of the presets that have these columns, in any order."""
-    columns = sorted(header)
-    return [name for name, dialect in PRESETS.items() if sorted(dialect.columns) == columns]
-
-
-def columns_of(header: Sequence[str], dialect: Dialect, path: Path, renamed: bool = False) -> tuple[int, ...]:
-    """Find the dialect's columns in a header, whatever their order; return their numbers.
-
-    Parameters
-    ----------
-    renamed : whether as many columns of other names are taken for the dialect's, in its order.
-
-    Raises
-    ------
-    UsageError
-        The header has other columns.
-    """
-    if sorted(header) == sorted(dialect.columns):
-        return tuple(header.index(name) for name in dialect.columns)
-    if renamed and len(header) == len(dialect.columns):
-        return tuple(range(len(header)))
-    others = [name for name in with_columns(header) if name != dialect.name]
-    columns = f"its columns are {','.join(header)[:200]}, {dialect.name!r} has {','.join(dialect.columns)}"
-    fix = f"pass --format {others[0]}" if others else "name the columns so, or pass another --format"
-    raise UsageError("csv-columns", "cannot read a CSV file in this dialect", item=f"{path}: {columns}", fix=fix)
-
-
-def recognise(path: Path) -> Dialect:
-    """Return the preset that has the columns of a CSV's header.
-
-    Raises
-    ------
-    UsageError
-        No preset has these columns, or several have.
-    """
-    header, what = read_table(path).header, "cannot tell the dialect of a CSV file"
-    names = with_columns(header)
-    if len(names) > 1:
-        item = f"{path}: the columns {','.join(header)} are those of {some(names)}"
-        fix = f"name it: --format {names[0]} (format={names[0]!r})"
-        raise UsageError("format-ambiguous", what, item=item, fix=fix)
-    if not names:
-        item = f"{path}: no preset has the columns {','.join(header)[:200]}"
-        fix = f"name the columns as one of the presets does: {', '.join(PRESETS)}"
-        raise UsageError("format-unknown", what, item=item, fix=fix)
-    return PRESETS[names[0]]

@@ -119,12 +119,22 @@ def id_fields(dialect: Dialect, key: Key) -> tuple[str, ...]:
     return key if len(dialect.columns) == 3 else (dialect.join(*key),)
 
 
-def doubled(path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int]) -> DamagedError:
-    """Make the error of rows of which one stands twice: name the first, by its lines."""
+def doubled(
+    path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int], objects: str = "rows=object"
+) -> DamagedError:
+    """Make the error of rows of which one stands twice: name the first, by its lines.
+
+    Parameters
+    ----------
+    objects : what `--csv` would say if each row were an object.
+    """
     seen: dict[tuple[str, ...], int] = {}
     first, second, row = next(
         (seen[r], line, r) for r, line in zip(rows, lines, strict=True) if seen.setdefault(r, line) != line
     )
     item = f"{path}: {row if len(row) > 1 else row[0]!r} on line {first} and on line {second}"
-    fix = "keep one row for each sample and class"
+    fix = (
+        f"keep one row for each sample and class; or, if each row is one object, pass --from-csv {objects} "
+        f"(csv={objects!r})"
+    )
     return DamagedError("row-doubled", "cannot read a CSV file with a row twice", item=item, fix=fix)

@@ -12,11 +12,11 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError
 from ensemble_kit.formats.npz import named_stacks
-from ensemble_kit.formats.png_codec import read_labels
+from ensemble_kit.formats.png_codec import grey_of, read_labels
 from ensemble_kit.formats.sizes import check_bitmap
 from ensemble_kit.formats.stacks import Stack
 from ensemble_kit.masks.labelmaps import LabelMap
-from ensemble_kit.spec.label_table import LabelTable
+from ensemble_kit.spec.label_table import LabelTable, in_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +27,12 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Of the files of a folder; a file by itself is an `.npy` or an `.npz`."""
 
 
-def read_image(path: Path, table: LabelTable | None) -> LabelMap:
+def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> LabelMap:
     """Read one label map; colours become values by the table's colours.
+
+    Parameters
+    ----------
+    binary : whether black and white stored as colours are the values 0 and 255.
 
     Raises
     ------
@@ -44,6 +48,9 @@ def read_image(path: Path, table: LabelTable | None) -> LabelMap:
             stack = Stack.open(file, path.stat().st_size, str(path))
             return _of_stack(stack, [""])[""]
     pixels, palette = read_labels(path) if path.suffix.lower() == ".png" else _tiff(path)
+    grey = grey_of(pixels) if binary and pixels.ndim == 3 else None
+    if grey is not None and set(np.unique(grey).tolist()) <= {0, 255}:
+        return LabelMap.of(grey, str(path))
     if pixels.ndim == 3:
         return _by_colours(pixels, table, str(path))
     found = LabelMap.of(pixels, str(path))
@@ -70,6 +77,13 @@ def read_arrays(path: Path) -> dict[str, LabelMap]:
 def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, LabelMap]:
     if len(stack.shape) not in {2, 3} or stack.dtype.kind not in "bui" or math.prod(stack.shape[:-2]) != len(names):
         item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W)"
+        rank = len(stack.shape)
+        if stack.dtype.kind == "f" and rank in {2, 3}:
+            fix = "save labels as integers, labels.astype(np.uint8); of scores (C, H, W) save scores.argmax(0)"
+            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
+        if rank == 3 and stack.shape[-1] in {3, 4}:
+            fix = "save colours as PNG, which --labels FILE reads by the table's colours"
+            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
         fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
         raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
     return {name: LabelMap.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
@@ -90,7 +104,7 @@ def _tiff(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     except DamagedError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow raises anything for a damaged TIFF
-        item, fix = f"{path}: {error}", "write the file again, or save it as PNG"
+        item, fix = f"{path}: {error}", "write the file again; labels as integers of 8 or 16 bits, as TIFF or PNG"
         raise DamagedError("tiff-invalid", "cannot read a TIFF of labels", item=item, fix=fix) from None
     return (pixels.astype(np.uint16) if image.mode.startswith("I;16") else pixels), palette
 
@@ -100,6 +114,10 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> L
     from ensemble_kit.kernels import labels as kernels
 
     if table is None or not table.colours:
+        if _is_grey(pixels):
+            item = f"{where} has three channels, which are equal: they can be values, or colours of a table"
+            fix = "write one channel where they are values (pixels[..., 0]), or pass --labels with colours"
+            raise UsageError("labels-needed", "cannot read colours as labels", item=item, fix=fix)
         item = f"{where} has colours, and {'no table was passed' if table is None else 'the table has none'}"
         fix = "pass --labels with a FILE of value, name and colour, or a preset such as voc or camvid"
         raise UsageError("labels-needed", "cannot read colours as labels", item=item, fix=fix)
@@ -114,10 +132,13 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> L
     if int(found.values.max()) == known.size:
         unknown = flat[rows == known.size].astype(np.int64) @ np.array([65536, 256, 1])
         codes, counts = np.unique(unknown, return_counts=True)
-        listed = [f"#{code:06x} ({n} pixels)" for code, n in zip(codes.tolist(), counts.tolist(), strict=True)]
+        listed = [f"#{code:06x} ({in_pixels(n)})" for code, n in zip(codes.tolist(), counts.tolist(), strict=True)]
         item = f"{where} has colours that the table lacks: {', '.join(listed[:12])}"
         item += f" and {len(listed) - 12} more" if len(listed) > 12 else ""
         fix = "add them to the table, or save the masks without smoothing: a resized mask mixes colours"
+        if _is_grey(pixels):
+            grey = "write one channel where the three, which are equal, are values (pixels[..., 0]), or add the colours"
+            raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=grey)
         raise MismatchError("label-colours", "cannot read colours as labels", item=item, fix=fix)
     used = np.unique(found.values)
     for code in known[used].tolist():
@@ -129,6 +150,10 @@ def _by_colours(pixels: NDArray[Any], table: LabelTable | None, where: str) -> L
     value_of = np.zeros(known.size, np.uint16)
     value_of[used] = [meanings[code][0] for code in known[used].tolist()]
     return LabelMap(found.edges, value_of[found.values], found.shape)
+
+
+def _is_grey(pixels: NDArray[Any]) -> bool:
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
 def _check_palette(found: LabelMap, palette: NDArray[np.uint8], table: LabelTable, where: str) -> None:

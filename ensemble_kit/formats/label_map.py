@@ -1,32 +1,32 @@
 """Label maps, one class a pixel: PNG and TIFF of 8 or 16 bits, indexed, grey or by colours, and NumPy arrays.
 
-Read from a folder of images or `.npy`, one a sample, from one `.npy` or one `.npz`; written as a folder of indexed
-PNGs, or 16-bit grey ones, with an `index.json` that keeps names, order, sizes and values.
+Read from a folder of images or `.npy`, one a sample, from one `.npy` or one `.npz`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
-import numpy as np
-
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, check_number, some
+from ensemble_kit.formats import npz
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted, need_classes, order_classes
-from ensemble_kit.formats.index import Index, files_under, index_of, no_files
+from ensemble_kit.formats.index import Index, files_under, no_files
 from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
-from ensemble_kit.formats.label_presets import VOID, voc_colour
+from ensemble_kit.formats.label_presets import VOID
 from ensemble_kit.formats.label_tables import load_table
-from ensemble_kit.formats.maskformat import MaskFormat
-from ensemble_kit.formats.png_codec import write_png
+from ensemble_kit.formats.label_writing import Drawing
+from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.spec.label_table import LabelTable, by_order, counted, drawn_values, is_background
+from ensemble_kit.spec.label_table import LabelTable, by_order, counted, is_background
+
+_IMAGES = [suffix for suffix in SUFFIXES if suffix != ".npy"]  # a folder of arrays may hold masks, or logits
 
 OLD = "indexed-png"
 """What folders are called whose values count from 1, whatever the first class is; written by versions before this."""
@@ -52,6 +52,8 @@ class LabelMaps:
     def __post_init__(self) -> None:
         if self.labels is not None:
             object.__setattr__(self, "labels", load_table(self.labels))
+        for value in self.void or ():
+            check_number("void", value, "pass values of a label map, whole numbers", whole=True)
         if self.labels is not None and self.first_value is not None:
             item = f"--labels {self.table.source} and --first-value {self.first_value}" if self.table else ""
             fix = "pass one of the two: a table says the class of every value"
@@ -64,8 +66,9 @@ class LabelMaps:
 
     def format(self) -> MaskFormat:
         """Return the format that reads and writes so."""
-        taken, made = partial(read, options=self), partial(build, options=self)
-        return replace(FORMAT, read=taken, build=made, check=partial(_values_for, options=self))
+        how = Drawing(self.table, self.paint)
+        own = replace(FORMAT, read=partial(read, options=self), write=how.write, build=how.build)
+        return replace(own, check=how.values, told=how.told, doubts=how.doubts)
 
 
 _DEFAULT = LabelMaps()
@@ -83,8 +86,9 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
     MismatchError
         Values or colours that nobody named, classes of a table that are not wanted, or background that is not first.
     """
-    index = Index.load(path) if path.is_dir() else None
-    maps = _read_maps(path, index, options.table if index is None else None)
+    index = says_values(path)
+    alone = options == _DEFAULT and (classes is None or (len(classes) == 1 and not is_background(classes[0])))
+    maps = _read_maps(path, index, options.table if index is None else None, alone)
     for sample, m in maps.items():
         sizes.of(sample, m.shape, str(path))
     counts = total(maps)
@@ -96,6 +100,11 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
     return MaskSet.trusted(*classes_of(maps, replace(table, classes=names)), exclusive=True)
 
 
+def says_values(path: Path) -> Index | None:
+    """Return what label maps say of their values themselves; None where they say nothing."""
+    return Index.load(path) if path.is_dir() else npz.labels_index(path) if npz.holds_labels(path) else None
+
+
 def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) -> None:
     """Refuse a table whose row `void` means "ignore" where a class of that name is wanted."""
     wanted = [name for name in classes or () if name.strip().casefold() == VOID and name not in table.classes]
@@ -105,7 +114,7 @@ def _check_void(table: LabelTable, classes: Sequence[str] | None, where: str) ->
         raise IncompleteError("classes-missing", "cannot read void as a class", item=item, fix=fix)
 
 
-def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dict[str, LabelMap]:
+def _read_maps(path: Path, index: Index | None, table: LabelTable | None, binary: bool) -> dict[str, LabelMap]:
     if not path.is_dir():
         if path.suffix.lower() not in {".npy", ".npz"}:
             fix = "pass the folder that holds it, an .npy or an .npz; a CSV or JSON has no label maps"
@@ -119,7 +128,7 @@ def _read_maps(path: Path, index: Index | None, table: LabelTable | None) -> dic
         index.check_files(path, files.values(), ".png")
     else:
         files = _files(path)
-    return {sample: read_image(path / file, table) for sample, file in files.items()}
+    return {sample: read_image(path / file, table, binary) for sample, file in files.items()}
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -127,6 +136,9 @@ def _files(folder: Path) -> dict[str, str]:
     found = {suffix: files_under(folder, suffix) for suffix in SUFFIXES}
     kinds = [suffix for suffix, files in found.items() if files]
     if not kinds:
+        if jpegs := [f for suffix in (".jpg", ".jpeg") for f in files_under(folder, suffix)]:
+            item, fix = f"{folder} holds {some(jpegs)}", "write label maps as PNG: JPEG changes the values of pixels"
+            raise DamagedError("folder-mixed", "cannot read label maps", item=item, fix=fix)
         raise no_files(folder, "PNG, TIFF or .npy")
     if ".npy" in kinds and len(kinds) > 1:
         item, fix = f"{folder} holds {some(kinds)}", "keep label maps of one kind in the folder"
@@ -140,8 +152,9 @@ def _table(
     """Tell what each value means: by the folder's own index, the table passed, or the order of the classes."""
     if index is not None:
         if options.first_value is not None:
-            item = f"--first-value {options.first_value}: {path} says its values in index.json"
-            fix = "leave --first-value out, or rename index.json to read the folder by the order of the classes"
+            item = f"--first-value {options.first_value}: {path} says its values itself"
+            rename = ", or rename index.json to read the folder by the order of the classes"
+            fix = f"leave --first-value out{rename if path.is_dir() else ''}"
             raise UsageError("option-idle", "cannot read label maps by two tables", item=item, fix=fix)
         names = tuple(name for name, _ in index.classes)
         own = dict(zip(index.values or range(1, len(names) + 1), names, strict=True))
@@ -149,21 +162,63 @@ def _table(
         if 0 not in own and len(rest) == 1 and is_background(rest[0]):  # what was written as no class
             names, own = (rest[0], *names), {0: rest[0], **own}
         empty: dict[int, str | None] = {} if 0 in own else {0: None}
-        return LabelTable(names, empty | own, source=f"{path.name}/index.json").with_void(options.void)
+        source = f"{path.name}/index.json" if path.is_dir() else path.name
+        table = LabelTable(names, empty | own, source=source).with_void(None)
+        # what it was written as stays void: --void adds to it
+        return table if options.void is None else table.with_void(table.void.union(options.void))
     if options.table is not None:
         return options.table.with_void(options.void)
-    if _is_binary(classes, counts, options):
+    if _is_binary(classes, counts, options, str(path)):
         only = check_wanted(classes) if classes is not None else (ONLY_CLASS,)
-        return LabelTable(only, {0: None, 255: only[0]}, source="one class and the values 0 and 255: binary masks")
+        top = max(counts)
+        return LabelTable(only, {0: None, top: only[0]}, source=f"one class and the values 0 and {top}: binary masks")
     _check_binary(path, classes, counts, options)
     return by_order(need_classes(classes, str(path)), counts, str(path), options.first_value, options.void)
 
 
-def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> bool:
+def check_void(told: Sequence[Path], void: Collection[int], others: Sequence[Path]) -> None:
+    """Refuse void values that several label maps would read as different classes.
+
+    Parameters
+    ----------
+    told : label maps that say what their values mean.
+    others : label maps that are read beside them, by another table.
+
+    Raises
+    ------
+    UsageError
+        A value is a class of one of them, and not said to be that class in every other.
+    """
+    own = {
+        path: dict(zip(i.values, (name for name, _ in i.classes), strict=False))
+        for path in told
+        if (i := says_values(path))
+    }
+    for value in void:
+        named = {path: values[value] for path, values in own.items() if value in values}
+        apart = [path for path in (*own, *others) if path not in named]
+        if named and (apart or len(set(named.values())) > 1):
+            (path, name), *rest = named.items()
+            other = (
+                f"{rest[0][1]!r} in {rest[0][0]}" if len(set(named.values())) > 1 else f"{apart[0]} has another table"
+            )
+            item = f"--void {value}: it is {name!r} in {path}, and {other}"
+            how = f"ensk convert --void {value} --format label-map"
+            fix = f"write those whose {value} is void by {how}, and pass what it wrote, without --void"
+            what = "cannot tell which pixels are void"
+            raise UsageError("label-ambiguous", what, item=item, fix=fix)
+
+
+def _is_binary(classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps, where: str) -> bool:
     """Tell whether a flat folder holds binary masks of one class, which is not the background."""
-    if options.first_value is not None or options.void is not None or not {255} <= set(counts) <= {0, 255}:
+    if options.first_value is not None or options.void is not None or max(counts) not in {255, 65535}:
         return False
-    return classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    alone = classes is None or (len(classes) == 1 and not is_background(classes[0]))
+    if alone and classes is not None and set(counts) - {0, 1, max(counts)}:
+        item = f"{where} has one class and the values {counted(counts)}"
+        fix = "write 0 and 255 (threshold soft masks), or pass --labels FILE with the meaning of each value"
+        raise DamagedError("mask-values", "cannot read binary masks", item=item, fix=fix)
+    return alone and set(counts) <= {0, max(counts)}
 
 
 def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int], options: LabelMaps) -> None:
@@ -177,55 +232,24 @@ def _check_binary(path: Path, classes: Sequence[str] | None, counts: Counter[int
         raise UsageError("label-ambiguous", what, item=item, fix=fix)
 
 
-def build(masks: MaskSet, folder: Path, options: LabelMaps = _DEFAULT) -> None:
-    """Write one indexed PNG a sample, or 16-bit grey where a value is above 255, with the index.
-
-    Raises
-    ------
-    MismatchError
-        Two classes of a sample overlap, or the table lacks a class.
-    """
-    values = _values_for(masks, options)
-    index = replace(index_of(FORMAT.name, masks, ".png"), values=tuple(values[name] for name in masks.classes))
-    index.save(folder)
-    palette = _palette(options.table)
-    for sample, file, _ in index.samples:
-        labels = masks.labels(sample, values, paint=options.paint is not None)
-        write_png(folder / file, labels, palette if labels.dtype == np.uint8 else None)
-
-
-def _values_for(masks: MaskSet, options: LabelMaps = _DEFAULT) -> dict[str, int]:
-    """Return the value of each class, in the order in which they are drawn."""
-    if options.paint is not None:
-        if set(options.paint) != set(masks.classes):
-            item = f"--paint names {some(options.paint)}, the classes are {some(masks.classes, 40)}"
-            fix = "name every class once, as CLASS=VALUE,CLASS=VALUE; --only CLASSES leaves classes out"
-            raise MismatchError("paint-classes", "cannot draw a label map", item=item, fix=fix)
-        if len(set(drawn_values(tuple(options.paint), options.paint)[0])) < len(options.paint):
-            item, fix = f"--paint {dict(options.paint)}: two classes have one value", "give every class its own value"
-            raise UsageError("label-map-invalid", "cannot draw a label map", item=item, fix=fix)
-        return dict(options.paint)
-    if options.table is None:
-        return dict(zip(masks.classes, drawn_values(masks.classes)[0], strict=True))
-    found = {name: options.table.value_of(name) for name in masks.classes}
-    if lacking := [name for name, value in found.items() if value is None]:
-        item = f"{options.table.source} has no value for {some(lacking)}"
-        fix = "add a row for each class, or pass another --labels"
-        raise MismatchError("classes-differ", "cannot write label maps by a table", item=item, fix=fix)
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _palette(table: LabelTable | None) -> bytes:
-    """256 colours: the table's, and PASCAL VOC's for values without one."""
-    known = table.colours if table is not None else {}
-    return bytes(part for value in range(256) for part in known.get(value, voc_colour(value)))
+def _sniff(contents: Contents) -> bool:
+    """Tell an .npz of label maps, and a folder with flat images but for those beside a JSON, which were annotated."""
+    if not contents.is_folder:
+        return npz.holds_labels(contents.path)
+    annotated = {PurePath(file).stem for file in contents.files(".json")}
+    found = [PurePath(file) for suffix in _IMAGES for file in contents.files(suffix)]
+    return any(len(file.parts) == 1 and file.stem not in annotated for file in found)
 
 
 FORMAT = MaskFormat(
     "label-map",
     read,
-    sniff=lambda contents: any("/" not in file for file in contents.files(".png")),
-    build=build,
-    check=_values_for,
+    sniff=_sniff,
+    write=Drawing().write,
+    build=Drawing().build,
+    check=Drawing().values,
+    told=Drawing().told,
+    doubts=Drawing().doubts,
+    suffix=".npz",
     holds_void=True,
 )

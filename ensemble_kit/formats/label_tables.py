@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError
+from ensemble_kit.errors import DamagedError, IncompleteError, check_kind
 from ensemble_kit.formats.label_presets import PRESETS, VOID, Row
 from ensemble_kit.formats.table import Table, read_table
 from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
-
-if TYPE_CHECKING:
-    import os
 
 _COLUMNS = {
     "value": ("value", "id", "index"),
@@ -24,7 +22,7 @@ _COLUMNS = {
 """What the columns, and the keys of JSON's objects, may be called."""
 
 
-def load_table(source: str | os.PathLike[str] | Mapping[int, str] | LabelTable) -> LabelTable:
+def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> LabelTable:
     """Read a table of label values: the name of a preset, a JSON or CSV file, or names by value.
 
     A CSV has the columns `value`, `name` and, if known, `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. JSON is a
@@ -40,6 +38,8 @@ def load_table(source: str | os.PathLike[str] | Mapping[int, str] | LabelTable) 
     """
     if isinstance(source, LabelTable):
         return source
+    fix = "pass a file, the name of a preset, or names by value: {0: 'road', 1: 'sky'}"
+    check_kind("the table of labels", source, str | PathLike | Mapping, fix)
     if isinstance(source, Mapping):
         return table_of(((v, n, None) for v, n in source.items()), "the mapping")
     if str(source) in PRESETS:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ensemble_kit import strict_json
 from ensemble_kit.access import reading
-from ensemble_kit.errors import IncompleteError, UsageError, check_path
+from ensemble_kit.errors import Caution, IncompleteError, UsageError, check_path
 from ensemble_kit.files import is_stream
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
@@ -46,16 +46,60 @@ class Contents:
         return self.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}
 
     @cached_property
+    def value(self) -> Any:
+        """What a JSON file holds, or the first one of a folder; None of any other path."""
+        if self.is_folder:
+            files = self.files(".json")
+            return strict_json.load(self.path / files[0]) if files else None
+        return strict_json.load(self.path) if self.is_json else None
+
+    @property
     def keys(self) -> frozenset[str]:
-        """The keys of the object that a JSON file holds; none of any other file."""
-        value: Any = strict_json.load(self.path) if self.is_json else None
-        return frozenset(value) if isinstance(value, dict) else frozenset()
+        """The keys of the object that a JSON file holds; none of any other path."""
+        return frozenset(self.value) if isinstance(self.value, dict) and not self.is_folder else frozenset()
+
+    @property
+    def item_keys(self) -> frozenset[str]:
+        """The keys of the first object in the list that a JSON file holds; none of any other path."""
+        first = next(iter(self.value), None) if isinstance(self.value, list) and not self.is_folder else None
+        return frozenset(first) if isinstance(first, dict) else frozenset()
 
     def files(self, suffix: str) -> list[str]:
         """List a folder's files of one kind, as `files_under` does; none of a file."""
         if suffix not in self._files:
             self._files[suffix] = files_under(self.path, suffix) if self.is_folder else []
         return self._files[suffix]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the user says of files of annotations; each format takes some of it.
+
+    Parameters
+    ----------
+    images : the file that lists the images and categories of results, or the folder of a panoptic file's PNGs.
+    score : the least score of a result that is read; 0 takes all.
+    skip_empty : whether annotations without a mask, such as boxes, are left out; otherwise they are refused.
+    paint : whether shapes are drawn over each other in the file's own order, so that a pixel has one class.
+    """
+
+    images: Path | None = None
+    score: float | None = None
+    skip_empty: bool = False
+    paint: bool = False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not as by default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def only(self, names: frozenset[str]) -> Annotations:
+        """Return these options, and the others as by default."""
+        return Annotations(**{name: value for name, value in self.given.items() if name in names})
+
+
+OPTION_OF = {"images": "--images", "score": "--score", "skip_empty": "--skip-empty", "paint": "--paint shapes"}
+"""How the command line calls each."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +111,18 @@ class MaskFormat:
     name : what `format=` calls it.
     read : takes the path, the image sizes that are known, and the classes to expect or None; returns the masks.
     sniff : tells whether the contents of a path are of this format. Default: the format has to be named.
-    write : writes masks to an open binary file. None: the format is a folder.
-    build : writes masks into an empty folder. None: the format is a file.
+    write : writes masks to an open binary file. None: the format is a folder, or only read.
+    build : writes masks into an empty folder. None: the format is a file, or only read.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
     check : refuses masks whose classes the format cannot hold, before any work.
+    told : says in words what is written, with the sample submission or None; None: the name tells.
+    doubts : says what of the masks is lost.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
     holds_void : whether void pixels are kept, apart from those without a class.
+    takes : the options of `Annotations` that `read` takes as keywords.
     """
 
     name: str
@@ -85,10 +132,32 @@ class MaskFormat:
     build: Callable[[MaskSet, Path], None] | None = None
     write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
     check: Callable[[MaskSet], object] = lambda _: None
+    told: Callable[[MaskSet, Path | None], str] | None = None
+    doubts: Callable[[MaskSet], Sequence[Caution]] = lambda _: ()
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX
     holds_void: bool = False
+    takes: frozenset[str] = frozenset()
+
+    def reading(self, options: Annotations) -> MaskFormat:
+        """Return the format that reads with these options.
+
+        Raises
+        ------
+        UsageError
+            It does not take one of them.
+        """
+        if idle := [name for name in options.given if name not in self.takes]:
+            item = f"{OPTION_OF[idle[0]]} with the format {self.name!r}"
+            what = "cannot use options of annotations"
+            raise UsageError("option-idle", what, item=item, fix="leave it out, or pass another --format (--from)")
+        return replace(self, read=partial(cast("Any", self.read), **options.given)) if options.given else self
+
+    @property
+    def writes(self) -> bool:
+        """Whether the format is written, not only read."""
+        return self.write is not None or self.build is not None
 
     def may_be(self, folder: bool) -> bool:
         """Tell whether a folder, or a file, can be of this format."""

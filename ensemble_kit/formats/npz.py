@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import errno
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.formats.classes import need_classes
+from ensemble_kit.formats.index import Index
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.stacks import ARCHIVE_ERRORS, Stack, damaged, of_sample, of_stack, put_stack, whole
 from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.masks.runs import Runs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _NAMES_LIMIT = 2**28  # bytes of names
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same masks give the same bytes on any day
@@ -65,12 +69,14 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
 def named_stacks(path: Path) -> Iterator[tuple[Sequence[str], Stack]]:
     """Open the arrays of an `.npz` one after the other, each with the names of the samples that it holds.
 
-    An array (N, H, W) by itself holds those that `samples` names, or is called by its rows; any other holds one.
+    An array (N, H, W) by itself holds those that `samples` names, or is called by its rows; any other holds one. Beside
+    `classes`, `values` says the value of each class.
     """
     with _opened(path) as archive:
         entries = _entries(archive, path)
         rows = _names(archive, entries.get("samples"), path)
-        arrays = {name: info for name, info in entries.items() if name not in {"samples", "classes"}}
+        others = {"samples", "classes", *(["values"] if "classes" in entries else [])}
+        arrays = {name: info for name, info in entries.items() if name not in others}
         for name, info in arrays.items():
             with archive.open(info) as file:
                 stack = Stack.open(file, info.file_size, f"{path}, {name!r}")
@@ -80,15 +86,39 @@ def named_stacks(path: Path) -> Iterator[tuple[Sequence[str], Stack]]:
                     yield [rows[int(name)] if rows and name.isdigit() and int(name) < len(rows) else name], stack
 
 
+def holds_labels(path: Path) -> bool:
+    """Tell whether an `.npz` holds label maps that say what their values mean."""
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with _opened(path) as archive:
+        return {"classes.npy", "values.npy"} <= set(archive.namelist())
+
+
+def labels_index(path: Path) -> Index:
+    """Read the classes of label maps and their values.
+
+    Raises
+    ------
+    DamagedError
+        Not every class has a value of its own.
+    """
+    with _opened(path) as archive:
+        entries = _entries(archive, path)
+        names = _names(archive, entries["classes"], path) or ()
+        with archive.open(entries["values"]) as file:
+            stack = Stack.open(file, entries["values"].file_size, f"{path}, 'values'")
+            if stack.dtype.kind not in "iu" or stack.shape != (len(names),):
+                raise damaged(path, f"its values are {stack.dtype} of shape {stack.shape}, it has {len(names)} classes")
+            values = tuple(np.frombuffer(file.read(), stack.dtype).tolist())
+    if len(set(values)) < len(values) or not all(0 <= v < 65536 for v in values):
+        raise damaged(path, "not every class has a value of its own from 0 to 65535")
+    return Index("label-map", tuple((name, "") for name in names), (), values)
+
+
 def write(masks: MaskSet, out: BinaryIO) -> None:
     """Write an `.npz` with the names, deflated."""
     with zipfile.ZipFile(out, "w") as archive:
-        for title, names in (("samples", masks.samples), ("classes", masks.classes)):
-            if any(n.endswith("\0") for n in names):
-                item, fix = f"one of the {title} ends in NUL", "rename it, or pass --format handbone"
-                raise UsageError("name-invalid", "cannot write names as an array", item=item, fix=fix)
-            with _entry(archive, title) as file:
-                np.lib.format.write_array(file, np.array(names, np.str_), allow_pickle=False)
+        put_names(archive, masks)
         if len({masks.image_size(s) for s in masks.samples}) == 1:
             with _entry(archive, "masks") as file:
                 put_stack(file, masks, masks.samples, stacked=True)
@@ -96,6 +126,32 @@ def write(masks: MaskSet, out: BinaryIO) -> None:
             for k, sample in enumerate(masks.samples):
                 with _entry(archive, str(k)) as file:
                     put_stack(file, masks, (sample,), stacked=False)
+
+
+def put_names(archive: zipfile.ZipFile, masks: MaskSet) -> None:
+    """Write the names of samples and classes."""
+    for title, names in (("samples", masks.samples), ("classes", masks.classes)):
+        if any(n.endswith("\0") for n in names):
+            item, fix = f"one of the {title} ends in NUL", "rename it, or pass --format handbone"
+            raise UsageError("name-invalid", "cannot write names as an array", item=item, fix=fix)
+        put_array(archive, title, np.array(names, np.str_))
+
+
+def put_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    """Write one array."""
+    with _entry(archive, name) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def put_arrays(
+    archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: Sequence[int], parts: Iterable[NDArray[Any]]
+) -> None:
+    """Write one array of that dtype and shape, part by part."""
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(shape)}
+    with _entry(archive, name) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(part.tobytes())
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
@@ -147,9 +203,11 @@ def _names(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, path: Path) -
 
 
 def _sniff(contents: Contents) -> bool:
-    return contents.head.startswith(b"PK\x03\x04") or (
-        contents.path.suffix.lower() == ".npz" and not contents.is_folder
-    )
+    if contents.is_folder or holds_labels(contents.path):
+        return False
+    head = contents.head
+    first = head[30 : 30 + int.from_bytes(head[26:28], "little")]  # the name of the archive's first file
+    return (head.startswith(b"PK\x03\x04") and first.endswith(b".npy")) or contents.path.suffix.lower() == ".npz"
 
 
 FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, suffix=".npz", is_folder=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -28,7 +29,12 @@ def read_png(path: Path) -> NDArray[Any]:
     DamagedError
         It is not a whole PNG, or not 1-bit or 8-bit grey.
     """
-    raw, depth, kind = _checked(path)
+    return decode_png(path.read_bytes(), path)
+
+
+def decode_png(raw: bytes, path: str | Path) -> NDArray[Any]:
+    """Decode the bytes of a PNG as `read_png` does; `path` is where they come from, in messages."""
+    depth, kind = _checked(raw, path)
     if kind != _GREY or depth not in {1, 8}:
         why = f"it is {depth}-bit {_MODES.get(kind, 'unknown')}, not 8-bit or 1-bit grey"
         raise _damaged(path, why, "write binary masks as grey; label maps are read with --format label-map")
@@ -45,20 +51,33 @@ def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     DamagedError
         It is not a whole PNG, of another mode, or partly transparent.
     """
-    raw, depth, kind = _checked(path)
+    raw = path.read_bytes()
+    depth, kind = _checked(raw, path)
     sound = depth in {_GREY: {1, 8, 16}, _PALETTE: {1, 2, 4, 8}, _RGB: {8}, _RGBA: {8}}.get(kind, set())
     if not sound:
         why = f"it is {depth}-bit {_MODES.get(kind, 'unknown')}, not 1-, 8- or 16-bit grey, palette, or 8-bit RGB"
         raise _damaged(path, why, "write the value of every pixel as 8-bit or 16-bit grey")
     pixels, palette = _decode(path, raw, depth, kind)
-    if kind == _RGBA:
+    return _opaque(pixels, path), palette
+
+
+def grey_of(pixels: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the one channel of a grey image that was stored as colours; None where any pixel has a colour."""
+    first = pixels[..., 0]
+    same = bool((first == pixels[..., 1]).all() and (first == pixels[..., 2]).all())
+    return np.ascontiguousarray(first) if same else None
+
+
+def _opaque(pixels: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    """Take an alpha channel off that hides nothing, and refuse another one."""
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
         if int(pixels[..., 3].min()) < 255:
             raise _damaged(path, "its colours are partly transparent", "write it as RGB, without an alpha channel")
-        pixels = pixels[..., :3]
-    return pixels, palette
+        return pixels[..., :3]
+    return pixels
 
 
-def _decode(path: Path, raw: bytes, depth: int, kind: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _decode(path: str | Path, raw: bytes, depth: int, kind: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """Decode whole bytes here, the rest by Pillow: the rows have to be inflated anyway, to tell that none is missing.
 
     Pillow inflates them once more: 5.7 ms for an image of 1024 x 2048, this 2.9.
@@ -68,7 +87,7 @@ def _decode(path: Path, raw: bytes, depth: int, kind: int) -> tuple[NDArray[Any]
     try:
         rows = read_rows(raw)
         if rows is None or depth < 8:
-            return _by_pillow(path)
+            return _by_pillow(raw)
         width, height = struct.unpack(">II", raw[16:24])
         step = depth // 8 * CHANNELS[kind]
         out = np.empty((height, width * step), np.uint8)
@@ -84,11 +103,11 @@ def _decode(path: Path, raw: bytes, depth: int, kind: int) -> tuple[NDArray[Any]
     return out.reshape(height, width, -1) if CHANNELS[kind] > 1 else out, palette
 
 
-def _by_pillow(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _by_pillow(raw: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     from PIL.PngImagePlugin import PngImageFile  # not Image.open: its own, lower limit of pixels is the process's
 
     try:
-        with PngImageFile(path) as image:
+        with PngImageFile(io.BytesIO(raw)) as image:
             pixels = np.asarray(image)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.palette else None
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error) as error:
@@ -96,9 +115,8 @@ def _by_pillow(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     return pixels.astype(np.uint16) if pixels.dtype == np.int32 else pixels, palette  # 16 bits of an older Pillow
 
 
-def _checked(path: Path) -> tuple[bytes, int, int]:
-    """Read a PNG and check its size and checksums, which decoders check in part; add depth and colour type."""
-    raw = path.read_bytes()
+def _checked(raw: bytes, path: str | Path) -> tuple[int, int]:
+    """Check a PNG's size and checksums, which decoders check in part; return its depth and colour type."""
     if raw[:8] != SIGNATURE or raw[12:16] != b"IHDR" or len(raw) < 33:
         raise _damaged(path, "it is not a PNG")
     width, height, depth, kind = struct.unpack(">IIBB", raw[16:26])
@@ -113,7 +131,7 @@ def _checked(path: Path) -> tuple[bytes, int, int]:
         raise
     except ValueError as error:
         raise _damaged(path, str(error)) from None
-    return raw, depth, kind
+    return depth, kind
 
 
 def write_png(path: Path, bitmap: NDArray[np.uint8] | NDArray[np.uint16], palette: bytes | None = None) -> None:
@@ -130,5 +148,5 @@ def write_png(path: Path, bitmap: NDArray[np.uint8] | NDArray[np.uint16], palett
     image.save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
-def _damaged(path: Path, why: str, fix: str = "write the file again") -> DamagedError:
+def _damaged(path: str | Path, why: str, fix: str = "write the file again") -> DamagedError:
     return DamagedError("png-invalid", "cannot read a PNG mask", item=f"{path}: {why}", fix=fix)

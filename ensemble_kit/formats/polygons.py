@@ -6,6 +6,7 @@ boundary, and each data set is scored by its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,13 @@ _FARTHEST = 2**20  # a coordinate beyond any image; OpenCV's own arithmetic is 3
 _LONGEST = 2**25  # steps along one boundary
 
 
-def points_of(value: Any, where: str, flat: bool) -> NDArray[np.float64]:
-    """Check a polygon: float64 (n, 2) of x, y, at least three points, finite.
+def points_of(value: Any, where: str, flat: bool, least: int = 3, most: int | None = None) -> NDArray[np.float64]:
+    """Check the points of a shape: float64 (n, 2) of x, y, finite.
 
     Parameters
     ----------
     flat : the file has `[x, y, x, y, …]`, otherwise `[[x, y], …]`.
+    least, most : how many there have to be; a polygon has three or more.
     """
     rows = [value] if flat else value
     numbers = isinstance(rows, list) and all(
@@ -37,8 +39,9 @@ def points_of(value: Any, where: str, flat: bool) -> NDArray[np.float64]:
     )
     points = [v for row in rows for v in row] if numbers else []
     sound = numbers and len(points) % 2 == 0 and (flat or all(len(row) == 2 for row in rows))
-    if not sound or len(points) < 6:
-        raise _damaged(where, f"a polygon needs at least three pairs x, y of numbers, and it has {len(points)} numbers")
+    if not sound or not least <= len(points) / 2 <= (most or math.inf):
+        wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        raise _damaged(where, f"it needs {wanted} pairs x, y of numbers, and it has {len(points)} numbers")
     if any(not abs(v) <= _FARTHEST for v in points):
         raise _damaged(where, f"a coordinate lies beyond ±{_FARTHEST}")
     return np.array(points, np.float64).reshape(-1, 2)
@@ -165,5 +168,5 @@ def _cv2() -> ModuleType:
 
 
 def _damaged(where: str, why: str) -> DamagedError:
-    fix = "write finite points of the image, at least three"
+    fix = "write finite points of the image, a polygon at least three"
     return DamagedError("polygon-invalid", "cannot fill a polygon", item=f"{where}: {why}", fix=fix)

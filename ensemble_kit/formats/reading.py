@@ -6,15 +6,20 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ensemble_kit.access import reading
 from ensemble_kit.errors import DamagedError, UsageError, some
-from ensemble_kit.formats.dialects import recognise as recognise_dialect
+from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.index import Index
 from ensemble_kit.formats.label_map import LabelMaps
-from ensemble_kit.formats.maskformat import Contents, MaskFormat, existing
-from ensemble_kit.formats.registry import FORMATS, FORMER, Format, named, with_labels
+from ensemble_kit.formats.maskformat import Annotations, Contents, MaskFormat, existing
+from ensemble_kit.formats.registry import FORMATS, FORMER, Format, named, with_csv, with_labels
+from ensemble_kit.formats.settling import recognise as recognise_dialect
 from ensemble_kit.formats.sizes import ImageSize, ImageSizes
+from ensemble_kit.formats.submission import CSV
+from ensemble_kit.formats.unread import refuse_unread
+from ensemble_kit.masks.idforms import IdForm, check_form
 from ensemble_kit.masks.maskset import MaskSet
 
 _WHAT = "cannot read masks"
@@ -28,12 +33,19 @@ def read_masks(
     labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
     first_value: int | None = None,
     void: int | Sequence[int] | None = None,
+    csv: CsvOptions | Mapping[str, Any] | str | None = None,
+    id: IdForm | None = None,  # noqa: A002 - the option's name
+    images: str | os.PathLike[str] | None = None,
+    score: float | None = None,
+    skip_empty: bool = False,
+    paint: bool = False,
 ) -> MaskSet:
     r"""Read masks from a file or a folder.
 
     Parameters
     ----------
-    path : a CSV, COCO JSON, `.npz`, `.npy`, or a folder of PNGs, polygon JSON or `.npy`.
+    path : a CSV, a file of annotations (COCO, CVAT, Label Studio, …), `.npz`, `.npy`, or a folder of PNGs, polygon JSON
+        or `.npy`: docs/formats.md lists all.
     format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
         the contents of the path, where they can be of one format only.
     image_size : (H, W) of all samples, or a mapping of sample to (H, W). Needed where the file does not say it
@@ -45,6 +57,18 @@ def read_masks(
         the classes tells; `.rule` of the masks says how they were read.
     first_value : of label maps without a table, the value of the first class, 0 or 1, where it is not clear.
     void : of label maps, values that count neither as prediction nor as truth. Default: 255 where no class has it.
+    csv : of a CSV, what differs from the preset, or the whole dialect: a mapping, or text as `--csv` takes it, with
+        some of order (C, F), base (0, 1), offsets (absolute, relative), id, class and rle (names of columns), template
+        (`{image}_{class}`), empty, rows (mask, object). `.rule` of the masks says how the file was read.
+    id : name (the last part of a path), stem (without its extension) or path: the form that samples' ids are brought
+        to. Where `image_size` is a mapping, a sample takes the id there that is the same in this form. Default: ids as
+        they are.
+    images : the COCO file that lists images and categories, for a list of results (detectron2, mmdetection); for a
+        COCO panoptic file the folder of its PNGs.
+    score : the least score of a result that is read; 0 takes all.
+    skip_empty : whether annotations without a mask, such as boxes, are left out; `.rule` of the masks counts them.
+    paint : of LabelMe, CVAT and Label Studio, whether later shapes are drawn over earlier ones, so that a pixel has one
+        class.
 
     Raises
     ------
@@ -68,15 +92,19 @@ def read_masks(
     source = existing(path)
     with reading(source, _WHAT):
         ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
-        how = with_labels(format, LabelMaps(labels, first_value, ignored))
-        chosen = recognise(source) if how is None else named(how)
+        how = with_csv(with_labels(format, LabelMaps(labels, first_value, ignored)), CsvOptions.of(csv))
+        chosen = kind_of(source) if how is None else named(how)
+        if isinstance(how, CsvOptions):
+            check_csv(source, how)
         if not chosen.may_be(folder=source.is_dir()):
             found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
             item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
             raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
-        masks = chosen.read(source, ImageSizes(image_size), classes)
+        options = Annotations(None if images is None else existing(images), score, skip_empty, paint)
+        sizes = ImageSizes(image_size, None if id is None else check_form(id))
+        masks = chosen.reading(options).read(source, sizes, classes)
     _check_names(source, masks)
-    return masks
+    return masks if id is None else masks.renamed(id, tuple(image_size) if isinstance(image_size, Mapping) else None)
 
 
 def _check_names(source: Path, masks: MaskSet) -> None:
@@ -87,8 +115,33 @@ def _check_names(source: Path, masks: MaskSet) -> None:
         raise DamagedError("masks-name", _WHAT, item=item, fix=fix)
 
 
+def check_csv(path: Path, options: CsvOptions) -> None:
+    """Refuse what the user says of a CSV where the path is of another format.
+
+    Raises
+    ------
+    UsageError
+        It is.
+    """
+    if (found := kind_of(path)) is not CSV:
+        item, fix = f"--csv {options} for {path}, which is {found.name}", "leave it out"
+        raise UsageError("option-idle", "cannot use options of CSV", item=item, fix=fix)
+
+
 def recognise(path: str | os.PathLike[str]) -> MaskFormat:
-    """Tell the format of a file or folder by its contents: a file that no format recognises is read as a CSV.
+    """Tell the format of a file or folder as `kind_of` does, and the preset of a CSV by its header and its rows.
+
+    Raises
+    ------
+    UsageError
+        Nothing is there, no format recognises it, or several do.
+    """
+    found = kind_of(path)
+    return FORMATS[recognise_dialect(Path(path)).name] if found is CSV else found
+
+
+def kind_of(path: str | os.PathLike[str]) -> MaskFormat:
+    """Tell the format of a file or folder by its contents: a file that no format recognises is a CSV of some dialect.
 
     Raises
     ------
@@ -104,8 +157,10 @@ def recognise(path: str | os.PathLike[str]) -> MaskFormat:
         found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
     if len(found) == 1:
         return found[0]
+    if not found:
+        refuse_unread(contents)
     if not contents.is_folder and not contents.is_json:
-        return FORMATS[recognise_dialect(contents.path).name]
+        return CSV
     what, possible = "cannot tell the format of masks", [f for f in FORMATS.values() if f.may_be(contents.is_folder)]
     fix = f"pass --format, one of {', '.join(f.name for f in possible)}"
     if found:

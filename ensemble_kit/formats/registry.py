@@ -5,8 +5,21 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ensemble_kit.errors import UsageError
-from ensemble_kit.formats import coco, label_map, labelme, npy, npz, png, submission
-from ensemble_kit.formats.dialects import Dialect
+from ensemble_kit.formats import (
+    coco,
+    cvat,
+    label_map,
+    labelme,
+    labelstudio,
+    npy,
+    npz,
+    panoptic,
+    png,
+    sa1b,
+    submission,
+)
+from ensemble_kit.formats.csv_options import CsvOptions
+from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat
 
@@ -20,6 +33,10 @@ FORMATS: dict[str, MaskFormat] = {
         label_map.FORMAT,
         coco.FORMAT,
         labelme.FORMAT,
+        cvat.FORMAT,
+        labelstudio.FORMAT,
+        panoptic.FORMAT,
+        sa1b.FORMAT,
     )
 }
 """Every format by its name, in the order in which they are asked whether a file is theirs. Of several with one suffix,
@@ -29,8 +46,10 @@ the first is what a path with that suffix is written as. An entry that is added 
 FORMER = {label_map.OLD: label_map.FORMAT.name}
 """Names that formats had before, which still name them."""
 
-Format = str | Dialect | LabelMaps | MaskFormat
-"""What `format=` takes: a name of `FORMATS`, a dialect of CSV, options of label maps, or a format without an entry."""
+Format = str | Dialect | CsvOptions | LabelMaps | MaskFormat
+"""What `format=` takes: a name of `FORMATS`, a dialect of CSV or options of one, options of label maps, or a format
+without an entry.
+"""
 
 
 def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
@@ -47,8 +66,29 @@ def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
         return options
     given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
     item = f"{', '.join('--' + name.replace('_', '-') for name in given)} with the format {named(chosen).name!r}"
-    fix = "leave it out, or pass --format label-map"
+    fix = "leave it out, or pass --format label-map (and to write one a folder as --out)"
     raise UsageError("option-idle", "cannot use options of label maps", item=item, fix=fix)
+
+
+def with_csv(chosen: Format | None, options: CsvOptions) -> Format | None:
+    """Return the format with what the user says of a CSV's dialect, over a preset or alone.
+
+    Raises
+    ------
+    UsageError
+        They are said of another format.
+    """
+    if not options:
+        return chosen
+    if chosen is None or chosen == submission.CSV.name:
+        return options
+    if isinstance(chosen, Dialect):
+        return options.over(chosen)
+    if isinstance(chosen, str) and chosen in PRESETS:
+        return options.over(PRESETS[chosen])
+    item = f"--csv {options} with the format {named(chosen).name!r}"
+    fix = "leave it out, or pass the preset of a CSV as the format"
+    raise UsageError("option-idle", "cannot use options of CSV", item=item, fix=fix)
 
 
 def named(chosen: Format) -> MaskFormat:
@@ -65,6 +105,8 @@ def named(chosen: Format) -> MaskFormat:
         return chosen.format()
     if isinstance(chosen, Dialect):
         return submission.of_dialect(chosen)
+    if isinstance(chosen, CsvOptions):
+        return submission.of_options(chosen)
     if not isinstance(chosen, str) or FORMER.get(chosen, chosen) not in FORMATS:
         item, fix = f"--format {chosen!r}", f"pass one of {', '.join(FORMATS)}"
         raise UsageError("format-unknown", "cannot use a format of masks", item=item, fix=fix)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensemble_kit.errors import DamagedError, UsageError, differ
+from ensemble_kit.masks.idforms import IdForm, by_form, difference, in_form
 from ensemble_kit.spec.geometry import Shape, as_text, check_image_size
 
 ImageSize = Sequence[int] | Mapping[str, Sequence[int]]
@@ -21,7 +22,7 @@ SIDE_LIMIT = 2**20
 
 
 def parse_image_size(text: str) -> Shape:
-    """Read `HxW`, such as `2048x1024`: (H, W).
+    """Read `HxW`, such as `2048x1024`, or one number for square images: (H, W).
 
     Raises
     ------
@@ -32,12 +33,18 @@ def parse_image_size(text: str) -> Shape:
     --------
     >>> parse_image_size("2048x1024")
     (2048, 1024)
+    >>> parse_image_size("256")
+    (256, 256)
     """
-    match = re.fullmatch(r"([0-9]{1,9})[xX×]([0-9]{1,9})", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})(?:[xX×]([0-9]{1,9}))?", text.strip())
     if match is None:
-        item, fix = f"--image-size {text!r}", "pass height x width in pixels, such as --image-size 2048x1024"
+        item = f"--image-size {text!r} is no size, and no file or folder"
+        fix = (
+            "pass height x width in pixels, such as --image-size 2048x1024, one number for square images, or a CSV of "
+            "sample,height,width, a store or a folder of images that is there"
+        )
         raise UsageError("option-invalid", "cannot use an image size", item=item, fix=fix)
-    return check_image_size((int(match[1]), int(match[2])))
+    return check_image_size((int(match[1]), int(match[2] or match[1])))
 
 
 class ImageSizes:
@@ -46,20 +53,23 @@ class ImageSizes:
     Parameters
     ----------
     given : (H, W), a mapping of sample to (H, W), or None.
+    form : in which ids of the mapping are compared with those of the file; None: they are the same text.
     """
 
-    def __init__(self, given: ImageSize | None = None) -> None:
+    def __init__(self, given: ImageSize | None = None, form: IdForm | None = None) -> None:
         self._one: Shape | None = None
+        self._form = form
         self._each: dict[str, Shape] | None = None
         if isinstance(given, Mapping):
             self._each = {sample: check_image_size(size) for sample, size in given.items()}
+            self._forms = by_form(self._each, form, doubled=True) if form is not None else {}
         elif given is not None:
             self._one = check_image_size(given)
 
     @property
     def samples(self) -> frozenset[str] | None:
-        """The samples that a mapping names; None where no mapping was passed."""
-        return None if self._each is None else frozenset(self._each)
+        """The samples that a mapping names as the file does; None where that is not known."""
+        return None if self._each is None or self._form is not None else frozenset(self._each)
 
     def of(self, sample: str, declared: Shape | None = None, where: str = "the file") -> Shape:
         """Return the size of a sample's image, (H, W).
@@ -71,7 +81,7 @@ class ImageSizes:
         MismatchError
             They say two different sizes.
         """
-        passed = self._one if self._each is None else self._each.get(sample)
+        passed = self._one if self._each is None else self._listed(self._each, sample)
         if declared is not None and passed is not None and declared != passed:
             what, which = "cannot read a mask of another size", f"sample {sample!r}"
             ours, theirs = f"{as_text(declared)} in {where}", f"{as_text(passed)} was passed"
@@ -80,9 +90,20 @@ class ImageSizes:
         size = declared if declared is not None else passed
         if size is None:
             item = f"sample {sample!r}: {where} does not say it, and none was passed for it"
-            fix = "pass --image-size HxW (image_size=(H, W), or a mapping by sample)"
+            fix = (
+                "pass --image-size HxW, or a CSV of sample,height,width, a store or a folder of images "
+                "(image_size=(H, W), or a mapping by sample)"
+            )
+            if found := difference([sample], self._each or ()):
+                item, fix = f"{item}; {found[0]}", found[1]
             raise UsageError("image-size-missing", "cannot tell the size of an image", item=item, fix=fix)
         return size
+
+    def _listed(self, each: dict[str, Shape], sample: str) -> Shape | None:
+        """Find a sample in the mapping, by its form."""
+        if self._form is None or sample in each:
+            return each.get(sample)
+        return each.get(self._forms.get(in_form(sample, self._form), ""))
 
 
 def declared_size(height: Any, width: Any, where: str) -> tuple[int, int]:

@@ -155,7 +155,9 @@ def put_stack(file: IO[bytes], masks: MaskSet, samples: Sequence[str], stacked: 
 
 def _unfit(stack: Stack, wanted: str) -> MismatchError:
     item = f"{stack.where} has the shape {stack.shape}, not {wanted}"
-    fix = "pass the classes of the stack, in its order"
+    may_be_labels = stack.dtype.kind in "iu" and len(stack.shape) in {2, 3}
+    labels = "; a label map, one class a pixel, is read by --format label-map (a truth by ensk score --val-format)"
+    fix = f"pass the classes of the stack, in its order{labels if may_be_labels else ''}"
     return MismatchError("stack-shape", "cannot read a stack of masks", item=item, fix=fix)
 
 

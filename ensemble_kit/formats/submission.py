@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,15 +13,20 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, some
+from ensemble_kit.errors import Caution, DamagedError, IncompleteError, some, warn
 from ensemble_kit.formats.classes import order_classes
-from ensemble_kit.formats.dialects import PRESETS, Dialect, columns_of
+from ensemble_kit.formats.columns import columns_of
+from ensemble_kit.formats.csv_options import CsvOptions, shell
+from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.ids import Keys, check_fits, doubled, id_fields
 from ensemble_kit.formats.maskformat import MaskFormat
-from ensemble_kit.formats.row_order import RowOrder, read_order
+from ensemble_kit.formats.row_evidence import contradicted
+from ensemble_kit.formats.row_order import RowOrder, read_order, settled_order
+from ensemble_kit.formats.settling import Settled, for_writing, settle
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, format_row, quoted, read_table
 from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.objects import components, united
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape
@@ -27,11 +34,24 @@ from ensemble_kit.spec.geometry import Shape
 _BATCH = 256
 """Rows that are written in one call: their text stays in the cache on its way to the file."""
 
-_WHOLE_FIX = "write one row for every sample and class, also for empty masks"
+_CELL = 32767
+"""Most characters that a spreadsheet's cell holds."""
+
+_WHOLE_FIX = (
+    "write one row for every sample and class, also for empty masks; or, if what has no row is empty, pass "
+    "--from-csv rows=object (csv='rows=object')"
+)
+
+_MARK = re.compile(r"[^\d\s]{1,8}|-1|0|1 0|0 0|\[\]")
+"""What other files write for an empty mask."""
 
 
-def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, dialect: Dialect) -> MaskSet:
-    """Read a submission CSV.
+def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dialect | CsvOptions) -> MaskSet:
+    """Read a submission CSV; `.rule` of the masks says what it was read as, and which columns were left out.
+
+    Parameters
+    ----------
+    how : the dialect, or what the user says of one that is to be told by the header and the rows.
 
     Raises
     ------
@@ -41,25 +61,39 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, dialect: 
         A (sample, class) without a row.
     MismatchError
         A class that `classes` lacks.
+    UsageError
+        The file is of another dialect, or can be of several.
     """
     table = read_table(path)
-    *id_columns, runs_column = columns_of(table.header, dialect, path)
+    settled = Settled.of(how) if isinstance(how, Dialect) else settle(table, how, sizes, classes)
+    dialect, columns = settled.dialect, columns_of(table, settled.dialect)
+    *id_columns, runs_column = columns.numbers
     keys = Keys(dialect, sizes.samples, classes, path).of(table.lines, [table.column(c) for c in id_columns])
-    rows = {key: k for k, key in enumerate(keys)}
-    if len(rows) < len(keys):
-        raise doubled(path, keys, table.lines)
-    if not rows:
+    slots = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    if len(slots) < len(keys) and dialect.rows == "mask":
+        raise doubled(path, keys, table.lines, str(replace(settled.options, rows="object")))
+    if not slots:
         what, item = "cannot read masks: there are no rows", f"{path} has a header only"
         raise IncompleteError("rows-missing", what, item=item, fix=_WHOLE_FIX)
     shapes = {sample: sizes.of(sample, where=path.name) for sample, _ in keys}
-    runs = _parse_column(table, runs_column, dialect, keys, shapes)
-    names = _whole(path, dialect, classes, rows, shapes)
-    none = len(keys)  # the empty mask, where a dialect leaves rows out
-    indices = np.array([rows.get((s, c), none) for s in shapes for c in names], np.int64)
-    return MaskSet.trusted(shapes, names, runs, indices.reshape(len(shapes), len(names)))
+    parsed = _parse_column(table, runs_column, settled, keys, shapes)
+    _warn_of_cells(table, runs_column)
+    told = [settled.told(), *table.told(), *columns.told()]
+    if doubt := contradicted(parsed.starts, parsed.offsets, [shapes[s] for s, _ in keys], dialect.order):
+        other = "C" if dialect.order == "F" else "F"
+        how_said = f"--from-csv order={other}, of ground truth --val-csv order={other}, csv={{'order': {other!r}}}"
+        warn(Caution(f"{path}: {doubt}", f"if so, say order={other} ({how_said})"))
+    if dialect.rows == "object":
+        parsed, note = united(parsed, [slots[key] for key in keys], [math.prod(shapes[s]) for s, _ in slots])
+        told.append(note)
+    runs = _laid(parsed, dialect, [shapes[sample] for sample, _ in slots])
+    names = _whole(path, dialect, classes, slots, shapes)
+    none = len(slots)  # the empty mask, where a dialect leaves rows out
+    indices = np.array([slots.get((s, c), none) for s in shapes for c in names], np.int64)
+    return MaskSet.trusted(shapes, names, runs, indices.reshape(len(shapes), len(names)), "; ".join(told))
 
 
-def write(masks: MaskSet, out: BinaryIO, dialect: Dialect, order: RowOrder | None = None) -> None:
+def write(masks: MaskSet, out: BinaryIO, how: Dialect | CsvOptions, order: RowOrder | None = None) -> None:
     """Write a submission CSV: samples, then classes, in the set's order, or as a sample submission orders them.
 
     Raises
@@ -67,6 +101,7 @@ def write(masks: MaskSet, out: BinaryIO, dialect: Dialect, order: RowOrder | Non
     MismatchError
         The dialect has one mask a sample and there are more, or two joined ids are equal.
     """
+    dialect = how if isinstance(how, Dialect) else for_writing(how)
     check_fits(masks, dialect)
     order = order or RowOrder(dialect.columns, tuple(range(len(dialect.columns))), tuple(masks))
     keys = order.keys
@@ -75,8 +110,9 @@ def write(masks: MaskSet, out: BinaryIO, dialect: Dialect, order: RowOrder | Non
     out.writelines(_rows(masks, batch, dialect, order.columns) for batch in batches)
 
 
-def write_like(masks: MaskSet, out: BinaryIO, like: Path, dialect: Dialect) -> None:
+def write_like(masks: MaskSet, out: BinaryIO, like: Path, how: Dialect | CsvOptions) -> None:
     """Write a submission CSV with the header and the order of rows of a sample submission."""
+    dialect = how if isinstance(how, Dialect) else settled_order(like, masks, how, "write").dialect
     write(masks, out, dialect, read_order(like, dialect, masks))
 
 
@@ -84,7 +120,12 @@ def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, columns: tuple[
     """Write many rows in one call: what stands between the runs of two rows goes to the kernel as one piece."""
     from ensemble_kit.kernels import rle as kernels
 
-    if dialect.order == "C":
+    if dialect.rows == "object":
+        objects = [(key, part) for key in keys for part in components(masks[key]) or [masks[key]]]
+        keys = [key for key, _ in objects]
+        runs = ManyRuns.of([part if dialect.order == "C" else part.transposed() for _, part in objects])
+        indices = np.arange(len(keys))
+    elif dialect.order == "C":
         runs, indices = masks.packed, masks.indices_of(keys)
     else:
         runs, indices = ManyRuns.of([masks[key].transposed() for key in keys]), np.arange(len(keys))
@@ -113,12 +154,13 @@ def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, columns: tuple[
 
 
 def _parse_column(
-    table: Table, column: int, dialect: Dialect, keys: Sequence[Key], shapes: Mapping[str, Shape]
+    table: Table, column: int, settled: Settled, keys: Sequence[Key], shapes: Mapping[str, Shape]
 ) -> ManyRuns:
-    """Read the runs of all rows in one call; behind them stands an empty mask."""
+    """Read the runs of all rows in one call, numbered from 0 as the dialect numbers pixels."""
     from ensemble_kit.kernels import rle as kernels
 
     begins, ends = table.spans(column)
+    dialect = settled.dialect
     token = dialect.empty.encode()
     for k in np.flatnonzero(ends - begins == len(token)).tolist() if token else ():
         if bytes(table.text.data[begins[k] : ends[k]]) == token:
@@ -127,23 +169,41 @@ def _parse_column(
     sizes = np.array([pixels[sample] for sample, _ in keys], np.int64)
     starts, stops, offsets, fault = kernels.parse_texts(table.text, begins, ends, sizes, dialect.base, dialect.relative)
     if fault < len(keys):
-        raise _fault(table, fault, column, dialect, keys[fault], shapes)
-    runs = ManyRuns(starts, stops, np.append(offsets, offsets[-1]))
+        raise _fault(table, fault, column, settled, keys[fault], shapes)
+    return ManyRuns(starts, stops, offsets)
+
+
+def _warn_of_cells(table: Table, column: int) -> None:
+    """Warn of fields as long as a spreadsheet's cell can be: what does not fit is cut without a word."""
+    begins, ends = table.spans(column)
+    full = np.flatnonzero(ends - begins == _CELL)
+    if full.size:
+        lines = some((table.lines[k] for k in full.tolist()), 10)
+        doubt = f"{table.path}: masks of exactly {_CELL} characters, a spreadsheet's limit, may be cut: lines {lines}"
+        warn(Caution(doubt, "write the file anew from where the masks come, without a spreadsheet between"))
+
+
+def _laid(runs: ManyRuns, dialect: Dialect, shapes: Sequence[Shape]) -> ManyRuns:
+    """Turn masks that are numbered down columns; behind them stands an empty mask."""
     if dialect.order == "C":
-        return runs
-    laid = [runs.mask(k, shapes[sample][::-1]) for k, (sample, _) in enumerate(keys)]
-    return ManyRuns.of([*(mask.transposed() for mask in laid), Runs.empty((1, 1))])
+        return runs._replace(offsets=np.append(runs.offsets, runs.offsets[-1]))
+    laid = [runs.mask(k, shape[::-1]).transposed() for k, shape in enumerate(shapes)]
+    return ManyRuns.of([*laid, Runs.empty((1, 1))])
 
 
 def _fault(
-    table: Table, row: int, column: int, dialect: Dialect, key: Key, shapes: Mapping[str, Shape]
+    table: Table, row: int, column: int, settled: Settled, key: Key, shapes: Mapping[str, Shape]
 ) -> DamagedError:
     """Say what is wrong with a text that the kernel refused, and where it stands."""
+    text = table.column(column)[row]
     try:
-        dialect.parse(table.column(column)[row], shapes[key[0]])
+        settled.dialect.parse(text, shapes[key[0]])
     except DamagedError as error:
-        where = f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}"
-        return DamagedError(error.code, "cannot read a mask", item=f"{where}: {error.item}", fix=error.fix)
+        where, fix = f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}", error.fix
+        if _MARK.fullmatch(text) and not settled.options.empty:
+            said = replace(settled.options, empty=text)
+            fix += f"; or, if {text!r} stands for an empty mask, pass --from-csv {shell(said)} (csv={str(said)!r})"
+        return DamagedError(error.code, "cannot read a mask", item=f"{where}: {error.item}", fix=fix)
     raise AssertionError("two readers of one text differ")
 
 
@@ -156,10 +216,10 @@ def _whole(
 ) -> tuple[str, ...]:
     """Check that every sample has every class; return the classes in order."""
     found = dict.fromkeys(name for _, name in keys)
-    if dialect.sparse:
+    if dialect.has_holes:
         found = dict.fromkeys(classes if classes is not None else dialect.classes) | found
     names = order_classes(found, classes, str(path))
-    if len(keys) < len(samples) * len(names) and not dialect.sparse:
+    if len(keys) < len(samples) * len(names) and not dialect.has_holes:
         missing = [(s, c) for s in samples for c in names if (s, c) not in keys]
         item = f"{path}: {len(missing)} of {len(samples) * len(names)} (sample, class) rows: {some(missing, 10)}"
         raise IncompleteError("rows-missing", "cannot read masks: rows are missing", item=item, fix=_WHOLE_FIX)
@@ -168,15 +228,38 @@ def _whole(
 
 def of_dialect(dialect: Dialect) -> MaskFormat:
     """Return a dialect as a format."""
+    return _format(dialect.name, dialect)
+
+
+def of_options(options: CsvOptions) -> MaskFormat:
+    """Return CSV as a format whose dialect is told by what the user says, and by the header and the rows of a file."""
+    return _format("csv", options)
+
+
+def told(masks: MaskSet, like: Path | None, how: Dialect | CsvOptions) -> str:
+    """Say in which dialect masks are written."""
+    if isinstance(how, Dialect):
+        settled = Settled.of(how)
+    else:
+        settled = settled_order(like, masks, how, "write") if like is not None else Settled(for_writing(how), (), how)
+    split = ", a connected component (8 neighbours)" if settled.dialect.rows == "object" else ""
+    return f"written: {settled.told()}{split}"
+
+
+def _format(name: str, how: Dialect | CsvOptions) -> MaskFormat:
     return MaskFormat(
-        dialect.name,
-        partial(read, dialect=dialect),
-        write=partial(write, dialect=dialect),
-        write_like=partial(write_like, dialect=dialect),
+        name,
+        partial(read, how=how),
+        told=partial(told, how=how),
+        write=partial(write, how=how),
+        write_like=partial(write_like, how=how),
         suffix=".csv",
         is_folder=False,
     )
 
 
-FORMATS = tuple(map(of_dialect, PRESETS.values()))
-"""One format a preset. None has a `sniff`: every file that is of no other format is read as a CSV."""
+CSV = of_options(CsvOptions())
+"""A CSV of any dialect. It has no `sniff`: every file that is of no other format is read as a CSV."""
+
+FORMATS = (*map(of_dialect, PRESETS.values()), CSV)
+"""One format a preset, and CSV itself."""

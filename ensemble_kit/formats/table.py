@@ -48,6 +48,12 @@ class Table:
     """The fields of all rows in UTF-8, one byte between two, and `PAD` bytes behind the last, which kernels read."""
     marks: NDArray[np.int64]
     """Indices of the bytes before, between and behind the fields, int64 (rows * width + 1,)."""
+    spaced: bool = False
+    """Whether names of the header had a space before them; then those before fields are left out too."""
+
+    def told(self) -> list[str]:
+        """Say what was changed on reading."""
+        return ["spaces behind commas left out, as the header has them"] if self.spaced else []
 
     def spans(self, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return where the fields of a column begin and end in `text`, int64 (rows,) each."""
@@ -112,7 +118,7 @@ def _plain(path: Path, text: NDArray[np.uint8], size: int) -> Table | None:
         _check_header(header, path)
     except (UnicodeDecodeError, EnskError):
         return None
-    if header == [""]:
+    if header == [""] or _is_spaced(header):
         return None
     return Table(path, tuple(header), range(2, len(ends_row) + 1), text, marks[width - 1 :])
 
@@ -131,15 +137,18 @@ def _general(path: Path, raw: bytes) -> Table:
     header = _next(reader, path, 1)
     if not header:
         raise _damaged("csv-empty", path, "it has no header line", "write a header and one row a mask")
+    spaced = _is_spaced(header)
+    if spaced:  # as the masks of SIIM-ACR are published
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+        header = _next(reader, path, 1) or []
     _check_header(header, path)
     lines, fields = [], []
     for line, row in _rows(reader, path, len(header)):
         lines.append(line)
         fields += [field.encode() for field in row]
     marks = np.cumsum([-1, *(len(field) + 1 for field in fields)])
-    return Table(
-        path, tuple(header), lines, np.frombuffer(bytearray(b",".join([*fields, bytes(PAD)])), np.uint8), marks
-    )
+    held = np.frombuffer(bytearray(b",".join([*fields, bytes(PAD)])), np.uint8)
+    return Table(path, tuple(header), lines, held, marks, spaced)
 
 
 def format_row(fields: list[str]) -> str:
@@ -170,6 +179,10 @@ def _decode(path: Path, raw: bytes) -> str:
         where = f"byte 0x{raw[error.start]:02x} on line {line}"
         why = f"{where} is not UTF-8; its encoding may be Latin-1 or Windows-1252"
         raise _damaged("csv-encoding", path, why, "save it as UTF-8") from None
+
+
+def _is_spaced(header: list[str]) -> bool:
+    return len(header) > 1 and all(name.startswith(" ") for name in header[1:])
 
 
 def _check_header(header: list[str], path: Path) -> None:

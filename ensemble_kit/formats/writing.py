@@ -7,17 +7,22 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ensemble_kit.errors import MismatchError, UsageError, check_path, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
 from ensemble_kit.formats.classes import order_classes
-from ensemble_kit.formats.dialects import recognise
+from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.label_map import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
-from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
-from ensemble_kit.formats.row_order import read_order
+from ensemble_kit.formats.registry import FORMATS, Format, named, with_csv, with_labels
+from ensemble_kit.formats.row_order import read_order, settled_order
+from ensemble_kit.formats.submission import CSV
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.label_table import in_pixels
+
+_FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
+"""Suffixes that no folder of masks has."""
 
 _STREAM = ".csv"
 """What the standard output, and a path that is a file already and has no suffix, is written as."""
@@ -32,6 +37,7 @@ def write_masks(
     classes: Sequence[str] | None = None,
     labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
     paint: Mapping[str, int] | None = None,
+    csv: CsvOptions | Mapping[str, Any] | str | None = None,
 ) -> None:
     """Write masks to a file or a folder. A failure leaves there what was there before.
 
@@ -47,6 +53,7 @@ def write_masks(
     classes : the order of the classes, by which label maps number them.
     labels : of label maps, a table of values and colours, as for `read_masks`.
     paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
+    csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
 
     Raises
     ------
@@ -59,7 +66,8 @@ def write_masks(
     """
     check_path(path)
     target = Path(path)
-    chosen = _chosen(target, for_labels(target, format, like, LabelMaps(labels, paint=paint)), like)
+    wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint))
+    chosen = _chosen(target, for_csv(target, wanted, like, CsvOptions.of(csv)), like)
     _check_void(masks, chosen)
     if str(path) == "-":
         with blamed(Path("standard output")):
@@ -79,19 +87,20 @@ def rehearse(
     path: str | os.PathLike[str],
     format: Format | None = None,  # noqa: A002 - as in `write_masks`
     like: str | os.PathLike[str] | None = None,
+    force: bool = True,
 ) -> None:
     """Refuse before any work what `write_masks` would refuse at its end; nothing is written.
 
     Parameters
     ----------
     names : empty masks of the samples and classes to come.
-    path, format, like : as for `write_masks`, whose `force` is true.
+    path, format, like, force : as for `write_masks`.
     """
     target = Path(path)
     chosen = _chosen(target, format, like)
     builds = chosen.builder(target) is not None
     if str(path) != "-" and not is_stream(target):
-        check_target(target, force=True, folder=builds, mark=chosen.index)
+        check_target(target, force=force, folder=builds, mark=chosen.index)
     if builds:
         chosen.check(_ordered(names, like, None))
     else:
@@ -128,12 +137,12 @@ def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> Ma
         suffix = _STREAM  # or an old file, or a device
     else:
         suffix = "" if path.is_dir() else suffix_of(path, _suffixes())
-    found = next((known for known in FORMATS.values() if known.suffix == suffix), None)
+    found = next((known for known in FORMATS.values() if known.writes and known.suffix == suffix), None)
     if found is None:
-        fix = f"pass --format, one of {', '.join(FORMATS)}"
+        fix = f"pass --format, one of {', '.join(_written())}"
         raise UsageError("format-unknown", "cannot tell the format to write", item=f"{path}", fix=fix)
     if like is not None and found.write_like is not None:
-        return named(recognise(existing(like)))
+        return CSV
     return found
 
 
@@ -153,6 +162,23 @@ def for_labels(
     return with_labels(chosen, options)
 
 
+def for_csv(
+    path: Path, chosen: Format | None, like: str | os.PathLike[str] | None, options: CsvOptions
+) -> Format | None:
+    """Return the format to write, with what the user says of a CSV, which a path of another format refuses.
+
+    Raises
+    ------
+    UsageError
+        There are options, and the format or the path's name is another one's.
+    """
+    if chosen is None and options:
+        check_name(path)
+        kind = kind_of_output(path, like)
+        chosen = None if kind.suffix == CSV.suffix else kind.name
+    return with_csv(chosen, options)
+
+
 def fits(chosen: Format, path: Path) -> bool:
     """Tell whether a path's name goes with a format to write."""
     own, suffix = named(chosen).suffix, suffix_of(path, _suffixes())
@@ -161,6 +187,10 @@ def fits(chosen: Format, path: Path) -> bool:
     if own == _STREAM and path.is_dir():
         return False
     return suffix == own or suffix not in _suffixes()
+
+
+def _written() -> list[str]:
+    return [known.name for known in FORMATS.values() if known.writes]
 
 
 def _suffixes() -> set[str]:
@@ -173,15 +203,23 @@ def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
         raise MismatchError(
             "void-unwritable",
             f"cannot write void pixels as {chosen.name}, which has none",
-            item=f"{sum(masks.void(s).area for s in held)} pixels of {len(held)} samples: {some(held)}",
-            fix="pass --format label-map, which keeps them, or --drop-void (masks.without_void()), so that they are "
-            "pixels without a class",
+            item=f"{in_pixels(sum(masks.void(s).area for s in held))} of {len(held)} samples: {some(held)}",
+            fix="pass --format label-map with a folder as --out, which keeps them, or --drop-void "
+            "(masks.without_void()), so that they are pixels without a class",
         )
 
 
 def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | None) -> MaskFormat:
     check_name(target)
-    return kind_of_output(target, like) if chosen is None else named(chosen)
+    found = kind_of_output(target, like) if chosen is None else named(chosen)
+    if not found.writes:
+        item, fix = f"the format {found.name!r} is only read", f"pass --format, one of {', '.join(_written())}"
+        raise UsageError("format-unfit", "cannot write masks", item=item, fix=fix)
+    if found.builder(target) and target.suffix.lower() in _FILES and not target.is_dir():
+        item = f"{target} is named as a file, and {found.name} is written as a folder"
+        fix = f"pass a path without {target.suffix}" + (f", or with {found.suffix}" if found.suffix else "")
+        raise UsageError("output-kind", "cannot write", item=item, fix=fix)
+    return found
 
 
 def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:
@@ -189,7 +227,8 @@ def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Seque
     _check_names(masks)
     samples = masks.samples
     if like is not None:
-        order = read_order(existing(like), recognise(Path(like)), masks)
+        dialect = settled_order(existing(like), masks, CsvOptions(), "order").dialect
+        order = read_order(Path(like), dialect, masks)
         samples = tuple(dict.fromkeys(s for s, _ in order.keys))
         classes = classes if classes is not None else tuple(dict.fromkeys(c for _, c in order.keys))
     return masks.arranged(samples, order_classes(masks.classes, classes, "the mask set"))

@@ -19,6 +19,7 @@ from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, StoreSpec
 
 def join_or_create(root: Path, wanted: StoreSpec, overwrite: bool) -> StoreSpec:
     """Open a store for writing, or be the one of many processes that makes it."""
+    _check_outside(root)
     with _reporting(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and _occupied(root):
@@ -36,6 +37,16 @@ def join_or_create(root: Path, wanted: StoreSpec, overwrite: bool) -> StoreSpec:
         sync_folder(root)
         sync_folder(root.parent)  # also where another process made it: it may not have come to this yet
     return spec
+
+
+def _check_outside(root: Path) -> None:
+    """Refuse a path inside another store, whose folders hold nothing else."""
+    around = next(
+        (p for p in root.absolute().parents if (p / ARRAY / MANIFEST).is_dir() and (p / META).is_file()), None
+    )
+    if around is not None:
+        item, fix = f"{root} lies in the store {around}", "pass a path beside that store"
+        raise UsageError("path-inside-store", "cannot make a store inside another one", item=item, fix=fix)
 
 
 @contextmanager

@@ -55,20 +55,20 @@ class FolderSink:
         done = self._manifest.records
         return [s for s in self.spec.samples if s not in done or s in self._lost]
 
-    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int) -> None:
+    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int, again: bool = False) -> None:
         """Write a sample's chunk and then its line."""
         self._check_usable()
         with self._reporting(f"sample {record.sample!r}"):
             if self._segment is None:
                 self._check_there()
-            if self._next_take(record) is None:
+            if self._next_take(record, again) is None:
                 return
             segment = self._own_segment()
             temporary = self._folder / f".{record.row}.{segment.token}.tmp"
             self._group.append(chunkfile.write(temporary, content, checksum))
             try:
                 with segments.committing(self._folder / MANIFEST):
-                    self._rename(record, temporary, segment)
+                    self._rename(record, temporary, segment, again)
             finally:
                 temporary.unlink(missing_ok=True)
         if len(self._group) >= GROUP:
@@ -97,8 +97,8 @@ class FolderSink:
                 if segment is not None:
                     segment.close()
 
-    def _rename(self, record: Record, temporary: Path, segment: SegmentWriter) -> None:
-        take = self._next_take(record)  # once more: nobody else commits while the lock is held
+    def _rename(self, record: Record, temporary: Path, segment: SegmentWriter, again: bool) -> None:
+        take = self._next_take(record, again)  # once more: nobody else commits while the lock is held
         if take is None:
             return
         taken = replace(record, take=take)
@@ -107,8 +107,8 @@ class FolderSink:
         self._manifest.add(taken, segment.name, segment.lines)
         self._lost.discard(record.sample)
 
-    def _next_take(self, record: Record) -> int | None:
-        """Tell which take of a sample this is; None if it is there already with these bytes."""
+    def _next_take(self, record: Record, again: bool) -> int | None:
+        """Tell which take of a sample this is; None if it is there already with these bytes, of the same source."""
         self._refresh()
         there = self._manifest.records.get(record.sample)
         if there is None:
@@ -116,6 +116,8 @@ class FolderSink:
         same = there.same_content(record)
         if not self._chunks.whole(there):
             return there.take if same and there.stored == record.stored else there.take + 1
+        if again:
+            return None if same and there.source == record.source else there.take + 1
         if not same:
             raise committed_otherwise(there, record, self._root)
         return None

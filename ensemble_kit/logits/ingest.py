@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, UsageError, some
 from ensemble_kit.logits.floats import Floats, recognise
+from ensemble_kit.logits.plausible import TOLERANCE, Domain, exclusive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.spec.fusion import Activation
 
-Domain = Literal["logits", "probabilities"]
-
 LARGEST = 65504.0
-SUM_TOLERANCE = 1e-2
-"""How far the sum of exclusive classes' probabilities may be from 1: bfloat16 reaches 0.004."""
 _LARGEST_CODE, _INF_CODE, _ONE_CODE, _SIGN = 0x7BFF, 0x7C00, 0x3C00, 0x8000
 
 
@@ -99,6 +96,9 @@ def logits(
     if unit and within_unit(array, len(classes)):
         what = "cannot take an array for logits: every value lies in [0, 1], as probabilities do"
         fix = 'pass domain="probabilities" (--domain probabilities), or the network\'s output before its activation'
+        if exclusive(array, len(classes)):
+            fix = 'pass domain="probabilities", activation="softmax" (--domain probabilities --activation softmax): '
+            fix += "the classes add up to 1 at every pixel; or the network's output before its activation"
         raise DamagedError("logits-are-probabilities", what, item=f"sample {sample!r}", fix=fix)
     if clamp is not None and max(largest, lowest - _SIGN) > clamp:
         if not codes.flags.writeable:
@@ -156,10 +156,10 @@ def _log_odds(array: Floats, sample: str, classes: Sequence[str], activation: Ac
 def _check_sum(total: NDArray[np.float64], sample: str, classes: int) -> None:
     """Refuse probabilities of exclusive classes that do not add up to 1; softmax of their logs would change them."""
     off = np.abs(total - 1)
-    if off.max() > SUM_TOLERANCE:
+    if off.max() > TOLERANCE:
         worst = total.flat[int(off.argmax())]
         what = "cannot take an array for probabilities of exclusive classes: they do not add up to 1"
-        pixels = f"one of {int(np.count_nonzero(off > SUM_TOLERANCE))} such pixels of {total.size}"
+        pixels = f"one of {int(np.count_nonzero(off > TOLERANCE))} such pixels of {total.size}"
         item = f"sample {sample!r}: {classes} classes add up to {worst:.4g} at {pixels}"
         fix = 'pass activation="sigmoid" (--activation sigmoid) if classes may overlap; else pass every class, '
         fix += "the background too, divided by their sum"

@@ -35,7 +35,7 @@ RANKS = (2,)
 MAX_META = 1 << 28
 MAX_CHUNK = 1 << 34
 MAX_PACKED = (1 << 31) - 17  # what blosc takes at once
-IDENTITY = ("model", "network_sha256", "weights", "preprocessing", "tta")
+IDENTITY = ("model", "network_sha256", "weights", "preprocessing", "tta", "domain")
 """Keys of the provenance that must agree when a store is resumed, where both sides name them."""
 PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 """The array's codecs where a sample is stored as it is."""

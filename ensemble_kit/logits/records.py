@@ -31,6 +31,7 @@ class Record:
     saturated : values that were cut to ±65504.
     take : 1, or more where a lost or damaged sample was dumped again; the highest counts.
     stored : bytes of its chunk where the layout does not tell them (a shard), else 0.
+    source : digest of the file that its logits were made from, by which a dump sees a change; "" where none was given.
     """
 
     sample: str
@@ -40,6 +41,7 @@ class Record:
     saturated: int = 0
     take: int = 1
     stored: int = 0
+    source: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -79,20 +81,22 @@ class Record:
         }
         if self.stored:
             out["stored"] = self.stored
+        if self.source:
+            out["source"] = self.source
         return out if self.take == 1 else {**out, "take": self.take}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any], grid: Shape) -> Record:
         """Read a line; raises ValueError, KeyError or TypeError where it cannot be one."""
-        crcs, stored = line["crcs"], line.get("stored", 0)
+        crcs, stored, source = line["crcs"], line.get("stored", 0), line.get("source", "")
         numbers = (line["row"], line["saturated"], line.get("take", 1), stored)
         whole = (*numbers, *line["image_size"], *line["box"])
-        if any(type(v) is not int for v in whole) or not isinstance(line["sample"], str):
+        if any(type(v) is not int for v in whole) or not isinstance(line["sample"], str) or not isinstance(source, str):
             raise ValueError("a field of another type")
         if not isinstance(crcs, str) or len(crcs) % 8 or not crcs or bytes.fromhex(crcs).hex() != crcs:
             raise ValueError("its checksums are not hex digits")
         placement = Placement(grid, Box(*line["box"]), tuple(line["image_size"]))
-        record = cls(line["sample"], numbers[0], placement, crcs, *numbers[1:])
+        record = cls(line["sample"], numbers[0], placement, crcs, *numbers[1:], source)
         if record.digest != line["digest"]:
             raise ValueError("its digest does not fit the line")
         return record

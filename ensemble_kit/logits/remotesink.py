@@ -37,10 +37,10 @@ class RemoteSink:
         done, key = self._manifest.records, self.spec.layout.key
         return [s for row, s in enumerate(self.spec.samples) if s not in done or key(row) not in self._present]
 
-    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int) -> None:
+    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int, again: bool = False) -> None:
         """Put a sample and then its commit."""
         there = self._manifest.records.get(record.sample)
-        if there is not None and self._settled(there, record):
+        if there is not None and not again and self._settled(there, record):
             return
         take = 1 if there is None else there.take + 1
         if self._compact:

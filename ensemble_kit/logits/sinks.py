@@ -29,10 +29,11 @@ class Sink(Protocol):
     def missing(self) -> list[str]:
         """Samples that are still to be written, in order: not committed by any writer, or their chunk is gone."""
 
-    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int) -> None:
+    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int, again: bool = False) -> None:
         """Make a sample survive a kill; nothing where it is there already with these bytes.
 
-        `content` is the chunk without its last four bytes, which are `checksum`.
+        `content` is the chunk without its last four bytes, which are `checksum`. With `again` it takes the place of a
+        committed one.
         """
 
     def flush(self) -> None:

@@ -218,6 +218,10 @@ class LogitStore:
         """Count the values that were cut to ±65504."""
         return self._record(sample).saturated
 
+    def source(self, sample: str) -> str:
+        """Return the digest of the file that a sample's logits were made from; "" where none was recorded."""
+        return self._record(sample).source
+
     @property
     def twins(self) -> list[tuple[str, ...]]:
         """Samples whose logits are equal to the last bit: the same image under two names, or two blank ones."""

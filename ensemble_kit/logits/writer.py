@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from ensemble_kit.logits import chunkfile, ingest, shards
 from ensemble_kit.logits.floats import Floats, recognise
 from ensemble_kit.logits.layout import Codec, StoreSpec
 from ensemble_kit.logits.open import PathLike, locate
+from ensemble_kit.logits.plausible import Domain, check_overlapping, settle_activation
 from ensemble_kit.logits.records import Record
 from ensemble_kit.logits.sinks import open_sink
 from ensemble_kit.logits.urls import stem
@@ -39,7 +41,8 @@ class LogitWriter:
     path : the store's folder, which is made where it does not exist; or a URL, such as `s3://bucket/unet.zarr`.
     classes, samples : all names, in order. Samples may be written in any order.
     grid : (h, w), the raster that the network puts out.
-    activation : "sigmoid" for independent classes, "softmax" for exclusive ones.
+    activation : "sigmoid" for independent classes, "softmax" for exclusive ones. None: "sigmoid", unless one of the
+        classes is the background.
     member : name of the network; the path's stem by default.
     domain : "logits", or "probabilities", which are converted: logit(p) or log p.
     overwrite : replace a store that is there; refused while another process writes to it. With many processes, let
@@ -71,9 +74,9 @@ class LogitWriter:
         classes: Sequence[str],
         samples: Sequence[str],
         grid: Sizes,
-        activation: Activation = "sigmoid",
+        activation: Activation | None = None,
         member: str | None = None,
-        domain: ingest.Domain = "logits",
+        domain: Domain = "logits",
         overwrite: bool = False,
         *,
         provenance: Mapping[str, Any] | None = None,
@@ -84,6 +87,9 @@ class LogitWriter:
         if provenance is not None:
             check_kind("the provenance", provenance, Mapping, "pass a dict")
         self.path: Path | str = locate(path)
+        names = _several("classes", classes), _several("samples", samples)
+        self._judged = False  # whether a first sample was found to be what it is said to be
+        self._given, activation = activation is not None, settle_activation(activation, names[0])
         self._domain, self._clamp = domain, ingest.clamp_code(clamp, activation)
         clamp = None if self._clamp is None else ingest.value_of(self._clamp)
         about = {
@@ -95,7 +101,6 @@ class LogitWriter:
             about["clamp"] = clamp
         if member is None:
             member = self.path.stem if isinstance(self.path, Path) else stem(self.path)
-        names = _several("classes", classes), _several("samples", samples)
         wanted = StoreSpec(member, *names, _whole(grid), activation, about, codec=codec, clamp=clamp)
         self._closed, self._pid, self._lock = False, os.getpid(), threading.RLock()
         self.sink = open_sink(self.path, wanted, overwrite)
@@ -116,6 +121,9 @@ class LogitWriter:
         array: object,
         image_size: Sizes | Sequence[Sizes],
         box: Sizes | Sequence[Sizes] | None = None,
+        *,
+        source: str = "",
+        again: bool = False,
     ) -> None:
         """Write one sample, (C, h, w) with its id, or a batch, (B, C, h, w) with a list of ids.
 
@@ -125,6 +133,8 @@ class LogitWriter:
         array : floats of NumPy, torch on any device, or anything with DLPack or `__array__`.
         image_size : (H, W) in pixels, for all or one for each.
         box : the cells (y0, x0, y1, x1) of the grid that cover the image; the whole grid by default.
+        source : digest of the file that the logits were made from, which the store keeps.
+        again : replace what is committed of these samples.
 
         Names, shape, sizes and boxes of a whole batch are checked before its first byte is written; its values are
         checked sample by sample, so that a NaN in the third leaves the first two committed.
@@ -136,10 +146,10 @@ class LogitWriter:
         MismatchError
             A sample that the store does not have, or an array of another shape.
         DamagedError
-            NaN; probabilities outside [0, 1], or of exclusive classes that do not add up to 1; "logits" where this
-            writer has seen nothing but values in [0, 1].
+            NaN; what a softmax made, for overlapping classes, in the first sample; probabilities outside [0, 1], or of
+            exclusive classes that do not add up to 1; "logits" where this writer has seen nothing but values in [0, 1].
         LockedError
-            The sample is committed already, with other bytes. Equal bytes are not an error.
+            The sample is committed already, with other bytes, and not `again`. Equal bytes are not an error.
         """
         with self._lock:
             self._check_usable()
@@ -150,6 +160,10 @@ class LogitWriter:
             if found.shape != wanted:
                 item = f"{some(names, 3)}: {found.shape} instead of {wanted} (classes, rows, columns)"
                 fix = "pass (C, h, w) with one id or (B, C, h, w) with a list of ids; a store has one grid"
+                if found.shape == (*wanted[:-3], *wanted[-2:], wanted[-3]):
+                    fix = "pass it transposed, classes first: np.moveaxis(array, -1, -3)"
+                elif len(found.shape) == len(wanted) + 1:
+                    fix += "; one axis more may be a volume's Z: volumes come with a later version, write its slices"
                 raise MismatchError("logits-shape", "cannot store logits of another shape", item=item, fix=fix)
             rank = len(self._spec.grid)
             sizes = _each(image_size, len(names), rank)
@@ -159,7 +173,7 @@ class LogitWriter:
             if not self._seen and len(batch) > 1 and self._domain == "logits":
                 self._seen = not all(ingest.within_unit(one, len(self._spec.classes)) for one in batch)
             for name, one, placement in zip(names, batch, placements, strict=True):
-                self._write(name, one, placement)
+                self._write(name, one, placement, source, again)
 
     def _check_ids(self, names: Sequence[str]) -> None:
         odd = [n for n in names if not isinstance(n, str)]
@@ -214,21 +228,25 @@ class LogitWriter:
             if kind is None:
                 raise
 
-    def _write(self, sample: str, array: Floats, placement: Placement) -> None:
+    def _write(self, sample: str, array: Floats, placement: Placement, source: str, again: bool) -> None:
         spec = self._spec
         classes = spec.classes
+        if not self._judged and spec.activation == "sigmoid":
+            check_overlapping(array, sample, classes, self._domain, self._given)
+        self._judged = True
         codes, saturated = ingest.logits(
             array, sample, classes, self._domain, spec.activation, self._clamp, seen=self._seen
         )
         self._seen = True
         payload = codes.reshape(-1).view(np.uint8)
         crcs = chunkfile.running_crcs(payload, len(classes)).hex()
-        record = Record(sample, self._rows[sample], placement, crcs, saturated)
+        record = Record(sample, self._rows[sample], placement, crcs, saturated, source=source)
         checksum = record.checksum
         if spec.codec == "lossless":
             payload, checksum = shards.encode(payload, len(classes))
             record = replace(record, stored=payload.size + chunkfile.TRAILER)
-        self.sink.commit(record, payload, checksum)
+        commit = partial(self.sink.commit, again=True) if again else self.sink.commit
+        commit(record, payload, checksum)
 
     def _check_usable(self) -> None:
         if self._closed or os.getpid() != self._pid:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ensemble_kit.errors import IncompleteError, MismatchError, differ, some
+from ensemble_kit.masks.idforms import difference
 from ensemble_kit.spec.geometry import Shape, as_text
 
 
@@ -40,12 +41,16 @@ def check_aligned(
         check_same_classes(a.classes, b.classes, names, what)
     if a.sizes == b.sizes:
         return
-    if lacking := [sample for sample in b.sizes if sample not in a.sizes]:
-        item = f"{ours} lacks samples that {theirs} has: {len(lacking)} of {len(b.sizes)}: {some(lacking)}"
-        raise IncompleteError(missing, what, item=item, fix=f"add them to {ours}, or drop them from {theirs}")
-    if extra := [sample for sample in a.sizes if sample not in b.sizes]:
+    lacking, extra = [s for s in b.sizes if s not in a.sizes], [s for s in a.sizes if s not in b.sizes]
+    why, mend = (lacking and extra and difference(a.sizes, b.sizes)) or ("", "")
+    why = why and f"; {why}"
+    if lacking:
+        item = f"{ours} lacks samples that {theirs} has: {len(lacking)} of {len(b.sizes)}: {some(lacking)}{why}"
+        raise IncompleteError(missing, what, item=item, fix=mend or f"add them to {ours}, or drop them from {theirs}")
+    if extra:
         item = f"{ours} has samples that {theirs} lacks: {len(extra)} of {len(a.sizes)}: {some(extra)}"
-        raise MismatchError("samples-differ", what, item=item, fix=f"add them to {theirs}, or drop them from {ours}")
+        fix = f"add them to {theirs}, or drop them from {ours}"
+        raise MismatchError("samples-differ", what, item=item, fix=fix)
     sample = next(sample for sample, size in a.sizes.items() if size != b.sizes[sample])
     own, wanted = f"{as_text(a.sizes[sample])} in {ours}", f"{as_text(b.sizes[sample])} in {theirs}"
     fix = "pass the image's own size to both (--image-size HxW)"

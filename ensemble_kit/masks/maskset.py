@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_kind, differ, some
+from ensemble_kit.errors import IncompleteError, MismatchError, differ, some
 from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.masks.checks import check_item, checked_void, no_mask
+from ensemble_kit.masks.idforms import IdForm, names_in
 from ensemble_kit.masks.labelmaps import LabelMap, check_arguments, classes_of, draw, overlap_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
@@ -57,9 +59,9 @@ class MaskSet(Mapping[Key, Runs]):
         self, masks: Mapping[Key, Runs], rule: str | None = None, void: Mapping[str, Runs] | None = None
     ) -> None:
         if not isinstance(masks, Mapping):
-            raise _no_mask(f"{type(masks).__name__} is not a mapping")
+            raise no_mask(f"{type(masks).__name__} is not a mapping")
         for key, runs in masks.items():
-            _check_item(key, runs)
+            check_item(key, runs)
         samples, classes = tuple(dict.fromkeys(s for s, _ in masks)), tuple(dict.fromkeys(c for _, c in masks))
         if len(masks) != len(samples) * len(classes):
             missing = [(s, c) for s in samples for c in classes if (s, c) not in masks]
@@ -75,7 +77,7 @@ class MaskSet(Mapping[Key, Runs]):
                 raise differ(what, which, as_text(runs.shape), as_text(size), fix, "mask-size-differs")
         runs_of_all = ManyRuns.of([masks[s, c] for s in samples for c in classes])
         indices = np.arange(len(masks)).reshape(len(samples), len(classes))
-        self._fill(sizes, classes, runs_of_all, indices, rule, _checked_void(void, sizes))
+        self._fill(sizes, classes, runs_of_all, indices, rule, checked_void(void, sizes))
 
     @classmethod
     def trusted(
@@ -188,7 +190,8 @@ class MaskSet(Mapping[Key, Runs]):
                 "classes-overlap",
                 "cannot make a label map: it has one class a pixel",
                 item=f"sample {sample!r}: classes {pair} overlap",
-                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones",
+                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones (of LabelMe, "
+                "CVAT and Label Studio --paint shapes, in the order of their shapes); or vote with --decide argmax",
             )
         return draw(self._runs, indices[0], void, drawn)
 
@@ -247,6 +250,19 @@ class MaskSet(Mapping[Key, Runs]):
         void = {sample: self._void[sample] for sample in samples if sample in self._void}
         return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule, void)
 
+    def renamed(self, form: IdForm, like: Sequence[str] | None = None) -> MaskSet:
+        """Return the same masks under the ids that `ensemble_kit.masks.idforms.names_in` gives.
+
+        Parameters
+        ----------
+        form : name (the last part of a path), stem (without its extension) or path.
+        like : ids to take where one has this form in common, such as those of an ensemble.
+        """
+        names = names_in(self.samples, form, like)
+        sizes = {names[sample]: size for sample, size in self._sizes.items()}
+        void = {names[sample]: runs for sample, runs in self._void.items()}
+        return MaskSet.trusted(sizes, self.classes, self._runs, self._indices, self.rule, void, self._exclusive)
+
     def without_void(self) -> MaskSet:
         """Return the same masks, with every pixel counting."""
         return MaskSet.trusted(self._sizes, self.classes, self._runs, self._indices, self.rule)
@@ -299,6 +315,7 @@ class MaskSet(Mapping[Key, Runs]):
         force: bool = True,
         labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
         paint: Mapping[str, int] | None = None,
+        csv: Mapping[str, Any] | str | None = None,
     ) -> None:
         """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
@@ -311,34 +328,8 @@ class MaskSet(Mapping[Key, Runs]):
         force : whether to replace what is there.
         labels : of label maps, a table of values and colours: a file, a preset such as `voc`, or names by value.
         paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
+        csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
         """
         from ensemble_kit.formats.writing import write_masks
 
-        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint)
-
-
-def _check_item(key: Key, runs: Runs) -> None:
-    if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(name, str) for name in key)):
-        raise _no_mask(f"the key {key!r}")
-    if not isinstance(runs, Runs):
-        raise _no_mask(f"{type(runs).__name__} for {key!r}")
-
-
-def _checked_void(void: Mapping[str, Runs] | None, sizes: Mapping[str, Shape]) -> Mapping[str, Runs]:
-    if void is not None:
-        check_kind("void", void, Mapping, "pass {sample: Runs}")
-    for sample, runs in (void or {}).items():
-        if not isinstance(runs, Runs):
-            raise _no_mask(f"{type(runs).__name__} as the void of {sample!r}")
-        if sample not in sizes:
-            raise _no_mask(f"the void of {sample!r}, a sample without masks")
-        if runs.shape != sizes[sample]:
-            what, which = "cannot hold void of another size than the masks", f"sample {sample!r}"
-            fix = "give a sample's void the size of its image"
-            raise differ(what, which, as_text(runs.shape), as_text(sizes[sample]), fix, "mask-size-differs")
-    return void or {}
-
-
-def _no_mask(item: str) -> UsageError:
-    fix = "pass {(sample, class): Runs} with both names as text; ek.encode(array) makes Runs of an array"
-    return UsageError("masks-invalid", "cannot make a mask set", item=item, fix=fix)
+        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint, csv=csv)

@@ -13,6 +13,7 @@ import numpy as np
 from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import Overlap, check_background, check_comparable
+from ensemble_kit.spec.label_table import in_pixels
 from ensemble_kit.spec.scoring import Convention, mean
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _labelled(masks: MaskSet, sample: str, classes: Sequence[str], side: str) ->
         raise MismatchError(
             "classes-overlap",
             "cannot count a confusion of classes that overlap",
-            item=f"the {side} of sample {sample!r}: {pair[0]!r} and {pair[1]!r} share {both} pixels",
+            item=f"the {side} of sample {sample!r}: {pair[0]!r} and {pair[1]!r} share {in_pixels(both)}",
             fix="pass masks of at most one class a pixel; ek.dice and ek.iou (ensk score) measure overlapping classes",
         )
     return starts, ends, labels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ensemble_kit.errors import UsageError, check_choice
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import is_background
-from ensemble_kit.spec.scoring import Convention, Measure, Reduction
+from ensemble_kit.spec.scoring import REDUCTIONS, Convention, Measure, Reduction
 
 _SKIP = Convention(empty="skip")
 
@@ -88,16 +88,9 @@ class Named:
             counted = "no class is called background, so every class counts"
         void = "; void pixels of the truth do not count" if self.has_void else ""
         remark = f". {self.remark}" if self.remark else ""
-        reduced = f"{measure.title}, {_REDUCTIONS[measure.objective]}"
+        reduced = f"{measure.title}, {REDUCTIONS[measure.objective]}"
         return f"as {self.source}: {reduced}; {empty}{eps}; {counted}{void}{remark}."
 
-
-_REDUCTIONS = {
-    "mean": "the mean over all pairs of sample and class",
-    "pooled": "each class over the pixels of all samples, then the mean over classes",
-    "per-class": "the mean over samples for each class, then the mean over classes",
-    "per-image": "the mean over classes in each sample, then the mean over samples",
-}
 
 CONVENTIONS = {
     known.name: known

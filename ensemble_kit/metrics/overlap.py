@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+COLUMNS = ("sample", "class", "tp", "pred", "truth", "value")
+"""Of the table of every pair: pixels in both, in the prediction, in the truth, and the score."""
+
+
 @dataclass(frozen=True)
 class Overlap:
     """The counts of every (sample, class), and the scores that they give.
@@ -93,20 +97,18 @@ class Overlap:
         return tuple(name for name, area in zip(self.classes, areas, strict=True) if not area)
 
     def table(self) -> pd.DataFrame:
-        """Return a pandas frame: sample, class, tp, pred, truth, value; a row for each pair."""
+        """Return a pandas frame: sample, class, tp, pred, truth, value; a row for each pair.
+
+        Its `attrs["convention"]` says how `value` was scored; it is NaN where a pair is skipped.
+        """
         import pandas as pd
 
         n, c = self.values.shape
-        return pd.DataFrame(
-            {
-                "sample": np.repeat(np.array(self.samples, object), c),
-                "class": np.tile(np.array(self.classes, object), n),
-                "tp": self.tp.reshape(-1),
-                "pred": self.pred.reshape(-1),
-                "truth": self.truth.reshape(-1),
-                "value": self.values.reshape(-1),
-            }
-        )
+        names = np.repeat(np.array(self.samples, object), c), np.tile(np.array(self.classes, object), n)
+        counts = (v.reshape(-1) for v in (self.tp, self.pred, self.truth, self.values))
+        out = pd.DataFrame(dict(zip(COLUMNS, (*names, *counts), strict=True)))
+        out.attrs["convention"] = f"{self.metric}: {self.convention}"
+        return out
 
     def __str__(self) -> str:
         pairs = len(self.samples) * len([c for c in self.classes if c != self.background])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
-from ensemble_kit.metrics.confusion import Confusion
+from ensemble_kit.metrics.confusion import Confusion, confusion
 from ensemble_kit.metrics.overlap import dice
 
 
@@ -18,17 +18,24 @@ def shifted(counted: Confusion) -> str | None:
     return f"labels shifted by one? {shares} in the list"
 
 
-def without_hits(prediction: MaskSet, truth: MaskSet) -> str | None:
-    """Say what may mend masks that are right at no pixel of any class; None where one is right, or a side is empty.
+def doubted(prediction: MaskSet, truth: MaskSet) -> str | None:
+    """Say what looks like labels that do not mean the same on both sides; None where nothing does, or a side is empty.
 
-    Returns
-    -------
-    ": labels shifted by one?" where shifting the classes by one would make half of the truth's pixels right, else "".
+    That is masks that are right at no pixel of any class; and of exclusive classes, of which a few pixels are right by
+    chance, also those that a shift by one would mend.
     """
     counted = dice(prediction, truth)
-    if counted.tp.any() or not counted.truth.any() or not counted.pred.any():
+    if not counted.truth.any() or not counted.pred.any():
         return None
-    names, pixels = truth.classes, int(counted.truth.sum())
+    if counted.tp.any():
+        exclusive = prediction.exclusive and truth.exclusive
+        return shifted(confusion(prediction, truth)) if exclusive else None
+    return "no pixel of any class is right" + _mended(prediction, truth, int(counted.truth.sum()))
+
+
+def _mended(prediction: MaskSet, truth: MaskSet, pixels: int) -> str:
+    """Ask about a shift by which half of the truth's pixels would be right; else "". Classes may overlap."""
+    names = truth.classes
     for ours, theirs in ((names[1:], names[:-1]), (names[:-1], names[1:])):
         met = overlaps(
             [prediction[s, name] for s in truth.samples for name in ours],

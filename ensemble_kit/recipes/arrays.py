@@ -13,7 +13,7 @@ from ensemble_kit.decisions.given import decision_of
 from ensemble_kit.errors import UsageError, check_choice
 from ensemble_kit.logits import ingest
 from ensemble_kit.logits.floats import recognise
-from ensemble_kit.logits.ingest import Domain
+from ensemble_kit.logits.plausible import Domain, check_overlapping
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, integer_weights
@@ -47,7 +47,7 @@ def vote(
     arrays: Sequence[Any],
     weights: Sequence[float] | None = None,
     decision: Any = None,
-    activation: Activation = "sigmoid",
+    activation: Activation | None = None,
     domain: Domain = "logits",
     image_size: Sequence[int] | None = None,
 ) -> NDArray[Any]:
@@ -59,7 +59,7 @@ def vote(
     weights : one number per member; default: equal.
     decision : a number, one per class, or a decision; None is 0.5, of softmax arrays `Argmax()`. Classes are called
         "0", "1", … in the order of the arrays.
-    activation : "sigmoid" for classes that may overlap, "softmax" for exclusive ones.
+    activation : "sigmoid" for classes that may overlap, the default, or "softmax" for exclusive ones.
     domain : "logits", or "probabilities" where the activation was applied already.
     image_size : (H, W) of the answer; default: the first array's grid.
 
@@ -74,7 +74,7 @@ def vote(
     UsageError
         Arrays of other shapes, weights or a decision that cannot be used.
     DamagedError
-        NaN, or values that the domain does not allow.
+        NaN, values that the domain does not allow, or what a softmax made, for classes that may overlap.
 
     Examples
     --------
@@ -82,6 +82,7 @@ def vote(
     >>> vote([a, b], weights=[1, 2], activation="softmax").tolist()
     [[0, 0]]
     """
+    given, activation = activation is not None, "sigmoid" if activation is None else activation
     check_choice("activation", activation, ("sigmoid", "softmax"), "cannot vote")
     check_choice("domain", domain, ("logits", "probabilities"), "cannot vote")
     found = [recognise(array) for array in arrays]
@@ -96,6 +97,9 @@ def vote(
     classes = tuple(map(str, range(shapes[0][0])))
     image = check_image_size(shapes[0][1:] if image_size is None else image_size)
     names = tuple(f"member {k}" for k in range(len(found)))
+    if activation == "sigmoid":
+        for name, f in zip(names, found, strict=True):
+            check_overlapping(f, name, classes, domain, given)
     members = tuple(
         ArrayMember(name, classes, activation, ingest.logits(f, name, classes, domain, activation).codes, image)
         for name, f in zip(names, found, strict=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice
+from ensemble_kit.errors import Caution, UsageError, check_choice
 from ensemble_kit.spec.scoring import Convention
 from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
 
@@ -44,7 +44,7 @@ class Deciding:
     threshold : a number or a set; None where the user gave none.
     kind : "threshold", "argmax" or "rank"; None: as the set says, or what is usual for the stores.
     background, least : of argmax, see `Argmax`; None: as the set says.
-    temperature : of the rank rule.
+    temperature : of the rank rule; None: as the set records it.
 
     Raises
     ------
@@ -88,7 +88,8 @@ class Deciding:
         plain = self.threshold is None and self.kind in {"threshold", "rank"}
         decision = ensemble.decision(0.5 if plain else self.threshold)
         if self.kind == "rank":
-            decision = RankRule(self.temperature, tuned.measure.convention if tuned else Convention())
+            rule = RankRule.of(tuned) if tuned else RankRule(None, Convention())
+            decision = rule if self.temperature is None else replace(rule, temperature=self.temperature)
         elif self.kind == "argmax" and not isinstance(decision, Argmax):
             decision = Argmax()
         elif self.kind == "threshold" and tuned is not None:
@@ -107,11 +108,25 @@ class Deciding:
 
     def assumed(self, ensemble: Ensemble) -> str | None:
         """Say what was assumed; None where the user said it."""
+        if self.kind == "rank" and self.threshold is None and self.temperature is None:
+            return (
+                "the rank rule takes scores for probabilities (ensk tune-thresholds --rank fits a temperature to them)"
+            )
         if self.threshold is not None or self.kind is not None:
             return None
         if ensemble.activation == "softmax":
             return "decided by argmax: the stores are softmax"
         return "thresholds: 0.5 for every class (pass --thresholds for a tuned set)"
+
+    def warnings(self) -> list[Caution]:
+        """Say that a set records no temperature for the rank rule."""
+        tuned = self.threshold
+        if not isinstance(tuned, ThresholdSet) or self.kind != "rank":
+            return []
+        if self.temperature is not None or tuned.rank_temperature is not None:
+            return []
+        doubt = "the set records no temperature for the rank rule, which takes its scores for probabilities"
+        return [Caution(doubt, "tune it with --rank, which fits one and scores the rule, or pass --rank-temperature")]
 
 
 def _thresholds_of(tuned: ThresholdSet) -> Decision:

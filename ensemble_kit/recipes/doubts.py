@@ -10,10 +10,11 @@ from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import vote
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import Caution
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics.shifted import without_hits
+from ensemble_kit.metrics.shifted import doubted
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.folds import Groups, group_of
@@ -21,7 +22,7 @@ from ensemble_kit.tuning.folds import Groups, group_of
 _LOOKED_AT = 8  # samples that tell whether a member is right anywhere
 
 
-def alike(members: Sequence[tuple[str, LogitStore | MaskSet]]) -> list[str]:
+def alike(members: Sequence[tuple[str, LogitStore | MaskSet]]) -> list[Caution]:
     """Say which members hold the same logits or masks, so that one model counts twice; names and members are given."""
     out = []
     for k, (name, one) in enumerate(members):
@@ -33,10 +34,8 @@ def alike(members: Sequence[tuple[str, LogitStore | MaskSet]]) -> list[str]:
                 stores = isinstance(one, LogitStore) and isinstance(before, LogitStore)
                 same, what = stores and one.same_logits(before), "logits"  # type: ignore[arg-type,union-attr]
             if same:
-                out.append(
-                    f"{other!r} and {name!r} hold the same {what} in every sample: if that is one model, it counts "
-                    "twice; leave one out"
-                )
+                doubt = f"{other!r} and {name!r} hold the same {what} in every sample; one model would count twice"
+                out.append(Caution(doubt, "leave one out, or dump the one that was meant"))
     return out
 
 
@@ -47,8 +46,8 @@ def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
     return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
 
 
-def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[str]:
-    """Say which members, each alone, are right at no pixel of a few samples, and whether a shift would mend it.
+def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_argmax: bool) -> list[Caution]:
+    """Say which members, each alone and on a few samples, do not seem to mean the same by the classes as the truth.
 
     Parameters
     ----------
@@ -64,7 +63,8 @@ def members_without_hits(ensemble: Ensemble, truth: MaskSet, executor: Executor,
         weights, heat = ((LEVELS,),) * len(ensemble.classes), f.temperatures[m : m + 1]
         fusion = replace(f, members=(member.member,), weights=weights, temperatures=heat)
         masks = vote(Inputs((member,), ensemble.classes, fusion), samples, decision, (), executor)
-        told = without_hits(masks.arranged(samples, names), wanted)
+        told = doubted(masks.arranged(samples, names), wanted)
         if told is not None:
-            out.append(f"member {member.member!r} is wrong at every pixel of {len(samples)} samples{told}")
+            doubt = f"member {member.member!r}, looked at in {len(samples)} samples: {told}"
+            out.append(Caution(doubt, "compare the order of its classes with that of its network's outputs, and --val"))
     return out

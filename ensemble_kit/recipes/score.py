@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ensemble_kit.errors import some
+from ensemble_kit.errors import Caution, some
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion, confusion
 from ensemble_kit.metrics.conventions import Named, named
@@ -14,6 +14,13 @@ from ensemble_kit.metrics.overlap import Overlap, dice
 from ensemble_kit.metrics.shifted import shifted
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Measure
+
+_SAME = "compare both sides' order of classes and label values (--labels, --first-value, --classes)"
+_EXCLUSIVE = (
+    "Every figure is of the pixels of all samples pooled, eps = 0. Accuracy: share of a class's true pixels that are "
+    "predicted as it (recall). Precision: share of its predicted pixels that are truly it. Pixels: of the truth. -: "
+    "there is no such pixel, and means leave the class out. Void does not count."
+)
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,14 @@ class Scores:
     measure : what the one figure is: that of the named convention, or the mean over pairs.
     confusion : of exclusive classes; None where classes of either side overlap.
     convention : the named one; None without.
-    truth : what they were compared with.
+    prediction, truth : what was compared.
     """
 
     overlap: Overlap
     measure: Measure
     confusion: Confusion | None
     convention: Named | None
+    prediction: MaskSet
     truth: MaskSet
 
     @property
@@ -47,17 +55,20 @@ class Scores:
             name = "mIoU" if self.measure.is_miou else self.measure.title
             lines.append(f"{name} {self.score:.6f} {self.convention.told(self.measure)}")
         lines += void_told(self.truth)
+        if self.prediction.has_void:
+            share = _void(self.prediction)[1]
+            lines.append(f"Void: {share:.2%} of the prediction's pixels count as pixels without a class.")
         if absent := self.overlap.absent:
             lines.append(f"In neither truth nor prediction: {some(absent, 10)}.")
         return lines
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Caution]:
         """Say what looks like labels that do not mean the same on both sides."""
         if self.confusion is not None and (told := shifted(self.confusion)):
-            return [told]
+            return [Caution(told, _SAME)]
         if self.overlap.tp.any() or not self.overlap.truth.any():
             return []
-        return ["no pixel of any class is right: do the classes mean the same on both sides?"]
+        return [Caution("no pixel of any class is right: do the classes mean the same on both sides?", _SAME)]
 
     def reports(self) -> list[Report]:
         """Describe them: a table by class; of exclusive classes a second one, of pooled pixels, with mIoU."""
@@ -71,8 +82,19 @@ class Scores:
         rows.append([f"all{without}", _text(o.mean), _text(o.pooled), str(sum(positives))])
         title = f"{name} over {len(o.samples)} samples ({o.convention})"
         columns = ["class", f"{name} per image", f"{name} pooled", "positives"]
-        first = Report(title, columns, rows, self.told(), self.warnings())
+        first = Report(title, columns, rows, self.legend, self.told(), self.warnings())
         return [first] if self.confusion is None else [first, _of_exclusive(self.confusion)]
+
+    @property
+    def legend(self) -> str:
+        """What the columns of the table by class hold."""
+        o, m = self.overlap, self.measure
+        image, pooled = (Measure(r, m.metric, o.convention, o.background) for r in ("mean", "pooled"))
+        void = "; void does not count" if self.truth.has_void else ""
+        return (
+            f"{m.title} per image: {_after(image.legend)}. {m.title} pooled: {_after(pooled.legend)}. "
+            f"Positives: samples whose truth has the class. {image.counted[0].upper()}{image.counted[1:]}{void}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON; None in place of NaN."""
@@ -82,6 +104,7 @@ class Scores:
             "metric": self.measure.metric,
             "mean": _number(o.mean),
             "pooled": _number(o.pooled),
+            "legend": self.legend,
             "samples": len(o.samples),
             "per_class": {c: _number(v) for c, v in o.per_class.items()},
             "pooled_per_class": {c: _number(v) for c, v in o.pooled_per_class.items()},
@@ -140,8 +163,14 @@ def score(
         measure,
         confusion(prediction, truth, measure.background) if exclusive else None,
         found,
+        prediction,
         truth,
     )
+
+
+def _after(legend: str) -> str:
+    """Drop the metric's name, which stands before it."""
+    return legend.partition(" ")[2]
 
 
 def void_told(truth: MaskSet) -> list[str]:
@@ -168,15 +197,17 @@ def _of_exclusive(m: Confusion) -> Report:
         f"mIoU {_text(m.miou)}, mean Dice {_text(m.mean_dice)} over the {len(occur)} classes that occur{without}; "
         f"mean accuracy {_text(m.mean_accuracy)} over those of the truth."
     )
-    lines = [over_classes, f"Pixel accuracy {_text(m.accuracy)}; frequency-weighted IoU {_text(m.fwiou)}."]
+    of_pixels = f"Pixel accuracy {_text(m.accuracy)}{' over all pixels' if without else ''}"
+    lines = [over_classes, f"{of_pixels}; frequency-weighted IoU {_text(m.fwiou)}{without}."]
     title = "exclusive classes, over the pixels of all samples"
-    return Report(title, ["class", "IoU", "Dice", "accuracy", "precision", "pixels"], rows, lines)
+    return Report(title, ["class", "IoU", "Dice", "accuracy", "precision", "pixels"], rows, _EXCLUSIVE, lines)
 
 
 def _values(m: Confusion) -> dict[str, Any]:
     alone = {name: getattr(m, name) for name in ("miou", "mean_dice", "mean_accuracy", "accuracy", "fwiou")}
     by_class = {name: getattr(m, name) for name in ("iou", "dice", "recall", "precision")}
     return {
+        "legend": _EXCLUSIVE,
         **{name: _number(value) for name, value in alone.items()},
         **{name: {c: _number(v) for c, v in of.items()} for name, of in by_class.items()},
     }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_choice, check_kind, check_number, some
+from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_number, some, warn
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
-from ensemble_kit.recipes.doubts import alike, members_without_hits, twins_apart
+from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning import shared
 from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.counting import folds_of, statistics_for
@@ -46,14 +46,14 @@ class Tuned:
     ----------
     set : the threshold set.
     report : its table, sentences and warnings, with those of the search and the rank rule.
-    doubts : of these warnings, those about the members.
+    doubts : of these warnings, those about the members and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
     """
 
     set: ThresholdSet
     report: Report
-    doubts: list[str]
+    doubts: list[Caution]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
 
@@ -72,6 +72,7 @@ class Tuning:
     rank : whether to judge the rank rule per image too.
     decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
     background : with argmax, a class whose mask is not written and not scored.
+    shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
     at_once : classes that a pass counts; default: all.
     """
@@ -88,6 +89,7 @@ class Tuning:
     compared: Ensemble | None = None
     decide: Decide | None = None
     background: str | None = None
+    shared: bool = False
     at_once: int | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +106,11 @@ class Tuning:
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
 
+        if self.shared and (self.by_argmax or self.search is not None or self.trials is not None):
+            what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
+            fix = "leave it out, or search first and pass the weights that were found (--weights)"
+            raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
+
     @property
     def by_argmax(self) -> bool:
         """Whether the factors of argmax are tuned, and not thresholds."""
@@ -119,17 +126,19 @@ class Tuning:
     def _count_groups(self) -> int:
         return len(set(group_of(self.ensemble.samples, self.groups)))
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
         out = alike([(m.member, m) for m in self.ensemble.members])
         if self.folds == "auto" and self.split is None:
-            out.append(f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only")
+            doubt = f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only"
+            out.append(Caution(doubt, "tune on samples of three groups or more (--groups)"))
         apart = twins_apart(self.ensemble, self.groups) if self.split else []
         if apart:
-            out.append(
-                f"{len(apart)} pairs of samples have identical logits but different groups (--groups), so one may be "
-                f"tuned on the other: {some(apart)}"
+            doubt = (
+                f"{len(apart)} pairs of samples have identical logits but different groups, so one may be tuned on the "
+                f"other: {some(apart)}"
             )
+            out.append(Caution(doubt, "pass --groups that hold such samples together, or take one of each"))
         return out
 
     def run(
@@ -167,16 +176,23 @@ class Tuning:
             check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
-        report, doubts = found.report(), members_without_hits(fused, truth, executor, self.by_argmax)
+        report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
+        if self.shared:
+            lines.append(f"One threshold for all classes: {found.thresholds[found.names[0]]:.4f}.")
         rank = shift = None
         if self.rank:
             rank, told = self._judge_rank_rule(fused, truth, executor)
             found = replace(found, search={**found.search, "scaling": rank["scaling"]})
             lines += told
+            score, plain = rank.get("scaled", rank["score"]), _untuned(found)
+            if score < plain:
+                other = "argmax without factors" if self.by_argmax else "0.5"
+                doubt = f"the rank rule loses to {other} out of fold: {score:.4f}, {other} {plain:.4f}"
+                doubts = [*doubts, Caution(doubt, "decide as the set does: ensk vote without --decide rank")]
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-        full = Report(report.title, report.columns, report.rows, lines, [*report.warnings, *doubts])
+        full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
         return Tuned(found, full, doubts, rank, shift)
 
     def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
@@ -213,10 +229,12 @@ class Tuning:
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
         before = cast("Statistics | None", known)
         counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener, self.at_once)
+        if self.shared:
+            counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None:
-            return tune_from(counted, ensemble, measure, *how, self.shrink)
+            return tune_from(counted, ensemble, measure, *how, self.shrink, self.shared)
         return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
@@ -234,6 +252,12 @@ class Tuning:
             values["scaled"] = rank_scores(fused, truth, self.measure, temperatures, executor=executor).score
             told += f"; with a temperature fitted out of fold: {values['scaled']:.4f}"
         return values, [f"{told}.", str(scaling)]
+
+
+def _untuned(found: ThresholdSet) -> float:
+    """Return what 0.5, or argmax without factors, scores; neither is trained, so that is out of fold."""
+    crossed = found.validation.crossed
+    return found.validation.in_sample_at_half if crossed is None else crossed.scores["one" if found.factors else "half"]
 
 
 def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:
@@ -272,6 +296,7 @@ def tune_thresholds(
     listener: Listener = nobody,
     decide: Decide | None = None,
     background: str | None = None,
+    shared: bool = False,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
 
@@ -299,6 +324,8 @@ def tune_thresholds(
     decide : "threshold" or "argmax". Default: argmax of softmax members, otherwise thresholds.
     background : with argmax, a class that wins pixels, but whose mask is not written and not scored; the truth may
         lack it.
+
+    shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
 
     Returns
     -------
@@ -328,10 +355,12 @@ def tune_thresholds(
         check_number("folds", folds, fix, least=0, whole=True, what="cannot make folds", code="folds-invalid")
     wanted = None if search is None else Search.of(search)
     measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, eps, empty)
-    tuning = Tuning(ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background)
-    for text in tuning.warnings():
-        warnings.warn(text, stacklevel=2)
+    tuning = Tuning(
+        ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background, shared=shared
+    )
+    for caution in tuning.warnings():
+        warn(caution)
     tuned = tuning.run(truth, statistics, None, chosen(executor, jobs, listener), jobs, listener)
-    for text in tuned.doubts:
-        warnings.warn(text, stacklevel=2)
+    for caution in tuned.doubts:
+        warn(caution)
     return tuned.set

@@ -13,7 +13,7 @@ from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.errors import Caution, IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.formats.registry import Format
@@ -21,6 +21,7 @@ from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.joining import check_distinct, twice
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
@@ -95,7 +96,7 @@ class SoftVote:
         told = self.tuned.overlap_told(e.samples, e.records) if self.tuned is not None else None
         return [] if told is None else [told]
 
-    def doubts(self) -> list[str]:
+    def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
         return alike([(m.member, m) for m in self.ensemble.members])
 
@@ -134,6 +135,7 @@ class HardVote:
     common : whether to vote on the samples that all members have.
     formats : of each member that is a file; None is recognised.
     deciding : what is said of how stores decide, but for their thresholds.
+    id : the form in which ids of files are compared with those of other members.
 
     Raises
     ------
@@ -153,6 +155,7 @@ class HardVote:
     common: bool = False
     formats: tuple[Format | None, ...] | None = None
     deciding: Deciding = field(default_factory=Deciding)
+    id: IdForm | None = None
 
     parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
     """Each heard member's own vote, or its masks."""
@@ -186,7 +189,7 @@ class HardVote:
         files = [k for k in heard if k not in parts]
         paths = [self.members[k] for k in files]
         formats = None if self.formats is None else [self.formats[k] for k in files]
-        read = read_together(paths, formats, self.image_size, self.classes, known)
+        read = read_together(paths, formats, self.image_size, self.classes, known, id=self.id)
         parts.update(zip(files, read, strict=True))
         object.__setattr__(self, "parts", tuple(parts[k] for k in heard))
         if self.voting.get("weights"):
@@ -202,7 +205,7 @@ class HardVote:
         rules = [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
         return [*silent, *rules, *seen]
 
-    def doubts(self) -> list[str]:
+    def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
         read = zip(self.heard, self.parts, strict=True)
         return alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])

@@ -14,8 +14,8 @@ def report_html(report: Report) -> str:
     return (
         "<div><table><caption style='caption-side: top; text-align: left'>"
         f"{_text(report.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        + "".join(f"<p>{_text(line)}</p>" for line in report.lines)
-        + "".join(f"<p><strong>Warning:</strong> {_text(line)}</p>" for line in report.warnings)
+        + "".join(f"<p>{_text(line)}</p>" for line in report.sentences)
+        + "".join(f"<p><strong>Warning:</strong> {_text(str(line))}</p>" for line in report.warnings)
         + "</div>"
     )
 

@@ -1,20 +1,33 @@
-"""`Report`: a table with sentences and warnings, for terminal, notebook and page alike."""
+"""`Report`: a table with its legend, sentences and warnings, for terminal, notebook and page alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ensemble_kit.errors import Caution
+
 
 @dataclass(frozen=True)
 class Report:
-    """A table with its title, the sentences below it, and warnings."""
+    """A table with its title, what its columns mean, the sentences below it, and warnings.
+
+    Parameters
+    ----------
+    legend : what the columns hold, once for the table: which reduction and convention a figure is of.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    legend: str
     lines: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Caution] = field(default_factory=list)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The legend, and the sentences below it."""
+        return [self.legend, *self.lines]
 
     def table(self) -> list[str]:
         """Lay out title and table in lines of text: the first column to the left, the others to the right."""
@@ -28,5 +41,4 @@ class Report:
         return [*([self.title] if self.title else []), line(self.columns), rule, *map(line, self.rows)]
 
     def __str__(self) -> str:
-        told = [*self.lines, *(f"warning: {text}" for text in self.warnings)]
-        return "\n".join([*self.table(), *(["", *told] if told else [])])
+        return "\n".join([*self.table(), "", *self.sentences, *(f"warning: {text}" for text in self.warnings)])

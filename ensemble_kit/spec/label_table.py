@@ -174,7 +174,7 @@ def by_order(
 
 def _guessed(names: tuple[str, ...], counts: Mapping[int, int], where: str) -> int:
     """Tell the value of the first class by the values that occur, where background is not the first class."""
-    found = f"{where} has the values {counted(counts)}" if counts else f"{where} has no values but void"
+    found = f"{where}: the values are {counted(counts)}" if counts else f"{where}: there are no values but void"
     inside = [name for name in names if is_background(name)]
     if inside:
         what, item = "cannot tell the classes of a label map", f"{inside[0]!r} is not the first class; {found}"
@@ -191,8 +191,13 @@ def _guessed(names: tuple[str, ...], counts: Mapping[int, int], where: str) -> i
     return 1
 
 
+def in_pixels(count: int) -> str:
+    """Write a number of pixels: `1 pixel`, `7 pixels`."""
+    return f"{count} pixel{'s' * (count != 1)}"
+
+
 def counted(counts: Mapping[int, int], limit: int = 12) -> str:
-    """Write values with their pixels: `0 (812), 7 (3)`."""
-    shown = [f"{value} ({n} pixels)" for value, n in sorted(counts.items())]
+    """Write values with their pixels: `0 (812 pixels), 7 (1 pixel)`."""
+    shown = [f"{value} ({in_pixels(n)})" for value, n in sorted(counts.items())]
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more

@@ -12,7 +12,7 @@ from ensemble_kit.errors import UsageError, check_kind
 from ensemble_kit.kernels import tables
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 _FIX = "pass 'probability', 'logit', or 'power:R' with 0 <= R < 1, such as 'power:0.5'"
 
@@ -93,16 +93,21 @@ class Mean:
 
     def probability_of(self, level: int) -> float:
         """Turn a level of this scale into the probability that it stands for: level / 65535 for probabilities."""
+        return float(self.probabilities(level))
+
+    def probabilities(self, levels: ArrayLike) -> NDArray[np.float64]:
+        """Turn levels of this scale, whole or not, into the probabilities that they stand for, float64."""
         if self.power is None:
-            return float(tables.sigmoid(tables.logit_of_q(level)))
-        return level / (LEVELS - 1) if self.power == 1 else float(tables.probability_of_power(level, self.power))
+            return tables.sigmoid(tables.logit_of_q(levels))
+        share = np.asarray(levels, np.float64) / (LEVELS - 1)
+        return share if self.power == 1 else tables.probability_of_power(levels, self.power)
 
     def logits(self) -> NDArray[np.float64]:
         """Return the logit that each level stands for, float64 (65536,); infinite at the ends of a probability."""
         every = np.arange(LEVELS)
         if self.power is None:
             return tables.logit_of_q(every)
-        p = every / (LEVELS - 1) if self.power == 1 else tables.probability_of_power(every, self.power)
+        p = self.probabilities(every)
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(p) - np.log1p(-p))
 

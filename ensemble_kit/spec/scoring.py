@@ -58,6 +58,15 @@ Reduction = Literal["mean", "pooled", "per-class", "per-image"]
 """What a score can be; the last two differ from "mean" where pairs are skipped."""
 
 
+REDUCTIONS: dict[Reduction, str] = {
+    "mean": "the mean over all pairs of sample and class",
+    "pooled": "each class over the pixels of all samples, then the mean over classes",
+    "per-class": "the mean over samples for each class, then the mean over classes",
+    "per-image": "the mean over classes in each sample, then the mean over samples",
+}
+"""Each reduction in words."""
+
+
 def coefficients(metric: str) -> tuple[float, float, float]:
     """Return (a, b, c) of a metric: its score is `(a tp + eps) / (pred + b truth - c tp + eps)`.
 
@@ -177,6 +186,20 @@ class Measure:
         return (
             f"{self.objective} {self.title}{' over pairs' if (self.objective, self.metric) == ('mean', 'iou') else ''}"
         )
+
+    @property
+    def legend(self) -> str:
+        """What a table by class holds: the figure of a class, and that of its last row, "all"."""
+        of_class = "over the pixels of all samples" if self.objective == "pooled" else "the mean over its samples"
+        every = "the mean over classes" if self.objective == "pooled" else REDUCTIONS[self.objective]
+        told = ", mIoU" if self.is_miou else ", which is not mIoU" if self.metric == "iou" else ""
+        return f'{self.title} of a class {of_class}, in the row "all" {every}{told}'
+
+    @property
+    def counted(self) -> str:
+        """How empty masks and the background count, as a legend says it."""
+        without = "every class counts" if self.background is None else f"without {self.background!r}"
+        return f"{self.convention}; {without}"
 
     def __str__(self) -> str:
         name = "mIoU, the mean of pooled IoU over classes" if self.is_miou else self.name

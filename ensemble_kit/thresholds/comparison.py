@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ensemble_kit.errors import Caution
 from ensemble_kit.masks.alignment import check_same_classes
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
@@ -60,6 +61,7 @@ class SetComparison:
             "kind": "two threshold sets",
             "differences": {name: list(pair) for name, pair in self.differences.items()},
             "like_with_like": self.is_like_with_like,
+            "legend": self._legend(),
             "classes": entries,
             "score": [_number(self.a.score), _number(self.b.score)],
             "out_of_fold": [_out_of_fold(self.a), _out_of_fold(self.b)],
@@ -86,15 +88,24 @@ class SetComparison:
         lines = [f"{name}: {ours} in A, {theirs} in B" for name, (ours, theirs) in self.differences.items()]
         warnings = []
         if not self.is_like_with_like:
-            warnings.append("the scores are of different metrics or samples, so their difference says little")
+            doubt = "the scores are of different metrics or samples, so their difference says little"
+            warnings.append(
+                Caution(doubt, "tune both on the same --val with the same --metric, or vote and score both")
+            )
         words = [f"{'threshold' if s.classes else 'factor'} {letter}" for s, letter in ((self.a, "A"), (self.b, "B"))]
         return Report(
             "A against B; scores are in-sample unless said otherwise",
             ["class", *words, "B - A", "score A", "score B", "B - A"],
             rows,
+            self._legend(),
             lines or ["Both sets were made in the same way."],
             warnings,
         )
+
+    def _legend(self) -> str:
+        """Say by which convention each set's scores are."""
+        told = [f"{s.measure.legend}; {s.measure.counted}" for s in (self.a, self.b)]
+        return f"Score: {told[0]}." if told[0] == told[1] else f"Score A: {told[0]}. Score B: {told[1]}."
 
     def _repr_html_(self) -> str:
         return report_html(self.report())

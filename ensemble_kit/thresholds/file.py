@@ -19,6 +19,7 @@ from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.records import (
+    UNKNOWN,
     Calibration,
     ClassFactor,
     ClassFolds,
@@ -207,6 +208,9 @@ def _decode(d: dict[str, Any]) -> SetFields:
         raise ValueError("its weights do not add up to 65536 over its members")
     if len(temperatures) != len(members) or not all(0 < t < math.inf for t in temperatures):
         raise ValueError(f"its temperatures are {list(temperatures)} for {len(members)} members")
+    fitted = _object(d["search"]).get("scaling")
+    if fitted is not None and not 0 < float(fitted["temperature"]) < math.inf:
+        raise ValueError(f"its fitted temperature is {fitted['temperature']!r}")
     crossed = None
     if v["out_of_fold"] is not None:
         check = _factor if factors else _level
@@ -274,6 +278,7 @@ def _crossed_from(
             )
             for name, c in classes.items()
         },
+        UNKNOWN if d["shrink"] and check is _level else None,
     )
 
 

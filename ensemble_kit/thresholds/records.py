@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -33,9 +34,14 @@ class Calibration:
         return cls(mean.probability_of(pooled.level), pooled.score / 2)
 
     @property
+    def distance(self) -> float:
+        """How far the two are apart."""
+        return abs(self.threshold - self.half_dice)
+
+    @property
     def is_off(self) -> bool:
         """Tell whether the two are more than a tenth apart: then the scores are not probabilities."""
-        return abs(self.threshold - self.half_dice) > 0.1
+        return self.distance > 0.1
 
 
 @dataclass(frozen=True)
@@ -173,8 +179,13 @@ def _model_digest(provenance: Mapping[str, Any]) -> str | None:
     network = provenance.get("network_sha256")
     if not isinstance(network, str):
         return None
-    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "swap", "tile", "overlap", "scale", "clamp")}
+    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "tile", "overlap", "scale", "clamp")}
+    recipe |= {"swap": provenance.get("swap_classes") or None, **{k: provenance[k] for k in _LATER if k in provenance}}
     return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
+
+
+_LATER = ("output", "tile_weights", "axes")
+"""Keys of the provenance that former versions did not write: without them a digest stays what it was."""
 
 
 class ScoreCurve(Protocol):
@@ -203,7 +214,11 @@ class Best:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993)."""
+    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993).
+
+    It says how well the mean of many such samples is known, not where that of the next few will lie: see
+    `CrossValidation.expected`.
+    """
 
     value: float
     low: float
@@ -245,6 +260,8 @@ class CrossValidation:
     common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
         shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
     classes : by class name.
+    as_decided : gain over 0.5, out of fold, with each class by its own threshold or by the common one as all samples
+        decided; `gain` is of what each fold decided for itself. None: the two are one. A file does not hold it.
     """
 
     folds: int
@@ -254,6 +271,39 @@ class CrossValidation:
     gain: Interval
     common_level: int
     classes: dict[str, ClassFolds] = field(repr=False)
+    as_decided: Interval | None = field(default=None, repr=False, compare=False)
+
+    def expected(self, new: int | None = None) -> Interval | None:
+        """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#the-gain-to-expect).
+
+        The prediction interval of a mean of `new` values after `n` of them (Hahn and Meeker, "Statistical Intervals",
+        1991): `t(n - 1) · s · √(1/n + 1/new)`, with `s / √n` from the width of the bootstrap interval. The gain was
+        measured in K folds, whose sets share samples, so 1/n is multiplied by `1 + K / (K - 1)` (Nadeau and Bengio,
+        "Inference for the generalization error", Machine Learning 52, 2003). It spans that of `as_decided` too.
+
+        Parameters
+        ----------
+        new : number of new groups; default: as many as here.
+
+        Returns
+        -------
+        Interval
+            None where it is not known: of a set that was read from a file and shrunk, or without a pair that counts.
+        """
+        from scipy.stats import norm, t
+
+        n, level = self.groups, 0.975
+        spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new)) * math.sqrt(n / (n - 1))
+        factor = float(t.ppf(level, n - 1)) / float(norm.ppf(level)) * spread
+        both = [self.gain, self.gain if self.as_decided is None else self.as_decided]
+        halves = [factor * (i.high - i.low) / 2 for i in both]
+        low = min(i.value - half for i, half in zip(both, halves, strict=True))
+        high = max(i.value + half for i, half in zip(both, halves, strict=True))
+        return Interval(self.gain.value, low, high) if math.isfinite(sum(halves)) else None
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""In place of an interval that the file of a set does not hold."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +333,14 @@ class SetFields:
     rules: tuple[str, ...] = ()
     factors: tuple[ClassFactor, ...] = ()
     decision: DecisionRecord = DecisionRecord()
+
+    @property
+    def rank_temperature(self) -> float | None:
+        """The temperature of the rank rule: that of a set that decides by it, or the one that tuning fitted."""
+        if self.decision.kind == "rank":
+            return self.decision.temperature
+        fitted: float | None = self.search.get("scaling", {}).get("temperature")
+        return fitted
 
     @property
     def names(self) -> tuple[str, ...]:

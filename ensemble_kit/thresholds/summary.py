@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble_kit.errors import Caution, some
 from ensemble_kit.reports.plots import Panel
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import LEAST, MOST, ONE
@@ -24,31 +25,63 @@ _FEW = 20
 _POINTS = 1500  # of a curve; a panel is narrower than that
 
 
-def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation) -> Report:
-    """Describe a set: per class the threshold, its plateau and spread over folds, and the scores."""
+def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation, plain: bool) -> Report:
+    """Describe a set: per class the threshold, its plateau and spread over folds, and the scores.
+
+    Parameters
+    ----------
+    plain : whether it decides as without tuning.
+    """
     rows = [_row(c, mean, v.crossed) for c in classes]
-    return _table(("threshold", "0.5"), rows, measure, v, _lines(mean, v.crossed), _warnings(classes, v))
+    gain = _mean_gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
+    return _table(("threshold", "0.5"), rows, gain, measure, v, _lines(mean, v.crossed, plain), _warnings(classes, v))
 
 
-def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation) -> Report:
+def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation, plain: bool) -> Report:
     """Describe a set that decides by argmax: per class the factor, its plateau and spread, and the scores."""
     rows = [_factor_row(c, v.crossed) for c in factors]
-    return _table(("factor", "1"), rows, measure, v, _factor_lines(v.crossed), _factor_warnings(factors, v))
+    gain = v.in_sample - v.in_sample_at_half
+    return _table(
+        ("factor", "1"), rows, gain, measure, v, _factor_lines(v.crossed, plain), _factor_warnings(factors, v)
+    )
+
+
+def _mean_gain(v: Validation, gains: Sequence[float], classes: int) -> float:
+    """Return the gain over all classes; where some have no positives, the mean over the others."""
+    return v.in_sample - v.in_sample_at_half if len(gains) in {0, classes} else float(np.nanmean(gains))
 
 
 def _table(
-    tuned: tuple[str, str], rows: list[list[str]], measure: Measure, v: Validation, lines: list[str], told: list[str]
+    tuned: tuple[str, str],
+    rows: list[list[str]],
+    gain: float,
+    measure: Measure,
+    v: Validation,
+    lines: list[str],
+    told: list[Caution],
 ) -> Report:
     """Make the report of rows, one a class; `tuned` is what was tuned, and its value without tuning."""
     name, crossed = measure.title, v.crossed
     what, plain = tuned
     columns = ["class", what, "plateau", *(["over folds"] if crossed else []), name, f"{name} at {plain}", "gain"]
     columns += ["out of fold"] if crossed else []
-    gain = f"{v.in_sample - v.in_sample_at_half:+.4f}"
-    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}", gain]
+    last = ["all", "", "", *([""] if crossed else []), f"{v.in_sample:.4f}", f"{v.in_sample_at_half:.4f}"]
+    last += [f"{gain:+.4f}"]
     last += [f"{crossed.scores['tuned']:.4f}"] if crossed else []
     how = "; all but the last column in-sample" if crossed else ", in-sample"
-    return Report(f"{measure} on {v.n} validation samples{how}", columns, [*rows, last], lines, told)
+    title = f"{measure} on {v.n} validation samples{how}"
+    return Report(title, columns, [*rows, last], legend(tuned, measure, crossed is not None), lines, told)
+
+
+def legend(tuned: tuple[str, str], measure: Measure, crossed: bool) -> str:
+    """Say what the columns of a set's table hold; `tuned` is what was tuned, and its value without tuning."""
+    what, plain = tuned
+    name, told = measure.title, f"{measure.legend}; {measure.counted}."
+    told += f" Plateau: values of the {what} with the same {name}. Gain: {name} less {name} at {plain}."
+    if crossed:
+        told += f" Over folds: the lowest and the highest {what} that a fold's training samples chose."
+        told += f" Out of fold: {name} on samples that did not choose."
+    return told
 
 
 def _factor_row(c: ClassFactor, crossed: CrossValidation | None) -> list[str]:
@@ -66,7 +99,7 @@ def _times(factor: int) -> str:
     return f"{factor / ONE:.4g}"
 
 
-def _factor_lines(crossed: CrossValidation | None) -> list[str]:
+def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     if crossed is None:
         return ["In-sample: the factors were chosen on these samples. Pass folds for an honest score."]
     s, how = crossed.scores, f"{crossed.folds} folds of {crossed.groups} groups"
@@ -74,28 +107,46 @@ def _factor_lines(crossed: CrossValidation | None) -> list[str]:
     settings = ", ".join(f"{words[name]} {score:.4f}" for name, score in s.items())
     lines = [
         f"Out of fold ({how}): {settings}.",
-        f"Gain of tuning over factors of 1 on unseen samples: {crossed.gain} (95 % interval over groups).",
+        _gain(crossed, "factors of 1", plain),
     ]
-    plain = [name for name, c in crossed.classes.items() if not c.keeps]
-    if crossed.shrink and plain:
+    shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
+    if crossed.shrink and shrunk:
         lines.append(
-            f"{len(plain)} of {len(crossed.classes)} classes take factor 1, since their own gain nothing above noise "
-            f"out of fold: {', '.join(plain)}."
+            f"{len(shrunk)} of {len(crossed.classes)} classes take factor 1, since their own gain nothing above noise "
+            f"out of fold: {some(shrunk)}."
         )
     return lines
 
 
-def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[str]:
+def _gain(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
+    """Say what tuning gained, how well that is known, and what to expect of new samples."""
+    told = f"Gain of tuning over {plain}, out of fold: {crossed.gain} (95 % confidence interval of the mean gain)"
+    if is_plain:
+        return f"{told}. The set is {plain} for every class, so on new samples it gains and loses nothing."
+    expected = crossed.expected()
+    if expected is None:
+        return f"{told}."
+    span = f"{expected.low:+.4f} to {expected.high:+.4f}"
+    return f"{told}; on {crossed.groups} new groups of the same kind expect {span} (95 % prediction interval)."
+
+
+def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[Caution]:
     out = _few(v)
     blind = [c.name for c in factors if not c.positives]
     if blind:
-        out.append(
-            f"no validation sample has them, so only their false pixels inform their factors: {', '.join(blind)}"
-        )
+        how = "factor 1 is taken for" if v.crossed else "only false pixels inform the factor of"
+        doubt = f"{how} {_counted(blind, factors)}: no validation sample has them"
+        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
     edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
     if edge:
-        out.append(f"the best factor lies at the end of its range, 1/128 … 128: {', '.join(edge)}")
+        doubt = f"the best factor lies at the end of its range, 1/128 … 128, for {_counted(edge, factors)}"
+        out.append(Caution(doubt, "look at their masks: the members may hardly know them, or labels may be mixed up"))
     return out
+
+
+def _counted(names: Sequence[str], classes: Sequence[ClassThreshold] | Sequence[ClassFactor]) -> str:
+    """Name the first few of many classes, with their number."""
+    return f"{len(names)} of {len(classes)} classes ({some(names, 3)})"
 
 
 def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list[str]:
@@ -104,7 +155,8 @@ def _row(c: ClassThreshold, mean: Mean, crossed: CrossValidation | None) -> list
     if crossed:
         levels = crossed.classes[c.name].levels
         row.append(f"{_short(min(levels), mean)}–{_short(max(levels), mean)}")
-    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", f"{c.score - c.score_at_half:+.4f}"]
+    gain = f"{c.score - c.score_at_half:+.4f}" if c.positives else "–"
+    row += [f"{c.score:.4f}", f"{c.score_at_half:.4f}", gain]
     return [*row, f"{crossed.classes[c.name].score:.4f}"] if crossed else row
 
 
@@ -112,7 +164,7 @@ def _short(level: int, mean: Mean) -> str:
     return f"{mean.probability_of(level):.4f}"
 
 
-def _lines(mean: Mean, crossed: CrossValidation | None) -> list[str]:
+def _lines(mean: Mean, crossed: CrossValidation | None, plain: bool) -> list[str]:
     if crossed is None:
         return ["In-sample: the thresholds were chosen on these samples. Pass folds for an honest score."]
     s = crossed.scores
@@ -120,39 +172,53 @@ def _lines(mean: Mean, crossed: CrossValidation | None) -> list[str]:
     settings = f"tuned {s['tuned']:.4f}, each class its own {s['own']:.4f}, one shared {s['shared']:.4f}"
     lines = [
         f"Out of fold ({how}): {settings}, 0.5 {s['half']:.4f}.",
-        f"Gain of tuning over 0.5 on unseen samples: {crossed.gain} (95 % interval over groups).",
+        _gain(crossed, "0.5", plain),
     ]
     common = _short(crossed.common_level, mean)
-    plain = [name for name, c in crossed.classes.items() if not c.keeps]
-    if crossed.shrink and plain:
+    shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
+    if crossed.shrink and shrunk:
         lines.append(
-            f"{len(plain)} of {len(crossed.classes)} classes take the common threshold {common}, since their own gains "
-            f"nothing above noise out of fold: {', '.join(plain)}."
+            f"{len(shrunk)} of {len(crossed.classes)} classes take the common threshold {common}, since their own "
+            f"gains nothing above noise out of fold: {some(shrunk)}."
         )
     return lines
 
 
-def _few(v: Validation) -> list[str]:
+def _few(v: Validation) -> list[Caution]:
     few = f"{v.n} validation samples are few: expect less on unseen images than in-sample"
-    return [few] if v.n < _FEW else []
+    return (
+        [Caution(few, "go by the out-of-fold score, and tune on more samples if there are any")] if v.n < _FEW else []
+    )
 
 
-def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[str]:
+def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]:
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
-        out.append(f"no validation sample has them, so nothing informs their thresholds: {', '.join(blind)}")
-    off = [c for c in classes if c.positives and c.calibration.is_off]
-    if off:
-        told = ", ".join(f"{c.name} {c.calibration.threshold:.2f} and {c.calibration.half_dice:.2f}" for c in off)
-        out.append(
-            "scores are not calibrated probabilities where the best threshold of pooled Dice and half of that Dice "
-            f"differ (Lipton 2014): {told}"
-        )
+        how = "the common threshold is taken, and no gain counted, for"
+        how = how if v.crossed else "nothing informs the threshold of"
+        doubt = f"{how} {_counted(blind, classes)}: no validation sample has them"
+        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
+    out += _uncalibrated([c for c in classes if c.positives and c.calibration.is_off], len(classes))
     edge = [c.name for c in classes if c.level in {0, LEVELS - 1}]
     if edge:
-        out.append(f"the best threshold lies at the end of the scale, so every pixel is on or off: {', '.join(edge)}")
+        doubt = f"every pixel is on or off at the best threshold, an end of the scale, of {_counted(edge, classes)}"
+        out.append(Caution(doubt, "look at their masks and their truth: the members may not know them"))
     return out
+
+
+def _uncalibrated(off: Sequence[ClassThreshold], classes: int) -> list[Caution]:
+    """Warn of scores that are not probabilities: how many classes, and the worst three."""
+    if not off:
+        return []
+    worst = sorted(off, key=lambda c: (-c.calibration.distance, c.name))[:3]
+    told = ", ".join(f"{c.name} {c.calibration.threshold:.2f} and {c.calibration.half_dice:.2f}" for c in worst)
+    doubt = (
+        f"the scores of {len(off)} of {classes} classes are not calibrated probabilities: the best threshold of pooled "
+        f"Dice and half of that Dice differ by over 0.1 (Lipton 2014), most in {told}"
+    )
+    fix = "decide by this set and not by 0.5 or the rank rule; --search temperature scales members against each other"
+    return [Caution(doubt, fix)]
 
 
 def panel(c: ClassThreshold, curve: ScoreCurve, mean: Mean, crossed: CrossValidation | None) -> Panel:

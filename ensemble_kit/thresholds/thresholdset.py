@@ -16,12 +16,14 @@ from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, chec
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
+from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
 from ensemble_kit.thresholds.records import (
     ClassFactor,
     ClassThreshold,
     DecisionRecord,
+    Interval,
     MemberRecord,
     ScoreCurve,
     SetFields,
@@ -115,14 +117,34 @@ class ThresholdSet(SetFields):
         """The objective of each class on the validation samples."""
         return {c.name: c.score for c in self.classes or self.factors}
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the set decides as without tuning: by 0.5, or factors of 1, for every class; nothing was searched."""
+        half = self.fusion.mean.level_of(0.5)
+        if self.rules or "what" in self.search:
+            return False
+        return all(c.level == half for c in self.classes) and all(c.factor == ONE for c in self.factors)
+
+    @property
+    def gain_on_new(self) -> Interval | None:
+        """The gain over 0.5, or factors of 1, to expect of as many new groups of samples of the same kind.
+
+        Its ends are a 95 % prediction interval (`CrossValidation.expected`); None without a cross-validation, and of a
+        set that was read from a file, unless it was tuned without `shrink` or decides by argmax.
+        """
+        crossed = self.validation.crossed
+        if crossed is None:
+            return None
+        return Interval(0.0, 0.0, 0.0) if self.is_plain else crossed.expected()
+
     def __repr__(self) -> str:
         return f"ThresholdSet({len(self.names)} classes, {self.measure.name} {self.score:.6f})"
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
         if self.factors:
-            return summary.factor_report(self.factors, self.measure, self.validation)
-        return summary.report(self.classes, self.measure, self.fusion.mean, self.validation)
+            return summary.factor_report(self.factors, self.measure, self.validation, self.is_plain)
+        return summary.report(self.classes, self.measure, self.fusion.mean, self.validation, self.is_plain)
 
     def _repr_html_(self) -> str:
         return report_html(self.report())

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
 _HIGHS = (62260, 65208, LEVELS)
+WIDER = (*zip(_LOWS[1:], _HIGHS[1:], strict=True),)
+"""The bands after the first, low and high."""
 
 
 def gather(

@@ -40,7 +40,7 @@ class _Outcome:
     def blank(cls, shape: tuple[int, int]) -> _Outcome:
         return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
 
-    def counts(self, pick: slice = slice(None)) -> Counts:
+    def counts(self, pick: slice | NDArray[np.bool_] = slice(None)) -> Counts:
         """Return truth pixels and pixels of some classes."""
         return self.tp[pick], self.pred[pick]
 
@@ -98,6 +98,9 @@ class Resampler:
         """Return the gain of one outcome over another, with its interval, for each pair."""
         found = []
         for (one, other, truth), gains in zip(pairs, self.gains(measure, pairs), strict=True):
+            if not len(truth):
+                found.append(Interval(0.0, 0.0, 0.0))
+                continue
             value = measure.of_all(*one, truth) - measure.of_all(*other, truth)
             known = gains[~np.isnan(gains)]
             low, high = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
@@ -105,7 +108,7 @@ class Resampler:
         return found
 
     def interval(self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
-        """Return the gain of one outcome over another, with its interval."""
+        """Return the gain of one outcome over another, with its interval; 0 where no class counts."""
         return self.intervals(measure, [(one, other, truth)])[0]
 
     def are_above_noise(self, measure: Measure, pairs: Sequence[Pair], samples: NDArray[np.int64]) -> list[bool]:
@@ -116,7 +119,7 @@ class Resampler:
     def above_noise(
         self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
     ) -> bool:
-        """Tell whether the gain of one outcome over another exceeds its standard error."""
+        """Tell whether the gain of one outcome over another exceeds its standard error; not where no class counts."""
         return self.are_above_noise(measure, [(one, other, truth)], samples)[0]
 
 
@@ -147,18 +150,32 @@ def _scored(measure: Measure, tp: Any, pred: Any, truth: Any) -> Callable[[NDArr
 def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
-    Only the band that all classes were counted in is searched.
+    Only the band that all classes were counted in is searched. A class without positives has no say; where no class
+    has any, it is the level of 0.5.
     """
+    curves = [c for c in curves if c.has_positives(which)]
+    if not curves:
+        return (LEVELS - 1) // 2
     low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
-        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
+        score, counted = np.zeros((2, high - low))
+        for c, own in zip(curves, cut, strict=True):
+            top, foot = c.sums(which)
+            one = c.measure.values(top[own], foot[own], c.table.truth[c.samples(which)].sum())
+            score, counted = score + np.nan_to_num(one), counted + ~np.isnan(one)
+        score = np.where(counted == 0, 1.0, score / np.maximum(counted, 1))
     else:
         sums = [c.sums(which) for c in curves]
         top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))
         score = np.where(np.asarray(foot) == 0, 1.0, np.asarray(top) / np.maximum(foot, 1))
     best = np.flatnonzero(np.asarray(score) >= np.max(score) - 1e-12) + low
     return int(min(best.tolist(), key=lambda level: (abs(2 * level - (LEVELS - 1)), level)))
+
+
+def own_level(curve: Curve, which: Sequence[int], common: int) -> int:
+    """Find the level of one class on some folds: its best; `common` where no sample of them has the class."""
+    return curve.best(which).level if curve.has_positives(which) else common
 
 
 def cross_validate(
@@ -170,53 +187,61 @@ def cross_validate(
     shrink: bool,
     seed: int,
     curves: Sequence[Curve],
+    shared_only: bool = False,
 ) -> CrossValidation:
     """Choose thresholds on all folds but one and judge them on that one, for every fold.
 
     With `shrink`, what gains nothing above noise on samples that did not choose it is not used: a class takes the
     common level instead of its own, and the common level is 0.5 where a shared threshold gains nothing over 0.5.
-    Inside each fold these decisions are made on the other folds alone (nested).
+    Inside each fold these decisions are made on the other folds alone (nested). A class that no sample has takes the
+    common level, and counts in no gain: only its false pixels would speak.
 
     Parameters
     ----------
     folds : sample numbers of each; the folds of `curves`, of which there is one per class.
     names : the group of each sample.
     half : the level of 0.5.
+    shared_only : whether the tuned setting is one threshold for all classes, whatever it gains.
     """
+    alone = _Decision([False] * len(curves), True) if shared_only else None
     truth = np.stack([t.truth for t in statistics.tables])
     judge = Resampler(names, seed)
     outcomes = {name: _Outcome.blank(truth.shape) for name in ("tuned", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
     for k, fold in enumerate(folds):
         rest = [j for j in range(len(folds)) if j != k]
-        decision = _decide(_out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds)
+        decision = alone or _decide(
+            _out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds
+        )
         shared = shared_level(curves, rest)
         common = shared if decision.shares else half
         for c, one in enumerate(curves):
-            own = one.best(rest).level
+            own = own_level(one, rest, common)
             levels[c].append(own)
-            tuned = own if not shrink or decision.keeps[c] else common
+            tuned = own if decision.keeps[c] or not (shrink or shared_only) else common
             for name, level in {"tuned": tuned, "own": own, "shared": shared, "half": half}.items():
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
-    decision = _decide(outcomes, measure, truth, judge, every, folds)
-    other = outcomes["shared" if decision.shares else "half"]
+    decision = alone or _decide(outcomes, measure, truth, judge, every, folds)
+    seen = truth.sum(axis=1) > 0
+    keeps = [(kept or not (shrink or shared_only)) and bool(seen[c]) for c, kept in enumerate(decision.keeps)]
+    final = _Outcome.blank(truth.shape)
+    for c, kept in enumerate(keeps):
+        judged = outcomes["own" if kept else "shared" if decision.shares else "half"]
+        final.tp[c], final.pred[c] = judged.tp[c], judged.pred[c]
+    other, half_counts = outcomes["shared" if decision.shares else "half"], outcomes["half"].counts(seen)
     picks = [slice(c, c + 1) for c in range(len(truth))]
     pairs = [(outcomes["own"].counts(p), other.counts(p), truth[p]) for p in picks]
-    *gains, gain = judge.intervals(measure, [*pairs, (outcomes["tuned"].counts(), outcomes["half"].counts(), truth)])
+    overall = [(one.counts(seen), half_counts, truth[seen]) for one in (outcomes["tuned"], final)]
+    *gains, gain, as_decided = judge.intervals(measure, [*pairs, *overall])
     tuned_tp, tuned_pred = outcomes["tuned"].counts()
     classes = {
-        name: ClassFolds(
-            tuple(levels[c]),
-            gains[c],
-            not shrink or decision.keeps[c],
-            measure.of_class(tuned_tp[c], tuned_pred[c], truth[c]),
-        )
+        name: ClassFolds(tuple(levels[c]), gains[c], keeps[c], measure.of_class(tuned_tp[c], tuned_pred[c], truth[c]))
         for c, name in enumerate(statistics.classes)
     }
     scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
     common = shared_level(curves, every) if decision.shares else half
-    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes)
+    return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
 @dataclass(frozen=True)
@@ -238,10 +263,11 @@ def _decide(
     """Decide from out-of-fold counts on the folds of `rest`."""
     seen = np.concatenate([folds[j] for j in rest])
     own, shared, half = (outcomes[name] for name in ("own", "shared", "half"))
+    has = truth[:, seen].sum(axis=1) > 0
     picks = [slice(c, c + 1) for c in range(len(truth))]
     over_shared, over_half = ([(own.counts(p), o.counts(p), truth[p]) for p in picks] for o in (shared, half))
     # the resamples are drawn once for both answers to the first question
-    pairs = [(shared.counts(), half.counts(), truth), *over_shared, *over_half]
+    pairs = [(shared.counts(has), half.counts(has), truth[has]), *over_shared, *over_half]
     shares, *keeps = judge.are_above_noise(measure, pairs, seen)
     return _Decision(keeps[: len(picks)] if shares else keeps[len(picks) :], shares)
 
@@ -255,6 +281,6 @@ def _out_of_fold(
         inner = [i for i in rest if i != j]
         shared = shared_level(curves, inner)
         for c, one in enumerate(curves):
-            for name, level in {"own": one.best(inner).level, "shared": shared, "half": half}.items():
+            for name, level in {"own": own_level(one, inner, shared), "shared": shared, "half": half}.items():
                 outcomes[name].put(c, folds[j], one.table, level)
     return outcomes

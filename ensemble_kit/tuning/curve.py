@@ -76,6 +76,10 @@ class Curve:
         """Return the sample numbers of some folds."""
         return np.concatenate([self.folds[k] for k in which])
 
+    def has_positives(self, which: Sequence[int]) -> bool:
+        """Tell whether a sample of some folds has the class."""
+        return bool(self.table.truth[self.samples(which)].any())
+
     def score_at(self, level: int, which: Sequence[int]) -> float:
         """Score one level exactly, as it is reported."""
         own = self.samples(which)

@@ -12,7 +12,7 @@ from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import Best, Calibration, ClassThreshold, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.crossval import cross_validate
+from ensemble_kit.tuning.crossval import cross_validate, shared_level
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.statistics import Statistics
@@ -26,6 +26,7 @@ def tune_from(
     groups: Groups = None,
     seed: int = 0,
     shrink: bool = True,
+    shared: bool = False,
 ) -> ThresholdSet:
     """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at."""
     split, names = folds_of(ensemble, folds, groups, seed)
@@ -34,11 +35,15 @@ def tune_from(
     best = [curve.best() for curve in curves]
     crossed = None
     if folds:
-        crossed = cross_validate(statistics, measure, split, names, half, shrink, seed, curves)
+        shrinks = shrink and not shared
+        crossed = cross_validate(statistics, measure, split, names, half, shrinks, seed, curves, shared)
         best = [
             b if crossed.classes[name].keeps else _common_best(curve, crossed.common_level)
             for name, curve, b in zip(ensemble.classes, curves, best, strict=True)
         ]
+    elif shared:
+        level = shared_level(curves, range(len(split)))
+        best = [_common_best(curve, level) for curve in curves]
     pooled = Measure("pooled", "dice", measure.convention)
     classes = tuple(
         ClassThreshold(
@@ -61,7 +66,7 @@ def tune_from(
         ensemble.records,
         measure,
         Validation.of(ensemble.samples, scores[0], scores[1], crossed),
-        {"method": "exact", "seed": seed, "trials": None},
+        {"method": "exact", "seed": seed, "trials": None, **({"shared": True} if shared else {})},
         dict(zip(ensemble.classes, curves, strict=True)),
     )
 

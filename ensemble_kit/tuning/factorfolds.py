@@ -47,8 +47,16 @@ class FoldedFits:
         return np.sort(np.concatenate([self.folds[k] for k in which]))
 
     def of(self, which: Iterable[int], free: Sequence[int] | None = None) -> Fitted:
-        """Return the fit on some folds, of some classes' factors; default: all that mean something."""
-        key = frozenset(which), tuple(self.table.free if free is None else free)
+        """Return the fit on some folds, of some classes' factors.
+
+        Default: of all that mean something and that a sample of these folds has; the others keep 1, since only their
+        false pixels would speak.
+        """
+        folds = frozenset(which)
+        if free is None:
+            seen = self.table.areas[self.samples(folds)].sum(axis=0) > 0
+            free = [c for c in self.table.free if seen[c]]
+        key = folds, tuple(free)
         if key not in self._known:
             self._known[key] = fit(self.table, self.measure, self.samples(key[0]), key[1])
         return self._known[key]
@@ -85,20 +93,20 @@ def cross_validate(
     if not fits.of(every).is_certain or not fits.prepare([(which, None) for which in (*less, *inner)]):
         return None
     judge = _Judge(fits, Resampler(names, seed))
-    keeps = {which: judge.keeps(which) if shrink else table.free for which in (*less, every)}
+    keeps = {which: judge.keeps(which) if shrink else None for which in (*less, every)}
     if not fits.prepare([(which, keeps[which]) for which in (*less, every)]):
         return None
     tuned = judge.out_of_fold(every, lambda rest: fits.of(rest, keeps[rest]).factors)
     own = judge.out_of_fold(every, lambda rest: fits.of(rest).factors)
     one = judge.at_one()
     truth = judge.truth
-    classes = {}
+    classes, kept = {}, keeps[every]
     for c, name in enumerate(table.classes):
         row = table.scored.index(c) if c in table.scored else None
         classes[name] = ClassFolds(
             tuple(fits.of(rest).factors[c] for rest in less),
             judge.gain(c, own) if c in table.free else Interval(0.0, 0.0, 0.0),
-            c in keeps[every] or c not in table.free,
+            c in (table.free if kept is None else kept) or c not in table.free,
             float("nan") if row is None else measure.of_class(tuned[0][row], tuned[1][row], truth[row]),
         )
     scores = {n: measure.of_all(*counts, truth) for n, counts in {"tuned": tuned, "own": own, "one": one}.items()}

@@ -12,7 +12,7 @@ from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_kind, differ
+from ensemble_kit.errors import Caution, UsageError, check_kind, differ, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.reports.html import report_html
@@ -75,6 +75,7 @@ class ShiftReport:
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON."""
         return {
+            "legend": " ".join(self._legend()),
             "samples": {"validation": self.samples[0], "test": self.samples[1]},
             "undecided_between": list(self.undecided),
             "classes": [
@@ -95,15 +96,18 @@ class ShiftReport:
         columns += ["empty test", "shifted"]
         warnings = []
         if self.shifted:
-            warnings.append(
-                "test scores are not like validation scores, so thresholds and scores may not carry over: "
-                + ", ".join(self.shifted)
+            doubt = (
+                f"test scores of {len(self.shifted)} of {len(self.classes)} classes are not like validation scores, so "
+                f"thresholds and scores may not carry over: {some(self.shifted)}"
             )
+            fix = "look at these classes in both sets of images; validate on images like those of the test, or take 0.5"
+            warnings.append(Caution(doubt, fix))
         return Report(
             f"scores of {self.samples[1]} test samples against {self.samples[0]} validation samples",
             columns,
             [_row(c) for c in self.classes],
-            self._legend(),
+            " ".join(self._legend()),
+            [],
             warnings,
         )
 

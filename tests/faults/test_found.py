@@ -190,9 +190,9 @@ def test_the_fix_of_a_damaged_sample_removes_nothing_that_is_sound(folder: Path)
     assert h.ensk("verify", store).code == 0
 
 
-IMAGES = ("remove it from the folder", "cut or shrink the image", "remove the store once by hand")
+IMAGES = ("remove it from the folder", "remove the store once by hand")
 """Of dumps: an image that cannot be read is the user's to take out."""
-HARMFUL = ("rm -", "delete ", "overwrite=True", "empty this", "remove it", "remove the", "remove them")
+HARMFUL = ("rm -", "delete ", "overwrite=True", "empty this", "remove it", "remove them", "remove the store")
 
 
 def test_no_fix_tells_to_remove_anything() -> None:
@@ -431,7 +431,7 @@ def test_an_output_in_a_store_or_over_an_input_is_refused(
 ) -> None:
     monkeypatch.chdir(folder)
     inside = f"a.zarr/logits/o{SUFFIX.get(command, '.csv')}"
-    h.judge(h.ensk(*COMMANDS[command], inside), 2, "output-in-store", "a.zarr")
+    h.judge(h.ensk(*COMMANDS[command], inside), 2, "path-inside-store", "a.zarr")
     given = [a for a in COMMANDS[command] if a in {"a.zarr", "val.npz"}]
     link = folder / f"link{SUFFIX.get(command, '.npz')}"
     link.symlink_to(folder / given[0])

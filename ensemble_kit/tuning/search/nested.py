@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.crossval import Resampler, shared_level
+from ensemble_kit.tuning.crossval import Resampler, own_level, shared_level
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.search.task import Task
@@ -50,7 +50,8 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         _judge(held, uniform, {"uniform": tuple(uniform.levels.values()), "half": (half,) * shape[0]}, fold, counts)
         curves = list(curves_of(best).values())
         every = range(len(curves[0].folds))
-        own, common = [c.best(every).level for c in curves], shared_level(curves, every)
+        common = shared_level(curves, every)
+        own = [own_level(c, every, common) for c in curves]
         levels = {"tuned": tuple(best.levels.values()), "own": tuple(own), "shared": (common,) * shape[0]}
         _judge(held, best, levels, fold, counts)
         fusion = best.fusion
@@ -73,9 +74,12 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         )
         for c, name in enumerate(ensemble.classes)
     }
-    gain = resampler.interval(measure, pairs["tuned"], pairs["half"], truth)
-    over = resampler.interval(measure, pairs["tuned"], pairs["uniform"], truth)
-    honest = replace(crossed, scores={k: scores[k] for k in crossed.scores}, gain=gain, classes=classes)
+    seen = truth.sum(axis=1) > 0
+    had = {name: (tp[seen], pred[seen]) for name, (tp, pred) in pairs.items()}
+    gain = resampler.interval(measure, had["tuned"], had["half"], truth[seen])
+    over = resampler.interval(measure, had["tuned"], had["uniform"], truth[seen])
+    scored = {k: scores[k] for k in crossed.scores}
+    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None)
     told = {
         "folds": chosen,
         "out_of_fold": plain_number(scores["tuned"]),

@@ -1,0 +1,89 @@
+"""`ensk fuse`: the fused scores of stores, kept as a store or as averaged probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.options import (
+    MeanOption,
+    SamplesOption,
+    Stores,
+    TemperaturesOption,
+    UpsampleOption,
+    WeightsOption,
+    fusing,
+)
+from ensemble_kit.cli.plain import size
+from ensemble_kit.errors import UsageError
+
+
+def fuse(
+    stores: Stores,
+    out: Annotated[
+        Path, typer.Option("--out", help="Store or folder of files to write; an unfinished one is resumed.")
+    ],
+    common: Common,
+    format: Annotated[  # noqa: A002 - the option's name
+        str,
+        typer.Option(
+            "--format",
+            help="store: a member for other ensembles; npz: averaged probabilities at the image's size, a file for "
+            "each sample.",
+        ),
+    ] = "store",
+    member: Annotated[
+        str | None,
+        typer.Option("--member", help='Name of the store in ensembles. Default: the members\' names, joined by "+".'),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds",
+            help="A threshold set: members are fused as it was tuned. Its thresholds and rules are not kept.",
+        ),
+    ] = None,
+    mean: MeanOption = None,
+    upsample: UpsampleOption = None,
+    weights: WeightsOption = None,
+    temperatures: TemperaturesOption = None,
+    samples: SamplesOption = None,
+    codec: Annotated[
+        str, typer.Option("--codec", help="Of the store. none, or lossless: about half the size, slower to read.")
+    ] = "none",
+) -> None:
+    """Fuse stores and keep the scores: as a store, for ensembles of ensembles and stacking, or as probabilities."""
+    from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.recipes.deciding import resolve
+    from ensemble_kit.recipes.fusing import Fusing
+    from ensemble_kit.recipes.vote import open_ensemble
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
+
+    options = fusing(mean, upsample, weights, temperatures, samples)
+    tuned = None if thresholds is None else resolve(thresholds)
+    if thresholds is not None and not isinstance(tuned, ThresholdSet):
+        item = f"--thresholds {thresholds} is a number, and nothing is decided here"
+        raise UsageError("option-idle", "cannot use --thresholds here", item=item, fix="leave it out, or pass a set")
+    if tuned is not None and (given := [k for k, v in options.items() if v is not None and k != "samples"]):
+        item = f"--{' and --'.join(given)} beside --thresholds, which says how members are fused"
+        raise UsageError("option-idle", "cannot fuse in two ways", item=item, fix="pass one of the two")
+    if format == "npz" and (member is not None or codec != "none"):
+        item = "--member and --codec are of a store"
+        raise UsageError("option-idle", "cannot use these options", item=item, fix="leave them out, or --format store")
+    ensemble = open_ensemble(stores, tuned, options)
+    values: dict[str, Any] = {"kind": format, "codec": codec}  # checked by Fusing and the store
+    plan = Fusing(ensemble, out, member=member, overwrite=common.force, **values)
+    for line in plan.told():
+        common.say(line)
+    if common.dry_run:
+        planned = plan.plan()
+        common.answer({**asdict(planned), "dry_run": True}, f"would write {size(planned.bytes)} to {out}")
+        return
+    with common.progress() as listener:
+        done = plan.run(Threads(common.jobs), listener)
+    common.answer({**asdict(done), "dry_run": False})
+    common.say(f"wrote {done.written} samples to {out}; {done.resumed} were there already")

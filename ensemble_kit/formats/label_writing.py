@@ -1,0 +1,137 @@
+"""Label maps are written as a folder of PNGs, indexed or 16-bit grey, with an `index.json`; or as one `.npz`.
+
+Both keep names, order, sizes and the value of each class. The `.npz` has `samples`, `classes`, `values` and `labels`
+(N, H, W), or arrays `0`, `1`, … (H, W) in place of `labels` where the samples differ in size.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from ensemble_kit.errors import Caution, MismatchError, UsageError, some
+from ensemble_kit.formats import npz
+from ensemble_kit.formats.index import index_of
+from ensemble_kit.formats.label_presets import voc_colour
+from ensemble_kit.formats.png_codec import write_png
+from ensemble_kit.masks.cover import cover
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.label_table import LabelTable, drawn_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How masks become label maps.
+
+    Parameters
+    ----------
+    table : gives classes their values, and values their colours.
+    paint : the value of each class in place of the table's, in the order in which they are drawn; classes may overlap.
+    """
+
+    table: LabelTable | None = None
+    paint: Mapping[str, int] | None = None
+
+    def build(self, masks: MaskSet, folder: Path) -> None:
+        """Write one indexed PNG a sample, or 16-bit grey where a value is above 255, with the index.
+
+        Raises
+        ------
+        MismatchError
+            Two classes of a sample overlap, or the table lacks a class.
+        """
+        values = self.values(masks)
+        index = replace(index_of("label-map", masks, ".png"), values=tuple(values[name] for name in masks.classes))
+        index.save(folder)
+        palette = _palette(self.table)
+        for sample, file, _ in index.samples:
+            labels = self._labels(masks, sample, values)
+            write_png(folder / file, labels, palette if labels.dtype == np.uint8 else None)
+
+    def write(self, masks: MaskSet, out: BinaryIO) -> None:
+        """Write an `.npz` with the names and values, deflated; raise as `build` does."""
+        values = self.values(masks)
+        kind = self._labels(masks, masks.samples[0], values).dtype  # that all samples have
+        shapes = [masks.image_size(s) for s in masks.samples]
+        with zipfile.ZipFile(out, "w") as archive:
+            npz.put_names(archive, masks)
+            npz.put_array(archive, "values", np.array([values[name] for name in masks.classes], np.int64))
+            if len(set(shapes)) == 1:
+                parts = (self._labels(masks, s, values) for s in masks.samples)
+                npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), parts)
+            else:
+                for k, s in enumerate(masks.samples):
+                    npz.put_array(archive, str(k), self._labels(masks, s, values))
+
+    def _labels(self, masks: MaskSet, sample: str, values: Mapping[str, int]) -> NDArray[np.unsignedinteger]:
+        return masks.labels(sample, values, paint=self.paint is not None)
+
+    def values(self, masks: MaskSet) -> dict[str, int]:
+        """Return the value of each class, in the order in which they are drawn.
+
+        Raises
+        ------
+        MismatchError
+            `paint` or the table names other classes.
+        UsageError
+            Two classes of `paint` have one value.
+        """
+        if self.paint is not None:
+            if set(self.paint) != set(masks.classes):
+                item = f"--paint names {some(self.paint)}, the classes are {some(masks.classes, 40)}"
+                fix = "name every class once, as CLASS=VALUE,CLASS=VALUE; ensk convert --only leaves classes out"
+                raise MismatchError("paint-classes", "cannot draw a label map", item=item, fix=fix)
+            if len(set(drawn_values(tuple(self.paint), self.paint)[0])) < len(self.paint):
+                item, fix = f"--paint {dict(self.paint)}: two classes have one value", "give every class its own value"
+                raise UsageError("label-map-invalid", "cannot draw a label map", item=item, fix=fix)
+            return dict(self.paint)
+        if self.table is None:
+            return dict(zip(masks.classes, drawn_values(masks.classes)[0], strict=True))
+        found = {name: self.table.value_of(name) for name in masks.classes}
+        if lacking := [name for name, value in found.items() if value is None]:
+            item = f"{self.table.source} has no value for {some(lacking)}"
+            fix = "add a row for each class, or pass another --labels"
+            raise MismatchError("classes-differ", "cannot write label maps by a table", item=item, fix=fix)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def told(self, masks: MaskSet, _: Path | None = None) -> str:
+        """Say the value of each class, of pixels without one, and of void."""
+        values = self.values(masks)
+        none, void = drawn_values(tuple(values), values)[1:]
+        named = ", ".join(f"{value} {name!r}" for name, value in values.items())
+        without = f"no class {none}"
+        if none == void:
+            rest = cover(MaskSet({**masks, **{(s, "void of the set"): masks.void(s) for s in masks.samples}})).none
+            without = f"no class {void}, as void ({rest:.2%} of the pixels)"
+        return f"label maps are written with: {named}; {without}; void {void}"
+
+    def doubts(self, masks: MaskSet) -> list[Caution]:
+        """Say which classes have pixels, and none after all others were drawn."""
+        order = tuple(self.values(masks))
+        if self.paint is None or masks.exclusive:
+            return []
+        held = [name for name in order if any(masks[s, name].area for s in masks.samples)]
+        hidden = [name for name in held if not any(_seen(masks, s, order, name) for s in masks.samples)]
+        fix = f"name {some(hidden)} later in --paint, which draws later classes over earlier ones"
+        return [Caution(f"drawn over entirely, in every sample: {some(hidden)}", fix)] if hidden else []
+
+
+def _seen(masks: MaskSet, sample: str, order: Sequence[str], name: str) -> bool:
+    seen = masks[sample, name]
+    for later in order[order.index(name) + 1 :]:
+        seen = seen - masks[sample, later]
+    return seen.area > 0
+
+
+def _palette(table: LabelTable | None) -> bytes:
+    """256 colours: the table's, and PASCAL VOC's for values without one."""
+    known = table.colours if table is not None else {}
+    return bytes(part for value in range(256) for part in known.get(value, voc_colour(value)))

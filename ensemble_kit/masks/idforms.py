@@ -1,0 +1,144 @@
+"""Forms of sample ids, by which two sides meet whose ids are written differently.
+
+- path: the id with forward slashes, in Unicode's normal form C, without blanks at its ends
+- name: the last part of that path
+- stem: the name without its extension, where that is one of a file (`.png`, `.nii.gz`), not a part of a number
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, cast
+
+from ensemble_kit.errors import UsageError, check_choice
+
+IdForm = Literal["name", "stem", "path"]
+
+FORMS: tuple[IdForm, ...] = ("name", "stem", "path")
+
+_EXTENSIONS = (
+    *(".nii.gz", ".ome.tiff", ".ome.tif", ".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".webp", ".heic", ".avif", ".pgm", ".ppm", ".exr", ".dcm", ".dicom", ".nii", ".mha", ".mhd", ".nrrd", ".img"),
+    *(".svs", ".ndpi", ".mrxs", ".czi", ".npy", ".npz", ".h5", ".mat", ".json", ".xml", ".txt", ".csv"),
+)
+"""Of images, masks and annotations. An id such as `1.2.840.113619` has none of them."""
+
+
+def in_form(sample: str, form: IdForm) -> str:
+    """Return an id in a form.
+
+    Examples
+    --------
+    >>> [in_form("scans/a.nii.gz", form) for form in ("name", "stem")], in_form("1.2.840", "stem")
+    (['a.nii.gz', 'a'], '1.2.840')
+    """
+    path = unicodedata.normalize("NFC", sample.strip().replace("\\", "/"))
+    name = path.rstrip("/").rpartition("/")[2] or path
+    if form == "path":
+        return path
+    if form == "name":
+        return name
+    found = next((end for end in _EXTENSIONS if name.lower().endswith(end) and len(name) > len(end)), "")
+    return name[: len(name) - len(found)]
+
+
+def of_path(path: str) -> str:
+    """Return the id that a path in a file of annotations gives: the path, or its last part where it leads elsewhere.
+
+    A Windows path, an absolute one and one with `..` are those of the machine that wrote the file.
+
+    Examples
+    --------
+    >>> of_path("train/a.png"), of_path("../images/a.png"), of_path("/data/a.png")
+    ('train/a.png', 'a.png', 'a.png')
+    """
+    elsewhere = "\\" in path or path.startswith("/") or ".." in path.split("/")
+    return (last_part(path) or path) if elsewhere else path
+
+
+def last_part(path: str) -> str:
+    """Return what follows the last slash of either kind."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def check_form(form: object) -> IdForm:
+    """Refuse what is not a form of ids."""
+    check_choice("--id", form, FORMS, "cannot make sample ids", "id-form")
+    return cast(IdForm, form)
+
+
+def names_in(samples: Sequence[str], form: IdForm, like: Iterable[str] | None = None) -> dict[str, str]:
+    """Return the new id of every sample: its own in this form, or that of `like` which has the same.
+
+    Raises
+    ------
+    UsageError
+        Two samples, or two of `like`, become one.
+    """
+    check_form(form)
+    theirs = by_form(like or (), form, doubled=True)
+    ours = {sample: own for own, sample in by_form(samples, form).items()}
+    return {sample: theirs.get(own, own) for sample, own in ours.items()}
+
+
+def by_form(samples: Iterable[str], form: IdForm, doubled: bool = False) -> dict[str, str]:
+    """Return the id of every form, or refuse two ids of one.
+
+    Parameters
+    ----------
+    doubled : whether a list has every id in its form too, which is then taken: sizes by name and by stem.
+    """
+    listed = dict.fromkeys(samples)
+    out: dict[str, str] = {}
+    for sample in listed:
+        own = in_form(sample, form)
+        first = out.setdefault(own, own if doubled and own in listed else sample)
+        if first != sample and not (doubled and first == own):
+            item = f"{first!r} and {sample!r} are both {own!r} by --id {form}"
+            longer = {"stem": "name", "name": "path"}.get(form)
+            fix = f"pass --id {longer} (id={longer!r})" if longer else "rename one of the two"
+            raise UsageError("id-clash", "cannot tell samples apart by id", item=item, fix=fix)
+    return out
+
+
+_DIFFERENCES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+    ("in blanks at their ends", "path", str.strip),
+    ("in Unicode's normal form (NFC, NFD)", "path", lambda s: unicodedata.normalize("NFC", s)),
+    ("in \\ and /", "path", lambda s: s.replace("\\", "/")),
+    ("in several ways", "path", lambda s: in_form(s, "path")),
+    ("by their folders", "name", lambda s: in_form(s, "name")),
+    ("by their extensions", "stem", lambda s: in_form(s, "stem")),
+    ("in upper and lower case", "", str.casefold),
+    ("in case, and by folders or extensions", "", lambda s: in_form(s, "stem").casefold()),
+)
+
+
+def difference(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, str] | None:
+    """Tell how ids of two sides differ that mean the same samples: in words, and what makes them meet.
+
+    None: no form makes any of them meet. Ids that only one side has may be left over.
+    """
+    a, b = set(ours), set(theirs)
+    alone = sorted(a - b), sorted(b - a)
+    best: tuple[int, str, str] | None = None
+    for words, form, change in _DIFFERENCES:
+        sides = [{change(s) for s in side} for side in alone]
+        shared = len(sides[0] & sides[1])
+        whole = all(len({change(s) for s in side}) == len(side) for side in (a, b))  # otherwise ids would clash
+        if whole and shared > (best[0] if best else 0):
+            best = shared, words, form
+    if best is None:
+        return None
+    shared, words, form = best
+    sample = _pair(*alone, next(change for w, _, change in _DIFFERENCES if w == words))
+    said = f"{shared} of {max(len(a), len(b))} ids differ only {words}: {sample[0]!r}, {sample[1]!r}"
+    if not form:
+        return said, "rename the samples of one side: nothing joins ids that differ in case"
+    return said, f"pass --id {form} (in Python masks.renamed({form!r}, like=…) with the ids of the other side)"
+
+
+def _pair(ours: list[str], theirs: list[str], change: Callable[[str], str]) -> tuple[str, str]:
+    forms = {change(s): s for s in theirs}
+    mine = next(s for s in ours if change(s) in forms)
+    return mine, forms[change(mine)]

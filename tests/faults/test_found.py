@@ -190,7 +190,12 @@ def test_the_fix_of_a_damaged_sample_removes_nothing_that_is_sound(folder: Path)
     assert h.ensk("verify", store).code == 0
 
 
-IMAGES = ("remove it from the folder", "remove the store once by hand")
+IMAGES = (
+    "remove it from the folder",
+    "remove the store once by hand",
+    "delete the shape",
+    "leave such annotations out",
+)
 """Of dumps: an image that cannot be read is the user's to take out."""
 HARMFUL = ("rm -", "delete ", "overwrite=True", "empty this", "remove it", "remove them", "remove the store")
 

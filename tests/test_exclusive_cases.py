@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import ensemble_kit as ek
+from ensemble_kit.formats.label_tables import load_table
 from test_cases import ORGANS, STREETS, ensk, listed, member, refused, truth
 
 RNG = np.random.default_rng(3)
@@ -240,3 +241,44 @@ def test_a_background_without_a_score_is_shown_as_a_dash(tmp_path, capsys) -> No
     said = capsys.readouterr().out
     assert "nan" not in said
     assert "–" in said
+
+
+BY_COLOUR = {
+    "class_dict.csv": "name,r,g,b\nbackground,0,0,0\nroad,128,64,128\nsky,70,130,180\n",
+    "classes.csv": "class_name,red,green,blue\nbackground,0,0,0\nroad,128,64,128\nsky,70,130,180\n",
+    "text.csv": 'name,colour\nbackground,"(0, 0, 0)"\nroad,804080\nsky,#4682b4\n',
+    "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\nsky:70,130,180::\n",
+}
+
+
+@pytest.mark.parametrize("name", BY_COLOUR)
+def test_tables_of_colours_read_colours_and_no_values(tmp_path, name) -> None:
+    """A table without values could count them from 0 or from 1."""
+    (tmp_path / name).write_text(BY_COLOUR[name])
+    palette = np.array([[0, 0, 0], [128, 64, 128], [70, 130, 180]], np.uint8)
+    read = ek.read_masks(folder_of(tmp_path / "rgb", "a.png", palette[LABELS[0]]), labels=tmp_path / name)
+    assert read.classes == ("background", "road", "sky")
+    assert all(np.array_equal(read["a.png", c].decode(), LABELS[0] == k) for k, c in enumerate(read.classes))
+    for file in ("a.png", "a.npy"):
+        gt = folder_of(tmp_path / f"values of {file}", file, LABELS[0])
+        convert = ["convert", gt, "--from", "label-map", "--labels", tmp_path / name, "--out", tmp_path / "x.json"]
+        assert "--classes" in refused("label-ambiguous", 2, *convert)
+
+
+@pytest.mark.parametrize(
+    ("text", "void"),
+    [
+        ('{"labels": {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}, "numTraining": 9}', {3}),
+        ('{"id2label": {"0": "background", "1": "liver", "2": "spleen"}, "hidden": [1]}', set()),
+        (
+            '{"categories": [{"id": 0, "name": "background"}, {"id": 1, "name": "liver"}, {"id": 2, "name": "spleen"}]}',
+            set(),
+        ),
+    ],
+    ids=["nnU-Net", "Hugging Face", "COCO"],
+)
+def test_tables_inside_files_of_frameworks(tmp_path, text, void) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    found = load_table(tmp_path / "dataset.json")
+    assert (found.classes, set(found.void)) == (tuple(ORGANS), void)
+    assert [found.value_of(name) for name in ORGANS] == [0, 1, 2]

@@ -37,13 +37,14 @@ def table_of(values: Values, truth: Values, ratio: int, adds: bool = False) -> C
     """The table of samples given as F_c (C, n) and truth (n,), C for no class and -1 for void."""
     C, n, parts = len(values[0]), len(values), []
     decided = np.zeros((n, C + 1, C), np.int64)
-    far = np.zeros((3, n, C, C), np.int32)
+    doubt = np.zeros((n, room_of(ratio, adds).shifts.size - 1, C, C), np.int32)
+    far = np.zeros((*doubt.shape, 2), np.int32)
     for s, (v, t) in enumerate(zip(values, truth, strict=True)):
         labels = np.where(t < 0, kernels.VOID, t).astype(np.uint16)
-        parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], *far[:, s]))
+        parts.append(kernels.gather(v, labels, room_of(ratio, adds), decided[s], far[s], doubt[s]))
     offsets = np.cumsum([0, *(p.truth.size for p in parts)])
     names = tuple(f"s{k}" for k in range(n)), tuple(f"c{k}" for k in range(C))
-    return ContenderTable(*names, None, "", adds, ratio, concatenated(parts), offsets, decided, *far)
+    return ContenderTable(*names, None, "", adds, ratio, concatenated(parts), offsets, decided, far, doubt)
 
 
 @st.composite
@@ -184,6 +185,25 @@ def test_the_default_is_miou_without_absent_classes(make_store: Make) -> None:
     assert ek.tune_thresholds(ens, truth, metric="dice").measure.convention.empty == 1
 
 
+@pytest.mark.parametrize("options", FUSIONS.values(), ids=FUSIONS)
+def test_a_least_probability_is_recorded_and_scored(make_store: Make, options: dict[str, Any]) -> None:
+    ens = case(make_store, **options)
+    truth = truth_of(ens)
+    plain = ek.tune_thresholds(ens, truth, background="background")
+    tuned = ek.tune_thresholds(ens, truth, background="background", least=0.6)
+    assert [c.factor for c in tuned.factors] == [c.factor for c in plain.factors]
+    assert tuned.decision.least == 0.6
+    masks = ens.vote(tuned)
+    assert masks.rule.endswith("below 0.6 it has no class")
+    scored = ek.iou(masks, truth.arranged(truth.samples, masks.classes), empty="skip")
+    assert tuned.score == scored.pooled != plain.score
+    assert {name: tuned.per_class[name] for name in masks.classes} == scored.pooled_per_class
+    with pytest.raises(ek.UsageError, match="least"):
+        ek.tune_thresholds(ens, truth, decide="threshold", least=0.6)
+    with pytest.raises(ek.UsageError, match="probability in"):
+        ek.tune_thresholds(ens, truth, least=1.5)
+
+
 def test_no_single_factor_is_better(make_store: Make) -> None:
     ens = case(make_store, samples=2)
     truth = truth_of(ens)
@@ -249,7 +269,7 @@ def test_statistics_answer_a_second_question(make_store: Make, tmp_path: Path) -
         assert caught.value.code == "statistics-differ"
 
 
-@pytest.mark.parametrize("name", ["truth", "offsets", "classes", "values", "begins", "decided", "hit", "miss", "both"])
+@pytest.mark.parametrize("name", ["truth", "offsets", "classes", "values", "begins", "decided", "far", "doubt"])
 def test_damaged_statistics_are_refused(make_store: Make, tmp_path: Path, name: str) -> None:
     ens = case(make_store, samples=1, members=1)
     gather(ens, truth_of(ens), RATIOS[0]).save(tmp_path / "kept.npz")
@@ -258,7 +278,7 @@ def test_damaged_statistics_are_refused(make_store: Make, tmp_path: Path, name: 
     for damaged in (arrays[name][:-1], arrays[name].astype(np.float32), arrays[name] * 0 + 7):
         np.savez(tmp_path / "bad.npz", **{**arrays, name: damaged})
         alike = damaged.dtype == arrays[name].dtype and damaged.shape == arrays[name].shape
-        if alike and name in {"values", "decided", "hit", "miss", "both"}:
+        if alike and name in {"values", "decided", "far", "doubt"}:
             continue  # other numbers, all of them possible
         with pytest.raises(ek.DamagedError, match="do not fit each other"):
             ContenderTable.load(tmp_path / "bad.npz")
@@ -294,7 +314,7 @@ def test_a_member_that_is_right_nowhere_is_told(make_store: Make) -> None:
     samples = ("x", "y")
     bad = make_store(dict.fromkeys(samples, z), IMAGE, CLASSES, activation="softmax", member="bad")
     truth = ek.MaskSet.from_labels({s: np.zeros(IMAGE, np.uint8) for s in samples}, CLASSES)
-    with pytest.warns(UserWarning, match=r"member 'bad' is wrong at every pixel of 2 samples: labels shifted by one\?"):
+    with pytest.warns(UserWarning, match=r"member 'bad'.* 2 samples.* labels shifted by one\?"):
         ek.tune_thresholds(ek.Ensemble([bad]), truth)
 
 
@@ -366,18 +386,22 @@ def test_settled_pixels_are_those_that_no_factor_changes(
     scores = ens.sample("s")
     labels = rng.integers(0, 5, IMAGE).astype(np.uint16)
     labels[:2] = kernels.VOID
-    decided, far = np.zeros((5, 4), np.int64), np.zeros((3, 4, 4), np.int32)
-    values, truth = scores.open_values(0, IMAGE[0], labels, kernels.VOID, decided)
+    room = room_of(ratio, ens.fusion.mean.of_logits)
+    decided, doubt = np.zeros((5, 4), np.int64), np.zeros((room.shifts.size - 1, 4, 4), np.int32)
+    far = np.zeros((*doubt.shape, 2), np.int32)
+    values, truth = scores.open_values(0, IMAGE[0], scores.leaders(ratio), labels, kernels.VOID, decided)
     settled = decided.sum()
     assert settled + truth.size == labels.size - 2 * IMAGE[1]
-    room = room_of(ratio, ens.fusion.mean.of_logits)
-    found = kernels.gather(values, truth, room, decided, *far)
-    all_decided, all_far = np.zeros_like(decided), np.zeros_like(far)
-    whole = kernels.gather(scores.values(0, IMAGE[0]).reshape(4, -1), labels.ravel(), room, all_decided, *all_far)
+    found = kernels.gather(values, truth, room, decided, far, doubt)
+    all_decided, all_far, all_doubt = (np.zeros_like(v) for v in (decided, far, doubt))
+    whole = kernels.gather(
+        scores.values(0, IMAGE[0]).reshape(4, -1), labels.ravel(), room, all_decided, all_far, all_doubt
+    )
     assert settled > 0
     assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
     assert np.array_equal(decided, all_decided)
     assert np.array_equal(far, all_far)
+    assert np.array_equal(doubt, all_doubt)
 
 
 # --- the command line ---------------------------------------------------------------------------------------
@@ -398,3 +422,6 @@ def test_the_command_tunes_factors_of_softmax_stores(make_store: Make, tmp_path:
     assert tuned.decision.kind == "argmax"
     assert tuned.measure == MIOU
     assert tuned.factors == ek.tune_thresholds(ens, truth, folds=3).factors
+    app([*asked, "--least", "0.6", "--force"], standalone_mode=False)
+    assert "no class where its largest probability is below 0.6" in capsys.readouterr().out.replace("\n", " ")
+    assert ek.ThresholdSet.load(out).decision.least == 0.6

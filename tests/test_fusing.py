@@ -21,6 +21,7 @@ from conftest import smooth_logits, write_store
 from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
+from ensemble_kit.recipes.fusing import Fusing
 from ensemble_kit.scores.fused import logit_table
 from ensemble_kit.spec.mean import Mean
 
@@ -197,7 +198,7 @@ def test_as_a_set_was_tuned(make_store: Make, rng: np.random.Generator, tmp_path
     ensk("fuse", *paths, "--thresholds", tmp_path / "set.json", "--out", tmp_path / "f.zarr")
     wanted = logit_table(Mean.of("power:0.5"), "sigmoid")[ens.levels("a.png")]
     assert np.array_equal(ek.LogitStore(tmp_path / "f.zarr").read("a.png"), wanted)
-    record = ek.LogitStore(tmp_path / "f.zarr").provenance["model"]["fused"]
+    record = ek.LogitStore(tmp_path / "f.zarr").provenance["fused"]
     assert [m["fingerprint"] for m in record["members"]] == [m.fingerprint for m in stores]
     assert (record["mean"], record["temperatures"]) == ("power:0.5", [1.5, 1.0])
 
@@ -253,6 +254,14 @@ def test_resumed_by_the_same_fusion_only(
     planned = json.loads(capsys.readouterr().out)
     assert planned["bytes"] == 2 * 3 * (12 * 15 * 2 if kind == "store" else 40 * 50 * 4)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_budget_of_memory_is_kept_or_refused(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:
+    plan = Fusing(ek.Ensemble(members(make_store, rng, ((12, 15), (12, 15)))), tmp_path / "f")
+    one = 3 * 12 * 15 * (2 * 2 + 6)
+    assert (plan.threads(4, None), plan.threads(4, 3 * one), plan.threads(2, 9 * one)) == (4, 3, 2)
+    with pytest.raises(ek.ResourceError, match="--memory allows"):
+        plan.threads(1, one - 1)
 
 
 def test_a_folder_of_other_things_is_left_alone(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:

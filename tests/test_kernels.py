@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ensemble_kit.kernels import counts, fuse, reference, rle, runs, tables
+from ensemble_kit.kernels import counts, exclusive_cells, fuse, reference, rle, runs, tables
 from ensemble_kit.scores import layouts
 
 ALL_FP16 = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
@@ -188,6 +188,35 @@ def test_resample(grid: np.ndarray, height: int, width: int) -> None:
     out = np.empty((height, width), np.uint16)
     fuse.resample(grid, 0, layouts.axes((grid.shape,), (height, width)), out)
     assert np.array_equal(out, reference.rounded(reference.interpolate(grid, (height, width))))
+
+
+@given(st.integers(1, 4), st.integers(16, 70), st.integers(0, 2**32 - 1))
+def test_fuse_scores(members: int, cells: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = [rng.choice([0, 1, 65535, 40000], cells).astype(np.uint16) for _ in range(members)]
+    weights = np.array([65536 - 7 * (members - 1), *[7] * (members - 1)])
+    out = np.empty(cells, np.uint16)
+    fuse.fuse_scores(np.array([s.ctypes.data for s in scores]), weights, out)
+    assert np.array_equal(out, reference.fuse(scores, weights.tolist()))
+
+
+@given(
+    st.integers(1, 20), st.integers(1, 70), st.sampled_from([1e-3, 0.3, 6, 60, 3000]),
+    st.sampled_from([1.0, 0.01, 0.3, 2.5, 7.5]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_cells_of_exclusive_classes(classes: int, cells: int, scale: float, temperature: float, seed: int) -> None:
+    """Sixteen cells at a time, classes in another order than the member's."""
+    rng = np.random.default_rng(seed)
+    z = np.clip(rng.normal(0, scale, (classes, cells)), -65504, 65504).astype(np.float16)
+    few = rng.random(z.shape) < 0.1
+    z[few] = rng.choice(np.array([65504, -65504, 0, -0.0, 6e-8], np.float16), int(few.sum()))
+    order = rng.permutation(classes)
+    at = z.ctypes.data + z.strides[0] * np.arange(classes)
+    out = np.empty(z.shape, np.uint16)
+    exclusive_cells.put_levels(at, temperature, np.argsort(order), out)
+    assert np.array_equal(out, reference.softmax_level(z, temperature)[order])
+    exclusive_cells.put_q(at[order], temperature, out)
+    assert np.array_equal(out, reference.exclusive_q(z, temperature)[order])
 
 
 @given(

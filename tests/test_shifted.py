@@ -78,3 +78,17 @@ def test_a_shift_is_asked_about_though_some_pixels_are_right_by_chance() -> None
     assert doubted(set_of(late), set_of(labels)) == told
     late[:6] = labels[:6]
     assert doubted(set_of(late), set_of(labels)) is None  # most are right
+
+
+def test_exchanged_classes_are_asked_about_however_small_they_are() -> None:
+    labels = np.zeros((20, 20), int)
+    labels[0, :8], labels[1, :6] = 1, 2
+    other = labels.copy()
+    other[0, :7], other[1, :5] = 2, 1
+    told = "classes exchanged? 87.5% of 'b' is predicted as 'c', and 83.3% of 'c' as 'b'"
+    assert doubted(set_of(other), set_of(labels)) == told
+    other[0, :4] = 1
+    assert doubted(set_of(other), set_of(labels)) is None  # half of a class is no sign
+    other[0, :8] = 2
+    other[1, :6] = 2
+    assert doubted(set_of(other), set_of(labels)) is None  # one class for both is an error of the network

@@ -98,7 +98,7 @@ def fit(path: Path, state: State, own: Mapping[str, Any], key: str | None = None
     if key is not None or set(state) != set(own):
         prefixes = [p for p in _prefixes(state, own) if all(p + k in state for k in own)]
         if key is not None:
-            prefixes = [p for p in prefixes if f".{p}".endswith(f".{key}.")]
+            prefixes = [p for p in prefixes if p.startswith(f"{key}.") or f".{p}".endswith(f".{key}.")]
             if not prefixes:
                 raise _no_key(path, key, state)
         if len(prefixes) > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,9 +23,7 @@ from ensemble_kit.errors import UsageError
 
 def fuse(
     stores: Stores,
-    out: Annotated[
-        Path, typer.Option("--out", help="Store or folder of files to write; an unfinished one is resumed.")
-    ],
+    out: Annotated[str, typer.Option("--out", help="Store or folder of files to write; an unfinished one is resumed.")],
     common: Common,
     format: Annotated[  # noqa: A002 - the option's name
         str,
@@ -79,11 +76,12 @@ def fuse(
     plan = Fusing(ensemble, out, member=member, overwrite=common.force, **values)
     for line in plan.told():
         common.say(line)
+    jobs = plan.threads(common.jobs, common.memory)
     if common.dry_run:
         planned = plan.plan()
         common.answer({**asdict(planned), "dry_run": True}, f"would write {size(planned.bytes)} to {out}")
         return
     with common.progress() as listener:
-        done = plan.run(Threads(common.jobs), listener)
+        done = plan.run(Threads(jobs), listener)
     common.answer({**asdict(done), "dry_run": False})
     common.say(f"wrote {done.written} samples to {out}; {done.resumed} were there already")

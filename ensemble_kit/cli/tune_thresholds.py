@@ -31,6 +31,7 @@ from ensemble_kit.cli.options import (
     ClassesOption,
     EpsOption,
     ImageSizeOption,
+    LeastOption,
     MeanOption,
     SamplesOption,
     Stores,
@@ -77,6 +78,7 @@ def tune_thresholds(
             help="With argmax: a class that takes its pixels, but is not written and not scored.",
         ),
     ] = None,
+    least: LeastOption = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -227,6 +229,7 @@ def tune_thresholds(
         others,
         cast("Any", decide),
         background,
+        least,
         shared,
     )
     for caution in tuning.warnings():

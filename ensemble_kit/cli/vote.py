@@ -270,6 +270,7 @@ def vote(
         values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
         if covered is not None:
             values |= {"without_class": covered.none, "several_classes": covered.several}
+            values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
 

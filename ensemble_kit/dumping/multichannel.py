@@ -23,6 +23,9 @@ SUFFIXES = frozenset({".npy", ".tif", ".tiff"})
 _TYPES = {1: "B", 3: "H", 4: "I"}
 _FORMATS = {1: "u", 2: "i", 3: "f"}
 _DEFLATE = (8, 32946)
+_MOST_TAGS, _MOST_PAGES = 256, 2**10
+_SWELL = 1100
+"""Most bytes that one deflated byte can become, 1032, and room for headers."""
 
 
 class Extent(NamedTuple):
@@ -65,7 +68,7 @@ def count(path: Path) -> int:
     """Count the samples a pixel, or the pages, of a file; 0 where nothing can be told."""
     try:
         return extent(path, 0).channels
-    except (ValueError, OSError):
+    except Exception:  # noqa: BLE001 - whatever is wrong with a file that cannot be read anyway
         return 0
 
 
@@ -98,9 +101,12 @@ class _Page:
     tags: Mapping[int, tuple[int, ...]]
 
     def one(self, tag: int, default: int | None = None) -> int:
-        if tag not in self.tags and default is None:
+        values = self.tags.get(tag, ())
+        if values:
+            return values[0]
+        if default is None:
             raise ValueError(f"its tag {tag} is missing")
-        return int(self.tags.get(tag, (default,))[0])  # type: ignore[arg-type]
+        return default
 
     @property
     def width(self) -> int:
@@ -123,6 +129,8 @@ class _Page:
             raise ValueError(f"it has {sorted(bits)} bits a sample; 8, 16 and 32 are read")
         dtype = np.dtype(f"{kind}{next(iter(bits)) // 8}").newbyteorder(self.order)
         apart = self.one(284, 1) == 2 and self.samples > 1
+        if self.height * self.width * self.samples * dtype.itemsize > _SWELL * len(data):
+            raise ValueError("it says more pixels than a file of its length can hold")
         inner, outer = (1, self.samples) if apart else (self.samples, 1)
         tiled = 322 in self.tags
         h, w = (self.one(323), self.one(322)) if tiled else (min(self.one(278, self.height), self.height), self.width)
@@ -168,6 +176,8 @@ def _pages(data: bytes) -> list[_Page]:
         while at and at not in seen:
             seen.add(at)
             count = struct.unpack_from(f"{order}H", data, at)[0]
+            if count > _MOST_TAGS or len(pages) == _MOST_PAGES:
+                raise ValueError(f"it has {count} tags on page {len(pages) + 1}; at most {_MOST_TAGS} on {_MOST_PAGES}")
             tags = dict(_tag(data, at + 2 + 12 * k, order) for k in range(count))
             pages.append(_Page(order, tags))
             at = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)[0]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ensemble_kit import backends
 from ensemble_kit.backends import Network
+from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sides import check_sides, class_orders
+from ensemble_kit.dumping.sides import check_sides, class_orders, told_swap
 from ensemble_kit.dumping.tta import Averaged, symmetries
 from ensemble_kit.errors import MismatchError, UsageError
 
@@ -50,16 +51,31 @@ def open_network(
         say(f"each image runs {len(group)} times, flipped or turned, and the {recipe.domain} are averaged")
         if orders is None:
             say("a flip leaves every class as it is; classes that have a left and a right need --swap-classes")
+        else:
+            say(told_swap(recipe.swap or {}))
         network = Averaged(network, group, orders)
     return network, with_channels(with_size(recipe, network), network)
 
 
 def with_channels(recipe: Recipe, network: Network) -> Recipe:
-    """Feed grey images as one channel to a network that takes one."""
+    """Feed grey images as one channel to a network that takes one; where nothing tells, it is tried on zeros."""
     prep = recipe.preprocess
-    if prep.channels == "grey" and prep.count is None and network.channels == 1:
+    if prep.channels != "grey" or prep.count is not None or network.channels == 3:
+        return recipe
+    size = (recipe.tile, recipe.tile) if recipe.tile is not None else prep.size
+    if network.channels == 1 or (size is not None and not _takes(network, 3, size) and _takes(network, 1, size)):
         return replace(recipe, preprocess=prep.but(count=1))
     return recipe
+
+
+def _takes(network: Network, channels: int, size: Size) -> bool:
+    import numpy as np
+
+    try:
+        network.forward(network.put(np.zeros((1, channels, *size), np.float32)))
+    except Exception:  # noqa: BLE001 - whatever the user's model raises
+        return False
+    return True
 
 
 def with_size(recipe: Recipe, network: Network) -> Recipe:

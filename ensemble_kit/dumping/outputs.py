@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str])
     if y.shape[1] != len(classes):
         second = "let the network put out (B, C, h, w), classes second"
         named = f"pass --classes with a name for each map, in their order{with_background(y.shape[1], classes)}"
+        named += f"; where the model has several outputs, --output with the one of {len(classes)} maps"
         fix = second if y.shape[3] == len(classes) else named
         raise MismatchError("classes-count", "cannot match the model's outputs to the classes", item=item, fix=fix)
     return y
@@ -49,6 +51,9 @@ def failing_as(samples: Sequence[str], takes: int | None = None, given: int | No
         if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
             fix = "pass a smaller --batch-size or --size, --tile, or --device cpu"
             raise ResourceError("model-memory", "cannot run the model: out of memory", item=item, fix=fix) from error
+        told_by_torch = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
+        if told_by_torch is not None and int(told_by_torch[2]) == given:
+            takes = int(told_by_torch[1])
         if takes is not None and given is not None and takes != given:
             raise channels_differ(takes, given, told(error)) from error
         fix = "see its traceback with --debug; samples before this one are committed"

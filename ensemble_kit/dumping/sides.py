@@ -131,10 +131,10 @@ def _asked(pairs: str, turned: bool) -> str:
     position = (
         "leave rot90 out of --tta if position in the image tells them apart"
         if turned
-        else f"pass --swap-classes hflip:{pairs} if their position in the image tells left from right (vflip leaves "
-        f"them as they are; vflip:{pairs} for upper and lower)"
+        else f"pass --swap-classes 'hflip:{pairs}' if their position in the image tells left from right (vflip leaves "
+        f"them as they are; 'vflip:{pairs}' for upper and lower)"
     )
-    return f"{position}; --swap-classes handedness:{pairs} if their shape does, which every mirror image exchanges"
+    return f"{position}; --swap-classes 'handedness:{pairs}' if their shape does, which every mirror image exchanges"
 
 
 def _order(classes: Sequence[str], pairs: Pairs) -> list[int]:
@@ -213,21 +213,26 @@ def check_sides(classes: Sequence[str], group: Sequence[Symmetry], swap: Swap | 
     item = "; ".join(f"{a!r} and {b!r}" for a, b in likely.items()) + " look like the two sides of one thing"
     told = [",".join(f"{a}={b}" for a, b in pairs.items()) for pairs in (sides, levels)]
     none = "--swap-classes none if these flips leave them as they are"
+    shape = (
+        f"--swap-classes 'handedness:{','.join(t for t in told if t)}' if their shape does, which every mirror image "
+    )
+    shape += "exchanges"
     if _only_horizontal(group):
         fix = f"pass --swap-classes '{told[0]}', or {none}"
     elif any(s.turns % 2 for s in group):
         fix = f"leave rot90 out of --tta if position in the image tells them apart; {none}"
-        if any(s.mirror for s in group):
-            whole = ",".join(t for t in told if t)
-            fix += f"; --swap-classes 'handedness:{whole}' if their shape does, which every mirror image exchanges"
+        fix += f"; {shape}" if any(s.mirror for s in group) else ""
     else:
-        kinds = [f"{kind}:{t}" for kind, t in zip(("hflip", "vflip"), told, strict=True) if t]
-        fix = f"pass --swap-classes '{','.join(kinds)}' if their position in the image tells them apart, "
-        fix += (
-            f"'handedness:{','.join(t for t in told if t)}' if their shape does, which every mirror image exchanges, "
-        )
-        fix += f"or {none}"
+        kinds = ",".join(f"{kind}:{t}" for kind, t in zip(("hflip", "vflip"), told, strict=True) if t)
+        fix = f"pass --swap-classes '{kinds}' if their position in the image tells them apart, {shape}, or {none}"
     raise UsageError("sides-merge", "refused to average flips that would merge two sides", item=item, fix=fix)
+
+
+def told_swap(swap: Swap) -> str:
+    """Say which classes change places, and when."""
+    when = {PLAIN: "a horizontal flip", "hflip": "hflip", "vflip": "vflip", "handedness": "every mirror image"}
+    pairs = {when[k]: " and ".join(f"{a!r}, {b!r}" for a, b in own.items()) for k, own in by_kind(swap).items() if own}
+    return "; ".join(f"{name} exchanges {own}" for name, own in pairs.items())
 
 
 def _spelled(kinds: Mapping[str, Pairs]) -> str:

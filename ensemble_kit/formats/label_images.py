@@ -44,6 +44,7 @@ def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> La
         Colours that the table does not have.
     """
     if path.suffix.lower() == ".npy":
+        check_numbered(table, str(path))
         with path.open("rb") as file:
             stack = Stack.open(file, path.stat().st_size, str(path))
             return _of_stack(stack, [""])[""]
@@ -53,10 +54,25 @@ def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> La
         return LabelMap.of(grey, str(path))
     if pixels.ndim == 3:
         return _by_colours(pixels, table, str(path))
+    check_numbered(table, str(path))
     found = LabelMap.of(pixels, str(path))
     if palette is not None and table is not None:
         _check_palette(found, palette, table, str(path))
     return found
+
+
+def check_numbered(table: LabelTable | None, where: str) -> None:
+    """Refuse to read values by a table that has colours only.
+
+    Raises
+    ------
+    UsageError
+        Its rows could be numbered from 0 or from 1.
+    """
+    if table is not None and not table.numbered:
+        item = f"{where} holds values, and {table.source} has none: its first row can be 0 or 1"
+        fix = "add a column value to the table, or pass its names as --classes in place of --labels"
+        raise UsageError("label-ambiguous", "cannot tell the classes of a label map", item=item, fix=fix)
 
 
 def read_arrays(path: Path) -> dict[str, LabelMap]:

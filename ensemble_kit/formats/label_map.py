@@ -16,7 +16,7 @@ from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, check
 from ensemble_kit.formats import npz
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted, need_classes, order_classes
 from ensemble_kit.formats.index import Index, files_under, no_files
-from ensemble_kit.formats.label_images import SUFFIXES, read_arrays, read_image, total
+from ensemble_kit.formats.label_images import SUFFIXES, check_numbered, read_arrays, read_image, total
 from ensemble_kit.formats.label_presets import VOID
 from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.label_writing import Drawing
@@ -119,6 +119,7 @@ def _read_maps(path: Path, index: Index | None, table: LabelTable | None, binary
         if path.suffix.lower() not in {".npy", ".npz"}:
             fix = "pass the folder that holds it, an .npy or an .npz; a CSV or JSON has no label maps"
             raise UsageError("format-unfit", "cannot read label maps", item=f"{path} is one file", fix=fix)
+        check_numbered(table, str(path))
         maps = read_arrays(path)
         if not maps:
             raise no_files(path, "array")

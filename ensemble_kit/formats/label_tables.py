@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,24 @@ from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
 
 _COLUMNS = {
     "value": ("value", "id", "index"),
-    "name": ("name", "class", "label"),
+    "name": ("name", "class", "label", "class_name"),
     "colour": ("colour", "color", "rgb"),
 }
 """What the columns, and the keys of JSON's objects, may be called."""
+
+_CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
+_KEYS = ("labels", "id2label", "categories")
+"""Where a table stands in a larger JSON: nnU-Net's dataset.json, a Hugging Face config.json, COCO."""
+_CVAT = "# label:color_rgb:parts:actions"
 
 
 def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> LabelTable:
     """Read a table of label values: the name of a preset, a JSON or CSV file, or names by value.
 
-    A CSV has the columns `value`, `name` and, if known, `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. JSON is a
-    list of objects with these keys, an object of names by value, or of values by name (also under `labels`). Several
-    values may name one class; a row named `void` is void.
+    A CSV has the columns `value`, `name` and, if known, `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. Without
+    values, as in CVAT's labelmap.txt, it reads colours only. JSON is a list of objects with these keys, an object of
+    names by value, or of values by name (also under `labels`, as in nnU-Net's dataset.json, whose label `ignore` is
+    void, under `id2label` or `categories`). Several values may name one class; a row named `void` is void.
 
     Raises
     ------
@@ -49,9 +56,14 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
         item = f"{str(path)!r} is neither a file nor a preset"
         fix = f"pass a JSON or CSV file of value, name and colour, or one of {', '.join(PRESETS)}"
         raise IncompleteError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
-    head = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    is_json = path.suffix.lower() == ".json" or head in {b"[", b"{"}
-    return table_of(_of_json(path) if is_json else _of_csv(read_table(path)), str(path))
+    head = path.read_bytes()[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if path.suffix.lower() == ".json" or head[:1] in {b"[", b"{"}:
+        return table_of(_of_json(path), str(path))
+    if head.startswith(_CVAT.encode()):
+        return replace(table_of(_of_cvat(path), str(path)), numbered=False)
+    rows = read_table(path)
+    has_values = any(name.strip().casefold() in _COLUMNS["value"] for name in rows.header)
+    return replace(table_of(_of_csv(rows), str(path)), numbered=has_values)
 
 
 def table_of(rows: Iterable[tuple[Any, Any, Colour | None]], where: str) -> LabelTable:
@@ -87,9 +99,9 @@ def table_of(rows: Iterable[tuple[Any, Any, Colour | None]], where: str) -> Labe
 def _of_csv(table: Table) -> list[tuple[int, str, Colour | None]]:
     where, header = str(table.path), [name.strip().casefold() for name in table.header]
     found = {key: next((header.index(n) for n in names if n in header), None) for key, names in _COLUMNS.items()}
-    rgb = [header.index(c) for c in ("r", "g", "b")] if {"r", "g", "b"} <= set(header) else []
+    rgb = next(([header.index(c) for c in names] for names in _CHANNELS if set(names) <= set(header)), [])
     if found["name"] is None or (found["value"] is None and found["colour"] is None and not rgb):
-        fix = "write the header value,name or value,name,colour"
+        fix = "write the header value,name or value,name,colour; names alone, in their order, are passed as --classes"
         raise _damaged(where, f"its header is {','.join(table.header)!r}", fix)
     names = [name.strip() for name in table.column(found["name"])]
     values = [str(k) for k in range(len(names))] if found["value"] is None else table.column(found["value"])
@@ -105,10 +117,23 @@ def _of_csv(table: Table) -> list[tuple[int, str, Colour | None]]:
     return rows
 
 
+def _of_cvat(path: Path) -> list[tuple[int, str, Colour | None]]:
+    """Read CVAT's labelmap.txt, `name:r,g,b:parts:actions` in each line, whose rows have no values."""
+    lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
+    rows = []
+    for k, line in enumerate(lines):
+        name, _, rest = line.partition(":")
+        rows.append((k, name.strip(), _colour(rest.partition(":")[0].strip() or None, f"{path}, {line[:40]!r}")))
+    return rows
+
+
 def _of_json(path: Path) -> list[Row]:
     content = strict_json.load(path)
-    if isinstance(content, dict) and isinstance(content.get("labels"), (list, dict)):
-        content = content["labels"]
+    key = next((k for k in _KEYS if isinstance(content, dict) and isinstance(content.get(k), (list, dict))), None)
+    if key is not None:
+        content = content[key]
+    if key == "labels" and isinstance(content, dict) and type(content.get("ignore")) is int:
+        content = {VOID if name == "ignore" else name: value for name, value in content.items()}
     if isinstance(content, dict):
         if all(isinstance(v, str) and re.fullmatch("[0-9]{1,9}", k) for k, v in content.items()):
             return [(int(value), name, None) for value, name in content.items()]
@@ -129,9 +154,11 @@ def _colour(value: Any, where: str) -> Colour | None:
     if value is None:
         return None
     parts: list[int] = []
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        parts = list(bytes.fromhex(value[1:]))
-    elif isinstance(value, str) and re.fullmatch(r"\[?\s*\d{1,3}(\s*,\s*|\s+)\d{1,3}(\s*,\s*|\s+)\d{1,3}\s*\]?", value):
+    if isinstance(value, str) and re.fullmatch("#?[0-9a-fA-F]{6}", value):
+        parts = list(bytes.fromhex(value.removeprefix("#")))
+    elif isinstance(value, str) and re.fullmatch(
+        r"[\[(]?\s*\d{1,3}(\s*,\s*|\s+)\d{1,3}(\s*,\s*|\s+)\d{1,3}\s*[\])]?", value
+    ):
         parts = [int(part) for part in re.findall(r"\d+", value)]
     elif isinstance(value, list) and all(type(part) is int for part in value):
         parts = value

@@ -23,6 +23,7 @@ from ensemble_kit.masks.runs import Runs, encode
 from ensemble_kit.spec.geometry import Shape
 
 LINE_WIDTH, POINT_RADIUS = 10, 5
+_LARGEST = 2**18  # radius of a circle: Pillow takes 9 ms for it, and 22 s for one four times as large
 
 _POINTS = {
     "polygon": (3, None),
@@ -68,6 +69,8 @@ def draw(kind: str, points: Any, size: Shape, where: str, mask: Any = None) -> R
         return _placed(mask, xy, (H, W), where)
     if kind == "circle":
         reach = math.dist(*xy.tolist())
+        if reach > _LARGEST:
+            raise _damaged(where, f"its radius is {reach:g} pixels, the limit is {_LARGEST}")
         xy = np.array([xy[0] - reach, xy[0] + reach])
     elif kind in {"point", "points"}:
         xy = np.concatenate([xy - POINT_RADIUS, xy + POINT_RADIUS])

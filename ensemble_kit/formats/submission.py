@@ -82,7 +82,8 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dial
     if doubt := contradicted(parsed.starts, parsed.offsets, [shapes[s] for s, _ in keys], dialect.order):
         other = "C" if dialect.order == "F" else "F"
         how_said = f"--from-csv order={other}, of ground truth --val-csv order={other}, csv={{'order': {other!r}}}"
-        warn(Caution(f"{path}: {doubt}", f"if so, say order={other} ({how_said})"))
+        action = f"say order={other} ({how_said}), or check which side of the image size is the height"
+        warn(Caution(f"{path}: {doubt}", action))
     if dialect.rows == "object":
         parsed, note = united(parsed, [slots[key] for key in keys], [math.prod(shapes[s]) for s, _ in slots])
         told.append(note)

@@ -7,7 +7,7 @@ does not do: scores are rounded, and equal ones go to the first class.
 """
 
 from ensemble_kit.kernels.conversions import keys_of, lower_half, narrowed, numbers, upper_half, widened
-from ensemble_kit.kernels.desk import CELLS
+from ensemble_kit.kernels.desk import CELLS, column_of, members_of, rows_of
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.lanes import (
     all_ints,
@@ -24,44 +24,50 @@ from ensemble_kit.kernels.lanes import (
     subtract,
     word,
 )
-from ensemble_kit.kernels.words import load64, lowest, store64
+from ensemble_kit.kernels.words import code_at, load64, lowest, store16, store64
 
 STEP = 4
 """Classes that are read together: each is a stream of its own, and more than a few evict each other from the caches."""
 
 
 @kernel
-def put_agreement(r, desk):
-    """Find what members agree upon in the cells of row `r`."""
-    labels = desk.labels + 2 * (r & 1) * (desk.width + CELLS)
-    for m in range(desk.members):
-        _put_leaders(r, m, desk)
+def put_agreement(row, g, desk):
+    """Find what the members of a grid agree upon in the cells of one row."""
+    labels, width = _labels(row, g, desk), load64(desk.cells + 8 * g)
+    first, stop = members_of(g, desk)
+    for m in range(first, stop):
+        _put_leaders(row, m, width, desk)
         margins = desk.margins + 4 * m * desk.classes
-        for block in range(0, desk.width, CELLS):
-            x = min(block, desk.width - CELLS)
+        for block in range(0, width, CELLS):
+            x = min(block, width - CELLS)
             best, second, label = _leaders(block, desk)
-            tops = desk.tops + 4 * (((r & 1) * desk.members + m) * desk.width + x)
+            tops = desk.tops + 4 * (((row & 1) * desk.members + m) * desk.width + x)
             low = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
             high = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
-            if m:
+            if m != first:
                 before = load_long(labels + 2 * x)
                 low = select(equal(low, widened(lower_half(before))), low, all_ints(-1))
                 high = select(equal(high, widened(upper_half(before))), high, all_ints(-1))
             store(labels + 2 * x, narrowed(low))
             store(labels + 2 * x + 32, narrowed(high))
-    store(labels + 2 * desk.width, all_long(load64(labels + 2 * desk.width - 8) >> 48))
+    store(labels + 2 * width, all_long(load64(labels + 2 * width - 8) >> 48))
 
 
 @inline
-def _put_leaders(r, m, desk):
+def _labels(row, g, desk):
+    return desk.labels + 2 * (2 * g + (row & 1)) * (desk.width + CELLS)
+
+
+@inline
+def _put_leaders(row, m, width, desk):
     """Find the largest and the second largest key of a member's cells, and the class: three vectors for 32 cells."""
-    at, offset = desk.at + 8 * m * desk.classes, 2 * r * load64(desk.widths + 8 * m)
+    at, offset = desk.at + 8 * m * desk.classes, 2 * row * load64(desk.widths + 8 * m)
     for c0 in range(0, desk.classes, STEP):
-        for block in range(0, desk.width, CELLS):
+        for block in range(0, width, CELLS):
             best, second, label = all_long(-32768), all_long(-32768), all_long(0)
             if c0:
                 best, second, label = _leaders(block, desk)
-            codes = offset + 2 * min(block, desk.width - CELLS)
+            codes = offset + 2 * min(block, width - CELLS)
             for c in range(c0, min(c0 + STEP, desk.classes)):
                 key = keys_of(load_long(load64(at + 8 * c) + codes))
                 label = select(greater(key, best), all_long(c), label)
@@ -89,23 +95,41 @@ def _leads(best, second, label, tops, margins):
 
 
 @kernel
-def put_quads(r, r2, desk, undecided):
-    """Find the class of the pixels between four cells; -1 where it is undecided.
-
-    Columns of undecided quads go to the address `undecided`, int64; returns how many there are.
-    """
-    row, n = 2 * (desk.width + CELLS), 0
-    top, foot = desk.labels + (r & 1) * row, desk.labels + (r2 & 1) * row
-    for block in range(0, desk.width, CELLS):
-        x = min(block, desk.width - CELLS)
-        a, b = load_long(top + 2 * x), load_long(top + 2 * (x + desk.across))
-        c, d = load_long(foot + 2 * x), load_long(foot + 2 * (x + desk.across))
+def put_quads(g, desk):
+    """Find the class of the pixels between four cells of a grid; -1 where it is undecided."""
+    r, r2 = rows_of(g, desk)
+    top, foot = _labels(r, g, desk), _labels(r2, g, desk)
+    width, across = load64(desk.cells + 8 * g), 2 * load64(desk.across + 8 * g)
+    quads = desk.quads + 2 * g * (desk.width + CELLS)
+    for block in range(0, width, CELLS):
+        x = 2 * min(block, width - CELLS)
+        a, b = load_long(top + x), load_long(top + x + across)
+        c, d = load_long(foot + x), load_long(foot + x + across)
         same = both(both(equal(a, b), equal(a, c)), equal(a, d))
-        label = select(same, a, all_long(-1))
-        store(desk.quads + 2 * x, label)
-        bits = word(greater(all_long(0), label)) >> (block - x) << (block - x)
+        store(quads + x, select(same, a, all_long(-1)))
+
+
+@kernel
+def put_strips(desk):
+    """Find the class of each strip of the band upon which all grids agree; -1 where there is none."""
+    if desk.strip_labels == desk.quads:
+        return
+    for strip in range(desk.strips):
+        label = code_at(desk.quads + 2 * column_of(0, strip, desk))
+        for g in range(1, desk.grids):
+            own = code_at(desk.quads + 2 * (g * (desk.width + CELLS) + column_of(g, strip, desk)))
+            label = label if own == label else -1
+        store16(desk.strip_labels + 2 * strip, label)
+
+
+@kernel
+def find_undecided(desk, found):
+    """List the strips without a class at the address `found`, int64; returns how many there are."""
+    n = 0
+    for block in range(0, desk.strips, CELLS):
+        bits = word(greater(all_long(0), load_long(desk.strip_labels + 2 * block)))
         while bits != 0:
-            store64(undecided + 8 * n, x + lowest(bits))
+            store64(found + 8 * n, block + lowest(bits))
             n += 1
             bits &= bits - 1
     return n

@@ -135,32 +135,71 @@ class CurveRoom(NamedTuple):
     counted: NDArray[np.int64]
 
 
+class Grids(NamedTuple):
+    """Which cells of each of G boxes lie around the pixels of an image (H, W), as bands and strips.
+
+    A *band* is a range of rows of pixels that lie below the same row of cells of every box, and a *strip* a range of
+    columns that lie to the right of the same columns of cells.
+
+    Parameters
+    ----------
+    cells : int64 (G,), cells of a row of each box, at least 32.
+    row_at, col_at : int64 (bands + 1,) and (strips + 1,), first pixel of each.
+    upper, lower : int64 (G, bands), rows of cells; the same where no pixel lies between two.
+    cols : int64 (G, strips), left columns of cells.
+    across : int64 (G,), 1 where pixels lie between columns, else 0.
+    row_fractions : int64 (G, H), share of the lower row, of 256.
+    left, fractions : int32 (G, W + 16), left column of each pixel, and the right one's share of 256.
+    strip_of : int64 (W,), the strip of each pixel.
+    """
+
+    cells: NDArray[np.int64]
+    row_at: NDArray[np.int64]
+    col_at: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    lower: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    across: NDArray[np.int64]
+    row_fractions: NDArray[np.int64]
+    left: NDArray[np.int32]
+    fractions: NDArray[np.int32]
+    strip_of: NDArray[np.int64]
+
+
+EACH, LINEAR_EACH, SHARES, LINEAR, ALONE = 0, 1, 2, 3, 5
+"""Kinds of `Contest`: shares of members or their logits, each interpolated; shares or logits, averaged on the one grid
+of all members; logits of one member. The bit of 1 says that scores are logits, the bit of 2 that grids are averaged."""
+
+
 class Contest(NamedTuple):
-    """How exclusive classes of members that share one grid are compared in float32, as `scores/argmax.py` makes it.
+    """How exclusive classes are compared in float32, as `scores/argmax.py` makes it.
 
     A pixel's strongest class is certain where it leads the next by more than
     `relative · (both scores together) + absolute`; members without weight are left out.
 
     Parameters
     ----------
-    kind : what is compared. 0, shares of members, each interpolated; 1, logits, averaged on the grid; 2, shares,
-        averaged on the grid; 3, logits of one member. With 0 and 3 `q` are interpolated, in integers.
+    kind : what is compared, one of those above; where members are each interpolated, it is their `q`, in integers.
+    firsts : int64 (G + 1,), where the members of each grid begin; they stand together.
     at : int64 (M, C), where each class begins in each member's box.
-    widths : int64 (M,), cells of a row of the member's grid.
-    weights : float32 (M,), of sum 1.
+    widths : int64 (M,), cells from one row to the next of the member's grid.
+    weights : float32 (M, C), of sum 1 for each class.
+    heaviest : float32 (M,), the largest of each member.
     scales : float32 (M,), log2(e) / temperature.
     temperatures : float64 (M,).
     margins : float32 (M, C), by how much a class that has a cell's largest logit must lead there.
-    factors : float32 (C,), the largest is 1; with kinds 1 and 3 their logarithms to base 2, which are added.
+    factors : float32 (C,), the largest is 1; of logits their logarithms to base 2, which are added.
     relative, absolute : float32.
-    ties : equal scores, of kind 3, are equal in integers.
+    ties : equal scores, of one member, are equal in integers.
     least : float32 share that the winner must have, or -1.
     """
 
     kind: int
+    firsts: NDArray[np.int64]
     at: NDArray[np.int64]
     widths: NDArray[np.int64]
     weights: NDArray[np.float32]
+    heaviest: NDArray[np.float32]
     scales: NDArray[np.float32]
     temperatures: NDArray[np.float64]
     margins: NDArray[np.float32]
@@ -177,14 +216,16 @@ class Exactly(NamedTuple):
     Parameters
     ----------
     temperatures : float64 (M,).
-    weights : int64 (M,), of sum 65536.
+    order : int64 (M, C), where each class stands in each member.
+    weights : int64 (M, C), of sum 65536 for each class.
     interpolate_members, of_logits : upsample="logits"; mean="logit".
     exponentials : int64 (65536,), `tables.exponentials`.
     factors, offsets : int64 (C,).
-    least : level that the winner must reach, or 0.
+    least : level that the winner must reach, or 0; with mean="logit" that of its share of the fused `q`.
     """
 
     temperatures: NDArray[np.float64]
+    order: NDArray[np.int64]
     weights: NDArray[np.int64]
     interpolate_members: bool
     of_logits: bool
@@ -226,33 +267,57 @@ class Scale(NamedTuple):
 
 
 class Room(NamedTuple):
-    """The ratio of factors within which contenders are kept: F_c >= max((top + 2^shift - 1 >> shift) - gap, least).
+    """Ratios of factors, ascending: F_c is within one where it is `max((top + 2^shift - 1 >> shift) - gap, least)`.
+
+    Contenders are kept within the first; the last is the largest that there is, 16384.
 
     Parameters
     ----------
-    shift, gap : the ratio's logarithm to base 2 and 0, or with mean="logit" 0 and the difference of offsets.
-    far_shift, far_gap : the same of the largest ratio, 16384.
+    shifts, gaps : int64 (n,), the ratio's logarithm to base 2 and 0, or with mean="logit" 0 and the difference of
+        offsets.
     least : 1, since a score of 0 never wins a product; with mean="logit" none.
     """
 
-    shift: int
-    gap: int
-    far_shift: int
-    far_gap: int
+    shifts: NDArray[np.int64]
+    gaps: NDArray[np.int64]
     least: int
 
 
-class Line(NamedTuple):
-    """Where a line search of one class looks: its factor as a key, which is the factor, or its offset + 2^31.
+class Bins(NamedTuple):
+    """Stretches of factors that a line search bounds at once, by keys: the factor, or its offset + 2^31.
 
     Parameters
     ----------
-    bottom, low, high, top : keys of 1/128, of the ends of what is exact, and of 128.
-    now : the key of the present factor.
+    starts : int64 (bins + 1,), key of the factor that each begins with, and of the largest factor.
+    table, shift : int64; `table[key - starts[0] >> shift]` is the bin of the least such key.
     """
 
-    bottom: int
-    low: int
-    high: int
-    top: int
-    now: int
+    starts: NDArray[np.int64]
+    table: NDArray[np.int64]
+    shift: int
+
+
+class Outside(NamedTuple):
+    """What happens in bins where a line search is not exact, since far classes win pixels there; n ratios and "none".
+
+    Parameters
+    ----------
+    first, stop : bins that are exact; those below have what a smaller factor does, those above what a larger one does.
+    may : int64 (bins, C), with how many of the room's ratios pixels between the class and each other may change hands.
+    most : int64 (bins,), the largest of `may`.
+    taken : int64 (rows, n, C, 2), pixels that the class may take with a larger factor, of each winner: of another
+        truth than both, and its own.
+    doubt : int64 (rows, n, C), pixels of another truth than a class that the class may take from it; its own entry:
+        pixels that it may take and whose truth it is.
+    hits, lost : int64 (rows, n, C), hits that classes may gain with a smaller factor, and pixels of another truth that
+        the class may lose.
+    """
+
+    first: int
+    stop: int
+    may: NDArray[np.int64]
+    most: NDArray[np.int64]
+    taken: NDArray[np.int64]
+    doubt: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    lost: NDArray[np.int64]

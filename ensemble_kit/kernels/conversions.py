@@ -22,6 +22,16 @@ def widened(typingctx, shorts):
 
 
 @intrinsic
+def unsigned(typingctx, shorts):
+    """Turn 16-bit numbers without a sign into int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.zext(arguments[0], vector_of(INTS))
+
+    return INTS(shorts), generate
+
+
+@intrinsic
 def narrowed(typingctx, ints):
     """Keep the lower 16 bits of int32."""
 
@@ -166,10 +176,26 @@ def as_floats(typingctx, ints):
 
 
 @intrinsic
-def upper_bits(typingctx, ints):
-    """The upper 16 bits of int32, as if it had no sign."""
+def truncated(typingctx, floats):
+    """Turn float32 into int32, towards 0."""
 
     def generate(context, builder, signature, arguments):
-        return builder.lshr(arguments[0], constant(INTS, 16))
+        return builder.fptosi(arguments[0], vector_of(INTS))
 
-    return INTS(ints), generate
+    return INTS(floats), generate
+
+
+def _shifted(bits):
+    @intrinsic
+    def shifted(typingctx, ints):
+        """Leave out the lowest bits of int32, as if it had no sign."""
+
+        def generate(context, builder, signature, arguments):
+            return builder.lshr(arguments[0], constant(INTS, bits))
+
+        return INTS(ints), generate
+
+    return shifted
+
+
+upper_bits, halved = _shifted(16), _shifted(1)

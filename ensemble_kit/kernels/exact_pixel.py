@@ -12,9 +12,10 @@ from ensemble_kit.kernels.jit import inline, kernel
 
 
 class PixelRoom(NamedTuple):
-    """What the evaluation of a pixel needs: float32 and uint16 (C, 4), int64 (C, 4), and int64 (C,) twice."""
+    """What the evaluation of a pixel needs, of four cells; `logits` and `own` have classes in the member's order."""
 
     logits: NDArray[np.float32]
+    own: NDArray[np.uint16]
     scores: NDArray[np.uint16]
     cells: NDArray[np.int64]
     between: NDArray[np.int64]
@@ -27,6 +28,7 @@ def make_pixel_room(classes):
     return PixelRoom(
         np.empty((classes, 4), np.float32),
         np.empty((classes, 4), np.uint16),
+        np.empty((classes, 4), np.uint16),
         np.empty((classes, 4), np.int64),
         np.empty(classes, np.int64),
         np.empty(classes, np.int64),
@@ -34,33 +36,30 @@ def make_pixel_room(classes):
 
 
 @kernel
-def exact_label(r, r2, c, c2, fy, fx, contest, exactly, room):
-    """Find the class of the pixel at fractions `fy`, `fx` of 256 between rows and columns of cells; -1 for none."""
+def exact_label(y, x, band, contest, exactly, grids, room):
+    """Find the class of a pixel of a band; -1 for none."""
     values, between, cells = room.values, room.between, room.cells
     values[:], cells[:] = 0, 32768
-    for m in range(contest.at.shape[0]):
-        for k in range(values.size):
-            for corner in range(4):
-                row, column = r2 if corner & 2 else r, c2 if corner & 1 else c
-                room.logits[k, corner] = number_at(contest.at[m, k] + 2 * (row * contest.widths[m] + column))
-        if exactly.interpolate_members or exactly.of_logits:
-            exclusive_q(room.logits, exactly.temperatures[m], room.scores)
-        else:
-            softmax_levels(room.logits, exactly.temperatures[m], room.scores)
-        weight = exactly.weights[m]
-        if not exactly.interpolate_members:
+    for g in range(grids.cells.size):
+        c, fy, fx = np.int64(grids.left[g, x]), grids.row_fractions[g, y], np.int64(grids.fractions[g, x])
+        c2 = min(c + grids.across[g], grids.cells[g] - 1)
+        for m in range(contest.firsts[g], contest.firsts[g + 1]):
+            _put_scores(m, grids.upper[g, band], grids.lower[g, band], c, c2, contest, exactly, room)
+            if not exactly.interpolate_members:
+                for k in range(values.size):
+                    for corner in range(4):
+                        cells[k, corner] += exactly.weights[m, k] * np.int64(room.scores[k, corner])
+                continue
             for k in range(values.size):
-                for corner in range(4):
-                    cells[k, corner] += weight * np.int64(room.scores[k, corner])
-            continue
-        for k in range(values.size):
-            a, b, d, e = room.scores[k]
-            between[k] = (_interpolated(np.int64(a), np.int64(b), np.int64(d), np.int64(e), fy, fx) + 32768) >> 16
-        if not exactly.of_logits:
-            _put_shares(between, exactly.exponentials)
-        for k in range(values.size):
-            values[k] += weight * between[k]
-    if not exactly.interpolate_members:
+                a, b, d, e = room.scores[k]
+                value = _interpolated(np.int64(a), np.int64(b), np.int64(d), np.int64(e), fy, fx)
+                between[k] = (value + 32768) >> 16
+            if not exactly.of_logits:
+                _put_shares(between, exactly.exponentials)
+            for k in range(values.size):
+                values[k] += exactly.weights[m, k] * between[k]
+    if not exactly.interpolate_members:  # members of one grid
+        fy, fx = grids.row_fractions[0, y], np.int64(grids.fractions[0, x])
         for k in range(values.size):
             a, b, d, e = cells[k, 0] >> 16, cells[k, 1] >> 16, cells[k, 2] >> 16, cells[k, 3] >> 16
             values[k] = _interpolated(a, b, d, e, fy, fx)
@@ -69,8 +68,36 @@ def exact_label(r, r2, c, c2, fy, fx, contest, exactly, room):
         score = values[k] * exactly.factors[k] + exactly.offsets[k]
         if score > best:
             label, best = k, score
-    half = 32768 if exactly.interpolate_members else 0
-    return label if (values[label] + half) >> 16 >= exactly.least else -1
+    if exactly.least > 0 and _level(label, values, exactly) < exactly.least:
+        return -1
+    return label
+
+
+@inline
+def _put_scores(m, r, r2, c, c2, contest, exactly, room):
+    """Put a member's `q`, or levels of its softmax, at the four cells around a pixel into `scores`."""
+    for k in range(room.values.size):
+        own = exactly.order[m, k]
+        for corner in range(4):
+            row, column = r2 if corner & 2 else r, c2 if corner & 1 else c
+            room.logits[own, corner] = number_at(contest.at[m, k] + 2 * (row * contest.widths[m] + column))
+    if exactly.interpolate_members or exactly.of_logits:
+        exclusive_q(room.logits, exactly.temperatures[m], room.own)
+    else:  # a sum in float32, which the order of classes changes
+        softmax_levels(room.logits, exactly.temperatures[m], room.own)
+    for k in range(room.values.size):
+        room.scores[k] = room.own[exactly.order[m, k]]
+
+
+@inline
+def _level(label, values, exactly):
+    """What `least` compares with: the winner's fused score, of logits its share of the fused `q`."""
+    if not exactly.of_logits:
+        return (values[label] + (32768 if exactly.interpolate_members else 0)) >> 16
+    for k in range(values.size):
+        values[k] = (values[k] + 32768) >> 16
+    _put_shares(values, exactly.exponentials)
+    return values[label]
 
 
 @inline

@@ -1,8 +1,9 @@
-"""Pixels that no factors can change, told from the cells around them, and the values of the others.
+"""Pixels that are right for all factors that matter, told from the cells around them, and the values of the others.
 
-Where all members give four cells to one class, by so much that no other can come within the largest ratio of factors,
-every pixel between the cells is that class's: interpolation and fusing are means. `reference` has no part in this:
-`kernels.exclusive.values` evaluates every pixel, and the two are compared.
+Where all members give four cells to one class, by so much that no other comes within a ratio of factors, every pixel
+between the cells is that class's: interpolation and fusing are means. Where it is the true class, larger ratios can
+only lose the pixel, which no bound needs. `reference` has no part in this: `kernels.rows.values` evaluates every
+pixel, and the two are compared.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from ensemble_kit.kernels.arguments import Axes
 from ensemble_kit.kernels.blocks import codes_at
 from ensemble_kit.kernels.exclusive import RowRoom, put_values
 from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.pixel_shares import MOST, make_share_room, put_shares
 
 
 @kernel
@@ -56,7 +58,7 @@ def _put_owners(y, found, axes, owner):
 
 @kernel
 def open_values(first, stop, found, truth, void, members, scoring, exponentials, axes, decided):
-    """Count the settled pixels of the rows `first … stop - 1` by truth and owner, and evaluate the others.
+    """Count the pixels of the rows `first … stop - 1` whose owner is their truth, and evaluate the others.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def open_values(first, stop, found, truth, void, members, scoring, exponentials,
 
     Returns
     -------
-    values int64 (C, n), and truth uint16 (n,), of the pixels that are not settled.
+    values uint32 (C, n), and truth uint16 (n,), of the other pixels.
     """
     width, classes = axes.cols.shape[1], members.order.shape[0]
     owner, n = np.empty((stop - first, width), np.int16), 0
@@ -77,34 +79,43 @@ def open_values(first, stop, found, truth, void, members, scoring, exponentials,
             t = truth[y, x]
             if t == void:
                 owner[y - first, x] = -2
-            elif owner[y - first, x] >= 0:
-                decided[t, owner[y - first, x]] += 1
+            elif owner[y - first, x] == t:
+                decided[t, t] += 1
             else:
+                owner[y - first, x] = -1
                 n += 1
-    out, labels, at = np.empty((classes, n), np.int64), np.empty(n, np.uint16), 0
+    out, labels, at = np.empty((classes, n), np.uint32), np.empty(n, np.uint16), 0
+    room, powers = make_share_room(members, axes), exponentials.astype(np.int32)
+    of_probability = (scoring.score_table == np.arange(65536)).all()
+    fast = powers.size > 0 and classes <= MOST and of_probability
     for y in range(first, stop):
         xs = np.flatnonzero(owner[y - first] == -1)
         if xs.size == 0:
             continue
-        some = Axes(
-            axes.rows,
-            axes.row_fractions,
-            np.ascontiguousarray(axes.cols[:, xs]),
-            np.ascontiguousarray(axes.col_fractions[:, xs]),
-            axes.last,
-        )
-        room = RowRoom(
-            np.empty(axes.last[:, 1].max() + 1, np.int64),
-            np.empty((classes, xs.size), np.int64),
-            np.empty(xs.size, np.int64),
-            np.empty(xs.size, np.int64),
-        )
-        row = np.empty((classes, xs.size), np.int64)
-        put_values(y, members, scoring, exponentials, some, room, row)
-        for c in range(classes):
-            for k in range(xs.size):
-                out[c, at + k] = row[c, k]
+        if fast:
+            put_shares(y, xs, members, powers, axes, room, out[:, at : at + xs.size])
+        else:
+            _put_others(y, xs, members, scoring, exponentials, axes, out[:, at : at + xs.size])
         for k in range(xs.size):
             labels[at + k] = truth[y, xs[k]]
         at += xs.size
     return out, labels
+
+
+@inline
+def _put_others(y, xs, members, scoring, exponentials, axes, out):
+    """Evaluate pixels `xs` of row `y` as any row is evaluated."""
+    classes = out.shape[0]
+    cols, fractions = np.ascontiguousarray(axes.cols[:, xs]), np.ascontiguousarray(axes.col_fractions[:, xs])
+    some = Axes(axes.rows, axes.row_fractions, cols, fractions, axes.last)
+    room = RowRoom(
+        np.empty(axes.last[:, 1].max() + 1, np.int64),
+        np.empty((classes, xs.size), np.int64),
+        np.empty(xs.size, np.int64),
+        np.empty(xs.size, np.int64),
+    )
+    row = np.empty((classes, xs.size), np.int64)
+    put_values(y, members, scoring, exponentials, some, room, row)
+    for c in range(classes):
+        for k in range(xs.size):
+            out[c, k] = row[c, k]

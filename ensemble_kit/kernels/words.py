@@ -72,7 +72,7 @@ def _store(bits):
     return store
 
 
-store8, store32, store64 = _store(8), _store(32), _store(64)
+store8, store16, store32, store64 = _store(8), _store(16), _store(32), _store(64)
 
 
 def _vector(builder, address, bits):

@@ -50,6 +50,8 @@ class LogitWriter:
     provenance : JSON-able; model, weights, preprocessing and tta must agree when a store is resumed.
     codec : "none", or "lossless": lz4 with byte shuffle, about half the size, read at about a sixth of the speed.
     clamp : limit logits to ± this number, so that far background compresses well; recorded, cannot be undone.
+    checked : whether the caller knows that these are logits of this activation, as of stores that were fused: then what
+        they look like is not doubted. NaN is refused all the same.
 
     Raises
     ------
@@ -82,13 +84,14 @@ class LogitWriter:
         provenance: Mapping[str, Any] | None = None,
         codec: Codec = "none",
         clamp: float | None = None,
+        checked: bool = False,
     ) -> None:
         check_choice("domain", domain, ("logits", "probabilities"), "cannot tell what the arrays hold", "domain")
         if provenance is not None:
             check_kind("the provenance", provenance, Mapping, "pass a dict")
         self.path: Path | str = locate(path)
         names = _several("classes", classes), _several("samples", samples)
-        self._judged = False  # whether a first sample was found to be what it is said to be
+        self._judged = checked  # whether a first sample was found to be what it is said to be
         self._given, activation = activation is not None, settle_activation(activation, names[0])
         self._domain, self._clamp = domain, ingest.clamp_code(clamp, activation)
         clamp = None if self._clamp is None else ingest.value_of(self._clamp)
@@ -107,7 +110,7 @@ class LogitWriter:
         self._spec = self.sink.spec
         self._rows = {sample: row for row, sample in enumerate(self._spec.samples)}
         # whether a value outside [0, 1] was seen: what was committed as logits has passed that check
-        self._seen = self.sink.begun and self._spec.provenance.get("domain", domain) == domain
+        self._seen = checked or (self.sink.begun and self._spec.provenance.get("domain", domain) == domain)
 
     @property
     def missing(self) -> list[str]:

@@ -28,6 +28,8 @@ def components(mask: Runs) -> list[Runs]:
     """
     from ensemble_kit.kernels import components as kernels
 
+    if not mask:
+        return []
     starts, ends, labels, areas = kernels.components(mask.starts, mask.ends, mask.shape[1], 8)
     order = np.argsort(labels, kind="stable")
     starts, ends, labels = starts[order], ends[order], labels[order]

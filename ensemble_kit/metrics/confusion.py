@@ -26,7 +26,7 @@ _Cells = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 _Labelled = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Confusion:
     """Pixels by true and by predicted class, sample by sample; void pixels of the truth do not count.
 
@@ -173,6 +173,9 @@ class Confusion:
 
         names = [*self.classes, NO_CLASS]
         return pd.DataFrame(self.counts, pd.Index(names, name="truth"), pd.Index(names, name="prediction"))
+
+    def __repr__(self) -> str:
+        return f"Confusion({self})"
 
     def __str__(self) -> str:
         without = "" if self.background is None else f" without {self.background!r}"

@@ -23,7 +23,7 @@ COLUMNS = ("sample", "class", "tp", "pred", "truth", "value")
 """Of the table of every pair: pixels in both, in the prediction, in the truth, and the score."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Overlap:
     """The counts of every (sample, class), and the scores that they give.
 
@@ -109,6 +109,9 @@ class Overlap:
         out = pd.DataFrame(dict(zip(COLUMNS, (*names, *counts), strict=True)))
         out.attrs["convention"] = f"{self.metric}: {self.convention}"
         return out
+
+    def __repr__(self) -> str:
+        return f"Overlap({self})"
 
     def __str__(self) -> str:
         pairs = len(self.samples) * len([c for c in self.classes if c != self.background])

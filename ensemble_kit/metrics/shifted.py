@@ -1,6 +1,8 @@
-"""Labels that do not mean the same on both sides: no pixel is right, or more are as the classes' neighbours."""
+"""Labels that do not mean the same on both sides: no pixel is right, or more would be by other names of the classes."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
@@ -18,18 +20,37 @@ def shifted(counted: Confusion) -> str | None:
     return f"labels shifted by one? {shares} in the list"
 
 
+def exchanged(counted: Confusion) -> str | None:
+    """Ask whether two classes are exchanged: most pixels of each are predicted as the other."""
+    inner, areas = counted.counts[:-1, :-1], counted.counts.sum(axis=1)[:-1]
+    mostly = 2 * inner > areas[:, None]  # rows are the truth, so no class is mostly predicted as two
+    pairs = [(a, b) for a, b in np.argwhere(mostly & mostly.T).tolist() if a < b]
+    if not pairs:
+        return None
+    a, b = pairs[0]
+    names = counted.classes
+    ours, theirs = f"{inner[a, b] / areas[a]:.1%} of {names[a]!r}", f"{inner[b, a] / areas[b]:.1%} of {names[b]!r}"
+    more = f"; {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+    return f"classes exchanged? {ours} is predicted as {names[b]!r}, and {theirs} as {names[a]!r}{more}"
+
+
+def mistaken(counted: Confusion) -> str | None:
+    """Say what looks like labels that do not mean the same on both sides; None where nothing does."""
+    return shifted(counted) or exchanged(counted)
+
+
 def doubted(prediction: MaskSet, truth: MaskSet) -> str | None:
     """Say what looks like labels that do not mean the same on both sides; None where nothing does, or a side is empty.
 
     That is masks that are right at no pixel of any class; and of exclusive classes, of which a few pixels are right by
-    chance, also those that a shift by one would mend.
+    chance, also those that a shift by one or an exchange of two classes would mend.
     """
     counted = dice(prediction, truth)
     if not counted.truth.any() or not counted.pred.any():
         return None
     if counted.tp.any():
         exclusive = prediction.exclusive and truth.exclusive
-        return shifted(confusion(prediction, truth)) if exclusive else None
+        return mistaken(confusion(prediction, truth)) if exclusive else None
     return "no pixel of any class is right" + _mended(prediction, truth, int(counted.truth.sum()))
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from ensemble_kit import __version__, strict_json
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_kind, check_path
+from ensemble_kit.errors import MismatchError, ResourceError, UsageError, check_choice, check_kind, check_path
+from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items, chosen
 from ensemble_kit.files import atomic_write, check_space, check_target
@@ -124,6 +125,27 @@ class Fusing:
             lines.append("kept: probabilities at the image's size, float32")
         return lines
 
+    def threads(self, jobs: int | None, memory: int | None) -> int | None:
+        """Return how many samples may be fused at once within a budget of bytes; `jobs` without one.
+
+        A thread holds a sample of every member and its result, and one result more may wait to be written.
+
+        Raises
+        ------
+        ResourceError
+            One sample does not fit.
+        """
+        if memory is None:
+            return jobs
+        e = self.ensemble
+        cells = max(_cells(e.inputs, s, self.kind) for s in e.samples) * len(e.classes)
+        needed = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
+        if needed > memory:
+            item = f"one sample takes {needed} bytes, --memory allows {memory}"
+            fix = f"pass --memory {needed} or more"
+            raise ResourceError("memory-budget", "cannot fuse within the memory budget", item=item, fix=fix)
+        return min(jobs or cores(), memory // needed)
+
     def run(self, executor: Executor, listener: Listener = nobody) -> Fused:
         """Fuse and write what is not there yet."""
         return self._store(executor, listener) if self.kind == "store" else self._folder(executor, listener)
@@ -143,7 +165,8 @@ class Fusing:
         e = self.ensemble
         models = [[r.name, r.model] for r in e.records]
         network = hashlib.sha256(json.dumps([models, _how(e)], sort_keys=True).encode()).hexdigest()
-        return {"model": {"fused": self.record()}, "network_sha256": network, "domain": "logits"}
+        told = ", ".join(f"{r.name} {r.fingerprint[:16]}" for r in e.records)
+        return {"model": f"fused of {told}", "fused": self.record(), "network_sha256": network, "domain": "logits"}
 
     def _in_store(self) -> tuple[frozenset[str], bool]:
         """Return the samples that are committed, and whether a store of another fusion, without samples, is there."""
@@ -170,6 +193,7 @@ class Fusing:
             overwrite=replace,
             provenance={**self._provenance(), "versions": {"ensemble_kit": __version__}},
             codec=self.codec,
+            checked=True,
         ) as out:
             for sample, values in zip(
                 todo, executor.map(_Logits(e.inputs), Items(todo), "fusing", listener), strict=True
@@ -339,7 +363,7 @@ def fuse(
     ...         store.write("x", np.full((1, 2, 2), logit), image_size=(4, 4))
     >>> done = ek.fuse(ek.Ensemble([f"{folder}/a.zarr", f"{folder}/b.zarr"]), f"{folder}/both.zarr")
     >>> done.member, float(ek.LogitStore(done.path).read("x")[0, 0, 0])
-    ('a+b', 0.300048828125)
+    ('a+b', 0.3017578125)
     """
     where = chosen(executor, jobs, listener)
     return Fusing(ensemble, out, format, member, codec, overwrite).run(where, listener)

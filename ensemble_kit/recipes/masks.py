@@ -217,7 +217,7 @@ def read_together(
                 told = _with_flags(error, flags[k] if flags else {})
                 if not isinstance(told, UsageError) or told.code not in _LACKS:
                     raise told from None
-                missing = told
+                missing = missing or told
                 continue
             read[k] = masks = masks if id is None else masks.renamed(id, tuple(sizes))
             if names is None or (not in_order and _declares(path)):

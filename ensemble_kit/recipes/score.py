@@ -11,7 +11,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion, confusion
 from ensemble_kit.metrics.conventions import Named, named
 from ensemble_kit.metrics.overlap import Overlap, dice
-from ensemble_kit.metrics.shifted import shifted
+from ensemble_kit.metrics.shifted import mistaken
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Measure
 
@@ -64,7 +64,7 @@ class Scores:
 
     def warnings(self) -> list[Caution]:
         """Say what looks like labels that do not mean the same on both sides."""
-        if self.confusion is not None and (told := shifted(self.confusion)):
+        if self.confusion is not None and (told := mistaken(self.confusion)):
             return [Caution(told, _SAME)]
         if self.overlap.tp.any() or not self.overlap.truth.any():
             return []

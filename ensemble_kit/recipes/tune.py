@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_number, some, warn
 from ensemble_kit.execution.events import Listener, nobody
@@ -72,6 +73,7 @@ class Tuning:
     rank : whether to judge the rank rule per image too.
     decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
     background : with argmax, a class whose mask is not written and not scored.
+    least : with argmax, the probability that a pixel's class must reach, or the pixel has no class.
     shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
     at_once : classes that a pass counts; default: all.
@@ -89,6 +91,7 @@ class Tuning:
     compared: Ensemble | None = None
     decide: Decide | None = None
     background: str | None = None
+    least: float | None = None
     shared: bool = False
     at_once: int | None = None
 
@@ -98,14 +101,14 @@ class Tuning:
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         if self.search is not None and self.trials is None:
             check_search(self.ensemble, self.search)
-        kind, other, idle = (
-            ("argmax", "threshold", "trials") if self.by_argmax else ("threshold", "argmax", "background")
+        kind, other, options = (
+            ("argmax", "threshold", ("trials",)) if self.by_argmax else ("threshold", "argmax", ("background", "least"))
         )
-        if getattr(self, idle) is not None:
+        Argmax(least=self.least)  # a probability, or refused
+        for idle in (name for name in options if getattr(self, name) is not None):
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
-
         if self.shared and (self.by_argmax or self.search is not None or self.trials is not None):
             what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
             fix = "leave it out, or search first and pass the weights that were found (--weights)"
@@ -177,7 +180,8 @@ class Tuning:
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
-        lines = [*report.lines, *void_told(truth), *described.describe(found), *metric_search.describe(found)]
+        lines = [*report.lines, *self._least_told(), *void_told(truth)]
+        lines += [*described.describe(found), *metric_search.describe(found)]
         if self.shared:
             lines.append(f"One threshold for all classes: {found.thresholds[found.names[0]]:.4f}.")
         rank = shift = None
@@ -202,6 +206,12 @@ class Tuning:
         check_truth(e, truth)
         return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None)
 
+    def _least_told(self) -> list[str]:
+        if self.least is None:
+            return []
+        told = f"A pixel has no class where its largest probability is below {self.least:g}: in-sample scores are so."
+        return [f"{told} Factors were tuned, and scored out of fold, without that."]
+
     def _find(
         self,
         truth: MaskSet,
@@ -217,10 +227,12 @@ class Tuning:
                 check_kind("the statistics", known, ContenderTable)
             own, run = cast("ContenderTable | None", known), (executor, jobs, listener)
             if self.search is None:
-                return tune_factors(ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run)
+                return tune_factors(
+                    ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run, self.least
+                )
             studies, split = self.search.count_studies(self.split), self.split
             rest = self.search, self.groups, self.seed, self.shrink, studies, *run
-            return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep)
+            return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep, self.least)
         if known is not None:
             check_kind("the statistics", known, Statistics)
         if self.trials is not None:
@@ -296,6 +308,7 @@ def tune_thresholds(
     listener: Listener = nobody,
     decide: Decide | None = None,
     background: str | None = None,
+    least: float | None = None,
     shared: bool = False,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
@@ -324,7 +337,8 @@ def tune_thresholds(
     decide : "threshold" or "argmax". Default: argmax of softmax members, otherwise thresholds.
     background : with argmax, a class that wins pixels, but whose mask is not written and not scored; the truth may
         lack it.
-
+    least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
+        records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
     shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
 
     Returns
@@ -356,7 +370,17 @@ def tune_thresholds(
     wanted = None if search is None else Search.of(search)
     measure = measure_of(decides_by_argmax(ensemble, decide), objective, metric, eps, empty)
     tuning = Tuning(
-        ensemble, measure, folds, groups, seed, shrink, wanted, decide=decide, background=background, shared=shared
+        ensemble,
+        measure,
+        folds,
+        groups,
+        seed,
+        shrink,
+        wanted,
+        decide=decide,
+        background=background,
+        least=least,
+        shared=shared,
     )
     for caution in tuning.warnings():
         warn(caution)

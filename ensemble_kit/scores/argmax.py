@@ -1,4 +1,4 @@
-"""How exclusive classes of one grid compete: margins and tolerances within which float32 settles what integers would.
+"""How exclusive classes compete: margins and tolerances within which float32 settles what integers would.
 
 All follow from how far rounding can move a score. With U = 65535 / 32, one logit is U units of `q`. A cell's `q` is
 off by half a unit at most and an interpolated one by another half, so a difference of two by 2 units (`DOUBT` has some
@@ -7,8 +7,11 @@ A = sum of 1 / f:
 
 - a class whose `q + U ln f` leads all others by more than `-U ln(1 - A / 65535)` has the largest `S · f`, since the
   largest share times factor is at least 1 / A;
+- where members' weights differ from class to class, a class of factor f that leads all C - 1 others, of factor g at
+  most, by L logits in every member has shares of at least `1 - (C - 1) exp(-L)`, and they of at most `exp(-L)`;
 - where `q` of pixels are the exact integers and shares are averaged in float32, `F_c f_c - F_k f_k` is off by a
   level, for their rounding, and by twice the relative error of an exponential;
+- where these `q` themselves are averaged, float32 is off by a tenth of a unit at most;
 - shares that are fused on the grid have no units of `q`, but each is rounded twice; and a `q` that is, once more.
 """
 
@@ -19,27 +22,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ensemble_kit.kernels.arguments import Contest, Exactly
+from ensemble_kit.kernels.arguments import ALONE, EACH, LINEAR, LINEAR_EACH, SHARES, Contest, Exactly
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores import layouts
+from ensemble_kit.spec.geometry import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.kernels.arguments import Pixels
+    from ensemble_kit.kernels.arguments import Grids
     from ensemble_kit.scores.inputs import Inputs
     from ensemble_kit.spec.fusion import Upsample
-    from ensemble_kit.spec.geometry import Placement
 
 UNITS = 65535 / 32
 DOUBT = 2.1
 SLACK = 1.1
 """For float32, and terms of second order: doubts are a tenth larger than derived."""
-
-EACH, LINEAR, SHARES, ALONE = 0, 1, 2, 3
-"""Kinds of `Contest`."""
 
 DEEPEST = 29.0
 """Margins in logits up to which `q`, cut at 32, shows every lead."""
@@ -52,7 +52,7 @@ class Laid(NamedTuple):
 
     contest: Contest
     exactly: Exactly
-    pixels: Pixels
+    grids: Grids
     logits: Sequence[NDArray[np.uint16]]
 
 
@@ -60,8 +60,7 @@ def winners(laid: Laid) -> ManyRuns:
     """Decide a sample's pixels: the masks of all classes, each pixel in at most one."""
     from ensemble_kit.kernels import argmax
 
-    starts, ends, offsets, _ = argmax.decide(laid.contest, laid.exactly, laid.pixels)
-    return ManyRuns(starts, ends, offsets)
+    return ManyRuns(*argmax.decide(laid.contest, laid.exactly, laid.grids)[:3])
 
 
 def contest(
@@ -75,8 +74,7 @@ def contest(
 ) -> Laid | None:
     """Read a sample and lay out how its classes compete; None where that has no fast way.
 
-    It has one for softmax members of one grid, at least 32 cells wide, each of one weight for all classes, with a
-    mean of probabilities, or of logits without `least`.
+    It has one for softmax members with a mean of probabilities or of logits, if they are interpolated or share a grid.
 
     Parameters
     ----------
@@ -84,38 +82,40 @@ def contest(
     least : level that the winner must reach, 0 for any.
     """
     from ensemble_kit.kernels import tables
-    from ensemble_kit.kernels.desk import CELLS
 
-    fusion, place = inputs.fusion, placements[0]
-    weights = layouts.weights(fusion.weights)
-    if (
-        inputs.activation != "softmax"
-        or fusion.mean.power not in {1, None}
-        or any((p.grid, p.box) != (place.grid, place.box) for p in placements)
-        or place.box.shape[1] < CELLS
-        or (weights != weights[0]).any()
-    ):
+    fusion, weights = inputs.fusion, layouts.weights(inputs.fusion.weights)
+    used = layouts.by_grid(placements, weights.max(axis=0) > 0)
+    boxes = tuple(dict.fromkeys([placements[m].box.shape for m in used]))
+    if inputs.activation != "softmax" or fusion.mean.power not in {1, None}:
         return None
-    used = np.flatnonzero(weights[0])
-    doubts = _doubts(factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used))
+    if upsample == "scores" and any((p.grid, p.box) != (placements[0].grid, placements[0].box) for p in placements):
+        return None
+    even = bool((weights == weights[0]).all())
+    doubts = _doubts(
+        factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used), len(boxes) == 1, even
+    )
     if doubts is None:
         return None
     kind, scale, ahead, relative, absolute, ties, floor = doubts
-    logits = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in inputs.members]
     order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
-    members = layouts.members(logits, placements, order, weights)
-    at = (members.addresses + members.order * members.class_bytes).T[used]
+    read = [_wide(np.ascontiguousarray(inputs.members[m].read(sample)).view(np.uint16), placements[m]) for m in used]
+    members = layouts.members([z for z, _ in read], [p for _, p in read], order[:, used], weights[:, used])
+    at = (members.addresses + members.order * members.class_bytes).T
     t, number = np.array(fusion.temperatures, np.float64)[used], np.float32
+    share = np.ascontiguousarray(members.weights.T)
+    of_grid = np.array([boxes.index(placements[m].box.shape) for m in used])
     return Laid(
         Contest(
             kind,
+            np.searchsorted(of_grid, np.arange(len(boxes) + 1)),
             np.ascontiguousarray(at),
-            members.widths[used],
-            (weights[0][used] / 65536).astype(number),
+            members.widths,
+            (share / 65536).astype(number),
+            (share.max(axis=1) / 65536).astype(number),
             (OCTAVES / t).astype(number),
             t,
             (t[:, None] * ahead).astype(number),
-            (np.log2(scale) if kind in {LINEAR, ALONE} else scale).astype(number),
+            (np.log2(scale) if kind & 1 else scale).astype(number),
             number(relative),
             number(absolute),
             ties,
@@ -123,7 +123,8 @@ def contest(
         ),
         Exactly(
             t,
-            weights[0][used],
+            np.ascontiguousarray(members.order.T),
+            share,
             upsample == "logits",
             fusion.mean.of_logits,
             tables.exponentials(),
@@ -131,9 +132,20 @@ def contest(
             offsets,
             least,
         ),
-        layouts.pixels(place.box.shape, place.image),
-        logits,
+        layouts.grids(boxes, placements[0].image),
+        [z for z, _ in read],
     )
+
+
+def _wide(logits: NDArray[np.uint16], place: Placement) -> tuple[NDArray[np.uint16], Placement]:
+    """Make a box that is narrower than kernels take as wide as they do: its last column is repeated."""
+    from ensemble_kit.kernels.desk import CELLS
+
+    missing = CELLS - place.box.shape[1]
+    if missing <= 0:
+        return logits, place
+    wide = np.pad(logits[:, *place.box.slices], ((0, 0), (0, 0), (0, missing)), mode="edge")
+    return wide, Placement.of(wide.shape[1:], place.image)
 
 
 class _Doubts(NamedTuple):
@@ -155,17 +167,25 @@ def _doubts(
     of_logits: bool,
     interpolate_members: bool,
     members: int,
+    one_grid: bool,
+    even: bool,
 ) -> _Doubts | None:
     """Derive margins and tolerances; None where they are too large."""
-    if least > 65535 or (least and of_logits):
+    if least > 65535:
         return None
     scale = np.exp(offsets / 65536 / UNITS) if of_logits else factors / 65536
     scale /= scale.max()
-    levels = (0.0 if of_logits else 1.01 if interpolate_members else 2.1) * (1 / scale).sum() / 65535
+    rounded, other = 0.0 if of_logits else 1.01 if interpolate_members else 2.1, _largest_other(scale)
+    levels = rounded * (1 / scale).sum() / 65535
     if levels >= 0.9:
         return None
-    lead = -math.log1p(-levels) + (DOUBT if interpolate_members or of_logits else 0.1) / UNITS
-    ahead = lead + np.log(_largest_other(scale) / scale)
+    ahead = -math.log1p(-levels) + np.log(other / scale)
+    if not even and not of_logits:
+        left = scale - rounded / 65535 * (scale + other)
+        if left.min() <= 0:
+            return None
+        ahead = np.log(((len(scale) - 1) * scale + other) / left)
+    ahead = ahead + (DOUBT if interpolate_members or of_logits else 0.1) / UNITS
     if least:
         p, others = (least - 0.5) / 65535, max(1, len(scale) - 1)
         ahead = np.maximum(ahead, math.log(others * p / (1 - p) * 1.01) + 4 / UNITS)
@@ -175,6 +195,8 @@ def _doubts(
     if interpolate_members and members == 1 and not least:
         exact = -math.log1p(-levels) + 0.05 / UNITS
         return _Doubts(ALONE, scale, ahead, 0, exact * OCTAVES, bool((scale == 1).all()), floor)
+    if of_logits and interpolate_members and not one_grid:
+        return _Doubts(LINEAR_EACH, scale, ahead, 0, 0.1 / UNITS * SLACK * OCTAVES, False, floor)
     if of_logits:
         return _Doubts(
             LINEAR, scale, ahead, 0, (1.2 if interpolate_members else 2.1) / UNITS * SLACK * OCTAVES, False, floor

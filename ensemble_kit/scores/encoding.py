@@ -64,11 +64,17 @@ def _on_finest_grid(given: Encoded) -> Encoded:
     finest = max(given.placements, key=lambda p: p.grid[0] * p.grid[1])  # the first of equals: names are sorted
     box, moved = finest.box, []
     axes = layouts.axes(tuple([p.box.shape for p in given.placements]), box.shape)
+    whole, scored = box.shape == finest.grid, given.recipe.codes == "scores"
     for m, (codes, placement, order) in enumerate(zip(given.codes, given.placements, given.order.T, strict=True)):
+        if whole and scored and placement == finest and (order == np.arange(len(order))).all():
+            moved.append(codes)
+            continue
         out = np.zeros((len(order), *finest.grid), np.uint16)
         inside, own = out[:, *box.slices], placement.box
         for k, c in enumerate(order):
-            cells = scoring.tables[scoring.table_of[m]][codes[c][own.slices]]
+            cells = codes[c][own.slices]
+            if not scored:
+                cells = scoring.tables[scoring.table_of[m]][cells]
             fuse.resample(np.ascontiguousarray(cells), m, axes, inside[k])
         moved.append(out)
     order = np.repeat(np.arange(len(given.order))[:, None], len(moved), axis=1)

@@ -33,20 +33,21 @@ def codes(fusion: Fusion, upsample: Upsample) -> Codes:
     return "shares" if upsample == "logits" and not fusion.mean.of_logits else "scores"
 
 
-def margin(inputs: Inputs, codes: Codes) -> int | None:
-    """Return by how much codes of a class must lead, in every member, for no factors to change the winner.
+def margin(inputs: Inputs, codes: Codes, ratio: int) -> int | None:
+    """Return by how much codes of a class must lead, in every member, to have 2^ratio times any other's fused score.
 
-    The others then have at most 1/16384 of its fused value, the largest ratio of factors: of shares 3 of 65535 at
-    most, or with mean="logit" as much less. None where no margin tells: codes of other kinds.
+    Interpolating and fusing are means, so what holds for each member at the cells around a pixel holds at the pixel.
+    A share is rounded by half a level, and the leading one is at least that of one class beside all others at the
+    margin; a `q` is rounded at the cell and at the pixel. None where no margin tells: codes of other kinds.
     """
-    of_logits, classes = inputs.fusion.mean.of_logits, len(inputs.classes)
-    if inputs.activation != "softmax" or classes > 4000:
+    mean, times, others = inputs.fusion.mean, 1 << ratio, len(inputs.classes) - 1
+    if inputs.activation != "softmax" or not (mean.of_logits or mean == PROBABILITY):
         return None
-    if of_logits:
-        return math.ceil(65535 / 32 * math.log(1 << 14)) + 4  # rounded where it is interpolated, and where fused
-    if inputs.fusion.mean != PROBABILITY:
-        return None
-    return math.ceil(65535 / 32 * math.log(65535 / 3.5)) + 4 if codes == "shares" else 65532
+    if codes == "scores" and not mean.of_logits:  # the two largest add up to 65535, and a half for each class
+        lead = ((65536 + others / 2) * (times - 1) / 2 + times) / (1 + (times - 1) / 2)
+        return min(math.ceil(lead) + 2, 65535)
+    lost = 0.0 if mean.of_logits else (times + 1) / 2 / 65535 * (1 + others / times)
+    return None if lost >= 0.9 else math.ceil(65535 / 32 * (math.log(times) - math.log1p(-lost))) + 4
 
 
 def encode(
@@ -57,28 +58,38 @@ def encode(
     They are each logit's `Q` where it is interpolated or averaged, else the level of its softmax on the mean's scale.
     """
     if upsample == "logits" or fusion.mean.of_logits:
-        return q(logits, temperature)[order]
-    return fusion.mean.scale[levels(logits, temperature)[order]]
+        return q(logits, temperature, order)
+    found = levels(logits, temperature, order)
+    return found if fusion.mean == PROBABILITY else fusion.mean.scale[found]
 
 
-def q(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
-    """Turn logits (C, h, w) into `Q`, of what each lies below its cell's largest."""
-    from ensemble_kit.kernels import exclusive
+def q(logits: NDArray[np.float16], temperature: float, order: NDArray[np.int64] | None = None) -> NDArray[np.uint16]:
+    """Turn logits (C, h, w) into `Q`, of what each lies below its cell's largest; classes as `order` has them."""
+    from ensemble_kit.kernels import exclusive_cells
 
-    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-    out = np.empty(flat.shape, np.uint16)
-    exclusive.exclusive_q(flat, temperature, out)
-    return out.reshape(logits.shape)
+    logits = np.ascontiguousarray(logits)
+    at, out = _addresses(logits), np.empty(logits.shape, np.uint16)
+    own = at if order is None else at[order]
+    exclusive_cells.put_q(own, temperature, out.reshape(len(out), -1))
+    return out
 
 
-def levels(logits: NDArray[np.float16], temperature: float) -> NDArray[np.uint16]:
-    """Turn logits (C, h, w) into the levels of their softmax."""
-    from ensemble_kit.kernels import fuse
+def levels(
+    logits: NDArray[np.float16], temperature: float, order: NDArray[np.int64] | None = None
+) -> NDArray[np.uint16]:
+    """Turn logits (C, h, w) into the levels of their softmax; classes as `order` has them."""
+    from ensemble_kit.kernels import exclusive_cells
 
-    flat = logits.reshape(logits.shape[0], -1).astype(np.float32)
-    out = np.empty(flat.shape, np.uint16)
-    fuse.softmax_levels(flat, temperature, out)
-    return out.reshape(logits.shape)
+    logits = np.ascontiguousarray(logits)
+    at, out = _addresses(logits), np.empty(logits.shape, np.uint16)
+    rows = np.arange(len(at)) if order is None else np.argsort(order)
+    exclusive_cells.put_levels(at, temperature, rows, out.reshape(len(out), -1))
+    return out
+
+
+def _addresses(logits: NDArray[np.float16]) -> NDArray[np.int64]:
+    """Where each class begins."""
+    return np.asarray(logits.__array_interface__["data"][0] + logits.strides[0] * np.arange(len(logits)), np.int64)
 
 
 def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble_kit.kernels.arguments import Axes, Members, Pixels, Reach, Scoring
+from ensemble_kit.kernels.arguments import Axes, Grids, Members, Pixels, Reach, Scoring
 from ensemble_kit.spec.geometry import Placement, Shape
 from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q
 
@@ -68,6 +68,43 @@ def axes(boxes: tuple[Shape, ...], image: Shape) -> Axes:
         for n_ins, n_out in zip(shapes.T.tolist(), image, strict=True)
     )
     return Axes(rows, row_fractions, cols, col_fractions, shapes - 1)
+
+
+def by_grid(placements: Sequence[Placement], used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number the members that are used, those of one size of box after each other."""
+    shapes = [p.box.shape for p in placements]
+    return np.array(sorted(np.flatnonzero(used).tolist(), key=lambda m: shapes.index(shapes[m])), np.int64)
+
+
+@lru_cache(maxsize=16)
+def grids(boxes: tuple[Shape, ...], image: Shape) -> Grids:
+    """Lay out the bands and strips of an image between the cells of boxes of these shapes."""
+    from ensemble_kit.kernels.desk import CELLS, PIXELS
+
+    given = axes(boxes, image)
+    (row_at, upper), (col_at, cols) = _stretches(given.rows), _stretches(given.cols)
+    between = np.maximum.reduceat(given.row_fractions, row_at[:-1], axis=1) > 0
+    behind = ((0, 0), (0, PIXELS))
+    return Grids(
+        np.maximum(given.last[:, 1] + 1, CELLS),
+        row_at,
+        col_at,
+        upper,
+        np.minimum(upper + between, given.last[:, :1]),
+        cols,
+        (given.col_fractions.max(axis=1) > 0).astype(np.int64),
+        given.row_fractions,
+        np.pad(given.cols, behind).astype(np.int32),
+        np.pad(given.col_fractions, behind).astype(np.int32),
+        np.repeat(np.arange(cols.shape[1]), np.diff(col_at)),
+    )
+
+
+def _stretches(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the pixels behind the same cells of each box: where they begin, and the cells (boxes, stretches)."""
+    edges = np.flatnonzero((np.diff(cells, axis=1) != 0).any(axis=0)) + 1
+    at = np.concatenate([[0], edges, [cells.shape[1]]])
+    return at, np.ascontiguousarray(cells[:, at[:-1]])
 
 
 # --- every sample --------------------------------------------------------------------------------------------

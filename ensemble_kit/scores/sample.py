@@ -10,7 +10,7 @@ import numpy as np
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import argmax, exclusive, layouts
+from ensemble_kit.scores import argmax, class_maps, exclusive, layouts
 from ensemble_kit.scores.encoding import Encoded, encode
 from ensemble_kit.spec.fusion import Upsample
 from ensemble_kit.spec.geometry import Placement, as_text
@@ -114,12 +114,11 @@ class FusedSample:
 
         return np.asarray(kernels.values(first_row, stop_row, *self._whole))
 
-    @cached_property
-    def _leaders(self) -> tuple[NDArray[np.int16], ...]:
-        """For each member the class that leads each cell whatever the factors, or -1."""
+    def leaders(self, ratio: int) -> tuple[NDArray[np.int16], ...]:
+        """Find for each member the class that has 2^ratio times any other's score in each cell, or -1."""
         from ensemble_kit.kernels import settled
 
-        margin = exclusive.margin(self.inputs, self._recipe.codes)
+        margin = exclusive.margin(self.inputs, self._recipe.codes, ratio)
         found = tuple([np.full(last + 1, -1, np.int16) for last in self._axes.last])
         for m, out in enumerate(found):
             if margin is not None:
@@ -127,12 +126,19 @@ class FusedSample:
         return found
 
     def open_values(
-        self, first_row: int, stop_row: int, truth: NDArray[np.uint16], void: int, decided: NDArray[np.int64]
+        self,
+        first_row: int,
+        stop_row: int,
+        leaders: tuple[NDArray[np.int16], ...],
+        truth: NDArray[np.uint16],
+        void: int,
+        decided: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-        """Evaluate those pixels of some rows whose winner factors of 1/128 … 128 may change, and count the others.
+        """Evaluate the pixels of some rows, but those that all members give to their true class, which are counted.
 
         Parameters
         ----------
+        leaders : as `leaders` returns them.
         truth : uint16 (H, W), the class of every pixel, their number where there is none.
         void : the truth of pixels that do not count.
         decided : int64 (C + 1, C), pixels by truth and winner; added to.
@@ -143,7 +149,7 @@ class FusedSample:
         """
         from ensemble_kit.kernels import settled
 
-        values, labels = settled.open_values(first_row, stop_row, self._leaders, truth, void, *self._whole, decided)
+        values, labels = settled.open_values(first_row, stop_row, leaders, truth, void, *self._whole, decided)
         return values, labels
 
     def winners(self, factors: Sequence[int], least: int | None = None) -> ManyRuns:
@@ -171,8 +177,15 @@ class FusedSample:
         if fast is not None:
             return argmax.winners(fast)
         of_shares = of_logits and self.inputs.activation == "softmax"
-        shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
-        return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
+        if self._of_shares or (least and of_shares):
+            shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
+            return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
+        rule = weights, offsets, least or 0
+        if not self._recipe.interpolate_members:
+            order = np.arange(len(weights))[:, None]
+            return class_maps.winners([self.levels()], self._placements[:1], order, 65536 + 0 * order, None, *rule)
+        maps, table = class_maps.of_members(self._encoded), self._scoring.score_table
+        return class_maps.winners(maps, self._placements, self._encoded.order, self._weights, table, *rule)
 
     def claims(self, levels: Sequence[int]) -> ManyRuns:
         """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
@@ -256,10 +269,14 @@ class FusedSample:
         if self._recipe.interpolate_members:
             return FusedSample(self.inputs, self.sample, "scores").levels()
         out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
+        scored = self._recipe.codes == "scores" and out[0].size >= fuse.LANES
         for c, weights in enumerate(self._weights):
             class_maps = [codes[k] for codes, k in zip(self._encoded.codes, self._encoded.order[c], strict=True)]
             addresses = np.array([m.__array_interface__["data"][0] for m in class_maps], np.int64)
-            fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
+            if scored:
+                fuse.fuse_scores(addresses, weights, out[c].reshape(-1))
+            else:
+                fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
         return out
 
 

@@ -34,6 +34,7 @@ class LabelTable:
     void : values of pixels that count neither as prediction nor as truth.
     colours : by value, for colour-coded images and for palettes.
     source : where the table comes from, in words.
+    numbered : whether the source says the values; else they are the numbers of its rows, and colours tell classes.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +42,7 @@ class LabelTable:
     void: frozenset[int] = frozenset()
     colours: Mapping[int, Colour] = field(default_factory=dict)
     source: str = "table"
+    numbered: bool = True
 
     def with_void(self, void: Collection[int] | None) -> LabelTable:
         """Return the table with these values void; None: 255, or 65535 where 255 is or may be a class."""

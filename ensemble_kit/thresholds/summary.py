@@ -22,6 +22,7 @@ from ensemble_kit.thresholds.records import (
 )
 
 _FEW = 20
+_HAVE = "validate on samples that have them, or leave these classes out (--except)"
 _POINTS = 1500  # of a curve; a panel is narrower than that
 
 
@@ -77,7 +78,8 @@ def legend(tuned: tuple[str, str], measure: Measure, crossed: bool) -> str:
     """Say what the columns of a set's table hold; `tuned` is what was tuned, and its value without tuning."""
     what, plain = tuned
     name, told = measure.title, f"{measure.legend}; {measure.counted}."
-    told += f" Plateau: values of the {what} with the same {name}. Gain: {name} less {name} at {plain}."
+    told += f" Plateau: values of the {what} with the same {name}."
+    told += f" Gain: {name} less {name} at {plain}, in all without classes that no sample has."
     if crossed:
         told += f" Over folds: the lowest and the highest {what} that a fold's training samples chose."
         told += f" Out of fold: {name} on samples that did not choose."
@@ -107,7 +109,7 @@ def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     settings = ", ".join(f"{words[name]} {score:.4f}" for name, score in s.items())
     lines = [
         f"Out of fold ({how}): {settings}.",
-        _gain(crossed, "factors of 1", plain),
+        _gain_told(crossed, "factors of 1", plain),
     ]
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
     if crossed.shrink and shrunk:
@@ -118,7 +120,7 @@ def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     return lines
 
 
-def _gain(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
+def _gain_told(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
     """Say what tuning gained, how well that is known, and what to expect of new samples."""
     told = f"Gain of tuning over {plain}, out of fold: {crossed.gain} (95 % confidence interval of the mean gain)"
     if is_plain:
@@ -136,7 +138,7 @@ def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[Caut
     if blind:
         how = "factor 1 is taken for" if v.crossed else "only false pixels inform the factor of"
         doubt = f"{how} {_counted(blind, factors)}: no validation sample has them"
-        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
+        out.append(Caution(doubt, _HAVE))
     edge = [c.name for c in factors if c.factor in {LEAST, MOST}]
     if edge:
         doubt = f"the best factor lies at the end of its range, 1/128 … 128, for {_counted(edge, factors)}"
@@ -172,7 +174,7 @@ def _lines(mean: Mean, crossed: CrossValidation | None, plain: bool) -> list[str
     settings = f"tuned {s['tuned']:.4f}, each class its own {s['own']:.4f}, one shared {s['shared']:.4f}"
     lines = [
         f"Out of fold ({how}): {settings}, 0.5 {s['half']:.4f}.",
-        _gain(crossed, "0.5", plain),
+        _gain_told(crossed, "0.5", plain),
     ]
     common = _short(crossed.common_level, mean)
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
@@ -198,7 +200,7 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]
         how = "the common threshold is taken, and no gain counted, for"
         how = how if v.crossed else "nothing informs the threshold of"
         doubt = f"{how} {_counted(blind, classes)}: no validation sample has them"
-        out.append(Caution(doubt, "validate on samples that have them, or leave them out (--except)"))
+        out.append(Caution(doubt, _HAVE))
     out += _uncalibrated([c for c in classes if c.positives and c.calibration.is_off], len(classes))
     edge = [c.name for c in classes if c.level in {0, LEVELS - 1}]
     if edge:

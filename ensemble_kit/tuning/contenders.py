@@ -21,9 +21,9 @@ from ensemble_kit.tuning import archive
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = "ensk.factor-statistics/1"
-RATIOS = (6, 9, 14)
-"""Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 64 … 16384."""
+FORMAT = "ensk.factor-statistics/2"
+RATIOS = (5, 9, 14)
+"""Logarithms to base 2 of the ratios of factors that contenders are gathered for, and how they widen: 32 … 16384."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class ContenderTable:
     contenders : of all samples; sample s has the pixels `begins[s]:begins[s+1]`.
     begins : int64 (samples + 1,).
     decided : int64 (samples, C + 1, C), the other pixels by class of the truth (last: none) and winner.
-    hit, miss, both : int32 (samples, C, C), bounds for larger ratios; see `kernels.factors.gather`.
+    far, doubt : int32 (samples, ratios - 1, C, C, 2) and (samples, ratios - 1, C, C), what larger ratios change; see
+        `kernels.factors.gather`.
     """
 
     samples: tuple[str, ...]
@@ -54,9 +55,8 @@ class ContenderTable:
     contenders: Contenders
     begins: NDArray[np.int64]
     decided: NDArray[np.int64]
-    hit: NDArray[np.int32]
-    miss: NDArray[np.int32]
-    both: NDArray[np.int32]
+    far: NDArray[np.int32]
+    doubt: NDArray[np.int32]
 
     @property
     def silent(self) -> int:
@@ -83,7 +83,7 @@ class ContenderTable:
         """The pixels of each class, and where those of each sample begin."""
         from ensemble_kit.kernels import factors as kernels
 
-        pixels, begins = kernels.index(self.contenders, self.begins, len(self.classes))
+        pixels, begins = kernels.index(self.contenders, self.begins, len(self.classes), self.room)
         return pixels, begins
 
     @cached_property
@@ -140,13 +140,14 @@ class ContenderTable:
 
 
 def room_of(ratio: int, adds: bool) -> Room:
-    """Return the ratio 2^`ratio` as kernels take it."""
+    """Return the ratio 2^`ratio`, and larger ones up to the largest, as kernels take them."""
     from ensemble_kit.kernels import tables
 
+    ratios = [r for r in (ratio, ratio + 1, ratio + 2, ratio + 4) if r < RATIOS[-1]] + [RATIOS[-1]]
     if not adds:
-        return Room(ratio, 0, RATIOS[-1], 0, 1)
-    near, far = (int(tables.offsets(ONE << k)) + 1 for k in (ratio, RATIOS[-1]))  # of two rounded offsets, at most
-    return Room(0, near, 0, far, -(1 << 62))
+        return Room(np.array(ratios), np.zeros(len(ratios), np.int64), 1)
+    gaps = tables.offsets(np.array([ONE << r for r in ratios])) + 1  # of two rounded offsets, at most
+    return Room(np.zeros(len(ratios), np.int64), gaps, -(1 << 62))
 
 
 def concatenated(parts: Sequence[Contenders]) -> Contenders:
@@ -158,7 +159,7 @@ def concatenated(parts: Sequence[Contenders]) -> Contenders:
 
 
 _HEAD = ("samples", "classes", "background", "source", "adds", "ratio")
-_ARRAYS = {"begins": np.int64, "decided": np.int64, "hit": np.int32, "miss": np.int32, "both": np.int32}
+_ARRAYS = {"begins": np.int64, "decided": np.int64, "far": np.int32, "doubt": np.int32}
 
 
 def _table_from(head: dict[str, Any], read: archive.Arrays) -> ContenderTable:
@@ -182,7 +183,7 @@ def _is_sound(t: ContenderTable) -> bool:
         and t.ratio in RATIOS
         and (t.background is None or t.background in t.classes)
         and t.decided.shape == (n, C + 1, C)
-        and t.hit.shape == t.miss.shape == t.both.shape == (n, C, C)
+        and t.far.shape == (*t.doubt.shape, 2) == (n, t.room.shifts.size - 1, C, C, 2)
         and _ascends(t.begins, n, p.truth.size)
         and _ascends(p.offsets, p.truth.size, p.classes.size)
         and p.truth.ndim == p.classes.ndim == 1

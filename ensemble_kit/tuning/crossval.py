@@ -147,24 +147,19 @@ def _scored(measure: Measure, tp: Any, pred: Any, truth: Any) -> Callable[[NDArr
     return mean
 
 
-def shared_level(curves: Sequence[Curve], which: Sequence[int]) -> int:
+def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEVELS - 1) // 2) -> int:
     """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
 
     Only the band that all classes were counted in is searched. A class without positives has no say; where no class
-    has any, it is the level of 0.5.
+    has any, it is `half`, the level of 0.5.
     """
+    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     curves = [c for c in curves if c.has_positives(which)]
     if not curves:
-        return (LEVELS - 1) // 2
-    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
+        return half
     cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
     if curves[0].measure.objective == "pooled":
-        score, counted = np.zeros((2, high - low))
-        for c, own in zip(curves, cut, strict=True):
-            top, foot = c.sums(which)
-            one = c.measure.values(top[own], foot[own], c.table.truth[c.samples(which)].sum())
-            score, counted = score + np.nan_to_num(one), counted + ~np.isnan(one)
-        score = np.where(counted == 0, 1.0, score / np.maximum(counted, 1))
+        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
     else:
         sums = [c.sums(which) for c in curves]
         top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))
@@ -213,7 +208,7 @@ def cross_validate(
         decision = alone or _decide(
             _out_of_fold(curves, folds, rest, half, truth.shape), measure, truth, judge, rest, folds
         )
-        shared = shared_level(curves, rest)
+        shared = shared_level(curves, rest, half)
         common = shared if decision.shares else half
         for c, one in enumerate(curves):
             own = own_level(one, rest, common)
@@ -240,7 +235,7 @@ def cross_validate(
         for c, name in enumerate(statistics.classes)
     }
     scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
-    common = shared_level(curves, every) if decision.shares else half
+    common = shared_level(curves, every, half) if decision.shares else half
     return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
@@ -279,7 +274,7 @@ def _out_of_fold(
     outcomes = {name: _Outcome.blank(shape) for name in ("own", "shared", "half")}
     for j in rest:
         inner = [i for i in rest if i != j]
-        shared = shared_level(curves, inner)
+        shared = shared_level(curves, inner, half)
         for c, one in enumerate(curves):
             for name, level in {"own": own_level(one, inner, shared), "shared": shared, "half": half}.items():
                 outcomes[name].put(c, folds[j], one.table, level)

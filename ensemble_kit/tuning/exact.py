@@ -28,7 +28,11 @@ def tune_from(
     shrink: bool = True,
     shared: bool = False,
 ) -> ThresholdSet:
-    """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at."""
+    """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at.
+
+    With folds a class that no sample has takes the common level: only its false pixels would speak. Without them every
+    level is the plain optimum.
+    """
     split, names = folds_of(ensemble, folds, groups, seed)
     curves = [Curve(table, measure, split) for table in statistics.tables]
     half = ensemble.level_of(0.5)
@@ -42,7 +46,7 @@ def tune_from(
             for name, curve, b in zip(ensemble.classes, curves, best, strict=True)
         ]
     elif shared:
-        level = shared_level(curves, range(len(split)))
+        level = shared_level(curves, range(len(split)), half)
         best = [_common_best(curve, level) for curve in curves]
     pooled = Measure("pooled", "dice", measure.convention)
     classes = tuple(

@@ -16,7 +16,7 @@ from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import ClassFolds, CrossValidation, Interval
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.crossval import Counts, Resampler
-from ensemble_kit.tuning.sweeps import Fitted, fit
+from ensemble_kit.tuning.sweeps import Fitted, Widening, fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,17 +30,22 @@ class FoldedFits:
 
     Parameters
     ----------
-    table : contenders of all samples.
+    wider : the contenders of all samples.
     folds : sample numbers of each.
     jobs : threads; a fit takes one.
     """
 
-    table: ContenderTable
+    wider: Widening
     measure: Measure
     folds: Sequence[NDArray[np.int64]]
     jobs: int
     listener: Listener = nobody
     _known: dict[tuple[Folds, tuple[int, ...]], Fitted] = field(default_factory=dict)
+
+    @property
+    def table(self) -> ContenderTable:
+        """Contenders of all samples, for every factor that was found."""
+        return self.wider.widest
 
     def samples(self, which: Iterable[int]) -> NDArray[np.int64]:
         """Return the sample numbers of some folds, ascending."""
@@ -58,22 +63,17 @@ class FoldedFits:
             free = [c for c in self.table.free if seen[c]]
         key = folds, tuple(free)
         if key not in self._known:
-            self._known[key] = fit(self.table, self.measure, self.samples(key[0]), key[1])
+            self._known[key] = fit(self.wider.tables[0], self.measure, self.wider, self.samples(key[0]), key[1])
         return self._known[key]
 
-    def prepare(self, wanted: Sequence[tuple[Folds, Sequence[int] | None]]) -> bool:
-        """Make several fits at once; tell whether all are certain."""
+    def prepare(self, wanted: Sequence[tuple[Folds, Sequence[int] | None]]) -> None:
+        """Make several fits at once."""
         with ThreadPoolExecutor(self.jobs) as pool:
-            certain = True
-            for done, found in enumerate(pool.map(lambda w: self.of(*w), wanted), start=1):
-                certain &= found.is_certain
+            for done, _ in enumerate(pool.map(lambda w: self.of(*w), wanted), start=1):
                 self.listener(Progress("fitting", done, len(wanted), done))
-        return certain
 
 
-def cross_validate(
-    fits: FoldedFits, names: Sequence[str], shrink: bool, seed: int
-) -> tuple[CrossValidation, Fitted] | None:
+def cross_validate(fits: FoldedFits, names: Sequence[str], shrink: bool, seed: int) -> tuple[CrossValidation, Fitted]:
     """Fit factors on all folds but one and judge them on that one, for every fold; and fit those of all samples.
 
     With `shrink` a class whose factor gains nothing above noise on samples that did not choose it has factor 1, and
@@ -85,17 +85,16 @@ def cross_validate(
 
     Returns
     -------
-    What it found, and the factors of all samples; None where a line search was not certain.
+    What it found, and the factors of all samples.
     """
-    table, measure, every = fits.table, fits.measure, frozenset(range(len(fits.folds)))
+    measure, every = fits.measure, frozenset(range(len(fits.folds)))
     less = [every - {k} for k in every]
     inner = [every - {j, k} for j, k in combinations(every, 2)] if shrink else []
-    if not fits.of(every).is_certain or not fits.prepare([(which, None) for which in (*less, *inner)]):
-        return None
+    fits.prepare([(which, None) for which in (every, *less, *inner)])
     judge = _Judge(fits, Resampler(names, seed))
     keeps = {which: judge.keeps(which) if shrink else None for which in (*less, every)}
-    if not fits.prepare([(which, keeps[which]) for which in (*less, every)]):
-        return None
+    fits.prepare([(which, keeps[which]) for which in (*less, every)])
+    table = fits.table
     tuned = judge.out_of_fold(every, lambda rest: fits.of(rest, keeps[rest]).factors)
     own = judge.out_of_fold(every, lambda rest: fits.of(rest).factors)
     one = judge.at_one()

@@ -6,31 +6,30 @@ curves", ICML 2003, search one factor after the other for the area under the cur
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.metrics.overlap import iou
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import ClassFactor, CrossValidation, DecisionRecord, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.counting import folds_of
+from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.factorfolds import FoldedFits, cross_validate
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.gathering import exclusive_truth, gather
 from ensemble_kit.tuning.statistics import source_of
-from ensemble_kit.tuning.sweeps import Fitted, fit
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ensemble_kit.tuning.sweeps import Fitted, Widening, fit
 
 
 def tune_factors(
@@ -47,10 +46,11 @@ def tune_factors(
     executor: Executor = THREADS,
     jobs: int | None = None,
     listener: Listener = nobody,
+    least: float | None = None,
 ) -> ThresholdSet:
     """Find the factor of every class, exact over all factors from 1/128 to 128 one class at a time.
 
-    Contenders are gathered for factors at most 64 apart; where a line search is not certain that no factor beyond is
+    Contenders are gathered for factors at most 32 apart; where a line search is not certain that no factor beyond is
     better, they are gathered anew for 512, then for all.
 
     Parameters
@@ -61,6 +61,9 @@ def tune_factors(
     known : statistics of an earlier run, used if they suffice.
     keep : called with the statistics if they had to be gathered.
     jobs : threads of the fits.
+    least : probability that a pixel's class must reach, recorded in the set. Factors are found without it: a class that
+        wins a pixel may lose it again by a larger factor of another, which no order of ratios shows. In-sample scores
+        are with it, those out of fold without.
 
     Raises
     ------
@@ -75,36 +78,44 @@ def tune_factors(
         fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         raise MismatchError("statistics-differ", "cannot tune with these statistics", item=item, fix=fix)
     split, names = folds_of(ensemble, folds, groups, seed)
-    for ratio in RATIOS:
-        if known is not None and ratio < known.ratio:
-            continue
-        own = known is not None and ratio == known.ratio
-        table = known if own and known else gather(ensemble, truth, ratio, background, executor, listener)
-        found = _fit(table, measure, split, names, shrink, seed, jobs or cores(), listener)
-        if found is not None:
-            break
-    assert found is not None  # with the last ratio every class that could win is a contender
-    if keep is not None and not own:
-        keep(table)
-    return _recorded(table, ensemble, measure, *found, seed)
 
+    def gathered(ratio: int) -> ContenderTable:
+        return gather(ensemble, truth, ratio, background, executor, listener)
 
-def _fit(
-    table: ContenderTable,
-    measure: Measure,
-    split: list[NDArray[np.int64]],
-    names: list[str],
-    shrink: bool,
-    seed: int,
-    jobs: int,
-    listener: Listener,
-) -> tuple[Fitted, CrossValidation | None] | None:
-    """Fit, and cross-validate where there is more than one fold; None where a line search is not certain."""
+    wider = Widening(gathered, [gathered(RATIOS[0]) if known is None else known])
     if len(split) == 1:
-        fitted = fit(table, measure)
-        return (fitted, None) if fitted.is_certain else None
-    crossed = cross_validate(FoldedFits(table, measure, split, jobs, listener), names, shrink, seed)
-    return None if crossed is None else (crossed[1], crossed[0])
+        fitted, crossed = fit(wider.tables[0], measure, wider), None
+    else:
+        folded = FoldedFits(wider, measure, split, jobs or cores(), listener)
+        crossed, fitted = cross_validate(folded, names, shrink, seed)
+    if keep is not None and wider.widest is not known:
+        keep(wider.widest)
+    table = wider.widest
+    every = [fitted.factors, (ONE,) * len(table.classes)]
+    if least is None:
+        counts = [table.counts(factors) for factors in every]
+    else:
+        counts = [_voted(ensemble, truth, table, f, least, executor, listener) for f in every]
+    return _recorded(table, ensemble, measure, fitted, crossed, seed, counts, least)
+
+
+def _voted(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    table: ContenderTable,
+    factors: Sequence[int],
+    least: float,
+    executor: Executor,
+    listener: Listener,
+) -> Counts:
+    """Count hits, and pixels by winner, of a vote with a least probability, int64 (samples, C); the background: 0."""
+    named = {name: factor / ONE for name, factor in zip(table.classes, factors, strict=True)}
+    masks = ensemble.vote(Argmax(named, table.background, least), executor=executor, listener=listener)
+    scored = iou(masks, truth.arranged(masks.samples, masks.classes))
+    tp, pred = (np.zeros((len(table.samples), len(table.classes)), np.int64) for _ in range(2))
+    columns = [table.classes.index(name) for name in masks.classes]
+    tp[:, columns], pred[:, columns] = scored.tp, scored.pred
+    return tp, pred
 
 
 def _recorded(
@@ -114,15 +125,17 @@ def _recorded(
     fitted: Fitted,
     crossed: CrossValidation | None,
     seed: int,
+    counts: Sequence[Counts],
+    least: float | None,
 ) -> ThresholdSet:
-    """Make the set of what was found."""
+    """Make the set of what was found; `counts` are those with its factors, and with factors of 1."""
     truth, scored = table.areas, table.scored
-    tuned, at_one = table.counts(fitted.factors), table.counts((ONE,) * len(table.classes))
+    tuned, at_one = counts
 
-    def score(c: int, counts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+    def score(c: int, counts: Counts) -> float:
         return measure.of_class(*(v[:, c] for v in (*counts, truth))) if c in scored else float("nan")
 
-    def score_all(counts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+    def score_all(counts: Counts) -> float:
         return measure.of_all(*(v[:, scored].T for v in (*counts, truth)))
 
     samples, positives = len(table.samples), (truth > 0).sum(0).tolist()
@@ -140,5 +153,5 @@ def _recorded(
         {"method": "exact", "seed": seed, "trials": None, "sweeps": fitted.sweeps, "ratio": 1 << table.ratio},
         {},
         classes,
-        DecisionRecord("argmax", table.background),
+        DecisionRecord("argmax", table.background, least),
     )

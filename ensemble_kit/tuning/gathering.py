@@ -42,6 +42,7 @@ class Gathered(NamedTuple):
     contenders: Contenders
     decided: NDArray[np.int64]
     far: NDArray[np.int32]
+    doubt: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,15 @@ class GatherContenders:
         scores, C = FusedSample(self.inputs, item.sample), len(self.inputs.classes)
         truth = label_map(item.truth)
         room, parts = room_of(self.ratio, self.inputs.fusion.mean.of_logits), []
-        decided, far = np.zeros((C + 1, C), np.int64), np.zeros((3, C, C), np.int32)
-        height, width = scores.image
+        decided, doubt = np.zeros((C + 1, C), np.int64), np.zeros((room.shifts.size - 1, C, C), np.int32)
+        far = np.zeros((*doubt.shape, 2), np.int32)
+        (height, width), leaders = scores.image, scores.leaders(self.ratio)
         rows = max(1, _CELLS // (C * width))
         for first in range(0, height, rows):
             stop = min(first + rows, height)
-            values, labels = scores.open_values(first, stop, truth, VOID, decided)
-            parts.append(kernels.gather(values, labels, room, decided, *far))
-        return Gathered(concatenated(parts), decided, far)
+            values, labels = scores.open_values(first, stop, leaders, truth, VOID, decided)
+            parts.append(kernels.gather(values, labels, room, decided, far, doubt))
+        return Gathered(concatenated(parts), decided, far, doubt)
 
 
 def gather(
@@ -85,7 +87,6 @@ def gather(
     """
     work = GatherContenders(ensemble.inputs, ratio)
     rows = list(executor.map(work, items_with_exclusive_truth(ensemble, truth), "counting", listener))
-    far = np.stack([row.far for row in rows], axis=1)
     return ContenderTable(
         ensemble.samples,
         ensemble.classes,
@@ -96,7 +97,8 @@ def gather(
         concatenated([row.contenders for row in rows]),
         np.cumsum([0, *(row.contenders.truth.size for row in rows)]),
         np.stack([row.decided for row in rows]),
-        *far,
+        np.stack([row.far for row in rows]),
+        np.stack([row.doubt for row in rows]),
     )
 
 

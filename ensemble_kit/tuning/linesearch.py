@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ensemble_kit.kernels.arguments import Line, Score
+from ensemble_kit.kernels.arguments import Bins, Outside, Score
 from ensemble_kit.spec.factors import LEAST, MOST, ONE
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning.contenders import ContenderTable
-from ensemble_kit.tuning.curve import best_case, or_perfect
+from ensemble_kit.tuning.curve import or_perfect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ZERO = 1 << 31  # the key of an offset of 0: keys of sums are not negative
+_OCTAVE = 16  # bins of a factor of 2, of which there are 14, unless counts by bin would take more than …
+_COUNTS = 1 << 23  # … so many integers
+_DOUBT = 1e-9  # of sums of up to 2^20 scores in float64
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,40 @@ class BestFactor:
     is_certain: bool
 
 
-class _Scanned(NamedTuple):
-    """Stretches of factors without an event inside: int64 (n,) each, and the counts behind the last.
+class _Survey(NamedTuple):
+    """All factors of one class, by bin.
+
+    Parameters
+    ----------
+    bins : the bins.
+    counts : int32 (rows, 1 + bins, C, 3), of `kernels.lines.count_bins`.
+    tp, pred : int64 (rows, C), while the class wins none of its pixels.
+    events : uint64, in no order.
+    exact : first and last bin whose start is exact.
+    values, limits : float64 (bins,), the objective at each start, to about 1e-12, and a bound for all of the bin.
+    """
+
+    bins: Bins
+    counts: NDArray[np.int32]
+    tp: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    events: NDArray[np.uint64]
+    exact: tuple[int, int]
+    values: NDArray[np.float64]
+    limits: NDArray[np.float64]
+
+
+class _Stretches(NamedTuple):
+    """Some neighbouring bins, cut into stretches of factors without an event inside: int64 (n,) each.
 
     Parameters
     ----------
     keys : where a stretch begins; firsts, lasts : its factors; none where first > last.
     values : float64, the objective, to about 1e-15.
     same : bool, whether no score differs from the stretch before.
-    end : int64 (2, rows, C).
+    end : the last key.
+    events : uint64, sorted.
+    tp, pred : int64 (rows, C), before the events.
     """
 
     keys: NDArray[np.int64]
@@ -54,7 +82,25 @@ class _Scanned(NamedTuple):
     lasts: NDArray[np.int64]
     values: NDArray[np.float64]
     same: NDArray[np.bool_]
-    end: NDArray[np.int64]
+    end: int
+    events: NDArray[np.uint64]
+    tp: NDArray[np.int64]
+    pred: NDArray[np.int64]
+
+    def state(self, c: int, key: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return hits and pixels by winner at a key."""
+        from ensemble_kit.kernels import lines
+
+        tp, pred = self.tp.copy(), self.pred.copy()
+        lines.replay(c, self.events[: np.searchsorted(self.events, np.uint64((key + 1) << 32))], tp, pred)
+        return tp, pred
+
+    def tied(self, floor: float) -> Iterator[tuple[int, int, int]]:
+        """Yield the stretches of at least a score, joined where no score differs: key, first and last factor."""
+        near = np.flatnonzero((self.values >= floor) & (self.firsts <= self.lasts))
+        for g in np.split(near, np.flatnonzero((np.diff(near) > 1) | ~self.same[near[1:]]) + 1):
+            if g.size:
+                yield int(self.keys[g[0]]), int(self.firsts[g[0]]), int(self.lasts[g[-1]])
 
 
 class FactorSearch:
@@ -113,133 +159,131 @@ class FactorSearch:
 
         Of equal maxima the factor nearest to 1 in its logarithm is best, then the smaller.
         """
-        from ensemble_kit.kernels import factors as kernels
+        seen = self._survey(c)
+        first, last = seen.exact
+        if first >= last:
+            return BestFactor(self.factors[c], self.score, (self.factors[c],) * 2, is_certain=False)
+        wanted = seen.limits >= seen.values[first : last + 1].max() - _DOUBT
+        found = [self._look(c, seen, *group) for group in _groups(wanted, first, last)]
+        top = max(f.values[f.firsts <= f.lasts].max() for f in found)
+        floor = top - 4 * (2.0**-self._shift + 2.0**-52)
+        tied = [(f, *stretch) for f in found for stretch in f.tied(floor)]
+        scores = [self._exact(*f.state(c, key)) for f, key, _, _ in tied]
+        best, spans = max(scores), list[tuple[int, int]]()
+        for (_, _, start, end), score in zip(tied, scores, strict=True):
+            if score == best:
+                joins = bool(spans) and spans[-1][1] == start - 1
+                spans = [*spans[:-1], (spans[-1][0], end)] if joins else [*spans, (start, end)]
+        factor, plateau = min(((nearest_to_one(*s), s) for s in spans), key=lambda s: from_one(s[0]))
+        self.factors[c], key = factor, self._key(factor)
+        self.tp, self.pred = next(f for f in found if f.keys[0] <= key <= f.end).state(c, key)
+        others = np.delete(seen.limits, slice(first, last))
+        return BestFactor(factor, best, plateau, not (others >= best - _DOUBT).any())
 
-        at = self._line(c)
-        states, events = self._events(c, at)
-        line = self._scan(c, at, states[1], events)
-        values = np.where(line.firsts > line.lasts, -1.0, line.values)  # sums only: no factor's offset lies there
-        near = np.flatnonzero(values >= values.max() - 4 * (2.0**-self._shift + 2.0**-52))
-        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | ~line.same[near[1:]]) + 1)
-        stretches = [(int(g[0]), int(line.firsts[g[0]]), int(line.lasts[g[-1]])) for g in groups]
-        factor, score, plateau = self._decide(c, events, states[1], line.keys, stretches)
-        self.factors[c], self.tp, self.pred = factor, states[1, 0].copy(), states[1, 1].copy()
-        kernels.replay(c, events[: _upto(events, self._key(factor))], self.tp, self.pred)
-        return BestFactor(factor, score, plateau, self._is_certain(c, at, states, line.end, score))
+    def plateau(self, c: int) -> tuple[int, int] | None:
+        """Return the range of factors around that of class `c` with the same scores, both ends included.
 
-    def plateau(self, c: int) -> tuple[int, int]:
-        """Return the range of factors around that of class `c` with the same scores, both ends included."""
-        at = self._line(c)
-        states, events = self._events(c, at)
-        line = self._scan(c, at, states[1], events)
-        first = last = int(np.searchsorted(line.keys, at.now, "right")) - 1
-        while line.same[first]:
-            first -= 1
-        while last + 1 < line.keys.size and line.same[last + 1]:
-            last += 1
-        return int(line.firsts[first]), int(line.lasts[last])
+        None where it goes on beyond what the table's ratio shows.
+        """
+        seen, now = self._survey(c), self._key(self.factors[c])
+        wanted, ends = seen.limits >= self.score - _DOUBT, seen.bins.starts
+        for first, stop in _groups(wanted, *seen.exact):
+            if ends[first] <= now <= ends[stop]:
+                found = self._look(c, seen, first, stop)
+                low = high = int(np.searchsorted(found.keys, now, "right")) - 1
+                while found.same[low]:
+                    low -= 1
+                while high + 1 < found.keys.size and found.same[high + 1]:
+                    high += 1
+                goes_on = (low == 0 and wanted[first - 1 : first].any()) or (
+                    high + 1 == found.keys.size and wanted[stop : stop + 1].any()
+                )
+                return None if goes_on else (int(found.firsts[low]), int(found.lasts[high]))
+        return None
 
-    def _scan(self, c: int, at: Line, low: NDArray[np.int64], events: NDArray[np.uint64]) -> _Scanned:
-        """Score every stretch of factors between two events."""
-        from ensemble_kit.kernels import factors as kernels
+    def _survey(self, c: int) -> _Survey:
+        """Count the pixels of class `c` by bin, and bound the objective."""
+        from ensemble_kit.kernels import lines
 
-        tp, pred, room = low[0].copy(), low[1].copy(), events.size + 1
+        rows, C = self.tp.shape
+        bins = _bins(self.table.adds, min(_OCTAVE, max(1, _COUNTS // (42 * rows * C))))
+        B = bins.starts.size - 1
+        pixels, begins = self.table.index
+        events = np.empty(int((begins[c, self._samples + 1] - begins[c, self._samples]).sum()), np.uint64)
+        counts, owned = np.zeros((rows, 1 + B, C, 3), np.int32), np.zeros((rows, C, 3), np.int64)
+        scale, now = self.table.scale(self.factors), self._key(self.factors[c])
+        laid = c, self.table.contenders, pixels, begins, self._samples, self._rows, scale, bins, now
+        n = lines.count_bins(*laid, counts, owned, events)
+        tp, pred = self._moved(c, owned, -1)
+        values, limits = np.empty(B), np.empty(B)
+        outside = self._outside(c, bins)
+        lines.bound(c, counts, tp, pred, self._truth, self.table.silent, self._score, outside, values, limits)
+        return _Survey(bins, counts, tp, pred, events[:n], (outside.first, outside.stop), values, limits)
+
+    def _moved(
+        self, c: int, counts: NDArray[Any], sign: int, state: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give pixels (rows, former winner, kind) to class `c`, or with sign -1 back: new hits and pixels by winner."""
+        tp, pred = (v.copy() for v in (state or (self.tp, self.pred)))
+        pred -= sign * counts.sum(2)
+        tp -= sign * counts[:, :, 2]
+        pred[:, c] += sign * counts.sum((1, 2))
+        tp[:, c] += sign * counts[:, :, 1].sum(1)
+        return tp, pred
+
+    def _look(self, c: int, seen: _Survey, first: int, stop: int) -> _Stretches:
+        """Score every stretch of factors between two events in the bins `first … stop - 1`."""
+        from ensemble_kit.kernels import lines
+
+        low, high = (int(seen.bins.starts[b]) for b in (first, stop))
+        tp, pred = self._moved(c, seen.counts[:, : first + 1].sum(1, dtype=np.int64), 1, (seen.tp, seen.pred))
+        events = np.empty(int(seen.counts[:, first + 1 : stop + 1].sum()), np.uint64)
+        lines.choose(seen.events, low, high, events)
+        events.sort()
+        room = events.size + 1
         keys, sums, counted = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
         same, laid = np.empty(room, np.bool_), (self._truth, self.table.silent, self._score, self._shift)
-        n = kernels.scan(c, events, tp, pred, *laid, keys, sums, counted, same)
-        keys[0] = at.low
+        n = lines.scan(c, events, tp.copy(), pred.copy(), *laid, keys, sums, counted, same)
+        keys[0] = low
         firsts = self._first_factor(keys[:n])
-        lasts = np.append(firsts[1:], self._first_factor(np.array([at.high + 1]))) - 1
+        lasts = np.append(firsts[1:] - 1, self._first_factor(np.array([high])))
         values = np.where(counted[:n] == 0, 1.0, sums[:n] / np.maximum(counted[:n], 1) / 2.0**self._shift)
-        return _Scanned(keys[:n], firsts, lasts, values, same[:n], np.stack([tp, pred]))
+        return _Stretches(keys[:n], firsts, lasts, values, same[:n], high, events, tp, pred)
 
-    def _decide(
-        self,
-        c: int,
-        events: NDArray[np.uint64],
-        low: NDArray[np.int64],
-        keys: NDArray[np.int64],
-        stretches: Sequence[tuple[int, int, int]],
-    ) -> tuple[int, float, tuple[int, int]]:
-        """Choose among stretches of one score each (number, first and last factor) by exactly rounded scores."""
-        from ensemble_kit.kernels import factors as kernels
-
-        tp, pred, done, scores = low[0].copy(), low[1].copy(), 0, list[float]()
-        for k, _, _ in stretches:
-            upto = _upto(events, int(keys[k])) if k else 0
-            kernels.replay(c, events[done:upto], tp, pred)
-            done = upto
-            scores.append(self._exact(tp, pred))
-        best, spans = max(scores), list[tuple[int, int]]()
-        for (_, first, last), score in zip(stretches, scores, strict=True):
-            if score == best:
-                joins = bool(spans) and spans[-1][1] == first - 1
-                spans = [*spans[:-1], (spans[-1][0], last)] if joins else [*spans, (first, last)]
-        factor, plateau = min(((nearest_to_one(*s), s) for s in spans), key=lambda s: from_one(s[0]))
-        return factor, best, plateau
-
-    def _line(self, c: int) -> Line:
-        """Where a search of class `c` is exact: as long as no two factors are further apart than the table's ratio."""
-        others = [f for k, f in enumerate(self.factors) if k != c]
-        bottom, top, now = (self._key(f) for f in (LEAST, MOST, self.factors[c]))
+    def _outside(self, c: int, bins: Bins) -> Outside:
+        """Find the bins that are exact, since no two factors are further apart there than the table's ratio."""
+        room, keys = self.table.room, _keys_of(self.table.adds, np.array(self.factors))[:, None]
         if self.table.adds:
-            gap = self.table.room.gap
-            low, high = self._key(max(others)) - gap, self._key(min(others)) + gap
+            lows, highs = keys - room.gaps, keys + room.gaps
         else:
-            low, high = -(-max(others) >> self.table.ratio), min(others) << self.table.ratio
-        return Line(bottom, max(low, bottom), min(high, top), top, now)
+            lows, highs = -(-keys >> room.shifts), keys << room.shifts
+        other = np.arange(len(keys)) != c
+        first = int(np.searchsorted(bins.starts, lows[other, 0].max()))
+        stop = int(np.searchsorted(bins.starts, highs[other, 0].min(), "right")) - 1
+        starts, ends = bins.starts[:-1, None, None], bins.starts[1:, None, None]
+        may = np.zeros((starts.size, len(keys)), np.int64)
+        may[:first], may[stop:] = (starts[:first] < lows).sum(2), (ends[stop:] > highs).sum(2)
+        may = np.where(other, np.minimum(may, room.shifts.size - 1), 0)
+        # below, class c gives decided pixels of its own to far classes; above, it takes pixels as a far class
+        far, doubt = self.table.far, self._by_ratio(self.table.doubt[:, :, c])
+        hits = self._by_ratio(np.where(other, far[:, :, :, c, 1], 0))
+        lost = self._by_ratio(np.where(other, 0, far[:, :, [c], c, 0]))
+        taken = self._by_ratio(np.where(other[:, None], far[:, :, c], 0))
+        return Outside(first, stop, may, may.max(1), taken, doubt, hits, lost)
+
+    def _by_ratio(self, counts: NDArray[Any]) -> NDArray[np.int64]:
+        """Sum counts of samples by row, and within no ratio, the first one, the first two, and so on."""
+        rows = self._by_row(counts)
+        return np.concatenate([np.zeros_like(rows[:, :1]), rows.cumsum(1)], axis=1)
 
     def _key(self, factor: int) -> int:
-        from ensemble_kit.kernels import tables
-
-        return int(tables.offsets(factor)) + _ZERO if self.table.adds else factor
+        return int(_keys_of(self.table.adds, np.array([factor]))[0])
 
     def _first_factor(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """The least integer factor whose key is at least each of `keys`."""
         if not self.table.adds:
             return keys
         return LEAST + np.searchsorted(_steps(), (keys - _ZERO).astype(np.int32))  # of another type the table is copied
-
-    def _events(self, c: int, at: Line) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Return the counts at the four ends of a line, and its events, sorted."""
-        from ensemble_kit.kernels import factors as kernels
-
-        pixels, begins = self.table.index
-        states = np.ascontiguousarray(np.broadcast_to(np.stack([self.tp, self.pred]), (4, 2, *self.tp.shape)))
-        events = np.empty(int((begins[c, self._samples + 1] - begins[c, self._samples]).sum()), np.uint64)
-        scale = self.table.scale(self.factors)
-        laid = c, self.table.contenders, pixels, begins, self._samples, self._rows
-        n = kernels.line(*laid, scale, at, states, events)
-        events = events[:n]
-        events.sort()
-        return states, events
-
-    def _is_certain(self, c: int, at: Line, states: NDArray[np.int64], end: NDArray[np.int64], score: float) -> bool:
-        """Bound the objective beyond both ends of the line: by pixels that can still change hands, at their best."""
-        if at.low <= at.bottom and at.high >= at.top:
-            return True
-        bottom, low, high, top = states
-        moved = end - low  # by the events, which the states at `high` and `top` lack
-        high, top = high + moved, top + moved
-        hit, miss, both = (self._by_row(v) for v in (self.table.hit, self.table.miss, self.table.both))
-        mine = np.arange(low.shape[2]) == c
-        wrong = high[1] - high[0]
-        # above, class c takes pixels: hits of its own, and pixels that are wrong where they are
-        gained = np.where(mine, top[0] - high[0] + hit[:, c].sum(1, keepdims=True), 0)
-        lost = np.where(mine, 0, wrong - (top[1] - top[0]) + miss[:, c])
-        above = self._best_case(high, gained, lost)
-        # below, it gives pixels away, and far classes take them from it, or from those it gives them to
-        gained = np.where(mine, 0, bottom[0] - low[0] + hit[:, :, c])
-        lost = np.where(mine, (low[1] - low[0] - bottom[1] + bottom[0])[:, [c]], 0) + both[:, c]
-        below = self._best_case(low, gained, lost)
-        return bool((at.high >= at.top or above < score) and (at.low <= at.bottom or below < score))
-
-    def _best_case(self, state: NDArray[np.int64], gained: NDArray[np.int64], lost: NDArray[np.int64]) -> float:
-        tp, pred = state
-        lost = np.minimum(lost, pred - tp)
-        tp, gained = np.minimum(tp + gained, self._truth), np.minimum(gained, self._truth - tp)
-        tp, pred, truth = (v[:, self._scored].ravel() for v in (tp, pred + gained - lost, self._truth))
-        return best_case(tp, pred, truth, self.measure)
 
 
 def from_one(factor: int) -> tuple[float, int]:
@@ -252,14 +296,33 @@ def nearest_to_one(first: int, last: int) -> int:
     return min(max(first, ONE), last)
 
 
+def _groups(wanted: NDArray[np.bool_], first: int, last: int) -> list[tuple[int, int]]:
+    """Join neighbouring bins that are wanted, of `first … last - 1`: first and stop of each group."""
+    own = np.concatenate([[False], wanted[first:last], [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(own)) + first
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _keys_of(adds: bool, factors: NDArray[np.int64]) -> NDArray[np.int64]:
+    from ensemble_kit.kernels import tables
+
+    return tables.offsets(factors) + _ZERO if adds else factors
+
+
+@lru_cache(maxsize=8)
+def _bins(adds: bool, octave: int) -> Bins:
+    """Cut the factors from 1/128 to 128 into so many bins an octave."""
+    octaves = (MOST // LEAST).bit_length() - 1
+    factors = np.unique(np.floor(LEAST * 2 ** (np.arange(octaves * octave + 1) / octave) + 0.5).astype(np.int64))
+    starts, shift = _keys_of(adds, factors), 16 if adds else 8
+    cells = np.arange(((starts[-1] - starts[0]) >> shift) + 1) << shift
+    table = np.searchsorted(starts, cells + starts[0] + (cells == 0)) - 1
+    return Bins(starts, table, shift)
+
+
 @lru_cache(maxsize=1)
 def _steps() -> NDArray[np.int32]:
     """Offset of every factor from 1/128 to 128, int32 (8388097,): 34 MB, made once."""
     from ensemble_kit.kernels import tables
 
     return tables.offsets(np.arange(LEAST, MOST + 1)).astype(np.int32)
-
-
-def _upto(events: NDArray[np.uint64], key: int) -> int:
-    """Count the events up to a key."""
-    return int(np.searchsorted(events, np.uint64((key + 1) << 32)))

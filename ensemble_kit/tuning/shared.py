@@ -48,7 +48,13 @@ def widened(
 
 
 def _certain(curves: Sequence[Curve]) -> bool:
-    """Tell whether the best shared level of the band that all classes have is the best of all levels."""
+    """Tell whether the best shared level of the band that all classes have is the best of all levels.
+
+    Classes without positives have no say in it.
+    """
+    curves = [c for c in curves if c.has_positives([0])]
+    if not curves:
+        return True
     low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
     best = _score(curves, shared_level(curves, [0]))
     sides = []

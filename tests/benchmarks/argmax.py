@@ -26,7 +26,7 @@ from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import Mean
 
 Logits = NDArray[np.float16]
-LIMIT = "pixels that members do not agree upon are evaluated one by one"
+LIMIT = "pixels that members do not agree upon are evaluated sixteen at a time"
 CASES: tuple[tuple[int, tuple[int, int], int, dict[int, tuple[Bar, ...]]], ...] = (
     (19, (256, 512), 4, {
         1: (Bar("reads", 12), Bar("times", 200, "torch")),
@@ -38,6 +38,15 @@ CASES: tuple[tuple[int, tuple[int, int], int, dict[int, tuple[Bar, ...]]], ...] 
     (4, (512, 512), 1, {1: (), 3: (Bar("times", 20, "torch"),), 5: ()}),
 )  # fmt: skip
 """Classes, grid, how many times larger the image is, and the bars by number of members."""
+
+
+MIXED: tuple[tuple[int, tuple[int, int], tuple[int, int]], ...] = (
+    (19, (256, 512), (512, 1024)),
+    (19, (256, 512), (1024, 2048)),
+    (7, (96, 96), (384, 384)),
+    (3, (80, 80), (480, 480)),
+)
+"""Classes, the finer grid, and the image: of three members on it the second has a grid of half the size."""
 
 
 def rows(scale: jobs.Scale, stores: Sequence[Path] = ()) -> jobs.Rows:
@@ -57,19 +66,41 @@ def rows(scale: jobs.Scale, stores: Sequence[Path] = ()) -> jobs.Rows:
             for upsample, mean, asked in own:
                 inputs = in_memory(logits[:M], image, upsample, mean)
                 yield vote(scale, inputs, ["x"], label, asked)
+    yield from of_several_grids(scale, quick)
+
+
+def of_several_grids(scale: jobs.Scale, quick: bool) -> jobs.Rows:
+    """Measure three members, the second on a grid of half the size, with weights by class and with sigmoid too."""
+    bar = (Bar("times", 10, "torch"),)
+    for C, grid, image in MIXED:
+        (h, w), (H, W) = ((n // 4 for n in size) if quick else size for size in (grid, image))
+        logits = class_logits(3, C, (h, w))
+        logits[1] = halved(logits[1])
+        label = f"{C} classes, two members on {h} × {w} and one on {h // 2} × {w // 2} fp16 → labels at {H} × {W}"
+        for upsample, mean in (("logits", "probability"), ("logits", "logit"), ("scores", "probability")):
+            yield vote(scale, in_memory(logits, (H, W), upsample, mean), ["x"], label, bar)
+        if (C, image) == (19, (512, 1024)):
+            uneven = [[1 + (c + m) % 3 for m in range(3)] for c in range(C)]
+            given = in_memory(logits, (H, W), "logits", "probability", weights=uneven)
+            yield vote(scale, given, ["x"], f"{label}, weights by class", bar)
+            given = in_memory(logits, (H, W), "logits", "probability", activation="sigmoid")
+            yield vote(scale, given, ["x"], f"{label}, sigmoid", bar)
 
 
 def of_stores(scale: jobs.Scale, stores: Sequence[Path]) -> jobs.Rows:
-    """Measure the first samples of stores of softmax members: one member, then all."""
+    """Measure the first samples of stores of softmax members: one member, all, and all with one on half its grid."""
     scale = replace(scale, tag=f", genuine logits of {', '.join(p.name for p in stores)}")
-    for paths in dict.fromkeys((tuple(stores[:1]), tuple(stores))):
+    for paths, mixed in ((stores[:1], False), (stores, False), (stores, True))[: 3 if len(stores) > 1 else 1]:
         for upsample, mean in (("logits", "probability"), ("logits", "logit"), ("scores", "probability")):
             ensemble = ek.Ensemble(list(paths), upsample=upsample, mean=mean)
             samples = ensemble.samples[: 4 * scale.samples]
-            inputs = jobs.in_memory(ensemble.on(samples))
+            inputs, bars = jobs.in_memory(ensemble.on(samples)), ()
             size = " × ".join(map(str, ensemble.image_size(samples[0])))
             label = f"{len(paths)} members, {len(ensemble.classes)} classes → labels at {size}"
-            yield vote(scale, inputs, samples, label)
+            if mixed:
+                inputs, bars = with_one_halved(inputs, samples), (Bar("times", 10, "torch"),)
+                label = f"{label}, the second member on half its grid"
+            yield vote(scale, inputs, samples, label, bars)
 
 
 def vote(scale: jobs.Scale, inputs: Inputs, samples: Sequence[str], label: str, bars: Sequence[Bar] = ()) -> Any:
@@ -80,10 +111,13 @@ def vote(scale: jobs.Scale, inputs: Inputs, samples: Sequence[str], label: str, 
     images = [inputs.members[0].placement(s).image for s in samples]
     others = {}
     if scale.rivals:
-        make = [label_rivals(a, i, fusion.upsample, str(fusion.mean)) for a, i in zip(arrays, images, strict=True)]
+        make = [label_rivals(a, i, inputs) for a, i in zip(arrays, images, strict=True)]
         others = rivals.together(make)
-    shares = [share for share in (undecided(inputs, s) for s in samples) if share is not None]
-    note = f"{100 * np.mean(shares):.1f} % of quads undecided" if shares else "members of several grids"
+    found = [share for share in (undecided(inputs, s) for s in samples) if share is not None]
+    quads, exact = 100 * np.mean(found, axis=0) if found else (0, 0)
+    note = (
+        f"{quads:.1f} % of quads undecided, {exact:.3f} % of pixels in integers" if found else "every pixel evaluated"
+    )
     return jobs.measured(
         scale, f"argmax, upsample={fusion.upsample!r}, mean={str(fusion.mean)!r}: {label}",
         lambda: [FusedSample(inputs, s).winners(ones) for s in samples], others, "a sample", bars, LIMIT,
@@ -91,31 +125,51 @@ def vote(scale: jobs.Scale, inputs: Inputs, samples: Sequence[str], label: str, 
     )  # fmt: skip
 
 
-def undecided(inputs: Inputs, sample: str) -> float | None:
-    """The share of quads that members do not agree upon; None where there is no fast way."""
+def undecided(inputs: Inputs, sample: str) -> tuple[float, float] | None:
+    """The shares of quads that members do not agree upon, and of pixels that took integers; None: no fast way."""
     places, C = [m.placement(sample) for m in inputs.members], len(inputs.classes)
     ones, none = np.ones(C, np.int64), np.zeros(C, np.int64)
     factors = ones if inputs.fusion.mean.of_logits else 65536 * ones
     laid = argmax.contest(inputs, sample, places, inputs.fusion.upsample, factors, none, 0)
     if laid is None:
         return None
-    h, w = places[0].box.shape
-    return float(kernels.decide(laid.contest, laid.exactly, laid.pixels)[3]) / (h * w)
+    quads, exact = kernels.decide(laid.contest, laid.exactly, laid.grids)[3:]
+    (H, W), grids = places[0].image, laid.grids
+    return quads / (grids.upper.shape[1] * grids.cols.shape[1]), exact / (H * W)
 
 
 # --- inputs --------------------------------------------------------------------------------------------------
 
 
-def in_memory(logits: Sequence[Logits], image: tuple[int, int], upsample: Any, mean: str) -> Inputs:
+def in_memory(
+    logits: Sequence[Logits], image: tuple[int, int], upsample: Any, mean: str, activation: Any = "softmax",
+    weights: Sequence[Sequence[float]] | None = None,
+) -> Inputs:  # fmt: skip
     """What `FusedSample` takes, over one sample's arrays (C, h, w) in memory: sample "x"."""
-    C, *grid = logits[0].shape
-    classes, place = tuple(f"class {c}" for c in range(C)), Placement.of(grid, image)
+    C = logits[0].shape[0]
+    classes = tuple(f"class {c}" for c in range(C))
     members = tuple(
-        jobs.MemoryMember(f"m{k}", classes, {"x": z}, {"x": place}, "softmax") for k, z in enumerate(logits)
+        jobs.MemoryMember(f"m{k}", classes, {"x": z}, {"x": Placement.of(z.shape[1:], image)}, activation)
+        for k, z in enumerate(logits)
     )
     names = tuple(m.member for m in members)
-    weights = (integer_weights([1.0] * len(members), names),) * C
-    return Inputs(members, classes, Fusion(Mean.of(mean), upsample, names, weights, (1.0,) * len(members)))
+    rows = tuple(integer_weights(row, names) for row in weights or [[1.0] * len(members)] * C)
+    return Inputs(members, classes, Fusion(Mean.of(mean), upsample, names, rows, (1.0,) * len(members)))
+
+
+def halved(logits: Logits) -> Logits:
+    """Logits on a grid of half the size: means of four cells."""
+    C, h, w = logits.shape
+    return logits.astype(np.float32).reshape(C, h // 2, 2, w // 2, 2).mean(axis=(2, 4)).astype(np.float16)
+
+
+def with_one_halved(inputs: Inputs, samples: Sequence[str]) -> Inputs:
+    """The same members, the second on half its grid, where the image fills the grid."""
+    own = inputs.members[1]
+    arrays = {s: halved(own.read(s)) for s in samples}
+    places = {s: Placement.of(z.shape[1:], own.placement(s).image) for s, z in arrays.items()}
+    member = jobs.MemoryMember(own.member, own.classes, arrays, places, own.activation)
+    return replace(inputs, members=(inputs.members[0], member, *inputs.members[2:]))
 
 
 def class_logits(members: int, classes: int, grid: tuple[int, int], seed: int = 1) -> list[Logits]:
@@ -141,39 +195,60 @@ def field(rng: np.random.Generator, classes: int, grid: tuple[int, int], coarse:
 # --- rivals --------------------------------------------------------------------------------------------------
 
 
-def label_rivals(
-    members: Sequence[Logits], image: tuple[int, int], upsample: str, mean: str
-) -> dict[str, Callable[[], Any]]:
+def label_rivals(members: Sequence[Logits], image: tuple[int, int], inputs: Inputs) -> dict[str, Callable[[], Any]]:
     """Members (C, h, w) → label map of `image`, as frameworks do it, and at its best."""
     jobs: dict[str, Callable[[], Any]] = {}
+    fusion = inputs.fusion
+    even = len(set(fusion.weights)) == 1
     if torch := rivals.optional("torch"):
-        jobs |= _torch(torch, [torch.from_numpy(np.ascontiguousarray(z))[None] for z in members], image, upsample, mean)
-    if (cv2 := rivals.optional("cv2")) and (upsample, mean) == ("logits", "probability"):
+        jobs |= _torch(torch, [torch.from_numpy(np.ascontiguousarray(z))[None] for z in members], image, inputs)
+    plain = (fusion.upsample, str(fusion.mean), inputs.activation) == ("logits", "probability", "softmax") and even
+    if plain and (cv2 := rivals.optional("cv2")):
         jobs["NumPy + OpenCV"] = lambda: _opencv(cv2, members, image)
     return jobs
 
 
-def _torch(torch: Any, members: Sequence[Any], image: tuple[int, int], upsample: str, mean: str) -> dict[str, Any]:
-    def up(z: Any) -> Any:
-        return torch.nn.functional.interpolate(z, image, mode="bilinear", align_corners=False)
+def _torch(torch: Any, members: Sequence[Any], image: tuple[int, int], inputs: Inputs) -> dict[str, Any]:
+    fusion, finest = inputs.fusion, max((z.shape[2:] for z in members), key=lambda size: size[0] * size[1])
+    upsample, mean = fusion.upsample, str(fusion.mean)
+    even = len(set(fusion.weights)) == 1
+    weights = [
+        torch.tensor(own, dtype=torch.float32)[None, :, None, None] / 65536 for own in zip(*fusion.weights, strict=True)
+    ]
+
+    def up(z: Any, size: Any = image) -> Any:
+        return torch.nn.functional.interpolate(z, size, mode="bilinear", align_corners=False)
+
+    def share(z: Any) -> Any:
+        return z.softmax(1) if inputs.activation == "softmax" else z.sigmoid_()
+
+    def average(scores: Sequence[Any]) -> Any:
+        if even:
+            return torch.stack(list(scores)).mean(0)
+        return torch.stack([w * s for w, s in zip(weights, scores, strict=True)]).sum(0)
 
     def as_written() -> Any:
         if mean == "logit":
-            return torch.stack([up(z.float()) for z in members]).mean(0).argmax(1)
+            return average([up(z.float()) for z in members]).argmax(1)
         if upsample == "scores":
-            return up(torch.stack([z.float().softmax(1) for z in members]).mean(0)).argmax(1)
-        return torch.stack([up(z.float()).softmax(1) for z in members]).mean(0).argmax(1)
+            return up(average([up(share(z.float()), finest) for z in members])).argmax(1)
+        return average([share(up(z.float())) for z in members]).argmax(1)
 
     def at_its_best(form: Any) -> Any:
-        total = None
-        for z in members:
+        """Class maps are added up in place; those of one grid before they are interpolated, where that is the same."""
+        totals: dict[Any, Any] = {}
+        for z, weight in zip(members, weights, strict=True):
             own = z.float().contiguous(memory_format=form)
-            if upsample == "logits" and mean == "probability" and len(members) > 1:
-                own = up(own).softmax(1)
+            if upsample == "logits" and mean == "probability" and (len(members) > 1 or not even):
+                own = share(up(own))
             elif upsample == "scores":
-                own = own.softmax(1)
-            total = own if total is None else total.add_(own)
-        return (total if total.shape[2:] == image else up(total)).argmax(1)
+                own = share(own)
+            own = own if even else own.mul_(weight)
+            size = own.shape[2:]
+            totals[size] = totals[size].add_(own) if size in totals else own
+        if upsample == "scores" and len(totals) > 1:
+            totals = {finest: sum(z if size == finest else up(z, finest) for size, z in totals.items())}
+        return sum(z if size == image else up(z) for size, z in totals.items()).argmax(1)
 
     return {
         "torch, as people write it": as_written,

@@ -121,6 +121,7 @@ def table(
 ) -> Iterator[Row]:
     """Measure the jobs of every group, or of one; with `keep_going`, a job that fails ends only its own group."""
     import argmax
+    import factors
     import first_call
     import genuine
     import stored
@@ -129,6 +130,7 @@ def table(
     groups: dict[str, Callable[[Scale], Rows]] = {
         "soft": soft_votes,
         "argmax": lambda scale: argmax.rows(scale, softmax),
+        "factors": factors.rows,
         "rle": rle,
         "rules": rules,
         "hard": hard_votes,

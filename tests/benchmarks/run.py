@@ -37,14 +37,16 @@ import tables
 from measure import Row, duration
 
 PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless", "rlemasklib", "hotcoco", "pycocotools",
-            "faster-coco-eval", "monai", "scikit-learn", "optuna", "pandas")  # fmt: skip
+            "faster-coco-eval", "monai", "scikit-learn", "optuna", "pandas", "torchmetrics")  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
     parser.add_argument(
-        "--group", default="", help="soft, argmax, rle, rules, hard, csv, thresholds, weights, stored, genuine or first"
+        "--group",
+        default="",
+        help="soft, argmax, factors, rle, rules, hard, csv, thresholds, weights, stored, genuine or first",
     )
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")

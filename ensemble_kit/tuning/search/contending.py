@@ -25,6 +25,8 @@ from ensemble_kit.tuning.sweeps import fit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+REACH = 6
+"""Logarithm to base 2 of the ratio of factors that a trial is exact for: 64."""
 MEMORY = 100 * 10**6
 """Bytes that members' scores may take unless the user says otherwise: one or two seconds a trial."""
 _PROBES = 4  # samples that tell how many pixels there will be
@@ -82,9 +84,9 @@ class CollectContenders:
         truth = truth[cut]
         scores = np.stack([sample.values(y, y + 1)[:, 0, cut] >> 16 for sample in alone])
         top = scores.max(1, keepdims=True)
-        gap = room_of(RATIOS[0], True).gap >> 16
+        gap = int(room_of(REACH, True).gaps[0]) >> 16
         # a share that is so small in every member is too small in any mean of them, or nearly so of other means
-        reach = scores + gap >= top if adds else scores * (len(alone) << RATIOS[0]) >= top
+        reach = scores + gap >= top if adds else scores * (len(alone) << REACH) >= top
         kept = reach.any(0) & (truth != VOID)
         several = kept.sum(0) > 1
         one = (truth != VOID) & ~several
@@ -136,7 +138,7 @@ class MemberTable:
             own = self.scores[:, m] if setting.mean.of_logits else scale[self.scores[:, m]]
             values += own * np.uint32(weight)
         table = replace(self.table, contenders=self.table.contenders._replace(values=values))
-        found = fit(table, measure, samples)
+        found = fit(table, measure, lambda narrow: narrow, samples)  # its ratio is the largest: no search asks for more
         return Trial(round(found.score, 12), found.factors)
 
 
@@ -169,9 +171,10 @@ def collect(
         np.concatenate([row.classes for row in rows]),
         np.zeros(0, np.uint32),
     )
-    none, C = np.zeros((len(rows), len(ensemble.classes), len(ensemble.classes)), np.int32), ensemble.classes
+    C = ensemble.classes
+    far = np.zeros((len(rows), 0, len(C), len(C), 2), np.int32)
     begins = np.cumsum([0, *(row.truth.size for row in rows)])
     decided, adds = np.stack([row.decided for row in rows]), ensemble.fusion.mean.of_logits
     # all ratios are searched, though contenders beyond 64 are missing: what is found is tuned anew
-    table = ContenderTable(every, C, background, "", adds, RATIOS[-1], contenders, begins, decided, none, none, none)
+    table = ContenderTable(every, C, background, "", adds, RATIOS[-1], contenders, begins, decided, far, far[..., 0])
     return MemberTable(ensemble.fusion.members, table, scores, stride)

@@ -36,6 +36,7 @@ def tune(
     folds: int | None = None,
     known: ContenderTable | None = None,
     keep: Callable[[ContenderTable], None] | None = None,
+    least: float | None = None,
 ) -> ThresholdSet:
     """Search the fusion, tune the factors of what was found exactly, and judge both out of fold.
 
@@ -47,6 +48,7 @@ def tune(
     task : the ensemble with its own fusion; trials begin with equal weights.
     background : a class whose mask is not written.
     known, keep : statistics of the uniform ensemble, as for `tune_factors`.
+    least : as for `tune_factors`; trials are made without it.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def tune(
         check_storage(search.storage)
     uniform = Setting.uniform(task.ensemble).applied(task.ensemble)
     task = replace(task, ensemble=uniform, truth=exclusive_truth(uniform, task.truth, background))
-    procedure = _Procedure(task, background)
+    procedure = _Procedure(task, background, least)
     plain = procedure.tuned(uniform, task, folds, known, keep)
     found = procedure.searched(task, np.arange(len(uniform.samples)), folds, "", plain)
     return procedure.nested(folds, found) if folds else found
@@ -73,9 +75,9 @@ def tune(
 class _Procedure:
     """A search on all samples or on some, by the same table of members' scores."""
 
-    def __init__(self, task: Task, background: str | None) -> None:
+    def __init__(self, task: Task, background: str | None, least: float | None) -> None:
         memory = task.search.memory
-        self.task, self.background = task, background
+        self.task, self.background, self.least = task, background, least
         self.table = contending.collect(task.ensemble, task.truth, background, memory, task.executor, task.listener)
 
     def tuned(
@@ -83,7 +85,7 @@ class _Procedure:
     ) -> ThresholdSet:
         """Tune the factors of an ensemble of a task's samples exactly."""
         how = folds, task.groups, task.seed, task.shrink, known, keep, task.executor, task.jobs, task.listener
-        return tune_factors(fused, task.truth, task.measure, self.background, *how)
+        return tune_factors(fused, task.truth, task.measure, self.background, *how, self.least)
 
     def searched(
         self, task: Task, samples: NDArray[np.int64], folds: int | None, name: str, plain: ThresholdSet

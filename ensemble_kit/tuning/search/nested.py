@@ -50,7 +50,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         _judge(held, uniform, {"uniform": tuple(uniform.levels.values()), "half": (half,) * shape[0]}, fold, counts)
         curves = list(curves_of(best).values())
         every = range(len(curves[0].folds))
-        common = shared_level(curves, every)
+        common = shared_level(curves, every, half)
         own = [own_level(c, every, common) for c in curves]
         levels = {"tuned": tuple(best.levels.values()), "own": tuple(own), "shared": (common,) * shape[0]}
         _judge(held, best, levels, fold, counts)

@@ -17,6 +17,7 @@ instead. Its `code` is stable; docs/errors.md lists them all, and `ensk explain 
 import math
 import numbers
 import os
+import re
 import warnings
 from collections.abc import Hashable, Iterable
 from types import UnionType
@@ -37,6 +38,7 @@ class EnskError(Exception):
     exit_code = 1
 
     def __init__(self, code: str, what: str, *, item: str, fix: str) -> None:
+        what, item, fix = redacted(what), redacted(item), redacted(fix)
         super().__init__(code, what, item, fix)
         self.code, self.what, self.item, self.fix = code, what, item, fix
 
@@ -91,6 +93,27 @@ class LockedError(EnskError, BlockingIOError):
     """Another writer holds it."""
 
     exit_code = 8
+
+
+_SECRETS = re.compile(r"([A-Za-z][\w+.-]*:/{1,3})(?:\S*@)?([^\s'\"?]*)(\?[^\s'\"]*)?")
+_HIDDEN = "…"
+
+
+def redacted(text: str) -> str:
+    """Leave out of URLs what may be a password or a key: user and password, and the values of a query.
+
+    Examples
+    --------
+    >>> redacted("cannot open 'postgresql://me:secret@host/db?token=x'")
+    "cannot open 'postgresql://…@host/db?…'"
+    """
+    return _SECRETS.sub(_without_secrets, text) if ":/" in text else text
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    whole, scheme, rest, query = found[0], found[1], found[2], found[3]
+    user = f"{_HIDDEN}@" if "@" in whole[len(scheme) : len(whole) - len(rest) - len(query or "")] else ""
+    return scheme + user + rest + (f"?{_HIDDEN}" if query else "")
 
 
 class Caution(NamedTuple):

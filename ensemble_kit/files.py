@@ -23,6 +23,7 @@ from typing import BinaryIO
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
 
 _NAME_LIMIT = 255  # bytes of one name, on every file system in use
+_BLOCK = 1 << 16
 _STREAMS = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+")
 _WRITE_FIX = "free space or pass another path; what was there before is untouched"
 
@@ -123,10 +124,31 @@ def check_target(target: Path, *, force: bool, folder: bool, mark: str | None = 
         raise _refused("output-kind", item, "pass another path, or another format")
     if target.is_dir() and any(target.iterdir()) and not (mark and (target / mark).is_file()):
         item = f"{target} is a folder with files that this kit did not write"
-        raise _refused("output-foreign", item, "pass the path of a new folder, or empty this one")
+        raise _refused("output-foreign", item, "pass the path of a new folder")
     if not force and (target.exists() or target.is_symlink()):
         fix = "pass --force (force=True) to replace it, or another path"
         raise _refused("output-exists", f"{target} exists", fix)
+
+
+def try_target(target: Path) -> None:
+    """Write a block beside a target and take it away again: what the disk refuses is refused before any work.
+
+    Raises
+    ------
+    ResourceError
+        The folder may not be written to, is read only, or its disk is full.
+    """
+    if is_stream(target):
+        return
+    with blamed(target):
+        temporary, handle = _reserve(target)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(bytes(_BLOCK))
+                out.flush()
+                os.fsync(handle)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_space(path: str | os.PathLike[str], needed: int, force: bool = False) -> None:

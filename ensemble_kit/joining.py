@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,9 +19,12 @@ def check_members(members: Sequence[LogitStore]) -> None:
 
     Raises
     ------
+    UsageError
+        One store twice.
     MismatchError
         Members of different classes or activations.
     """
+    check_distinct(members)
     first = members[0]
     for other in members[1:]:
         names = repr(first.member), repr(other.member)
@@ -31,6 +34,40 @@ def check_members(members: Sequence[LogitStore]) -> None:
             item = f"{first.member!r} is {first.activation}, {other.member!r} is {other.activation}"
             alone = "soft-vote each kind alone and combine the two with a hard vote"
             raise MismatchError("activation-differs", "cannot mix sigmoid and softmax members", item=item, fix=alone)
+
+
+def check_distinct(members: Sequence[LogitStore], how: Sequence[Hashable] | None = None) -> None:
+    """Refuse one store twice, which would count twice: through a link, as a copy or as its packed file too.
+
+    Parameters
+    ----------
+    how : how each member decides; one store may decide in two ways.
+
+    Raises
+    ------
+    UsageError
+        Two have one id.
+    """
+    known: dict[Hashable, LogitStore] = {}
+    for store, way in zip(members, how or [None] * len(members), strict=True):
+        other = known.get((store.uuid, way))
+        if other is not None:
+            paths = list(dict.fromkeys(str(s.path) for s in (other, store)))
+            raise twice(paths, f"one store, {store.uuid[:8]}")
+        known[store.uuid, way] = store
+
+
+def twice(paths: Sequence[str], what: str) -> UsageError:
+    """Say that a member is named twice.
+
+    Parameters
+    ----------
+    paths : where it is: one path, or two that lead to the same.
+    what : what they hold, such as "one store".
+    """
+    item = f"{paths[0]} is named twice" if len(paths) == 1 else f"{paths[0]} and {paths[1]} are {what}"
+    fix = "name each member once; where one is to count twice, give it twice the weight of the others"
+    return UsageError("member-twice", "cannot count one member as two", item=item, fix=fix)
 
 
 def fuse(

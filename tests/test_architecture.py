@@ -34,6 +34,7 @@ FLOORS = (
     "strict_json",
     "user_code",
     "files",
+    "access",
     "errors",
     "kernels",
 )

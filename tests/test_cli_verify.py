@@ -47,7 +47,7 @@ def test_damaged(store: Path) -> None:
     assert done.returncode == 3
     assert done.stdout == "damaged  b.png  logits/c.1.0.0.0  bytes were changed in class 'x'\n"
     assert "error[store-damaged]" in done.stderr
-    assert f"rm -rf '{chunk}'" in done.stderr
+    assert f"fix: run `ensk repair {store}`, which moves aside" in done.stderr
     done = ensk("verify", str(store), "--json")
     assert (done.returncode, json.loads(done.stdout)["damaged"][0]["sample"]) == (3, "b.png")
 

@@ -14,7 +14,7 @@ import pytest
 
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.convert import convert
-from ensemble_kit.errors import DamagedError, ResourceError, UsageError
+from ensemble_kit.errors import DamagedError, IncompleteError, ResourceError, UsageError
 from ensemble_kit.files import atomic_folder, atomic_write
 from ensemble_kit.formats.classes import read_classes
 from ensemble_kit.formats.reading import read_masks
@@ -131,7 +131,7 @@ def test_class_files(tmp_path):
         path.write_text(text)
         with pytest.raises(error):
             read_classes(path)
-    with pytest.raises(UsageError, match="there is no file"):
+    with pytest.raises(IncompleteError, match="there is no file"):
         read_classes(tmp_path / "none")
 
 
@@ -214,7 +214,7 @@ def test_convert_answers_and_plans(tmp_path, capsys):
     with pytest.raises(UsageError, match="exists"):
         run(tmp_path / "m.csv", tmp_path / "m.json")
     run(tmp_path / "m.csv", tmp_path / "m.json", force=True)
-    with pytest.raises(UsageError, match="is also the input"):
+    with pytest.raises(UsageError, match="is also an input"):
         run(tmp_path / "m.csv", tmp_path / "m.csv", force=True)
 
 

@@ -115,7 +115,7 @@ def test_masks_of_two_kinds_are_not_combined() -> None:
     (lambda p: ek.read_masks(p, format="png"), IncompleteError, "files-missing", "holds no PNG"),
     (lambda p: ek.read_masks(p, format="labelme"), IncompleteError, "files-missing", "holds no JSON"),
     (lambda p: ek.read_masks(p, format="coco"), UsageError, "format-unfit", "is a folder"),
-    (lambda p: read_classes(p / "none.txt"), UsageError, "input-missing", "none.txt"),
+    (lambda p: read_classes(p / "none.txt"), IncompleteError, "input-missing", "none.txt"),
     (lambda p: read_classes(wrote(p / "c.txt", b"caf\xe9")), DamagedError, "classes-invalid", "byte 3 is not UTF-8"),
     (lambda p: ek.read_masks(wrote(p / "m.json", '{"images":[],"categories":[],"annotations":[]}')), IncompleteError,
      "samples-missing", "0 images and 0 categories"),

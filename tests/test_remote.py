@@ -200,7 +200,7 @@ def test_a_missing_or_damaged_object_is_named(base: str, fault: str, codec: str)
     code, text = code_of(DamagedError, lambda: opened.read(IDS[2]))
     assert code == "sample-damaged"
     assert f"{base}/m.zarr, {key}" in text
-    assert f"delete {base}/m.zarr/{key}" in text
+    assert f"rename {base}/m.zarr/{key}" in text
     assert [d.key for d in opened.verify().damaged] == [key]
     np.testing.assert_array_equal(opened.read(IDS[3]), VALUES[3])
 
@@ -299,7 +299,7 @@ def test_commands_take_urls(s3: str, tmp_path: Path) -> None:
     Remote(f"{s3}/m.zarr").delete(["logits/c.1.0.0.0"])
     done = ensk("verify", f"{s3}/m.zarr", "--debug")
     assert done.returncode == 3
-    assert "delete s3://probe/" in done.stderr
+    assert "rename s3://probe/" in done.stderr
     assert SECRET not in done.stderr
 
 

@@ -526,7 +526,7 @@ def test_out_of_fold_scores_are_of_the_whole_procedure(ens: ek.Ensemble, truth: 
     assert "gain over uniform" in " ".join(described.describe(tuned))
 
 
-def test_what_cannot_be_searched_is_refused(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
+def test_what_cannot_be_searched_is_refused(ens: ek.Ensemble, truth: ek.MaskSet, tmp_path: Path) -> None:
     for what in ("", "weights,weights", "greedy,weights", "speed"):
         with pytest.raises(ek.UsageError, match="what="):
             ek.tune_thresholds(ens, truth, search=what)
@@ -538,8 +538,12 @@ def test_what_cannot_be_searched_is_refused(ens: ek.Ensemble, truth: ek.MaskSet)
         ek.tune_thresholds(alone, truth, search="weights")
     with pytest.raises(ek.UsageError, match="mean='logit'"):
         ek.tune_thresholds(ek.Ensemble(ens.members, mean="logit"), truth, search="mean")
+    one = ens.members[0]
+    with ek.LogitWriter(tmp_path / "twin.zarr", one.classes, one.samples, one.grid, member=one.member) as out:
+        for k, s in enumerate(one.samples):
+            out.write(s, one.read(s) if k else -one.read(s), one.image_size(s), one.box(s))
     with pytest.raises(ek.MismatchError, match="tell members apart"):
-        ek.tune_thresholds(ek.Ensemble([ens.members[0], ens.members[0]]), truth, search="weights")
+        ek.tune_thresholds(ek.Ensemble([one, tmp_path / "twin.zarr"]), truth, search="weights")
     with pytest.raises(ek.UsageError, match="one parameter"):
         ek.tune_thresholds(ens, truth, search=Search(("mean",), trials=3, sampler="cmaes"))
 

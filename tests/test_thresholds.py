@@ -36,7 +36,7 @@ def test_a_set_that_does_not_fit_says_which(
         make_store({"a": smooth_logits(rng, (2, 8, 8))}, (32, 32), ("x", "z"), member=n) for n in ("fpn", "unet")
     ]
     cases: list[tuple[ek.Ensemble, str]] = [
-        (ek.Ensemble(stores), "weights of class 'x'"),
+        (ek.Ensemble(stores), "weights"),
         (ek.Ensemble(stores[:1]), "members"),
         (ek.Ensemble([stores[0], other], weights=[1, 2]), "members"),
         (ek.Ensemble(stores, weights=[1, 2], mean="logit"), "mean"),
@@ -47,7 +47,7 @@ def test_a_set_that_does_not_fit_says_which(
     for ens, what in cases:
         with pytest.raises(ek.MismatchError, match=f"another ensemble: {what}: tuned for"):
             ens.vote(found)
-    with pytest.raises(ek.MismatchError, match=r"tuned for 0\.33333, 0\.66667, asked for 0\.5, 0\.5"):
+    with pytest.raises(ek.MismatchError, match="tuned for fpn 1, unet 2, asked for fpn 1, unet 1"):
         ek.Ensemble(stores).vote(found)
 
 

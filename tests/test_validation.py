@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning import crossval
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.exact import tune_from
@@ -117,12 +118,28 @@ def test_the_interval_covers(rng: np.random.Generator) -> None:
     names = [f"g{k // 2}" for k in range(10)]
     for objective in ("mean", "pooled"):
         measure = Measure(objective)  # type: ignore[arg-type]
-        gains = Resampler(names, 3).gains(measure, one, two, truth, resamples=50)
+        (gains,) = Resampler(names, 3).gains(measure, [(one, two, truth)], resamples=50)
         drawn = np.random.default_rng(3).multinomial(5, np.full(5, 0.2), size=50)
         for k, counts in enumerate(drawn):
             picked = np.repeat(np.arange(10), counts[np.arange(10) // 2])
             wanted = [measure.of_all(tp[:, picked], pred[:, picked], truth[:, picked]) for tp, pred in (one, two)]
             assert gains[k] == pytest.approx(wanted[0] - wanted[1], abs=1e-12)
+
+
+def test_resamples_are_the_same_however_many_are_drawn_at_a_time(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = rng.integers(50, 90, (3, 40))
+    outcomes = [(rng.integers(30, 50, (3, 40)), rng.integers(50, 80, (3, 40))) for _ in range(3)]
+    pairs = [(outcomes[0], outcomes[1], truth), (outcomes[2], outcomes[0], truth)]
+    judge = Resampler([f"g{k // 2}" for k in range(40)], 5)
+    for measure in (Measure("mean"), Measure("pooled")):
+        together = judge.gains(measure, pairs, np.arange(7, 33), 300)
+        alone = [judge.gains(measure, [pair], np.arange(7, 33), 300)[0] for pair in pairs]
+        np.testing.assert_array_equal(together, alone)
+        monkeypatch.setattr(crossval, "_DRAWN", 26 * 7)
+        np.testing.assert_allclose(judge.gains(measure, pairs, np.arange(7, 33), 300), together, atol=1e-12)
+        monkeypatch.undo()
 
 
 def test_statistics_answer_a_second_question(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:

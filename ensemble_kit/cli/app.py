@@ -139,6 +139,8 @@ def _exit_code(error: Exception) -> int:
         return _report("memory", "cannot continue: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an unnamed file"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return _report("input-missing", f"cannot read or write: {where}: there is nothing · fix: check the path", 4)
         return _report(
             "io",
             f"cannot read or write: {where}: {error.strerror or error}"

@@ -146,7 +146,11 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "jobs": (Annotated[int | None, typer.Option("--jobs", help="Number of threads. Default: all cores.")], None),
     "memory": (
         Annotated[
-            str | None, typer.Option("--memory", help="Memory budget of a dump, a fusion or a search, such as 2GB.")
+            str | None,
+            typer.Option(
+                "--memory",
+                help="Memory budget, such as 2GB: work is done in smaller pieces, or refused before it begins.",
+            ),
         ],
         None,
     ),
@@ -183,6 +187,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "common"]
+    for told in (m for p in own for m in getattr(p.annotation, "__metadata__", ()) if hasattr(m, "readable")):
+        told.readable = False  # Typer would call a file that may not be read a wrong option; whoever reads it says more
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for name, (kind, default) in _COMMON.items()

@@ -33,6 +33,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
@@ -89,22 +90,19 @@ def convert(
     from ensemble_kit.formats.writing import write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import renamed
 
     if is_store(masks):
+        memory.check(common.memory, memory.of_store(masks), "convert")
         _pack(masks, out, common)
         return
 
     source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
     source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
-    if str(out) != "-" and out.exists() and masks.exists() and out.samefile(masks):
-        raise UsageError(
-            "output-is-input",
-            "cannot convert masks in place",
-            item=f"{out} is also the input",
-            fix="pass another --out",
-        )
+    check_output(out, common, [masks, like, classes, labels, image_size])
+    memory.check(common.memory, 1.2 * memory.of_reading([masks]), "convert")  # and what is written
     form = None if id is None else check_form(id)
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
@@ -137,7 +135,6 @@ def convert(
 
 def _pack(store: Path, out: Path, common: Common) -> None:
     """Pack a store of logits into one uncompressed zip, which commands read like the store itself."""
-    from ensemble_kit.files import check_target
     from ensemble_kit.logits.store import LogitStore
 
     if out.suffix.lower() != ".zip":
@@ -149,7 +146,7 @@ def _pack(store: Path, out: Path, common: Common) -> None:
         )
     opened = LogitStore(store)
     plan = {"in": str(opened.path), "out": str(out), "samples": len(opened.samples), "format": "zip"}
-    check_target(out, force=common.force, folder=False)
+    check_output(out, common, [store])
     if common.dry_run:
         total = opened.stored_bytes
         common.answer(plan | {"bytes": total, "dry_run": True}, f"would pack {store} into {out}: {size(total)}")

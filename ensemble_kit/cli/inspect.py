@@ -53,8 +53,12 @@ def inspect(
 ) -> None:
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.recipes import memory
 
     path, options = paths[0], read_annotations(images, score, skip_empty)
+    masks = not is_store(path) and path.suffix != ".json"
+    needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
+    memory.check(common.memory, needed(paths), "inspect")
     if len(paths) > 1:
         values, shown = _two_sets(paths)
     elif is_store(path):
@@ -71,7 +75,8 @@ def _store(path: Path) -> Found:
     from ensemble_kit.logits.store import LogitStore
 
     store = LogitStore(path)
-    held = [s for s in store.samples if s not in set(store.missing)]
+    missing = set(store.missing)
+    held = [s for s in store.samples if s not in missing]
     values = {
         "kind": "logit store",
         "member": store.member,

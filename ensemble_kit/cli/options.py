@@ -135,37 +135,11 @@ def fusing(
     }
 
 
-def check_output(
-    out: Path,
-    common: Common,
-    inputs: Sequence[Path] = (),
-) -> None:
-    """Refuse, before any work, an output that cannot be written."""
-    if str(out) == "-":
-        if common.json:
-            raise UsageError(
-                "output-is-stdout",
-                "cannot write two things to standard output",
-                item="--out - and --json",
-                fix="pass a file as --out, or leave --json out",
-            )
-        return
-    from ensemble_kit.files import check_target
-
-    if out.exists() and any(p.exists() and out.samefile(p) for p in inputs):
-        raise UsageError(
-            "output-is-input",
-            "cannot write over an input",
-            item=f"{str(out)!r} is also an input",
-            fix="pass another --out",
-        )
-    if not out.is_dir():  # a folder is checked where its format is known
-        check_target(out, force=common.force, folder=False)
-
-
 def check_members(members: Sequence[Path]) -> None:
     """Refuse members that do not exist, before any work."""
-    missing = [str(m) for m in members if not m.exists() and "://" not in str(m)]
+    from ensemble_kit.logits.open import is_store
+
+    missing = [str(m) for m in members if not is_store(m) and not m.exists()]
     if missing:
         raise IncompleteError(
             "member-missing",

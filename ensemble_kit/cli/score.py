@@ -30,13 +30,13 @@ from ensemble_kit.cli.options import (
     ImageSizeOption,
     ReadCsvOption,
     ReadFormatOption,
-    check_output,
     class_names,
     csv_format,
     empty_value,
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.errors import UsageError
 
 _FLAGS: tuple[dict[str, str], ...] = ({}, {"--from": "--val-format", "--from-csv": "--val-csv"})
@@ -113,6 +113,7 @@ def score(
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
     from ensemble_kit.metrics import confusion_file, overlap_file
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import annotated, formats_for, read_together
     from ensemble_kit.spec.scoring import Convention
@@ -122,10 +123,10 @@ def score(
     _check_together(convention, empty, eps, background, include_background)
     if confusion is not None:
         confusion_file.check_suffix(confusion)
-        check_output(confusion, common, [masks, val])
+        check_output(confusion, common, [masks, val, classes], "--confusion")
     if by_sample is not None:
         overlap_file.check_suffix(by_sample)
-        check_output(by_sample, common, [masks, val])
+        check_output(by_sample, common, [masks, val, classes], "--by-sample")
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     paths = [masks, val]
     given = [csv_format(format, csv), csv_format(val_format, val_csv)]
@@ -133,6 +134,7 @@ def score(
     formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
     differ = only is not None or without is not None
+    memory.check(common.memory, memory.of_reading(paths), "score")
     both = read_together(paths, formats, size_of_images(image_size), class_names(classes), (), differ, _FLAGS, form)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)

@@ -8,13 +8,16 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from ensemble_kit.errors import redacted
+
 
 def talk(text: str) -> None:
     """Print a line on stderr, verbatim, so that it can be searched and copied.
 
-    A stderr that cannot be written (a closed terminal, a full disk) never ends a command.
+    A stderr that cannot be written (a closed terminal, a full disk) never ends a command. Passwords and keys in URLs
+    are left out: logs are kept.
     """
-    say(sys.stderr, f"{text}\n")
+    say(sys.stderr, f"{redacted(text)}\n")
 
 
 def say(stream: TextIO, text: str) -> None:

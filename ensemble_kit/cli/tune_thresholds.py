@@ -41,13 +41,13 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    check_output,
     class_names,
     csv_format,
     empty_value,
     fusing,
     size_of_images,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
 from ensemble_kit.errors import Caution, UsageError
@@ -184,6 +184,7 @@ def tune_thresholds(
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
     from ensemble_kit.recipes.vote import open_ensemble
@@ -201,7 +202,9 @@ def tune_thresholds(
             FOLDER.mkdir(exist_ok=True)
         out = FOLDER / f"{'+'.join(ensemble.fusion.members)}.json"
     if out.parent.is_dir() or not common.dry_run:
-        check_output(out, common, [*stores, val])
+        check_output(out, common, [*stores, val, classes, statistics])
+    if statistics is not None and not statistics.exists():
+        _check_statistics(statistics, out, common)
     if ensemble.dropped:
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
         common.warn(Caution(doubt, "dump them for every member, if they should count"))
@@ -211,7 +214,7 @@ def tune_thresholds(
     measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, eps, absent)
     _check_method(method, metric, own is not None, search)
     what = tuple(w.strip() for w in (search or "weights").split(","))
-    wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed, common.memory)
+    wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed)
     by_trials = (metric or "dice", own or metric_search.of_measure(measure)) if method == "optuna" else None
     tuning = Tuning(
         ensemble,
@@ -248,13 +251,14 @@ def tune_thresholds(
     (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
     keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
+    memory.check(common.memory, memory.of_reading([val]), "tune", all_told=False)
     truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
     say_labels(common, [truth], [val])
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear)
+        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear, common.memory)
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
@@ -265,6 +269,14 @@ def tune_thresholds(
     tuned.set.save(out)
     common.answer({"out": str(out), **values, **tuned.set.to_dict()}, *reports)
     common.say(f"wrote {out}")
+
+
+def _check_statistics(statistics: Path, out: Path, common: Common) -> None:
+    """Refuse, before the count, a file of statistics that cannot be written or is the set's."""
+    if statistics.absolute() == out.absolute():
+        item, fix = f"--statistics and --out are both {out}", "give each a path of its own"
+        raise UsageError("output-is-input", "cannot write two things to one file", item=item, fix=fix)
+    check_output(statistics, common, option="--statistics")
 
 
 @contextmanager

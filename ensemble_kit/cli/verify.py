@@ -22,8 +22,10 @@ def verify(
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
     from ensemble_kit.logits.spare import copy_fault
     from ensemble_kit.logits.store import LogitStore
+    from ensemble_kit.recipes import memory
 
     opened = LogitStore(store)
+    memory.check(common.memory, memory.of_store(store) + 2 * opened.bytes_per_sample, "verify")
     shown = opened.path
     if common.dry_run:
         held = len(opened.samples) - len(opened.missing)
@@ -77,7 +79,7 @@ def _raise(found: Verification, opened: LogitStore) -> None:
             "store-damaged",
             "cannot trust a store",
             item=f"{store}: {len(found.damaged)} of {found.samples} samples are damaged: "
-            f"{some([d.sample for d in found.damaged])}",
+            f"{some([d.sample for d in found.damaged])} ({', '.join(d.key for d in found.damaged[:5])})",
             fix=opened.mending([d.key for d in found.damaged]),
         )
     if found.missing:

@@ -32,7 +32,6 @@ from ensemble_kit.cli.options import (
     WeightsOption,
     bytes_of,
     check_members,
-    check_output,
     class_names,
     csv_format,
     fusing,
@@ -41,6 +40,7 @@ from ensemble_kit.cli.options import (
     size_of_images,
     warn_of_formulas,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import Caution, UsageError
 
@@ -162,13 +162,16 @@ def vote(
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.cover import cover
     from ensemble_kit.masks.idforms import check_form
+    from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
     from ensemble_kit.recipes.masks import annotated, formats_for, renamed
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-    check_output(out, common, [*members, *([like] if like else [])])
-    if len({m.absolute() for m in members}) < len(members):
-        common.warn(Caution("a member is given twice and counts twice", "name it once, and give it a weight of 2"))
+    check_members(members)
+    given = tuple(resolve(t) for t in thresholds or []) or (None,)
+    sets = [t.path for t in given if isinstance(t, ThresholdSet)]
+    check_output(out, common, [*members, *sets, like, labels, classes, image_size])
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
@@ -178,11 +181,9 @@ def vote(
     target = for_csv(out, for_labels(out, format, like, written), like, CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
-    given = tuple(resolve(t) for t in thresholds or []) or (None,)
     own_weights = numbers("--weights", weights)
     if hard:
         refuse_idle("--hard", temperatures=temperatures)
-        check_members(members)
         options: dict[str, Any] = {
             "weights": own_weights,
             "quorum": quorum,
@@ -203,6 +204,7 @@ def vote(
             common.say(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
             )
+        memory.check(common.memory, memory.of_reading(members), "vote", all_told=False)
         plan: HardVote | SoftVote = HardVote(
             tuple(members),
             given,
@@ -240,12 +242,15 @@ def vote(
             common.warn(caution)
     for line in plan.told():
         common.say(line)
+    for doubt in plan.doubts():
+        common.warn(doubt)
     ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
     # what cannot be written is refused before any work
     rehearse(renamed(plan.names(), ids, like, target), out, target, like, common.force)
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
+    plan.check_memory(common.memory, common.jobs)
     if common.dry_run:
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")

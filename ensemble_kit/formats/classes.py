@@ -28,15 +28,17 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Raises
     ------
+    IncompleteError
+        The file is missing.
     UsageError
-        The file is missing, or a name is doubled, empty or holds control characters.
+        A name is doubled, empty or holds control characters.
     DamagedError
         JSON of another form.
     """
     file = Path(path)
     if not file.is_file():
         fix = "pass --classes FILE with one name a line, or JSON"
-        raise UsageError("input-missing", "cannot read the classes", item=f"there is no file {file}", fix=fix)
+        raise IncompleteError("input-missing", "cannot read the classes", item=f"there is no file {file}", fix=fix)
     from ensemble_kit import strict_json
 
     raw = file.read_bytes()

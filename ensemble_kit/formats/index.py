@@ -95,7 +95,7 @@ class Index:
         if extra:
             what = "cannot read masks: there are files that the index does not name"
             item = f"{folder}: {len(extra)}: {some(extra, 10)}"
-            fix = f"remove them, or delete {INDEX} to read the folder by its file names"
+            fix = f"move them out of the folder, or rename {INDEX} to read the folder by its file names"
             raise MismatchError("files-extra", what, item=item, fix=fix)
 
 
@@ -133,5 +133,5 @@ def no_files(folder: Path, kind: str) -> IncompleteError:
 
 
 def _damaged(path: Path, why: str) -> DamagedError:
-    fix = "write the folder again, or delete the index to go by the file names"
+    fix = "write the folder again, or rename the index to go by the file names"
     return DamagedError("index-invalid", "cannot read the index of a folder of masks", item=f"{path}: {why}", fix=fix)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, UsageError, check_kind
+from ensemble_kit.errors import DamagedError, IncompleteError, check_kind
 from ensemble_kit.formats.label_presets import PRESETS, VOID, Row
 from ensemble_kit.formats.table import Table, read_table
 from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
@@ -38,7 +38,7 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
 
     Raises
     ------
-    UsageError
+    IncompleteError
         There is neither such a file nor such a preset.
     DamagedError
         A file of another form, a value twice, or a row without a name.
@@ -55,7 +55,7 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
     if not path.is_file():
         item = f"{str(path)!r} is neither a file nor a preset"
         fix = f"pass a JSON or CSV file of value, name and colour, or one of {', '.join(PRESETS)}"
-        raise UsageError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
+        raise IncompleteError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
     head = path.read_bytes()[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if path.suffix.lower() == ".json" or head[:1] in {b"[", b"{"}:
         return table_of(_of_json(path), str(path))

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import Caution, UsageError, check_path
+from ensemble_kit.access import reading
+from ensemble_kit.errors import Caution, IncompleteError, UsageError, check_path
+from ensemble_kit.files import is_stream
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
@@ -21,7 +23,7 @@ class Contents:
 
     Raises
     ------
-    UsageError
+    IncompleteError
         Nothing is there.
     """
 
@@ -174,10 +176,24 @@ def suffix_of(path: Path, known: Iterable[str]) -> str:
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """Refuse a path where nothing is."""
+    """Refuse a path where nothing is, or a pipe, of which only the first look would see anything.
+
+    Raises
+    ------
+    IncompleteError
+        Nothing is there.
+    UsageError
+        It is a pipe, a socket or a device.
+    ResourceError
+        Its folder may not be looked into.
+    """
     check_path(path)
-    source = Path(path)
-    if "\0" in str(source) or not source.exists():
-        item = f"there is no file or folder {source}"
-        raise UsageError("input-missing", "cannot read masks", item=item, fix="check the path")
+    source, what = Path(path), "cannot read masks"
+    with reading(source, what):
+        if "\0" in str(source) or not source.exists():
+            item = f"there is no file or folder {source}"
+            raise IncompleteError("input-missing", what, item=item, fix="check the path")
+        if is_stream(source):
+            item, fix = f"{source} is a pipe or a device, and masks are read more than once", "write it to a file first"
+            raise UsageError("input-stream", what, item=item, fix=fix)
     return source

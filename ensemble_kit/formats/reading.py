@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit.access import reading
 from ensemble_kit.errors import DamagedError, UsageError, some
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.index import Index
@@ -20,6 +21,8 @@ from ensemble_kit.formats.submission import CSV
 from ensemble_kit.formats.unread import refuse_unread
 from ensemble_kit.masks.idforms import IdForm, check_form
 from ensemble_kit.masks.maskset import MaskSet
+
+_WHAT = "cannot read masks"
 
 
 def read_masks(
@@ -87,20 +90,29 @@ def read_masks(
     3
     """
     source = existing(path)
-    ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
-    format = with_labels(format, LabelMaps(labels, first_value, ignored))  # noqa: A001
-    format = with_csv(format, CsvOptions.of(csv))  # noqa: A001
-    chosen = kind_of(source) if format is None else named(format)
-    if isinstance(format, CsvOptions):
-        check_csv(source, format)
-    if not chosen.may_be(folder=source.is_dir()):
-        found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
-        item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
-        raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
-    options = Annotations(None if images is None else existing(images), score, skip_empty, paint)
-    sizes = ImageSizes(image_size, None if id is None else check_form(id))
-    masks = chosen.reading(options).read(source, sizes, classes)
+    with reading(source, _WHAT):
+        ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
+        how = with_csv(with_labels(format, LabelMaps(labels, first_value, ignored)), CsvOptions.of(csv))
+        chosen = kind_of(source) if how is None else named(how)
+        if isinstance(how, CsvOptions):
+            check_csv(source, how)
+        if not chosen.may_be(folder=source.is_dir()):
+            found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
+            item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
+            raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
+        options = Annotations(None if images is None else existing(images), score, skip_empty, paint)
+        sizes = ImageSizes(image_size, None if id is None else check_form(id))
+        masks = chosen.reading(options).read(source, sizes, classes)
+    _check_names(source, masks)
     return masks if id is None else masks.renamed(id, tuple(image_size) if isinstance(image_size, Mapping) else None)
+
+
+def _check_names(source: Path, masks: MaskSet) -> None:
+    """Refuse names with a NUL, which no text that people write holds: the file was cut, or holds binary data."""
+    odd = [name for name in (*masks.samples, *masks.classes) if "\0" in name]
+    if odd:
+        item, fix = f"{source}: {some(odd)} holds a NUL", "take an undamaged copy; names are text"
+        raise DamagedError("masks-name", _WHAT, item=item, fix=fix)
 
 
 def check_csv(path: Path, options: CsvOptions) -> None:
@@ -141,7 +153,8 @@ def kind_of(path: str | os.PathLike[str]) -> MaskFormat:
     if written is not None:
         return written
     asked = (known for known in FORMATS.values() if known.sniff(contents))
-    found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
+    with reading(path, _WHAT):
+        found = list(asked if contents.is_folder else islice(asked, 1))  # a folder may hold files of several
     if len(found) == 1:
         return found[0]
     if not found:
@@ -165,7 +178,7 @@ def _by_index(folder: Path) -> MaskFormat | None:
             if known is None or known.build is None:
                 item = f"{folder / name} says {index.kind[:80]!r}, which is not a format of folders"
                 folders = [f.name for f in FORMATS.values() if f.build is not None]
-                fix = f"delete it and pass --format, one of {', '.join(folders)}"
+                fix = f"rename it and pass --format, one of {', '.join(folders)}"
                 raise DamagedError("index-invalid", "cannot read the index of a folder of masks", item=item, fix=fix)
             return known
     return None

@@ -107,7 +107,7 @@ def open_file(path: Path) -> tuple[int, Stamp]:
     state = os.fstat(fd)
     if not stat.S_ISREG(state.st_mode):
         os.close(fd)
-        fix = "remove it and dump that sample again"
+        fix = "run `ensk repair` on the store, which moves it aside, then the same dump again"
         raise DamagedError("store-foreign", "cannot read what is not a regular file", item=str(path), fix=fix)
     return fd, Stamp(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
 
@@ -116,6 +116,12 @@ def link(path: Path) -> UnsafeError:
     """Say that a path inside a store is a symbolic link."""
     fix = "replace the link by the file or folder itself"
     return UnsafeError("store-link", "refuse to follow a link out of a store", item=str(path), fix=fix)
+
+
+def changed(store: object, code: str = "store-changed") -> DamagedError:
+    """Say that a store is not the one that was opened; what is there now may well be sound."""
+    what = "cannot read a store that was replaced or moved while it was open"
+    return DamagedError(code, what, item=str(store), fix="open it again")
 
 
 def read_small(path: Path, limit: int) -> bytes:

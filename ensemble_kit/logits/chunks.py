@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, EnskError, ResourceError, UnsafeError, some
+from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, ResourceError, UnsafeError, some
 from ensemble_kit.logits import chunkfile, shards
 from ensemble_kit.logits.body import Body, HeldBody
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
@@ -18,6 +18,8 @@ from ensemble_kit.logits.records import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ensemble_kit.logits.manifest import Manifest
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "overlay", "bcachefs"}
 
@@ -35,6 +37,7 @@ class Chunks:
         self._place, self._root, self._spec, self._layout = place, place.name, spec, how
         self._verified: dict[int, tuple[Hashable, str]] = {}
         self._mapped: bool | None = None
+        self._now: Manifest | None = None
 
     def key(self, record: Record) -> str:
         """Return a sample's path inside the store."""
@@ -43,7 +46,7 @@ class Chunks:
     def whole(self, record: Record) -> bool:
         """Tell whether a sample is stored as its record says."""
         try:
-            self.read(record)
+            self._reporting(record, lambda: self._own(record, None, True))
         except (DamagedError, UnsafeError):
             return False
         return True
@@ -51,19 +54,51 @@ class Chunks:
     def read(
         self, record: Record, out: NDArray[np.float16] | None = None, *, trust: bool = True
     ) -> NDArray[np.float16]:
-        """Read a sample and verify it, unless the same file was verified before and `trust` is on."""
-        read = self._decode if self._layout.ours else self._read_zarr
-        return self._reporting(record, lambda: read(record, out, trust)).view("<f2").reshape(self._spec.shape)
+        """Read a sample and verify it, unless the same file was verified before and `trust` is on.
+
+        Raises
+        ------
+        DamagedError
+            The sample is damaged; or the store was replaced or moved since it was opened, which is no damage.
+        """
+        return self._asking(record, lambda: self._own(record, out, trust)).view("<f2").reshape(self._spec.shape)
 
     def stored(self, record: Record) -> NDArray[np.uint8]:
         """Read a chunk as it is stored, verified: what it decodes to is what was written."""
-        return self._reporting(record, lambda: self._stored(record))
+        return self._asking(record, lambda: self._stored(record))
+
+    def _own(self, record: Record, out: NDArray[np.float16] | None, trust: bool) -> NDArray[np.uint8]:
+        read = self._decode if self._layout.ours else self._read_zarr
+        return read(record, out, trust)
+
+    def _asking(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Read; where a sample is not what was committed, look whether this is still the store that was opened."""
+        try:
+            return self._reporting(record, read)
+        except SampleDamagedError:
+            if self._is_another(record):
+                raise chunkfile.changed(self._root) from None
+            raise
+
+    def _is_another(self, record: Record) -> bool:
+        """Tell whether the store was moved, replaced, or has this sample anew."""
+        try:
+            spec, _ = self._place.describe()
+            if self._now is None:
+                self._now = self._place.manifest(spec)
+            self._now.refresh()
+        except (FileNotFoundError, IncompleteError):
+            return True
+        except (EnskError, OSError):
+            return False  # it is damaged here too: say what is known of the sample
+        found = self._now.records.get(record.sample)
+        return spec.store != self._spec.store or found is None or found.digest != record.digest
 
     def _reporting(self, record: Record, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Read; turn errors into ours, which name the sample."""
         try:
             return _twice(read)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise self._broken(record, "the chunk is gone") from None
         except SampleDamagedError:
             raise
@@ -169,9 +204,11 @@ class Chunks:
         try:
             array = self._place.zarr()
             got = np.ascontiguousarray(array[record.row], "<f2")
-        except (OSError, MemoryError):
+        except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - a damaged description makes zarr raise whatever its arithmetic does
+        except Exception as error:  # a damaged description makes zarr raise whatever its arithmetic does
+            if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a decoder
+                raise
             raise self._broken(record, f"zarr cannot decode it ({type(error).__name__}: {error})") from None
         payload = got.reshape(-1).view(np.uint8)
         found = chunkfile.crc(payload)

@@ -108,7 +108,7 @@ def _replace(root: Path, spec: StoreSpec) -> None:
     if not folder.is_dir():
         what, fix = (
             "refuse to replace a folder that is not a store of logits",
-            "pass another path, or remove it yourself",
+            "pass another path",
         )
         raise UsageError("store-foreign", what, item=str(root), fix=fix)
     if segments.living(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,18 @@ from typing import Any, Literal, TypeGuard, cast
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, UnsafeError, UsageError, some
 from ensemble_kit.logits import chunkfile, layout, shards
-from ensemble_kit.logits.layout import ARRAY, FORMAT, MANIFEST, MAX_CHUNK, MAX_META, META, Codec, Layout, StoreSpec
+from ensemble_kit.logits.layout import (
+    ARRAY,
+    FORMAT,
+    FORMER_META,
+    MANIFEST,
+    MAX_CHUNK,
+    MAX_META,
+    META,
+    Codec,
+    Layout,
+    StoreSpec,
+)
 
 _KNOWN_CODECS = {"bytes", "crc32c", "transpose", "gzip", "zstd", "blosc", "sharding_indexed"}
 _TOO_LARGE = "refuse to open a store"
@@ -37,8 +49,10 @@ def describe(root: Path) -> tuple[StoreSpec, Layout]:
         group = chunkfile.read_small(root / META, MAX_META)
         array = chunkfile.read_small(root / ARRAY / META, MAX_META)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if any((root / name).exists() for name in FORMER_META):
+            raise former(root) from None
         lost = os.path.relpath(error.filename or root, root)
-        fix = f"run `ensk repair {root}`, or make the store with `ensk dump-logits`"
+        fix = f"run `ensk repair {shlex.quote(str(root))}`, or make the store with `ensk dump-logits`"
         raise not_a_store(f"{root}: no {lost}", fix) from None
     return parse(group, array, root)
 
@@ -46,6 +60,13 @@ def describe(root: Path) -> tuple[StoreSpec, Layout]:
 def nothing_there(where: object, fix: str) -> IncompleteError:
     """Say that there is no store."""
     return IncompleteError("store-missing", "cannot open a store: there is nothing", item=str(where), fix=fix)
+
+
+def former(where: object) -> UsageError:
+    """Say that a store is of zarr 2."""
+    item = f"zarr 2: {where} has {' or '.join(FORMER_META)}; a store of logits is zarr 3, with checksums"
+    fix = "save its logits as one .npy a sample and make a store of them: ensk dump-logits FOLDER --out STORE"
+    return UsageError("store-version", "cannot read a store of another version", item=item, fix=fix)
 
 
 def not_a_store(item: str, fix: str) -> DamagedError:
@@ -95,7 +116,7 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
 
 def _broken(path: object, item: str) -> DamagedError:
     root = str(path).removesuffix(f"/{META}").removesuffix(f"/{ARRAY}")
-    mend = f"run `ensk repair {root}`, or dump the store again with --force"
+    mend = f"run `ensk repair {shlex.quote(root)}`, which restores it from its copy"
     fix = mend if Path(root).is_dir() else "take an undamaged copy, or dump (or pack) the store again"
     return DamagedError("store-metadata", "cannot read a store's description", item=f"{path}: {item}", fix=fix)
 

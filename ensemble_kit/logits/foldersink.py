@@ -39,17 +39,19 @@ class FolderSink:
         self._root, self._folder = root, root / ARRAY
         self._chunks = Chunks(Folder(root), self.spec, self.spec.layout)
         self._manifest = Manifest(self._folder / MANIFEST, self.spec)
-        self._manifest.refresh(self._chunks.whole)
-        self.begun = bool(self._manifest.records)
-        self._lost = self._find_lost()
         self._segment: SegmentWriter | None = None
         self._group: list[int] = []
         self._failed: EnskError | None = None
-        creation.sweep(self._folder)
+        with self._reporting("its manifest"):
+            self._manifest.refresh(self._chunks.whole)
+            self.begun = bool(self._manifest.records)
+            self._lost = self._find_lost()
+            creation.sweep(self._folder)
 
     def missing(self) -> list[str]:
         """Samples that nobody has committed, or whose file was gone when the sink was opened."""
-        self._refresh()
+        with self._reporting("its manifest"):
+            self._refresh()
         done = self._manifest.records
         return [s for s in self.spec.samples if s not in done or s in self._lost]
 
@@ -82,14 +84,18 @@ class FolderSink:
         if self._failed is None:
             self._sync()
             if self._segment is not None:
-                os.fsync(self._segment.fd)
+                with self._reporting("the last mark", final=True):
+                    os.fsync(self._segment.fd)
 
     def release(self) -> None:
-        """Close all files, which drops the locks."""
-        self._drop_group()
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        """Close all files, which drops the locks; what one reports is raised when all are closed."""
+        segment, self._segment = self._segment, None
+        with self._reporting("a group of samples", final=True):
+            try:
+                self._drop_group()
+            finally:
+                if segment is not None:
+                    segment.close()
 
     def _rename(self, record: Record, temporary: Path, segment: SegmentWriter, again: bool) -> None:
         take = self._next_take(record, again)  # once more: nobody else commits while the lock is held
@@ -176,8 +182,14 @@ class FolderSink:
         self._drop_group()
 
     def _drop_group(self) -> None:
+        failed: OSError | None = None
         while self._group:
-            os.close(self._group.pop())
+            try:
+                os.close(self._group.pop())
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _check_usable(self) -> None:
         if self._failed is not None:

@@ -28,6 +28,8 @@ Codec = Literal["none", "lossless"]
 
 FORMAT = "ensk.logits/1"
 ARRAY, MANIFEST, META = "logits", "manifest", "zarr.json"
+FORMER_META = (".zgroup", ".zarray")
+"""What a group and an array of zarr 2 have in place of `zarr.json`."""
 RANKS = (2,)
 """How many axes a grid may have: kernels read two so far."""
 MAX_META = 1 << 28
@@ -198,7 +200,7 @@ def check_resumable(found: StoreSpec, how: Layout, wanted: StoreSpec, path: obje
         if a is not None and b is not None and a != b:
             raise _differs(path, f"provenance {key!r}", shortened(a), shortened(b))
     if not how.ours:
-        fix = "write to another path, or replace the store with overwrite=True (--force)"
+        fix = "write to another path; this one stays readable"
         raise MismatchError("store-layout", "cannot resume a store of another layout", item=str(path), fix=fix)
 
 
@@ -207,7 +209,7 @@ def _differs(path: object, name: str, ours: str, theirs: str) -> MismatchError:
         "store-differs",
         "cannot resume a store that was begun as something else",
         item=f"{path}: {name} is {ours} there, {theirs} here",
-        fix="write to another path, or replace the store with overwrite=True (--force)",
+        fix="write to another path, or as the store was begun",
     )
 
 

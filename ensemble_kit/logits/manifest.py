@@ -9,6 +9,7 @@ wrong: an error).
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ class Manifest:
         return str(self._folder / name)
 
     def _mend(self) -> str:
-        return f"run `ensk repair {self._folder.parent.parent}`"
+        return f"run `ensk repair {shlex.quote(str(self._folder.parent.parent))}`"
 
     def _new_bytes(self, segment: _Segment) -> bytes:
         """Return what a segment holds beyond where it has been read."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ensemble_kit.access import reading
 from ensemble_kit.errors import UsageError
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, META
+from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META
 from ensemble_kit.logits.packed import Packed, is_packed
 from ensemble_kit.logits.places import Folder, Place
 from ensemble_kit.logits.remote import Remote
 from ensemble_kit.logits.urls import url_of
+
+OPENING = "cannot read a store"
+"""What cannot be done where the system says no."""
 
 PathLike = str | os.PathLike[str]
 
@@ -38,8 +42,18 @@ def resolve(path: PathLike) -> Path:
 
 
 def is_store(path: PathLike) -> bool:
-    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left."""
-    if url_of(path) is not None or is_packed(path):
-        return True
-    folder = Path(path)
-    return (folder / META).exists() or (folder / ARRAY / MANIFEST).is_dir()
+    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left.
+
+    A group of zarr 2 looks like one too: opening it says what to do.
+
+    Raises
+    ------
+    ResourceError
+        The folder may not be looked into.
+    """
+    with reading(path, OPENING):
+        if url_of(path) is not None or is_packed(path):
+            return True
+        folder = Path(path)
+        marks = (folder / name for name in (META, *FORMER_META))
+        return any(mark.exists() for mark in marks) or (folder / ARRAY / MANIFEST).is_dir()

@@ -21,7 +21,7 @@ from ensemble_kit.errors import DamagedError, EnskError, UnsafeError
 from ensemble_kit.files import atomic_write
 from ensemble_kit.logits import chunkfile, description
 from ensemble_kit.logits.body import Body, FileBody
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, MAX_META, META, Layout, StoreSpec
+from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, MAX_META, META, Layout, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest, Manifest
 from ensemble_kit.logits.records import SUFFIX, Record, to_segment
 
@@ -60,6 +60,8 @@ class Packed:
         try:
             group, array = (self._small(key, MAX_META) for key in (META, f"{ARRAY}/{META}"))
         except FileNotFoundError as error:
+            if any(self._prefix + name in self._members for name in FORMER_META):
+                raise description.former(self.name) from None
             raise description.not_a_store(f"{self.name}: no {error.filename} in it", _PACK_AGAIN) from None
         return description.parse(group, array, self.name)
 
@@ -75,11 +77,13 @@ class Packed:
         member = self._members.get(self._prefix + key)
         if member is None:
             raise FileNotFoundError(2, "no such member", key)
-        fd, stamp = chunkfile.open_file(self._path)
+        try:
+            fd, stamp = chunkfile.open_file(self._path)
+        except FileNotFoundError:
+            raise chunkfile.changed(self.name, "zip-changed") from None
         try:
             if stamp[:3] != self.stamp[:3]:  # a new link to it is not another file
-                what = "cannot read a packed store that was replaced since it was opened"
-                raise DamagedError("zip-changed", what, item=self.name, fix="open it again")
+                raise chunkfile.changed(self.name, "zip-changed")
             return FileBody(fd, (stamp, member.header), member.size, self._begin(fd, member))
         except BaseException:
             os.close(fd)

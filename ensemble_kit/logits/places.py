@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ class Place(Protocol):
         """Name what is in the array's folder."""
 
     def mend(self, keys: Sequence[str]) -> str:
-        """Say how damaged keys are removed and made anew."""
+        """Say how damaged keys are made anew; following it never removes what is sound."""
 
     def zarr(self) -> Any:
         """Open the array with zarr's own reader."""
@@ -80,9 +81,12 @@ class Folder:
         return os.listdir(self._root / ARRAY)  # noqa: PTH208 - names are wanted
 
     def mend(self, keys: Sequence[str]) -> str:
-        """Say what to remove, and to dump again."""
-        paths = " ".join(f"'{self._root / key}'" for key in keys[:20])
-        return f"rm -rf {paths}{' …' if len(keys) > 20 else ''} and run the same dump again; it dumps what is missing"
+        """Say how to move them aside, and to dump again."""
+        del keys
+        aside = (
+            f"run `ensk repair {shlex.quote(str(self._root))}`, which moves aside what is damaged and deletes nothing"
+        )
+        return f"{aside}, then the same dump again, which dumps what is missing"
 
     def zarr(self) -> Any:
         """Open the array with zarr's own reader."""

@@ -147,7 +147,7 @@ def committed_otherwise(there: Record, here: Record, store: object) -> LockedErr
         "sample-committed",
         "cannot write a sample a second time with other content",
         item=f"{here.sample!r} in {store}: {told[0]} there, {told[1]} here",
-        fix="write every sample once, in one process; to dump it anew, replace the store: overwrite=True (--force)",
+        fix="write every sample once, in one process; what differs goes into a store of its own, at another path",
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ensemble_kit.logits import description
 from ensemble_kit.logits.body import Body, HeldBody
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, Layout, StoreSpec
+from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META, Layout, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest
 from ensemble_kit.logits.objects import Objects
 
@@ -37,6 +37,8 @@ class Remote(Objects):
         """Get the two `zarr.json` objects."""
         group = self.get(META)
         if group is None:
+            if any(self.get(name) is not None for name in FORMER_META):
+                raise description.former(self.name)
             fix = "check the URL and AWS_ENDPOINT_URL, or make the store with `ensk dump-logits`"
             raise description.nothing_there(self.name, fix)
         array = self.get(f"{ARRAY}/{META}")
@@ -72,9 +74,11 @@ class Remote(Objects):
         return sorted({key.removeprefix(f"{ARRAY}/").split("/")[0] for key in self.listing(f"{ARRAY}/")})
 
     def mend(self, keys: Sequence[str]) -> str:
-        """Say what to delete, and to dump again."""
+        """Say how to tell damage of the store from damage on the way, and what to move aside."""
         gone = ", ".join(f"{self.name}/{key}" for key in keys[:20])
-        return f"delete {gone}{' …' if len(keys) > 20 else ''} and run the same dump again; it dumps what is missing"
+        again = f"run `ensk verify {self.name}`: a proxy may have changed the answer"
+        aside = f"where it finds the same, rename {gone}{' …' if len(keys) > 20 else ''}"
+        return f"{again}; {aside} and run the same dump again, which dumps what is missing"
 
     def zarr(self) -> Any:
         """Open the array with zarr's own reader."""

@@ -130,7 +130,7 @@ class RemoteSink:
         """Resume where a writer was killed before the group's description; refuse what has lost it."""
         foreign = self._remote.listing(f"{COMMITS}/") or self._remote.get(f"{ARRAY}/{META}") != wanted.array_json()
         if foreign and self._remote.get(META) is None:  # asked once more: another writer may have put it meanwhile
-            fix = "restore zarr.json from a copy, or replace the store with overwrite=True (--force)"
+            fix = "restore zarr.json from a copy, or pass another URL"
             raise description.not_a_store(f"{self._remote.name}: no {META}", fix)
 
     def _remove(self) -> None:
@@ -140,7 +140,7 @@ class RemoteSink:
         foreign = [k for k in keys if k not in known and not k.startswith((f"{ARRAY}/c.", f"{COMMITS}/"))]
         if foreign:
             what = "refuse to replace a prefix that holds more than a store of logits"
-            item, fix = f"{self._remote.name}: {some(foreign, 3)}", "pass another URL, or delete the objects yourself"
+            item, fix = f"{self._remote.name}: {some(foreign, 3)}", "pass another URL"
             raise UsageError("store-foreign", what, item=item, fix=fix)
         order: Callable[[str], tuple[bool, bool]] = lambda k: (k in known, not k.startswith(COMMITS))  # noqa: E731
         if keys:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.access import reading
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, check_kind, some
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits import chunkfile, packed, records
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
-from ensemble_kit.logits.open import PathLike, find
+from ensemble_kit.logits.open import OPENING, PathLike, find
 from ensemble_kit.logits.records import Record
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
@@ -96,19 +97,25 @@ class LogitStore:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self._place = find(path)
+        with reading(path, OPENING):
+            self._place = find(path)
+            self._spec, self._layout = self._place.describe()
+            self._stamp = self._place.stamp
+            self._chunks = Chunks(self._place, self._spec, self._layout)
+            manifest = self._place.manifest(self._spec)
+            manifest.refresh(self._chunks.whole)
         self.path: Path | str = self._place.name if "://" in self._place.name else Path(self._place.name)
-        self._spec, self._layout = self._place.describe()
-        self._stamp = self._place.stamp
-        self._chunks = Chunks(self._place, self._spec, self._layout)
-        self._manifest = self._place.manifest(self._spec)
-        self._manifest.refresh(self._chunks.whole)
-        self._records = self._manifest.records
+        self._records = manifest.records
 
     @property
     def member(self) -> str:
         """Name of the network."""
         return self._spec.member
+
+    @property
+    def uuid(self) -> str:
+        """The store's own id, made when it was begun; a copy of it has the same, and so has its `.zip`."""
+        return self._spec.store
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -224,6 +231,11 @@ class LogitStore:
                 groups.setdefault(self._records[sample].crcs, []).append(sample)
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
+    def same_logits(self, other: LogitStore) -> bool:
+        """Tell whether another store holds the same samples with logits that are equal to the last bit."""
+        ours, theirs = ({s: r.crcs for s, r in store._records.items()} for store in (self, other))
+        return bool(ours) and self.classes == other.classes and ours == theirs
+
     def verify(self, listener: Listener = nobody) -> Verification:
         """Read every committed sample again and compare it with its digest; nothing is raised for damage."""
         damaged, done, total = [], 0, len(self._records)
@@ -236,17 +248,21 @@ class LogitStore:
             try:
                 self._chunks.read(record, buffer, trust=False)
             except (DamagedError, UnsafeError) as error:
+                if error.code in {"store-changed", "zip-changed"}:
+                    raise
                 why = error.reason if isinstance(error, SampleDamagedError) else f"{error.what}: {error.item}"
                 damaged.append(Damage(sample, self._chunks.key(record), why))
             done += 1
             listener(Progress("verifying", done, total, done, sample, done * self._spec.payload))
+        with reading(self.path, OPENING):
+            unknown = self._chunks.unknown()
         return Verification(
             str(self.path),
             len(self.samples),
             done,
             tuple(damaged),
             tuple(self.missing),
-            self._chunks.unknown(),
+            unknown,
             done * self._spec.payload,
         )
 
@@ -317,6 +333,9 @@ def _reopen(path: str, fingerprint: str, stamp: object) -> LogitStore:
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, *_: object) -> LogitStore:
-    """Open a store once a process, and again when it has changed: workers unpickle one with every task."""
-    return LogitStore(path)
+def _opened(path: str, fingerprint: str, *_: object) -> LogitStore:
+    """Open a store once a process: workers unpickle one with every task. One that has changed since is refused."""
+    store = LogitStore(path)
+    if store.fingerprint != fingerprint:
+        raise chunkfile.changed(path)
+    return store

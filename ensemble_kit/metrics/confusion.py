@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, check_kind, some
-from ensemble_kit.masks.alignment import check_aligned
+from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.metrics.overlap import Overlap, check_background
+from ensemble_kit.metrics.overlap import Overlap, check_background, check_comparable
 from ensemble_kit.spec.label_table import in_pixels
 from ensemble_kit.spec.scoring import Convention, mean
 
@@ -214,9 +213,7 @@ def confusion(a: MaskSet, b: MaskSet, background: str | None = None) -> Confusio
     """
     from ensemble_kit.kernels import confusion as kernels
 
-    check_kind("the prediction", a, MaskSet)
-    check_kind("the truth", b, MaskSet)
-    check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
+    check_comparable(a, b)
     size, cells = len(b.classes) + 1, []
     for sample in b.samples:
         sides = [_labelled(masks, sample, b.classes, name) for masks, name in ((a, "prediction"), (b, "truth"))]

@@ -157,9 +157,7 @@ def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: 
 
 
 def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, background: str | None) -> Overlap:
-    check_kind("the prediction", a, MaskSet)
-    check_kind("the truth", b, MaskSet)
-    check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
+    check_comparable(a, b)
     check_background(background, b.classes)
     shape = len(b.samples), len(b.classes)
     found, wanted = ([masks[s, c] for s in b.samples for c in b.classes] for masks in (a, b))
@@ -171,6 +169,23 @@ def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, backgrou
     truth = np.array([m.area for m in wanted], np.int64)
     tp, pred, truth = (v.reshape(shape) for v in (overlaps(found, wanted), pred, truth))
     return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background)
+
+
+def check_comparable(a: MaskSet, b: MaskSet) -> None:
+    """Refuse a prediction and a truth that cannot be compared, and two without a mask, whose score is not a number.
+
+    Raises
+    ------
+    IncompleteError, MismatchError
+        As for `check_aligned`.
+    UsageError
+        Neither has a mask.
+    """
+    check_kind("the prediction", a, MaskSet)
+    check_kind("the truth", b, MaskSet)
+    check_aligned(a.extent, b.extent, ("the prediction", "the truth"))
+    if not b.samples or not b.classes:
+        raise UsageError("masks-none", "cannot compare masks", item="there is none", fix="pass at least one mask")
 
 
 def check_background(name: str | None, classes: tuple[str, ...]) -> None:

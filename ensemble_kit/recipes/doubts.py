@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution
 from ensemble_kit.execution.executor import Executor
+from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.shifted import doubted
 from ensemble_kit.scores.inputs import Inputs
@@ -18,6 +20,23 @@ from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.folds import Groups, group_of
 
 _LOOKED_AT = 8  # samples that tell whether a member is right anywhere
+
+
+def alike(members: Sequence[tuple[str, LogitStore | MaskSet]]) -> list[Caution]:
+    """Say which members hold the same logits or masks, so that one model counts twice; names and members are given."""
+    out = []
+    for k, (name, one) in enumerate(members):
+        for other, before in members[:k]:
+            if isinstance(one, MaskSet) and isinstance(before, MaskSet):
+                same = one.extent == before.extent and all(before[key] == runs for key, runs in one.items())
+                what = "masks"
+            else:
+                stores = isinstance(one, LogitStore) and isinstance(before, LogitStore)
+                same, what = stores and one.same_logits(before), "logits"  # type: ignore[arg-type,union-attr]
+            if same:
+                doubt = f"{other!r} and {name!r} hold the same {what} in every sample; one model would count twice"
+                out.append(Caution(doubt, "leave one out, or dump the one that was meant"))
+    return out
 
 
 def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:

@@ -12,7 +12,8 @@ from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, c
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.doubts import doubted_members, twins_apart
+from ensemble_kit.recipes import memory
+from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
@@ -24,12 +25,15 @@ from ensemble_kit.tuning.counting import folds_of, statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
+from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.search import described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.plan import check as check_search
+from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
-from ensemble_kit.tuning.statistics import Statistics
+from ensemble_kit.tuning.statistics import Statistics, check_truth
 
 Folds = int | Literal["auto"] | None
 Decide = Literal["threshold", "argmax"]
@@ -72,6 +76,7 @@ class Tuning:
     least : with argmax, the probability that a pixel's class must reach, or the pixel has no class.
     shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
+    at_once : classes that a pass counts; default: all.
     """
 
     ensemble: Ensemble
@@ -88,11 +93,14 @@ class Tuning:
     background: str | None = None
     least: float | None = None
     shared: bool = False
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
         check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
+        if self.search is not None and self.trials is None:
+            check_search(self.ensemble, self.search)
         kind, other, options = (
             ("argmax", "threshold", ("trials",)) if self.by_argmax else ("threshold", "argmax", ("background", "least"))
         )
@@ -123,7 +131,7 @@ class Tuning:
 
     def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
-        out = []
+        out = alike([(m.member, m) for m in self.ensemble.members])
         if self.folds == "auto" and self.split is None:
             doubt = f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only"
             out.append(Caution(doubt, "tune on samples of three groups or more (--groups)"))
@@ -144,6 +152,7 @@ class Tuning:
         executor: Executor = THREADS,
         jobs: int | None = None,
         listener: Listener = nobody,
+        budget: int | None = None,
     ) -> Tuned:
         """Count, tune, judge and compare.
 
@@ -154,7 +163,20 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
+        budget : bytes of memory; classes are counted some at a time where all at once do not fit.
+
+        Raises
+        ------
+        ResourceError
+            The budget is too small, by what a few samples show.
         """
+        if budget is not None:
+            room = self._room(budget, truth, known is not None, jobs)
+            searched = self.search and replace(self.search, memory=room.pixels)
+            fitting = replace(self, at_once=room.classes, search=searched)
+            return fitting.run(truth, known, keep, executor, jobs, listener)
+        if self.search is not None and self.search.storage is not None:
+            check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
@@ -176,6 +198,13 @@ class Tuning:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
         return Tuned(found, full, doubts, rank, shift)
+
+    def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
+        e, how = self.ensemble, (self.split, jobs)
+        if self.by_argmax:
+            return memory.room_for_factors(budget, e, exclusive_truth(e, truth, self.background), *how)
+        check_truth(e, truth)
+        return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None)
 
     def _least_told(self) -> list[str]:
         if self.least is None:
@@ -210,7 +239,8 @@ class Tuning:
             name, metric = self.trials
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
-        counted = statistics_for(ensemble, truth, measure, *how, cast("Statistics | None", known), executor, listener)
+        before = cast("Statistics | None", known)
+        counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener, self.at_once)
         if self.shared:
             counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:

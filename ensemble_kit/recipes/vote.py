@@ -13,16 +13,19 @@ from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.errors import Caution, IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
+from ensemble_kit.joining import check_distinct, twice
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
+from ensemble_kit.recipes.doubts import alike
 from ensemble_kit.recipes.masks import read_together
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -44,6 +47,7 @@ class SoftVote:
     ----------
     decision : one that fits the ensemble, as `Ensemble.decision` and `Deciding.of` make it.
     rules : post-processing, in order.
+    tuned : the set that the decision is of, if any.
 
     Raises
     ------
@@ -54,6 +58,7 @@ class SoftVote:
     ensemble: Ensemble
     decision: Decision
     rules: tuple[Rule, ...] = ()
+    tuned: ThresholdSet | None = None
 
     def __post_init__(self) -> None:
         check_classes(self.rules, self.decision.written(self.ensemble.classes))
@@ -61,10 +66,10 @@ class SoftVote:
     @classmethod
     def of(cls, ensemble: Ensemble, deciding: Deciding, rules: tuple[Rule, ...] = ()) -> SoftVote:
         """Make it of what the user says; without rules, those of a set hold that decides as it was tuned."""
-        tuned = deciding.threshold
-        if not rules and isinstance(tuned, ThresholdSet) and deciding.kind in {None, tuned.decision.kind}:
+        tuned = deciding.threshold if isinstance(deciding.threshold, ThresholdSet) else None
+        if not rules and tuned is not None and deciding.kind in {None, tuned.decision.kind}:
             rules = tuple(parse_rules(tuned.rules))
-        return cls(ensemble, deciding.of(ensemble), rules)
+        return cls(ensemble, deciding.of(ensemble), rules, tuned)
 
     def told(self) -> list[str]:
         """Say what will be done."""
@@ -76,12 +81,24 @@ class SoftVote:
             else f"{', '.join(fusion.members)}, weighted per class"
         )
         lines = [f"soft vote: mean of {fusion.mean}, upsample {fusion.upsample}; members {weights}"]
+        if silent := [m for k, m in enumerate(fusion.members) if k not in fusion.heard]:
+            lines.append(f"not read, since it weighs nothing: {', '.join(silent)}")
         if any(t != 1 for t in fusion.temperatures):
             lines.append(f"temperatures: {', '.join(f'{t:g}' for t in fusion.temperatures)}")
         lines.append(f"decision: {self.decision.told()}")
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
-        return lines
+        return lines + self.seen_told()
+
+    def seen_told(self) -> list[str]:
+        """Say where the samples are those of the tuning."""
+        e = self.ensemble
+        told = self.tuned.overlap_told(e.samples, e.records) if self.tuned is not None else None
+        return [] if told is None else [told]
+
+    def doubts(self) -> list[Caution]:
+        """Say what the user may not have meant."""
+        return alike([(m.member, m) for m in self.ensemble.members])
 
     @property
     def may_overlap(self) -> bool:
@@ -92,6 +109,11 @@ class SoftVote:
         """Return the masks to come, empty: their samples, classes and sizes."""
         e = self.ensemble
         return MaskSet.empty(Extent(self.decision.written(e.classes), {s: e.image_size(s) for s in e.samples}))
+
+    def check_memory(self, budget: int | None, jobs: int | None) -> None:
+        """Refuse what a memory budget does not hold; a few samples are tried for that."""
+        if budget is not None:
+            memory.check(budget, memory.of_vote(self.ensemble, self.decision, self.rules, jobs), "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Fuse, decide and clean every sample."""
@@ -136,10 +158,15 @@ class HardVote:
     id: IdForm | None = None
 
     parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
-    """Each member's own vote, or its masks."""
+    """Each heard member's own vote, or its masks."""
+    heard: tuple[Path, ...] = field(init=False, repr=False)
+    """The members that weigh something; the others are not read."""
 
     def __post_init__(self) -> None:
         refuse_gates(self.rules)
+        weights = self.voting.get("weights") or [1.0] * len(self.members)
+        heard = [k for k, weight in enumerate(weights) if weight]
+        _check_distinct([self.members[k] for k in heard])
         stores = [k for k, m in enumerate(self.members) if is_store(m)]
         if len(self.thresholds) not in {1, len(stores)}:
             raise UsageError(
@@ -154,24 +181,48 @@ class HardVote:
                 open_ensemble([self.members[k]], threshold, self.fusing), replace(self.deciding, threshold=threshold)
             )
             for k, threshold in zip(stores, own, strict=True)
+            if k in heard
         }
+        votes = [(vote, t) for k, t in zip(stores, own, strict=True) if isinstance(vote := parts.get(k), SoftVote)]
+        check_distinct([vote.ensemble.members[0] for vote, _ in votes], [threshold for _, threshold in votes])
         known = [_names(vote) for vote in parts.values()]
-        files = [k for k in range(len(self.members)) if k not in parts]
+        files = [k for k in heard if k not in parts]
         paths = [self.members[k] for k in files]
         formats = None if self.formats is None else [self.formats[k] for k in files]
         read = read_together(paths, formats, self.image_size, self.classes, known, id=self.id)
         parts.update(zip(files, read, strict=True))
-        object.__setattr__(self, "parts", tuple(parts[k] for k in range(len(self.members))))
+        object.__setattr__(self, "parts", tuple(parts[k] for k in heard))
+        if self.voting.get("weights"):
+            object.__setattr__(self, "voting", {**self.voting, "weights": [weights[k] for k in heard]})
+        object.__setattr__(self, "heard", tuple(self.members[k] for k in heard))
         self.names()
 
     def told(self) -> list[str]:
         """Say how label maps among the members were read."""
-        read = zip(self.members, self.parts, strict=True)
-        return [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
+        read = zip(self.heard, self.parts, strict=True)
+        silent = [f"not read, since it weighs nothing: {m}" for m in self.members if m not in self.heard]
+        seen = dict.fromkeys(line for p in self.parts if isinstance(p, SoftVote) for line in p.seen_told())
+        rules = [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
+        return [*silent, *rules, *seen]
+
+    def doubts(self) -> list[Caution]:
+        """Say what the user may not have meant."""
+        read = zip(self.heard, self.parts, strict=True)
+        return alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         return self._voted([_names(part) for part in self.parts]).without_void()
+
+    def check_memory(self, budget: int | None, jobs: int | None) -> None:
+        """Refuse what a memory budget does not hold; a few samples of each store are tried for that."""
+        if budget is None:
+            return
+        votes = [p for p in self.parts if isinstance(p, SoftVote)]
+        needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
+        now = memory.used()
+        own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
+        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own, "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
@@ -179,6 +230,18 @@ class HardVote:
 
     def _voted(self, masks: Sequence[MaskSet]) -> MaskSet:
         return apply_rules(hard_vote(_common(masks) if self.common else masks, **self.voting), self.rules)
+
+
+def _check_distinct(members: Sequence[Path]) -> None:
+    """Refuse one file or folder of masks twice, through a link too; stores are known when they are open."""
+    known: dict[tuple[int, int], Path] = {}
+    for member in members:
+        if is_store(member) or not member.exists():
+            continue
+        state = member.stat()
+        first = known.setdefault((state.st_dev, state.st_ino), member)
+        if first is not member:
+            raise twice(list(dict.fromkeys(map(str, (first, member)))), "one file or folder")
 
 
 def _names(part: SoftVote | MaskSet) -> MaskSet:

@@ -69,6 +69,14 @@ class Inputs:
         """What turns the members' logits into probabilities."""
         return self.members[0].activation
 
+    @property
+    def heard(self) -> Inputs:
+        """Leave out the members whose weights are all 0: they are not read."""
+        which = self.fusion.heard
+        if len(which) == len(self.members):
+            return self
+        return Inputs(tuple(self.members[m] for m in which), self.classes, self.fusion.of(which))
+
     def check_each_class(self) -> None:
         """Refuse to decide a class by itself where its score is only comparable with those of the other classes.
 

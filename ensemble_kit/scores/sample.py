@@ -32,6 +32,7 @@ class FusedSample:
     """
 
     def __init__(self, inputs: Inputs, sample: str, upsample: Upsample | None = None) -> None:
+        inputs = inputs.heard
         fusion, members = inputs.fusion, inputs.members
         self.inputs, self.sample = inputs, sample
         self._own = [m.placement(sample) for m in members]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -54,6 +54,17 @@ class Fusion:
                 fix="pass one finite number above 0 per member",
             )
 
+    @property
+    def heard(self) -> tuple[int, ...]:
+        """Indices of the members that weigh something in some class; the others need not be read."""
+        return tuple(m for m in range(len(self.members)) if any(row[m] for row in self.weights))
+
+    def of(self, which: Sequence[int]) -> Fusion:
+        """Return the fusion of some members, all those that weigh something among them."""
+        weights = tuple(tuple(row[m] for m in which) for row in self.weights)
+        temperatures = tuple(self.temperatures[m] for m in which)
+        return replace(self, members=tuple(self.members[m] for m in which), weights=weights, temperatures=temperatures)
+
     def differences(
         self, other: Fusion, classes: Sequence[str], others: Sequence[str]
     ) -> Iterator[tuple[str, object, object]]:
@@ -64,6 +75,7 @@ class Fusion:
         classes, others : names of the rows of weights, ours and theirs, in any order.
         """
         weights = dict(zip(others, other.weights, strict=True))
+        alike = len({*self.weights, *other.weights}) <= 2 and len(set(self.weights)) == len(set(other.weights)) == 1
         facts: list[tuple[str, object, object]] = [
             ("classes", sorted(classes), sorted(others)),
             ("members", sorted(self.members), sorted(other.members)),
@@ -71,17 +83,31 @@ class Fusion:
             ("upsample", self.upsample, other.upsample),
             ("temperatures", self.temperatures, other.temperatures),
             *(
-                (f"weights of class {name!r}", shares(row), shares(weights[name]))
+                ("weights" if alike else f"weights of class {name!r}", self.weighed(row), self.weighed(weights[name]))
                 for name, row in zip(classes, self.weights, strict=True)
                 if name in weights
             ),
         ]
         return ((what, ours, theirs) for what, ours, theirs in facts if ours != theirs)
 
+    def weighed(self, weights: Sequence[int]) -> str:
+        """Write integer weights by member, as the smallest numbers that become them: `a 2, b 1`; else as shares of 1.
 
-def shares(weights: Sequence[int]) -> str:
-    """Write integer weights as shares of 1."""
-    return ", ".join(f"{w / LEVELS:.5g}" for w in weights)
+        Examples
+        --------
+        >>> Fusion(Mean.of("probability"), "logits", ("a", "b"), ((43691, 21845),), (1.0, 1.0)).weighed((43691, 21845))
+        'a 2, b 1'
+        """
+        told = next(_small(weights, self.members), [w / LEVELS for w in weights])
+        return ", ".join(f"{name} {w:.5g}" for name, w in zip(self.members, told, strict=True))
+
+
+def _small(weights: Sequence[int], names: Sequence[str]) -> Iterator[list[float]]:
+    """Yield the numbers of up to 1,000 in all that become these integers."""
+    for total in range(1, 1001):
+        tried = [float(round(w * total / LEVELS)) for w in weights]
+        if sum(tried) == total and integer_weights(tried, names) == tuple(weights):
+            yield tried
 
 
 def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:

@@ -147,6 +147,7 @@ def _factor_dict(c: ClassFactor, crossed: CrossValidation | None) -> dict[str, A
 
 
 def _factor_from(c: dict[str, Any], factor: int) -> ClassFactor:
+    _check_told(c, "factor", factor, lambda told: math.floor(65536 * told + 0.5), factor / 65536)
     return ClassFactor(
         c["name"],
         factor,
@@ -215,7 +216,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
         check = _factor if factors else _level
         crossed = _crossed_from(v["folds"], v["out_of_fold"], {c["name"]: c["folds"] for c in d["classes"]}, check)
     return SetFields(
-        () if factors else tuple(_class_from(c) for c in d["classes"]),
+        () if factors else tuple(_class_from(c, fusion.mean) for c in d["classes"]),
         fusion,
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
@@ -228,10 +229,12 @@ def _decode(d: dict[str, Any]) -> SetFields:
     )
 
 
-def _class_from(c: dict[str, Any]) -> ClassThreshold:
+def _class_from(c: dict[str, Any], mean: Mean) -> ClassThreshold:
+    level = _level(c["level"])
+    _check_told(c, "threshold", level, mean.level_of, mean.probability_of(level))
     return ClassThreshold(
         _text(c["name"]),
-        _level(c["level"]),
+        level,
         _number(c["score"]),
         _number(c["score_at_half"]),
         (_level(c["plateau"][0]), _level(c["plateau"][1])),
@@ -240,6 +243,13 @@ def _class_from(c: dict[str, Any]) -> ClassThreshold:
         (int(c["band"][0]), int(c["band"][1])),
         Calibration(_number(c["calibration"]["threshold"]), _number(c["calibration"]["half_dice"])),
     )
+
+
+def _check_told(c: dict[str, Any], key: str, decides: int, meant: Callable[[float], int], value: float) -> None:
+    """Refuse a number beside the integer that decides and not the same: somebody has edited one of the two."""
+    told = c.get(key)
+    if told is not None and meant(float(told)) != decides and not math.isclose(float(told), value, rel_tol=1e-9):
+        raise ValueError(f"class {c['name']!r} has {key} {told!r}, but {decides} decides, which is {value!r}")
 
 
 def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
@@ -331,5 +341,5 @@ def _invalid(path: Path, why: str) -> DamagedError:
         "set-invalid",
         "cannot read a threshold set",
         item=f"{str(path)!r}: {why}",
-        fix="make it again with ensk tune-thresholds",
+        fix="make it again with ensk tune-thresholds; a threshold of your own is a number: --thresholds 0.4",
     )

@@ -131,8 +131,17 @@ class Validation:
         cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
     ) -> Validation:
         """Make it of the sample ids, whose order does not matter, and the scores."""
-        text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
-        return cls(len(samples), hashlib.sha256(text.encode()).hexdigest(), in_sample, in_sample_at_half, crossed)
+        return cls(len(samples), _digest_of(samples), in_sample, in_sample_at_half, crossed)
+
+    def is_on(self, samples: Sequence[str]) -> bool:
+        """Tell whether these are the samples that the set was tuned on."""
+        return self.n == len(samples) and self.digest == _digest_of(samples)
+
+
+def _digest_of(samples: Sequence[str]) -> str:
+    """Digest sample ids, whose order does not matter."""
+    text = json.dumps(sorted(samples), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

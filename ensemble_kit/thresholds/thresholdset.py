@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 FOLDER = Path("thresholds")
 """Where `tune-thresholds` writes by default and `vote` looks names up."""
 
+_OTHERS = "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)"
+_AS_TUNED = (
+    "leave --mean, --upsample, --weights and --temperatures out (Ensemble.as_tuned(set)), or tune this ensemble "
+    "(ensk tune-thresholds)"
+)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ThresholdSet(SetFields):
@@ -49,6 +55,7 @@ class ThresholdSet(SetFields):
     ----------
     classes … rules : see `SetFields`.
     curves : of the tuning that made it, by class; a set that was read from a file has none.
+    path : the file that it was read from, if any.
 
     Attributes
     ----------
@@ -59,6 +66,7 @@ class ThresholdSet(SetFields):
     """
 
     curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
+    path: Path | None = None
 
     @classmethod
     def of(
@@ -195,7 +203,7 @@ class ThresholdSet(SetFields):
         """
         self.check_members(classes, members)
         for what, tuned, now in self.fusion.differences(fusion, self.names, classes):
-            raise _unfit(what, tuned, now, _AS_TUNED)
+            raise self._unfit(what, tuned, now, _AS_TUNED)
 
     def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
         """Refuse other members, however they are fused.
@@ -217,7 +225,26 @@ class ThresholdSet(SetFields):
         ]
         for what, tuned, now in pairs:
             if tuned != now:
-                raise _unfit(what, tuned, now)
+                raise self._unfit(what, tuned, now)
+
+    def overlap_told(self, samples: Sequence[str], members: Sequence[MemberRecord]) -> str | None:
+        """Say where samples are those that the set was tuned on, or lie in the stores that it was tuned on."""
+        stores = {m.fingerprint for m in self.members} & {m.fingerprint for m in members}
+        if not stores and not self.validation.is_on(samples):
+            return None
+        which = "are" if self.validation.is_on(samples) else "come from the stores of"
+        set_ = "the set" if self.path is None else str(self.path)
+        return f"these samples {which} the {self.validation.n} that {set_} was tuned on: a score on them is in-sample"
+
+    def _unfit(self, what: str, tuned: object, now: object, fix: str = _OTHERS) -> MismatchError:
+        return differ(
+            "cannot vote with a threshold set that was tuned for another ensemble",
+            what if self.path is None else f"{self.path}: {what}",
+            f"tuned for {tuned}",
+            f"asked for {now}",
+            fix,
+            "set-does-not-fit",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file (docs/storage.md)."""
@@ -240,7 +267,7 @@ class ThresholdSet(SetFields):
             It is not a threshold set, or holds impossible values.
         """
         check_path(path)
-        return cls(**vars(file.read(Path(path))))
+        return cls(**vars(file.read(Path(path))), path=Path(path))
 
 
 def find(name: str) -> Path:
@@ -260,24 +287,6 @@ def find(name: str) -> Path:
         "cannot find a threshold set",
         item=f"{name!r} is not a file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
         fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
-    )
-
-
-_OTHERS = "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)"
-_AS_TUNED = (
-    "leave --mean, --upsample, --weights and --temperatures out (Ensemble.as_tuned(set)), or tune this ensemble "
-    "(ensk tune-thresholds)"
-)
-
-
-def _unfit(what: str, tuned: object, now: object, fix: str = _OTHERS) -> MismatchError:
-    return differ(
-        "cannot vote with a threshold set that was tuned for another ensemble",
-        what,
-        f"tuned for {tuned}",
-        f"asked for {now}",
-        fix,
-        "set-does-not-fit",
     )
 
 

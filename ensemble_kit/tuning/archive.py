@@ -65,7 +65,7 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
             "statistics-invalid",
             "cannot read statistics",
             item=f"{str(path)!r}: {error}",
-            fix="remove the file; ensk tune-thresholds --statistics counts again",
+            fix="pass another path, where ensk tune-thresholds --statistics counts again",
         ) from None
 
 

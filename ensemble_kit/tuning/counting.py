@@ -34,6 +34,7 @@ def gather(
     subsets: Sequence[Sequence[int]],
     executor: Executor = THREADS,
     listener: Listener = nobody,
+    at_once: int | None = None,
 ) -> Statistics:
     """Count in a band of levels, and widen it for the classes that need it until every best level is certain.
 
@@ -41,6 +42,7 @@ def gather(
     ----------
     measures : what will be asked of the statistics.
     split, subsets : sample numbers of each fold, and the unions of folds whose best levels will be asked for.
+    at_once : how many classes a pass counts; fewer take less memory and more passes. Default: all.
 
     Raises
     ------
@@ -52,7 +54,10 @@ def gather(
     tables: dict[int, ClassStatistics] = {}
     while todo:
         bands = {c: (_LOWS[low], _HIGHS[high]) for c, (low, high) in todo.items()}
-        tables.update(count(ensemble, truth, bands, executor, listener))
+        step = at_once or len(bands)
+        for first in range(0, len(bands), step):
+            some = dict(list(bands.items())[first : first + step])
+            tables.update(count(ensemble, truth, some, executor, listener))
         wider = {}
         for c, (low, high) in todo.items():
             curves = [Curve(tables[c], measure, split) for measure in measures]
@@ -75,6 +80,7 @@ def statistics_for(
     known: Statistics | None = None,
     executor: Executor = THREADS,
     listener: Listener = nobody,
+    at_once: int | None = None,
 ) -> Statistics:
     """Return statistics that answer every question of a tuning: `known` if they do, otherwise new ones.
 
@@ -82,6 +88,7 @@ def statistics_for(
     ----------
     measure, folds, groups, seed : of the tuning, as for `tune_thresholds`.
     known : statistics of an earlier run.
+    at_once : classes that a pass counts, as for `gather`.
 
     Raises
     ------
@@ -95,13 +102,13 @@ def statistics_for(
     if folds:
         subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
     if known is not None:
-        fix = "pass the file of this ensemble, or remove it to count anew"
+        fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         check_source(known, ensemble, truth, "cannot tune with these statistics", fix)
         curves = [Curve(t, measure, split) for t in known.tables]
         sides = [curve.certain(subset) for curve in curves for subset in subsets]
         if all(below and above for below, above in sides):
             return known
-    return gather(ensemble, truth, [measure], split, subsets, executor, listener)
+    return gather(ensemble, truth, [measure], split, subsets, executor, listener, at_once)
 
 
 def folds_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from ensemble_kit.tuning.statistics import ClassStatistics, Statistics
 
 Counts = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
+"""Truth pixels and pixels, (classes, samples) each."""
+Pair = tuple[Counts, Counts, "NDArray[np.int64]"]
+"""Counts of one outcome, of another, and pixels of the truth."""
 
 _RESAMPLES = 2000
+_DRAWN = 1 << 22  # numbers that are drawn at a time: 32 MB, and as many as weights
 _DECISIONS = 400  # resamples behind one keep-or-share decision
 _NOISE = 0.16  # a gain stands above noise where this quantile of its bootstrap is above 0: one standard error
 
@@ -61,58 +65,86 @@ class Resampler:
     def gains(
         self,
         measure: Measure,
-        one: Counts,
-        other: Counts,
-        truth: NDArray[np.int64],
+        pairs: Sequence[Pair],
         samples: NDArray[np.int64] | None = None,
         resamples: int = _RESAMPLES,
     ) -> NDArray[np.float64]:
-        """Return the gain of one outcome over another in each resample: float64 (resamples,), NaN where nothing counts.
+        """Return the gain of one outcome over another in each resample; all pairs see the same ones.
 
-        Counts are (classes, samples); `samples` restricts them to some.
+        Counts are (classes, samples); `samples` restricts them to some. Resamples are drawn a block at a time, so that
+        memory does not grow with samples times resamples, and once for all pairs: drawing is most of the work.
+
+        Returns
+        -------
+        float64 (pairs, resamples), NaN where nothing counts.
         """
-        use = np.arange(truth.shape[1]) if samples is None else samples
+        use = np.arange(self._index.size) if samples is None else samples
         index = np.unique(self._index[use], return_inverse=True)[1]
         groups = int(index.max()) + 1
-        drawn = np.random.default_rng(self._seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-        weights = drawn[:, index].astype(np.float64)
-        gained, base = (
-            _resampled(measure, tp[:, use], pred[:, use], truth[:, use], weights) for tp, pred in (one, other)
-        )
-        return gained - base
+        scored = [
+            tuple(_scored(measure, tp[:, use], pred[:, use], truth[:, use]) for tp, pred in (one, other))
+            for one, other, truth in pairs
+        ]
+        rng, out = np.random.default_rng(self._seed), np.empty((len(pairs), resamples))
+        rows = max(1, _DRAWN // index.size)
+        for at in range(0, resamples, rows):
+            drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, resamples - at))
+            weights = drawn[:, index].astype(np.float64)
+            for k, (gained, base) in enumerate(scored):
+                out[k, at : at + rows] = gained(weights) - base(weights)
+        return out
+
+    def intervals(self, measure: Measure, pairs: Sequence[Pair]) -> list[Interval]:
+        """Return the gain of one outcome over another, with its interval, for each pair."""
+        found = []
+        for (one, other, truth), gains in zip(pairs, self.gains(measure, pairs), strict=True):
+            if not len(truth):
+                found.append(Interval(0.0, 0.0, 0.0))
+                continue
+            value = measure.of_all(*one, truth) - measure.of_all(*other, truth)
+            known = gains[~np.isnan(gains)]
+            low, high = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
+            found.append(Interval(value, float(low), float(high)))
+        return found
 
     def interval(self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64]) -> Interval:
         """Return the gain of one outcome over another, with its interval; 0 where no class counts."""
-        if not len(truth):
-            return Interval(0.0, 0.0, 0.0)
-        gains = self.gains(measure, one, other, truth)
-        gains = gains[~np.isnan(gains)]
-        value = measure.of_all(*one, truth) - measure.of_all(*other, truth)
-        low, high = np.quantile(gains, [0.025, 0.975]) if gains.size else (np.nan, np.nan)
-        return Interval(value, float(low), float(high))
+        return self.intervals(measure, [(one, other, truth)])[0]
+
+    def are_above_noise(self, measure: Measure, pairs: Sequence[Pair], samples: NDArray[np.int64]) -> list[bool]:
+        """Tell for each pair whether the gain of one outcome over another exceeds its standard error."""
+        rows = (row[~np.isnan(row)] for row in self.gains(measure, pairs, samples, _DECISIONS))
+        return [bool(gains.size) and float(np.quantile(gains, _NOISE)) > 0 for gains in rows]
 
     def above_noise(
         self, measure: Measure, one: Counts, other: Counts, truth: NDArray[np.int64], samples: NDArray[np.int64]
     ) -> bool:
         """Tell whether the gain of one outcome over another exceeds its standard error; not where no class counts."""
-        if not len(truth):
-            return False
-        gains = self.gains(measure, one, other, truth, samples, _DECISIONS)
-        gains = gains[~np.isnan(gains)]
-        return bool(gains.size) and float(np.quantile(gains, _NOISE)) > 0
+        return self.are_above_noise(measure, [(one, other, truth)], samples)[0]
 
 
-def _resampled(measure: Measure, tp: Any, pred: Any, truth: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Score counts (classes, samples) under each row of weights (resamples, samples)."""
+def _scored(measure: Measure, tp: Any, pred: Any, truth: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Prepare counts (classes, samples), to be scored under rows of weights (resamples, samples)."""
+    if measure.objective == "pooled":
+
+        def pooled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            with np.errstate(invalid="ignore"):
+                per_class = measure.values(weights @ tp.T, weights @ pred.T, weights @ truth.T)
+                counted = ~np.isnan(per_class)
+                return np.asarray(np.where(counted, per_class, 0).sum(1) / counted.sum(1))
+
+        return pooled
     with np.errstate(invalid="ignore"):
-        if measure.objective == "pooled":
-            per_class = measure.values(weights @ tp.T, weights @ pred.T, weights @ truth.T)
-            counted = ~np.isnan(per_class)
-            return np.asarray(np.where(counted, per_class, 0).sum(1) / counted.sum(1))
         values = measure.values(tp, pred, truth)
-        counted = ~np.isnan(values)
-        top = weights @ np.where(counted, values, 0).sum(0)
-        return np.asarray(top / (weights @ counted.sum(0)))
+    counted = ~np.isnan(values)
+    top, foot = np.where(counted, values, 0).sum(0), counted.sum(0).astype(np.float64)
+    alike = bool((foot == foot[0]).all())  # mostly; sums of whole numbers are exact in any order
+
+    def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return np.asarray((weights @ top) / (weights.sum(1) * foot[0] if alike else weights @ foot))
+
+    return mean
 
 
 def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEVELS - 1) // 2) -> int:
@@ -186,24 +218,24 @@ def cross_validate(
                 outcomes[name].put(c, fold, one.table, level)
     every = list(range(len(folds)))
     decision = alone or _decide(outcomes, measure, truth, judge, every, folds)
-    classes, seen = {}, truth.sum(axis=1) > 0
-    for c, name in enumerate(statistics.classes):
-        pick = slice(c, c + 1)
-        own_counts, other = (outcomes[n].counts(pick) for n in ("own", "shared" if decision.shares else "half"))
-        classes[name] = ClassFolds(
-            tuple(levels[c]),
-            judge.interval(measure, own_counts, other, truth[pick]),
-            (decision.keeps[c] or not (shrink or shared_only)) and bool(seen[c]),
-            measure.of_class(outcomes["tuned"].tp[c], outcomes["tuned"].pred[c], truth[c]),
-        )
-    scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
-    gain = judge.interval(measure, outcomes["tuned"].counts(seen), outcomes["half"].counts(seen), truth[seen])
+    seen = truth.sum(axis=1) > 0
+    keeps = [(kept or not (shrink or shared_only)) and bool(seen[c]) for c, kept in enumerate(decision.keeps)]
     final = _Outcome.blank(truth.shape)
-    for c, judged in enumerate(classes.values()):
-        kept = outcomes["own" if judged.keeps else "shared" if decision.shares else "half"]
-        final.tp[c], final.pred[c] = kept.tp[c], kept.pred[c]
+    for c, kept in enumerate(keeps):
+        judged = outcomes["own" if kept else "shared" if decision.shares else "half"]
+        final.tp[c], final.pred[c] = judged.tp[c], judged.pred[c]
+    other, half_counts = outcomes["shared" if decision.shares else "half"], outcomes["half"].counts(seen)
+    picks = [slice(c, c + 1) for c in range(len(truth))]
+    pairs = [(outcomes["own"].counts(p), other.counts(p), truth[p]) for p in picks]
+    overall = [(one.counts(seen), half_counts, truth[seen]) for one in (outcomes["tuned"], final)]
+    *gains, gain, as_decided = judge.intervals(measure, [*pairs, *overall])
+    tuned_tp, tuned_pred = outcomes["tuned"].counts()
+    classes = {
+        name: ClassFolds(tuple(levels[c]), gains[c], keeps[c], measure.of_class(tuned_tp[c], tuned_pred[c], truth[c]))
+        for c, name in enumerate(statistics.classes)
+    }
+    scores = {name: measure.of_all(s.tp, s.pred, truth) for name, s in outcomes.items()}
     common = shared_level(curves, every, half) if decision.shares else half
-    as_decided = judge.interval(measure, final.counts(seen), outcomes["half"].counts(seen), truth[seen])
     return CrossValidation(len(folds), len(set(names)), shrink, scores, gain, common, classes, as_decided)
 
 
@@ -227,11 +259,12 @@ def _decide(
     seen = np.concatenate([folds[j] for j in rest])
     own, shared, half = (outcomes[name] for name in ("own", "shared", "half"))
     has = truth[:, seen].sum(axis=1) > 0
-    shares = judge.above_noise(measure, shared.counts(has), half.counts(has), truth[has], seen)
-    common = shared if shares else half
     picks = [slice(c, c + 1) for c in range(len(truth))]
-    keeps = [judge.above_noise(measure, own.counts(p), common.counts(p), truth[p], seen) for p in picks]
-    return _Decision(keeps, shares)
+    over_shared, over_half = ([(own.counts(p), o.counts(p), truth[p]) for p in picks] for o in (shared, half))
+    # the resamples are drawn once for both answers to the first question
+    pairs = [(shared.counts(has), half.counts(has), truth[has]), *over_shared, *over_half]
+    shares, *keeps = judge.are_above_noise(measure, pairs, seen)
+    return _Decision(keeps[: len(picks)] if shares else keeps[len(picks) :], shares)
 
 
 def _out_of_fold(

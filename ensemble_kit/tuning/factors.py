@@ -75,7 +75,7 @@ def tune_factors(
     truth = exclusive_truth(ensemble, truth, background)
     if known is not None and (known.source, known.background) != (source_of(ensemble, truth), background):
         item = "they were counted from other stores, another fusion, another truth or another background"
-        fix = "pass the file of this ensemble, or remove it to count anew"
+        fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         raise MismatchError("statistics-differ", "cannot tune with these statistics", item=item, fix=fix)
     split, names = folds_of(ensemble, folds, groups, seed)
 

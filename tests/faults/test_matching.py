@@ -151,7 +151,7 @@ def test_a_threshold_that_gains_nothing_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "code", "error"),
     [("grey values", 3, "mask-values"), ("another size", 6, "image-size-differs"), ("a sample missing", 4, "truth-missing"),
-     ("a sample more", 6, "samples-differ"), ("a class missing", 4, "classes-missing"), ("nothing", 2, "input-missing")],
+     ("a sample more", 6, "samples-differ"), ("a class missing", 4, "classes-missing"), ("nothing", 4, "input-missing")],
 )  # fmt: skip
 def test_truth_that_is_none(tmp_path: Path, how: str, code: int, error: str) -> None:
     store, path, masks = member(tmp_path, "m"), tmp_path / "truth.npz", h.masks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -176,8 +177,8 @@ def test_what_the_message_says_mends_it(store: Path, case: Case) -> None:
     """The fix of the message, and the same dump again, end in the same store."""
     before = ek.LogitStore(store).fingerprint
     case.inject(store)
-    fix = h.ensk("verify", store).err.split(" · fix: ")[1]
-    subprocess.run(fix.split(" and run")[0], shell=True, check=True)
+    fix = h.ensk("verify", store).err.split(" · fix: run `ensk ")[1]
+    h.ensk(*shlex.split(fix.split("`")[0]))
     h.make(store)
     assert ek.LogitStore(store).fingerprint == before
     assert ek.LogitStore(store).verify().sound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, check_several, some
@@ -41,7 +41,7 @@ class Search:
     what: tuple[str, ...] = ("weights",)
     trials: int = 200
     timeout: float | None = None
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)  # it may hold a password
     study: str = "ensk"
     sampler: Sampler = "tpe"
     seed: int | None = None

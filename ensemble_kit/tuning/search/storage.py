@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ensemble_kit.errors import DamagedError, EnskError, LockedError, MismatchError, ResourceError, UsageError, some
 from ensemble_kit.tuning.search.samplers import Dimension, Params, Trial, distributions
@@ -73,7 +74,7 @@ class Stored:
             raise MismatchError(
                 "study-differs",
                 "cannot resume this study",
-                item=f"{name!r} in {url!r} is of another {some(differing or ['direction'], 9)}",
+                item=f"{name!r} in {_shown(url)} is of another {some(differing or ['direction'], 9)}",
                 fix="pass another --study name, or the same ensemble, truth, objective and --search as before",
             )
 
@@ -171,7 +172,7 @@ def _worded(url: str) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, sql.SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         if isinstance(cause, sql.OperationalError):
-            item = f"{url!r}: {_brief(cause)}"
+            item = f"{_shown(url)}: {_brief(url, cause)}"
             raise ResourceError(
                 "storage-io", _UNUSABLE, item=item, fix="check its folder, permissions and free space"
             ) from None
@@ -181,17 +182,30 @@ def _worded(url: str) -> Iterator[None]:
 
 
 def _unusable(url: str, why: object, fix: str, code: str = "storage-invalid") -> UsageError:
-    return UsageError(code, _UNUSABLE, item=f"{url!r}: {_brief(why)}", fix=fix)
+    return UsageError(code, _UNUSABLE, item=f"{_shown(url)}: {_brief(url, why)}", fix=fix)
 
 
 def _damaged(url: str, error: BaseException) -> DamagedError:
     return DamagedError(
         "storage-damaged",
         "cannot read a study",
-        item=f"{url!r}: {_brief(error)}",
+        item=f"{_shown(url)}: {_brief(url, error)}",
         fix="pass another --storage; nothing in this one was changed",
     )
 
 
-def _brief(error: object) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+def _shown(url: str) -> str:
+    """Write a storage's URL without its user, its password and the values of its query."""
+    scheme, _, rest = url.partition("://")
+    user, _, host = rest.rpartition("@")
+    place, asked, _ = host.partition("?")
+    return repr(f"{scheme}://{'…@' if user else ''}{place}{'?…' if asked else ''}" if rest else scheme)
+
+
+def _brief(url: str, error: object) -> str:
+    """Return the first line of a driver's message; only its type where it may repeat a password or a key."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    user, _, host = url.partition("://")[2].rpartition("@")
+    pieces = [user.partition(":")[2], *(v.partition("=")[2] for v in host.partition("?")[2].split("&"))]
+    secrets = [s for piece in pieces for part in (piece, *piece.split("@")) for s in (part, unquote(part)) if s]
+    return type(error).__name__ if any(s in text for s in secrets) else text

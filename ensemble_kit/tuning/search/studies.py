@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ensemble_kit.errors import DamagedError
@@ -63,7 +63,7 @@ class Plan:
 
     trials: int
     timeout: float | None = None
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)  # it may hold a password
     study: str = "ensk"
     sampler: Sampler = "tpe"
     seed: int = 0

@@ -1,0 +1,172 @@
+"""Memory that a command takes, projected before its work, and refused where a budget does not hold it.
+
+What is there already is measured; what comes is projected from file sizes and from a few samples that are tried.
+Projections are meant to lie above the peak and below twice of it: `tests/faults/test_memory.py` compares them.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import ResourceError
+from ensemble_kit.execution.cores import cores
+from ensemble_kit.execution.executor import Item, Threads
+from ensemble_kit.logits.open import is_store
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.tuning.truth import Truth
+
+PLAIN, KERNELS = 90_000_000, 200_000_000
+"""Bytes of a process that reads stores, and of one with Numba and compiled kernels."""
+_RUN = 16
+_VOTED = 2.75
+"""Peak of voted masks by their runs: as they come, joined, and as text."""
+_TRIED = 3
+_READ = {".csv": 6.0, ".npz": 15.0, ".npy": 2.0, ".json": 30.0}
+"""Peak of reading masks by the bytes of their file; of a folder's files as of .npz."""
+_ENTRY = 10
+_PIXELS = 20_000_000
+"""The least that a search is given for undecided pixels."""
+_BOOTSTRAP = 140_000_000
+_LEVELS = 59_000
+_SCAN = (3277, 62260)
+
+
+def used() -> int:
+    """Return the bytes that this process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
+
+
+def check(budget: int | None, needed: float, what: str, all_told: bool = True) -> None:
+    """Refuse work that a budget does not hold.
+
+    Parameters
+    ----------
+    budget : bytes; None for any number.
+    needed : projected peak.
+    what : what cannot be done, such as "vote".
+    all_told : whether nothing else comes that is projected later.
+
+    Raises
+    ------
+    ResourceError
+        It names both.
+    """
+    if budget is not None and needed > budget:
+        item = f"about {_mb(needed)} are needed, --memory allows {_mb(budget)}"
+        enough = f"--memory {-int(-needed * 1.1 // 10_000_000)}0MB or more" if all_told else "several times that"
+        fix = f"pass {enough}, or fewer samples at a time"
+        raise ResourceError("memory-budget", f"cannot {what} within the memory budget", item=item, fix=fix)
+
+
+def of_reading(paths: Sequence[Path]) -> float:
+    """Project what mask files take when they are read, of the stores among them their descriptions."""
+    return _held() + sum(_of_path(path) for path in paths)
+
+
+def of_store(path: Path) -> float:
+    """Project what a store takes that is opened, described or verified sample by sample."""
+    return max(float(used()), PLAIN) + _of_path(path)
+
+
+def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None) -> float:
+    """Project a soft vote: its samples in flight, and the masks of all from those of a few that are tried."""
+    few = _few(ensemble.samples)
+    tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
+    masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
+    return _held() + (jobs or cores()) * _at_work(ensemble) + _VOTED * masks
+
+
+class Room(NamedTuple):
+    """How a tuning fits its budget: classes that a pass counts, and bytes for a search's undecided pixels."""
+
+    classes: int | None = None
+    pixels: int | None = None
+
+
+def room_for_thresholds(
+    budget: int,
+    ensemble: Ensemble,
+    truth: MaskSet,
+    folds: int | None,
+    jobs: int | None,
+    counted: bool,
+    searches: bool,
+) -> Room:
+    """Project a tuning of thresholds, by the levels that occur in a few samples.
+
+    Parameters
+    ----------
+    counted : whether its tables are there already.
+    searches : whether it searches too.
+
+    Raises
+    ------
+    ResourceError
+        Not even one class at a time fits.
+    """
+    from ensemble_kit.tuning.statistics import CountLevels
+
+    few, classes = _few(ensemble.samples), ensemble.classes
+    work = CountLevels(ensemble.inputs, tuple((c, _SCAN) for c in range(len(classes))))
+    entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
+    tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
+    curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)
+    kept = _held() + (jobs or cores()) * _at_work(ensemble) + tables + curves + (_BOOTSTRAP if folds else 0)
+    kept += _PIXELS if searches else 0
+    each = tables / len(classes)  # what a pass gathers before it becomes a table
+    check(budget, kept + each, "tune")
+    at_once = max(1, int((budget - kept) / each)) if each else None
+    return Room(at_once, int(budget - kept + _PIXELS) if searches else None)
+
+
+def room_for_factors(budget: int, ensemble: Ensemble, truth: MaskSet, folds: int | None, jobs: int | None) -> Room:
+    """Project a tuning of factors: the pixels that they can change, from those of a few samples."""
+    from ensemble_kit.tuning.contenders import RATIOS
+    from ensemble_kit.tuning.gathering import GatherContenders, items_with_exclusive_truth
+
+    part = ensemble.on(_few(ensemble.samples))
+    work, items = GatherContenders(ensemble.inputs, RATIOS[0]), items_with_exclusive_truth(part, truth)
+    rows = [work(item) for item in items]
+    taken = sum(array.nbytes for row in rows for array in (*row.contenders, row.decided, row.far)) / len(rows)
+    kept = _held() + (jobs or cores()) * _at_work(ensemble) + 3 * taken * len(ensemble.samples)
+    kept += _BOOTSTRAP if folds else 0
+    check(budget, kept + _PIXELS, "tune")
+    return Room(None, int(budget - kept))
+
+
+def _held() -> float:
+    """Return what this process holds, and will hold as soon as a kernel runs."""
+    return max(float(used()), KERNELS)
+
+
+def _at_work(ensemble: Ensemble) -> float:
+    """Project one sample in flight: its logits, and what is made of them."""
+    logits = sum(ensemble.members[m].bytes_per_sample for m in ensemble.fusion.heard)
+    return 24_000_000 + logits * (4 if ensemble.activation == "softmax" else 1.5)
+
+
+def _few(samples: Sequence[str]) -> list[str]:
+    return list(samples[:: max(1, -(-len(samples) // _TRIED))])
+
+
+def _of_path(path: Path) -> float:
+    if is_store(path):
+        folder = path if path.is_dir() else None
+        about = [] if folder is None else [folder / "zarr.json", *(folder / "logits" / "manifest").glob("*.jsonl")]
+        return 10.0 * sum(p.stat().st_size for p in about if p.is_file())
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.is_file() else []
+    return sum(p.stat().st_size * _READ.get(p.suffix.lower(), _READ[".npz"]) for p in files)
+
+
+def _mb(n: float) -> str:
+    return f"{n / 1e6:,.0f} MB" if n >= 1e6 else f"{n:,.0f} bytes"

@@ -1,0 +1,101 @@
+"""`--memory`: refused before any work by a projection that lies above the peak that is measured, and not far above."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import harness as h
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+from conftest import smooth_logits
+from ensemble_kit.recipes import memory
+from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning import counting
+
+PEAK = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+sys.stderr.write(done.stderr)
+"""
+COMMANDS = {
+    "vote": ["vote", "a.zarr", "b.zarr", "--out", "o.csv"],
+    "vote, softmax": ["vote", "s.zarr", "--out", "o.csv"],
+    "hard vote": ["vote", "a.zarr", "b.zarr", "val.csv", "--out", "o.csv"],
+    "tune": ["tune-thresholds", "a.zarr", "--val", "val.csv", "--folds", "3", "--out", "t.json"],
+    "score": ["score", "val.csv", "--val", "val.npz"],
+    "convert": ["convert", "val.npz", "--out", "o.csv"],
+    "pack": ["convert", "a.zarr", "--out", "a.zip"],
+    "inspect masks": ["inspect", "val.npz"],
+    "inspect": ["inspect", "a.zarr"],
+    "verify": ["verify", "a.zarr"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores whose masks have very many runs, so that what grows with samples shows."""
+    folder, rng = tmp_path_factory.mktemp("memory"), np.random.default_rng(3)
+    classes, samples, grid = tuple(f"c{k}" for k in range(6)), [f"s{k}" for k in range(5)], (256, 256)
+    for name, activation in (("a", "sigmoid"), ("b", "sigmoid"), ("s", "softmax")):
+        with ek.LogitWriter(folder / f"{name}.zarr", classes, samples, grid, activation) as out:
+            for s in samples:
+                noise = rng.normal(size=(6, *grid)) if activation == "sigmoid" else 0
+                out.write(s, (smooth_logits(rng, (6, *grid), 2) - 2 + noise).astype(np.float16), (1024, 1024))
+    masks = ek.Ensemble([folder / "a.zarr"]).vote(0.5)
+    masks.write(folder / "val.npz")
+    masks.write(folder / "val.csv", format="handbone")
+    ek.Ensemble([folder / "s.zarr"]).vote().write(folder / "one.npz")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_projection_lies_above_the_peak_and_its_fix_suffices(folder: Path, arguments: list[str]) -> None:
+    """As a process of its own: what is refused with 1 KB runs with what the refusal says, within that."""
+    out = folder / arguments[-1]
+    if arguments[-2] == "--out":
+        out.unlink(missing_ok=True)
+    done = h.spawn(*arguments, "--memory", "1KB", cwd=folder)
+    h.judge(done, 5, "memory-budget", "--memory allows 1,000 bytes")
+    if arguments[-2] == "--out":
+        assert not out.exists()
+    told = re.search(r"pass --memory (\d+)MB or more", done.stderr)
+    assert told is not None or "pass several times that" in done.stderr  # the rest is projected when masks are read
+    allowed = int(told[1]) if told is not None else 1500
+    command = [*h.COMMAND, *arguments, "--memory", f"{allowed}MB"]
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAK, *command], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+    code, peak = ran.stdout.split()
+    assert code == "0", ran.stderr
+    assert int(peak) < allowed * 1e6
+    assert told is None or int(peak) * 4 > allowed * 1e6
+
+
+def test_classes_are_counted_some_at_a_time_where_all_do_not_fit(folder: Path) -> None:
+    ens, truth = ek.Ensemble([folder / "a.zarr"]), ek.read_masks(folder / "val.npz")
+    split, _ = counting.folds_of(ens, None, None, 0)
+    whole = counting.gather(ens, truth, [Measure()], split, [[0]])
+    parts = counting.gather(ens, truth, [Measure()], split, [[0]], at_once=2)
+    for one, other in zip(whole.tables, parts.tables, strict=True):
+        np.testing.assert_array_equal(one.levels, other.levels)
+        np.testing.assert_array_equal(one.tp, other.tp)
+        np.testing.assert_array_equal(one.pred, other.pred)
+    generous = memory.room_for_thresholds(1 << 40, ens, truth, None, 1, False, False)
+    assert generous.classes is not None
+    assert generous.classes >= 6
+    with pytest.raises(ek.ResourceError, match="MB are needed"):
+        memory.room_for_thresholds(1000, ens, truth, None, 1, False, False)
+
+
+def test_factors_are_refused_beyond_a_budget(folder: Path) -> None:
+    ens, truth = ek.Ensemble([folder / "s.zarr"]), ek.read_masks(folder / "one.npz")
+    assert memory.room_for_factors(1 << 40, ens, truth, 3, 1).classes is None
+    with pytest.raises(ek.ResourceError, match="MB are needed"):
+        memory.room_for_factors(memory.KERNELS, ens, truth, 3, 1)

@@ -45,6 +45,10 @@ class EnskError(Exception):
     def __str__(self) -> str:
         return f"{self.what}: {self.item} · fix: {self.fix}"
 
+    def with_fix(self, fix: str) -> "EnskError":
+        """Return the same error with another fix, such as one that calls an option as a command does."""
+        return _rebuild(type(self), self.code, self.what, self.item, fix)
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.code, self.what, self.item, self.fix)
 

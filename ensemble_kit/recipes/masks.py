@@ -233,7 +233,7 @@ def _with_flags(error: EnskError, flags: Mapping[str, str]) -> EnskError:
     fix = error.fix
     for usual, own in flags.items():
         fix = fix.replace(f"{usual} ", f"{own} ")
-    return type(error)(error.code, error.what, item=error.item, fix=fix)
+    return error.with_fix(fix)
 
 
 def _by_order(path: Path, how: Format | None) -> bool:

@@ -130,14 +130,14 @@ class FolderSink:
     def _next_take(self, record: Record, again: bool) -> int | None:
         """Tell which take of a sample this is; None if it is there already with these bytes, of the same source."""
         self._refresh()
-        there = self._manifest.records.get(record.sample)
+        there, take = self._manifest.records.get(record.sample), self._manifest.next_take(record.sample)
         if there is None:
-            return 1
+            return take
         same = there.same_content(record)
         if not self._chunks.whole(there):
-            return there.take if same and there.stored == record.stored else there.take + 1
+            return there.take if same and there.stored == record.stored else take
         if again:
-            return None if same and there.source == record.source else there.take + 1
+            return None if same and there.source == record.source else take
         if not same:
             raise committed_otherwise(there, record, self._root)
         return None

@@ -19,6 +19,7 @@ from cases.dumps import GREY, dump, first_channel, put, refused, stored
 from ensemble_kit.backends.choosing import Output, choose
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
+from ensemble_kit.logits.repair import repair
 
 AGAIN = """
 import sys
@@ -60,6 +61,9 @@ def test_a_sample_that_is_dumped_again_is_old_or_new_after_any_kill(tmp_path: Pa
         assert found <= values | {value}, (call, when)
         assert done.returncode != 0 or found == {value}
         values = found
+        mended = repair(path, dry_run=True)
+        assert (mended.kept, mended.missing) == (2, ())
+        assert not [step for step in mended.steps if "lines" in step.what], (call, when)
     if -signal.SIGKILL not in ends:
         pytest.skip("strace may not trace here")
     subprocess.run([sys.executable, "-c", AGAIN, str(path), codec, "99"], check=True)

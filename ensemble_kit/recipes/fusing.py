@@ -141,7 +141,7 @@ class Fusing:
         e = self.ensemble
         cells = max(_cells(e.inputs, s, self.kind) for s in e.samples) * len(e.classes)
         each = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
-        held = projected.held()
+        held = projected.held() + (0 if self.kind == "store" else 8 * cells)  # float32 and its bytes, when written
         projected.check(memory, held + each, "fuse")
         return min(jobs or cores(), int(memory - held) // each)
 

@@ -20,6 +20,7 @@ from ensemble_kit.backends.choosing import Output, choose
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.logits.repair import repair
+from ensemble_kit.recipes.doubts import alike
 
 AGAIN = """
 import sys
@@ -177,3 +178,18 @@ def test_arrays_of_one_class_need_no_axis_for_it(tmp_path: Path) -> None:
     np.save(tmp_path / "arrays" / "a.npy", values)
     dump(tmp_path, tmp_path / "arrays", Recipe(), ("x",))
     assert np.allclose(stored(tmp_path)[0], values, atol=2e-3)
+
+
+# --- fused stores ---------------------------------------------------------------------------------------------
+
+
+def test_N10_a_network_inside_a_fused_member_and_beside_it_is_said_to_count_twice(tmp_path: Path) -> None:
+    for name, logit in (("a", 2.0), ("b", -1.0), ("c", 2.5)):
+        with ek.LogitWriter(tmp_path / f"{name}.zarr", ["x"], ["s"], (2, 2)) as out:
+            out.write("s", np.full((1, 2, 2), logit), image_size=(4, 4))
+    ek.fuse(ek.Ensemble([tmp_path / "a.zarr", tmp_path / "b.zarr"]), tmp_path / "f.zarr")
+    ek.fuse(ek.Ensemble([tmp_path / "b.zarr", tmp_path / "c.zarr"]), tmp_path / "g.zarr")
+    stores = {n: ek.LogitStore(tmp_path / f"{n}.zarr") for n in "abcfg"}
+    told = {pair: len(alike([(n, stores[n]) for n in pair])) for pair in ("fa", "af", "fg", "fc", "ab")}
+    assert told == {"fa": 1, "af": 1, "fg": 1, "fc": 0, "ab": 0}
+    assert "'f' and 'a' have a network in common" in str(alike([("f", stores["f"]), ("a", stores["a"])])[0])

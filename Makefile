@@ -78,6 +78,7 @@ lint: $(STAMP)        ## ruff and mypy
 bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/performance.md (USGRA=FOLDER: more logits)
 	$(BIN)/python -m pip install -q -e '.[bench]'
 	$(BIN)/python tests/benchmarks/run.py --page docs/performance.md --readme README.md $(if $(USGRA),--usgra $(USGRA))
+	$(BIN)/python tests/benchmarks/run.py --table exclusive --page docs/performance.md
 	$(BIN)/python tests/benchmarks/growth.py
 
 docs: $(STAMP)        ## write the generated pages: docs/cli.md, api.md, errors.md, and what `ensk explain` reads

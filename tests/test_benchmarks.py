@@ -22,6 +22,18 @@ from measure import Bar, Row, interleaved  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
+def test_a_quick_run_of_exclusive_classes(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- exclusive -->\nstale words\n<!-- /exclusive -->\n")
+    command = [sys.executable, str(RUN), "--table", "exclusive", "--quick", "--ours", "--out", str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "--page", str(page)], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "benchmarks-exclusive.json").read_text())
+    assert len(record["rows"]) >= 20
+    assert page.read_text().count("\n| ") == 1 + len(record["rows"])
+
+
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     page, readme = tmp_path / "performance.md", tmp_path / "README.md"
     for path in (page, readme):
@@ -54,6 +66,9 @@ def test_the_tables_are_those_of_the_record() -> None:
     assert tables.full(record) in (ROOT / "docs/performance.md").read_text()
     assert tables.short(record) in (ROOT / "README.md").read_text()
     assert tables.short(record).count("\n") == 2 + len(tables.SHORT)
+    exclusive = json.loads((ROOT / "docs/benchmarks-exclusive.json").read_text())
+    assert not exclusive["quick"]
+    assert tables.full(exclusive) in (ROOT / "docs/performance.md").read_text()
 
 
 def row(ours: float, **rivals: float) -> Row:

@@ -12,7 +12,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.recipes.tune import Tuning
+from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.recipes.vote import HardVote
 from ensemble_kit.spec.scoring import Measure
 

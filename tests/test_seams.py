@@ -22,7 +22,7 @@ from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.execution.executor import Executor, Threads
 from ensemble_kit.recipes.deciding import Deciding
-from ensemble_kit.recipes.tune import Tuning
+from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.scores.sample import FusedSample

@@ -20,7 +20,7 @@ from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.kernels import reference as ref
-from ensemble_kit.recipes.tune import Tuning
+from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import calibration, statistics
 from ensemble_kit.tuning.search import collecting, joint, sizes

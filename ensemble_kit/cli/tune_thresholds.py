@@ -186,7 +186,8 @@ def tune_thresholds(
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
-    from ensemble_kit.recipes.tune import Tuning, decides_by_argmax, measure_of
+    from ensemble_kit.recipes.tune import measure_of
+    from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable

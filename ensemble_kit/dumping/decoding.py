@@ -63,7 +63,7 @@ def check_pixels(path: Path, height: int, width: int) -> None:
     """Refuse an image whose header says more pixels than are decoded."""
     if width * height > MAX_PIXELS or min(width, height) < 1:
         item = f"{str(path)!r} says {height} x {width} pixels; at most {MAX_PIXELS} are decoded"
-        fix = "cut or shrink the image, or remove the file"
+        fix = "cut or shrink the image, or keep the file outside the folder"
         raise DamagedError("image-too-large", "cannot read an image", item=item, fix=fix)
 
 
@@ -94,7 +94,7 @@ def unreadable(path: Path, error: Exception) -> Exception:
     if isinstance(error, PermissionError):
         item, fix = f"{str(path)!r}: {error.strerror}", "give this user the right to read it"
         return ResourceError("image-permission", "cannot read an image", item=item, fix=fix)
-    fix = "copy the file again, or remove it from the folder"
+    fix = "copy the file again, or keep it outside the folder"
     if path.suffix.lower() in multichannel.SUFFIXES and (several := multichannel.count(path)) > 1:
         fix = f"pass --channels {several} if they are the channels of one image; else save what is meant alone"
     return DamagedError("image-unreadable", "cannot read an image", item=f"{str(path)!r}: {error}", fix=fix)

@@ -227,5 +227,5 @@ def _extent(path: Path, channels: int) -> multichannel.Extent:
 def _check_channels(path: Path, found: int, wanted: int) -> None:
     if found != wanted:
         item = f"{str(path)!r} has {found} channels, --channels says {wanted}"
-        fix = f"pass --channels {found}, or remove the file from the folder"
+        fix = f"pass --channels {found}, or keep the file outside the folder"
         raise MismatchError("image-channels", "cannot use an image of other channels", item=item, fix=fix)

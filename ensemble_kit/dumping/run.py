@@ -130,7 +130,7 @@ def dump_logits(
     paths = identify(find_images(images, say, recipe.preprocess.arrays, warn), images, ids)
     if force and part[1] > 1:
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
-        fix = "remove the store once by hand, then run the parts without --force"
+        fix = "pass another --out, and run the parts without --force"
         raise UsageError("option-invalid", "cannot replace a store by parts", item=item, fix=fix)
     mine = share(list(paths), part)
     workers = jobs if jobs is not None else min(cores(), MAX_READERS)

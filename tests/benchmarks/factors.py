@@ -58,7 +58,7 @@ def one_sample(scale: jobs.Scale, inputs: Inputs, image: tuple[int, int], name: 
     members = [m.read("x") for m in inputs.members]
     fused = (FusedSample(inputs, "x").values(0, image[0]) / 65536).astype(np.float32)
     truth = labels_of(item.truth, image, len(inputs.classes))
-    others = argmax.label_rivals(members, image, "logits", "probability") if scale.rivals else {}
+    others = argmax.label_rivals(members, image, inputs) if scale.rivals else {}
     yield jobs.measured(
         scale, f"contenders of factors: {label}", lambda: work(item), others, "a sample", (), LIMIT, read=members, note=note
     )  # fmt: skip

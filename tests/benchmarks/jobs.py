@@ -116,10 +116,21 @@ def in_memory(ensemble: ek.Ensemble) -> Inputs:
     return Inputs(tuple(members), ensemble.classes, ensemble.fusion)
 
 
-def table(
-    scale: Scale, group: str = "", keep_going: bool = False, usgra: Path | None = None, softmax: Sequence[Path] = ()
+TABLES = {
+    "bench": ("soft", "rle", "rules", "hard", "csv", "thresholds", "weights", "stored", "genuine", "first"),
+    "exclusive": ("argmax", "factors"),
+}
+"""The groups of each table."""
+
+
+def measure(
+    scale: Scale,
+    names: Sequence[str],
+    keep_going: bool = False,
+    usgra: Path | None = None,
+    softmax: Sequence[Path] = (),
 ) -> Iterator[Row]:
-    """Measure the jobs of every group, or of one; with `keep_going`, a job that fails ends only its own group."""
+    """Measure the jobs of some groups; with `keep_going`, a job that fails ends only its own group."""
     import argmax
     import factors
     import first_call
@@ -141,11 +152,9 @@ def table(
         "genuine": lambda scale: genuine.rows(scale, usgra),
         "first": lambda scale: first_call.first_calls(scale.only, repeats=5 if full else 1, soft=full),
     }
-    for name, rows in groups.items():
-        if group not in {"", name}:
-            continue
+    for name in names:
         try:
-            yield from (row for row in rows(scale) if row is not None)
+            yield from (row for row in groups[name](scale) if row is not None)
         except Exception:
             if not keep_going:
                 raise

@@ -1,7 +1,7 @@
 """Measure every job beside its rivals; write benchmarks.json, and from it the tables of docs/performance.md and README.
 
-    python tests/benchmarks/run.py [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER] [--softmax STORE ...]
-                                   [--page FILE] [--readme FILE] [--record FILE]
+    python tests/benchmarks/run.py [--table NAME] [--quick] [--group NAME] [--only TEXT] [--ours] [--usgra FOLDER]
+                                   [--softmax STORE ...] [--page FILE] [--readme FILE] [--record FILE]
 
 One thread for everybody, medians of process-CPU time, candidates interleaved in one process; rows that say "all cores"
 or "cold" take wall time. pytest-benchmark times one function after the other, so that a busy minute of the machine
@@ -42,11 +42,15 @@ PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--table",
+        default="bench",
+        choices=jobs.TABLES,
+        help="bench: overlapping classes; exclusive: argmax and factors",
+    )
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
     parser.add_argument(
-        "--group",
-        default="",
-        help="soft, argmax, factors, rle, rules, hard, csv, thresholds, weights, stored, genuine or first",
+        "--group", default="", help=f"one of {', '.join(name for names in jobs.TABLES.values() for name in names)}"
     )
     parser.add_argument("--only", default="", help="measure only jobs whose name holds this text")
     parser.add_argument("--ours", action="store_true", help="leave the rivals out")
@@ -60,9 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=(),
         help="stores of softmax members; the group argmax then measures them",
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json")
-    parser.add_argument("--page", type=Path, help="page whose table between <!-- bench --> marks is replaced")
-    parser.add_argument("--readme", type=Path, help="page whose table between <!-- bench --> marks is a few rows")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.json, or benchmarks-TABLE.json"
+    )
+    parser.add_argument("--page", type=Path, help="page whose table between <!-- TABLE --> marks is replaced")
+    parser.add_argument("--readme", type=Path, help="page whose table between <!-- TABLE --> marks is a few rows")
     parser.add_argument("--record", type=Path, help="write the tables from this benchmarks.json, and measure nothing")
     options = parser.parse_args(arguments)
 
@@ -70,12 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = measured(options)
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True)
-        (options.out / "benchmarks.json").write_text(text + "\n")
+        name = "benchmarks" if options.table == "bench" else f"benchmarks-{options.table}"
+        (options.out / f"{name}.json").write_text(text + "\n")
     else:
         record = json.loads(options.record.read_text())
     for page, write in ((options.page, tables.full), (options.readme, tables.short)):
         if page is not None:
-            tables.put(page, "bench", write(record))
+            tables.put(page, options.table, write(record))
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -84,7 +91,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     scale = jobs.QUICK if options.quick else jobs.Scale()
     scale = replace(scale, rivals=not options.ours, seconds=options.seconds or scale.seconds, only=options.only)
     rows = []
-    for row in jobs.table(scale, options.group, options.keep_going, options.usgra, options.softmax):
+    groups = (options.group,) if options.group else jobs.TABLES[options.table]
+    for row in jobs.measure(scale, groups, options.keep_going, options.usgra, options.softmax):
         rows.append(as_json(row))
         print(line(rows[-1]), file=sys.stderr, flush=True)
     return {"machine": machine(), "quick": options.quick, "rows": rows}

@@ -27,6 +27,7 @@ from ensemble_kit.formats.cocotables import (
     number_of,
     segmentation,
     tables,
+    without_namesakes,
 )
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.shapes import told
@@ -69,6 +70,7 @@ def read(
     if not isinstance(value, dict):
         raise damaged(path, "it is not an object with images, annotations and categories")
     listing = path if images is None else images
+    value, namesakes = without_namesakes(listing, value)
     samples, categories = tables(listing, value)
     own = order_classes((name for name, _ in categories.values()), classes, str(listing))
     if not samples or not own:
@@ -78,7 +80,7 @@ def read(
     shapes = {s: sizes.of(s, declared(listing, entry), str(listing)) for s, entry in samples.values()}
     blank = {s: Runs.empty(size) for s, size in shapes.items()}  # one for all classes: there may be 80 of 5,000 images
     masks = {(s, c): blank[s] for s in shapes for c in own}
-    said: Counter[str] = Counter()
+    said = Counter(f"category without annotations left out, as another is {name!r} too" for name in namesakes)
     used = set()
     for where, entry in entries(path, value, "annotations"):
         sample, _ = named(samples, entry, "image_id", where)

@@ -123,7 +123,7 @@ def _of_csv(table: Table) -> list[tuple[int, str, Colour | None]]:
 def _of_lines(path: Path) -> list[Row]:
     """Read lines of a value and a name, such as `7 road` or `7: road`; none where a line is something else."""
     lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines() if line.strip()]
-    found = [re.fullmatch(r"([0-9]{1,9})(?:\s*[:;,]\s*|\s+)([^\d\s,;:][^,;\t]*)", line) for line in lines]
+    found = [re.fullmatch(r"([0-9]{1,9})(?:\s*:\s*|\s+)([^\d\s,;:][^,;\t]*)", line) for line in lines]
     return [(int(match[1]), match[2], None) for match in found if match] if all(found) else []
 
 

@@ -168,7 +168,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_sigmoid_members_may_be_decided_by_it(make_store: Make, rng: np.random.Generator) -> None:
-    ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (3, 10, 13))}, IMAGE, CLASSES)])
+    ens = ek.Ensemble([make_store({"a": smooth_logits(rng, (3, 10, 13))}, IMAGE, CLASSES, activation="sigmoid")])
     assert ens.decision() == ek.Thresholds(32768)
     values = ens.sample("a").values(0, IMAGE[0])
     assert np.array_equal(labels(ens.vote(ek.Argmax()), "a"), values.argmax(0))

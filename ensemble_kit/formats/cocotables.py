@@ -115,6 +115,12 @@ def segmentation(value: Any, size: Shape, where: str, skip: bool = False) -> Run
     return runs
 
 
+def are_shares(value: Any) -> bool:
+    """Tell whether all coordinates of polygons are from 0 to 1, as YOLO has them; one pixel at most would be drawn."""
+    numbers = [number for polygon in value for number in polygon] if isinstance(value, list) else []
+    return all(0 <= number <= 1 for number in numbers) and any(0 < number < 1 for number in numbers)
+
+
 def is_empty(entry: Entry, degenerate: bool = False) -> bool:
     """Tell whether an annotation has no segmentation: none at all, or a list without a point.
 

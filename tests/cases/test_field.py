@@ -130,6 +130,49 @@ def test_a_category_of_no_object_does_not_double_a_name(tmp_path: Path) -> None:
     assert "doubled" in refused("coco-invalid", 3, "inspect", put(tmp_path / "none.json", roboflow([])))
 
 
+def polygon(*points: float) -> dict[str, object]:
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 9}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "segmentation": [list(points)]}],
+    }
+
+
+def test_coordinates_of_another_image_are_said(tmp_path: Path) -> None:
+    """Shapes of an image that was reduced lie outside it, and their masks are empty."""
+    coco = put(tmp_path / "coco.json", json.dumps(polygon(30, 30, 50, 30, 50, 50)))
+    shape = {"label": "ship", "points": [[30, 30], [50, 30], [50, 50]], "shape_type": "polygon"}
+    own = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 8, "imageWidth": 9}
+    xml = (
+        '<annotations><image id="0" name="a.jpg" width="9" height="8"><polygon label="ship" occluded="0" '
+        'points="30,30;50,30;50,50" z_order="0"></polygon></image></annotations>'
+    )
+    for path in (coco, put(tmp_path / "a.json", json.dumps(own)), put(tmp_path / "a.xml", xml)):
+        masks = ek.read_masks(path)
+        assert not masks["a.jpg", "ship"]
+        assert masks.rule == "1 shapes that cover no pixel of their image"
+
+
+def test_polygons_in_shares_of_the_image_are_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "coco.json", json.dumps(polygon(0.1, 0.1, 0.6, 0.1, 0.6, 0.6)))
+    assert "multiply x by the width and y by the height" in refused("coco-invalid", 3, "inspect", source)
+
+
+def test_scores_in_per_cent_do_not_all_pass(tmp_path: Path) -> None:
+    listing = put(tmp_path / "coco.json", json.dumps(polygon(*SQUARE)))
+    results = [{"image_id": 1, "category_id": 1, "segmentation": [SQUARE], "score": 3.0}]
+    source = put(tmp_path / "segm.json", json.dumps(results))
+    assert "scores up to 3" in refused("score-range", 2, "inspect", source, "--images", listing, "--score", 0.5)
+    assert ek.read_masks(source, images=listing, score=0)["a.jpg", "ship"].area == 16
+
+
+@pytest.mark.parametrize("other", ["cat", "Cat "], ids=["case", "blank"])
+def test_classes_that_look_alike_are_warned_of(tmp_path: Path, other: str) -> None:
+    source = table(tmp_path / "in.csv", "image_name,class,rle", ["a,Cat,1 2", f"a,{other},3 4"])
+    with pytest.warns(EnskWarning, match="differ only in case or in blanks"):
+        assert ek.read_masks(source, image_size=(4, 4)).classes == ("Cat", other)
+
+
 def test_a_zip_of_masks_is_not_a_damaged_store(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
         archive.writestr("masks/a.png", b"\x89PNG")

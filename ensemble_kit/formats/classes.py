@@ -51,7 +51,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise _damaged(f"{file}: byte {error.start} is not UTF-8", "save the file as UTF-8") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if why := _is_table(lines):
+    if why := _beside_names(lines):
         item = f"{file}: {why}, such as {lines[-1][:80]!r}"
         fix = "pass it as --labels, if it says what values of label maps mean; or list the names alone, one a line"
         also = f"; if they are part of the names, write JSON: [{json.dumps(lines[0], ensure_ascii=False)}, …]"
@@ -59,10 +59,12 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return check_names("classes", lines)
 
 
-def _is_table(lines: Sequence[str]) -> str:
-    """Say why a list of names seems to be a table: numbers before all names, or as many delimiters in all lines."""
+def _beside_names(lines: Sequence[str]) -> str:
+    """Say why lines seem to hold more than names, the same in all of them; "" where they do not."""
     if len(lines) > 1 and all(re.match(r"[0-9]+(\s*[:;,\t]\s*|\s+)\S", line) for line in lines):
         return "a number stands before every name"
+    if len(lines) > 1 and all(re.fullmatch(r"- .*|([\"']).*\1", line) for line in lines):
+        return "every name is quoted, or begins with - as in YAML"
     for delimiter, name in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
         counts = {line.count(delimiter) for line in lines}
         if len(lines) > 1 and len(counts) == 1 and counts != {0}:

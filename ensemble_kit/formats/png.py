@@ -48,14 +48,15 @@ def read(folder: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> Mask
         index.check_files(folder, files.values(), ".png")
     if missing := [key for key in product(samples, names) if key not in files]:
         what = "cannot read masks: files are missing"
-        item = f"{folder}: {len(missing)} of {len(samples) * len(names)} (sample, class): {some(missing, 10)}"
-        fix = "write one PNG for every sample and class, also for empty masks"
         if len(files) == len(samples) > len(names) > 1:
             item = f"{folder}: no file name stands in two of its folders, {some(names)}, so they are not classes"
             fix = (
                 "if each folder holds a sample's objects, write the maximum of its masks as one PNG a sample, into one "
                 "folder; if each PNG holds labels, pass --format label-map"
             )
+            raise IncompleteError("files-missing", what, item=item, fix=fix)
+        item = f"{folder}: {len(missing)} of {len(samples) * len(names)} (sample, class): {some(missing, 10)}"
+        fix = "write one PNG for every sample and class, also for empty masks"
         raise IncompleteError("files-missing", what, item=item, fix=fix)
     masks = {}
     for key in product(samples, names):

@@ -227,6 +227,14 @@ def test_a_list_of_numbers_and_names_is_a_table(tmp_path: Path, text: str) -> No
     assert masks["a.png", "car"].decode().tolist() == [[False, False], [True, False]]
 
 
+@pytest.mark.parametrize(
+    "text", ["- road\n- car\n", '"road"\n"car"\n', "road,\ncar,\n"], ids=["YAML", "quotes", "commas"]
+)
+def test_what_is_beside_all_names_is_not_taken_for_names(tmp_path: Path, text: str) -> None:
+    listed = put(tmp_path / "labels.txt", text)
+    assert "list the names alone, one a line" in refused("classes-table", 2, "inspect", tmp_path, "--classes", listed)
+
+
 def test_names_that_look_like_a_table_are_read_from_json(tmp_path: Path) -> None:
     listed = put(tmp_path / "names.csv", "name,r,g,b\nvoid,0,0,0\n")
     assert 'write JSON: ["name,r,g,b", …]' in refused("classes-table", 2, "inspect", listed, "--classes", listed)

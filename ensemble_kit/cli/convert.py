@@ -137,6 +137,7 @@ def _pack(store: Path, out: Path, common: Common) -> None:
     """Pack a store of logits into one uncompressed zip, which commands read like the store itself."""
     from ensemble_kit.logits.store import LogitStore
 
+    opened = LogitStore(store)
     if out.suffix.lower() != ".zip":
         raise UsageError(
             "format-unfit",
@@ -144,7 +145,6 @@ def _pack(store: Path, out: Path, common: Common) -> None:
             item=f"{store} is a store, --out {out}",
             fix="pass --out FILE.zip to pack it; masks come from ensk vote",
         )
-    opened = LogitStore(store)
     plan = {"in": str(opened.path), "out": str(out), "samples": len(opened.samples), "format": "zip"}
     check_output(out, common, [store])
     if common.dry_run:
@@ -199,9 +199,9 @@ def _formats(
         unclear = error.code in {"format-ambiguous", "format-unknown"}
         if unclear and (format_ is not None or written is not None) and fits(target, masks):
             return target, target
-        if error.code != "format-ambiguous":
+        if not unclear:
             raise
-        return kind_of(masks), target
+        return kind_of(masks), target  # with sizes and classes, the rows of a CSV may tell
 
 
 def _with_labels(

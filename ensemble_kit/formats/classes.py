@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,26 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _damaged(f"{file}: byte {error.start} is not UTF-8", "save the file as UTF-8") from None
-    return check_names("classes", [line.strip() for line in text.splitlines() if line.strip()])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if why := _beside_names(lines):
+        item = f"{file}: {why}, such as {lines[-1][:80]!r}"
+        fix = "pass it as --labels, if it says what values of label maps mean; or list the names alone, one a line"
+        also = f"; if they are part of the names, write JSON: [{json.dumps(lines[0], ensure_ascii=False)}, …]"
+        raise UsageError("classes-table", "cannot read a table as a list of classes", item=item, fix=fix + also)
+    return check_names("classes", lines)
+
+
+def _beside_names(lines: Sequence[str]) -> str:
+    """Say why lines seem to hold more than names, the same in all of them; "" where they do not."""
+    if len(lines) > 1 and all(re.match(r"[0-9]+(\s*[:;,\t]\s*|\s+)\S", line) for line in lines):
+        return "a number stands before every name"
+    if len(lines) > 1 and all(re.fullmatch(r"- .*|([\"']).*\1", line) for line in lines):
+        return "every name is quoted, or begins with - as in YAML"
+    for delimiter, name in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
+        counts = {line.count(delimiter) for line in lines}
+        if len(lines) > 1 and len(counts) == 1 and counts != {0}:
+            return f"every line has {name}"
+    return ""
 
 
 def _names_in(value: Any, file: Path) -> list[str]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import IncompleteError, UsageError, check_number
+from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, check_number
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.cocotables import (
+    are_shares,
     check,
     damaged,
     declared,
@@ -27,9 +28,10 @@ from ensemble_kit.formats.cocotables import (
     number_of,
     segmentation,
     tables,
+    without_namesakes,
 )
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
-from ensemble_kit.formats.shapes import told
+from ensemble_kit.formats.shapes import NO_PIXEL, told
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.idforms import of_path
 from ensemble_kit.masks.maskset import MaskSet
@@ -69,6 +71,7 @@ def read(
     if not isinstance(value, dict):
         raise damaged(path, "it is not an object with images, annotations and categories")
     listing = path if images is None else images
+    value, namesakes = without_namesakes(listing, value)
     samples, categories = tables(listing, value)
     own = order_classes((name for name, _ in categories.values()), classes, str(listing))
     if not samples or not own:
@@ -78,8 +81,8 @@ def read(
     shapes = {s: sizes.of(s, declared(listing, entry), str(listing)) for s, entry in samples.values()}
     blank = {s: Runs.empty(size) for s, size in shapes.items()}  # one for all classes: there may be 80 of 5,000 images
     masks = {(s, c): blank[s] for s in shapes for c in own}
-    said: Counter[str] = Counter()
-    used = set()
+    said = Counter(f"category without annotations left out, as another is {name!r} too" for name in namesakes)
+    used, shares = set(), Counter[bool]()
     for where, entry in entries(path, value, "annotations"):
         sample, _ = named(samples, entry, "image_id", where)
         name, _ = named(categories, entry, "category_id", where)
@@ -91,11 +94,18 @@ def read(
                 raise empty(entry, where)
             said["annotations without a segmentation left out"] += 1
         else:
-            masks[sample, name] |= segmentation(entry["segmentation"], shapes[sample], where, skip_empty)
+            drawn = segmentation(entry["segmentation"], shapes[sample], where, skip_empty)
+            said[NO_PIXEL] += not drawn
+            shares[are_shares(entry["segmentation"])] += 1
+            masks[sample, name] |= drawn
             used.add(name)
             if entry.get("iscrowd"):
                 said["crowds (iscrowd) that count as their class"] += 1
-    return assemble(shapes, own, masks, told(said, [name for name in own if name not in used]))
+    if shares[True] and not shares[False]:
+        what, item = "cannot read polygons", f"{path}: all coordinates of its {shares[True]} polygons are from 0 to 1"
+        fix = "multiply x by the width and y by the height of each image: COCO has pixels, not shares"
+        raise DamagedError("coco-invalid", what, item=item, fix=fix)
+    return assemble(shapes, own, masks, told(+said, [name for name in own if name not in used]))
 
 
 def _with_tables(path: Path, value: Any, images: Path | None, score: float | None) -> Any:
@@ -118,6 +128,11 @@ def _with_tables(path: Path, value: Any, images: Path | None, score: float | Non
         fix = "pass --score P, the least score of a result that counts (score=P); 0 takes all"
         raise UsageError("score-needed", what, item=item, fix=fix)
     check_number("--score", score, "pass a number from 0 to 1", least=0, most=1)
+    highest = max((_score(entry, f"{path}, result {k}") for k, entry in enumerate(value)), default=0.0)
+    if score and highest > 1:
+        item = f"{path} has scores up to {highest:g}, and --score is from 0 to 1"
+        fix = "write scores from 0 to 1, or pass --score 0 to take all (score=0)"
+        raise UsageError("score-range", what, item=item, fix=fix)
     listing = strict_json.load(images)
     if not isinstance(listing, dict):
         raise damaged(images, "it is not an object with images and categories")

@@ -40,6 +40,18 @@ def tables(path: Path, value: Entry) -> tuple[Table, Table]:
     return {number: (of_path(name), entry) for number, (name, entry) in images.items()}, categories
 
 
+def without_namesakes(path: Path, value: Entry) -> tuple[Entry, list[str]]:
+    """Leave out categories that no annotation uses and whose name another has; return what is left, and their names.
+
+    Roboflow writes a category 0 of no object, which has the project's name: often that of a class.
+    """
+    used = {str(entry.get("category_id")) for _, entry in entries(path, value, "annotations")}
+    listed = [entry for _, entry in entries(path, value, "categories")]
+    drawn = [entry.get("name") for entry in listed if str(entry.get("id")) in used]
+    left = [entry for entry in listed if str(entry.get("id")) in used or entry.get("name") not in drawn]
+    return value | {"categories": left}, [str(entry.get("name")) for entry in listed if entry not in left]
+
+
 def entries(path: Path, value: Entry, table: str) -> list[tuple[str, Entry]]:
     """List the entries of a table, each with where it stands."""
     found = value.get(table)
@@ -101,6 +113,12 @@ def segmentation(value: Any, size: Shape, where: str, skip: bool = False) -> Run
     for polygon in (p for p in value if not (skip and _is_degenerate(p))):
         runs |= fill_coco(points_of(polygon, where, flat=True), size, where)
     return runs
+
+
+def are_shares(value: Any) -> bool:
+    """Tell whether all coordinates of polygons are from 0 to 1, as YOLO has them; one pixel at most would be drawn."""
+    numbers = [number for polygon in value for number in polygon] if isinstance(value, list) else []
+    return all(0 <= number <= 1 for number in numbers) and any(0 < number < 1 for number in numbers)
 
 
 def is_empty(entry: Entry, degenerate: bool = False) -> bool:

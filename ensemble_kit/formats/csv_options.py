@@ -15,6 +15,9 @@ from ensemble_kit.formats.table import quoted
 from ensemble_kit.masks.rle import Order
 
 _KEYS = ("order", "base", "offsets", "id", "class", "rle", "template", "empty", "rows")
+EMPTY_MARK = re.compile(r"[^\d\s]{1,8}|-1|0|1 0|0 0|\[\]")
+"""What other files write for an empty mask."""
+
 _FIX = "write KEY=VALUE with commas between, such as --csv order=F,base=1,id=ImageId,rle=EncodedPixels"
 
 

@@ -19,7 +19,7 @@ from ensemble_kit.errors import DamagedError, IncompleteError, UnsafeError, Usag
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_coco, points_of
-from ensemble_kit.formats.shapes import Labelled, cropped, together, told
+from ensemble_kit.formats.shapes import NO_PIXEL, Labelled, cropped, together, told
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap, declared_size
 from ensemble_kit.masks.idforms import of_path
 from ensemble_kit.masks.maskset import MaskSet
@@ -129,6 +129,7 @@ def read(
                 said[f"shapes of the kind {shape.kind} left out"] += 1
             else:
                 drawn.append(Labelled(_label(shape, own), _runs(shape, size, own)))
+                said[NO_PIXEL] += not drawn[-1].runs
         found[sample] = size, together(drawn, size, paint)
     if not found:
         what, fix = "cannot read masks: there are none", "export a task with images"
@@ -136,7 +137,7 @@ def read(
     used = dict.fromkeys(label for _, masks in found.values() for label in masks)
     names = order_classes(file.labels | used, classes, str(path), complete=bool(file.labels))
     masks = {(s, c): own.get(c) or Runs.empty(size) for s, (size, own) in found.items() for c in names}
-    return assemble(found, names, masks, told(said, [name for name in names if name not in used]))
+    return assemble(found, names, masks, told(+said, [name for name in names if name not in used]))
 
 
 def _label(shape: _Drawn, where: str) -> str:

@@ -26,6 +26,9 @@ from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.label_table import LabelTable, by_order, counted, is_background
 
+_CITYSCAPES = ("_color", "_instanceIds", "_labelIds", "_labelTrainIds", "_instanceTrainIds")
+"""What the stems of an image's files end in: colours and instances beside labels."""
+
 _IMAGES = [suffix for suffix in SUFFIXES if suffix != ".npy"]  # a folder of arrays may hold masks, or logits
 
 OLD = "indexed-png"
@@ -144,7 +147,12 @@ def _files(folder: Path) -> dict[str, str]:
     if ".npy" in kinds and len(kinds) > 1:
         item, fix = f"{folder} holds {some(kinds)}", "keep label maps of one kind in the folder"
         raise DamagedError("folder-mixed", "cannot read a folder of masks", item=item, fix=fix)
-    return {f.removesuffix(".npy"): f for f in sorted(f for files in found.values() for f in files)}
+    names = sorted(f for files in found.values() for f in files)
+    if len(several := [kind for kind in _CITYSCAPES if any(Path(f).stem.endswith(kind) for f in names)]) > 1:
+        item = f"{folder} holds several files an image, *{', *'.join(several)}, as Cityscapes has them"
+        fix = "copy those of one kind to a folder of their own, such as *_labelIds.png, and pass that"
+        raise DamagedError("folder-mixed", "cannot read a folder of masks", item=item, fix=fix)
+    return {f.removesuffix(".npy"): f for f in names}
 
 
 def _table(

@@ -31,10 +31,11 @@ _CVAT = "# label:color_rgb:parts:actions"
 def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> LabelTable:
     """Read a table of label values: the name of a preset, a JSON or CSV file, or names by value.
 
-    A CSV has the columns `value`, `name` and, if known, `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. Without
-    values, as in CVAT's labelmap.txt, it reads colours only. JSON is a list of objects with these keys, an object of
-    names by value, or of values by name (also under `labels`, as in nnU-Net's dataset.json, whose label `ignore` is
-    void, under `id2label` or `categories`). Several values may name one class; a row named `void` is void.
+    Text may be lines of value and name, such as `7 road`. A CSV has the columns `value`, `name` and, if known,
+    `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. Without values, as in CVAT's labelmap.txt, it reads colours
+    only. JSON is a list of objects with these keys, an object of names by value, or of values by name (also under
+    `labels`, as in nnU-Net's dataset.json, whose label `ignore` is void, under `id2label` or `categories`). Several
+    values may name one class; a row named `void` is void.
 
     Raises
     ------
@@ -61,6 +62,8 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
         return table_of(_of_json(path), str(path))
     if head.startswith(_CVAT.encode()):
         return replace(table_of(_of_cvat(path), str(path)), numbered=False)
+    if numbered := _of_lines(path):
+        return table_of(numbered, str(path))
     rows = read_table(path)
     has_values = any(name.strip().casefold() in _COLUMNS["value"] for name in rows.header)
     return replace(table_of(_of_csv(rows), str(path)), numbered=has_values)
@@ -115,6 +118,13 @@ def _of_csv(table: Table) -> list[tuple[int, str, Colour | None]]:
             raise _damaged(where, f"line {line}: the value {value!r}", "write whole numbers as values")
         rows.append((int(value), name, _colour(colour.strip() or None, f"{where}, line {line}")))
     return rows
+
+
+def _of_lines(path: Path) -> list[Row]:
+    """Read lines of a value and a name, such as `7 road` or `7: road`; none where a line is something else."""
+    lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    found = [re.fullmatch(r"([0-9]{1,9})(?:\s*:\s*|\s+)([^\d\s,;:][^,;\t]*)", line) for line in lines]
+    return [(int(match[1]), match[2], None) for match in found if match] if all(found) else []
 
 
 def _of_cvat(path: Path) -> list[tuple[int, str, Colour | None]]:

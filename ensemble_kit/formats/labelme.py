@@ -12,6 +12,7 @@ alone would lose.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of, no_files
 from ensemble_kit.formats.maskformat import Contents, MaskFormat
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
-from ensemble_kit.formats.shapes import Labelled, draw, together
+from ensemble_kit.formats.shapes import NO_PIXEL, Labelled, draw, together, told
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
 from ensemble_kit.masks.idforms import last_part, of_path
 from ensemble_kit.masks.maskset import MaskSet
@@ -59,8 +60,9 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, paint: bo
     own = {s for s, _, _ in index.samples} if index is not None else set()
     found: dict[str, tuple[Path, Shape, dict[str, Runs]]] = {}
     void: dict[str, Runs] = {}
+    said: Counter[str] = Counter()
     for file in files:
-        sample, size, masks = _read_one(file, sizes, own, paint)
+        sample, size, masks = _read_one(file, sizes, own, paint, said)
         if sample in found:
             raise _damaged(file, f"sample {sample!r} stands in {found[sample][0]} too")
         if IGNORED in masks and IGNORED not in (classes or ()):
@@ -70,7 +72,8 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, paint: bo
     names = _class_names(path, index, labels, classes)
     order = [s for s, _, _ in index.samples if s in found] if index is not None else list(found)
     read = {(s, c): found[s][2].get(c) or Runs.empty(found[s][1]) for s in order for c in names}
-    return MaskSet(read, f"{IGNORED!r} is void, in {len(void)} samples" if void else None, void)
+    ignored = f"{IGNORED!r} is void, in {len(void)} samples" if void else None
+    return MaskSet(read, "; ".join(filter(None, [ignored, told(+said)])) or None, void)
 
 
 def build(masks: MaskSet, folder: Path) -> None:
@@ -88,7 +91,9 @@ def build(masks: MaskSet, folder: Path) -> None:
         (folder / file).write_bytes(strict_json.dump(value))
 
 
-def _read_one(file: Path, sizes: ImageSizes, own: set[str], paint: bool) -> tuple[str, Shape, dict[str, Runs]]:
+def _read_one(
+    file: Path, sizes: ImageSizes, own: set[str], paint: bool, said: Counter[str]
+) -> tuple[str, Shape, dict[str, Runs]]:
     value = strict_json.load(file)
     kinds = {"shapes", "annotations"} & value.keys() if isinstance(value, dict) else set()
     shapes = value[next(iter(kinds))] if len(kinds) == 1 else None
@@ -109,6 +114,7 @@ def _read_one(file: Path, sizes: ImageSizes, own: set[str], paint: bool) -> tupl
         else:
             raise _damaged(where, f"its shape is {str(kind)[:40]!r}, in this form only polygons are masks")
         drawn.append(Labelled(shape["label"], runs))
+        said[NO_PIXEL] += not runs
     return sample, size, together(drawn, size, paint)
 
 

@@ -46,19 +46,23 @@ def read(folder: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> Mask
         samples = tuple(s for s, _, _ in index.samples)
         files = {(s, n): f"{folders[n]}/{f}" for s, f, _ in index.samples for n in folders}
         index.check_files(folder, files.values(), ".png")
-    masks, missing = {}, []
-    for key in product(samples, names):
-        if key not in files:
-            missing.append(key)
-            continue
-        path = folder / files[key]
-        masks[key] = runs_of_bitmap(read_png(path), str(path))
-        sizes.of(key[0], masks[key].shape, str(path))
-    if missing:
+    if missing := [key for key in product(samples, names) if key not in files]:
         what = "cannot read masks: files are missing"
+        if len(files) == len(samples) > len(names) > 1:
+            item = f"{folder}: no file name stands in two of its folders, {some(names)}, so they are not classes"
+            fix = (
+                "if each folder holds a sample's objects, write the maximum of its masks as one PNG a sample, into one "
+                "folder; if each PNG holds labels, pass --format label-map"
+            )
+            raise IncompleteError("files-missing", what, item=item, fix=fix)
         item = f"{folder}: {len(missing)} of {len(samples) * len(names)} (sample, class): {some(missing, 10)}"
         fix = "write one PNG for every sample and class, also for empty masks"
         raise IncompleteError("files-missing", what, item=item, fix=fix)
+    masks = {}
+    for key in product(samples, names):
+        path = folder / files[key]
+        masks[key] = runs_of_bitmap(read_png(path), str(path))
+        sizes.of(key[0], masks[key].shape, str(path))
     return assemble(samples, names, masks)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit.access import reading
-from ensemble_kit.errors import DamagedError, UsageError, some
+from ensemble_kit.errors import Caution, DamagedError, UsageError, some, warn
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.index import Index
 from ensemble_kit.formats.label_map import LabelMaps
@@ -108,11 +108,20 @@ def read_masks(
 
 
 def _check_names(source: Path, masks: MaskSet) -> None:
-    """Refuse names with a NUL, which no text that people write holds: the file was cut, or holds binary data."""
+    """Refuse names with a NUL, which no text that people write holds: the file was cut, or holds binary data.
+
+    Classes whose names differ in what one does not see are warned of: they would be scored each by itself.
+    """
     odd = [name for name in (*masks.samples, *masks.classes) if "\0" in name]
     if odd:
         item, fix = f"{source}: {some(odd)} holds a NUL", "take an undamaged copy; names are text"
         raise DamagedError("masks-name", _WHAT, item=item, fix=fix)
+    written: dict[str, str] = {}
+    for name in masks.classes:
+        other = written.setdefault(name.strip().casefold(), name)
+        if other != name:
+            doubt = f"{source}: the classes {other!r} and {name!r} differ only in case or in blanks at their ends"
+            warn(Caution(doubt, "give them one name in the file, if they are one class"))
 
 
 def check_csv(path: Path, options: CsvOptions) -> None:

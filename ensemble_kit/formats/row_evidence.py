@@ -16,7 +16,7 @@ from ensemble_kit.formats.ids import Keys
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table
 from ensemble_kit.masks.rle import parse_text
-from ensemble_kit.spec.geometry import MAX_PIXELS, Shape
+from ensemble_kit.spec.geometry import MAX_PIXELS, Shape, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,6 +208,33 @@ def contradicted(
         return None
     told = f"{hits} of {int(tells.sum())}"
     return f"read {_LAYS[order]}, but most starts are the {_SIDES[order]} apart ({told}), as they are {_LAYS[other]}"
+
+
+def other_length(starts: NDArray[np.int64], offsets: NDArray[np.int64], shapes: Sequence[Shape]) -> str | None:
+    """Say that starts lie another length apart than rows and columns of the images are long: the size is another.
+
+    The distance that is most common in a mask says how long a row was when the mask was made. It has to be the same in
+    two thirds of the masks and in three at least, since one mask may hold two objects half a column apart.
+
+    Parameters
+    ----------
+    starts, offsets, shapes : as of `contradicted`. Images of several sizes tell nothing.
+    """
+    sizes = {shape[-2:] for shape in shapes}
+    if len(sizes) != 1:
+        return None
+    (sides,) = sizes
+    most = []
+    for k in range(min(len(shapes), _LOOKED_AT)):
+        far = np.diff(starts[offsets[k] : offsets[k + 1]][:_STARTS])
+        if far.size >= _NEAR:
+            values, counts = np.unique(far, return_counts=True)
+            most.append(int(values[counts.argmax()]))
+    length = max(most, key=most.count, default=0)
+    hits = sum(abs(far - length) <= 1 for far in most)
+    if length < _LEAST_SIDE or hits < max(3, 2 * len(most) / 3) or min(abs(length - side) for side in sides) <= _NEAR:
+        return None
+    return f"most starts are {length} apart ({hits} of {len(most)} masks), and the images are {as_text(sides)}"
 
 
 def _near(distances: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from typing import Literal
 from ensemble_kit.errors import UsageError, some
 from ensemble_kit.formats.columns import (
     Columns,
+    columns_of,
     either,
     exact,
     find,
@@ -19,8 +20,8 @@ from ensemble_kit.formats.columns import (
     suggestion,
     within,
 )
-from ensemble_kit.formats.csv_options import CsvOptions
-from ensemble_kit.formats.dialects import PRESETS, Dialect
+from ensemble_kit.formats.csv_options import EMPTY_MARK, CsvOptions, shell
+from ensemble_kit.formats.dialects import PRESETS, Dialect, Rows
 from ensemble_kit.formats.row_evidence import Misfit, apart, misfits
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, read_table
@@ -185,7 +186,8 @@ def _fitting(
     left = {n: d for n, d in candidates.items() if not found[n].rules_out}
     if not left:
         item = f"{table.path}: its columns are those of {some(candidates)}, but {_whys(table.path, found)}"
-        fix = f"check the sizes of the images, or name what the file is: {suggestion(table)}"
+        named = _changed(table, candidates, sizes, classes, options) or suggestion(table)
+        fix = f"check the sizes of the images, or name what the file is: {named}"
         raise UsageError("format-unknown", _WHAT, item=item, fix=fix)
     if len({key(d, purpose) for d in left.values()}) > 1 and not (purpose == "write" and _alike(left, options)):
         of_samples = [pair for pair in tried if pair[0] in left.values() and pair[0].template is None]
@@ -193,6 +195,28 @@ def _fitting(
         hint = apart(table, *of_samples[0], sizes, classes) if several and of_samples else None
         raise _ambiguous(table, left, options, purpose, hint)
     return left
+
+
+def _changed(
+    table: Table,
+    candidates: dict[str, Dialect],
+    sizes: ImageSizes,
+    classes: Sequence[str] | None,
+    options: CsvOptions,
+) -> str:
+    """Write the options by which presets would fit: a row an object, another mark of an empty mask, or both."""
+    changed: dict[str, CsvOptions] = {}
+    for name, dialect in candidates.items():
+        texts = table.column(columns_of(table, dialect).numbers[-1])
+        mark = next((text for text in texts if EMPTY_MARK.fullmatch(text)), None)
+        ways: list[tuple[Rows | None, str | None]] = [(None, mark), ("object", None), ("object", mark)]
+        for rows, empty in ways:
+            said = replace(options, rows=rows or options.rows, empty=empty or options.empty)
+            over = said.over(dialect)
+            if over != dialect and not misfits(table, [(over, columns_of(table, over))], sizes, classes)[0].rules_out:
+                changed[name] = said
+                break
+    return either(f"--from {name} --from-csv {shell(said)}" for name, said in changed.items()) if changed else ""
 
 
 def _ambiguous(

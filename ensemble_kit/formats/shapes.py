@@ -149,6 +149,10 @@ def together(shapes: Iterable[Labelled], size: Shape, paint: bool) -> dict[str, 
     return found
 
 
+NO_PIXEL = "shapes that cover no pixel of their image"
+"""What `told` calls shapes outside the image, as where coordinates are of an image of another size."""
+
+
 def told(said: Mapping[str, int], unused: Sequence[str] = ()) -> str | None:
     """Say in words what was read otherwise than one may think; None where there is nothing to say.
 

@@ -49,6 +49,11 @@ def read_sizes(path: Path) -> dict[str, Shape]:
     return sizes
 
 
+def has_sizes(table: Table) -> bool:
+    """Tell whether a table has columns of heights and widths."""
+    return all(_column(table, known) is not None for known in (_IDS, _HEIGHTS, _WIDTHS))
+
+
 def _column(table: Table, known: Sequence[str]) -> int | None:
     folded = [name.strip().lower().replace("_", "") for name in table.header]
     return next((folded.index(name) for name in known if name in folded), None)

@@ -71,8 +71,14 @@ class ImageSizes:
         """The samples that a mapping names as the file does; None where that is not known."""
         return None if self._each is None or self._form is not None else frozenset(self._each)
 
-    def of(self, sample: str, declared: Shape | None = None, where: str = "the file") -> Shape:
+    def of(self, sample: str, declared: Shape | None = None, where: str = "the file", also: str = "") -> Shape:
         """Return the size of a sample's image, (H, W).
+
+        Parameters
+        ----------
+        declared : what the file says; None: nothing.
+        where : what messages call the file.
+        also : what else than a size may be passed, where that is known.
 
         Raises
         ------
@@ -91,7 +97,7 @@ class ImageSizes:
         if size is None:
             item = f"sample {sample!r}: {where} does not say it, and none was passed for it"
             fix = (
-                "pass --image-size HxW, or a CSV of sample,height,width, a store or a folder of images "
+                f"pass {also or '--image-size HxW'}, or a CSV of sample,height,width, a store or a folder of images "
                 "(image_size=(H, W), or a mapping by sample)"
             )
             if found := difference([sample], self._each or ()):

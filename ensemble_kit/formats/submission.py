@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,13 +16,14 @@ import numpy as np
 from ensemble_kit.errors import Caution, DamagedError, IncompleteError, some, warn
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.columns import columns_of
-from ensemble_kit.formats.csv_options import CsvOptions, shell
+from ensemble_kit.formats.csv_options import EMPTY_MARK, CsvOptions, shell
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.ids import Keys, check_fits, doubled, id_fields
 from ensemble_kit.formats.maskformat import MaskFormat
-from ensemble_kit.formats.row_evidence import contradicted
+from ensemble_kit.formats.row_evidence import contradicted, other_length
 from ensemble_kit.formats.row_order import RowOrder, read_order, settled_order
 from ensemble_kit.formats.settling import Settled, for_writing, settle
+from ensemble_kit.formats.size_table import has_sizes
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, format_row, quoted, read_table
 from ensemble_kit.masks.maskset import Key, MaskSet
@@ -41,9 +42,6 @@ _WHOLE_FIX = (
     "write one row for every sample and class, also for empty masks; or, if what has no row is empty, pass "
     "--from-csv rows=object (csv='rows=object')"
 )
-
-_MARK = re.compile(r"[^\d\s]{1,8}|-1|0|1 0|0 0|\[\]")
-"""What other files write for an empty mask."""
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dialect | CsvOptions) -> MaskSet:
@@ -75,15 +73,20 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dial
     if not slots:
         what, item = "cannot read masks: there are no rows", f"{path} has a header only"
         raise IncompleteError("rows-missing", what, item=item, fix=_WHOLE_FIX)
-    shapes = {sample: sizes.of(sample, where=path.name) for sample, _ in keys}
+    also = f"--image-size {shlex.quote(str(path))}, whose columns say it" if has_sizes(table) else ""
+    shapes = {sample: sizes.of(sample, where=path.name, also=also) for sample, _ in keys}
     parsed = _parse_column(table, runs_column, settled, keys, shapes)
     _warn_of_cells(table, runs_column)
     told = [settled.told(), *table.told(), *columns.told()]
-    if doubt := contradicted(parsed.starts, parsed.offsets, [shapes[s] for s, _ in keys], dialect.order):
+    each = [shapes[sample] for sample, _ in keys]
+    if doubt := contradicted(parsed.starts, parsed.offsets, each, dialect.order):
         other = "C" if dialect.order == "F" else "F"
         how_said = f"--from-csv order={other}, of ground truth --val-csv order={other}, csv={{'order': {other!r}}}"
         action = f"say order={other} ({how_said}), or check which side of the image size is the height"
         warn(Caution(f"{path}: {doubt}", action))
+    elif doubt := other_length(parsed.starts, parsed.offsets, each):
+        action = "pass the size at which the masks were made (--image-size), or resize them before"
+        warn(Caution(f"{path}: {doubt}: the masks seem to be of another size", action))
     if dialect.rows == "object":
         parsed, note = united(parsed, [slots[key] for key in keys], [math.prod(shapes[s]) for s, _ in slots])
         told.append(note)
@@ -201,9 +204,11 @@ def _fault(
         settled.dialect.parse(text, shapes[key[0]])
     except DamagedError as error:
         where, fix = f"{table.path}, line {table.lines[row]}, sample {key[0]!r}, class {key[1]!r}", error.fix
-        if _MARK.fullmatch(text) and not settled.options.empty:
+        if EMPTY_MARK.fullmatch(text) and not settled.options.empty:
             said = replace(settled.options, empty=text)
             fix += f"; or, if {text!r} stands for an empty mask, pass --from-csv {shell(said)} (csv={str(said)!r})"
+        if len(text) == _CELL:
+            fix = f"take the file as it was before a spreadsheet cut cells of more than {_CELL} characters"
         return DamagedError(error.code, "cannot read a mask", item=f"{where}: {error.item}", fix=fix)
     raise AssertionError("two readers of one text differ")
 
@@ -217,9 +222,12 @@ def _whole(
 ) -> tuple[str, ...]:
     """Check that every sample has every class; return the classes in order."""
     found = dict.fromkeys(name for _, name in keys)
+    wanted = classes if classes is not None else dialect.classes or None
     if dialect.has_holes:
-        found = dict.fromkeys(classes if classes is not None else dialect.classes) | found
-    names = order_classes(found, classes, str(path))
+        found = dict.fromkeys(wanted or ()) | found
+        names = order_classes(found, wanted, str(path))
+    else:
+        names = order_classes(found, classes, str(path))
     if len(keys) < len(samples) * len(names) and not dialect.has_holes:
         missing = [(s, c) for s in samples for c in names if (s, c) not in keys]
         item = f"{path}: {len(missing)} of {len(samples) * len(names)} (sample, class) rows: {some(missing, 10)}"

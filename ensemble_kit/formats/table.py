@@ -204,7 +204,8 @@ def _rows(reader: _Reader, path: Path, width: int) -> Iterator[tuple[int, list[s
             return
         if len(fields) != width:
             why = f"line {line} has {len(fields)} fields, the header has {width}"
-            raise _damaged("csv-fields", path, why, "write every row with all fields; quote a field that holds a comma")
+            fix = "write every row with all fields; quote a field that holds a comma"
+            raise _damaged("csv-fields", path, why, fix if fields else "take the blank lines out")
         yield line, fields
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ALIGN, _PADDING = 64, 0xD935  # the extra field in which others (zipalign) pad, too
 _PACK_AGAIN = "take an undamaged copy, or pack the store again: ensk convert STORE --out FILE.zip"
+_UNPACK = "unpack it, and pass the file or folder that was inside"
 
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
@@ -62,7 +63,8 @@ class Packed:
         except FileNotFoundError as error:
             if any(self._prefix + name in self._members for name in FORMER_META):
                 raise description.former(self.name) from None
-            raise description.not_a_store(f"{self.name}: no {error.filename} in it", _PACK_AGAIN) from None
+            fix = _PACK_AGAIN if any(ARRAY in key for key in self._members) else _UNPACK
+            raise description.not_a_store(f"{self.name}: no {error.filename} in it", fix) from None
         return description.parse(group, array, self.name)
 
     def manifest(self, spec: StoreSpec) -> Manifest:

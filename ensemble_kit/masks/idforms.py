@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from ensemble_kit.errors import UsageError, check_choice
 
@@ -102,16 +103,64 @@ def by_form(samples: Iterable[str], form: IdForm, doubled: bool = False) -> dict
     return out
 
 
-_DIFFERENCES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
-    ("in blanks at their ends", "path", str.strip),
-    ("in Unicode's normal form (NFC, NFD)", "path", lambda s: unicodedata.normalize("NFC", s)),
-    ("in \\ and /", "path", lambda s: s.replace("\\", "/")),
-    ("in several ways", "path", lambda s: in_form(s, "path")),
-    ("by their folders", "name", lambda s: in_form(s, "name")),
-    ("by their extensions", "stem", lambda s: in_form(s, "stem")),
-    ("in upper and lower case", "", str.casefold),
-    ("in case, and by folders or extensions", "", lambda s: in_form(s, "stem").casefold()),
+class _Difference(NamedTuple):
+    """One way in which ids differ: in words, the form that joins them or "", and what makes them equal."""
+
+    words: str
+    form: str
+    change: Callable[[str], str]
+
+
+def _as_number(text: str) -> str:
+    """Write whole numbers in one way: `7` for `0007`, as a spreadsheet has it, and for `7.0`, as pandas does."""
+    found = re.fullmatch(r"0*([0-9]+)(\.0)?", text)
+    return found[1] if found else text
+
+
+_DIFFERENCES = (
+    _Difference("in blanks at their ends", "path", str.strip),
+    _Difference("in Unicode's normal form (NFC, NFD)", "path", lambda s: unicodedata.normalize("NFC", s)),
+    _Difference("in \\ and /", "path", lambda s: s.replace("\\", "/")),
+    _Difference("in several ways", "path", lambda s: in_form(s, "path")),
+    _Difference("by their folders", "name", lambda s: in_form(s, "name")),
+    _Difference("by their extensions", "stem", lambda s: in_form(s, "stem")),
+    _Difference("in upper and lower case", "", str.casefold),
+    _Difference("in case, and by folders or extensions", "", lambda s: in_form(s, "stem").casefold()),
+    _Difference("in how numbers are written", "", lambda s: _as_number(in_form(s, "stem"))),
 )
+
+
+def _affixes(ours: Sequence[str], theirs: Sequence[str]) -> list[_Difference]:
+    """Tell what the stems of one side end or begin with and those of the other do not, and what is left without it.
+
+    Two ids of each side have to share it, and it has to hold a letter: img1 and img10 are others. So are train_1 and
+    val_1, so that in front only one side may have it.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return []
+    ends = [_shared([in_form(s, "stem")[::-1] for s in side])[::-1] for side in (ours, theirs)]
+    heads = [_shared([in_form(s, "stem") for s in side]) for side in (ours, theirs)]
+    same_start, same_end = len(_shared(ends)), len(_shared([head[::-1] for head in heads]))
+    behind = sorted((end[same_start:] for end in ends), key=len)
+    before = sorted((head[: len(head) - same_end] for head in heads), key=len)
+    out = []
+    if any(map(str.isalpha, behind[1])):
+        said = " and ".join(repr(end) for end in behind if end)
+        out.append(_Difference(f"by {said} at their ends", "", lambda s: _without(in_form(s, "stem"), behind[::-1])))
+    if any(map(str.isalpha, before[1])) and not before[0]:
+        out.append(_Difference(f"by {before[1]!r} in front", "", lambda s: in_form(s, "stem").removeprefix(before[1])))
+    return out
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """Return what all texts begin with."""
+    first, last = min(texts), max(texts)
+    return first[: next((k for k, c in enumerate(first) if c != last[k]), len(first))]
+
+
+def _without(text: str, ends: Sequence[str]) -> str:
+    found = next((end for end in ends if end and text.endswith(end)), "")
+    return text[: len(text) - len(found)]
 
 
 def difference(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, str] | None:
@@ -121,20 +170,20 @@ def difference(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, str] | 
     """
     a, b = set(ours), set(theirs)
     alone = sorted(a - b), sorted(b - a)
-    best: tuple[int, str, str] | None = None
-    for words, form, change in _DIFFERENCES:
-        sides = [{change(s) for s in side} for side in alone]
-        shared = len(sides[0] & sides[1])
-        whole = all(len({change(s) for s in side}) == len(side) for side in (a, b))  # otherwise ids would clash
+    best: tuple[int, _Difference] | None = None
+    for found in (*_DIFFERENCES, *_affixes(*alone)):
+        sides = [{found.change(s) for s in side} for side in alone]
+        shared = len(sides[0] & sides[1] - {""})
+        whole = all(len({found.change(s) for s in side}) == len(side) for side in (a, b))  # otherwise ids would clash
         if whole and shared > (best[0] if best else 0):
-            best = shared, words, form
+            best = shared, found
     if best is None:
         return None
-    shared, words, form = best
-    sample = _pair(*alone, next(change for w, _, change in _DIFFERENCES if w == words))
-    said = f"{shared} of {max(len(a), len(b))} ids differ only {words}: {sample[0]!r}, {sample[1]!r}"
+    shared, (words, form, change) = best
+    one, other = _pair(*alone, change)
+    said = f"{shared} of {max(len(a), len(b))} ids differ only {words}: {one!r}, {other!r}"
     if not form:
-        return said, "rename the samples of one side: nothing joins ids that differ in case"
+        return said, f"rename the samples of one side, {one!r} to {other!r}, if they are the same: no --id joins these"
     return said, f"pass --id {form} (in Python masks.renamed({form!r}, like=…) with the ids of the other side)"
 
 

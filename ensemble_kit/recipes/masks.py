@@ -19,6 +19,7 @@ from ensemble_kit.formats.size_table import read_sizes
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.formats.submission import CSV
 from ensemble_kit.logits.open import is_store
+from ensemble_kit.logits.packed import is_packed
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.geometry import Shape
@@ -276,7 +277,11 @@ def refuse_store(path: Path, wanted: str) -> None:
     UsageError
         The path is a store.
     """
+    from ensemble_kit.logits.store import LogitStore
+
     if is_store(path):
+        if is_packed(path):
+            LogitStore(path)  # a zip of something else says so
         raise UsageError(
             "store-not-masks",
             f"cannot read {wanted}",

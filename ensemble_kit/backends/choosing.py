@@ -69,7 +69,8 @@ def choose(outputs: Sequence[Output], asked: str | int | None, ordered: bool) ->
     alike = [outputs[k].name for k in maps if k != chosen and outputs[k].shape == outputs[chosen].shape]
     told = f"the network has outputs {listed}: {names[chosen]!r} is taken"
     told += f", although {some(alike)} {'has' if len(alike) == 1 else 'have'} the same shape" if alike else ""
-    return chosen, f"{told}; pass --output {names[maps[-1]]} for the last"
+    other, which = (maps[-1], "last") if chosen != maps[-1] else (maps[0], "first")
+    return chosen, f"{told}; pass --output {names[other]} for the {which}"
 
 
 def _asked(outputs: Sequence[Output], asked: str | int) -> int:

@@ -26,6 +26,8 @@ _AVERAGED = (
 _CONTAINERS = (*_PLAIN, "student", *_AVERAGED)
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What wrappers of torch put into the middle of keys, too."""
+_COUNTER = "num_batches_tracked"
+"""Of batch norms, unused in inference; files of converters and of torch before 0.4.1 lack all of them."""
 
 State = dict[str, torch.Tensor]
 
@@ -53,13 +55,16 @@ def unwrap(checkpoint: Any, key: str | None = None) -> tuple[State, list[str], s
         found = [name for name in _CONTAINERS if isinstance(state.get(name), Mapping)]
         if not found:
             break
-        others = found[1:]
+        others = [*found[1:], *(name for name in _states(state) if name not in found)]
         more = f"; it also holds {some(others)}: pass --weights-key {others[0]} for those" if others else ""
         notes.append(f"took {found[0]!r} out of the checkpoint{more}")
         state = state[found[0]]
     if not _is_state(state):
         kind = f"a dict of {some(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        entries = _states(state) if isinstance(state, Mapping) else []
+        asked = " or ".join(f"--weights-key {name}" for name in entries[:5])
         fix = "save torch.save(network.state_dict(), path), or pass --weights-key with the entry that is one"
+        fix = f"pass {asked}" if asked else fix
         raise MismatchError("weights-form", "cannot find a state dict", item=kind, fix=fix)
     return dict(state), notes, key
 
@@ -72,6 +77,11 @@ def _entry(checkpoint: Any, key: str) -> Any:
         return checkpoint[key]
     paths = [name for name in checkpoint if isinstance(name, str) and key.startswith(f"{name}.")]
     return next((e for name in paths if (e := _entry(checkpoint[name], key[len(name) + 1 :])) is not None), None)
+
+
+def _states(checkpoint: Mapping[Any, Any]) -> list[str]:
+    """List the entries that are state dicts."""
+    return [name for name, value in checkpoint.items() if isinstance(name, str) and value and _is_state(value)]
 
 
 def _is_state(value: object) -> bool:
@@ -93,6 +103,8 @@ def fit(path: Path, state: State, own: Mapping[str, Any], key: str | None = None
         Keys or shapes differ; or several beginnings fit, such as a student's and a teacher's.
     """
     notes: list[str] = []
+    if not any(k.endswith(_COUNTER) for k in state):
+        own = {k: v for k, v in own.items() if not k.endswith(_COUNTER)}
     if set(state) != set(own):
         state, notes = _without_inside(state, own)
     if key is not None or set(state) != set(own):

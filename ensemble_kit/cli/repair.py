@@ -21,7 +21,9 @@ def repair(
 ) -> None:
     """Keep what is sound in a damaged store, move the rest aside, and list what to dump again; nothing is deleted."""
     from ensemble_kit.logits.repair import repair as mend
+    from ensemble_kit.recipes import memory
 
+    memory.check(common.memory, memory.of_repair(store), "repair")
     with common.progress() as listen:
         done = mend(store, dry_run=common.dry_run, listener=listen)
     common.answer({**asdict(done), "dry_run": common.dry_run}, _text(done, dry=common.dry_run))

@@ -114,6 +114,8 @@ class ArrayForm:
             raw = raw[:, 0]
         elif raw.ndim == 4 and raw.shape[0] == 1 and count > 1 and raw.ndim == len(shape):
             raw = raw[0]
+        if raw.ndim == 2 and count == 1:
+            return raw[None]
         if raw.ndim == 4:
             raise _four_axes(path, raw.shape, count)
         first, last = (raw.ndim == 3 and raw.shape[k] == count for k in (0, 2))

@@ -129,19 +129,19 @@ def pixels_of(image: ImageFile, path: Path, scaled: bool, alpha: bool) -> tuple[
         return _sixteen_colour(path, np.asarray(cast("Image", image).convert("RGB"))), upright
     if alpha and image.mode in {"RGBA", "LA"}:
         return np.asarray(image), upright
-    return _shallow(image, scaled), upright
+    return _shallow(image, path, scaled), upright
 
 
-def _shallow(image: ImageFile, scaled: bool) -> NDArray[Any]:
+def _shallow(image: ImageFile, path: Path, scaled: bool) -> NDArray[Any]:
     if image.mode == "F" or (scaled and image.mode == "I"):
         values = np.asarray(image)
         if not scaled:
-            _check_fractions(values)
+            _check_fractions(values, path)
         return values.astype(np.float32)
     if image.mode in {"1", "L", "LA"}:
         return np.asarray(image.convert("L"))
     if image.mode == "I":
-        raise ValueError("32-bit integers have no scale: pass --range LO,HI, or save it with 8 or 16 bits")
+        raise _no_scale(path, "its values are 32-bit integers and have no scale")
     return np.asarray(cast("Image", image).convert("RGB"))
 
 
@@ -153,10 +153,17 @@ def _sixteen_grey(image: ImageFile, tags: dict[int, Any]) -> NDArray[np.uint16]:
     return np.uint16(65535) - values if tags.get(_PHOTOMETRIC) == 0 else values  # 0: white is zero
 
 
-def _check_fractions(values: NDArray[Any]) -> None:
+def _check_fractions(values: NDArray[Any], path: Path) -> None:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
-        raise ValueError(f"its floats reach from {low:g} to {high:g}, not 0 to 1: pass --range LO,HI")
+        raise _no_scale(path, f"its floats reach from {low:g} to {high:g}, not 0 to 1")
+
+
+def _no_scale(path: Path, why: str) -> DamagedError:
+    fix = "pass --range LO,HI with the values that become 0 and 1, --window C,W as of a CT, or --normalise zscore"
+    return DamagedError(
+        "image-unreadable", "cannot tell what an image's values mean", item=f"{str(path)!r}: {why}", fix=fix
+    )
 
 
 def _sixteen_colour(path: Path, high: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -185,9 +192,9 @@ def import_cv2() -> Any:
     return cv2
 
 
-def check_type(pixels: NDArray[Any]) -> None:
+def check_type(pixels: NDArray[Any], path: Path) -> None:
     """Refuse values whose scale nothing tells."""
     if pixels.dtype.kind == "f":
-        _check_fractions(pixels)
+        _check_fractions(pixels, path)
     elif pixels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        raise ValueError(f"its values are {pixels.dtype} and have no scale: pass --range LO,HI or --normalise zscore")
+        raise _no_scale(path, f"its values are {pixels.dtype} and have no scale")

@@ -203,7 +203,7 @@ def _read_channels(path: Path, channels: int, scaled: bool) -> NDArray[Any]:
     try:
         pixels = multichannel.read(path, channels)
         if not scaled:
-            check_type(pixels)
+            check_type(pixels, path)
     except MemoryError:
         raise
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.backends import Network
 from ensemble_kit.dumping.images import image_size, read_image
-from ensemble_kit.dumping.intensity import DepthCheck
+from ensemble_kit.dumping.intensity import DepthCheck, check_window
 from ensemble_kit.dumping.outputs import failing_as, outputs_of, told
 from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box, not_aligned
 from ensemble_kit.dumping.recipe import Recipe
@@ -107,6 +107,8 @@ class NetworkSource:
         image = read_image(self._paths[sample], prep.arrays, scaled=not prep.by_type)
         if prep.by_type:
             self._check_depth(image, sample)
+        elif prep.limits is not None:
+            check_window(image, sample, prep.window, *prep.limits)
         return image
 
     def _some_images(self) -> Iterator[NDArray[Any]]:

@@ -12,8 +12,8 @@ from ensemble_kit.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TWELVE_BITS = 4096
-"""Pixels below it in a 16-bit file may well be of 12 bits, as scanners and cameras save them."""
+DEPTHS = (10, 12, 14)
+"""Bits of scanners and cameras that save 16: a file whose values fit one of them may well be of that depth."""
 _FLAT = 1e-8  # the least deviation that is divided by, as in nnU-Net
 
 
@@ -49,20 +49,40 @@ class DepthCheck:
         Raises
         ------
         UsageError
-            It has 16 bits, and neither it nor the others have a value that 12 bits could not hold.
+            It has 16 bits, and neither it nor the others have a value that 14 bits could not hold.
         """
         if self._settled or image.dtype != np.uint16 or not image.any():
             return
         largest = int(image.max())
-        if largest < TWELVE_BITS:
+        if largest < 1 << DEPTHS[-1]:
             most = max((int(one.max(initial=0)) for one in self._others() if one.dtype == np.uint16), default=0)
             largest = max(largest, most)
-        if largest < TWELVE_BITS:
+        if largest < 1 << DEPTHS[-1]:
+            bits = next(bits for bits in DEPTHS if largest < 1 << bits)
             raise UsageError(
                 "range-ambiguous",
                 "cannot tell the range of 16-bit images",
-                item=f"{name!r} and those looked at beside it reach {largest}, as 12-bit scans do",
-                fix="pass --range 0,4095 for 12 bits (0,1023 for 10), --range 0,65535 if they are dark and have 16",
+                item=f"{name!r} and those looked at beside it reach {largest}, as {bits}-bit scans do",
+                fix=f"pass --range 0,{(1 << bits) - 1} for {bits} bits, --range 0,65535 if they are dark and have 16",
             )
         self._settled = True
         self._say(f"16-bit images: values are divided by 65535 (those seen reach {largest}); --range LO,HI for others")
+
+
+def check_window(image: NDArray[Any], name: str, window: tuple[float, float] | None, low: float, high: float) -> None:
+    """Refuse a window that begins below 0 on images that hold nothing there: it may be meant in other units.
+
+    Raises
+    ------
+    UsageError
+        It names both readings.
+    """
+    if window is not None and low < 0 and image.dtype.kind == "u":
+        raise UsageError(
+            "window-ambiguous",
+            "cannot tell the units of a window",
+            item=f"--window {window[0]:g},{window[1]:g} reaches from {low:g} to {high:g}, as of Hounsfield units; "
+            f"{name!r} is {image.dtype}, which holds nothing below 0, and reaches from {image.min()} to {image.max()}",
+            fix=f"pass --range {low:g},{high:g} if it is meant in the values of the files, else the window in those "
+            "values, or images that hold Hounsfield units, such as TIFF of floats",
+        )

@@ -1,11 +1,13 @@
 """Writing into a folder so that samples survive.
 
 The order is what makes it hold. A sample: chunk under a temporary name → its final name → its line in the manifest.
+One that takes another's place: chunk and line, both synced → its final name, so that the former line counts until then.
 A group of 16: chunks synced → folder synced → lines synced → a mark.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,23 +103,41 @@ class FolderSink:
         take = self._next_take(record, again)  # once more: nobody else commits while the lock is held
         if take is None:
             return
-        taken = replace(record, take=take)
-        temporary.replace(self._folder / self.spec.layout.key(record.row))
-        segment.append(taken)
+        taken, final = replace(record, take=take), self._folder / self.spec.layout.key(record.row)
+        if record.sample in self._manifest.records:
+            self._take_place(taken, temporary, final, segment)
+        else:
+            temporary.replace(final)
+            segment.append(taken)
         self._manifest.add(taken, segment.name, segment.lines)
         self._lost.discard(record.sample)
+
+    def _take_place(self, record: Record, temporary: Path, final: Path, segment: SegmentWriter) -> None:
+        """Replace a committed sample. A line without a mark, whose sample is not whole, is dropped on opening.
+
+        So this one must get no mark if it is left without its chunk: whatever stops it ends the sink.
+        """
+        try:
+            os.fsync(self._group[-1])
+            segment.append(record)
+            os.fsync(segment.fd)
+            temporary.replace(final)
+        except BaseException as error:
+            stopped = error if isinstance(error, OSError) else OSError(errno.EINTR, "interrupted")
+            self._failed = creation.no_resource(stopped, self._root, f"sample {record.sample!r}")
+            raise
 
     def _next_take(self, record: Record, again: bool) -> int | None:
         """Tell which take of a sample this is; None if it is there already with these bytes, of the same source."""
         self._refresh()
-        there = self._manifest.records.get(record.sample)
+        there, take = self._manifest.records.get(record.sample), self._manifest.next_take(record.sample)
         if there is None:
-            return 1
+            return take
         same = there.same_content(record)
         if not self._chunks.whole(there):
-            return there.take if same and there.stored == record.stored else there.take + 1
+            return there.take if same and there.stored == record.stored else take
         if again:
-            return None if same and there.source == record.source else there.take + 1
+            return None if same and there.source == record.source else take
         if not same:
             raise committed_otherwise(there, record, self._root)
         return None

@@ -48,6 +48,7 @@ class Manifest:
         self._folder, self._spec = folder, spec
         self._segments: dict[str, _Segment] = {}
         self._entries: dict[str, list[Entry]] = {}
+        self._takes: dict[str, int] = {}
         self.records: dict[str, Record] = {}
 
     def refresh(self, whole: Callable[[Record], bool] | None = None, skip: str | None = None) -> None:
@@ -74,8 +75,12 @@ class Manifest:
 
     def add(self, record: Record, segment: str, line: int) -> None:
         """Add a record that this process has just appended itself."""
-        self._entries.setdefault(record.sample, []).append(Entry(record, segment, line, marked=False))
+        self._keep(Entry(record, segment, line, marked=False))
         self._settle(record.sample, None)
+
+    def next_take(self, sample: str) -> int:
+        """Number a sample's next take: above those of lines that were dropped, which are still there."""
+        return self._takes.get(sample, 0) + 1
 
     def unmarked(self) -> list[Entry]:
         """Return a line of every committed sample that no mark covers in any segment."""
@@ -132,8 +137,13 @@ class Manifest:
             entry = Entry(self._record(segment, body), segment.name, segment.lines, marked=False)
             segment.samples += 1
             segment.open.append(entry)
-            self._entries.setdefault(entry.record.sample, []).append(entry)
+            self._keep(entry)
             touched.add(entry.record.sample)
+
+    def _keep(self, entry: Entry) -> None:
+        sample, take = entry.record.sample, entry.record.take
+        self._entries.setdefault(sample, []).append(entry)
+        self._takes[sample] = max(take, self._takes.get(sample, 0))
 
     def _head(self, segment: _Segment, body: Mapping[str, Any]) -> None:
         if body.get("format") != FORMAT:

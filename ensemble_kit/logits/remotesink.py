@@ -11,7 +11,7 @@ from ensemble_kit.logits import description, layout
 from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, META, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest
-from ensemble_kit.logits.records import Record, committed_otherwise, to_segment
+from ensemble_kit.logits.records import Record, committed_otherwise, to_line, to_segment
 from ensemble_kit.logits.remote import ALL, COMMITS, Remote
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ class RemoteSink:
         there = self._manifest.records.get(record.sample)
         if there is not None and not again and self._settled(there, record):
             return
-        take = 1 if there is None else there.take + 1
+        taken = replace(record, take=self._manifest.next_take(record.sample))
         if self._compact:
             self._expand()
+        if there is not None:
+            self._announce(there, taken)
         name = self.spec.layout.key(record.row)
         key, body = f"{ARRAY}/{name}", content.tobytes() + checksum.to_bytes(4, "little")
         before = None
@@ -55,7 +57,7 @@ class RemoteSink:
                 return
             before = self._remote.get(key)  # of a dead writer, or of one who is about to commit
             self._remote.put(key, body)
-        self._put_commit(replace(record, take=take), new=there is None, before=before)
+        self._put_commit(taken, new=there is None, before=before)
         self._present.add(name)
 
     def flush(self) -> None:
@@ -106,6 +108,14 @@ class RemoteSink:
     def _keep(self, record: Record, content: bytes) -> None:
         self._manifest.segments[f"{record.row}.{record.take}.jsonl"] = content
         self._manifest.refresh()
+
+    def _announce(self, there: Record, record: Record) -> None:
+        """Put the line of a sample that takes another's place behind the former one, without a mark.
+
+        Until the new object is there, it is dropped on opening and the former one counts; a kill loses neither.
+        """
+        content = to_segment(self.spec.store, [there]) + to_line(record.to_json())
+        self._remote.put(f"{COMMITS}/{record.row}.jsonl", content)
 
     def _expand(self) -> None:
         """Put every commit as an object of its own again, before the one that holds them all goes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -36,7 +36,24 @@ def alike(members: Sequence[tuple[str, LogitStore | MaskSet]]) -> list[Caution]:
             if same:
                 doubt = f"{other!r} and {name!r} hold the same {what} in every sample; one model would count twice"
                 out.append(Caution(doubt, "leave one out, or dump the one that was meant"))
+            elif isinstance(one, LogitStore) and isinstance(before, LogitStore) and _share_a_source(one, before):
+                doubt = f"{other!r} and {name!r} have a network in common, since one was fused of it; it counts in both"
+                out.append(Caution(doubt, "leave one out, or give the network its weight when it is fused"))
     return out
+
+
+def _share_a_source(one: LogitStore, other: LogitStore) -> bool:
+    """Tell whether a store was fused of the other, or both of a third."""
+    of_one, of_other = _sources(one), _sources(other)
+    return bool(of_one or of_other) and not (of_one | {one.fingerprint}).isdisjoint(of_other | {other.fingerprint})
+
+
+def _sources(store: LogitStore) -> set[str]:
+    """Collect the fingerprints of the stores that a store was fused of, as `recipes/fusing.py` records them."""
+    fused = store.provenance.get("fused")
+    members = fused.get("members") if isinstance(fused, Mapping) else None
+    listed = members if isinstance(members, list) else []
+    return {str(m["fingerprint"]) for m in listed if isinstance(m, Mapping) and "fingerprint" in m}
 
 
 def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:

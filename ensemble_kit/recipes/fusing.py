@@ -20,7 +20,7 @@ import numpy as np
 from ensemble_kit import __version__, strict_json
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, ResourceError, UsageError, check_choice, check_kind, check_path
+from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_kind, check_path
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items, chosen
@@ -28,6 +28,7 @@ from ensemble_kit.files import atomic_write, check_space, check_target
 from ensemble_kit.formats.filenames import file_names
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.recipes import memory as projected
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 
@@ -139,12 +140,10 @@ class Fusing:
             return jobs
         e = self.ensemble
         cells = max(_cells(e.inputs, s, self.kind) for s in e.samples) * len(e.classes)
-        needed = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
-        if needed > memory:
-            item = f"one sample takes {needed} bytes, --memory allows {memory}"
-            fix = f"pass --memory {needed} or more"
-            raise ResourceError("memory-budget", "cannot fuse within the memory budget", item=item, fix=fix)
-        return min(jobs or cores(), memory // needed)
+        each = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
+        held = projected.held() + (0 if self.kind == "store" else 8 * cells)  # float32 and its bytes, when written
+        projected.check(memory, held + each, "fuse")
+        return min(jobs or cores(), int(memory - held) // each)
 
     def run(self, executor: Executor, listener: Listener = nobody) -> Fused:
         """Fuse and write what is not there yet."""

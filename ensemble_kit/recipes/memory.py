@@ -70,7 +70,7 @@ def check(budget: int | None, needed: float, what: str, all_told: bool = True) -
 
 def of_reading(paths: Sequence[Path]) -> float:
     """Project what mask files take when they are read, of the stores among them their descriptions."""
-    return _held() + sum(_of_path(path) for path in paths)
+    return held() + sum(_of_path(path) for path in paths)
 
 
 def of_store(path: Path) -> float:
@@ -78,12 +78,20 @@ def of_store(path: Path) -> float:
     return max(float(used()), PLAIN) + _of_path(path)
 
 
+def of_repair(path: Path) -> float:
+    """Project what the repair of a store takes, whose description may be damaged: by its largest sample."""
+    files = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+    chunks = [p.stat().st_size for p in files if p.name.startswith("c")]
+    lines = [p.stat().st_size for p in files if p.suffix == ".jsonl"]
+    return max(float(used()), PLAIN) + 2 * max(chunks, default=0) + 10 * sum(lines)
+
+
 def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None) -> float:
     """Project a soft vote: its samples in flight, and the masks of all from those of a few that are tried."""
     few = _few(ensemble.samples)
     tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
     masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
-    return _held() + (jobs or cores()) * _at_work(ensemble) + _VOTED * masks
+    return held() + (jobs or cores()) * _at_work(ensemble) + _VOTED * masks
 
 
 class Room(NamedTuple):
@@ -121,7 +129,7 @@ def room_for_thresholds(
     entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
     tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
     curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)
-    kept = _held() + (jobs or cores()) * _at_work(ensemble) + tables + curves + (_BOOTSTRAP if folds else 0)
+    kept = held() + (jobs or cores()) * _at_work(ensemble) + tables + curves + (_BOOTSTRAP if folds else 0)
     kept += _PIXELS if searches else 0
     each = tables / len(classes)  # what a pass gathers before it becomes a table
     check(budget, kept + each, "tune")
@@ -138,13 +146,13 @@ def room_for_factors(budget: int, ensemble: Ensemble, truth: MaskSet, folds: int
     work, items = GatherContenders(ensemble.inputs, RATIOS[0]), items_with_exclusive_truth(part, truth)
     rows = [work(item) for item in items]
     taken = sum(array.nbytes for row in rows for array in (*row.contenders, row.decided, row.far)) / len(rows)
-    kept = _held() + (jobs or cores()) * _at_work(ensemble) + 3 * taken * len(ensemble.samples)
+    kept = held() + (jobs or cores()) * _at_work(ensemble) + 3 * taken * len(ensemble.samples)
     kept += _BOOTSTRAP if folds else 0
     check(budget, kept + _PIXELS, "tune")
     return Room(None, int(budget - kept))
 
 
-def _held() -> float:
+def held() -> float:
     """Return what this process holds, and will hold as soon as a kernel runs."""
     return max(float(used()), KERNELS)
 

@@ -256,6 +256,29 @@ def test_a_put_that_is_refused_acknowledges_nothing(proxy: Proxy, url: str, faul
     assert ek.LogitStore(url).verify().sound
 
 
+@pytest.mark.parametrize(
+    ("part", "spared", "value"), [(COMMIT, 0, 0), (CHUNK, 0, 0), (COMMIT, 1, 1)], ids=["line", "chunk", "commit"]
+)
+def test_a_sample_that_is_written_again_is_old_or_new_wherever_it_stops(
+    proxy: Proxy, url: str, part: str, spared: int, value: int
+) -> None:
+    h.make(url, upto=2)
+    values = h.logits(), h.logits(seed=5)
+    proxy.bad("PUT", part, "403", after=spared)
+    with pytest.raises(ResourceError), ek.LogitWriter(url, h.CLASSES, h.IDS, h.GRID, member="m") as out:
+        out.write(h.IDS[0], values[1][0], h.PLANE, again=True)
+    proxy.bad("", "", "")
+    opened = ek.LogitStore(url)
+    assert opened.missing == list(h.IDS[2:])
+    assert opened.verify().damaged == ()
+    np.testing.assert_array_equal(opened.read(h.IDS[0]), values[value][0])
+    with ek.LogitWriter(url, h.CLASSES, h.IDS, h.GRID, member="m") as out:
+        out.write(h.IDS[0], values[1][0], h.PLANE, again=True)
+    np.testing.assert_array_equal(ek.LogitStore(url).read(h.IDS[0]), values[1][0])
+    h.make(url, upto=0)
+    assert not ek.LogitStore(url).verify().damaged
+
+
 @pytest.mark.parametrize("part", [CHUNK, COMMIT, "zarr.json"], ids=["chunk", "commit", "description"])
 def test_a_put_whose_answer_is_lost(proxy: Proxy, url: str, part: str) -> None:
     """The put is tried again, finds what it has put itself, and takes it for its own."""

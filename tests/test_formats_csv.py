@@ -36,7 +36,10 @@ HARD_IDS = [
     "-",
     "'",
 ]
-ids = st.one_of(st.sampled_from(HARD_IDS), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8))
+ids = st.one_of(
+    st.sampled_from(HARD_IDS),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
+)
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

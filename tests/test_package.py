@@ -117,7 +117,17 @@ def test_types_and_licence() -> None:
 @pytest.mark.slow
 def test_modules_point_down() -> None:
     """cli → pipeline → (tuning, voting, scores) → (masks, runs, thresholds, store) → kernels, spec, errors."""
-    rank = {"errors": 0, "events": 0, "spec": 1, "kernels": 1, "files": 1, "runs": 2, "masks": 3, "formats": 4}
+    rank = {
+        "errors": 0,
+        "events": 0,
+        "spec": 1,
+        "kernels": 1,
+        "access": 1,
+        "files": 2,
+        "runs": 2,
+        "masks": 3,
+        "formats": 4,
+    }
     for low, height in rank.items():
         home = ROOT / "ensemble_kit" / low
         for path in [home.with_suffix(".py")] if home.with_suffix(".py").exists() else home.rglob("*.py"):

@@ -57,7 +57,7 @@ def test_F2_what_rows_do_not_settle_is_asked_about(tmp_path: Path, form: str) ->
     how = ["--from-csv", "base=1,offsets=absolute"] if form == "csv" else ["--from", form]
     ensk(*convert, *how)
     assert np.array_equal(np.load(out)["masks"][0, 0], SHIPS)
-    said = refused("csv-columns", 2, *convert, "--from", "hubmap")  # which once said "pass --format siim"
+    said = refused("csv-columns", 2, *convert, "--force", "--from", "hubmap")  # which once said "pass --format siim"
     assert "--from-csv id=ImageId,rle=EncodedPixels" in said
     ensk(*convert, "--force", "--from", "hubmap", "--from-csv", "id=ImageId,rle=EncodedPixels")
     assert np.array_equal(np.load(out)["masks"][0, 0], SHIPS)

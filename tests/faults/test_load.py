@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -498,9 +499,10 @@ def test_odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     ran = h.ensk("verify", "--", f"{name}.zarr")
     assert ran.code == 0, ran.err
     h.chunk(store).unlink()
-    fix = h.ensk("verify", store).err.split(" · fix: ")[1].split(" and run")[0]
-    if "'" not in name:
-        subprocess.run(fix, shell=True, check=True)  # the fix can be pasted
+    fix = h.ensk("verify", store).err.split(" · fix: run `")[1].split("`")[0]
+    assert fix.startswith("ensk repair ")
+    pasted = fix.replace("ensk", f"{shlex.quote(sys.executable)} -m ensemble_kit", 1)
+    subprocess.run(pasted, shell=True, check=True, capture_output=True)
     assert out.exists()
 
 

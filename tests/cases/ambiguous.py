@@ -26,13 +26,14 @@ class Situation:
     id : its name.
     make : writes it, and returns a command.
     readings : the words that the error must say, and the options that choose the reading.
-    code : of the error.
+    code, exit_code : of the error.
     """
 
     id: str
     make: Callable[[Path], Arguments]
     readings: Mapping[str, Arguments]
     code: str = "format-ambiguous"
+    exit_code: int = 2
 
 
 def _read(text: str, *more: object) -> Callable[[Path], Arguments]:

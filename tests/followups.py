@@ -240,10 +240,9 @@ class Collector:
 def _check(error: Ended, lines: list[list[str]], place: Path) -> None:
     before = _digests(place)
     for line in lines:
-        code, said = _run(line, error.cwd)
+        code, ended, said = _run(line, error.cwd)
     where = f"{shlex.join(error.argv)}\n  {error.code}: {error.item} · fix: {error.fix}\nfollowed by {lines}:\n{said}"
-    again = ERROR.findall(said)
-    assert (error.code, error.item) not in [(code, item) for code, item, _ in again], f"the same error again: {where}"
+    assert (error.code, error.item) not in ended, f"the same error again: {where}"
     assert "Traceback" not in said, where
     assert code != 1, where
     outputs = {(error.cwd / path).resolve() for line in lines for path in written_paths(line)}
@@ -252,12 +251,15 @@ def _check(error: Ended, lines: list[list[str]], place: Path) -> None:
             assert path.exists() and _digest(path) == digest, f"{path} is not what it was: {where}"
 
 
-def _run(line: list[str], cwd: Path) -> tuple[int, str]:
-    """Run a command line as `main` does: in this process, but for a dump, whose framework starts threads."""
+def _run(line: list[str], cwd: Path) -> tuple[int, list[tuple[str, str]], str]:
+    """Run a command line in this process, but for a dump, whose framework starts threads.
+
+    Returns its exit code, the codes and items of its errors, and what it said.
+    """
     if line[0] == "dump-logits":
         command = [sys.executable, "-m", "ensemble_kit", *line]
         ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-        return ran.returncode, ran.stderr
+        return ran.returncode, [(code, item) for code, item, _ in ERROR.findall(ran.stderr)], ran.stderr
     err = io.StringIO()
     with (
         contextlib.chdir(cwd),
@@ -266,7 +268,13 @@ def _run(line: list[str], cwd: Path) -> tuple[int, str]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("default")
-        return app_module._run(line), err.getvalue()
+        try:
+            app(app_module._spread(line), standalone_mode=False, prog_name="ensk")
+        except EnskError as error:
+            return error.exit_code, [(error.code, error.item)], f"error[{error.code}] {error}"
+        except Exception as error:  # noqa: BLE001 - as `main` does: a wrong option, or a bug of ours
+            return app_module._exit_code(error), [], f"{type(error).__name__}: {error}"
+        return 0, [], err.getvalue()
 
 
 def _digests(place: Path) -> dict[Path, bytes]:

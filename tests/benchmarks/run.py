@@ -110,7 +110,7 @@ def machine() -> dict[str, Any]:
     """Tell what the figures were measured on."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     versions = {}
-    for name in PACKAGES:
+    for name in sorted(PACKAGES):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

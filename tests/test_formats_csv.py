@@ -302,7 +302,7 @@ def test_headers_tell_the_dialect_where_they_can(tmp_path):
             assert recognise(path).name == name
     with pytest.raises(UsageError, match="no preset"):
         recognise(write(tmp_path / "m.csv", "a,b\n1,2\n"))
-    with pytest.raises(IncompleteError, match="there is no file"):
+    with pytest.raises(IncompleteError, match="does not exist"):
         read_masks(tmp_path / "nothing.csv")
     with pytest.raises(UsageError, match="'nonsense'"):
         read_masks(path, "nonsense")

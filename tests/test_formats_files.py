@@ -131,7 +131,7 @@ def test_class_files(tmp_path):
         path.write_text(text)
         with pytest.raises(error):
             read_classes(path)
-    with pytest.raises(IncompleteError, match="there is no file"):
+    with pytest.raises(IncompleteError, match="does not exist"):
         read_classes(tmp_path / "none")
 
 

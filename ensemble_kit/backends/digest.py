@@ -81,7 +81,7 @@ def _bytes_of(value: Any) -> Any:
 
 
 def _source(network: Any) -> str | None:
-    """Digest the file that defines a function or an object's class, or its code where there is no file."""
+    """Digest the file that defines a function or an object's class, or its code where the file is unknown."""
     while isinstance(network, functools.partial | MethodType):
         network = network.func if isinstance(network, functools.partial) else network.__func__
     thing = network if isinstance(network, FunctionType | type) else type(network)

@@ -140,7 +140,7 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an unnamed file"
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            return _report("input-missing", f"cannot read or write: {where}: there is nothing · fix: check the path", 4)
+            return _report("input-missing", f"cannot read or write: {where} does not exist · fix: check the path", 4)
         return _report(
             "io",
             f"cannot read or write: {where}: {error.strerror or error}"

@@ -140,11 +140,11 @@ class _Page:
             raise ValueError(f"it has {len(starts)} pieces where {rows * columns * outer} are needed")
         out = np.empty((outer, self.height, self.width, inner), dtype.newbyteorder("="))
         for k, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-            plane, place = divmod(k, rows * columns)
-            y, x = place // columns * h, place % columns * w
+            sample, index = divmod(k, rows * columns)
+            y, x = index // columns * h, index % columns * w
             lines = h if tiled else min(h, self.height - y)
             piece = self._piece(data[start : start + size], (lines, w, inner), dtype)
-            out[plane, y : y + h, x : x + w] = piece[: self.height - y, : self.width - x]
+            out[sample, y : y + h, x : x + w] = piece[: self.height - y, : self.width - x]
         return np.ascontiguousarray(np.moveaxis(out, 0, 2).reshape(self.height, self.width, self.samples))
 
     def _piece(self, raw: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,9 +24,10 @@ from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.dumping.resuming import Begun, begun, changed
 from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
-from ensemble_kit.errors import Caution, DamagedError, ResourceError, UsageError
+from ensemble_kit.errors import Caution, DamagedError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
+from ensemble_kit.files import check_space
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.plausible import settle_activation
@@ -163,7 +163,7 @@ def dump_logits(
         f"{out}: {len(todo)} of {len(mine)} samples to dump, {len(names)} classes on a grid of "
         f"{grid[0]} x {grid[1]}, {projected / 1e6:.1f} MB"
     )
-    _check_space(out, projected, force=force)
+    check_space(out, projected, force)
     if dry_run:
         return replace(done, grid=grid, bytes=projected)
     from ensemble_kit.logits.writer import LogitWriter
@@ -255,17 +255,3 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
         "python": platform.python_version(),
         **record.get("versions", {}),
     }
-
-
-def _check_space(out: str | Path, needed: int, *, force: bool) -> None:
-    """Refuse what does not fit on the disk before anything is written."""
-    if "://" in str(out):
-        return
-    there = Path(out).absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if needed > free and not force:
-        item = f"{str(out)!r} needs {needed} bytes, {free} are free"
-        fix = "free space, pass another --out, or --force to try"
-        raise ResourceError("disk-full", "cannot dump: not enough space", item=item, fix=fix)

@@ -40,7 +40,9 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     file = Path(path)
     if not file.is_file():
         fix = "pass --classes FILE with one name a line, or JSON"
-        raise IncompleteError("input-missing", "cannot read the classes", item=f"there is no file {file}", fix=fix)
+        raise IncompleteError(
+            "input-missing", "cannot read the classes", item=f"{file} does not exist, or is not a file", fix=fix
+        )
     from ensemble_kit import strict_json
 
     raw = file.read_bytes()

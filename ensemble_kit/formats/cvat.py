@@ -106,7 +106,7 @@ def read(
     UnsafeError
         A document type, by which a small file can declare gigabytes of text.
     DamagedError
-        Not whole XML, a shape that is not whole or is no mask, or an image twice.
+        Incomplete XML, a shape that is incomplete or not a mask, or an image that occurs twice.
     """
     file = _File(path)
     said: Counter[str] = Counter()

@@ -191,7 +191,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
     source, what = Path(path), "cannot read masks"
     with reading(source, what):
         if "\0" in str(source) or not source.exists():
-            item = f"there is no file or folder {source}"
+            item = f"{source} does not exist"
             raise IncompleteError("input-missing", what, item=item, fix="check the path")
         if is_stream(source):
             item, fix = f"{source} is a pipe or a device, and masks are read more than once", "write it to a file first"

@@ -1,5 +1,6 @@
-"""Decide classes by the scores of every pixel, sixteen at a time, in 32-bit integers: rule 10 where a class's score
-depends on its own codes alone.
+"""Decide classes by the scores of every pixel, sixteen at a time, in 32-bit integers (docs/concepts.md#rule-10-argmax).
+
+It takes members whose score of a class depends on the codes of that class alone.
 
 A fused value is less than 2^32, so that integers of 32 bits without a sign hold it. Tiles of columns keep what has been
 interpolated across, of two rows of cells, near the processor.

@@ -33,7 +33,10 @@ LANES = 16
 
 @kernel
 def put_q(at, temperature, out):
-    """Write `Q` of rule 9, uint16 (C, cells), from fp16 logits; `at`, int64 (C,), are the classes' addresses."""
+    """Write `Q` (docs/concepts.md#rule-9-exclusive-classes), uint16 (C, cells), from fp16 logits.
+
+    `at`, int64 (C,), are the classes' addresses.
+    """
     if out.shape[1] < LANES:
         exclusive_q(_few(at, out.shape[1]), temperature, out)
         return

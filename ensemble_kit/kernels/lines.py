@@ -1,4 +1,6 @@
-"""One line: the best factor of a class with the others fixed, among all that there are (rule 11), by bounds.
+"""One line: the best factor of a class with the others fixed, among all that there are.
+
+The arithmetic: docs/concepts.md#rule-11-factors.
 
 Keys, which are factors or their offsets, are cut into bins. One pass over the class's pixels counts them by bin; the
 counts give the objective at the start of each bin exactly, and what it can be inside at best. Only bins that can hold

@@ -1,4 +1,6 @@
-"""Fused shares of exclusive classes at some pixels of a row (rule 9, upsample="logits"), a few pixels at a time.
+"""Fused shares of exclusive classes at some pixels of a row, in the order "logits", a few pixels at a time.
+
+The arithmetic: docs/concepts.md#rule-9-exclusive-classes.
 
 The same integers as `exclusive.put_values`, which evaluates whole rows: here they have 32 bits where they fit, and
 stay in the first cache from the first class to the last.

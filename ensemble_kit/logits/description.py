@@ -58,12 +58,12 @@ def describe(root: Path) -> tuple[StoreSpec, Layout]:
 
 
 def nothing_there(where: object, fix: str) -> IncompleteError:
-    """Say that there is no store."""
-    return IncompleteError("store-missing", "cannot open a store: there is nothing", item=str(where), fix=fix)
+    """Return the error of a path without a store."""
+    return IncompleteError("store-missing", "cannot open a store: the path does not exist", item=str(where), fix=fix)
 
 
 def former(where: object) -> UsageError:
-    """Say that a store is of zarr 2."""
+    """Return the error of a store of zarr 2."""
     item = f"zarr 2: {where} has {' or '.join(FORMER_META)}; a store of logits is zarr 3, with checksums"
     fix = "save its logits as one .npy a sample and make a store of them: ensk dump-logits FOLDER --out STORE"
     return UsageError("store-version", "cannot read a store of another version", item=item, fix=fix)

@@ -98,7 +98,7 @@ def repair(path: PathLike, *, dry_run: bool = False, listener: Listener = nobody
         fix = "pass the folder of a store; a packed one is made again by packing"
         if root.exists():
             raise UsageError("store-no-folder", "cannot repair a store", item=f"{root}: there is a file", fix=fix)
-        raise IncompleteError("store-missing", "cannot repair a store", item=f"{root}: there is nothing", fix=fix)
+        raise IncompleteError("store-missing", "cannot repair a store", item=f"{root} does not exist", fix=fix)
     manifest = root / ARRAY / MANIFEST
     for folder in (root / ARRAY, manifest):
         if folder.is_symlink():

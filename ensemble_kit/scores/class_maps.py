@@ -1,4 +1,7 @@
-"""Class maps of 16-bit scores, one grid or several, and how they compete at every pixel in integers (rule 10)."""
+"""Class maps of 16-bit scores, one grid or several, and how they compete at every pixel in integers.
+
+The arithmetic: docs/concepts.md#rule-10-argmax.
+"""
 
 from __future__ import annotations
 

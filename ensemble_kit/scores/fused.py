@@ -86,7 +86,8 @@ def image_levels(scores: FusedSample, of_shares: bool = False) -> NDArray[np.uin
 
     Parameters
     ----------
-    of_shares : whether fused `q` of exclusive classes become the levels of their shares (rule 9).
+    of_shares : whether fused `q` of exclusive classes become the levels of their shares
+        (docs/concepts.md#rule-9-exclusive-classes).
     """
     height = scores.image[0]
     out = np.empty((len(scores.inputs.classes), *scores.image), np.uint16)

@@ -55,7 +55,7 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
         raise IncompleteError(
             "statistics-missing",
             "cannot read statistics",
-            item=f"there is no file {str(path)!r}",
+            item=f"{str(path)!r} does not exist",
             fix="make it with ensk tune-thresholds --statistics",
         ) from None
     except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:

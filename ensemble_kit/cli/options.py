@@ -74,7 +74,6 @@ ImageSizeOption = Annotated[
 ClassesOption = Annotated[
     Path | None, typer.Option("--classes", help="Class names, one per line, where a mask file does not give them.")
 ]
-FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the masks. Default: recognised.")]
 ReadFormatOption = Annotated[
     str | None, typer.Option("--format", "--from", help="Format of the masks. Default: recognised.")
 ]

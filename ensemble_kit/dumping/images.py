@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,12 @@ from ensemble_kit.dumping.decoding import (
 )
 from ensemble_kit.errors import Caution, DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.png_rows import check_rows
+from ensemble_kit.masks.idforms import IdForm, check_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-
-IdForm = Literal["name", "stem", "path"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 UNREAD = frozenset({".webp", ".gif", ".jp2", ".heic", ".avif", ".dcm", ".nii", ".svs", ".ppm", ".pgm"})
@@ -122,12 +121,9 @@ def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -
         "stem": lambda p: p.stem,
         "path": lambda p: p.relative_to(root).as_posix(),
     }
-    if form not in make:
-        fix = "pass --id name, --id stem or --id path"
-        raise UsageError("id-form", "cannot make sample ids", item=f"--id {form!r}", fix=fix)
-    by_id: dict[str, list[Path]] = {}
+    name_of, by_id = make[check_form(form)], dict[str, list[Path]]()
     for path in paths:
-        by_id.setdefault(make[form](path), []).append(path)
+        by_id.setdefault(name_of(path), []).append(path)
     clashes = {i: p for i, p in by_id.items() if len(p) > 1}
     if clashes:
         first, files = next(iter(clashes.items()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.dumping.images import IdForm, find_images, identify
+from ensemble_kit.dumping.images import find_images, identify
 from ensemble_kit.dumping.inference import NetworkSource
 from ensemble_kit.dumping.opening import open_network
 from ensemble_kit.dumping.preprocess import Size
@@ -31,6 +31,7 @@ from ensemble_kit.files import check_space
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.plausible import settle_activation
+from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.spec.labels import check_names
 
 MAX_READERS = 8

@@ -123,16 +123,6 @@ def shares(q: Levels) -> Levels:
     return ((131070 * e + total) // (2 * total)).astype(np.uint16)
 
 
-def exclusive_values(
-    members: list[Levels], weights: list[list[int]], image: tuple[int, int], mean: str
-) -> NDArray[np.int64]:
-    """F_c with upsample="logits", int64 (C, H, W): `members` are Q on each member's own box, weights (C, M)."""
-    interpolated = [np.stack([rounded(interpolate(c, image)) for c in m]) for m in members]
-    scores = interpolated if mean == "logit" else [shares(q) for q in interpolated]
-    by_member = np.array(weights, np.int64).T[:, :, None, None]
-    return np.asarray(sum(w * s.astype(np.int64) for w, s in zip(by_member, scores, strict=True)))
-
-
 # --- rule 10: argmax -----------------------------------------------------------------------------------------
 
 

@@ -252,11 +252,12 @@ def _check(error: Ended, lines: list[list[str]], place: Path) -> None:
 
 
 def _run(line: list[str], cwd: Path) -> tuple[int, list[tuple[str, str]], str]:
-    """Run a command line in this process, but for a dump, whose framework starts threads.
+    """Run a command line in this process, but for a dump, whose framework starts threads, and a budget of memory.
 
-    Returns its exit code, the codes and items of its errors, and what it said.
+    A process of many tests holds more than a command does. Returns its exit code,
+    the codes and items of its errors, and what it said.
     """
-    if line[0] == "dump-logits":
+    if line[0] == "dump-logits" or "--memory" in line:
         command = [sys.executable, "-m", "ensemble_kit", *line]
         ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
         return ran.returncode, [(code, item) for code, item, _ in ERROR.findall(ran.stderr)], ran.stderr

@@ -156,7 +156,7 @@ def test_statistics_answer_a_second_question(make_store: Make, rng: np.random.Ge
     other = ek.MaskSet({k: ~v for k, v in truth.items()})
     with pytest.raises(ek.MismatchError, match="another truth"):
         statistics_for(ens, other, measure, known=loaded)
-    with pytest.raises(ek.IncompleteError, match="no file"):
+    with pytest.raises(ek.IncompleteError, match="does not exist"):
         Statistics.load(tmp_path / "none.npz")
     whole = (tmp_path / "s.npz").read_bytes()
     k = len(whole) // 2  # in an array; the first bytes can be a header's, of which some mean nothing

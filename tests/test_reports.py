@@ -20,7 +20,7 @@ from ensemble_kit.errors import Caution
 from ensemble_kit.recipes.score import score
 from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.thresholds.records import UNKNOWN, CrossValidation, Interval
+from ensemble_kit.thresholds.crossed import UNKNOWN, CrossValidation, Interval
 from ensemble_kit.tuning.calibration import rank_scores
 from ensemble_kit.tuning.folds import make_folds
 

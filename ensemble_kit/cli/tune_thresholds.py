@@ -50,6 +50,27 @@ from ensemble_kit.cli.options import (
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
+from ensemble_kit.cli.tuning_options import (
+    BackgroundClassOption,
+    ComparedOption,
+    EmptyOption,
+    FoldsOption,
+    GroupsOption,
+    MethodOption,
+    MetricOption,
+    ObjectiveOption,
+    RankOption,
+    SamplerOption,
+    SearchOption,
+    SharedOption,
+    ShrinkOption,
+    StatisticsOption,
+    StorageOption,
+    StudyOption,
+    TimeoutOption,
+    TrialsOption,
+    TuneDecideOption,
+)
 from ensemble_kit.errors import Caution, UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
@@ -62,95 +83,25 @@ def tune_thresholds(
         Path | None,
         typer.Option("--out", help="Threshold set to write. Default: in thresholds/, named after the members."),
     ] = None,
-    decide: Annotated[
-        str | None,
-        typer.Option(
-            "--decide",
-            help="threshold: tune the threshold of each class; argmax: the factor by which each class's score is "
-            "multiplied before a pixel takes the largest. Default: argmax of softmax stores, else threshold.",
-        ),
-    ] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(
-            "--background",
-            metavar="CLASS",
-            help="With argmax: a class that takes its pixels, but is not written and not scored.",
-        ),
-    ] = None,
+    decide: TuneDecideOption = None,
+    background: BackgroundClassOption = None,
     least: LeastOption = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            "--objective",
-            help="mean: mean score over samples (default); pooled: of the pooled pixels (default with argmax).",
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="dice (default), iou (with argmax default: mIoU), F-beta such as f2; or module:callable, a metric of "
-            "your own that takes prediction and ground truth, two MaskSets (with --method optuna; its code is run).",
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option("--method", help="exact: the optimum over all levels; optuna: trials, for a metric of your own."),
-    ] = "exact",
-    search: Annotated[
-        str | None,
-        typer.Option(
-            "--search",
-            help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
-            "or greedy (which members to take).",
-        ),
-    ] = None,
-    trials: Annotated[
-        int, typer.Option("--trials", min=1, help="Trials of each study, including those of earlier runs.")
-    ] = 200,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", help="Seconds for all studies together; the best trial until then is taken."),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", help="Where studies are kept, such as sqlite:///study.db; run again to resume them."),
-    ] = None,
-    study: Annotated[str, typer.Option("--study", help="Name of the study in the storage.")] = "ensk",
-    sampler: Annotated[str, typer.Option("--sampler", help="tpe, cmaes or grid.")] = "tpe",
-    empty: Annotated[
-        str | None,
-        typer.Option(
-            "--empty",
-            help="Score of a pair whose masks are both empty: 1, 0 or skip. Default: 1; skip for the mIoU of argmax.",
-        ),
-    ] = None,
+    objective: ObjectiveOption = None,
+    metric: MetricOption = None,
+    method: MethodOption = "exact",
+    search: SearchOption = None,
+    trials: TrialsOption = 200,
+    timeout: TimeoutOption = None,
+    storage: StorageOption = None,
+    study: StudyOption = "ensk",
+    sampler: SamplerOption = "tpe",
+    empty: EmptyOption = None,
     eps: EpsOption = 0.0,
-    folds: Annotated[
-        int | None, typer.Option("--folds", help="Folds of the cross-validation, 3 or more; 0: none. Default: 5.")
-    ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            "--groups",
-            help="Samples that stay in one fold: a CSV file of sample,group, or a regular expression whose first "
-            "group is the group's name. Default: every sample is a group.",
-        ),
-    ] = None,
-    shrink: Annotated[
-        bool,
-        typer.Option(
-            "--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."
-        ),
-    ] = True,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
-    ] = False,
-    statistics: Annotated[
-        Path | None,
-        typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
-    ] = None,
+    folds: FoldsOption = None,
+    groups: GroupsOption = None,
+    shrink: ShrinkOption = True,
+    shared: SharedOption = False,
+    statistics: StatisticsOption = None,
     mean: MeanOption = None,
     upsample: UpsampleOption = None,
     weights: WeightsOption = None,
@@ -170,16 +121,8 @@ def tune_thresholds(
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
     paint: PaintShapesOption = None,
-    compared: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--compare",
-            metavar="STORE...",
-            help="The members' stores of other images, such as the test set, to compare their scores with validation, "
-            "per class.",
-        ),
-    ] = None,
-    rank: Annotated[bool, typer.Option("--rank", help="Evaluate the rank rule too (ensk vote --decide rank).")] = False,
+    compared: ComparedOption = None,
+    rank: RankOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.execution.executor import Threads

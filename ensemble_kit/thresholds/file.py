@@ -18,15 +18,12 @@ from ensemble_kit.spec.factors import LEAST, MOST
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.thresholds.crossed import UNKNOWN, ClassFolds, CrossValidation, Interval
 from ensemble_kit.thresholds.records import (
-    UNKNOWN,
     Calibration,
     ClassFactor,
-    ClassFolds,
     ClassThreshold,
-    CrossValidation,
     DecisionRecord,
-    Interval,
     MemberRecord,
     SetFields,
     Validation,

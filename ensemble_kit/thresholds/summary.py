@@ -13,13 +13,8 @@ from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import LEAST, MOST, ONE
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import (
-    ClassFactor,
-    ClassThreshold,
-    CrossValidation,
-    ScoreCurve,
-    Validation,
-)
+from ensemble_kit.thresholds.crossed import CrossValidation
+from ensemble_kit.thresholds.records import ClassFactor, ClassThreshold, ScoreCurve, Validation
 
 _FEW = 20
 _HAVE = "validate on samples that have them, or leave these classes out (--except)"

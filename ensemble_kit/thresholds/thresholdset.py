@@ -19,11 +19,11 @@ from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
+from ensemble_kit.thresholds.crossed import Interval
 from ensemble_kit.thresholds.records import (
     ClassFactor,
     ClassThreshold,
     DecisionRecord,
-    Interval,
     MemberRecord,
     ScoreCurve,
     SetFields,

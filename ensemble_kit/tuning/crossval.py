@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassFolds, CrossValidation, Interval
+from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation, Interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

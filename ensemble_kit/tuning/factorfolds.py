@@ -13,7 +13,7 @@ import numpy as np
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassFolds, CrossValidation, Interval
+from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation, Interval
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.crossval import Counts, Resampler
 from ensemble_kit.tuning.sweeps import Fitted, Widening, fit

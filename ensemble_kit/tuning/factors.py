@@ -20,7 +20,8 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import iou
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import ClassFactor, CrossValidation, DecisionRecord, Validation
+from ensemble_kit.thresholds.crossed import CrossValidation
+from ensemble_kit.thresholds.records import ClassFactor, DecisionRecord, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.counting import folds_of

@@ -20,7 +20,7 @@ from scipy.stats import norm
 import ensemble_kit as ek
 from ensemble_kit.demo.run import DATA
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.records import Interval
+from ensemble_kit.thresholds.crossed import Interval
 from ensemble_kit.tuning.calibration import full_statistics
 from ensemble_kit.tuning.crossval import cross_validate
 from ensemble_kit.tuning.curve import Curve

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
 from ensemble_kit.metrics.overlap import iou
-from ensemble_kit.thresholds.records import CrossValidation
+from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.crossval import Resampler

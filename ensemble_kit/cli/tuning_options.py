@@ -1,0 +1,102 @@
+"""Options of `ensk tune-thresholds` alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TuneDecideOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decide",
+        help="threshold: tune the threshold of each class; argmax: the factor by which each class's score is "
+        "multiplied before a pixel takes the largest. Default: argmax of softmax stores, else threshold.",
+    ),
+]
+BackgroundClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--background",
+        metavar="CLASS",
+        help="With argmax: a class that takes its pixels, but is not written and not scored.",
+    ),
+]
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="mean: mean score over samples (default); pooled: of the pooled pixels (default with argmax).",
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="dice (default), iou (with argmax default: mIoU), F-beta such as f2; or module:callable, a metric of "
+        "your own that takes prediction and ground truth, two MaskSets (with --method optuna; its code is run).",
+    ),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option("--method", help="exact: the optimum over all levels; optuna: trials, for a metric of your own."),
+]
+SearchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--search",
+        help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
+        "or greedy (which members to take).",
+    ),
+]
+TrialsOption = Annotated[
+    int, typer.Option("--trials", min=1, help="Trials of each study, including those of earlier runs.")
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", help="Seconds for all studies together; the best trial until then is taken."),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option("--storage", help="Where studies are kept, such as sqlite:///study.db; run again to resume them."),
+]
+StudyOption = Annotated[str, typer.Option("--study", help="Name of the study in the storage.")]
+SamplerOption = Annotated[str, typer.Option("--sampler", help="tpe, cmaes or grid.")]
+EmptyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--empty",
+        help="Score of a pair whose masks are both empty: 1, 0 or skip. Default: 1; skip for the mIoU of argmax.",
+    ),
+]
+FoldsOption = Annotated[
+    int | None, typer.Option("--folds", help="Folds of the cross-validation, 3 or more; 0: none. Default: 5.")
+]
+GroupsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        help="Samples that stay in one fold: a CSV file of sample,group, or a regular expression whose first "
+        "group is the group's name. Default: every sample is a group.",
+    ),
+]
+ShrinkOption = Annotated[
+    bool,
+    typer.Option("--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."),
+]
+SharedOption = Annotated[
+    bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
+]
+StatisticsOption = Annotated[
+    Path | None,
+    typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),
+]
+ComparedOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--compare",
+        metavar="STORE...",
+        help="The members' stores of other images, such as the test set, to compare their scores with validation, "
+        "per class.",
+    ),
+]
+RankOption = Annotated[bool, typer.Option("--rank", help="Evaluate the rank rule too (ensk vote --decide rank).")]

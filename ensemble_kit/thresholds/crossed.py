@@ -1,0 +1,100 @@
+"""What a cross-validation found: scores out of fold, gains and their intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % bootstrap interval over groups (percentiles; Efron and Tibshirani 1993).
+
+    It says how well the mean of many such samples is known, not where that of the next few will lie: see
+    `CrossValidation.expected`.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+@dataclass(frozen=True)
+class ClassFolds:
+    """One class across folds.
+
+    Parameters
+    ----------
+    levels : the level that each fold's training samples chose; of a set that decides by argmax, the factor.
+    gain : out-of-fold gain of the class's own threshold over the common one, with its interval.
+    keeps : whether the class keeps its own threshold: its gain is above noise.
+    score : out-of-fold score of the tuned setting.
+    """
+
+    levels: tuple[int, ...]
+    gain: Interval
+    keeps: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What tuning is worth on samples that did not choose it.
+
+    Parameters
+    ----------
+    folds, groups : how many.
+    shrink : whether classes without a gain above noise take the common level.
+    scores : out-of-fold scores of the "tuned" setting (shrunk where asked), of every class's "own" threshold, of one
+        "shared" threshold, and of 0.5 ("half"), which needs no training.
+    gain : of the tuned setting over 0.5, out of fold.
+    common_level : the level of a class that does not keep its own: the best shared one, or that of 0.5 where the
+        shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
+    classes : by class name.
+    as_decided : gain over 0.5, out of fold, with each class by its own threshold or by the common one as all samples
+        decided; `gain` is of what each fold decided for itself. None: the two are one. A file does not hold it.
+    """
+
+    folds: int
+    groups: int
+    shrink: bool
+    scores: dict[str, float]
+    gain: Interval
+    common_level: int
+    classes: dict[str, ClassFolds] = field(repr=False)
+    as_decided: Interval | None = field(default=None, repr=False, compare=False)
+
+    def expected(self, new: int | None = None) -> Interval | None:
+        """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#the-gain-to-expect).
+
+        The prediction interval of a mean of `new` values after `n` of them (Hahn and Meeker, "Statistical Intervals",
+        1991): `t(n - 1) · s · √(1/n + 1/new)`, with `s / √n` from the width of the bootstrap interval. The gain was
+        measured in K folds, whose sets share samples, so 1/n is multiplied by `1 + K / (K - 1)` (Nadeau and Bengio,
+        "Inference for the generalization error", Machine Learning 52, 2003). It spans that of `as_decided` too.
+
+        Parameters
+        ----------
+        new : number of new groups; default: as many as here.
+
+        Returns
+        -------
+        Interval
+            None where it is not known: of a set that was read from a file and shrunk, or without a pair that counts.
+        """
+        from scipy.stats import norm, t
+
+        n, level = self.groups, 0.975
+        spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new)) * math.sqrt(n / (n - 1))
+        factor = float(t.ppf(level, n - 1)) / float(norm.ppf(level)) * spread
+        both = [self.gain, self.gain if self.as_decided is None else self.as_decided]
+        halves = [factor * (i.high - i.low) / 2 for i in both]
+        low = min(i.value - half for i, half in zip(both, halves, strict=True))
+        high = max(i.value + half for i, half in zip(both, halves, strict=True))
+        return Interval(self.gain.value, low, high) if math.isfinite(sum(halves)) else None
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""In place of an interval that the file of a set does not hold."""

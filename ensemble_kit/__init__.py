@@ -21,6 +21,8 @@ _HOME = {
     "tune_thresholds": "recipes.tune",
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
+    "Stack": "recipes.stack",
+    "fit_stack": "recipes.stack",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -48,6 +50,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "RankRule",
     "ResourceError",
     "Runs",
+    "Stack",
     "ThresholdSet",
     "Thresholds",
     "UnsafeError",
@@ -55,6 +58,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "confusion",
     "dice",
     "encode",
+    "fit_stack",
     "fuse",
     "hard_vote",
     "iou",
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.fusing import fuse
+    from ensemble_kit.recipes.stack import Stack, fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

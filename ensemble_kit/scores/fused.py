@@ -10,7 +10,8 @@ import numpy as np
 
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.spec.mean import LEVELS, Mean
+from ensemble_kit.spec.fusion import Fusion
+from ensemble_kit.spec.mean import LEVELS, LOGIT, Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +55,33 @@ def logit_table(mean: Mean, activation: Activation) -> NDArray[np.float16]:
     return out
 
 
-def grid_levels(inputs: Inputs, sample: str) -> NDArray[np.uint16]:
+def member_levels(inputs: Inputs, sample: str, m: int) -> NDArray[np.uint16]:
+    """Bring one member to the finest member's grid, as fusing does: uint16 (C, h, w).
+
+    The levels are of logits, clipped to ±16; of exclusive classes of probabilities.
+    """
+    mean = Mean() if inputs.activation == "softmax" else LOGIT
+    f = inputs.fusion
+    alone = Fusion(
+        mean, f.upsample, f.members[m : m + 1], ((LEVELS,),) * len(inputs.classes), f.temperatures[m : m + 1]
+    )
+    one = replace(inputs, members=inputs.members[m : m + 1], fusion=alone)
+    return grid_levels(one, sample, placement(inputs, sample))
+
+
+def grid_levels(inputs: Inputs, sample: str, onto: Placement | None = None) -> NDArray[np.uint16]:
     """Fuse a sample on the finest grid: uint16 (C, h, w), 0 outside the box.
 
     Where members' grids or boxes differ they are interpolated to the finest one's: their scores, or with
     upsample="logits" their logits, as at the image's size.
+
+    Parameters
+    ----------
+    onto : another grid that they are interpolated to.
     """
-    places, finest = [m.placement(sample) for m in inputs.members], placement(inputs, sample)
-    if inputs.fusion.upsample == "scores" or all((p.grid, p.box) == (finest.grid, finest.box) for p in places):
+    places, finest = [m.placement(sample) for m in inputs.members], onto or placement(inputs, sample)
+    same_as_scores = inputs.fusion.upsample == "scores" and onto is None
+    if same_as_scores or all((p.grid, p.box) == (finest.grid, finest.box) for p in places):
         return FusedSample(inputs, sample, "scores").levels()
     moved = replace(inputs, members=tuple(_Onto(m, finest.box.shape) for m in inputs.members))
     out = np.zeros((len(inputs.classes), *finest.grid), np.uint16)

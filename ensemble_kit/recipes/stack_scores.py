@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MEAN = Measure("mean", "dice", Convention(0.0, 1))
 _LEGEND = (
     "Mean Dice over (sample, class) of samples that did not choose what scores them; two empty masks count 1. Gain: "
-    "over the untuned soft mean, with its 95 % bootstrap interval over groups."
+    "over the soft mean, both tuned where thresholds are, with its 95 % bootstrap interval over groups."
 )
 
 
@@ -41,7 +41,7 @@ class StackScores:
     ----------
     mean, mean_tuned : of the members' soft mean at 0.5 (of exclusive classes by argmax), and with tuned thresholds.
     stack, stack_tuned : of the stack's out-of-fold logits likewise.
-    gain, gain_tuned : of the stack, as it is and tuned, over the soft mean likewise.
+    gain, gain_tuned : of the stack over the soft mean, both untuned and both tuned.
     """
 
     mean: float
@@ -119,7 +119,7 @@ def judge(
         scores,
         mean_tuned=_MEAN.of_all(*tuned_mean),
         stack_tuned=_MEAN.of_all(*tuned),
-        gain_tuned=gain(tuned, mean),
+        gain_tuned=gain(tuned, tuned_mean),
     )
 
 

@@ -192,6 +192,11 @@ class Stacking:
         """Path of the model's file."""
         return Path(self.out).with_suffix(".stack.json") if self.model is None else Path(self.model)
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of a cell and class."""
+        return features.names([m.member for m in self.ensemble.members], self.ensemble.classes)
+
     @cached_property
     def samples_of_folds(self) -> list[NDArray[np.int64]]:
         """Sample numbers of each fold."""
@@ -219,8 +224,10 @@ class Stacking:
         """Say what is fitted on what."""
         e, folds = self.store.ensemble, len(self.samples_of_folds)
         names = ", ".join(m.member for m in e.members)
-        count, groups = len(features.names([m.member for m in e.members])), len(set(group_of(e.samples, self.groups)))
-        return [f"stack: {count} features of {names}; {len(e.samples)} samples, {groups} groups, {folds} folds"]
+        groups = len(set(group_of(e.samples, self.groups)))
+        return [
+            f"stack: {len(self.features)} features of {names}; {len(e.samples)} samples, {groups} groups, {folds} folds"
+        ]
 
     def run(
         self,
@@ -262,8 +269,7 @@ class Stacking:
                 fix = "pass another --model or --out, or replace it with --force"
                 raise MismatchError("stack-differs", "cannot resume a stack of another run", item=item, fix=fix)
             return there
-        names = [m.member for m in e.members]
-        split, prior = self.samples_of_folds, features.prior(names)
+        split, prior = self.samples_of_folds, features.prior([m.member for m in e.members], e.classes)
         part = self.file.with_name(f"{self.file.name}.part")
         kept = KeptFits(part, plan, (len(split), prior.size), self.overwrite)
         fold_of = np.empty(len(e.samples), np.int64)
@@ -298,7 +304,7 @@ class Stacking:
         facts: dict[str, Any] = {
             "members": [[m.name, m.fingerprint] for m in e.records],
             "classes": list(e.classes),
-            "features": [*features.names([m.member for m in e.members]), *features.SCALES],
+            "features": [*self.features, *features.SCALES, features.NEAR],
             "rows": PER_STRATUM,
             "folds": [[e.samples[s] for s in fold.tolist()] for fold in self.samples_of_folds],
             "seed": self.seed,
@@ -319,7 +325,7 @@ class Stacking:
         """
         e = self.store.ensemble
         classes, sample = len(e.classes), self.store.bytes_at_work
-        rows = len(e.samples) * STRATA * PER_STRATUM * (4 * len(features.names([m.member for m in e.members])) + 12)
+        rows = len(e.samples) * STRATA * PER_STRATUM * (4 * len(self.features) + 12)
         held, each = projected.held(), sample + 3 * rows  # rows are joined, and cut into folds, while they are fitted
         projected.check(memory, held + each + rows, "fit a stack")
         threads = jobs or cores()

@@ -1,4 +1,4 @@
-"""What the second stage sees of a pixel and class: members' logits there and around it, other classes, the fused mask.
+"""What the second stage sees of a cell and class: members' logits there and around it, other classes, the fused mask.
 
 docs/concepts.md#stacking lists the features.
 """
@@ -25,22 +25,25 @@ if TYPE_CHECKING:
     Feature = NDArray[np.float32] | np.float32
 
 SCALES = (1 / 48, 1 / 16, 1 / 5)
-"""Widths of the boxes over which logits are averaged, as shares of the image's mean side."""
+"""Widths of the boxes over which a member's logits are averaged, as shares of the grid's mean side."""
+NEAR = 1 / 5
+"""Width of the box over which each class's fused probability is averaged: where the classes lie to each other."""
+MOST_CLASSES = 64
+"""With more classes than this their fused probabilities nearby are left out: their number is squared in a fit."""
 _OTHERS = 1 / 48  # width of the box over which the other classes' best score is averaged
-_SUMS = ("others", "others near", "area", "peak", "disagreement")
+_OF_FUSED = ("mean above 0", "fused", "others", "others near", "lead", "area", "fused x area", "peak", "disagreement")
 
 
-def names(members: Sequence[str], rank: int = 2) -> tuple[str, ...]:
+def names(members: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """Name the features, in their order."""
-    axes = ("z", "y", "x")[-rank:]
-    squares = [a + b for k, a in enumerate(axes) for b in axes[k:]]
-    near = [f"{m}:box {k}" for m in members for k in range(1, len(SCALES) + 1)]
-    return (*members, *near, *_SUMS, *axes, *squares, "one")
+    boxes = [f"{m}:box {k}" for m in members for k in range(1, len(SCALES) + 1)]
+    near = [f"near:{name}" for name in classes] if len(classes) <= MOST_CLASSES else []
+    return (*members, *boxes, *_OF_FUSED, *near, "one")
 
 
-def prior(members: Sequence[str], rank: int = 2) -> NDArray[np.float64]:
+def prior(members: Sequence[str], classes: Sequence[str]) -> NDArray[np.float64]:
     """Return the coefficients that make the mean of members' logits, to which a fit is pulled: float64 (features,)."""
-    out = np.zeros(len(names(members, rank)))
+    out = np.zeros(len(names(members, classes)))
     out[: len(members)] = 1 / len(members)
     return out
 
@@ -78,14 +81,13 @@ class SampleFeatures:
         yield from own
         for logits in own:
             yield from (_box_mean(logits, self._width(share)) for share in SCALES)
+        mean, fused_here = np.mean(own, axis=0, dtype=np.float32), self._fused[c]
         others = np.where(self._best_class == c, self._second, self._best)
-        yield others
-        yield _box_mean(others, self._width(_OTHERS))
-        fused_here = self._fused[c]
-        yield np.float32(np.log1p(np.count_nonzero(fused_here >= 0) / fused_here.size * 1e4))
-        yield fused_here.max()
+        area = np.float32(np.log1p(np.count_nonzero(fused_here >= 0) / fused_here.size * 1e4))
+        yield from (np.maximum(mean, 0), fused_here, others, _box_mean(others, self._width(_OTHERS)))
+        yield from (np.maximum(fused_here - others, 0), area, fused_here * area, fused_here.max())
         yield np.ptp(np.stack(own), axis=0)
-        yield from self._position
+        yield from self._near
         yield np.float32(1)
 
     def _width(self, share: float) -> int:
@@ -106,10 +108,11 @@ class SampleFeatures:
         return np.partition(self._fused, -2, axis=0)[-2]
 
     @cached_property
-    def _position(self) -> list[NDArray[np.float32]]:
-        sides = [((2 * np.arange(n) + 1) / n - 1).astype(np.float32) for n in self.shape]
-        axes = np.meshgrid(*sides, indexing="ij")
-        return [*axes, *(a * b for k, a in enumerate(axes) for b in axes[k:])]
+    def _near(self) -> list[NDArray[np.float32]]:
+        if len(self._fused) > MOST_CLASSES:
+            return []
+        width = self._width(NEAR)
+        return [_box_mean(1 / (1 + np.exp(-logits)), width) for logits in self._fused]
 
 
 def member_logits(inputs: Inputs, sample: str, m: int) -> NDArray[np.float32]:

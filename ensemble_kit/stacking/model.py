@@ -106,7 +106,7 @@ class StackModel:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features, in the order of the coefficients."""
-        return features.names([m.name for m in self.members])
+        return features.names([m.name for m in self.members], self.classes)
 
     @property
     def fitted(self) -> Fitted:
@@ -174,7 +174,7 @@ class StackModel:
         check_names("samples", [s for fold in folds for s in fold])
         if d["activation"] not in {"sigmoid", "softmax"}:
             raise ValueError(f"its activation is {d['activation']!r}")
-        wanted = features.names([m.name for m in members])
+        wanted = features.names([m.name for m in members], classes)
         if tuple(d["features"]) != wanted:
             raise ValueError(f"its features are not those of this version, {len(wanted)} of {len(members)} members")
         c = d["coefficients"]

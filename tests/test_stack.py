@@ -94,7 +94,7 @@ def test_it_learns_who_is_right(made: Any) -> None:
 
 
 def test_a_set_tuned_on_the_out_of_fold_store_fits_the_other_one(made: Any, tmp_path: Path) -> None:
-    folder, members, _, val, truth, stack = made
+    folder, members, _, val, truth, _ = made
     stacked, test = ek.Ensemble([folder / "stacked.zarr"]), ek.Ensemble([folder / "test_stacked.zarr"])
     tuned = ek.tune_thresholds(stacked, val, folds=3)
     assert tuned.overlap_told(test.samples, test.records) is None

@@ -21,7 +21,7 @@ from ensemble_kit.cli.options import (
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.truth_options import TruthOptions
-from ensemble_kit.cli.tuning_options import FoldsOption, GroupsOption
+from ensemble_kit.cli.tuning_options import GroupsOption
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.executor import Threads
 
@@ -57,7 +57,10 @@ def stack(
         ),
     ] = None,
     member: Annotated[str, typer.Option("--member", help="Name of the written stores in ensembles.")] = "stack",
-    folds: FoldsOption = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", help="Folds, 3 or more. Default: 5, or one for each group where these are fewer."),
+    ] = None,
     groups: GroupsOption = None,
     samples: SamplesOption = None,
     format: TruthFormatOption = None,  # noqa: A002 - the option's name

@@ -358,9 +358,9 @@ def fit_stack(
     """Fit a second stage on members' logits, and write its out-of-fold logits as a store, a member like others.
 
     A regularised logistic regression of each class sees of every cell the members' logits there and around it, the
-    other classes' scores, area and peak of the class's fused mask, and the position (docs/concepts.md#stacking). The
-    logits of each sample come from the fit of folds that it is not in, so thresholds that are tuned on the store are
-    those of new samples. What `Stack.apply` writes of other samples is by a fit of all samples.
+    other classes' scores there and nearby, and area and peak of the class's fused mask (docs/concepts.md#stacking).
+    The logits of a sample come from a fit without the samples of its fold, so thresholds that are tuned on the store
+    hold for new samples. What `Stack.apply` writes of other samples is by a fit of all samples.
 
     Parameters
     ----------

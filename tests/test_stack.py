@@ -106,6 +106,7 @@ def test_a_set_tuned_on_the_out_of_fold_store_fits_the_other_one(made: Any, tmp_
     assert len(ek.tune_thresholds(mixed, val, folds=3).members) == 3
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_jobs_order_or_memory(made: Any, tmp_path: Path) -> None:
     folder, members, _, val, _, stack = made
     ensemble = ek.Ensemble(members[::-1], weights=[3, 1])
@@ -155,6 +156,7 @@ FAULTS: dict[str, Callable[[str], str]] = {
     "a coefficient short": damaged(lambda d: d["coefficients"]["all"][0].pop()),
     "text for a number": damaged(lambda d: d["coefficients"]["folds"][0][0].__setitem__(0, "x")),
     "other features": damaged(lambda d: d["features"].__setitem__(0, "x")),
+    "members in another order": damaged(lambda d: d["members"].reverse()),
     "no members": damaged(lambda d: d.pop("members")),
     "a list": lambda text: "[]",
 }
@@ -197,6 +199,9 @@ def test_what_does_not_fit_is_refused(made: Any, tmp_path: Path) -> None:
         with pytest.raises(ek.EnskError) as caught:
             stack.apply(ek.Ensemble(stores), tmp_path / "no.zarr")
         assert caught.value.code == code
+    same_ids = write_members(tmp_path / "again", scene(5, 3), 5)
+    with pytest.warns(UserWarning, match="3 of 3 samples are called like"):
+        stack.applied(ek.Ensemble(same_ids), tmp_path / "no.zarr")
     for wanted, options in {
         "groups-few": {"groups": {s: "one" if s[-1] > "4" else "two" for s in val.samples}},
         "folds-invalid": {"folds": 2},

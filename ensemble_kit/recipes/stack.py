@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble_kit import strict_json
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, check_path, warn
+from ensemble_kit.errors import Caution, MismatchError, UsageError, check_kind, check_number, check_path, some, warn
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Items, Threads, chosen
@@ -105,10 +105,7 @@ class Stack:
         UsageError
             The stores that it was fitted on, `out` is a member.
         """
-        check_kind("the ensemble", ensemble, Ensemble)
-        ours = equal(ensemble)
-        self.model.fitted.check_applies(fitted(ours))
-        return StackedStore(ours, out, False, member, overwrite)
+        return _applied(self.model.fitted, ensemble, out, member, overwrite)
 
     def apply(
         self,
@@ -215,19 +212,16 @@ class Stacking:
 
     def applied(self, ensemble: Ensemble, out: str | os.PathLike[str]) -> StackedStore:
         """Return the store that the stack will write of other samples, after the checks of `Stack.apply`."""
-        check_kind("the ensemble", ensemble, Ensemble)
-        ours = equal(ensemble)
-        fitted(self.store.ensemble).check_applies(fitted(ours))
-        return StackedStore(ours, out, False, self.member, self.overwrite)
+        return _applied(fitted(self.store.ensemble), ensemble, out, self.member, self.overwrite)
 
     def told(self) -> list[str]:
         """Say what is fitted on what."""
         e, folds = self.store.ensemble, len(self.samples_of_folds)
         names = ", ".join(m.member for m in e.members)
         groups = len(set(group_of(e.samples, self.groups)))
-        return [
-            f"stack: {len(self.features)} features of {names}; {len(e.samples)} samples, {groups} groups, {folds} folds"
-        ]
+        told = [f"{e.dropped} samples are not in every member and are left out"] if e.dropped else []
+        told.append(f"stack: {len(self.features)} features of {names}; {len(e.samples)} samples, {groups} groups")
+        return [*told, f"folds: {folds}; every sample is scored by the fit of the others"]
 
     def run(
         self,
@@ -338,6 +332,20 @@ class Stacking:
 def fitted(ensemble: Ensemble) -> Fitted:
     """Describe what a stack of this ensemble is fitted on."""
     return Fitted(ensemble.records, ensemble.classes, ensemble.activation, ensemble.samples)
+
+
+def _applied(
+    known: Fitted, ensemble: Ensemble, out: str | os.PathLike[str], member: str, overwrite: bool
+) -> StackedStore:
+    """Check that a stack applies to an ensemble, and warn of samples that it may have seen."""
+    check_kind("the ensemble", ensemble, Ensemble)
+    ours = equal(ensemble)
+    known.check_applies(fitted(ours))
+    if seen := known.seen(fitted(ours)):
+        doubt = f"{len(seen)} of {len(ours.samples)} samples are called like samples that the stack was fitted on"
+        fix = "make sure that they are other images: of the same ones the stack knows the truth"
+        warn(Caution(f"{doubt}: {some(seen, 3)}", fix))
+    return StackedStore(ours, out, False, member, overwrite)
 
 
 def fit_stack(

@@ -98,7 +98,7 @@ class StackedStore:
     def bytes_at_work(self) -> int:
         """Bytes that a thread holds of one sample: members' logits as they are read and as numbers, and the result."""
         e = self.ensemble
-        return self.bytes_of_sample * (2 * len(e.members) + 12) + sum(m.bytes_per_sample for m in e.members)
+        return self.bytes_of_sample * (2 * len(e.members) + 14) + sum(m.bytes_per_sample for m in e.members)
 
     def threads(self, jobs: int | None, memory: int | None) -> int | None:
         """Return how many samples may be at work within a budget of bytes; `jobs` without one.

@@ -37,7 +37,9 @@ class ApplyStack:
         """Return a sample's logits, float16 (C, h, w) within ±16, −16 outside the box; of exclusive classes log p."""
         seen = SampleFeatures(self.inputs, item.sample)
         table = self.tables[self.model_of.get(item.sample, 0)]
-        scores = np.stack([_linear(seen, c, row) for c, row in enumerate(table)])
+        scores = np.empty((len(table), *seen.shape))
+        for c, row in enumerate(table):
+            scores[c] = _linear(seen, c, row)
         out = np.full((len(table), *seen.placement.grid), -LOGIT_RANGE, np.float16)
         if self.inputs.activation == "softmax":
             out[:] = np.log(1 / len(table))

@@ -72,12 +72,16 @@ class Fitted:
                     "pass the stores of the members it was fitted on, or fit another (ensk stack STORE... --val)",
                     "stack-does-not-fit",
                 )
-        stores = {m.fingerprint for m in self.members} & {m.fingerprint for m in other.members}
-        seen = [s for s in other.samples if s in set(self.samples)]
-        if stores and seen:
+        seen = self.seen(other)
+        if seen and {m.fingerprint for m in self.members} & {m.fingerprint for m in other.members}:
             item = f"{len(seen)} of {len(other.samples)} samples are those that it was fitted on: {some(seen, 3)}"
             fix = "use their out-of-fold logits, which fitting wrote (--out), or apply it to other stores"
             raise UsageError("stack-in-sample", "cannot apply a stack to its own samples", item=item, fix=fix)
+
+    def seen(self, other: Fitted) -> list[str]:
+        """Name the samples of others that are called like samples that it is fitted on."""
+        known = set(self.samples)
+        return [s for s in other.samples if s in known]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +173,8 @@ class StackModel:
         if d["format"] != FORMAT:
             raise ValueError(f"its format is {d['format']!r}, not {FORMAT!r}")
         members = tuple(_member(m) for m in d["members"])
+        if [m.name for m in members] != sorted({m.name for m in members}):
+            raise ValueError("its members are not in the order of their names, or two have one name")
         classes, folds = tuple(map(_text, d["classes"])), tuple(tuple(map(_text, fold)) for fold in d["folds"])
         check_names("classes", classes)
         check_names("samples", [s for fold in folds for s in fold])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MEAN = Measure("mean", "dice", Convention(0.0, 1))
 _LEGEND = (
     "Mean Dice over (sample, class) of samples that did not choose what scores them; two empty masks count 1. Gain: "
-    "over the soft mean, both tuned where thresholds are, with its 95 % bootstrap interval over groups."
+    "of the stack's better figure over the soft mean's better one, with its 95 % bootstrap interval over groups."
 )
 
 
@@ -41,7 +41,7 @@ class StackScores:
     ----------
     mean, mean_tuned : of the members' soft mean at 0.5 (of exclusive classes by argmax), and with tuned thresholds.
     stack, stack_tuned : of the stack's out-of-fold logits likewise.
-    gain, gain_tuned : of the stack over the soft mean, both untuned and both tuned.
+    gain : of the stack's better figure over the soft mean's better one.
     """
 
     mean: float
@@ -49,16 +49,10 @@ class StackScores:
     gain: Interval
     mean_tuned: float | None = None
     stack_tuned: float | None = None
-    gain_tuned: Interval | None = None
-
-    @property
-    def best_gain(self) -> Interval:
-        """The gain that counts: of tuned thresholds where they were tuned."""
-        return self.gain if self.gain_tuned is None else self.gain_tuned
 
     def warnings(self) -> list[Caution]:
         """Say where the stack does not beat the soft mean."""
-        gain = self.best_gain
+        gain = self.gain
         if gain.value <= 0:
             doubt = f"the stack does not beat the soft mean of its members out of fold: {gain}"
             return [Caution(doubt, "vote with the members themselves, or fit on more samples")]
@@ -70,16 +64,12 @@ class StackScores:
     def report(self) -> Report:
         """Describe them in a table."""
         rows = [["soft mean of the members", f"{self.mean:.4f}", _text(self.mean_tuned), ""]]
-        gains = f"{self.gain}" if self.gain_tuned is None else f"{self.gain_tuned}"
-        rows.append(["stack", f"{self.stack:.4f}", _text(self.stack_tuned), gains])
+        rows.append(["stack", f"{self.stack:.4f}", _text(self.stack_tuned), f"{self.gain}"])
         return Report("Out of fold", ["", "untuned", "tuned", "gain"], rows, _LEGEND, [], self.warnings())
 
     def to_dict(self) -> dict[str, Any]:
         """Return them by name, for JSON."""
-        values = {**vars(self)}
-        for name in ("gain", "gain_tuned"):
-            values[name] = None if values[name] is None else vars(values[name])
-        return values
+        return {**vars(self), "gain": vars(self.gain)}
 
 
 def judge(
@@ -106,21 +96,20 @@ def judge(
         found = dice(e.vote(executor=executor, listener=listener).arranged(e.samples, e.classes), wanted)
         return found.tp.T, found.pred.T, found.truth.T
 
+    def score(counts: Pair) -> float:
+        return _MEAN.of_all(*counts)
+
     def gain(one: Pair, other: Pair) -> Interval:
         return resampler.interval(_MEAN, one[:2], other[:2], other[2])
 
     mean, ours = untuned(ensemble), untuned(stacked)
-    scores = StackScores(_MEAN.of_all(*mean), _MEAN.of_all(*ours), gain(ours, mean))
+    plain = score(mean), score(ours)
     if ensemble.activation == "softmax":
-        return scores
+        return StackScores(*plain, gain(ours, mean))
     how = folds, groups, seed
     tuned_mean, tuned = (_tuned(e, truth, *how, executor, listener) for e in (ensemble, stacked))
-    return replace(
-        scores,
-        mean_tuned=_MEAN.of_all(*tuned_mean),
-        stack_tuned=_MEAN.of_all(*tuned),
-        gain_tuned=gain(tuned, tuned_mean),
-    )
+    best = gain(max(ours, tuned, key=score), max(mean, tuned_mean, key=score))
+    return StackScores(*plain, best, score(tuned_mean), score(tuned))
 
 
 def _tuned(

@@ -22,7 +22,7 @@ _HOME = {
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
     "Stack": "recipes.stack",
-    "fit_stack": "recipes.stack",
+    "fit_stack": "recipes.stacking",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -94,7 +94,8 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.fusing import fuse
-    from ensemble_kit.recipes.stack import Stack, fit_stack
+    from ensemble_kit.recipes.stack import Stack
+    from ensemble_kit.recipes.stacking import fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 

@@ -17,8 +17,9 @@ from conftest import smooth_logits, write_store
 from ensemble_kit.cli.app import app
 from ensemble_kit.execution.events import Progress
 from ensemble_kit.kernels import logistic, reference
-from ensemble_kit.recipes.stack import Stack, Stacking, fit_stack
+from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stacked import equal
+from ensemble_kit.recipes.stacking import Stacking, fit_stack
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.features import SampleFeatures
 from ensemble_kit.stacking.fit import fit

@@ -26,8 +26,8 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.executor import Threads
 
 if TYPE_CHECKING:
-    from ensemble_kit.recipes.stack import Stacking
     from ensemble_kit.recipes.stacked import StackedStore
+    from ensemble_kit.recipes.stacking import Stacking
 
 
 def stack(
@@ -79,7 +79,8 @@ def stack(
     paint: PaintShapesOption = None,
 ) -> None:
     """Fit a second stage that sees members' logits in context, and keep its logits as stores, members like others."""
-    from ensemble_kit.recipes.stack import Stack, Stacking
+    from ensemble_kit.recipes.stack import Stack
+    from ensemble_kit.recipes.stacking import Stacking
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.tuning.folds import read_groups
 

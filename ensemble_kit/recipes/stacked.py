@@ -12,7 +12,7 @@ import numpy as np
 from ensemble_kit import __version__
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_path, some
+from ensemble_kit.errors import Caution, UsageError, check_kind, check_path, some, warn
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor, Items
@@ -24,7 +24,7 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.stacking.apply import ApplyStack
-from ensemble_kit.stacking.model import StackModel
+from ensemble_kit.stacking.model import Fitted, StackModel
 
 FOLDS, ALL = "out of fold", "fitted on all samples"
 
@@ -178,3 +178,22 @@ class StackedStore:
         names = {"classes": list(model.classes), "samples": set(e.samples), "member": self.member, "codec": "none"}
         earlier = begun(os.fspath(self.out), {**self._provenance(model), **names})
         return earlier.committed & set(e.samples), earlier.stale
+
+
+def fitted(ensemble: Ensemble) -> Fitted:
+    """Describe what a stack of this ensemble is fitted on."""
+    return Fitted(ensemble.records, ensemble.classes, ensemble.activation, ensemble.samples)
+
+
+def applied(
+    known: Fitted, ensemble: Ensemble, out: str | os.PathLike[str], member: str, overwrite: bool
+) -> StackedStore:
+    """Check that a stack applies to an ensemble, and warn of samples that it may have seen."""
+    check_kind("the ensemble", ensemble, Ensemble)
+    ours = equal(ensemble)
+    known.check_applies(fitted(ours))
+    if seen := known.seen(fitted(ours)):
+        doubt = f"{len(seen)} of {len(ours.samples)} samples are called like samples that the stack was fitted on"
+        fix = "make sure that they are other images: of the same ones the stack knows the truth"
+        warn(Caution(f"{doubt}: {some(seen, 3)}", fix))
+    return StackedStore(ours, out, False, member, overwrite)

@@ -29,6 +29,7 @@ from ensemble_kit.cli.label_options import (
 )
 from ensemble_kit.cli.options import (
     ClassesOption,
+    DaskOption,
     EpsOption,
     ImageSizeOption,
     LeastOption,
@@ -71,6 +72,7 @@ from ensemble_kit.cli.tuning_options import (
     TrialsOption,
     TuneDecideOption,
 )
+from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
@@ -123,9 +125,9 @@ def tune_thresholds(
     paint: PaintShapesOption = None,
     compared: ComparedOption = None,
     rank: RankOption = False,
+    dask: DaskOption = None,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
-    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
@@ -139,6 +141,7 @@ def tune_thresholds(
     from ensemble_kit.tuning.search.plan import Search
     from ensemble_kit.tuning.statistics import Statistics
 
+    check_work(common, dask)
     ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
     if out is None:
@@ -201,8 +204,8 @@ def tune_thresholds(
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
-    with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear, common.memory)
+    with working(common, dask) as executor, common.progress() as listener, _best_so_far(listener) as hear:
+        tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)

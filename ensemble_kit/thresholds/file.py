@@ -1,6 +1,7 @@
 """The file of a threshold set, JSON with sorted keys and numbers in full.
 
-`ensk.thresholds/1` holds plain thresholds; `ensk.thresholds/2` also says how the set decides.
+`ensk.thresholds/1` holds plain thresholds; `ensk.thresholds/2` also says how the set decides, and the risk that it
+controls.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.class_file import class_dict, class_from, factor_dict, factor_from
 from ensemble_kit.thresholds.crossed_file import crossed_dict, crossed_from
 from ensemble_kit.thresholds.fields import as_factor, as_level, as_list, as_object, as_text, as_whole, number, stable
+from ensemble_kit.thresholds.guarantee import Guarantee
 from ensemble_kit.thresholds.records import DecisionRecord, MemberRecord, SetFields, Validation
 
 FORMAT, DECIDING = "ensk.thresholds/1", "ensk.thresholds/2"
@@ -64,10 +66,11 @@ def read(path: Path) -> SetFields:
 def encode(tuned: SetFields) -> dict[str, Any]:
     """Return the content of the file."""
     f, v, m = tuned.fusion, tuned.validation, tuned.measure
-    plain = tuned.decision == DecisionRecord()
+    plain = tuned.decision == DecisionRecord() and tuned.guarantee is None
     return {
         "format": FORMAT if plain else DECIDING,
         **({} if plain else {"decision": _decision_dict(tuned)}),
+        **({} if tuned.guarantee is None else {"risk": tuned.guarantee.to_dict()}),
         "created": tuned.created,
         "classes": [
             *(class_dict(c, f.mean, v.crossed) for c in tuned.classes),
@@ -85,6 +88,7 @@ def encode(tuned: SetFields) -> dict[str, Any]:
         "validation": {
             "n": v.n,
             "digest": v.digest,
+            **({"seen": list(v.seen)} if v.seen else {}),
             "in_sample": stable(v.in_sample),
             "in_sample_at_half": stable(v.in_sample_at_half),
             "folds": v.crossed.folds if v.crossed else None,
@@ -127,9 +131,13 @@ def _decode(d: dict[str, Any]) -> SetFields:
     names = [c["name"] for c in d["classes"]]
     if len(set(names)) != len(names) or set(f["weights"]) != set(names):
         raise ValueError("it names a class twice, or its weights are of other classes")
-    decision, factors = DecisionRecord(), dict[str, int]()
+    decision, factors, guarantee = DecisionRecord(), dict[str, int](), None
     if d["format"] == DECIDING:
         decision, factors = _decision_from(d["decision"], names)
+        if "risk" in d:
+            guarantee = Guarantee.from_dict(d["risk"], {c["name"]: c["level"] for c in d["classes"]})
+            if decision.kind != "threshold":
+                raise ValueError(f"it controls a risk but decides by {decision.kind!r}")
     members = [
         MemberRecord(as_text(r["name"]), as_text(r["fingerprint"]), None if r["model"] is None else as_text(r["model"]))
         for r in f["members"]
@@ -155,12 +163,20 @@ def _decode(d: dict[str, Any]) -> SetFields:
         fusion,
         tuple(members),
         Measure(m["objective"], m["name"], Convention(m["eps"], m["empty"])),
-        Validation(int(v["n"]), as_text(v["digest"]), number(v["in_sample"]), number(v["in_sample_at_half"]), crossed),
+        Validation(
+            int(v["n"]),
+            as_text(v["digest"]),
+            number(v["in_sample"]),
+            number(v["in_sample_at_half"]),
+            crossed,
+            tuple(as_text(digest) for digest in as_list(v.get("seen", []))),
+        ),
         as_object(d["search"]),
         as_text(d["created"]),
         tuple(as_text(r) for r in as_list(d["rules"])),
         tuple(factor_from(c, factors[c["name"]]) for c in d["classes"] if factors),
         decision,
+        guarantee,
     )
 
 

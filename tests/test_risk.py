@@ -192,3 +192,16 @@ def test_new_groups_miss_no_more_than_allowed(risk: Risk, groups: int, images: i
     assert risks.mean() > risk.alpha / 8  # and the level is not merely low
     if risk.delta is not None:
         assert (risks > risk.alpha).mean() <= risk.delta
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_grid_of_thresholds_finds_the_level_below(seed: int) -> None:
+    """The reference implementation, `get_lhat` of Angelopoulos et al., on 100 thresholds: ours, or the step below it."""
+    rng, n, pixels, alpha = np.random.default_rng(seed), 40, 61, 0.1  # 61 is a prime: no sum meets alpha exactly
+    levels = (65535 * rng.beta(4 * rng.random((n, 1)) + 0.5, 1, (n, pixels))).astype(np.int64)
+    thresholds = np.arange(100) / 100
+    losses = (levels[:, None] < np.floor(65535 * thresholds + 0.5)[:, None]).mean(2)  # (images, thresholds)
+    above = (n / (n + 1)) * losses.mean(0) + 1 / (n + 1) > alpha
+    grid = thresholds[above.argmax() - 1]
+    ours = Control(Risk(alpha), np.arange(n)).levels([table_of([(own, np.ones(pixels, bool)) for own in levels])])[0]
+    assert grid - 1e-4 <= ours / 65535 < grid + 0.01 + 1e-4

@@ -206,8 +206,8 @@ def _by_label(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
         labels, what = method.fuse(ballots, "label")
         assert isinstance(what, Estimate)
         estimates.append(what)
-        # classes are 0 … C-1, a pixel in none is C, and C + 1 where there is no decision
-        owners = np.where(labels < 0, C + 1, np.where(labels + unlabelled < 0, C, labels - 1 - unlabelled))
+        owners = labels - 1 - unlabelled  # classes are 0 … C-1; C is a pixel in none, C + 1 one without a decision
+        owners = np.where(labels < 0, C + 1, np.where(owners < 0, C, owners))
         runs += [own.runs(owners[index], C + 2) for own, index in zip(votes, which, strict=True)]
     many, width = ManyRuns.joined(runs), C + 2
     indices = np.arange(len(runs) * width).reshape(-1, width)

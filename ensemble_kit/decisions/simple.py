@@ -58,12 +58,12 @@ class Simple:
 
     Examples
     --------
-    >>> str(Simple(alpha=1.5))
-    'simple:alpha=1.5'
+    >>> str(Simple(alpha=2.0))
+    'simple:alpha=2.0'
     """
 
     scope: Scope = "sample"
-    alpha: float = 1.0
+    alpha: float = 1.5
     least: int = 3
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Scope = Literal["sample", "pooled"]
 WHAT = "cannot fuse labels"
+_ROUNDING = 1e-9  # two members of whom one has nothing on are a tie in theory, and either side of it in float64
 _BY_CLASS, _BY_LABEL = 1e-7, 1e-5  # ITK's: a root mean square of 1e-14, and TerminationUpdateThreshold
 
 
@@ -139,9 +140,9 @@ class Staple:
             weights = counts / np.maximum(heard, 1)[:, None]
         tolerance = self.tolerance if self.tolerance is not None else _BY_LABEL if by == "label" else _BY_CLASS
         theta, made, change = kernels.estimate(labels, pixels, weights, prior, tolerance, self.iterations)
-        decided = weights.argmax(axis=1) if by == "label" else (weights[:, 1] >= 0.5).astype(np.int64)
+        decided = weights.argmax(axis=1) if by == "label" else (weights[:, 1] >= 0.5 - _ROUNDING).astype(np.int64)
         if by == "label":
-            decided[(weights == weights.max(axis=1, keepdims=True)).sum(axis=1) > 1] = -1
+            decided[(weights >= weights.max(axis=1, keepdims=True) - _ROUNDING).sum(axis=1) > 1] = -1
         decided = np.where(out, _most(counts, by), decided)
         return decided, Estimate(theta, prior, made, bool(change <= tolerance))
 

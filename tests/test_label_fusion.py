@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ import ensemble_kit as ek
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.label_fusion import method_of
 from ensemble_kit.errors import EnskWarning
-
 
 MOST = 300  # iterations: of noise ITK makes many more, some for ever
 HALF = 1e-6  # a probability that close to a half is one or the other by the rounding of a sum over pixels

@@ -250,6 +250,12 @@ def test_nothing_to_estimate() -> None:
     assert ek.hard_vote(void, fusion="simple")["s", "x"].area == 0
 
 
+@pytest.mark.parametrize("options", [{"by": "class"}, {"by": "label"}], ids=str)
+@pytest.mark.parametrize("fusion", ["staple", "staple:pooled"])
+def test_no_sample(fusion: str, options: Any) -> None:
+    assert len(ek.hard_vote([ek.MaskSet({})] * 3, fusion=fusion, **options)) == 0
+
+
 def test_a_member_against_all_others_is_told() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((20, 20)) < 0.5
@@ -261,7 +267,7 @@ def test_a_member_against_all_others_is_told() -> None:
 
 def test_an_estimate_that_was_cut_short_is_told() -> None:
     masks = raters(np.random.default_rng(0), 30, 4)
-    with pytest.warns(EnskWarning, match="1 of 1 estimates had not converged .* staple:iterations=100000"):
+    with pytest.warns(EnskWarning, match="1 of 1 estimates had not converged .* --fusion staple:iterations=20 "):
         fused = ek.hard_vote(members(*masks), fusion="staple:iterations=2")
     assert fused.quality.stopped == 1
 
@@ -296,6 +302,27 @@ def test_a_background_class_is_a_label_and_no_class_abstains() -> None:
         ek.hard_vote(silent, fusion="staple", by="label").labels("s"),
         ek.hard_vote(sets[1:], fusion="staple", by="label").labels("s"),
     )
+
+
+def test_void_pixels_of_label_maps_count_for_no_member() -> None:
+    """A member whose pixels are void is as one that is not there; where all are void, the result is."""
+    truth = np.repeat(np.array([[0, 1, 2, 1]]), 12, axis=1)
+    wrong = np.where(np.arange(48) % 7 == 0, 2, truth)
+    void = np.zeros(truth.shape, bool)
+    void[0, :9] = True
+
+    def member(labels: np.ndarray, hidden: np.ndarray) -> ek.MaskSet:
+        masks = {("s", f"c{k}"): ek.encode((labels == k) & ~hidden) for k in (1, 2)}
+        return ek.MaskSet(masks, void={"s": ek.encode(hidden)})
+
+    hidden = np.ones(truth.shape, bool)
+    four = [member(m, void) for m in (truth, wrong, truth)] + [member(wrong, hidden)]
+    fused = ek.hard_vote(four, fusion="staple", by="label")
+    assert fused.void("s") == ek.encode(void)
+    assert np.array_equal(labels_of(fused), np.where(void, 255, truth))
+    assert np.isnan(fused.quality.figures["sensitivity"][0, :, 3]).all()
+    three = ek.hard_vote([member(m[:, 9:], void[:, 9:]) for m in (truth, wrong, truth)], fusion="staple", by="label")
+    assert fused.quality.confusion[0, :3] == pytest.approx(three.quality.confusion[0])
 
 
 def test_confusion_of_members_on_label_maps() -> None:

@@ -152,7 +152,8 @@ def hard_vote(
     -------
     MaskSet
         Its `.rule` says in words which rule was in force, and whether it amounts to an AND or an OR. With "staple" or
-        "simple", `.quality` says how well each member votes.
+        "simple", `.quality` says how well each member votes: printed it is a table, and it has `.table()` (a pandas
+        frame by sample, class and member), `.mean(figure)`, `.inverted`, `.confusion` of label maps, and `.to_dict()`.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
 def _by_class(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
     first = masks[0]
     names, S, C = first.classes, len(first.samples), len(first.classes)
-    groups = [[s] for s in first.samples] if rule.method.scope == "sample" else [list(first.samples)]
+    groups = _groups(first, rule)
     found: dict[tuple[int, int], ManyRuns] = {}
     rows = {sample: k for k, sample in enumerate(first.samples)}
     told: list[list[Any]] = []
@@ -159,29 +159,36 @@ def _by_class(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
     runs = ManyRuns.joined([found[s, c] for s in range(S) for c in range(C)])
     sizes = first.extent.sizes
     fused = MaskSet.trusted(sizes, names, runs, np.arange(S * C).reshape(S, C), str(rule))
-    figures, stopped = _figures(told, len(masks))
-    fused.quality = RaterQuality(
-        str(rule.method),
-        _members(masks),
-        _samples(first, rule),
-        names,
-        figures,
-        stopped=stopped,
-        _estimates=len(groups) * C,
-    )
+    fused.quality = _quality(masks, rule, _figures(told, len(masks)), [what for row in told for what in row])
     return fused
 
 
-def _figures(told: list[list[Any]], members: int) -> tuple[dict[str, NDArray[np.float64]], int]:
-    """Arrange what was estimated for each group and class; and count what did not converge."""
+def _figures(told: list[list[Any]], members: int) -> dict[str, NDArray[np.float64]]:
+    """Arrange what was estimated for each group and class."""
     flat = [what for row in told for what in row]
-    shape = (len(told), len(flat) // len(told) if told else 0, members)
+    shape = (len(told), len(flat) // max(len(told), 1), members)
     if flat and isinstance(flat[0], Performance):
         parts = {"dice": [w.dice for w in flat], "dropped": [w.dropped for w in flat]}
     else:
         parts = {"sensitivity": [w.sensitivity[:, 1] for w in flat], "specificity": [w.specificity[:, 1] for w in flat]}
-    stopped = sum(isinstance(what, Estimate) and not what.converged for what in flat)
-    return {name: np.array(values, np.float64).reshape(shape) for name, values in parts.items()}, stopped
+    return {name: np.array(values, np.float64).reshape(shape) for name, values in parts.items()}
+
+
+def _quality(
+    masks: Sequence[MaskSet],
+    rule: FusionRule,
+    figures: dict[str, NDArray[np.float64]],
+    told: Sequence[Any],
+    **more: Any,
+) -> RaterQuality:
+    """Gather what is known of members, whose names are their numbers."""
+    method = rule.method
+    stopped = sum(isinstance(what, Estimate) and not what.converged for what in told)
+    longer = str(replace(method, iterations=10 * method.iterations)) if isinstance(method, Staple) else ""
+    names = tuple(f"member {k}" for k in range(1, len(masks) + 1))
+    samples = masks[0].samples if method.scope == "sample" else (ALL,)
+    more |= {"stopped": stopped, "estimates": len(told), "more": longer}
+    return RaterQuality(str(method), names, samples, masks[0].classes, figures, **more)
 
 
 def _by_label(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
@@ -197,12 +204,13 @@ def _by_label(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
     names, C = first.classes, len(first.classes)
     unlabelled = -1 if any(map(is_background, names)) else 0
     labels_of = names if unlabelled else ("no class", *names)
-    groups = [[s] for s in first.samples] if method.scope == "sample" else [list(first.samples)]
+    L = len(labels_of)
+    groups = _groups(first, rule)
     runs: list[ManyRuns] = []
     estimates: list[Estimate] = []
     for group in groups:
         votes = [_votes(masks, sample, names, unlabelled) for sample in group]
-        ballots, which = together(votes, len(labels_of))
+        ballots, which = together(votes, L)
         labels, what = method.fuse(ballots, "label")
         assert isinstance(what, Estimate)
         estimates.append(what)
@@ -215,33 +223,26 @@ def _by_label(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
         {} if unlabelled else {s: many.mask(indices[k, -1], first.image_size(s)) for k, s in enumerate(first.samples)}
     )
     fused = MaskSet.trusted(first.extent.sizes, names, many, indices[:, :C], str(rule), void, exclusive=True)
-    stack = [np.stack([getattr(e, name).T for e in estimates]) for name in ("sensitivity", "specificity")]
-    own = slice(len(labels_of) - C, None)
-    fused.quality = RaterQuality(
-        str(method),
-        _members(masks),
-        _samples(first, rule),
-        names,
-        {"sensitivity": stack[0][:, own], "specificity": stack[1][:, own]},
-        np.stack([np.where(e.theta.sum(axis=1, keepdims=True) > 0, e.theta, np.nan) for e in estimates]),
-        labels_of,
-        sum(not e.converged for e in estimates),
-        len(groups),
-    )
+    own, shape = slice(L - C, None), (len(groups), len(masks), L)
+    figures = {
+        name: np.array([getattr(e, name) for e in estimates]).reshape(shape)[:, :, own].transpose(0, 2, 1)
+        for name in ("sensitivity", "specificity")
+    }
+    thetas = [np.where(e.theta.sum(axis=1, keepdims=True) > 0, e.theta, np.nan) for e in estimates]
+    confusion = np.array(thetas).reshape(*shape, L)
+    fused.quality = _quality(masks, rule, figures, estimates, confusion=confusion, labels=labels_of)
     return fused
+
+
+def _groups(masks: MaskSet, rule: FusionRule) -> list[list[str]]:
+    """Return the samples that are estimated together."""
+    pooled = [list(masks.samples)] if masks.samples else []
+    return [[s] for s in masks.samples] if rule.method.scope == "sample" else pooled
 
 
 def _votes(masks: Sequence[MaskSet], sample: str, names: Sequence[str], unlabelled: int) -> Votes:
     size = math.prod(masks[0].image_size(sample))
     return Votes.of([[m[sample, n] for n in names] for m in masks], [m.void(sample) for m in masks], size, unlabelled)
-
-
-def _members(masks: Sequence[MaskSet]) -> tuple[str, ...]:
-    return tuple(f"member {k}" for k in range(1, len(masks) + 1))
-
-
-def _samples(masks: MaskSet, rule: FusionRule) -> tuple[str, ...]:
-    return masks.samples if rule.method.scope == "sample" else (ALL,)
 
 
 def _unread(fusion: str, fix: str) -> UsageError:

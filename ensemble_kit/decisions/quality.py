@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,8 @@ class RaterQuality:
     confusion : of label maps, float64 (samples, members, L, L), how often a member says the first label where the
         second is true; None where classes are decided each by itself.
     labels : the names of those L labels.
-    stopped : how many estimates ended at the most iterations, without having converged.
+    stopped : how many estimates ended at the most iterations, without having converged; of how many `estimates`.
+    more : the method with more iterations, as text.
     """
 
     method: str
@@ -49,7 +50,8 @@ class RaterQuality:
     confusion: NDArray[np.float64] | None = None
     labels: tuple[str, ...] = ()
     stopped: int = 0
-    _estimates: int = field(default=0, repr=False)
+    estimates: int = 0
+    more: str = ""
 
     def named(self, members: Sequence[str]) -> RaterQuality:
         """Return the same under other names of members, in their order."""
@@ -80,8 +82,8 @@ class RaterQuality:
             fix = "look at these masks, and compare with --fusion majority (fusion='majority')"
             told.append(Caution(doubt, fix))
         if self.stopped:
-            doubt = f"{self.stopped} of {self._estimates} estimates had not converged at the most iterations"
-            told.append(Caution(doubt, "pass more: --fusion staple:iterations=100000"))
+            doubt = f"{self.stopped} of {self.estimates} estimates had not converged at the most iterations"
+            told.append(Caution(doubt, f"pass more: --fusion {self.more} (fusion={self.more!r})"))
         return told
 
     def table(self) -> pd.DataFrame:

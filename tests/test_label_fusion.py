@@ -260,9 +260,9 @@ def test_a_member_against_all_others_is_told() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((20, 20)) < 0.5
     masks = [truth ^ (rng.random(truth.shape) < 0.1) for _ in range(4)] + [~truth]
-    with pytest.warns(EnskWarning, match="label inversion: 1 of 5 times .* member 5, class x, s · fix: look at"):
-        fused = ek.hard_vote(members(*masks), fusion="staple")
-    assert fused.quality.inverted == [("s", "x", "member 5")]
+    with pytest.warns(EnskWarning, match="label inversion: 1 of 5 times .* eve, class x, s · fix: look at"):
+        fused = ek.hard_vote(members(*masks), fusion="staple", names=["ann", "bob", "cat", "dan", "eve"])
+    assert fused.quality.inverted == [("s", "x", "eve")]
 
 
 def test_an_estimate_that_was_cut_short_is_told() -> None:
@@ -422,6 +422,7 @@ REFUSED = {
     "ties": ({"fusion": "staple", "ties": "on"}, "fusion-option-idle", "a rule of its own"),
     "empty": ({"fusion": "staple", "empty": "abstain"}, "fusion-option-idle", "says how well a member votes"),
     "SIMPLE by label": ({"fusion": "simple", "by": "label"}, "fusion-invalid", "decides each class by itself"),
+    "names of others": ({"fusion": "staple", "names": ["ann"]}, "fusion-invalid", "1 names of 2 members"),
     "two who disagree": ({"fusion": "staple:region=disagreement"}, "fusion-invalid", "pass 3 members or more"),
 }  # fmt: skip
 

@@ -124,6 +124,7 @@ def hard_vote(
     empty: Empty = "vote",
     by: By = "class",
     fusion: Fusion | None = None,
+    names: Sequence[str] | None = None,
 ) -> MaskSet:
     """Vote over members' masks: a pixel is on iff the weights of the members that have it on reach the quorum.
 
@@ -145,6 +146,7 @@ def hard_vote(
         options as text, such as "staple:pooled,region=disagreement", or a `Staple` or `Simple`. Those two estimate how
         well each member votes, from all votes; the weights, the quorum, ties and empty masks are then not the
         caller's. By label: "staple" alone.
+    names : of the members, in `.quality` and in its warnings; default: "member 1", "member 2", …
 
     A member abstains at its void pixels; where all abstain no class is on.
 
@@ -182,7 +184,7 @@ def hard_vote(
     for k, other in enumerate(masks[1:], start=2):
         check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
     if isinstance(rule, FusionRule):
-        return fuse_labels(masks, rule)
+        return fuse_labels(masks, rule, names)
     if isinstance(rule, LabelRule):
         return label_vote(masks, rule)
     if any(m.has_void for m in masks):

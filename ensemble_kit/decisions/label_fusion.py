@@ -13,7 +13,7 @@ from ensemble_kit.decisions.patterns import Votes, together
 from ensemble_kit.decisions.quality import ALL, RaterQuality
 from ensemble_kit.decisions.simple import Performance, Simple
 from ensemble_kit.decisions.staple import Estimate, Staple
-from ensemble_kit.errors import Caution, MismatchError, UsageError, check_kind, warn
+from ensemble_kit.errors import Caution, MismatchError, UsageError, check_kind, check_several, warn
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.label_table import is_background
@@ -119,19 +119,32 @@ def refuse_beside(method: Staple | Simple, **options: object) -> None:
             )
 
 
-def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
+def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule, names: Sequence[str] | None = None) -> MaskSet:
     """Fuse the masks of members that have the same samples, classes and sizes.
 
     Warns of label inversion, of estimates that did not converge, and where classes of members exclude each other but
     those of the result overlap.
 
+    Parameters
+    ----------
+    names : of the members; default: their numbers.
+
     Raises
     ------
+    UsageError
+        Another number of names than of members.
     MismatchError
         Classes of a member overlap, and the fusion is by label.
     """
     first = masks[0]
+    if names is not None:
+        check_several("the names of members", names, "pass a list of texts, one per member")
+        if len(names) != len(masks):
+            item = f"{len(names)} names of {len(masks)} members"
+            raise _unfit(f"names={list(names)!r}", item, "pass one name per member, or none")
     fused = _by_label(masks, rule) if rule.by == "label" else _by_class(masks, rule)
+    if names is not None:
+        fused.quality = fused.quality.named(names)
     for caution in fused.quality.cautions():
         warn(caution)
     if rule.by == "class" and len(first.classes) > 1 and all(m.exclusive for m in masks) and not fused.exclusive:

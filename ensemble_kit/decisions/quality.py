@@ -105,9 +105,14 @@ class RaterQuality:
         if len(self.classes) > 1:
             rows += [self._row("all", member, None, m) for m, member in enumerate(self.members)]
         over = "over all samples together" if self.samples == (ALL,) else f"means over {len(self.samples)} samples"
-        legend = " ".join(_LEGENDS[name] for name in self.figures)
-        legend += " Measured against the estimated truth. -: no pixel to measure it on."
-        return Report(f"quality of members by {self.method}, {over}", ["class", "member", *self.figures], rows, legend)
+        title = f"quality of members by {self.method}, {over}"
+        return Report(title, ["class", "member", *self.figures], rows, self.legend)
+
+    @property
+    def legend(self) -> str:
+        """What the figures are."""
+        told = " ".join(_LEGENDS[name] for name in self.figures)
+        return f"{told} Measured against the estimated truth. -: no pixel to measure it on."
 
     def _row(self, name: str, member: str, c: int | None, m: int) -> list[str]:
         cells = []
@@ -129,7 +134,13 @@ class RaterQuality:
             }
             for name in self.figures
         }
-        out = {"method": self.method, "members": list(self.members), "samples": len(self.samples), **of}
+        out = {
+            "method": self.method,
+            "members": list(self.members),
+            "legend": self.legend,
+            "samples": len(self.samples),
+            **of,
+        }
         if self.confusion is not None:
             out["labels"] = list(self.labels)
             mean = _mean(self.confusion)

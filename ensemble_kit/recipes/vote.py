@@ -212,7 +212,7 @@ class HardVote:
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
-        majority = {**self.voting, "fusion": None}  # of empty masks all are the same
+        majority = {**self.voting, "fusion": None}  # of empty masks every fusion is empty
         return self._voted([_names(part) for part in self.parts], majority).without_void()
 
     def check_memory(self, budget: int | None, jobs: int | None) -> None:
@@ -231,11 +231,12 @@ class HardVote:
         return self._voted(masks, self.voting)
 
     def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:
-        voted = hard_vote(_common(masks) if self.common else masks, **voting)
+        names = [m.name for m in self.heard]
+        if len(set(names)) < len(names):
+            names = list(map(str, self.heard))
+        voted = hard_vote(_common(masks) if self.common else masks, **voting, names=names)
         cleaned = apply_rules(voted, self.rules)
-        if voted.quality is not None:
-            names = [m.name for m in self.heard]
-            cleaned.quality = voted.quality.named(names if len(set(names)) == len(names) else map(str, self.heard))
+        cleaned.quality = voted.quality
         return cleaned
 
 

@@ -15,10 +15,14 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
+    "Staple": "decisions.staple",
+    "Simple": "decisions.simple",
     "Argmax": "decisions.argmax",
     "RankRule": "decisions.rank",
     "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
+    "control_risk": "recipes.risk",
+    "measure_calibration": "tuning.reliability",
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
     "Stack": "recipes.stack",
@@ -50,18 +54,22 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "RankRule",
     "ResourceError",
     "Runs",
+    "Simple",
     "Stack",
+    "Staple",
     "ThresholdSet",
     "Thresholds",
     "UnsafeError",
     "UsageError",
     "confusion",
+    "control_risk",
     "dice",
     "encode",
     "fit_stack",
     "fuse",
     "hard_vote",
     "iou",
+    "measure_calibration",
     "read_masks",
     "tune_thresholds",
     "vote",
@@ -73,6 +81,8 @@ if TYPE_CHECKING:
     from ensemble_kit.decisions.argmax import Argmax
     from ensemble_kit.decisions.hard import hard_vote
     from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.simple import Simple
+    from ensemble_kit.decisions.staple import Staple
     from ensemble_kit.decisions.thresholds import Thresholds
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (
@@ -94,10 +104,12 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.fusing import fuse
+    from ensemble_kit.recipes.risk import control_risk
     from ensemble_kit.recipes.stack import Stack
     from ensemble_kit.recipes.stacking import fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    from ensemble_kit.tuning.reliability import measure_calibration
 
 
 def __getattr__(name: str) -> "Any":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_path
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.recipes.stack_scores import StackScores
 from ensemble_kit.recipes.stacked import Stacked, StackedStore, applied
 from ensemble_kit.stacking.model import StackModel
@@ -89,7 +89,7 @@ class Stack:
         member: str = "stack",
         overwrite: bool = False,
         jobs: int | None = None,
-        executor: Executor | None = None,
+        executor: Given = None,
         listener: Listener = nobody,
     ) -> Stacked:
         """Write the stacked logits of other samples, by the coefficients that were fitted on all samples.

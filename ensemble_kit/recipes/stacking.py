@@ -15,9 +15,10 @@ import numpy as np
 from ensemble_kit import strict_json
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, warn
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, Items, Threads, chosen
+from ensemble_kit.execution.executor import Executor, Items, Threads
 from ensemble_kit.files import check_space, check_target
 from ensemble_kit.logits.urls import url_of
 from ensemble_kit.masks.maskset import MaskSet
@@ -239,7 +240,7 @@ def fit_stack(
     member: str = "stack",
     overwrite: bool = False,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     memory: int | None = None,
     listener: Listener = nobody,
 ) -> Stack:

@@ -10,6 +10,7 @@ from typing import Any
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
+from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
@@ -27,6 +28,7 @@ from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.doubts import alike
 from ensemble_kit.recipes.masks import read_together
+from ensemble_kit.thresholds.guarantee import LIMITS
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
@@ -88,6 +90,8 @@ class SoftVote:
         lines.append(f"decision: {self.decision.told()}")
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
+        if self.tuned is not None and self.tuned.guarantee is not None and self.keeps_guarantee:
+            lines += [f"guaranteed: {self.tuned.guarantee}", LIMITS]
         return lines + self.seen_told()
 
     def seen_told(self) -> list[str]:
@@ -96,9 +100,20 @@ class SoftVote:
         told = self.tuned.overlap_told(e.samples, e.records) if self.tuned is not None else None
         return [] if told is None else [told]
 
+    @property
+    def keeps_guarantee(self) -> bool:
+        """Whether masks are decided and cleaned as the set says that guarantees a risk."""
+        tuned = self.tuned
+        return tuned is not None and (self.decision, self.rules) == (recorded(tuned), tuple(parse_rules(tuned.rules)))
+
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        return alike([(m.member, m) for m in self.ensemble.members])
+        out = alike([(m.member, m) for m in self.ensemble.members])
+        if self.tuned is not None and self.tuned.guarantee is not None and not self.keeps_guarantee:
+            told = self.tuned.guarantee
+            doubt = f"the set's guarantee does not hold, since masks are decided or cleaned otherwise: {told}"
+            out.append(Caution(doubt, "leave --decide and --rule out, or control the risk of what is meant"))
+        return out
 
     @property
     def may_overlap(self) -> bool:
@@ -128,7 +143,7 @@ class HardVote:
     Parameters
     ----------
     thresholds : one for all stores, or one for each in their order, None for what is usual; mask files need none.
-    voting : options of `hard_vote`: weights, quorum, ties, empty.
+    voting : options of `hard_vote`: weights, quorum, ties, empty, by, fusion.
     fusing : options of each store: mean, upsample.
     rules : post-processing of the voted masks.
     image_size, classes : for mask files without them; by default they come from another member.
@@ -207,12 +222,17 @@ class HardVote:
 
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        read = zip(self.heard, self.parts, strict=True)
-        return alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        read = list(zip(self.heard, self.parts, strict=True))
+        out = alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.parts):
+            doubt = "a set guarantees a risk of its own masks, not of those that a hard vote makes of several"
+            out.append(Caution(doubt, "vote softly, with a set that controls the risk of the fused scores"))
+        return out
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
-        return self._voted([_names(part) for part in self.parts]).without_void()
+        majority = {**self.voting, "fusion": None}  # of empty masks every fusion is empty
+        return self._voted([_names(part) for part in self.parts], majority).without_void()
 
     def check_memory(self, budget: int | None, jobs: int | None) -> None:
         """Refuse what a memory budget does not hold; a few samples of each store are tried for that."""
@@ -226,10 +246,17 @@ class HardVote:
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        return self._voted([p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts])
+        masks = [p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts]
+        return self._voted(masks, self.voting)
 
-    def _voted(self, masks: Sequence[MaskSet]) -> MaskSet:
-        return apply_rules(hard_vote(_common(masks) if self.common else masks, **self.voting), self.rules)
+    def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:
+        names = [m.name for m in self.heard]
+        if len(set(names)) < len(names):
+            names = list(map(str, self.heard))
+        voted = hard_vote(_common(masks) if self.common else masks, **voting, names=names)
+        cleaned = apply_rules(voted, self.rules)
+        cleaned.quality = voted.quality
+        return cleaned
 
 
 def _check_distinct(members: Sequence[Path]) -> None:

@@ -160,13 +160,16 @@ class Fusing:
         """
         if memory is None:
             return jobs
-        e = self.ensemble
+        e, classes = self.ensemble, len(self.ensemble.classes)
         places = [fused.placement(e.inputs, s) for s in e.samples]
-        cells = len(e.classes) * max(int(np.prod(p.grid if self.kind == "store" else p.image)) for p in places)
-        each = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
-        held = projected.held() + (0 if self.kind == "store" else 8 * cells)  # float32 and its bytes, when written
-        if self.uncertainty:  # two values for each score
-            each += 2 * cells
+        each = sum(m.bytes_per_sample for m in e.members) * (2 if e.activation == "softmax" else 1)  # as codes, too
+        if self.kind == "store":
+            each += classes * max(int(np.prod(p.grid)) for p in places) * (8 if self.uncertainty else 6)
+        else:  # codes of 16 bits, some rows of 64, and a class in float32 with its bytes, when it is written
+            codes = classes * (4 if self.uncertainty else 2)
+            each += max(codes * int(np.prod(p.image)) + 1024 * classes * p.image[1] for p in places)
+            each += 8 * max(int(np.prod(p.image)) for p in places)
+        held = projected.held()
         projected.check(memory, held + each, "fuse")
         return min(jobs or cores(), int(memory - held) // each)
 

@@ -38,7 +38,6 @@ COMMANDS = {
     "repair": ["repair", "a.zarr"],
     "fuse": ["fuse", "a.zarr", "b.zarr", "--out", "f.zarr"],
     "fuse, uncertainty": ["fuse", "a.zarr", "b.zarr", "--uncertainty", "--out", "u.zarr"],
-    "fuse, npz, uncertainty": ["fuse", "a.zarr", "b.zarr", "--format", "npz", "--uncertainty", "--out", "u"],
     "review": ["review", "a.zarr", "b.zarr", "--out", "r.csv"],
     "fuse, npz": ["fuse", "a.zarr", "b.zarr", "--format", "npz", "--out", "f"],
 }

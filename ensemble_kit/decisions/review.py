@@ -40,7 +40,7 @@ more than an object does (tests/benchmarks/review.py)."""
 
 def expected_dice(levels: NDArray[np.uint16], pixels: NDArray[np.int64], hits: NDArray[np.int64], area: int,
                   chances: NDArray[np.float64]) -> float:  # fmt: skip
-    """Return the Dice that a mask is expected to get: `2 Σ p over the mask / (its pixels + Σ p over the image)`.
+    """Return the Dice that a mask is expected to get: `2 Σ p over the mask / (its pixels + Σ p over what is counted)`.
 
     Of an empty mask it is 1 less the largest p, the chance that the truth is empty if its pixels go together.
 
@@ -76,8 +76,12 @@ class ExpectDice:
         band = mean.level_of(FLOOR), LEVELS - 1
         counted = _shares if shared else _scores
         chances = probabilities(mean)
-        each = zip(counted(scores, numbers, masks, band), masks, strict=True)
-        return [expected_dice(*counts, mask.area, chances) for counts, mask in each]
+        alone = self.decision.excludes(inputs)  # p outside of a mask lies in another class's, and is counted there
+        out = []
+        for (levels, pixels, hits), mask in zip(counted(scores, numbers, masks, band), masks, strict=True):
+            around = hits if alone and mask.area else pixels
+            out.append(expected_dice(levels, around, hits, mask.area, chances))
+        return out
 
 
 Counts = tuple["NDArray[np.uint16]", "NDArray[np.int64]", "NDArray[np.int64]"]

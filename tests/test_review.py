@@ -32,7 +32,7 @@ def members(make: Make, rng: np.random.Generator, grids: tuple[tuple[int, int], 
 
 
 def by_hand(p: np.ndarray, mask: np.ndarray, alone: bool) -> float:
-    p = np.where((p >= FLOOR) & (mask | (not (alone and mask.any()))), p, 0).astype(np.float64)
+    p = np.where(mask if alone and mask.any() else p >= FLOOR, p, 0).astype(np.float64)
     return float(2 * p[mask].sum() / (mask.sum() + p.sum()) if mask.any() else 1 - p.max())
 
 

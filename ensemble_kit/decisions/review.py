@@ -73,10 +73,10 @@ class ExpectDice:
         scores, numbers = FusedSample(inputs, item.sample), [inputs.classes.index(name) for name in kept]
         shared = inputs.activation == "softmax" and inputs.fusion.mean.of_logits
         mean = PROBABILITY if shared else inputs.fusion.mean
-        band = mean.level_of(FLOOR), LEVELS - 1
+        alone = self.decision.excludes(inputs)  # p outside of a mask lies in another class's, and is counted there
+        band = 1 if alone else mean.level_of(FLOOR), LEVELS - 1
         counted = _shares if shared else _scores
         chances = probabilities(mean)
-        alone = self.decision.excludes(inputs)  # p outside of a mask lies in another class's, and is counted there
         out = []
         for (levels, pixels, hits), mask in zip(counted(scores, numbers, masks, band), masks, strict=True):
             around = hits if alone and mask.area else pixels

@@ -18,9 +18,10 @@ from ensemble_kit import __version__
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_path, some, warn
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, Item, Items, chosen
+from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.files import check_space
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.urls import url_of
@@ -274,7 +275,7 @@ def fuse(
     overwrite: bool = False,
     uncertainty: bool = False,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     listener: Listener = nobody,
 ) -> Fused:
     """Keep the fused scores of an ensemble: as a store, a member for other ensembles, or as averaged probabilities.

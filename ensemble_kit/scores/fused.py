@@ -61,32 +61,43 @@ def member_levels(inputs: Inputs, sample: str, m: int) -> NDArray[np.uint16]:
     The levels are of logits, clipped to ±16; of exclusive classes of probabilities.
     """
     mean = Mean() if inputs.activation == "softmax" else LOGIT
-    f = inputs.fusion
-    alone = Fusion(
-        mean, f.upsample, f.members[m : m + 1], ((LEVELS,),) * len(inputs.classes), f.temperatures[m : m + 1]
-    )
-    one = replace(inputs, members=inputs.members[m : m + 1], fusion=alone)
-    return grid_levels(one, sample, placement(inputs, sample))
+    f, member, finest = inputs.fusion, inputs.members[m], placement(inputs, sample)
+    weights = ((LEVELS,),) * len(inputs.classes)
+    alone = Fusion(mean, "logits", f.members[m : m + 1], weights, f.temperatures[m : m + 1])
+    own = member.placement(sample)
+    if (own.grid, own.box) == (finest.grid, finest.box):
+        return FusedSample(replace(inputs, members=(member,), fusion=alone), sample, "scores").levels()
+    moved = replace(inputs, members=(_Onto(member, finest.box.shape),), fusion=alone)
+    out = np.zeros((len(inputs.classes), *finest.grid), np.uint16)
+    out[:, *finest.box.slices] = image_levels(FusedSample(moved, sample))
+    return out
 
 
-def grid_levels(inputs: Inputs, sample: str, onto: Placement | None = None) -> NDArray[np.uint16]:
+def grid_levels(inputs: Inputs, sample: str) -> NDArray[np.uint16]:
     """Fuse a sample on the finest grid: uint16 (C, h, w), 0 outside the box.
 
     Where members' grids or boxes differ they are interpolated to the finest one's: their scores, or with
     upsample="logits" their logits, as at the image's size.
-
-    Parameters
-    ----------
-    onto : another grid that they are interpolated to.
     """
-    places, finest = [m.placement(sample) for m in inputs.members], onto or placement(inputs, sample)
-    same_as_scores = inputs.fusion.upsample == "scores" and onto is None
-    if same_as_scores or all((p.grid, p.box) == (finest.grid, finest.box) for p in places):
+    if _fuses_cells(inputs, sample):
         return FusedSample(inputs, sample, "scores").levels()
-    moved = replace(inputs, members=tuple(_Onto(m, finest.box.shape) for m in inputs.members))
+    finest = placement(inputs, sample)
     out = np.zeros((len(inputs.classes), *finest.grid), np.uint16)
-    out[:, *finest.box.slices] = image_levels(FusedSample(moved, sample))
+    out[:, *finest.box.slices] = image_levels(on_box(inputs, sample))
     return out
+
+
+def on_box(inputs: Inputs, sample: str) -> FusedSample:
+    """Open a sample as if its image were the finest member's box, to which members of other grids are interpolated."""
+    shape = placement(inputs, sample).box.shape
+    moved = replace(inputs, members=tuple(_Onto(m, shape) for m in inputs.members))
+    return FusedSample(moved, sample, "scores" if _fuses_cells(inputs, sample) else None)
+
+
+def _fuses_cells(inputs: Inputs, sample: str) -> bool:
+    """Tell whether scores, not logits, are brought to the finest grid, or nothing has to be."""
+    places, finest = [m.placement(sample) for m in inputs.members], placement(inputs, sample)
+    return inputs.fusion.upsample == "scores" or all((p.grid, p.box) == (finest.grid, finest.box) for p in places)
 
 
 def probabilities(inputs: Inputs, sample: str) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:

@@ -52,6 +52,7 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.streams import printable
 from ensemble_kit.cli.tuning_options import (
     BackgroundClassOption,
+    ChooseOption,
     ComparedOption,
     EmptyOption,
     FoldsOption,
@@ -99,7 +100,8 @@ def tune_thresholds(
     eps: EpsOption = 0.0,
     folds: FoldsOption = None,
     groups: GroupsOption = None,
-    shrink: ShrinkOption = True,
+    choose: ChooseOption = None,
+    shrink: ShrinkOption = None,
     shared: SharedOption = False,
     statistics: StatisticsOption = None,
     mean: MeanOption = None,
@@ -130,7 +132,7 @@ def tune_thresholds(
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import measure_of
-    from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
+    from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
@@ -166,7 +168,7 @@ def tune_thresholds(
         "auto" if folds is None else folds,
         read_groups(groups),
         common.seed,
-        shrink,
+        choice_of(choose, shrink, shared),
         wanted if search or by_trials else None,
         by_trials,
         rank,
@@ -174,7 +176,6 @@ def tune_thresholds(
         cast("Any", decide),
         background,
         least,
-        shared,
     )
     for caution in tuning.warnings():
         common.warn(caution)
@@ -206,6 +207,8 @@ def tune_thresholds(
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
+    if (expected := tuned.set.score_on_new) is not None:
+        values["score_on_new"] = vars(expected)
     reports = [tuned.report]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()

@@ -336,3 +336,20 @@ def kept_components(areas: list[int], hits: list[int], least: int, most: int) ->
     large = sorted((k for k, a in enumerate(areas) if a >= least), key=lambda k: -areas[k])
     kept = large[: most or None]
     return sum(areas[k] for k in kept), sum(hits[k] for k in kept)
+
+
+def best_of_draws(
+    draws: NDArray[np.int64], top: NDArray[np.float64], foot: NDArray[np.float64], eps: float, order: list[int]
+) -> list[int]:
+    """Of each draw of groups the level with the best ratio of sums, the first in `order` among equals."""
+    found = []
+    for times in draws.tolist():
+        scores = []
+        for j in range(top.shape[1]):
+            over, under = eps, eps
+            for g, n in enumerate(times):
+                over += n * float(top[g, j])
+                under += n * float(foot[g, j % foot.shape[1]])
+            scores.append(over / under if under > 0 else 1.0)
+        found.append(max(order, key=lambda j, s=scores: s[j]))  # type: ignore[misc]
+    return found

@@ -255,6 +255,8 @@ def _crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
         "shrink": crossed.shrink,
         "scores": {name: _stable(score) for name, score in crossed.scores.items()},
         "gain": _interval_list(crossed.gain),
+        "as_decided": None if crossed.as_decided is None else _interval_list(crossed.as_decided),
+        "score": None if crossed.score is None else _interval_list(crossed.score),
         "common_level": crossed.common_level,
     }
 
@@ -275,7 +277,8 @@ def _crossed_from(
             )
             for name, c in classes.items()
         },
-        UNKNOWN if d["shrink"] and check is _level else None,
+        _interval_or_none(d["as_decided"]) if "as_decided" in d else UNKNOWN if d["shrink"] else None,
+        _interval_or_none(d.get("score")),
     )
 
 
@@ -286,6 +289,10 @@ def _interval_list(interval: Interval) -> list[float | None]:
 def _interval_from(values: list[float | None]) -> Interval:
     value, low, high = (_number(v) for v in values)
     return Interval(value, low, high)
+
+
+def _interval_or_none(values: list[float | None] | None) -> Interval | None:
+    return None if values is None else _interval_from(values)
 
 
 def _stable(value: float) -> float | None:

@@ -14,6 +14,7 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
+from ensemble_kit.recipes.families import near_duplicates
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure, Objective
@@ -183,6 +184,7 @@ class Tuning:
         found = self._find(truth, known, keep, executor, jobs, listener)
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
+        doubts += near_duplicates(truth) if self.split and self.groups is None else []
         lines = [*report.lines, *self._least_told(), *void_told(truth)]
         lines += [*described.describe(found), *metric_search.describe(found)]
         if self.choose == "shared":

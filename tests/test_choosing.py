@@ -149,12 +149,33 @@ def test_older_spellings_mean_a_choice(given, wanted) -> None:
 
 
 def test_two_choices_and_unknown_ones_are_refused(make_store, rng) -> None:
-    with pytest.raises(ek.UsageError, match="--choose bagged with --shared, which means shared"):
+    with pytest.raises(ek.UsageError, match="--choose bagged with an option that means shared"):
         choice_of("bagged", shared=True)
-    with pytest.raises(ek.UsageError, match="--choose bagged with --no-shrink, which means own"):
+    with pytest.raises(ek.UsageError, match="--choose bagged with an option that means own"):
         choice_of("bagged", shrink=False)
     with pytest.raises(ek.UsageError, match="'best'"):
         choice_of("best")
     ens, truth = problem(make_store, rng, 3)
     with pytest.raises(ek.UsageError, match="--choose bagged with factors of argmax"):
         ek.tune_thresholds(ens, truth, decide="argmax", choose="bagged")
+
+
+@pytest.mark.slow
+def test_bagged_thresholds_that_gain_nothing_out_of_fold_are_half(make_store, rng) -> None:
+    """A truth that is the mask at 0.5, with noise that differs from sample to sample: whatever is chosen is chance."""
+    names = ("a", "b", "c")
+    logits = {f"s{k}": smooth_logits(rng, (3, 12, 12)) for k in range(9)}
+    ens = ek.Ensemble([make_store(logits, (48, 48), names)])
+    truth = {}
+    for k, sample in enumerate(ens.samples):
+        for c, name in enumerate(names):
+            truth[sample, name] = ens.sample(sample).runs(c, 32768 + 12000 * (-1) ** k)
+    found = ek.tune_thresholds(ens, ek.MaskSet(truth), folds=3)
+    crossed = found.validation.crossed
+    assert found.choose == "bagged" and found.is_plain
+    assert set(found.levels.values()) == {32768}
+    assert not any(c.keeps for c in crossed.classes.values())
+    assert found.score == ek.dice(ens.vote(0.5), ek.MaskSet(truth)).mean
+    assert any("gain nothing above noise out of fold, so all are 0.5" in line for line in found.report().lines)
+    alone = ek.tune_thresholds(ens, ek.MaskSet(truth), folds=3, choose="own").validation.crossed
+    assert crossed.scores["tuned"] >= alone.scores["tuned"]

@@ -83,7 +83,8 @@ def tune_thresholds(
         lack it.
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
-    choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups;
+    choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups,
+        or 0.5 for all where these gain nothing above noise out of fold;
         "own": its best one; "shrunk": that, where its gain out of fold is above noise, else the shared threshold, or
         0.5 where that gains nothing; "shared": the best one for all classes. Factors of argmax: "own" or "shrunk", with
         factor 1 for the shared threshold. Default: "bagged" with folds ("shrunk" of factors), "own" without.

@@ -294,8 +294,8 @@ def choice_of(choose: str | None, shrink: bool | None = None, shared: bool = Fal
     check_choice("choose", choose, (None, *get_args(Choice)), "cannot tune")
     older = "shared" if shared else None if shrink is None else "shrunk" if shrink else "own"
     if choose is not None and older not in {None, choose}:
-        said = "--shared" if shared else "--shrink" if shrink else "--no-shrink"
-        item, fix = f"--choose {choose} with {said}, which means {older}", f"leave {said} out, or pass --choose {older}"
+        item = f"--choose {choose} with an option that means {older}"
+        fix = "pass --choose alone; --shared, --shrink and --no-shrink are older words for shared, shrunk and own"
         raise UsageError("option-idle", "cannot choose thresholds in two ways", item=item, fix=fix)
     return cast("Choice | None", choose or older)
 

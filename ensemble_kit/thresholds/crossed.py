@@ -75,7 +75,7 @@ class CrossValidation:
     score: Interval | None = field(default=None, repr=False)
 
     def expected(self, new: int | None = None) -> Interval | None:
-        """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#what-to-expect).
+        """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#the-gain-to-expect).
 
         The prediction interval of a mean of `new` values after `n` of them (Hahn and Meeker, "Statistical Intervals",
         1991): `t(n - 1) · s · √(1/n + 1/new)`, with `s / √n` from the width of the bootstrap interval. The gain was

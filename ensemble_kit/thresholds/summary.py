@@ -35,7 +35,9 @@ def report(
     gain = _mean_gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
     lines = _lines(mean, v.crossed, plain)
     if choose == "bagged":
-        lines.append("Thresholds: each class's mean of the best ones over draws of the groups (bagged).")
+        kept = v.crossed is None or any(c.keeps for c in v.crossed.classes.values())
+        how = "Thresholds: each class's mean of the best ones over draws of the groups (bagged)"
+        lines.append(f"{how}." if kept else f"{how} gain nothing above noise out of fold, so all are 0.5.")
     return _table(("threshold", "0.5"), rows, gain, measure, v, lines, _warnings(classes, v))
 
 

@@ -20,7 +20,8 @@ from ensemble_kit.tuning.curve import Curve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DRAWS = 200
+DRAWS, FEW = 200, 50
+"""Draws behind a level, and behind one that only helps to decide whether levels gain."""
 _STEP = 1 / 40  # of the logits of the levels that are scored in a draw; a threshold of 0.5 moves by 0.006
 _ENDS = 11.5  # logits beyond those of levels 1 and 65534
 
@@ -41,16 +42,19 @@ class Bag:
     draws: NDArray[np.int64]
 
     @classmethod
-    def of(cls, names: Sequence[str], samples: NDArray[np.int64], seed: int) -> Bag:
-        """Draw as many groups as there are, 200 times, by whole numbers alone: the same on any machine."""
+    def of(cls, names: Sequence[str], samples: NDArray[np.int64], seed: int, draws: int = DRAWS) -> Bag:
+        """Draw as many groups as there are, some times, by whole numbers alone: the same on any machine."""
         found = np.unique(np.array(names, object).astype(str)[samples], return_inverse=True)[1]
         groups = int(found.max()) + 1
-        drawn = np.random.default_rng(seed).integers(0, groups, size=(_DRAWS, groups))
+        drawn = np.random.default_rng(seed).integers(0, groups, size=(draws, groups))
         return cls(samples, found, np.stack([np.bincount(row, minlength=groups) for row in drawn]))
 
     def by_group(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Sum rows, one for each sample of all, over the samples of each group; in their order."""
         out = np.zeros((self.draws.shape[1], values.shape[1]))
+        if len(out) == self.samples.size:
+            out[self.index] = values[self.samples]
+            return out
         for s, group in zip(self.samples.tolist(), self.index.tolist(), strict=True):
             out[group] += values[s]
         return out

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.thresholds.crossed import Choice
-from ensemble_kit.tuning.bagging import Bag, best_levels, mean_level
+from ensemble_kit.tuning.bagging import DRAWS, FEW, Bag, best_levels, mean_level
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.resampling import Counts, Resampler
 
@@ -96,20 +96,25 @@ class Chooser:
     def on(self, which: Which) -> Chosen:
         """Choose the levels of all classes."""
         has = [curve.has_positives(which) for curve in self.curves]
+        asked = which == self.every or not all(has)  # inside folds, absent classes alone ask for the common level
         if self.choose == "shared":
             shares, keeps = True, [False] * len(has)
         elif self.choose == "shrunk":
             shares, keeps = self._above_noise(which)
             keeps = [kept and seen for kept, seen in zip(keeps, has, strict=True)]
+        elif self.choose == "bagged" and not self._gains(which, "bagged"):
+            shares, keeps = False, [False] * len(has)
         else:
-            asked = which == self.every or not all(has)  # inside folds, absent classes alone ask for the common level
-            shares, keeps = asked and self._shares(which), has
+            shares, keeps = asked and self._gains(which, "shared"), has
         common = self.shared(which) if shares else self.half
-        own = [self.own(c, which, common) for c in range(len(has))]
-        if self.choose == "bagged":
-            own = [level if level is not None else other for level, other in zip(self.bagged(which), own, strict=True)]
+        own = [self.best(c, which, common, self.choose) for c in range(len(has))]
         levels = [level if kept else common for level, kept in zip(own, keeps, strict=True)]
         return Chosen(levels, own, keeps, common, shares)
+
+    def best(self, c: int, which: Which, common: int, way: str = "own") -> int:
+        """Return what a class takes for itself, bagged where that is the way; `common` where no sample has it."""
+        bagged = self.bagged(which)[c] if way == "bagged" else None
+        return self.own(c, which, common) if bagged is None else bagged
 
     def own(self, c: int, which: Which, common: int) -> int:
         """Return the best level of a class; `common` where no sample has the class."""
@@ -129,9 +134,12 @@ class Chooser:
         """Return each class's mean best level over draws of groups; None where no draw has the class."""
         if which not in self._bagged:
             # all that will be asked for at once: a class's counts by level are large, and made once
-            wanted = [*dict.fromkeys([which, self.every, *(without(k, self.every) for k in self.every)])]
-            wanted = [folds for folds in wanted if folds and folds not in self._bagged]
-            bags = [Bag.of(self.names, self.curves[0].samples(folds), self.seed) for folds in wanted]
+            outer = [self.every, *(without(k, self.every) for k in self.every if len(self.every) > 1)]
+            inner = dict.fromkeys(without(k, rest) for rest in outer[1:] for k in rest)
+            wanted = [*outer, *inner]
+            bags = [
+                Bag.of(self.names, self.curves[0].samples(w), self.seed, DRAWS if w in outer else FEW) for w in wanted
+            ]
             found = [best_levels(curve, bags, self.mean) for curve in self.curves]
             for k, folds in enumerate(wanted):
                 self._bagged[folds] = [mean_level(drawn[k]) if drawn[k].size else None for drawn in found]
@@ -142,27 +150,28 @@ class Chooser:
 
         Parameters
         ----------
-        ways : of "own", "shared" and "half".
+        ways : of "bagged", "own", "shared" and "half".
         """
         outcomes = {name: Outcome(self.truth.shape) for name in ways}
         for j in which:
             inner = without(j, which)
-            shared = self.shared(inner)
+            shared = self.half if set(ways) <= {"bagged", "half"} else self.shared(inner)
             for c, curve in enumerate(self.curves):
                 for name, outcome in outcomes.items():
-                    own = self.own(c, inner, shared) if name == "own" else 0
-                    outcome.put(c, j, curve, {"own": own, "shared": shared, "half": self.half}[name])
+                    common = self.half if name == "half" else shared
+                    level = self.best(c, inner, common, name) if name in {"bagged", "own"} else common
+                    outcome.put(c, j, curve, level)
         return outcomes
 
-    def _shares(self, which: Which) -> bool:
-        """Tell whether the shared level gains above noise over 0.5, out of fold; without folds it is taken."""
+    def _gains(self, which: Which, way: str) -> bool:
+        """Tell whether a way gains above noise over 0.5, out of fold; without folds it is taken."""
         if len(which) < 2:
             return True
-        outcomes = self.out_of_fold(which, ("shared", "half"))
+        outcomes = self.out_of_fold(which, (way, "half"))
         seen = self.curves[0].samples(which)
         has = self.truth[:, seen].sum(axis=1) > 0
-        shared, half = (outcomes[name].counts(has) for name in ("shared", "half"))
-        return self.judge.above_noise(self.measure, shared, half, self.truth[has], seen)
+        ours, half = (outcomes[name].counts(has) for name in (way, "half"))
+        return self.judge.above_noise(self.measure, ours, half, self.truth[has], seen)
 
     def _above_noise(self, which: Which) -> tuple[bool, list[bool]]:
         """Tell whether the shared level gains above noise over 0.5, and each class's own over the better of the two."""

@@ -24,7 +24,7 @@ def cross_validate(chooser: Chooser, classes: Sequence[str]) -> tuple[CrossValid
     What it found, and the levels that all samples choose.
     """
     curves, truth, measure, every = chooser.curves, chooser.truth, chooser.measure, chooser.every
-    outcomes = {name: Outcome(truth.shape) for name in ("tuned", "own", "shared", "half")}
+    outcomes = {name: Outcome(truth.shape) for name in ("tuned", "itself", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
     for k in every:
         rest = without(k, every)
@@ -32,24 +32,30 @@ def cross_validate(chooser: Chooser, classes: Sequence[str]) -> tuple[CrossValid
         for c, curve in enumerate(curves):
             levels[c].append(chosen.own[c])
             own = chooser.own(c, rest, chosen.common)
-            at = {"tuned": chosen.levels[c], "own": own, "shared": shared, "half": chooser.half}
+            at = {
+                "tuned": chosen.levels[c],
+                "itself": levels[c][-1],
+                "own": own,
+                "shared": shared,
+                "half": chooser.half,
+            }
             for name, level in at.items():
                 outcomes[name].put(c, k, curve, level)
     final = chooser.on(every)
     seen, picks = truth.sum(axis=1) > 0, [slice(c, c + 1) for c in range(len(truth))]
     half, common = outcomes["half"].counts(seen), outcomes["shared" if final.shares else "half"]
-    judged = outcomes["tuned" if chooser.choose == "bagged" else "own"]
-    tuned = outcomes["tuned"]
+    tuned, itself = outcomes["tuned"], outcomes.pop("itself")
     pairs: list[Pair] = [(tuned.counts(seen), half, truth[seen]), (tuned.counts(), None, truth)]
-    pairs += [(judged.counts(p), common.counts(p), truth[p]) for p in picks]
-    if chooser.choose == "shrunk":  # each fold decides for itself, and all samples may decide otherwise
+    pairs += [(itself.counts(p), common.counts(p), truth[p]) for p in picks]
+    decides = chooser.choose in {"bagged", "shrunk"}
+    if decides:  # each fold decides for itself, and all samples may decide otherwise
         decided = Outcome(truth.shape)
         for c, kept in enumerate(final.keeps):
-            source = outcomes["own"] if kept else common
+            source = itself if kept else common
             decided.tp[c], decided.pred[c] = source.tp[c], source.pred[c]
         pairs.append((decided.counts(seen), half, truth[seen]))
     gain, score, *gains = chooser.judge.intervals(measure, pairs)
-    as_decided = gains[len(picks)] if chooser.choose == "shrunk" else None
+    as_decided = gains[len(picks)] if decides else None
     of_class = [measure.of_class(tp, pred, true) for tp, pred, true in zip(tuned.tp, tuned.pred, truth, strict=True)]
     folds = {
         name: ClassFolds(tuple(levels[c]), gains[c], final.keeps[c], of_class[c]) for c, name in enumerate(classes)

@@ -9,7 +9,7 @@ tuned on with five folds, nested; the other is what thresholds are for. Without 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,10 @@ from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.sweeps import Widening
 
 FOLDS, MIOU = 5, Measure("pooled", "iou", Convention(0.0, "skip"))
-SIMULATED = {"simulated, 40 samples, 6 classes": (40, 6, 1.0), "simulated, 85 samples, 29 classes": (85, 29, 0.5)}
+HEAD = (
+    "| set | thresholds or factors | out of fold (gain ± its standard error) | other half |",
+    "|---|---|---:|---:|",
+)
 
 
 class Smoothed(Chooser):
@@ -145,6 +148,27 @@ def _logits(levels: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
+def jobs(sets: Sequence[str], overlapping: Sequence[str] = ()) -> dict[str, Callable[[int], tuple[Samples, Samples]]]:
+    """Return what is drawn, by the rows' name; texts are NAME=FOLDER, `overlapping` are decided by thresholds."""
+
+    def simulated(*size: float) -> Callable[[int], tuple[Samples, Samples]]:
+        def draw(seed: int) -> tuple[Samples, Samples]:
+            rng = np.random.default_rng(seed)
+            return populations.drawn(rng, *size), populations.drawn(rng, *size)
+
+        return draw
+
+    out = {
+        "simulated, 40 samples, 6 classes": simulated(40, 6, 1.0),
+        "simulated, 85 samples, 29 classes": simulated(85, 29, 0.5),
+        "the demo's 28 images": populations.demo().halves,
+    }
+    for text in [*sets, *overlapping]:
+        name, _, path = text.partition("=")
+        out[name] = populations.of_folder(Path(path), False if text in overlapping else None).halves
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER")
@@ -152,20 +176,8 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--page", type=Path, help="its table between the marks is replaced")
     options = parser.parse_args()
-    jobs: dict[str, Callable[[int], tuple[Samples, Samples]]] = {}
-    for name, (n, classes, off) in SIMULATED.items():
-        jobs[name] = lambda seed, size=(n, classes, off): tuple(
-            populations.drawn(np.random.default_rng(2 * seed + part), *size) for part in (0, 1)
-        )
-    jobs["the demo's 28 images"] = populations.demo().halves
-    for text in [*options.set, *options.overlapping]:
-        name, _, path = text.partition("=")
-        jobs[name] = populations.of_folder(Path(path), False if text in options.overlapping else None).halves
-    lines = [
-        "| set | thresholds or factors | out of fold (gain ± its standard error) | other half |",
-        "|---|---|---:|---:|",
-    ]
-    for name, halves in jobs.items():
+    lines = list(HEAD)
+    for name, halves in jobs(options.set, options.overlapping).items():
         rows = table(name, [compared(*halves(seed), seed) for seed in range(options.splits)])
         lines += rows
         print("\n".join(rows), flush=True)

@@ -105,7 +105,7 @@ def compared(val: Samples, test: Samples, seed: int) -> dict[str, tuple[float, f
 
 
 def _factors(val: Samples, test: Samples, seed: int) -> dict[str, tuple[float, float]]:
-    fits = FoldedFits(Widening(lambda _: val.tables, [val.tables]), MIOU, folds_of(val, seed), 2)
+    fits = FoldedFits(Widening(val.gathered, [val.tables]), MIOU, folds_of(val, seed), 2)
 
     def score(factors: tuple[int, ...]) -> float:
         return MIOU.of_all(*(v.T for v in (*test.tables.counts(factors), test.tables.areas)))

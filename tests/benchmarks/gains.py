@@ -60,7 +60,7 @@ def judged(val: Samples, test: Samples, measure: Measure, choose: Choice, folds:
     """Tune on some samples and score others."""
     split, groups = folds_of(val, 0, folds), len(set(test.names))
     if isinstance(val.tables, ContenderTable):
-        fits = FoldedFits(Widening(lambda _: val.tables, [val.tables]), measure, split, 2)
+        fits = FoldedFits(Widening(val.gathered, [val.tables]), measure, split, 2)
         found, fitted = cross_validate_factors(fits, val.names, choose == "shrunk", 0)
         plain = all(f == ONE for f in fitted.factors)
         scores = [

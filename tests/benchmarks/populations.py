@@ -6,8 +6,9 @@ A folder of a set holds `val/` and `test/` with one store a member, their masks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,16 @@ LEVELS = np.unique(np.linspace(LOW + 200, HIGH - 1, 60).astype(np.uint16))
 
 @dataclass(frozen=True)
 class Samples:
-    """Some samples: a table of counts for each class or one of contenders, and the group of each sample."""
+    """Some samples: a table of counts for each class or one of contenders, and the group of each sample.
+
+    Parameters
+    ----------
+    gathered : returns the contenders for a larger ratio of factors.
+    """
 
     tables: tuple[ClassStatistics, ...] | ContenderTable
     names: tuple[str, ...]
+    gathered: Callable[[int], ContenderTable] | None = None
 
     @property
     def by_argmax(self) -> bool:
@@ -43,7 +50,9 @@ class Samples:
         """Keep some samples."""
         names = tuple(self.names[s] for s in samples)
         if isinstance(self.tables, ContenderTable):
-            return Samples(_contenders_of(self.tables, samples), names)
+            gathered = self.gathered
+            assert gathered is not None
+            return Samples(_contenders_of(self.tables, samples), names, lambda r: _contenders_of(gathered(r), samples))
         return Samples(tuple(_table_of(table, samples) for table in self.tables), names)
 
     def halves(self, seed: int) -> tuple[Samples, Samples]:
@@ -98,16 +107,21 @@ def demo() -> Samples:
 def of_folder(path: Path, by_argmax: bool | None = None) -> Samples:
     """Count a set's members on its validation and test samples; softmax ones by argmax, unless told otherwise."""
     groups = read_groups(str(path / "groups.csv")) if (path / "groups.csv").exists() else None
-    parts = []
-    for split in ("val", "test"):
-        ens = ek.Ensemble(sorted((path / split).glob("*.zarr")))
-        truth = ek.read_masks(path / f"{split}.npz").arranged(ens.samples, ens.classes)
-        names = group_of(ens.samples, groups)
-        if ens.activation == "softmax" if by_argmax is None else by_argmax:
-            parts.append(Samples(gather(ens, exclusive_truth(ens, truth), RATIOS[-1]), tuple(names)))
-        else:
-            parts.append(_counted(ens, truth, names))
-    return _joined(*parts)
+    both = [ek.Ensemble(sorted((path / split).glob("*.zarr"))) for split in ("val", "test")]
+    truths = [
+        ek.read_masks(path / f"{split}.npz").arranged(ens.samples, ens.classes)
+        for split, ens in zip(("val", "test"), both, strict=True)
+    ]
+    names = [group_of(ens.samples, groups) for ens in both]
+    if both[0].activation != "softmax" if by_argmax is None else not by_argmax:
+        return _joined(*(_counted(*part) for part in zip(both, truths, names, strict=True)))
+
+    @cache
+    def gathered(ratio: int) -> ContenderTable:
+        pairs = zip(both, truths, strict=True)
+        return _contenders_joined([gather(ens, exclusive_truth(ens, truth), ratio) for ens, truth in pairs])
+
+    return Samples(gathered(RATIOS[0]), (*names[0], *names[1]), gathered)
 
 
 MEAN = Mean()
@@ -123,10 +137,8 @@ def _counted(ens: ek.Ensemble, truth: ek.MaskSet, names: Sequence[str]) -> Sampl
 
 
 def _joined(a: Samples, b: Samples) -> Samples:
-    names = (*a.names, *b.names)
-    if isinstance(a.tables, ContenderTable) and isinstance(b.tables, ContenderTable):
-        return Samples(_contenders_joined([a.tables, b.tables]), names)
-    return Samples(tuple(_table_joined([x, y]) for x, y in zip(a.tables, b.tables, strict=True)), names)
+    joined = tuple(_table_joined([x, y]) for x, y in zip(a.tables, b.tables, strict=True))
+    return Samples(joined, (*a.names, *b.names))
 
 
 def _table_joined(parts: Sequence[ClassStatistics]) -> ClassStatistics:

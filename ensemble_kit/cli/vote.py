@@ -22,6 +22,7 @@ from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
     CsvOption,
+    DaskOption,
     DecideOption,
     ImageSizeOption,
     LeastOption,
@@ -42,6 +43,7 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
 
 
@@ -150,12 +152,12 @@ def vote(
     images: ImagesOption = None,
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
+    dask: DaskOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.registry import named
     from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
@@ -169,6 +171,7 @@ def vote(
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     check_members(members)
+    check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
     check_output(out, common, [*members, *sets, like, labels, classes, image_size])
@@ -255,8 +258,8 @@ def vote(
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
-    with common.progress() as listener:
-        masks = renamed(plan.run(Threads(common.jobs), listener), ids, like, target)
+    with working(common, dask) as executor, common.progress() as listener:
+        masks = renamed(plan.run(executor, listener), ids, like, target)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)

@@ -32,10 +32,13 @@ class Rule(ABC):
     ----------
     kind : the rule's name.
     form : how its text is written, by example.
+    monotone : whether a larger mask never leaves a smaller one, whatever the masks of other classes are: then the
+        risk of missing pixels rises with the threshold after the rule too.
     """
 
     kind: ClassVar[str]
     form: ClassVar[str]
+    monotone: ClassVar[bool] = False
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class DropSmall(Rule):
 
     kind = "drop-small"
     form = "drop-small:200 (pixels) or drop-small:0.05% (of the image)"
+    monotone = True
     min_area: int | None = None
     min_share: float | None = None
     connectivity: Connectivity = 8
@@ -157,6 +158,7 @@ class FillHoles(Rule):
 
     kind = "fill-holes"
     form = "fill-holes or fill-holes:50"
+    monotone = True
     largest: int | None = None
     connectivity: Connectivity = 8
 
@@ -206,6 +208,7 @@ class Gate(Rule):
 
     kind = "gate"
     form = "gate:0.75,2000 (top threshold, pixels)"
+    monotone = True
     top: float
     min_area: int
 

@@ -9,6 +9,7 @@ import typer
 
 from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.fusion_options import FusionOption, read_fusion, tell_quality
 from ensemble_kit.cli.label_options import (
     SHAPES,
     FirstValueOption,
@@ -142,6 +143,7 @@ def vote(
         str | None,
         typer.Option("--empty", help="With --hard: a member whose mask is empty does vote (default) or abstain."),
     ] = None,
+    fusion: FusionOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -193,6 +195,7 @@ def vote(
             "ties": ties or "off",
             "empty": empty or "vote",
             "by": by or "class",
+            "fusion": read_fusion(fusion, weights=weights, quorum=quorum, ties=ties, empty=empty),
         }
         reads = (first_value, void) != (None, None)
         deciding = Deciding(None, decide, background, least, rank_temperature)
@@ -226,6 +229,7 @@ def vote(
                 common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", fusion=fusion)
         refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
         refuse_idle("--soft", **{"from": from_, "from-csv": from_csv})
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
@@ -259,7 +263,8 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     with working(common, dask) as executor, common.progress() as listener:
-        masks = renamed(plan.run(executor, listener), ids, like, target)
+        voted = plan.run(executor, listener)
+    masks = renamed(voted, ids, like, target)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
@@ -269,12 +274,13 @@ def vote(
     if isinstance(plan, SoftVote) and plan.may_overlap:
         covered = cover(masks)
         common.say(f"softmax stores, but not decided by argmax: {covered}")
+    told, reports = tell_quality(common, voted, str(out) == "-")
     if str(out) != "-":
-        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
+        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts, **told}
         if covered is not None:
             values |= {"without_class": covered.none, "several_classes": covered.several}
             values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
-        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
+        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)}, *reports)
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
 
 

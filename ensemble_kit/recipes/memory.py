@@ -34,6 +34,7 @@ _PIXELS = 20_000_000
 """The least that a search is given for undecided pixels."""
 _BOOTSTRAP = 140_000_000
 _LEVELS = 59_000
+_COUNTED = 10
 _SCAN = (3277, 62260)
 
 
@@ -92,6 +93,12 @@ def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], job
     tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
     masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
     return held() + (jobs or cores()) * _at_work(ensemble) + _VOTED * masks
+
+
+def of_review(ensemble: Ensemble, jobs: int | None) -> float:
+    """Project a review: its samples in flight, each with its counts by level; figures of samples weigh nothing."""
+    counts = _COUNTED * _LEVELS * len(ensemble.classes)
+    return held() + (jobs or cores()) * (_at_work(ensemble) + counts)
 
 
 class Room(NamedTuple):

@@ -14,8 +14,8 @@ import ensemble_kit as ek
 from ensemble_kit.recipes.tune import measure_of
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import Interval
-from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.folds import group_of, read_groups
+from ensemble_kit.tuning.resampling import Resampler
 
 FAMILIES = ("unet", "fpn", "dilated")
 

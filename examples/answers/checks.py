@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,20 @@ class Pool:
 
     @cached_property
     def ensemble(self) -> ek.Ensemble:
-        """Stores of one member that hold different samples are joined."""
-        return ek.Ensemble([*self.bench.stores("val"), *self.bench.stores("test")])
+        """Open stores of all samples, which are written once."""
+        return ek.Ensemble([self._joined(member) for member in self.bench.members])
+
+    def _joined(self, member: str) -> Path:
+        path = self.bench.folder / "all" / f"{member}.zarr"
+        path.parent.mkdir(exist_ok=True)
+        parts = [ek.LogitStore(self.bench.folder / part / path.name) for part in ("val", "test")]
+        first, samples = parts[0], [s for store in parts for s in store.samples]
+        with ek.LogitWriter(path, first.classes, samples, first.grid, first.activation, member, checked=True) as out:
+            missing = set(out.missing)
+            for store in parts:
+                for sample in missing & set(store.samples):
+                    out.write(sample, store.read(sample), store.image_size(sample))
+        return path
 
     @cached_property
     def truth(self) -> ek.MaskSet:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -81,18 +82,22 @@ class AreaCurve:
         choices: Sequence[Sequence[int]],
         images: NDArray[np.int64],
     ) -> None:
-        from ensemble_kit.kernels import least_areas
-        from ensemble_kit.kernels.arguments import Score
-
         self.plain, self.images = Curve(table, measure, folds), images
         self._choices = [tuple(sorted(which)) for which in choices]
         top = LEVELS - 1 if not table.above.any() else table.high - 1
         self._ends = np.append(table.breaks[table.breaks < top], top)  # a segment is (end before, end]
-        convention = measure.convention
-        a, b, c = coefficients(measure.metric)
+
+    @cached_property
+    def _near(self) -> dict[tuple[int, ...], tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Find, for each choice of folds, the segments that come near its best score, and their scores."""
+        from ensemble_kit.kernels import least_areas
+        from ensemble_kit.kernels.arguments import Score
+
+        table, measure, choices = self.plain.table, self.plain.measure, self._choices
+        convention, (a, b, c) = measure.convention, coefficients(measure.metric)
         skip, pooled = convention.empty == "skip", measure.objective == "pooled"
         use, form = np.zeros((table.truth.size, len(choices))), np.zeros((len(choices), 2))
-        for j, which in enumerate(self._choices):
+        for j, which in enumerate(choices):
             use[self.plain.samples(which), j] = 1
         if pooled:
             form[:, 0] = table.truth @ use
@@ -103,9 +108,11 @@ class AreaCurve:
             table.truth,
         )  # fmt: skip
         score = Score(a, b, c, convention.eps, 0.0 if skip else float(convention.empty), skip)
-        none, rest = np.full(len(choices), -1.0), (laid, self._scale, self._most, use, form)
+        rest, none = (laid, self._scale, self._most, use, form), np.full(len(choices), -1.0)
         floor = least_areas.best_by_level(self._ends[::_COARSE], *rest, none, score, pooled).max(axis=1) - 2 * _CLOSE
-        self._rough = least_areas.best_by_level(self._ends, *rest, floor, score, pooled)
+        rough = least_areas.best_by_level(self._ends, *rest, floor, score, pooled)
+        near = [np.flatnonzero(scores >= scores.max() - _CLOSE) for scores in rough]
+        return {which: (n, scores[n]) for which, n, scores in zip(choices, near, rough, strict=True)}
 
     @property
     def _scale(self) -> NDArray[np.float64]:
@@ -148,10 +155,9 @@ class AreaCurve:
         areas, and its middle on a logarithmic scale.
         """
         without = self.plain.best(which)
-        rough = self._rough[self._choices.index(tuple(sorted(which)))]
-        near = np.flatnonzero(rough >= rough.max() - _CLOSE)
+        near, rough = self._near[tuple(sorted(which))]
         # neighbours with one float are one group: no sample of these folds changes between them
-        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough[near]) != 0)) + 1)
+        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough) != 0)) + 1)
         own = self.plain.samples(which)
         found = [self._cuts(int(self._ends[g[0]]), own) for g in groups]
         best = max(score for score, _ in found)
@@ -173,6 +179,12 @@ class AreaCurve:
         if best.level == level:
             return Gated(best, least)
         return Gated(Best(level, curve.score_at(level, which), (level, level)), least)
+
+    def counts(self, level: int, least: LeastArea) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return hits and pixels of every sample at a level and a least area, int64 (samples,) each."""
+        tp, pred = self.plain.table.at(min(level, self.plain.table.high))
+        stays = self._area_at(level) >= least.pixels(self.images)
+        return tp * stays, pred * stays
 
     def under(self, least: LeastArea) -> Curve:
         """Return the curve of the masks that a least area leaves."""

@@ -1,0 +1,137 @@
+"""What each class can choose at a ratio of competition: its best level, with and without a least area.
+
+The tables that tell are gone as soon as it is known, so several ratios take the memory of a few classes at one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.areas import AreaCurve, Gated, LeastArea
+from ensemble_kit.tuning.competing import Ratio, count_competing
+from ensemble_kit.tuning.counting import HIGHS, LOWS
+from ensemble_kit.tuning.crossval import Counts
+from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, check_truth, count
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Setting(NamedTuple):
+    """The level and the least area of a class."""
+
+    level: int
+    least: LeastArea
+
+
+@dataclass(frozen=True)
+class ClassOptions:
+    """What one class can choose at one ratio.
+
+    Parameters
+    ----------
+    band : levels that were counted; no other is better.
+    own, gated : by union of folds, the best level of the samples there, without and with a least area.
+    counts : of every setting that can be chosen, and of the level of 0.5: hits and pixels of every sample.
+    truth : int64 (samples,).
+    """
+
+    band: Band
+    own: Mapping[tuple[int, ...], Gated]
+    gated: Mapping[tuple[int, ...], Gated]
+    counts: Mapping[Setting, Counts]
+    truth: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, curve: AreaCurve, unions: Sequence[tuple[int, ...]], half: int, areas: bool) -> ClassOptions:
+        """Read them off a curve."""
+        table = curve.plain.table
+        own, gated = dict[tuple[int, ...], Gated](), dict[tuple[int, ...], Gated]()
+        settings = {Setting(half, LeastArea())}
+        for which in unions:
+            own[which] = Gated(curve.plain.best(which), LeastArea())
+            if areas:
+                gated[which] = curve.best(which)
+            settings |= {Setting(g.best.level, g.least) for g in (own[which], gated.get(which, own[which]))}
+        counts = {setting: curve.counts(*setting) for setting in settings}
+        return cls((table.low, table.high), own, gated, counts, table.truth)
+
+
+def unions_of(folds: int) -> list[tuple[int, ...]]:
+    """Return the unions of folds that choices are made on: all, all but one, all but two."""
+    every = tuple(range(folds))
+    if folds == 1:
+        return [every]
+    pairs = [(i, k) for i in every for k in every if i <= k]
+    return [every, *(tuple(j for j in every if j not in pair) for pair in pairs)]
+
+
+def gather_options(
+    ensemble: Ensemble,
+    truth: MaskSet,
+    measure: Measure,
+    split: Sequence[NDArray[np.int64]],
+    ratios: Sequence[Ratio],
+    rivals: Sequence[int],
+    areas: bool,
+    known: Statistics | None = None,
+    executor: Executor = THREADS,
+    listener: Listener = nobody,
+    at_once: int | None = None,
+) -> dict[Ratio, list[ClassOptions]]:
+    """Count at several ratios in a band of levels, and widen it for the classes that need it until all is certain.
+
+    Parameters
+    ----------
+    split : sample numbers of each fold; one fold of all without a cross-validation.
+    ratios : None is no competition.
+    rivals : numbers of the classes that compete.
+    areas : whether to look for least areas.
+    known : statistics without competition; a class that they suffice for is not counted without it.
+    at_once : classes that a pass counts; default: all.
+    """
+    check_truth(ensemble, truth)
+    half, unions = ensemble.level_of(0.5), unions_of(len(split))
+    images = np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
+    found: dict[Ratio, dict[int, ClassOptions]] = {ratio: {} for ratio in ratios}
+
+    def look(ratio: Ratio, c: int, table: ClassStatistics) -> tuple[bool, bool]:
+        """Keep what a table tells, and tell whether it is certain below its band, and above it."""
+        curve = AreaCurve(table, measure, split, unions, images)
+        found[ratio][c] = ClassOptions.of(curve, unions, half, areas)
+        sides = [curve.plain.certain(which) for which in unions]
+        sides += [curve.certain(which) for which in unions] if areas else []
+        return all(below for below, _ in sides), all(above for _, above in sides)
+
+    missing = list(ratios)
+    if known is not None and None in ratios and not (areas and truth.has_void and not known.tells_areas):
+        certain = [look(None, c, table) for c, table in enumerate(known.tables)]
+        if all(below and above for below, above in certain):
+            missing.remove(None)
+    todo = dict.fromkeys(range(len(ensemble.classes)) if missing else (), (0, 0))
+    how = executor, listener, areas
+    while todo:
+        bands = {c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()}
+        wider, step = dict[int, tuple[int, int]](), at_once or len(bands)
+        for first in range(0, len(bands), step):
+            some = dict(list(bands.items())[first : first + step])
+            if missing == [None]:
+                tables = {None: count(ensemble, truth, some, *how)}
+            else:
+                tables = count_competing(ensemble, truth, some, missing, rivals, *how)
+            for c in some:
+                sides = [look(ratio, c, tables[ratio].pop(c)) for ratio in missing]
+                low, high = (not all(side[k] for side in sides) for k in (0, 1))
+                if low or high:
+                    wider[c] = todo[c][0] + low, todo[c][1] + high
+        todo = wider
+    return {ratio: [of_ratio[c] for c in range(len(ensemble.classes))] for ratio, of_ratio in found.items()}

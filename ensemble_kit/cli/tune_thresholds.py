@@ -206,7 +206,7 @@ def tune_thresholds(
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
-    reports = [tuned.report]
+    reports = [tuned.report, *([] if tuned.ladder is None else [tuned.ladder])]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()
         reports.append(tuned.shift.report())

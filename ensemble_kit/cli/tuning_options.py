@@ -45,7 +45,7 @@ SearchOption = Annotated[
     typer.Option(
         "--search",
         help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
-        "or greedy (which members to take).",
+        "or greedy (which members to take); or auto: all that helps, step by step, judged out of fold.",
     ),
 ]
 TrialsOption = Annotated[

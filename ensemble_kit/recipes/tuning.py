@@ -26,7 +26,7 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
-from ensemble_kit.tuning.search import described, factors, joint, metric_search
+from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.plan import check as check_search
@@ -50,6 +50,7 @@ class Tuned:
     doubts : of these warnings, those about the members and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
+    ladder : the steps that `--search auto` tried; None of another tuning.
     """
 
     set: ThresholdSet
@@ -57,6 +58,7 @@ class Tuned:
     doubts: list[Caution]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
+    ladder: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Tuning:
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         if self.search is not None and self.trials is None:
             check_search(self.ensemble, self.search)
+            if self.search.is_auto:
+                auto.check(self._count_groups(), self.split)
         kind, other, options = (
             ("argmax", "threshold", ("trials",)) if self.by_argmax else ("threshold", "argmax", ("background", "least"))
         )
@@ -197,7 +201,7 @@ class Tuning:
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
-        return Tuned(found, full, doubts, rank, shift)
+        return Tuned(found, full, doubts, rank, shift, auto.report(found))
 
     def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
         e, how = self.ensemble, (self.split, jobs)
@@ -222,6 +226,12 @@ class Tuning:
         listener: Listener,
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
+        if self.search is not None and self.search.is_auto:
+            if known is not None or keep is not None or self.least is not None:
+                item = "--search auto with statistics of one fusion, or a least probability"
+                raise UsageError("option-idle", "cannot search", item=item, fix="leave --statistics and --least out")
+            rest = self.search, self.groups, self.seed, self.shrink, 0, executor, jobs, listener
+            return auto.tune(Task(ensemble, truth, measure, *rest), self.split or 0, self.by_argmax, self.background)
         if self.by_argmax:
             if known is not None:
                 check_kind("the statistics", known, ContenderTable)

@@ -65,7 +65,9 @@ class CountCompeting:
         return [
             Counted(
                 _without(every, [of_class[r, 0] for of_class in lost], [of_class[r, 1] for of_class in lost]),
-                _without(kept, [of_class[r, 0] - of_class[r, 2] for of_class in lost], [of_class[r, 1] for of_class in lost]),
+                _without(
+                    kept, [of_class[r, 0] - of_class[r, 2] for of_class in lost], [of_class[r, 1] for of_class in lost]
+                ),
             )
             for r in range(len(self.ratios))
         ]
@@ -91,7 +93,9 @@ class CountCompeting:
         return out
 
 
-def _without(counts: LevelCounts, pixels: Sequence[NDArray[np.int64]], hits: Sequence[NDArray[np.int64]]) -> LevelCounts:
+def _without(
+    counts: LevelCounts, pixels: Sequence[NDArray[np.int64]], hits: Sequence[NDArray[np.int64]]
+) -> LevelCounts:
     """Take pixels and hits from the counts of each class: arrays at its levels, then one number above the band."""
     kind = counts.pred.dtype
     return counts._replace(

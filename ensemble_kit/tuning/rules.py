@@ -21,6 +21,7 @@ from ensemble_kit.tuning.options import ClassOptions, Setting
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
 @dataclass(frozen=True)
 class Chosen:
     """What was chosen on some samples.
@@ -138,9 +139,7 @@ class Rules:
                 self._put(ratio, settings, self.folds[k], counts)
         return out
 
-    def _put(
-        self, ratio: Ratio, settings: Sequence[Setting], fold: NDArray[np.int64], out: NDArray[np.int64]
-    ) -> None:
+    def _put(self, ratio: Ratio, settings: Sequence[Setting], fold: NDArray[np.int64], out: NDArray[np.int64]) -> None:
         for c, setting in enumerate(settings):
             tp, pred = self.options[ratio][c].counts[setting]
             out[0, c, fold], out[1, c, fold] = tp[fold], pred[fold]

@@ -33,10 +33,11 @@ Ratio = float | None
 
 @dataclass(frozen=True)
 class CountCompeting:
-    """The work of counting one sample, some of its classes each in a band, at several ratios; an item has their `Truth`.
+    """The work of counting some classes of one sample at several ratios; an item has their `Truth`.
 
     Parameters
     ----------
+    bands : of each class, by number, the levels to tell apart.
     rivals : numbers of the classes that compete; the others are counted as they are.
     """
 
@@ -65,7 +66,9 @@ class CountCompeting:
         return [
             Counted(
                 _without(every, [of_class[r, 0] for of_class in lost], [of_class[r, 1] for of_class in lost]),
-                _without(kept, [of_class[r, 0] - of_class[r, 2] for of_class in lost], [of_class[r, 1] for of_class in lost]),
+                _without(
+                    kept, [of_class[r, 0] - of_class[r, 2] for of_class in lost], [of_class[r, 1] for of_class in lost]
+                ),
             )
             for r in range(len(self.ratios))
         ]
@@ -91,7 +94,9 @@ class CountCompeting:
         return out
 
 
-def _without(counts: LevelCounts, pixels: Sequence[NDArray[np.int64]], hits: Sequence[NDArray[np.int64]]) -> LevelCounts:
+def _without(
+    counts: LevelCounts, pixels: Sequence[NDArray[np.int64]], hits: Sequence[NDArray[np.int64]]
+) -> LevelCounts:
     """Take pixels and hits from the counts of each class: arrays at its levels, then one number above the band."""
     kind = counts.pred.dtype
     return counts._replace(

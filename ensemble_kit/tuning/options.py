@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.areas import AreaCurve, Gated, LeastArea
+from ensemble_kit.thresholds.records import Best
+from ensemble_kit.tuning.areas import AreaCurve, Setting
 from ensemble_kit.tuning.competing import Ratio, count_competing
 from ensemble_kit.tuning.counting import HIGHS, LOWS
 from ensemble_kit.tuning.crossval import Counts
@@ -24,13 +25,6 @@ from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, ch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class Setting(NamedTuple):
-    """The level and the least area of a class."""
-
-    level: int
-    least: LeastArea
 
 
 @dataclass(frozen=True)
@@ -42,28 +36,27 @@ class ClassOptions:
     band : levels that were counted; no other is better.
     own, gated : by union of folds, the best level of the samples there, without and with a least area.
     counts : of every setting that can be chosen, and of the level of 0.5: hits and pixels of every sample.
+    described : of those that all samples choose: the score, and the levels around with the same score.
     truth : int64 (samples,).
     """
 
     band: Band
-    own: Mapping[tuple[int, ...], Gated]
-    gated: Mapping[tuple[int, ...], Gated]
+    own: Mapping[tuple[int, ...], Setting]
+    gated: Mapping[tuple[int, ...], Setting]
     counts: Mapping[Setting, Counts]
+    described: Mapping[Setting, Best]
     truth: NDArray[np.int64]
 
     @classmethod
     def of(cls, curve: AreaCurve, unions: Sequence[tuple[int, ...]], half: int, areas: bool) -> ClassOptions:
-        """Read them off a curve."""
+        """Read them off a curve; the first union is that of all folds."""
         table = curve.plain.table
-        own, gated = dict[tuple[int, ...], Gated](), dict[tuple[int, ...], Gated]()
-        settings = {Setting(half, LeastArea())}
-        for which in unions:
-            own[which] = Gated(curve.plain.best(which), LeastArea())
-            if areas:
-                gated[which] = curve.best(which)
-            settings |= {Setting(g.best.level, g.least) for g in (own[which], gated.get(which, own[which]))}
-        counts = {setting: curve.counts(*setting) for setting in settings}
-        return cls((table.low, table.high), own, gated, counts, table.truth)
+        own = {which: curve.own(which) for which in unions}
+        gated = {which: curve.gated(which) for which in unions} if areas else own
+        first = {Setting(half), own[unions[0]], gated[unions[0]]}
+        counts = {setting: curve.counts(setting) for setting in {*own.values(), *gated.values(), *first}}
+        described = {setting: curve.described(setting) for setting in first}
+        return cls((table.low, table.high), own, gated, counts, described, table.truth)
 
 
 def unions_of(folds: int) -> list[tuple[int, ...]]:
@@ -108,8 +101,7 @@ def gather_options(
         """Keep what a table tells, and tell whether it is certain below its band, and above it."""
         curve = AreaCurve(table, measure, split, unions, images)
         found[ratio][c] = ClassOptions.of(curve, unions, half, areas)
-        sides = [curve.plain.certain(which) for which in unions]
-        sides += [curve.certain(which) for which in unions] if areas else []
+        sides = [curve.certain(which, areas) for which in unions]
         return all(below for below, _ in sides), all(above for _, above in sides)
 
     missing = list(ratios)

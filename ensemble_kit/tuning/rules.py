@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.areas import LeastArea
+from ensemble_kit.tuning.areas import Setting
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.curve import or_perfect
-from ensemble_kit.tuning.options import ClassOptions, Setting
+from ensemble_kit.tuning.options import ClassOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -120,13 +121,13 @@ class Rules:
     def _kinds(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, list[Setting]]:
         """Return the settings that each class may choose from, as some folds have them, the simplest first."""
         seen, of_ratio = np.concatenate([self.folds[j] for j in which]), self.options[ratio]
-        half = Setting(self.half, LeastArea())
+        half = Setting(self.half)
         # of a class that no sample has only false pixels would speak; without folds that is what is asked for
         has = self.truth[:, seen].any(axis=1) | (len(self.folds) == 1)
         kinds = {"half": [half] * len(of_ratio)}
         for name in ("own", "area") if areas else ("own",):
             best = [(of_class.gated if name == "area" else of_class.own)[which] for of_class in of_ratio]
-            kinds[name] = [Setting(g.best.level, g.least) if own else half for g, own in zip(best, has, strict=True)]
+            kinds[name] = [setting if own else half for setting, own in zip(best, has, strict=True)]
         return kinds
 
     def _out_of_fold(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, NDArray[np.int64]]:
@@ -138,9 +139,7 @@ class Rules:
                 self._put(ratio, settings, self.folds[k], counts)
         return out
 
-    def _put(
-        self, ratio: Ratio, settings: Sequence[Setting], fold: NDArray[np.int64], out: NDArray[np.int64]
-    ) -> None:
+    def _put(self, ratio: Ratio, settings: Sequence[Setting], fold: NDArray[np.int64], out: NDArray[np.int64]) -> None:
         for c, setting in enumerate(settings):
             tp, pred = self.options[ratio][c].counts[setting]
             out[0, c, fold], out[1, c, fold] = tp[fold], pred[fold]

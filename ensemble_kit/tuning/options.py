@@ -76,6 +76,7 @@ def gather_options(
     ratios: Sequence[Ratio],
     rivals: Sequence[int],
     areas: bool,
+    fixed: Mapping[int, NDArray[np.int64]] | None = None,
     known: Statistics | None = None,
     executor: Executor = THREADS,
     listener: Listener = nobody,
@@ -89,33 +90,38 @@ def gather_options(
     ratios : None is no competition.
     rivals : numbers of the classes that compete.
     areas : whether to look for least areas.
+    fixed : by class number, the least area in pixels of each sample that is given and not looked for.
     known : statistics without competition; a class that they suffice for is not counted without it.
     at_once : classes that a pass counts; default: all.
     """
     check_truth(ensemble, truth)
     half, unions = ensemble.level_of(0.5), unions_of(len(split))
     images = np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
+    given = fixed or {}
     found: dict[Ratio, dict[int, ClassOptions]] = {ratio: {} for ratio in ratios}
 
     def look(ratio: Ratio, c: int, table: ClassStatistics) -> tuple[bool, bool]:
         """Keep what a table tells, and tell whether it is certain below its band, and above it."""
-        curve = AreaCurve(table, measure, split, unions, images)
-        found[ratio][c] = ClassOptions.of(curve, unions, half, areas)
-        sides = [curve.certain(which, areas) for which in unions]
+        free = areas and c not in given
+        curve = AreaCurve(table.emptied(given[c]) if c in given else table, measure, split, unions, images)
+        found[ratio][c] = ClassOptions.of(curve, unions, half, free)
+        sides = [curve.certain(which, free) for which in unions]
         return all(below for below, _ in sides), all(above for _, above in sides)
 
-    missing = list(ratios)
-    if known is not None and None in ratios and not (areas and truth.has_void and not known.tells_areas):
+    missing, gates = list(ratios), areas or bool(given)
+    if known is not None and None in ratios and not (gates and truth.has_void and not known.tells_areas):
         certain = [look(None, c, table) for c, table in enumerate(known.tables)]
         if all(below and above for below, above in certain):
             missing.remove(None)
     todo = dict.fromkeys(range(len(ensemble.classes)) if missing else (), (0, 0))
-    how = executor, listener, areas
+    how = executor, listener, gates
+    at_once = at_once and max(1, at_once // len(ratios))
     while todo:
         bands = {c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()}
         wider, step = dict[int, tuple[int, int]](), at_once or len(bands)
         for first in range(0, len(bands), step):
             some = dict(list(bands.items())[first : first + step])
+            tables: dict[Ratio, dict[int, ClassStatistics]]
             if missing == [None]:
                 tables = {None: count(ensemble, truth, some, *how)}
             else:

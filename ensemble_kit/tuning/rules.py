@@ -123,7 +123,7 @@ class Rules:
         seen, of_ratio = np.concatenate([self.folds[j] for j in which]), self.options[ratio]
         half = Setting(self.half)
         # of a class that no sample has only false pixels would speak; without folds that is what is asked for
-        has = self.truth[:, seen].any(axis=1) | (len(self.folds) == 1)
+        has = (self.truth[:, seen].sum(axis=1) > 0) | (len(self.folds) == 1)
         kinds = {"half": [half] * len(of_ratio)}
         for name in ("own", "area") if areas else ("own",):
             best = [(of_class.gated if name == "area" else of_class.own)[which] for of_class in of_ratio]

@@ -120,7 +120,8 @@ def test_no_level_and_no_least_area_scores_higher(
     curve = AreaCurve(table, measure, folds, [[0, 1], [0]], images)
     for which in ([0, 1], [0]):
         own = np.concatenate([folds[k] for k in which])
-        found = curve.best(which)
+        found = curve.gated(which)
+        value = curve.score(found, which)
         best, without = -1.0, -1.0
         for level in range(100, 130 if t.above.any() else 131):
             tp, pred, area = at(t, level)
@@ -131,10 +132,10 @@ def test_no_level_and_no_least_area_scores_higher(
                 score = measure.of_class((tp * stays)[own], (pred * stays)[own], t.truth[own])
                 score = 1.0 if np.isnan(score) else score
                 best, without = max(best, score), max(without, score) if k == 0 else without
-        told = 1.0 if np.isnan(found.best.score) else found.best.score
+        told = 1.0 if np.isnan(value) else value
         assert told == pytest.approx(best, abs=1e-12)
-        assert found.least.is_none == (best <= without + 1e-15)
-        tp, pred, area = at(t, found.best.level)
-        stays = area >= found.least.pixels(images)
+        assert (found.least is None) == (best <= without + 1e-15)
+        tp, pred, area = at(t, found.level)
+        stays = area >= found.pixels(images)
         again = measure.of_class((tp * stays)[own], (pred * stays)[own], t.truth[own])
-        assert np.array_equal(found.best.score, again, equal_nan=True)
+        assert np.array_equal(value, again, equal_nan=True)

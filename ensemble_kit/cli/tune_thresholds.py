@@ -60,6 +60,7 @@ from ensemble_kit.cli.tuning_options import (
     MetricOption,
     ObjectiveOption,
     RankOption,
+    RuleOption,
     SamplerOption,
     SearchOption,
     SharedOption,
@@ -90,6 +91,7 @@ def tune_thresholds(
     metric: MetricOption = None,
     method: MethodOption = "exact",
     search: SearchOption = None,
+    rules: RuleOption = None,
     trials: TrialsOption = 200,
     timeout: TimeoutOption = None,
     storage: StorageOption = None,
@@ -125,6 +127,7 @@ def tune_thresholds(
     rank: RankOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
+    from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
@@ -175,6 +178,7 @@ def tune_thresholds(
         background,
         least,
         shared,
+        rules=parse_rules(rules or []),
     )
     for caution in tuning.warnings():
         common.warn(caution)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind, check_number, warn
 from ensemble_kit.execution.events import Listener, nobody
@@ -52,6 +54,7 @@ def tune_thresholds(
     background: str | None = None,
     least: float | None = None,
     shared: bool = False,
+    rules: Iterable[Rule | str] | Rule | str = (),
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
 
@@ -69,7 +72,7 @@ def tune_thresholds(
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
     search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
-        `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
+        `what`, such as "weights,mean", "greedy" or "compete,least-area"; fusions begin with the uniform ensemble.
     seed : of the folds and the bootstrap.
     metric : "dice", "iou", or F-beta as "f2", "f0.5". Default: "dice", for argmax "iou", so that the score is mIoU.
     shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold, or factor 1.
@@ -82,6 +85,8 @@ def tune_thresholds(
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
     shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
+    rules : `compete` and `least-area`, values or texts such as "compete:0.8", that the set will hold: each threshold is
+        the best under them. Other rules are searched (`search="post"`) or passed to the vote.
 
     Returns
     -------
@@ -123,6 +128,7 @@ def tune_thresholds(
         background=background,
         least=least,
         shared=shared,
+        rules=parse_rules(rules),
     )
     for caution in tuning.warnings():
         warn(caution)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit.decisions.clean import check_classes
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, some
 from ensemble_kit.execution.events import Listener, nobody
@@ -26,6 +28,7 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
+from ensemble_kit.tuning.ruled import Ruling, tune_ruled
 from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
@@ -79,6 +82,7 @@ class Tuning:
     shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
     at_once : classes that a pass counts; default: all.
+    rules : `compete` and `least-area` that the thresholds are tuned for, and that the set holds.
     """
 
     ensemble: Ensemble
@@ -96,6 +100,7 @@ class Tuning:
     least: float | None = None
     shared: bool = False
     at_once: int | None = None
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
@@ -113,8 +118,14 @@ class Tuning:
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
-        if self.shared and (self.by_argmax or self.search is not None or self.trials is not None):
-            what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
+        if self.rules and (self.by_argmax or self.trials is not None):
+            what = "factors of argmax" if self.by_argmax else "trials"
+            fix = "leave it out, or pass it to the vote (ensk vote --rule)"
+            raise UsageError("option-idle", "cannot tune with rules", item=f"{self.rules[0]} with {what}", fix=fix)
+        check_classes(self.rules, self.ensemble.classes)
+        if self.shared and (self.rules or self.by_argmax or self.search is not None or self.trials is not None):
+            what = "factors of argmax" if self.by_argmax else "rules" if self.rules else "a search"
+            what = what if self.trials is None else "trials"
             fix = "leave it out, or search first and pass the weights that were found (--weights)"
             raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
 
@@ -227,9 +238,10 @@ class Tuning:
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
         if self.search is not None and self.search.is_auto:
-            if known is not None or keep is not None or self.least is not None:
-                item = "--search auto with statistics of one fusion, or a least probability"
-                raise UsageError("option-idle", "cannot search", item=item, fix="leave --statistics and --least out")
+            if known is not None or keep is not None or self.least is not None or self.rules:
+                item = "--search auto with statistics of one fusion, a least probability or given rules"
+                fix = "leave --statistics, --least and --rule out"
+                raise UsageError("option-idle", "cannot search", item=item, fix=fix)
             rest = self.search, self.groups, self.seed, self.shrink, 0, executor, jobs, listener
             return auto.tune(Task(ensemble, truth, measure, *rest), self.split or 0, self.by_argmax, self.background)
         if self.by_argmax:
@@ -255,9 +267,16 @@ class Tuning:
             counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
-        if self.search is None:
-            return tune_from(counted, ensemble, measure, *how, self.shrink, self.shared)
-        return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
+        if self.search is None or self.search.by_counts:
+            found = tune_from(counted, ensemble, measure, *how, self.shrink, self.shared)
+            ruling = Ruling(given=self.rules) if self.search is None else self.search.ruling(self.rules)
+            if not ruling:
+                return found
+            return tune_ruled(found, ensemble, truth, ruling, *how, self.shrink, executor, listener, self.at_once)
+        return joint.tune(
+            ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener, self.rules,
+            self.at_once,
+        )  # fmt: skip
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
         """Score the rank rule as it is, and with a temperature fitted out of fold."""

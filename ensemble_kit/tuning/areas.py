@@ -7,19 +7,19 @@ order of their areas, and every least area is one cut of that order (docs/concep
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ensemble_kit.decisions.areas import LeastArea
 from ensemble_kit.decisions.ruletext import plain
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.thresholds.records import Best
+from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
 from ensemble_kit.tuning.statistics import ClassStatistics
 
@@ -30,36 +30,17 @@ _CLOSE = 1e-9  # sums of a few thousand float64 in [0, 1] are nearer than this t
 _COARSE = 256  # levels from one to the next of those that are looked at first
 
 
-@dataclass(frozen=True)
-class LeastArea:
-    """A least area as a rule's text has it: a number of pixels, or a share of the image in percent.
+class Setting(NamedTuple):
+    """The level of a class, and its least area; None empties no mask."""
 
-    Parameters
-    ----------
-    text : "120" or "0.05%"; "1" empties no mask.
-    """
-
-    text: str = "1"
-
-    @property
-    def is_none(self) -> bool:
-        """Tell whether it empties no mask."""
-        return self.text == "1"
+    level: int
+    least: LeastArea | None = None
 
     def pixels(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the pixels that a mask needs in images of so many pixels, int64 of their shape."""
-        if not self.text.endswith("%"):
-            return np.full_like(images, int(self.text))
-        share = Fraction(self.text[:-1]) / 100
-        return np.array([ceil(share * size) for size in images.tolist()], np.int64)
-
-
-@dataclass(frozen=True)
-class Gated:
-    """The best level of a class, and the least area that it goes with."""
-
-    best: Best
-    least: LeastArea
+        if self.least is None:
+            return np.zeros_like(images)
+        return np.array([self.least.least((size,)) for size in images.tolist()], np.int64)
 
 
 class AreaCurve:
@@ -86,6 +67,7 @@ class AreaCurve:
         self._choices = [tuple(sorted(which)) for which in choices]
         top = LEVELS - 1 if not table.above.any() else table.high - 1
         self._ends = np.append(table.breaks[table.breaks < top], top)  # a segment is (end before, end]
+        self._own, self._gated = dict[tuple[int, ...], Setting](), dict[tuple[int, ...], Setting]()
 
     @cached_property
     def _near(self) -> dict[tuple[int, ...], tuple[NDArray[np.int64], NDArray[np.float64]]]:
@@ -128,69 +110,86 @@ class AreaCurve:
         """A share is 100 % at most, which keeps a mask of the whole image; a number of pixels can be above it."""
         return 1.0 if self._shares else np.inf
 
-    def certain(self, which: Sequence[int]) -> tuple[bool, bool]:
-        """Tell whether no level below the band, and none above it, can reach the best score with any least area.
+    def certain(self, which: Sequence[int], areas: bool) -> tuple[bool, bool]:
+        """Tell whether no level below the band, and none above it, can be better.
 
-        The bounds are those of `Curve.certain`; below the band each mask may be emptied, too.
+        The bounds are those of `Curve.certain`; with `areas` a mask below the band may be emptied, too.
         """
-        table, own = self.plain.table, self.plain.samples(which)
+        table, own, measure = self.plain.table, self.plain.samples(which), self.plain.measure
         below, above = table.low == 0, table.high == LEVELS or not table.above[own].any()
         if below and above:
             return True, True
-        best, truth, hits = or_perfect(self.best(which).best.score), table.truth[own], table.above_tp[own]
-        seen = table.at(table.low)[1][own]
-        if self.plain.measure.objective == "pooled":
-            hits, every = hits.sum(keepdims=True), truth.sum(keepdims=True)
-        else:
-            every = truth
+        truth, hits, seen = table.truth[own], table.above_tp[own], table.at(table.low)[1][own]
+        least = [or_perfect(self.score(self.own(which), which))]
+        reached = [best_below(seen, truth, measure, False)]
+        if areas:
+            least.append(or_perfect(self.score(self.gated(which), which)))
+            reached.append(best_below(seen, truth, measure, True))
+        if measure.objective == "pooled":
+            hits, truth = hits.sum(keepdims=True), truth.sum(keepdims=True)
         return (
-            below or _below(seen, truth, self.plain.measure) < best,
-            above or best_case(hits, hits, every, self.plain.measure) < best,
+            below or all(bound < best for bound, best in zip(reached, least, strict=True)),
+            above or best_case(hits, hits, truth, measure) < least[0],
         )
 
-    def best(self, which: Sequence[int]) -> Gated:
+    def own(self, which: Sequence[int]) -> Setting:
+        """Find the best level on some folds, one of the choices, without a least area."""
+        key = tuple(sorted(which))
+        if key not in self._own:
+            self._own[key] = Setting(self.plain.best(which).level)
+        return self._own[key]
+
+    def gated(self, which: Sequence[int]) -> Setting:
         """Find the best level and least area on some folds, one of the choices.
 
         Among equal maxima none is emptied; then the level nearest to 0.5, then the lower; then the smallest range of
         areas, and its middle on a logarithmic scale.
         """
-        without = self.plain.best(which)
-        near, rough = self._near[tuple(sorted(which))]
+        key = tuple(sorted(which))
+        if key not in self._gated:
+            self._gated[key] = self._find_gated(key)
+        return self._gated[key]
+
+    def _find_gated(self, which: tuple[int, ...]) -> Setting:
+        without = self.own(which)
+        near, rough = self._near[which]
         # neighbours with one float are one group: no sample of these folds changes between them
         groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough) != 0)) + 1)
-        own = self.plain.samples(which)
-        found = [self._cuts(int(self._ends[g[0]]), own) for g in groups]
+        samples = self.plain.samples(which)
+        found = [self._cuts(int(self._ends[g[0]]), samples) for g in groups]
         best = max(score for score, _ in found)
-        if best <= or_perfect(without.score):
-            return Gated(without, LeastArea())
+        if best <= or_perfect(self.score(without, which)):
+            return without
         starts = np.append(self.plain.table.low, self._ends[:-1] + 1)
         near_half = [
-            (_nearest_to_half(int(starts[g[0]]), int(self._ends[g[-1]])), between)
+            (min(max(int(starts[g[0]]), (LEVELS - 1) // 2), int(self._ends[g[-1]])), between)
             for g, (score, between) in zip(groups, found, strict=True)
             if score == best
         ]
         level, (low, high) = min(near_half, key=lambda one: (abs(2 * one[0] - (LEVELS - 1)), one[0]))
-        return self.at(level, self._between(low, high), which)
+        return Setting(level, self._between(low, high))
 
-    def at(self, level: int, least: LeastArea, which: Sequence[int]) -> Gated:
-        """Describe a level at a least area on some folds: its score, and the levels around it that score the same."""
-        curve = self.under(least)
-        best = curve.best(which)
-        if best.level == level:
-            return Gated(best, least)
-        return Gated(Best(level, curve.score_at(level, which), (level, level)), least)
-
-    def counts(self, level: int, least: LeastArea) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return hits and pixels of every sample at a level and a least area, int64 (samples,) each."""
-        tp, pred = self.plain.table.at(min(level, self.plain.table.high))
-        stays = self._area_at(level) >= least.pixels(self.images)
+    def counts(self, setting: Setting) -> Counts:
+        """Return hits and pixels of every sample at a setting, int64 (samples,) each."""
+        tp, pred = self.plain.table.at(min(setting.level, self.plain.table.high))
+        if setting.least is None:
+            return tp, pred
+        stays = self._area_at(setting.level) >= setting.pixels(self.images)
         return tp * stays, pred * stays
 
-    def under(self, least: LeastArea) -> Curve:
-        """Return the curve of the masks that a least area leaves."""
-        if least.is_none:
-            return self.plain
-        return Curve(self.plain.table.emptied(least.pixels(self.images)), self.plain.measure, self.plain.folds)
+    def score(self, setting: Setting, which: Sequence[int]) -> float:
+        """Score a setting on some folds, as it is reported."""
+        own, (tp, pred) = self.plain.samples(which), self.counts(setting)
+        return self.plain.measure.of_class(tp[own], pred[own], self.plain.table.truth[own])
+
+    def described(self, setting: Setting) -> Best:
+        """Describe a setting on all folds: its score, and the levels around it with the same score."""
+        every = range(len(self.plain.folds))
+        table = self.plain.table.emptied(setting.pixels(self.images)) if setting.least else self.plain.table
+        best = Curve(table, self.plain.measure, self.plain.folds).best(every)
+        if best.level == setting.level:
+            return best
+        return Best(setting.level, self.score(setting, every), (setting.level, setting.level))
 
     def _cuts(self, level: int, own: NDArray[np.int64]) -> tuple[float, tuple[Fraction, Fraction]]:
         """Return the best score of a level over all least areas, and between which two areas the first of them lies.
@@ -236,12 +235,12 @@ class AreaCurve:
         """
         middle = (float(low) * float(high)) ** 0.5
         if not self._shares:
-            return LeastArea(str(min(max(round(middle), int(low) + 1), int(high))))
+            return LeastArea(min_area=min(max(round(middle), int(low) + 1), int(high)))
         percent, digits = 100 * middle, 1
         while True:
             text = plain(Decimal(f"{percent:.{digits - 1}e}"))
             if low < Fraction(text) / 100 <= high:
-                return LeastArea(f"{text}%")
+                return LeastArea(min_share=float(Decimal(text).scaleb(-2)))
             digits += 1
 
 
@@ -262,24 +261,23 @@ def _kept_and_emptied(kept: NDArray[np.float64], empty: NDArray[np.float64]) -> 
     return np.append(0, empty.cumsum()) + np.append(kept[::-1].cumsum()[::-1], 0)
 
 
-def _below(seen: NDArray[np.int64], truth: NDArray[np.int64], measure: Measure) -> float:
-    """Bound a class's score where masks have at least the pixels `seen`, all of the truth, or none at all."""
+def best_below(seen: NDArray[np.int64], truth: NDArray[np.int64], measure: Measure, areas: bool) -> float:
+    """Bound a class's score where masks have at least the pixels `seen` and all of the truth; or none, with `areas`."""
     (a, b, c), eps, empty = coefficients(measure.metric), measure.convention.eps, measure.convention.empty
-    least = np.maximum(seen, truth)
-    worst = 1.0 if empty == "skip" else float(empty)
-    if measure.objective == "pooled":
-        if not truth.any():
-            return max(worst, eps / (1 + eps))
+    least, pooled = np.maximum(seen, truth), measure.objective == "pooled"
+    if not areas:
+        hits, pixels, true = (v.sum(keepdims=True) for v in (truth, least, truth)) if pooled else (truth, least, truth)
+        return best_case(hits, pixels, true, measure)
+    worth = max(1.0 if empty == "skip" else float(empty), eps / (1 + eps))  # of two empty masks, or nearly
+    has = truth > 0
+    if not has.any():
+        return worth
+    if pooled:
         order = np.argsort(-truth / np.maximum(least, 1), kind="stable")  # the best ones are kept first
         tp, pred = (np.append(0, v[order].cumsum()) for v in (truth, least))
         return float(((a * tp + eps) / (pred + b * truth.sum() - c * tp + eps)).max())
-    has = truth > 0
-    kept = (a * truth + eps) / np.where(has, least + (b - c) * truth + eps, 1.0)
-    scores = np.where(has, np.maximum(kept, eps / np.where(has, b * truth + eps, 1.0)), max(worst, eps / (1 + eps)))
+    kept = (a * truth + eps)[has] / (least + (b - c) * truth + eps)[has]
+    scores = np.maximum(kept, eps / (b * truth + eps)[has])
     if empty == "skip":
-        return max(float(scores[has].mean()) if has.any() else 1.0, eps / (1 + eps))
-    return float(scores.mean())
-
-
-def _nearest_to_half(first: int, last: int) -> int:
-    return min(max(first, (LEVELS - 1) // 2), last)
+        return max(float(scores.mean()), eps / (1 + eps))
+    return float((scores.sum() + worth * (~has).sum()) / has.size)

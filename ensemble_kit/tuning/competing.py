@@ -33,10 +33,11 @@ Ratio = float | None
 
 @dataclass(frozen=True)
 class CountCompeting:
-    """The work of counting one sample, some of its classes each in a band, at several ratios; an item has their `Truth`.
+    """The work of counting some classes of one sample at several ratios; an item has their `Truth`.
 
     Parameters
     ----------
+    bands : of each class, by number, the levels to tell apart.
     rivals : numbers of the classes that compete; the others are counted as they are.
     """
 

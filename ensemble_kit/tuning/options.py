@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.areas import AreaCurve, Gated, LeastArea
+from ensemble_kit.thresholds.records import Best
+from ensemble_kit.tuning.areas import AreaCurve, Setting
 from ensemble_kit.tuning.competing import Ratio, count_competing
 from ensemble_kit.tuning.counting import HIGHS, LOWS
 from ensemble_kit.tuning.crossval import Counts
@@ -24,13 +25,6 @@ from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, ch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class Setting(NamedTuple):
-    """The level and the least area of a class."""
-
-    level: int
-    least: LeastArea
 
 
 @dataclass(frozen=True)
@@ -42,28 +36,27 @@ class ClassOptions:
     band : levels that were counted; no other is better.
     own, gated : by union of folds, the best level of the samples there, without and with a least area.
     counts : of every setting that can be chosen, and of the level of 0.5: hits and pixels of every sample.
+    described : of those that all samples choose: the score, and the levels around with the same score.
     truth : int64 (samples,).
     """
 
     band: Band
-    own: Mapping[tuple[int, ...], Gated]
-    gated: Mapping[tuple[int, ...], Gated]
+    own: Mapping[tuple[int, ...], Setting]
+    gated: Mapping[tuple[int, ...], Setting]
     counts: Mapping[Setting, Counts]
+    described: Mapping[Setting, Best]
     truth: NDArray[np.int64]
 
     @classmethod
     def of(cls, curve: AreaCurve, unions: Sequence[tuple[int, ...]], half: int, areas: bool) -> ClassOptions:
-        """Read them off a curve."""
+        """Read them off a curve; the first union is that of all folds."""
         table = curve.plain.table
-        own, gated = dict[tuple[int, ...], Gated](), dict[tuple[int, ...], Gated]()
-        settings = {Setting(half, LeastArea())}
-        for which in unions:
-            own[which] = Gated(curve.plain.best(which), LeastArea())
-            if areas:
-                gated[which] = curve.best(which)
-            settings |= {Setting(g.best.level, g.least) for g in (own[which], gated.get(which, own[which]))}
-        counts = {setting: curve.counts(*setting) for setting in settings}
-        return cls((table.low, table.high), own, gated, counts, table.truth)
+        own = {which: curve.own(which) for which in unions}
+        gated = {which: curve.gated(which) for which in unions} if areas else own
+        first = {Setting(half), own[unions[0]], gated[unions[0]]}
+        counts = {setting: curve.counts(setting) for setting in {*own.values(), *gated.values(), *first}}
+        described = {setting: curve.described(setting) for setting in first}
+        return cls((table.low, table.high), own, gated, counts, described, table.truth)
 
 
 def unions_of(folds: int) -> list[tuple[int, ...]]:
@@ -83,6 +76,7 @@ def gather_options(
     ratios: Sequence[Ratio],
     rivals: Sequence[int],
     areas: bool,
+    fixed: Mapping[int, NDArray[np.int64]] | None = None,
     known: Statistics | None = None,
     executor: Executor = THREADS,
     listener: Listener = nobody,
@@ -96,34 +90,38 @@ def gather_options(
     ratios : None is no competition.
     rivals : numbers of the classes that compete.
     areas : whether to look for least areas.
+    fixed : by class number, the least area in pixels of each sample that is given and not looked for.
     known : statistics without competition; a class that they suffice for is not counted without it.
     at_once : classes that a pass counts; default: all.
     """
     check_truth(ensemble, truth)
     half, unions = ensemble.level_of(0.5), unions_of(len(split))
     images = np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
+    given = fixed or {}
     found: dict[Ratio, dict[int, ClassOptions]] = {ratio: {} for ratio in ratios}
 
     def look(ratio: Ratio, c: int, table: ClassStatistics) -> tuple[bool, bool]:
         """Keep what a table tells, and tell whether it is certain below its band, and above it."""
-        curve = AreaCurve(table, measure, split, unions, images)
-        found[ratio][c] = ClassOptions.of(curve, unions, half, areas)
-        sides = [curve.plain.certain(which) for which in unions]
-        sides += [curve.certain(which) for which in unions] if areas else []
+        free = areas and c not in given
+        curve = AreaCurve(table.emptied(given[c]) if c in given else table, measure, split, unions, images)
+        found[ratio][c] = ClassOptions.of(curve, unions, half, free)
+        sides = [curve.certain(which, free) for which in unions]
         return all(below for below, _ in sides), all(above for _, above in sides)
 
-    missing = list(ratios)
-    if known is not None and None in ratios and not (areas and truth.has_void and not known.tells_areas):
+    missing, gates = list(ratios), areas or bool(given)
+    if known is not None and None in ratios and not (gates and truth.has_void and not known.tells_areas):
         certain = [look(None, c, table) for c, table in enumerate(known.tables)]
         if all(below and above for below, above in certain):
             missing.remove(None)
     todo = dict.fromkeys(range(len(ensemble.classes)) if missing else (), (0, 0))
-    how = executor, listener, areas
+    how = executor, listener, gates
+    at_once = at_once and max(1, at_once // len(ratios))
     while todo:
         bands = {c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()}
         wider, step = dict[int, tuple[int, int]](), at_once or len(bands)
         for first in range(0, len(bands), step):
             some = dict(list(bands.items())[first : first + step])
+            tables: dict[Ratio, dict[int, ClassStatistics]]
             if missing == [None]:
                 tables = {None: count(ensemble, truth, some, *how)}
             else:

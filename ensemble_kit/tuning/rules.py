@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.areas import LeastArea
+from ensemble_kit.tuning.areas import Setting
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.curve import or_perfect
-from ensemble_kit.tuning.options import ClassOptions, Setting
+from ensemble_kit.tuning.options import ClassOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,13 +121,13 @@ class Rules:
     def _kinds(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, list[Setting]]:
         """Return the settings that each class may choose from, as some folds have them, the simplest first."""
         seen, of_ratio = np.concatenate([self.folds[j] for j in which]), self.options[ratio]
-        half = Setting(self.half, LeastArea())
+        half = Setting(self.half)
         # of a class that no sample has only false pixels would speak; without folds that is what is asked for
-        has = self.truth[:, seen].any(axis=1) | (len(self.folds) == 1)
+        has = (self.truth[:, seen].sum(axis=1) > 0) | (len(self.folds) == 1)
         kinds = {"half": [half] * len(of_ratio)}
         for name in ("own", "area") if areas else ("own",):
             best = [(of_class.gated if name == "area" else of_class.own)[which] for of_class in of_ratio]
-            kinds[name] = [Setting(g.best.level, g.least) if own else half for g, own in zip(best, has, strict=True)]
+            kinds[name] = [setting if own else half for setting, own in zip(best, has, strict=True)]
         return kinds
 
     def _out_of_fold(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, NDArray[np.int64]]:

@@ -141,7 +141,7 @@ class Statistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` without pickles; complete, or nothing."""
-        head = {
+        head: dict[str, Any] = {
             "format": FORMAT,
             "samples": self.samples,
             "classes": self.classes,

@@ -24,6 +24,7 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.crossval import Counts, Resampler
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.gathering import exclusive_truth
+from ensemble_kit.tuning.ruled import RATIOS
 from ensemble_kit.tuning.search.bench import Bench
 from ensemble_kit.tuning.search.factor_bench import FactorBench
 from ensemble_kit.tuning.search.ladder import Candidate, Menu, chosen, climb, of_classes, out_of_fold
@@ -33,8 +34,6 @@ from ensemble_kit.tuning.search.threshold_bench import ThresholdBench
 from ensemble_kit.tuning.statistics import check_truth
 from ensemble_kit.tuning.truth import true_areas
 
-RATIOS = (0.6, 0.7, 0.8, 0.9, 1.0)
-"""Of `compete`, which are tried."""
 RULES = ("drop-small:0.005%", "drop-small:0.02%", "drop-small:0.1%", "keep-largest", "fill-holes")
 SMALL = ("least-area:0.02%", "least-area:0.1%")
 """Rules that are tried; the small ones where least areas are not fitted."""
@@ -71,7 +70,7 @@ def menu_of(ensemble: Ensemble, by_argmax: bool, background: str | None = None) 
     means = () if ensemble.fusion.mean != PROBABILITY or (softmax and not by_argmax) else (str(LOGIT),)
     return Menu(
         ("fitted",) if by_argmax else ("fitted", "areas"),
-        () if by_argmax or not several else RATIOS,
+        () if softmax or by_argmax or not several else tuple(ratio for ratio in RATIOS if ratio is not None),
         means if len(ensemble.members) > 1 else (),
         equal,
         (*RULES, *(SMALL if by_argmax else ())),

@@ -9,14 +9,13 @@ import numpy as np
 
 from ensemble_kit.decisions.across import Compete
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.decisions.ruletext import RuleText
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.areas import LeastArea
+from ensemble_kit.tuning.areas import Setting
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.crossval import Counts
-from ensemble_kit.tuning.options import ClassOptions, Setting, gather_options
+from ensemble_kit.tuning.options import ClassOptions, gather_options
 from ensemble_kit.tuning.search.bench import Bench, Ruling
 from ensemble_kit.tuning.search.ladder import Candidate
 
@@ -41,12 +40,11 @@ class ThresholdBench(Bench):
 
     def settings(self, candidate: Candidate, which: tuple[int, ...]) -> list[Setting]:
         """Return the level and the least area of each class that some folds chose."""
-        half = Setting(self.fused(candidate).level_of(0.5), LeastArea())
-        seen, out = np.concatenate([self.folds[j] for j in which]), []
+        half, seen = Setting(self.fused(candidate).level_of(0.5)), np.concatenate([self.folds[j] for j in which])
+        out = []
         for c, options in enumerate(self._options[candidate.fusion, candidate.ratio]):
             best = (options.gated if candidate.kind == "areas" else options.own)[which]
-            fits = candidate.kind != "plain" and self.truth[c, seen].any()
-            out.append(Setting(best.best.level, best.least) if fits else half)
+            out.append(best if candidate.kind != "plain" and self.truth[c, seen].any() else half)
         return out
 
     def _fitted(self, candidate: Candidate, which: tuple[int, ...]) -> Counts:
@@ -72,13 +70,19 @@ class ThresholdBench(Bench):
         if candidate.kind == "rank":
             return self.ranked(candidate, crossed, seed)
         found = self.in_classes(candidate, crossed, seed, self.values(candidate, every))
-        return replace(found, rules=tuple(map(str, self.decided(candidate, every)[1])))
+        found = replace(found, rules=tuple(map(str, self.decided(candidate, every)[1])))
+        if candidate.rules:  # whose plateaus nobody knows
+            return found
+        options, settings = self._options[candidate.fusion, candidate.ratio], self.settings(candidate, every)
+        plateaus = [own.described[setting].plateau for own, setting in zip(options, settings, strict=True)]
+        classes = [replace(c, plateau=plateau) for c, plateau in zip(found.classes, plateaus, strict=True)]
+        return replace(found, classes=tuple(classes))
 
 
 def _fitted_rules(ratio: Ratio, settings: Sequence[Setting], names: Sequence[str]) -> list[str]:
-    """Write the rules that go with settings: competition, then one least area for the classes that have it."""
+    """Write the rules that go with settings: competition, then each least area for the classes that have it."""
     texts = [] if ratio is None else [str(Compete(ratio))]
-    for least in dict.fromkeys(s.least for s in settings if not s.least.is_none):
+    for least in dict.fromkeys(s.least for s in settings if s.least is not None):
         own = tuple(name for name, s in zip(names, settings, strict=True) if s.least == least)
-        texts.append(str(RuleText("least-area", (least.text,), None, None if len(own) == len(names) else own)))
+        texts.append(str(replace(least, classes=None if len(own) == len(names) else own)))
     return texts

@@ -165,9 +165,9 @@ class Bench(ABC):
             self._voted[candidate] = dict.fromkeys(unions_of(len(self.folds)), counts)
 
     def _vote(self, candidates: Sequence[Candidate]) -> None:
-        """Vote with one further rule each: a sample by what all samples chose, and by each choice made without it."""
+        """Vote with further rules each: a sample by what all samples chose, and by each choice made without it."""
         unions, every = unions_of(len(self.folds)), len(self.folds)
-        plain, texts = replace(candidates[0], rules=()), [c.rules[-1] for c in candidates]
+        plain, further = replace(candidates[0], rules=()), [parse_rules(list(c.rules)) for c in candidates]
         made = {which: self.decided(plain, which) for which in unions}
         different = list(dict.fromkeys(made.values()))
         number = {which: different.index(decided) for which, decided in made.items()}
@@ -180,8 +180,8 @@ class Bench(ABC):
         def of(sample: str) -> tuple[Truth, list[int]]:
             return Truth.of(self.truth_masks, sample, names), wanted[fold_of[sample]]
 
-        work = CountVoted(self.fused(plain).inputs, tuple(names), tuple(different), parse_rules(texts))
-        out = np.zeros((len(different), len(texts), 2, *self.truth.shape), np.int64)
+        work = CountVoted(self.fused(plain).inputs, tuple(names), tuple(different), tuple(further))
+        out = np.zeros((len(different), len(further), 2, *self.truth.shape), np.int64)
         self.passes += 1
         rows = self.executor.map(work, Items(self.ensemble.samples, of), "cleaning", self.listener)
         for s, found in enumerate(rows):
@@ -193,7 +193,7 @@ class Bench(ABC):
 
 @dataclass(frozen=True)
 class CountVoted:
-    """The work of counting one sample's masks under several decisions, each cleaned by one of several further rules.
+    """The work of counting one sample's masks under several decisions, each cleaned by several lists of further rules.
 
     An item has the `Truth` of the classes that count, and the numbers of the decisions that it is asked about.
     """
@@ -201,25 +201,25 @@ class CountVoted:
     inputs: Inputs
     names: tuple[str, ...]
     decisions: tuple[Ruling, ...]
-    further: tuple[Rule, ...]
+    further: tuple[tuple[Rule, ...], ...]
 
     def __call__(self, item: Item) -> dict[int, NDArray[np.int64]]:
-        """Return hits and pixels, int64 (rules, 2, classes), by the number of the decision."""
+        """Return hits and pixels, int64 (lists, 2, classes), by the number of the decision."""
         scores, (truth, wanted) = FusedSample(self.inputs, item.sample), item.truth
         out = {}
         for k in wanted:
-            decision, rules = self.decisions[k]
-            vote = Vote(self.inputs, decision, rules).of(scores)
-            out[k] = np.stack([self._counts(vote, decision, rule, scores, truth) for rule in self.further])
+            decision, own = self.decisions[k]
+            vote = Vote(self.inputs, decision, own).of(scores)
+            out[k] = np.stack([self._counts(vote, decision, rules, scores, truth) for rules in self.further])
         return out
 
     def _counts(
-        self, vote: ManyRuns, decision: Decision, rule: Rule, scores: FusedSample, truth: Truth
+        self, vote: ManyRuns, decision: Decision, rules: tuple[Rule, ...], scores: FusedSample, truth: Truth
     ) -> NDArray[np.int64]:
-        """Clean masks by one rule, and count."""
+        """Clean masks, and count."""
         written = decision.written(self.inputs.classes)
         sample = Decided(written, vote.masks(scores.image), scores)
-        clean(sample, (rule,), Runs.empty(scores.image) if decision.excludes(self.inputs) else None)
+        clean(sample, rules, Runs.empty(scores.image) if decision.excludes(self.inputs) else None)
         masks = [sample.masks[written.index(name)] for name in self.names]
         pred = np.array([mask.area for mask in masks], np.int64)
         if truth.void is not None:

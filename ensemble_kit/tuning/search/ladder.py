@@ -90,7 +90,7 @@ class Menu:
     means : other means than the ensemble's own.
     members : whether members may be left out and counted twice.
     rules : texts of rules, one at a time.
-    rank : whether the rank rule may decide.
+    rank : means with which the rank rule may decide.
     """
 
     kinds: tuple[Kind, ...]
@@ -98,7 +98,7 @@ class Menu:
     means: tuple[str, ...]
     members: bool
     rules: tuple[str, ...]
-    rank: bool
+    rank: tuple[str, ...]
 
     def steps(self) -> list[Step]:
         """Return the steps in their order."""

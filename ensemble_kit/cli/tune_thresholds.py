@@ -193,6 +193,11 @@ def tune_thresholds(
             "bytes": bytes_of(stores),
         }
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        if (passes := tuning.passes) is not None:
+            plan["passes"] = passes
+            told += (
+                f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
+            )
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
     maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))

@@ -141,6 +141,15 @@ class Tuning:
             return min(5, self._count_groups()) if self._count_groups() >= 3 else None
         return self.folds or None
 
+    @property
+    def passes(self) -> tuple[int, int] | None:
+        """Passes over the stores of an automatic search, at least and where members are left out; None of another."""
+        if self.search is None or not self.search.is_auto:
+            return None
+        return auto.count_passes(
+            auto.menu_of(self.ensemble, self.by_argmax, self.background), len(self.ensemble.members)
+        )
+
     def _count_groups(self) -> int:
         return len(set(group_of(self.ensemble.samples, self.groups)))
 
@@ -243,7 +252,8 @@ class Tuning:
                 fix = "leave --statistics, --least and --rule out"
                 raise UsageError("option-idle", "cannot search", item=item, fix=fix)
             rest = self.search, self.groups, self.seed, self.shrink, 0, executor, jobs, listener
-            return auto.tune(Task(ensemble, truth, measure, *rest), self.split or 0, self.by_argmax, self.background)
+            task = Task(ensemble, truth, measure, *rest)
+            return auto.tune(task, self.split or 0, self.by_argmax, self.background, self.at_once)
         if self.by_argmax:
             if known is not None:
                 check_kind("the statistics", known, ContenderTable)

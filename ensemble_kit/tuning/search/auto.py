@@ -74,20 +74,22 @@ def menu_of(ensemble: Ensemble, by_argmax: bool, background: str | None = None) 
         means if len(ensemble.members) > 1 else (),
         equal,
         (*RULES, *(SMALL if by_argmax else ())),
-        background is None,
+        () if background is not None else tuple(map(str, (PROBABILITY,) if softmax else (PROBABILITY, LOGIT))),
     )
 
 
 def count_passes(menu: Menu, members: int) -> tuple[int, int]:
     """Return how many passes over the stores a ladder makes at least, and with every member left out but one."""
-    least = 3 + bool(menu.ratios) + menu.rank + len(menu.means)
+    least = 3 + bool(menu.ratios) + bool(menu.rank) + len(menu.means)
     if not menu.members:
         return least, least
     rounds = members * (members + 1) // 2 - 1
     return least + 2 * members, least + rounds + members
 
 
-def tune(task: Task, folds: int, by_argmax: bool, background: str | None = None) -> ThresholdSet:
+def tune(
+    task: Task, folds: int, by_argmax: bool, background: str | None = None, at_once: int | None = None
+) -> ThresholdSet:
     """Climb the ladder on all samples, judge the choice by making it again without each fold, and record both.
 
     Parameters
@@ -95,6 +97,7 @@ def tune(task: Task, folds: int, by_argmax: bool, background: str | None = None)
     task : the ensemble with its own fusion, where the ladder begins.
     by_argmax : whether masks are decided by argmax, and not by thresholds.
     background : with argmax, a class that is not written and not scored.
+    at_once : classes that a pass counts, for memory; default: all.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def tune(task: Task, folds: int, by_argmax: bool, background: str | None = None)
     split, names = make_folds(e.samples, folds, task.groups, task.seed), group_of(e.samples, task.groups)
     deadline = None if search.timeout is None else time.monotonic() + search.timeout
     areas = true_areas(e.samples, truth, [name for name in e.classes if name != background])
-    laid = e, truth, measure, areas, split, deadline, task.executor, task.listener
+    laid = e, truth, measure, areas, split, deadline, task.executor, task.listener, at_once
     bench: Bench = (
         FactorBench(*laid, background=background, jobs=task.jobs or cores()) if by_argmax else ThresholdBench(*laid)
     )

@@ -51,6 +51,7 @@ class Bench(ABC):
     truth_masks : of its samples and classes.
     truth : int64 (classes that count, samples), pixels of the truth.
     folds : sample numbers of each.
+    at_once : classes that a pass counts; default: all.
     deadline : of `time.monotonic`, after which nothing more is counted, but for the first pass; None: no limit.
 
     Attributes
@@ -67,6 +68,7 @@ class Bench(ABC):
     deadline: float | None
     executor: Executor
     listener: Listener
+    at_once: int | None = None
     passes: int = 0
     stopped: bool = False
     _voted: dict[Candidate, dict[tuple[int, ...], Counts]] = field(default_factory=dict)
@@ -131,7 +133,9 @@ class Bench(ABC):
         """Make a set of thresholds with a level for each class, and the scores of the candidate on all samples."""
         fused, every = self.fused(candidate), tuple(range(len(self.folds)))
         self.passes += 1
-        counted = statistics_for(fused, self.truth_masks, self.measure, executor=self.executor, listener=self.listener)
+        counted = statistics_for(
+            fused, self.truth_masks, self.measure, executor=self.executor, listener=self.listener, at_once=self.at_once
+        )
         plain = tune_from(counted, fused, self.measure, seed=seed)
         tp, pred = self.counts(candidate, every)
         classes = tuple(

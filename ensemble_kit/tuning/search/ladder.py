@@ -103,21 +103,21 @@ class Menu:
     def steps(self) -> list[Step]:
         """Return the steps in their order."""
         fitting = [Step(name, _with_kind(kind)) for kind, name in _KINDS.items() if kind in self.kinds]
-        others = [
-            Step("competition", self._competing),
-            Step("mean", lambda c: [replace(c, mean=mean) for mean in self.means]),
+        members = [
             Step("leave a member out", _without_one, repeats=True),
             Step("count a member twice", _with_one_doubled),
         ]
-        allowed = [bool(self.ratios), bool(self.means), self.members, self.members]
-        rules = Step("rules", lambda c: [replace(c, rules=(*c.rules, text)) for text in self.rules])
-        rank = Step("rank rule", lambda c: [replace(c, kind="rank", ratio=None, rules=())])
         return [
             *fitting,
-            *(step for step, may in zip(others, allowed, strict=True) if may),
-            rules,
-            *([rank] if self.rank else []),
+            Step("competition", self._competing),
+            Step("mean", lambda c: [replace(c, mean=mean) for mean in self.means]),
+            *(members if self.members else []),
+            Step("rules", lambda c: [replace(c, rules=(*c.rules, text)) for text in self.rules]),
+            Step("rank rule", self._ranked),
         ]
+
+    def _ranked(self, now: Candidate) -> list[Candidate]:
+        return [replace(now, kind="rank", ratio=None, rules=())] if now.mean in self.rank else []
 
     def _competing(self, now: Candidate) -> list[Candidate]:
         kinds = [k for k in KINDS[KINDS.index(now.kind) :] if k in ("plain", *self.kinds)]

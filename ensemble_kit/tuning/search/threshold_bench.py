@@ -34,7 +34,7 @@ class ThresholdBench(Bench):
         self.passes += 1
         found = gather_options(
             fused, self.truth_masks, self.measure, self.folds, ratios, range(len(fused.classes)), areas=True,
-            executor=self.executor, listener=self.listener,
+            executor=self.executor, listener=self.listener, at_once=self.at_once,
         )  # fmt: skip
         self._options |= {(candidates[0].fusion, ratio): options for ratio, options in found.items()}
 

@@ -202,6 +202,8 @@ class Tuning:
         if self.search is not None and self.search.storage is not None:
             check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
+        if self.groups is not None:
+            found = replace(found, validation=found.validation.saw(group_of(self.ensemble.samples, self.groups)))
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *self._least_told(), *void_told(truth)]

@@ -128,6 +128,7 @@ def test_the_set_scores_what_its_vote_scores(activation: str, make_store: Make, 
     assert "Chosen: " in str(auto.report(found))
 
 
+@pytest.mark.slow
 def test_noise_that_competition_removes_is_found(make_store: Make) -> None:
     """Where pixels of exclusive things are claimed by several classes, competition is a step that is taken."""
     ens, truth = ensemble(make_store, noise=3.0)
@@ -161,7 +162,7 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], told: str, make_s
 def test_two_groups_are_too_few(make_store: Make) -> None:
     ens, truth = ensemble(make_store)
     groups = {s: "one" if s < "s" else "two" for s in SAMPLES}
-    with pytest.warns(UserWarning, match="groups"), pytest.raises(ek.UsageError, match="three groups"):
+    with pytest.raises(ek.UsageError, match="three groups"):
         ek.tune_thresholds(ens, truth, folds="auto", groups=groups, search="auto")
 
 

@@ -170,6 +170,7 @@ def tune_thresholds(
             "no-shrink": None if shrink else True,
             "shared": shared or None,
             "rank": rank or None,
+            "rule": rules or None,
         },
     )
     base = risk_set(thresholds)

@@ -104,8 +104,10 @@ def gather_options(
         """Keep what a table tells, and tell whether it is certain below its band, and above it."""
         free = areas and c not in given
         curve = AreaCurve(table.emptied(given[c]) if c in given else table, measure, split, unions, images)
-        found[ratio][c] = ClassOptions.of(curve, unions, half, free)
-        sides = [curve.certain(which, free) for which in unions]
+        sides = [curve.certain(which, free) for which in unions[:1]]
+        if sides == [(True, True)]:  # else it is counted again, in a wider band
+            sides += [curve.certain(which, free) for which in unions[1:]]
+            found[ratio][c] = ClassOptions.of(curve, unions, half, free)
         return all(below for below, _ in sides), all(above for _, above in sides)
 
     missing, gates = list(ratios), areas or bool(given)

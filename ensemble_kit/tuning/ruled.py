@@ -28,7 +28,7 @@ from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.options import ClassOptions, gather_options
+from ensemble_kit.tuning.options import gather_options
 from ensemble_kit.tuning.rules import Ruled, Rules
 from ensemble_kit.tuning.statistics import Statistics
 
@@ -104,7 +104,6 @@ def tune_ruled(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
     executor: Executor = THREADS,
     listener: Listener = nobody,
     at_once: int | None = None,
@@ -114,7 +113,7 @@ def tune_ruled(
     Parameters
     ----------
     found : the set of this ensemble and these folds that `tune_from` made, with its curves.
-    folds, groups, seed, shrink : of the tuning.
+    folds, groups, seed : of the tuning.
     at_once : classes at a time whose tables are held.
     """
     check_classes(ruling.given, ensemble.classes)
@@ -139,9 +138,9 @@ def tune_ruled(
         at_once,
     )
     rules = Rules(options, found.measure, split, ensemble.level_of(0.5))
-    ruled = rules.ruled(ruling.ratios, ruling.areas, shrink)
+    ruled = rules.ruled(ruling.ratios, ruling.areas)
     crossed = found.validation.crossed and _crossed(found, ruled, rules, known, names, seed)
-    return _with_rules(found, ruling, ruled, options, crossed)
+    return _with_rules(found, ruling, ruled, rules, crossed)
 
 
 def images_of(ensemble: Ensemble) -> NDArray[np.int64]:
@@ -153,12 +152,12 @@ def _with_rules(
     found: ThresholdSet,
     ruling: Ruling,
     ruled: Ruled,
-    options: dict[Ratio, list[ClassOptions]],
+    rules: Rules,
     crossed: CrossValidation | None,
 ) -> ThresholdSet:
     """Make the set of what was chosen on all samples."""
     chosen, measure = ruled.chosen, found.measure
-    of_ratio = options[chosen.ratio]
+    of_ratio = rules.options[chosen.ratio]
     classes, texts = [], [str(rule) for rule in ruling.given]
     if ruling.compete and chosen.ratio is not None:
         texts.append(str(Compete(chosen.ratio)))
@@ -167,9 +166,7 @@ def _with_rules(
         classes.append(replace(old, level=best.level, score=best.score, plateau=best.plateau, band=own.band))
         if setting.least is not None:
             texts.append(str(replace(setting.least, classes=(old.name,))))
-    counts = [own.counts[setting] for own, setting in zip(of_ratio, chosen.settings, strict=True)]
-    tp, pred = (np.stack([count[k] for count in counts]) for k in (0, 1))
-    score = measure.of_all(tp, pred, np.stack([own.truth for own in of_ratio]))
+    score = measure.of_all(*rules.counts(chosen.ratio, chosen.settings), rules.truth)
     told: dict[str, Any] = {
         "searched": [name for name, on in (("compete", ruling.compete), ("least-area", ruling.areas)) if on],
         "ratio": chosen.ratio,
@@ -200,13 +197,15 @@ def _crossed(
         name: ClassFolds(
             tuple(fold.settings[c].level for fold in ruled.by_fold),
             gains[c],
-            ruled.chosen.keeps[c] and bool(seen[c]),
+            bool(seen[c]),
             measure.of_class(ruled.tp[c], ruled.pred[c], truth[c]),
         )
         for c, name in enumerate(known.classes)
     }
     scores = {**before.scores, "tuned": measure.of_all(ruled.tp, ruled.pred, truth)}
-    return replace(before, scores=scores, gain=gain, common_level=rules.half, classes=classes, as_decided=None)
+    return replace(
+        before, shrink=False, scores=scores, gain=gain, common_level=rules.half, classes=classes, as_decided=None
+    )
 
 
 def _number(value: float) -> float | None:

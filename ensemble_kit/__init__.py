@@ -19,6 +19,8 @@ _HOME = {
     "RankRule": "decisions.rank",
     "Thresholds": "decisions.thresholds",
     "tune_thresholds": "recipes.tune",
+    "control_risk": "recipes.risk",
+    "measure_calibration": "tuning.reliability",
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
     "ThresholdSet": "thresholds.thresholdset",
@@ -53,11 +55,13 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "UnsafeError",
     "UsageError",
     "confusion",
+    "control_risk",
     "dice",
     "encode",
     "fuse",
     "hard_vote",
     "iou",
+    "measure_calibration",
     "read_masks",
     "tune_thresholds",
     "vote",
@@ -90,8 +94,10 @@ if TYPE_CHECKING:
     from ensemble_kit.metrics.overlap import dice, iou
     from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.fusing import fuse
+    from ensemble_kit.recipes.risk import control_risk
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
+    from ensemble_kit.tuning.reliability import measure_calibration
 
 
 def __getattr__(name: str) -> "Any":

@@ -159,11 +159,11 @@ CASES: tuple[Callable[[Path], Path], ...] = (
 
 
 def digest(path: Path) -> str:
-    """Digest a file; of a set without its date and the versions of what made it."""
+    """Digest a file; of a set without its date, the versions of what made it, and the digests of single samples."""
     raw = path.read_bytes()
     if path.suffix == ".json" and "created" in json.loads(raw):
         content = json.loads(raw)
-        del content["created"], content["search"]["versions"]
+        del content["created"], content["search"]["versions"], content["validation"]["seen"]
         raw = json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(raw).hexdigest()
 

@@ -24,7 +24,8 @@ def test_public_names() -> None:
     assert sorted(ek.__all__) == [
         "Argmax", "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
         "MaskSet", "MismatchError", "RankRule", "ResourceError", "Runs", "ThresholdSet", "Thresholds", "UnsafeError",
-        "UsageError", "confusion", "dice", "encode", "fuse", "hard_vote", "iou", "read_masks", "tune_thresholds", "vote",
+        "UsageError", "confusion", "control_risk", "dice", "encode", "fuse", "hard_vote", "iou", "measure_calibration",
+        "read_masks", "tune_thresholds", "vote",
     ]  # fmt: skip
     for name in ek.__all__:
         assert getattr(ek, name).__doc__, name

@@ -102,6 +102,7 @@ def _is_set(path: Path) -> bool:
 def _set(path: Path) -> Found:
     from ensemble_kit.decisions.recorded import recorded
     from ensemble_kit.reports.report import Report
+    from ensemble_kit.thresholds.guarantee import LIMITS
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     tuned = ThresholdSet.load(path)
@@ -141,6 +142,8 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
+    if tuned.guarantee is not None:
+        head |= {"guaranteed": str(tuned.guarantee), "limits": LIMITS}
     return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]
 
 

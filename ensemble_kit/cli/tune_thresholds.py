@@ -49,10 +49,14 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.risk import controlling, refuse_idle_with_risk, risk_set
 from ensemble_kit.cli.streams import printable
 from ensemble_kit.cli.tuning_options import (
+    AlphaOption,
     BackgroundClassOption,
+    CalibrationOption,
     ComparedOption,
+    DeltaOption,
     EmptyOption,
     FoldsOption,
     GroupsOption,
@@ -60,6 +64,9 @@ from ensemble_kit.cli.tuning_options import (
     MetricOption,
     ObjectiveOption,
     RankOption,
+    RiskOption,
+    RiskOverOption,
+    RiskSetOption,
     RuleOption,
     SamplerOption,
     SearchOption,
@@ -125,6 +132,12 @@ def tune_thresholds(
     paint: PaintShapesOption = None,
     compared: ComparedOption = None,
     rank: RankOption = False,
+    risk: RiskOption = None,
+    alpha: AlphaOption = None,
+    delta: DeltaOption = None,
+    risk_over: RiskOverOption = None,
+    thresholds: RiskSetOption = None,
+    calibration: CalibrationOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
@@ -138,47 +151,71 @@ def tune_thresholds(
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
+    from ensemble_kit.tuning.reliability import measure_calibration
     from ensemble_kit.tuning.search import metric_search
     from ensemble_kit.tuning.search.plan import Search
     from ensemble_kit.tuning.statistics import Statistics
 
-    ensemble = open_ensemble(stores, 0.5, fusing(mean, upsample, weights, temperatures, samples))
+    refuse_idle_with_risk(
+        risk,
+        {"alpha": alpha, "delta": delta, "risk_over": risk_over, "thresholds": thresholds},
+        {
+            "decide": None if decide == "threshold" else decide,
+            "background": background,
+            "least": least,
+            "metric": metric if metric and ":" in metric else None,
+            "method": None if method == "exact" else method,
+            "search": search,
+            "folds": folds or None,
+            "no-shrink": None if shrink else True,
+            "shared": shared or None,
+            "rank": rank or None,
+        },
+    )
+    base = risk_set(thresholds)
+    fused = fusing(mean, upsample, weights, temperatures, samples)
+    ensemble = open_ensemble(stores, 0.5 if base is None else base, fused)
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)
-        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}.json"
+        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{'' if risk is None else f'-{risk}-{alpha:g}'}.json"
     if out.parent.is_dir() or not common.dry_run:
-        check_output(out, common, [*stores, val, classes, statistics])
+        check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
     if statistics is not None and not statistics.exists():
         _check_statistics(statistics, out, common)
     if ensemble.dropped:
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
         common.warn(Caution(doubt, "dump them for every member, if they should count"))
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
-    by_argmax = decides_by_argmax(ensemble, cast("Any", decide))
+    by_argmax = risk is None and decides_by_argmax(ensemble, cast("Any", decide))
     absent = None if empty is None else empty_value(empty)
     measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, eps, absent)
     _check_method(method, metric, own is not None, search)
     what = tuple(w.strip() for w in (search or "weights").split(","))
     wanted = Search(what, trials, timeout, storage, study, cast("Any", sampler), common.seed)
     by_trials = (metric or "dice", own or metric_search.of_measure(measure)) if method == "optuna" else None
-    tuning = Tuning(
-        ensemble,
-        measure,
-        "auto" if folds is None else folds,
-        read_groups(groups),
-        common.seed,
-        shrink,
-        wanted if search or by_trials else None,
-        by_trials,
-        rank,
-        others,
-        cast("Any", decide),
-        background,
-        least,
-        shared,
-        rules=parse_rules(rules or []),
+    grouped = read_groups(groups)
+    tuning = (
+        Tuning(
+            ensemble,
+            measure,
+            "auto" if folds is None else folds,
+            grouped,
+            common.seed,
+            shrink,
+            wanted if search or by_trials else None,
+            by_trials,
+            rank,
+            others,
+            cast("Any", decide),
+            background,
+            least,
+            shared,
+            rules=parse_rules(rules or []),
+        )
+        if risk is None
+        else controlling(ensemble, risk, alpha, delta, risk_over, grouped, base, measure, others)
     )
     for caution in tuning.warnings():
         common.warn(caution)
@@ -193,6 +230,11 @@ def tune_thresholds(
             "bytes": bytes_of(stores),
         }
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
+            plan["passes"] = passes
+            told += (
+                f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
+            )
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
     maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
@@ -210,10 +252,17 @@ def tune_thresholds(
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
-    reports = [tuned.report]
+    reports = [tuned.report, *([] if tuned.ladder is None else [tuned.ladder])]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()
         reports.append(tuned.shift.report())
+    if calibration:
+        with common.progress() as listener:
+            measured = measure_calibration(
+                ensemble.as_tuned(tuned.set), truth, executor=Threads(common.jobs), listener=listener
+            )
+        values["calibration"] = measured.to_dict()
+        reports.append(measured.report())
     tuned.set.save(out)
     common.answer({"out": str(out), **values, **tuned.set.to_dict()}, *reports)
     common.say(f"wrote {out}")

@@ -45,7 +45,8 @@ SearchOption = Annotated[
     typer.Option(
         "--search",
         help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
-        "or greedy (which members to take); compete and least-area, rules that are tuned exactly with the thresholds.",
+        "or greedy (which members to take); compete and least-area, rules that are tuned exactly with the thresholds; "
+        "or auto: all that helps, step by step, judged out of fold.",
     ),
 ]
 RuleOption = Annotated[
@@ -109,3 +110,44 @@ ComparedOption = Annotated[
     ),
 ]
 RankOption = Annotated[bool, typer.Option("--rank", help="Evaluate the rank rule too (ensk vote --decide rank).")]
+RiskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--risk",
+        help="fnr: instead of the best thresholds, find the highest ones at which at most a known share of the truth "
+        "is missed (--alpha, --delta). The samples must not have chosen anything else.",
+    ),
+]
+AlphaOption = Annotated[float | None, typer.Option("--alpha", help="With --risk: the share that may be missed.")]
+DeltaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--delta",
+        help="With --risk: the chance at which a calibration may miss more than --alpha. Default: --alpha bounds the "
+        "expected share.",
+    ),
+]
+RiskOverOption = Annotated[
+    str | None,
+    typer.Option(
+        "--risk-over",
+        help="With --risk: class (default), each class by a threshold of its own; all: each image's worst class, by "
+        "one threshold for all.",
+    ),
+]
+RiskSetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--thresholds",
+        metavar="SET",
+        help="With --risk: a set tuned on other samples, whose fusion and rules are used. Default: equal weights.",
+    ),
+]
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibration",
+        help="Report per class whether scores are probabilities: a reliability curve, ECE and Brier score. Takes "
+        "another pass that counts all levels.",
+    ),
+]

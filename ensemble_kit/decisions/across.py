@@ -20,7 +20,7 @@ class Compete(ScoreRule):
 
     At a ratio of 1 a pixel stays with the class of the highest score alone, with several where they tie. Pixels are
     only taken away: a score competes whether or not it reaches its class's threshold, and whether or not an earlier
-    rule took the pixel from it. The arithmetic: docs/concepts.md#rule-13-rules-across-classes.
+    rule took the pixel from it. The arithmetic: docs/concepts.md#rule-14-rules-across-classes.
 
     Parameters
     ----------
@@ -36,6 +36,7 @@ class Compete(ScoreRule):
     kind = "compete"
     form = "compete:0.8 (of the highest score of all classes), or compete:0.8@A,B among two classes or more"
     across = True
+    monotone = True
     ratio: float
 
     def __post_init__(self) -> None:

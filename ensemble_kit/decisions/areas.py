@@ -77,6 +77,7 @@ class LeastArea(AreaRule):
 
     kind = "least-area"
     form = "least-area:120 (pixels) or least-area:0.05% (of the image)"
+    monotone = True
 
     def apply(self, runs: Runs) -> Runs:
         """Return the mask, or an empty one where it has too few pixels."""

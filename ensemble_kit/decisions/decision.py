@@ -67,14 +67,18 @@ class Vote:
 
     def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
         """Return the image's shape, and the masks of the classes that are kept."""
-        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
-        decided, kept = self.decision(scores), self.decision.written(classes)
+        scores = FusedSample(self.inputs, item.sample)
+        return scores.image, self.of(scores)
+
+    def of(self, scores: FusedSample) -> ManyRuns:
+        """Return the masks of the classes that are kept."""
+        classes, decided, kept = self.inputs.classes, self.decision(scores), self.decision.written(self.inputs.classes)
         if not self.rules and kept == classes:
-            return scores.image, decided
+            return decided
         masks = [decided.mask(classes.index(name), scores.image) for name in kept]
         sample = Decided(kept, masks, scores)
         clean(sample, self.rules, Runs.empty(scores.image) if self.decision.excludes(self.inputs) else None)
-        return scores.image, ManyRuns.of(sample.masks)
+        return ManyRuns.of(sample.masks)
 
 
 def vote(

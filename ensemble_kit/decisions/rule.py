@@ -50,11 +50,14 @@ class Rule(ABC):
     kind : the rule's name.
     form : how its text is written, by example.
     across : whether it compares classes with each other, which those that exclude each other leave no room for.
+    monotone : whether a larger mask never leaves a smaller one, whatever the masks of other classes are: then the
+        risk of missing pixels rises with the threshold after the rule too.
     """
 
     kind: ClassVar[str]
     form: ClassVar[str]
     across: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

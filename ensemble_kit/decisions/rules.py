@@ -54,6 +54,7 @@ class DropSmall(AreaRule):
 
     kind = "drop-small"
     form = "drop-small:200 (pixels) or drop-small:0.05% (of the image)"
+    monotone = True
     connectivity: Connectivity = 8
 
     def __post_init__(self) -> None:
@@ -132,6 +133,7 @@ class FillHoles(MaskRule):
 
     kind = "fill-holes"
     form = "fill-holes or fill-holes:50"
+    monotone = True
     largest: int | None = None
     connectivity: Connectivity = 8
 
@@ -181,6 +183,7 @@ class Gate(ScoreRule):
 
     kind = "gate"
     form = "gate:0.75,2000 (top threshold, pixels)"
+    monotone = True
     top: float
     min_area: int
 

@@ -291,7 +291,7 @@ def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.i
     return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
 
 
-# --- rule 13: rules across classes ---------------------------------------------------------------------------
+# --- rule 14: rules across classes ---------------------------------------------------------------------------
 
 
 def compete(chances: Levels, masks: NDArray[np.bool_], ratio: float) -> NDArray[np.bool_]:

@@ -113,6 +113,7 @@ def room_for_thresholds(
     jobs: int | None,
     counted: bool,
     searches: bool,
+    band: tuple[int, int] = _SCAN,
 ) -> Room:
     """Project a tuning of thresholds, by the levels that occur in a few samples.
 
@@ -120,6 +121,7 @@ def room_for_thresholds(
     ----------
     counted : whether its tables are there already.
     searches : whether it searches too.
+    band : levels that are counted.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def room_for_thresholds(
     from ensemble_kit.tuning.statistics import CountLevels
 
     few, classes = _few(ensemble.samples), ensemble.classes
-    work = CountLevels(ensemble.inputs, tuple((c, _SCAN) for c in range(len(classes))))
+    work = CountLevels(ensemble.inputs, tuple((c, band) for c in range(len(classes))))
     entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
     tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
     curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)

@@ -29,7 +29,7 @@ from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.ruled import Ruling, tune_ruled
-from ensemble_kit.tuning.search import described, factors, joint, metric_search
+from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.plan import check as check_search
@@ -53,6 +53,7 @@ class Tuned:
     doubts : of these warnings, those about the members and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
+    ladder : the steps that `--search auto` tried; None of another tuning.
     """
 
     set: ThresholdSet
@@ -60,6 +61,7 @@ class Tuned:
     doubts: list[Caution]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
+    ladder: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Tuning:
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         if self.search is not None and self.trials is None:
             check_search(self.ensemble, self.search)
+            if self.search.is_auto:
+                auto.check(self._count_groups(), self.split)
         kind, other, options = (
             ("argmax", "threshold", ("trials",)) if self.by_argmax else ("threshold", "argmax", ("background", "least"))
         )
@@ -136,6 +140,15 @@ class Tuning:
         if self.folds == "auto":
             return min(5, self._count_groups()) if self._count_groups() >= 3 else None
         return self.folds or None
+
+    @property
+    def passes(self) -> tuple[int, int] | None:
+        """Passes over the stores of an automatic search, at least and where members are left out; None of another."""
+        if self.search is None or not self.search.is_auto:
+            return None
+        return auto.count_passes(
+            auto.menu_of(self.ensemble, self.by_argmax, self.background), len(self.ensemble.members)
+        )
 
     def _count_groups(self) -> int:
         return len(set(group_of(self.ensemble.samples, self.groups)))
@@ -189,6 +202,8 @@ class Tuning:
         if self.search is not None and self.search.storage is not None:
             check_storage(self.search.storage)
         found = self._find(truth, known, keep, executor, jobs, listener)
+        if self.groups is not None:
+            found = replace(found, validation=found.validation.saw(group_of(self.ensemble.samples, self.groups)))
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
         lines = [*report.lines, *self._least_told(), *void_told(truth)]
@@ -208,7 +223,7 @@ class Tuning:
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
-        return Tuned(found, full, doubts, rank, shift)
+        return Tuned(found, full, doubts, rank, shift, auto.report(found))
 
     def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
         e, how = self.ensemble, (self.split, jobs)
@@ -233,6 +248,14 @@ class Tuning:
         listener: Listener,
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
+        if self.search is not None and self.search.is_auto:
+            if known is not None or keep is not None or self.least is not None or self.rules:
+                item = "--search auto with statistics of one fusion, a least probability or given rules"
+                fix = "leave --statistics, --least and --rule out"
+                raise UsageError("option-idle", "cannot search", item=item, fix=fix)
+            rest = self.search, self.groups, self.seed, self.shrink, 0, executor, jobs, listener
+            task = Task(ensemble, truth, measure, *rest)
+            return auto.tune(task, self.split or 0, self.by_argmax, self.background, self.at_once)
         if self.by_argmax:
             if known is not None:
                 check_kind("the statistics", known, ContenderTable)

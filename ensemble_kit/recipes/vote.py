@@ -10,6 +10,7 @@ from typing import Any
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_across, refuse_score_rules
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
+from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
@@ -27,6 +28,7 @@ from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.doubts import alike
 from ensemble_kit.recipes.masks import read_together
+from ensemble_kit.thresholds.guarantee import LIMITS
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 
@@ -92,6 +94,8 @@ class SoftVote:
         lines.append(f"decision: {self.decision.told()}")
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
+        if self.tuned is not None and self.tuned.guarantee is not None and self.keeps_guarantee:
+            lines += [f"guaranteed: {self.tuned.guarantee}", LIMITS]
         return lines + self.seen_told()
 
     def seen_told(self) -> list[str]:
@@ -100,9 +104,20 @@ class SoftVote:
         told = self.tuned.overlap_told(e.samples, e.records) if self.tuned is not None else None
         return [] if told is None else [told]
 
+    @property
+    def keeps_guarantee(self) -> bool:
+        """Whether masks are decided and cleaned as the set says that guarantees a risk."""
+        tuned = self.tuned
+        return tuned is not None and (self.decision, self.rules) == (recorded(tuned), tuple(parse_rules(tuned.rules)))
+
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        return alike([(m.member, m) for m in self.ensemble.members])
+        out = alike([(m.member, m) for m in self.ensemble.members])
+        if self.tuned is not None and self.tuned.guarantee is not None and not self.keeps_guarantee:
+            told = self.tuned.guarantee
+            doubt = f"the set's guarantee does not hold, since masks are decided or cleaned otherwise: {told}"
+            out.append(Caution(doubt, "leave --decide and --rule out, or control the risk of what is meant"))
+        return out
 
     @property
     def may_overlap(self) -> bool:
@@ -213,8 +228,12 @@ class HardVote:
 
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        read = zip(self.heard, self.parts, strict=True)
-        return alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        read = list(zip(self.heard, self.parts, strict=True))
+        out = alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.parts):
+            doubt = "a set guarantees a risk of its own masks, not of those that a hard vote makes of several"
+            out.append(Caution(doubt, "vote softly, with a set that controls the risk of the fused scores"))
+        return out
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""

@@ -73,6 +73,28 @@ def draw(panels: Sequence[Panel], x: str, y: str) -> Figure:
     return figure
 
 
+def draw_reliability(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
+    """Draw reliability curves, a panel each: name, mean score and true share of each bin, NaN where it has no pixel.
+
+    Raises
+    ------
+    UsageError
+        matplotlib is not installed.
+    """
+    figure, axes = _panels(len(curves))
+    for ax, (name, score, true) in zip(axes, curves, strict=True):
+        has = ~np.isnan(score)
+        ax.plot([0, 1], [0, 1], color=_FOLD, lw=0.8)
+        ax.plot(score[has], true[has], "o-", color=_LINE, lw=1.2, ms=3)
+        ax.set_title(_plain(name), fontsize=9, parse_math=False)
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.tick_params(labelsize=8)
+        ax.grid(alpha=0.25, lw=0.5)
+    figure.supxlabel("score")
+    figure.supylabel("share of the pixels that is true")
+    return figure
+
+
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
@@ -93,9 +115,7 @@ def figure_class() -> type[Figure]:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         item = f"the package {error.name!r} is not installed"
-        raise UsageError(
-            "extra-missing", "cannot draw a threshold set", item=item, fix="pip install 'ensemble_kit[plot]'"
-        ) from None
+        raise UsageError("extra-missing", "cannot draw", item=item, fix="pip install 'ensemble_kit[plot]'") from None
 
     class Drawing(Figure):
         def _repr_png_(self) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import CrossValidation
+from ensemble_kit.thresholds.guarantee import Guarantee
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,6 +119,7 @@ class Validation:
     n, digest : how many samples, and a digest of their ids.
     in_sample, in_sample_at_half : the objective on them, at the thresholds and at 0.5.
     crossed : the scores of a cross-validation; None without one.
+    seen : a digest of each sample's id, and of each group's name; none in the sets of former versions.
     """
 
     n: int
@@ -125,17 +127,36 @@ class Validation:
     in_sample: float
     in_sample_at_half: float
     crossed: CrossValidation | None = None
+    seen: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls, samples: Sequence[str], in_sample: float, in_sample_at_half: float, crossed: CrossValidation | None
     ) -> Validation:
         """Make it of the sample ids, whose order does not matter, and the scores."""
-        return cls(len(samples), _digest_of(samples), in_sample, in_sample_at_half, crossed)
+        seen = tuple(sorted(_digests("sample", samples)))
+        return cls(len(samples), _digest_of(samples), in_sample, in_sample_at_half, crossed, seen)
+
+    def saw(self, groups: Sequence[str], also: Sequence[str] = ()) -> Validation:
+        """Return the same, with groups of these names, and the digests `also`, among what is known as seen."""
+        return replace(self, seen=tuple(sorted({*self.seen, *also, *_digests("group", groups)})))
+
+    def seen_of(self, samples: Sequence[str], groups: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+        """Return those of some samples, and of some groups, that were seen."""
+        known, parts = set(self.seen), []
+        for kind, names in (("sample", samples), ("group", groups)):
+            each = zip(names, _digests(kind, names), strict=True)
+            parts.append([name for name, digest in each if digest in known])
+        return parts[0], parts[1]
 
     def is_on(self, samples: Sequence[str]) -> bool:
         """Tell whether these are the samples that the set was tuned on."""
         return self.n == len(samples) and self.digest == _digest_of(samples)
+
+
+def _digests(kind: str, names: Sequence[str]) -> list[str]:
+    """Digest each name, in 16 digits: enough to tell a few thousand apart."""
+    return [hashlib.sha256(f"{kind} {name}".encode()).hexdigest()[:16] for name in names]
 
 
 def _digest_of(samples: Sequence[str]) -> str:
@@ -227,6 +248,7 @@ class SetFields:
     rules : post-processing that belongs to the thresholds, as texts.
     factors : the factor of each class and what it did on validation, in a set that decides by argmax.
     decision : how the set decides.
+    guarantee : the risk that its thresholds control, if they do.
     """
 
     classes: tuple[ClassThreshold, ...]
@@ -239,6 +261,7 @@ class SetFields:
     rules: tuple[str, ...] = ()
     factors: tuple[ClassFactor, ...] = ()
     decision: DecisionRecord = DecisionRecord()
+    guarantee: Guarantee | None = None
 
     @property
     def rank_temperature(self) -> float | None:

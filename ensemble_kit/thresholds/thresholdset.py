@@ -29,6 +29,7 @@ from ensemble_kit.thresholds.records import (
     SetFields,
     Validation,
 )
+from ensemble_kit.thresholds.risk_report import risk_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,6 +143,8 @@ class ThresholdSet(SetFields):
 
     def report(self) -> Report:
         """Describe the set: one table, a few sentences, and warnings."""
+        if self.guarantee is not None:
+            return risk_report(self.guarantee, self.classes, self.measure, self.fusion.mean, self.validation.n)
         if self.factors:
             return summary.factor_report(self.factors, self.measure, self.validation, self.is_plain)
         return summary.report(self.classes, self.measure, self.fusion.mean, self.validation, self.is_plain)

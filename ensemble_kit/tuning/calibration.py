@@ -101,7 +101,7 @@ def rank_scores(
     each = _for_each_sample(temperature, len(ensemble.samples))
     shape = len(ensemble.classes), len(ensemble.samples)
     levels, tp, pred = (np.zeros(shape, np.int64) for _ in range(3))
-    for c, s, found, every, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
+    for c, s, found, every, pixels, hits in histograms(ensemble, truth, statistics, executor, listener):
         cut = rank_level(found, every, probabilities(ensemble.fusion.mean, each[s]), measure.convention)
         on = np.searchsorted(found, cut)
         levels[c, s], tp[c, s], pred[c, s] = cut, hits[on:].sum(), pixels[on:].sum()
@@ -181,7 +181,7 @@ def level_histogram(
     folds = [np.arange(len(ensemble.samples))] if folds is None else folds
     fold_of = {s: k for k, fold in enumerate(folds) for s in fold.tolist()}
     out = np.zeros((len(folds), 2, LEVELS), np.int64)
-    for _, s, levels, _, pixels, hits in _histograms(ensemble, truth, statistics, executor, listener):
+    for _, s, levels, _, pixels, hits in histograms(ensemble, truth, statistics, executor, listener):
         if s in fold_of:
             out[fold_of[s], 0, levels] += hits
             out[fold_of[s], 1, levels] += pixels
@@ -289,7 +289,7 @@ def _calibration_error(hits: NDArray[np.int64], pixels: NDArray[np.int64], z: ND
     return float(np.abs(np.bincount(bins, hits - p * pixels)).sum() / pixels.sum())
 
 
-def _histograms(
+def histograms(
     ensemble: Ensemble, truth: MaskSet, statistics: Statistics | None, executor: Executor, listener: Listener
 ) -> Iterator[tuple[int, int, NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """Yield class number, sample number, levels that occur, and their pixels, those that are not void, and hits.
@@ -301,7 +301,7 @@ def _histograms(
     if statistics is None or truth.has_void:
         work = CountLevels(ensemble.inputs, tuple((c, BAND) for c in range(len(ensemble.classes))))
         items = items_with_truth(ensemble.samples, truth, ensemble.classes)
-        for s, counted in enumerate(executor.map(work, items, "ranking", listener)):
+        for s, counted in enumerate(executor.map(work, items, "counting", listener)):
             for c in range(len(ensemble.classes)):
                 levels, every, hits = at_each_level(*counted.every.of(c))
                 yield c, s, levels, every, at_each_level(*counted.kept.of(c))[1], hits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,42 @@ def gather(
     IncompleteError, MismatchError
         Truth that does not fit the ensemble.
     """
+
+    def certain(tables: Mapping[int, ClassStatistics], counted: Iterable[int]) -> dict[int, tuple[bool, bool]]:
+        out = {}
+        for c in counted:
+            curves = [Curve(tables[c], measure, split) for measure in measures]
+            sides = [curve.certain(subset) for curve in curves for subset in subsets]
+            out[c] = all(s[0] for s in sides), all(s[1] for s in sides)
+        return out
+
+    return count_until(certain, ensemble, truth, executor, listener, at_once)
+
+
+Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, tuple[bool, bool]]]
+"""Tells of the classes that were counted last whether their bands reach far enough, below and above."""
+
+
+def count_until(
+    certain: Certain,
+    ensemble: Ensemble,
+    truth: MaskSet,
+    executor: Executor = THREADS,
+    listener: Listener = nobody,
+    at_once: int | None = None,
+) -> Statistics:
+    """Count in a band of levels, and widen it for the classes whose band does not reach far enough.
+
+    Parameters
+    ----------
+    certain : asked after every pass, with the tables of all classes.
+    at_once : as for `gather`.
+
+    Raises
+    ------
+    IncompleteError, MismatchError
+        Truth that does not fit the ensemble.
+    """
     check_truth(ensemble, truth)
     todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
     tables: dict[int, ClassStatistics] = {}
@@ -58,14 +94,12 @@ def gather(
         for first in range(0, len(bands), step):
             some = dict(list(bands.items())[first : first + step])
             tables.update(count(ensemble, truth, some, executor, listener))
-        wider = {}
-        for c, (low, high) in todo.items():
-            curves = [Curve(tables[c], measure, split) for measure in measures]
-            sides = [curve.certain(subset) for curve in curves for subset in subsets]
-            below, above = all(s[0] for s in sides), all(s[1] for s in sides)
-            if not (below and above):
-                wider[c] = low + (not below), high + (not above)
-        todo = wider
+        sides = certain(tables, todo)
+        todo = {
+            c: (low + (not sides[c][0]), high + (not sides[c][1]))
+            for c, (low, high) in todo.items()
+            if not all(sides[c])
+        }
     in_order = tuple(tables[c] for c in range(len(ensemble.classes)))
     return Statistics(ensemble.samples, ensemble.classes, in_order, source_of(ensemble, truth))
 

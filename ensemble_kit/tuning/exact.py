@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import Best, Calibration, ClassThreshold, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -77,13 +76,7 @@ def tune_from(
 
 def _common_best(curve: Curve, level: int) -> Best:
     """Describe a class that takes the common level: its score there, and the plateau of one segment."""
-    table = curve.table
-    after = int(np.searchsorted(table.breaks, level))
-    first = int(table.breaks[after - 1]) + 1 if after > 0 else table.low
-    last = (
-        int(table.breaks[after]) if after < table.breaks.size else (LEVELS if not table.above.any() else table.high) - 1
-    )
-    return Best(level, curve.score_at(level, range(len(curve.folds))), (first, last))
+    return Best(level, curve.score_at(level, range(len(curve.folds))), curve.table.segment(level))
 
 
 def _score_of_all(curves: Sequence[Curve], measure: Measure, levels: Sequence[int]) -> float:

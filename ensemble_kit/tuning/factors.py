@@ -97,7 +97,7 @@ def tune_factors(
         counts = [table.counts(factors) for factors in every]
     else:
         counts = [_voted(ensemble, truth, table, f, least, executor, listener) for f in every]
-    return _recorded(table, ensemble, measure, fitted, crossed, seed, counts, least)
+    return recorded(table, ensemble, measure, fitted, crossed, seed, counts, least)
 
 
 def _voted(
@@ -119,7 +119,7 @@ def _voted(
     return tp, pred
 
 
-def _recorded(
+def recorded(
     table: ContenderTable,
     ensemble: Ensemble,
     measure: Measure,

@@ -98,6 +98,14 @@ class ClassStatistics:
             return self.pred, self.above
         return self.area, self.above_area
 
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return the levels with the masks that `level` gives, both ends included, as far as the band tells."""
+        after = int(np.searchsorted(self.breaks, level))
+        first = int(self.breaks[after - 1]) + 1 if after > 0 else self.low
+        if after < self.breaks.size:
+            return first, int(self.breaks[after])
+        return first, (65536 if not self.above.any() else self.high) - 1
+
     def of_sample(self, s: int) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
         """Return levels, pixels and truth pixels at or above them, of sample number `s`."""
         own = slice(self.offsets[s], self.offsets[s + 1])

@@ -13,7 +13,7 @@ from ensemble_kit.tuning.ruled import Ruling
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
 
-WHAT = ("weights", "mean", "temperature", "post", "greedy", "compete", "least-area")
+WHAT = ("weights", "mean", "temperature", "post", "greedy", "compete", "least-area", "auto")
 RULES = ("compete", "least-area")
 """What is chosen from counts, together with the thresholds, after the fusion."""
 
@@ -28,6 +28,7 @@ class Search:
         (one per member), "post" (rules of post-processing by trials); or "greedy", Caruana's selection of members
         instead of "weights"; and, without trials and not with "post", "compete" (the ratio below which a class is off
         where another has a higher score) and "least-area" (of each class), each at its best with the thresholds.
+        Or "auto" alone, which tries a menu of settings in a stated order, each judged out of fold.
     trials : of each study, including those of an earlier run.
     timeout : seconds for all studies of one run together; the best trial until then counts.
     storage, study : an Optuna storage URL, such as "sqlite:///study.db", and the study's name in it. The studies of
@@ -55,11 +56,14 @@ class Search:
     def __post_init__(self) -> None:
         unknown = [w for w in self.what if w not in WHAT]
         fused = set(self.what) & {"weights", "mean", "temperature"}
-        if not self.what or unknown or len(set(self.what)) != len(self.what) or ("greedy" in self.what and fused):
+        alone = len(self.what) > 1 and ("auto" in self.what or ("greedy" in self.what and bool(fused)))
+        if not self.what or unknown or len(set(self.what)) != len(self.what) or alone:
             raise _refused(
                 f"what={','.join(self.what)!r}",
-                f"name some of {', '.join(WHAT)}; greedy goes without weights, mean and temperature",
+                f"name some of {', '.join(WHAT)}; greedy goes without weights, mean and temperature, auto alone",
             )
+        if self.is_auto and self.storage is not None:
+            raise _refused("storage with auto, which keeps no study", "leave --storage out")
         if "post" in self.what and set(self.what) & set(RULES):
             raise _refused(
                 f"what={','.join(self.what)!r}: both choose the levels of rules, in different ways",
@@ -69,6 +73,11 @@ class Search:
         if self.timeout is not None:
             check_number("timeout", self.timeout, "pass seconds above 0", above=0, what="cannot search")
         check_choice("sampler", self.sampler, SAMPLERS, "cannot search")
+
+    @property
+    def is_auto(self) -> bool:
+        """Tell whether it is the ladder of settings."""
+        return self.what == ("auto",)
 
     @classmethod
     def of(cls, given: Search | str | Sequence[str]) -> Search:

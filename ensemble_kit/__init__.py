@@ -15,6 +15,8 @@ _HOME = {
     "MaskSet": "masks.maskset",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
+    "Staple": "decisions.staple",
+    "Simple": "decisions.simple",
     "Argmax": "decisions.argmax",
     "RankRule": "decisions.rank",
     "Thresholds": "decisions.thresholds",
@@ -50,6 +52,8 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "RankRule",
     "ResourceError",
     "Runs",
+    "Simple",
+    "Staple",
     "ThresholdSet",
     "Thresholds",
     "UnsafeError",
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
     from ensemble_kit.decisions.argmax import Argmax
     from ensemble_kit.decisions.hard import hard_vote
     from ensemble_kit.decisions.rank import RankRule
+    from ensemble_kit.decisions.simple import Simple
+    from ensemble_kit.decisions.staple import Staple
     from ensemble_kit.decisions.thresholds import Thresholds
     from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.errors import (

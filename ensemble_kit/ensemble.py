@@ -16,8 +16,8 @@ from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
@@ -258,7 +258,7 @@ class Ensemble:
         decision: Any = None,
         rules: Iterable[Rule | str] | Rule | str | None = None,
         jobs: int | None = None,
-        executor: Executor | None = None,
+        executor: Given = None,
         listener: Listener = nobody,
     ) -> MaskSet:
         """Soft vote: fuse and decide every sample.
@@ -271,7 +271,8 @@ class Ensemble:
         rules : post-processing (`ensemble_kit.decisions.rules`), rules or their texts such as "drop-small:200";
             applied in this order to every mask of the classes that they name. None: those of the set; (): none.
         jobs : threads over samples; default: every core. The result never depends on it.
-        executor : where the work runs; default: threads of this process.
+        executor : where the work runs: a `distributed.Client`, any `concurrent.futures` executor; default: threads of
+            this process. The bytes are the same everywhere.
 
         Raises
         ------

@@ -120,7 +120,7 @@ CALLS: dict[str, Callable[[Made, Any], Any]] = {
     "hard_vote(masks)": lambda m, v: ek.hard_vote(v),
     **{
         f"hard_vote({name})": lambda m, v, name=name: ek.hard_vote([m.masks, m.masks], **{name: v})
-        for name in ("weights", "quorum", "ties", "empty")
+        for name in ("weights", "quorum", "ties", "empty", "by", "fusion")
     },
     **{
         f"{score.__name__}({name})": lambda m, v, score=score, name=name: score(**{"a": m.masks, "b": m.masks, name: v})

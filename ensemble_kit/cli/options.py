@@ -36,6 +36,15 @@ TemperaturesOption = Annotated[
     str | None,
     typer.Option("--temperatures", help="One number per member, in their order; logits are divided by it. Default: 1."),
 ]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Work on the Dask cluster of this scheduler, such as tcp://host:8786, whose workers see the same paths; "
+        "local: in processes of this machine, as many as --jobs. Default: in threads.",
+    ),
+]
 SamplesOption = Annotated[
     str | None,
     typer.Option(

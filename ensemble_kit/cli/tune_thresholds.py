@@ -29,6 +29,7 @@ from ensemble_kit.cli.label_options import (
 )
 from ensemble_kit.cli.options import (
     ClassesOption,
+    DaskOption,
     EpsOption,
     ImageSizeOption,
     LeastOption,
@@ -79,6 +80,7 @@ from ensemble_kit.cli.tuning_options import (
     TrialsOption,
     TuneDecideOption,
 )
+from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
@@ -132,6 +134,7 @@ def tune_thresholds(
     paint: PaintShapesOption = None,
     compared: ComparedOption = None,
     rank: RankOption = False,
+    dask: DaskOption = None,
     risk: RiskOption = None,
     alpha: AlphaOption = None,
     delta: DeltaOption = None,
@@ -141,7 +144,6 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
@@ -156,6 +158,7 @@ def tune_thresholds(
     from ensemble_kit.tuning.search.plan import Search
     from ensemble_kit.tuning.statistics import Statistics
 
+    check_work(common, dask)
     refuse_idle_with_risk(
         risk,
         {"alpha": alpha, "delta": delta, "risk_over": risk_over, "thresholds": thresholds},
@@ -247,8 +250,10 @@ def tune_thresholds(
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
-    with common.progress() as listener, _best_so_far(listener) as hear:
-        tuned = tuning.run(truth, known, save, Threads(common.jobs), common.jobs, hear, common.memory)
+    with working(common, dask) as executor, common.progress() as listener, _best_so_far(listener) as hear:
+        tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)
+        found = ensemble.as_tuned(tuned.set)
+        measured = measure_calibration(found, truth, executor=executor, listener=listener) if calibration else None
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
@@ -256,11 +261,7 @@ def tune_thresholds(
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()
         reports.append(tuned.shift.report())
-    if calibration:
-        with common.progress() as listener:
-            measured = measure_calibration(
-                ensemble.as_tuned(tuned.set), truth, executor=Threads(common.jobs), listener=listener
-            )
+    if measured is not None:
         values["calibration"] = measured.to_dict()
         reports.append(measured.report())
     tuned.set.save(out)

@@ -9,6 +9,7 @@ import typer
 
 from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.fusion_options import FusionOption, read_fusion, tell_quality
 from ensemble_kit.cli.label_options import (
     SHAPES,
     FirstValueOption,
@@ -22,6 +23,7 @@ from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
     CsvOption,
+    DaskOption,
     DecideOption,
     ImageSizeOption,
     LeastOption,
@@ -42,6 +44,7 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
 
 
@@ -144,6 +147,7 @@ def vote(
         str | None,
         typer.Option("--empty", help="With --hard: a member whose mask is empty does vote (default) or abstain."),
     ] = None,
+    fusion: FusionOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -154,12 +158,12 @@ def vote(
     images: ImagesOption = None,
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
+    dask: DaskOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.registry import named
     from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
@@ -173,6 +177,7 @@ def vote(
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     check_members(members)
+    check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
     check_output(out, common, [*members, *sets, like, labels, classes, image_size])
@@ -194,6 +199,7 @@ def vote(
             "ties": ties or "off",
             "empty": empty or "vote",
             "by": by or "class",
+            "fusion": read_fusion(fusion, weights=weights, quorum=quorum, ties=ties, empty=empty),
         }
         reads = (first_value, void) != (None, None)
         deciding = Deciding(None, decide, background, least, rank_temperature)
@@ -227,6 +233,7 @@ def vote(
                 common.warn(caution)
     else:
         refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
+        refuse_idle("--soft", fusion=fusion)
         refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
         refuse_idle("--soft", **{"from": from_, "from-csv": from_csv})
         refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
@@ -259,8 +266,9 @@ def vote(
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
-    with common.progress() as listener:
-        masks = renamed(plan.run(Threads(common.jobs), listener), ids, like, target)
+    with working(common, dask) as executor, common.progress() as listener:
+        voted = plan.run(executor, listener)
+    masks = renamed(voted, ids, like, target)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
     write_masks(masks, out, format=target, like=like, force=True)
@@ -270,12 +278,13 @@ def vote(
     if isinstance(plan, SoftVote) and plan.may_overlap:
         covered = cover(masks)
         common.say(f"softmax stores, but not decided by argmax: {covered}")
+    told, reports = tell_quality(common, voted, str(out) == "-")
     if str(out) != "-":
-        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts}
+        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts, **told}
         if covered is not None:
             values |= {"without_class": covered.none, "several_classes": covered.several}
             values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
-        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)})
+        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)}, *reports)
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
 
 

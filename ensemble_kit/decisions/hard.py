@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ensemble_kit.decisions.label_fusion import Fusion, FusionRule, fuse_labels, method_of, refuse_beside
 from ensemble_kit.decisions.plurality import LabelRule, label_vote
 from ensemble_kit.decisions.voting import VoteWeights, refused
 from ensemble_kit.errors import check_choice, check_kind
@@ -92,7 +93,8 @@ def rule_of(
     ties: Ties = "off",
     empty: Empty = "vote",
     by: By = "class",
-) -> VoteRule | LabelRule:
+    fusion: Fusion | None = None,
+) -> VoteRule | LabelRule | FusionRule:
     """Check the options of a hard vote and make them exact.
 
     Parameters
@@ -106,6 +108,10 @@ def rule_of(
     """
     check_choice("by", by, ("class", "label"), "cannot vote")
     check_choice("empty", empty, ("vote", "abstain"), "cannot vote")
+    if (method := method_of(fusion)) is not None:
+        own_ties, own_empty = None if ties == "off" else ties, None if empty == "vote" else empty
+        refuse_beside(method, weights=weights, quorum=quorum, ties=own_ties, empty=own_empty)
+        return FusionRule(method, members, by)
     votes = VoteWeights.of(members, weights, quorum)
     return LabelRule(votes, ties, empty) if by == "label" else VoteRule(votes, ties, empty)
 
@@ -117,6 +123,8 @@ def hard_vote(
     ties: Ties = "off",
     empty: Empty = "vote",
     by: By = "class",
+    fusion: Fusion | None = None,
+    names: Sequence[str] | None = None,
 ) -> MaskSet:
     """Vote over members' masks: a pixel is on iff the weights of the members that have it on reach the quorum.
 
@@ -134,18 +142,25 @@ def hard_vote(
         total; where all abstain the result is empty. With by="label" it speaks of a sample without any label.
     by : "class" decides each class by itself; "label" gives each pixel at most one class. Where no class is
         background, pixels without a class are the background, and a label too.
+    fusion : how the members' votes are combined: "majority" (None, the default), or "staple" or "simple" and their
+        options as text, such as "staple:pooled,region=disagreement", or a `Staple` or `Simple`. Those two estimate how
+        well each member votes, from all votes; the weights, the quorum, ties and empty masks are then not the
+        caller's. By label: "staple" alone.
+    names : of the members, in `.quality` and in its warnings; default: "member 1", "member 2", …
 
     A member abstains at its void pixels; where all abstain no class is on.
 
     Returns
     -------
     MaskSet
-        Its `.rule` says in words which rule was in force, and whether it amounts to an AND or an OR.
+        Its `.rule` says in words which rule was in force, and whether it amounts to an AND or an OR. With "staple" or
+        "simple", `.quality` says how well each member votes: printed it is a table, and it has `.table()` (a pandas
+        frame by sample, class and member), `.mean(figure)`, `.inverted`, `.confusion` of label maps, and `.to_dict()`.
 
     Raises
     ------
     UsageError
-        A quorum of 0 or beyond the total, weights that are negative or all 0.
+        A quorum of 0 or beyond the total, weights that are negative or all 0; one of them beside "staple" or "simple".
     MismatchError, IncompleteError
         Members of different samples, classes or sizes; with by="label", a member whose classes overlap.
 
@@ -164,10 +179,12 @@ def hard_vote(
         raise refused("members-none", "there is no member", "pass at least one mask set")
     from ensemble_kit.kernels import runs as kernels
 
-    rule = rule_of(len(masks), weights, quorum, ties, empty, by)
+    rule = rule_of(len(masks), weights, quorum, ties, empty, by, fusion)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
         check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
+    if isinstance(rule, FusionRule):
+        return fuse_labels(masks, rule, names)
     if isinstance(rule, LabelRule):
         return label_vote(masks, rule)
     if any(m.has_void for m in masks):

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ensemble_kit.errors import UsageError, check_kind, check_number
+from ensemble_kit.errors import check_number
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 
@@ -118,23 +118,3 @@ def _pooled(work: Callable[[Item], T], items: Items, threads: int) -> Iterator[T
 
 THREADS = Threads()
 """The default: one thread for each core."""
-
-
-def chosen(executor: Executor | None, jobs: int | None, listener: Listener) -> Executor:
-    """Return the executor that the user passed, beside a listener; default: threads.
-
-    Raises
-    ------
-    UsageError
-        Both an executor and a number of threads; a value of another type.
-    """
-    check_kind("the listener", listener, Callable, "pass a function that takes a Progress")  # type: ignore[arg-type]
-    if executor is None:
-        return Threads(jobs)
-    if jobs is not None:
-        raise UsageError(
-            "option-idle", "cannot use jobs here", item=f"jobs={jobs} beside an executor", fix="pass one of the two"
-        )
-    if not callable(getattr(executor, "map", None)):
-        check_kind("the executor", executor, Threads, "pass an executor, such as Threads(4)")
-    return executor

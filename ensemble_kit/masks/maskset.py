@@ -122,6 +122,8 @@ class MaskSet(Mapping[Key, Runs]):
         void: Mapping[str, Runs] | None,
     ) -> None:
         self.samples, self.classes, self.rule = tuple(sizes), classes, rule
+        self.quality: Any = None
+        """How well each member votes, of a fusion by STAPLE or SIMPLE (`hard_vote`); None of other masks."""
         self._void = {sample: runs for sample, runs in (void or {}).items() if runs.area}
         self._sizes, self._runs, self._indices = sizes, runs, indices
         self._exclusive: bool | None = None

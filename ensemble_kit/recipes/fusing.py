@@ -19,9 +19,10 @@ from ensemble_kit import __version__, strict_json
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_kind, check_path
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, Item, Items, chosen
+from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.files import atomic_write, check_space, check_target
 from ensemble_kit.formats.filenames import file_names
 from ensemble_kit.logits.layout import Codec
@@ -275,7 +276,7 @@ def fuse(
     codec: Codec = "none",
     overwrite: bool = False,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     listener: Listener = nobody,
 ) -> Fused:
     """Keep the fused scores of an ensemble: as a store, a member for other ensembles, or as averaged probabilities.

@@ -8,8 +8,8 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind, warn
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.controlling import Controlling
 from ensemble_kit.spec.risk import Over, Risk
@@ -29,7 +29,7 @@ def control_risk(
     rules: Iterable[Rule | str] | Rule | str | None = None,
     statistics: Statistics | None = None,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     listener: Listener = nobody,
 ) -> ThresholdSet:
     """Find the highest threshold of every class at which masks are known to miss no more than a share of the truth.

@@ -9,8 +9,8 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind, check_number, warn
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, decides_by_argmax
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
@@ -48,7 +48,7 @@ def tune_thresholds(
     shrink: bool = True,
     statistics: Statistics | ContenderTable | None = None,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     listener: Listener = nobody,
     decide: Decide | None = None,
     background: str | None = None,
@@ -78,7 +78,8 @@ def tune_thresholds(
     shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold, or factor 1.
     statistics : of this ensemble and truth, from an earlier call; without them the stores are counted.
     jobs : threads over samples; default: every core. The result never depends on it.
-    executor : where the work runs; default: threads of this process.
+    executor : where the work runs: a `distributed.Client`, any `concurrent.futures` executor; default: threads of
+        this process. The bytes are the same everywhere.
     decide : "threshold" or "argmax". Default: argmax of softmax members, otherwise thresholds.
     background : with argmax, a class that wins pixels, but whose mask is not written and not scored; the truth may
         lack it.

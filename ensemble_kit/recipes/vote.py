@@ -147,7 +147,7 @@ class HardVote:
     Parameters
     ----------
     thresholds : one for all stores, or one for each in their order, None for what is usual; mask files need none.
-    voting : options of `hard_vote`: weights, quorum, ties, empty.
+    voting : options of `hard_vote`: weights, quorum, ties, empty, by, fusion.
     fusing : options of each store: mean, upsample.
     rules : post-processing of the voted masks.
     image_size, classes : for mask files without them; by default they come from another member.
@@ -237,7 +237,8 @@ class HardVote:
 
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
-        return self._voted([_names(part) for part in self.parts]).without_void()
+        majority = {**self.voting, "fusion": None}  # of empty masks every fusion is empty
+        return self._voted([_names(part) for part in self.parts], majority).without_void()
 
     def check_memory(self, budget: int | None, jobs: int | None) -> None:
         """Refuse what a memory budget does not hold; a few samples of each store are tried for that."""
@@ -251,10 +252,17 @@ class HardVote:
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        return self._voted([p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts])
+        masks = [p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts]
+        return self._voted(masks, self.voting)
 
-    def _voted(self, masks: Sequence[MaskSet]) -> MaskSet:
-        return apply_rules(hard_vote(_common(masks) if self.common else masks, **self.voting), self.rules)
+    def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:
+        names = [m.name for m in self.heard]
+        if len(set(names)) < len(names):
+            names = list(map(str, self.heard))
+        voted = hard_vote(_common(masks) if self.common else masks, **voting, names=names)
+        cleaned = apply_rules(voted, self.rules)
+        cleaned.quality = voted.quality
+        return cleaned
 
 
 def _check_distinct(members: Sequence[Path]) -> None:

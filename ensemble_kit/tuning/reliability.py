@@ -11,8 +11,8 @@ import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind, check_number
+from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, chosen
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.reports.plots import draw_reliability
 from ensemble_kit.reports.report import Report
@@ -160,7 +160,7 @@ def measure_calibration(
     bins: int = 15,
     statistics: Statistics | None = None,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Given = None,
     listener: Listener = nobody,
 ) -> Reliability:
     """Measure whether fused scores are probabilities: over every pixel, at full image resolution.

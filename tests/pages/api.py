@@ -19,7 +19,7 @@ Written by `make docs` from the docstrings. `import ensemble_kit as ek` is light
 """
 GROUPS = {
     "Logits": ("LogitWriter", "LogitStore"),
-    "Ensembles and thresholds": ("Ensemble", "tune_thresholds", "ThresholdSet", "hard_vote"),
+    "Ensembles and thresholds": ("Ensemble", "tune_thresholds", "ThresholdSet", "hard_vote", "Staple", "Simple"),
     "Masks": ("Runs", "encode", "MaskSet", "read_masks"),
     "Scoring": ("dice", "iou"),
 }

@@ -31,10 +31,17 @@ _COARSE = 256  # levels from one to the next of those that are looked at first
 
 
 class Setting(NamedTuple):
-    """The level of a class, and its least area; None empties no mask."""
+    """The level of a class, its least area, and the levels of the classes that enclose it under `nested`.
+
+    Parameters
+    ----------
+    least : None empties no mask.
+    enclosing : of the outermost first; none where nothing does.
+    """
 
     level: int
     least: LeastArea | None = None
+    enclosing: tuple[int, ...] = ()
 
     def pixels(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the pixels that a mask needs in images of so many pixels, int64 of their shape."""

@@ -114,11 +114,7 @@ class Rules:
 
     def settings(self, ratio: Ratio, areas: bool, which: Union) -> tuple[Setting, ...]:
         """Return each class's best setting at a ratio, on the samples of some folds."""
-        seen, of_ratio = np.concatenate([self.folds[j] for j in which]), self.options[ratio]
-        # of a class that no sample has only false pixels would speak; without folds that is what is asked for
-        has = (self.truth[:, seen].sum(axis=1) > 0) | (len(self.folds) == 1)
-        best = [(of_class.gated if areas else of_class.own)[which] for of_class in of_ratio]
-        return tuple(setting if own else Setting(self.half) for setting, own in zip(best, has, strict=True))
+        return tuple((of_class.gated if areas else of_class.own)[which] for of_class in self.options[ratio])
 
     def counts(self, ratio: Ratio, settings: Sequence[Setting]) -> Counts:
         """Return hits and pixels of every class and sample under some settings, int64 (classes, samples) each."""

@@ -68,8 +68,8 @@ def test_the_kernel_is_every_least_area_at_every_level(
     use[:, 0] = 1
     skip = empty == "skip"
     score = Score(2.0, 1.0, 0.0, eps, 0.0 if skip else float(empty), skip)
-    scale = rng.choice([1.0, 1 / 100, 1 / 400], samples)
-    sizes = np.append(table.area * np.repeat(scale, np.diff(table.offsets)), table.above_area * scale)
+    units = rng.choice([1.0, 100.0, 400.0], samples)
+    sizes = np.append(table.area / np.repeat(units, np.diff(table.offsets)), table.above_area / units)
     most = float(rng.choice([np.inf, sizes.max()]))
     form = np.zeros((3, 2))
     if pooled:
@@ -77,11 +77,11 @@ def test_the_kernel_is_every_least_area_at_every_level(
         form[:, 1] = form[:, 0] + eps
     ends = np.unique(np.append(table.levels, 130)).astype(np.int64)
     none = np.full(3, -1.0)
-    found = least_areas.best_by_level(ends, table, scale, most, use, form, none, score, pooled)
+    found = least_areas.best_by_level(ends, table, units, most, use, form, none, score, pooled)
     convention = Convention(eps, empty)
     for row, level in enumerate(ends.tolist()):
         tp, pred, area = at(table, level)
-        size = area * scale
+        size = area / units
         for j in range(3):
             own = use[:, j] > 0
             if pooled:
@@ -93,7 +93,7 @@ def test_the_kernel_is_every_least_area_at_every_level(
                 best = reference_areas.best_over_least_areas(kept, without, size, own, most)
             assert found[j, row] == pytest.approx(best, abs=1e-13)
     floor = rng.uniform(0, 1, 3) * found.max(axis=1)
-    again = least_areas.best_by_level(ends, table, scale, most, use, form, floor, score, pooled)
+    again = least_areas.best_by_level(ends, table, units, most, use, form, floor, score, pooled)
     told = (found >= floor[:, None]) | (again >= 0)
     assert np.array_equal(again[told], found[told])
 

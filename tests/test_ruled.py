@@ -10,6 +10,8 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.tuning.counting import folds_of
+from ensemble_kit.tuning.search.plan import Search
 
 Make = Callable[..., ek.LogitStore]
 IMAGE = (40, 50)
@@ -49,9 +51,95 @@ def test_the_score_is_that_of_the_vote(what: str, kind: str, folds: int | None, 
     scored = ek.dice(masks, truth)
     assert scored.mean == tuned.score
     assert scored.per_class == tuned.per_class
-    assert ek.dice(ens.vote(tuned, rules=[]), truth).mean <= tuned.score or tuned.rules == ()
     alone = ek.tune_thresholds(ens, truth, folds=folds, shrink=False)
     if folds is None:
         assert tuned.score >= alone.score
     kinds = {type(rule).kind for rule in parse_rules(tuned.rules)}
     assert kinds <= set(what.split(","))
+
+
+def best_inside(ens: ek.Ensemble, truth: ek.MaskSet, name: str, others: dict[str, int], rules: list[str]) -> float:
+    """The best score of a class over 300 levels, the others' levels given."""
+    levels = np.linspace(0, 65535, 300).astype(int).tolist()
+    scores = []
+    for level in levels:
+        masks = ens.vote(ek.Thresholds({**others, name: level}), rules=rules)
+        scores.append(ek.dice(masks, truth).per_class[name])
+    return max(scores)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["compete:0.8"],
+        ["nested@z,x,y"],
+        ["least-area:120@x"],
+        ["compete:0.9@x,y", "nested@x,y", "least-area:60"],
+    ],
+    ids=["compete", "nested", "least area", "all"],
+)
+@pytest.mark.parametrize("kind", ["plain", "void"])
+def test_thresholds_are_the_best_under_given_rules(rules: list[str], kind: str, make_store: Make) -> None:
+    ens, truth = case(5, make_store, samples=5, void=kind == "void")
+    for folds in (None, 3):
+        tuned = ek.tune_thresholds(ens, truth, rules=rules, folds=folds)
+        assert tuned.rules == tuple(rules)
+        scored = ek.dice(ens.vote(tuned), truth)
+        assert scored.mean == tuned.score
+        assert scored.per_class == tuned.per_class
+    if kind == "plain":
+        for name in ens.classes:
+            found = ek.dice(ens.vote(tuned), truth).per_class[name]
+            assert found >= best_inside(ens, truth, name, tuned.levels, rules) - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("rules", "search", "told"),
+    [
+        (["fill-holes"], None, "fill-holes"),
+        (["nested:grow@x,y"], None, "grow"),
+        (["least-area:9", "compete:0.8"], None, "order"),
+        (["compete:0.8", "compete:0.9"], None, "'compete:0.9'"),
+        (["compete:0.8"], "compete", "search of compete"),
+        (["compete:0.8"], "post", "post"),
+        ([], "post,compete", "post"),
+        (["least-area:9@nobody"], None, "nobody"),
+    ],
+    ids=["another kind", "grow", "order", "twice", "given and searched", "post", "post and compete", "unknown class"],
+)
+def test_rules_that_counts_do_not_tell_are_refused(
+    rules: list[str], search: str | None, told: str, make_store: Make
+) -> None:
+    ens, truth = case(0, make_store, samples=1)
+    with pytest.raises(ek.EnskError, match=told):
+        ek.tune_thresholds(ens, truth, rules=rules, search=search)
+
+
+def test_the_search_goes_with_weights(make_store: Make) -> None:
+    ens, truth = case(3, make_store, samples=6)
+    search = Search(("weights", "compete", "least-area"), trials=3)
+    tuned = ek.tune_thresholds(ens, truth, search=search, folds=3)
+    assert ek.dice(ens.as_tuned(tuned).vote(tuned), truth).mean == tuned.score
+    assert tuned.search["nested"]["out_of_fold"] == pytest.approx(tuned.validation.crossed.scores["tuned"])
+
+
+@pytest.mark.parametrize(
+    ("search", "rules"),
+    [("least-area", []), (None, ["compete:0.8", "nested@x,z"]), ("least-area", ["nested@y,x,z"])],
+    ids=["least area", "compete and nested", "least area and nested"],
+)
+def test_out_of_fold_is_what_sets_do_that_never_saw_the_fold(
+    search: str | None, rules: list[str], make_store: Make
+) -> None:
+    ens, truth = case(11, make_store, samples=7)
+    tuned = ek.tune_thresholds(ens, truth, search=search, rules=rules, folds=3)
+    split, _ = folds_of(ens, 3, None, 0)
+    values = []
+    for fold in split:
+        rest, held = ([s for k, s in enumerate(ens.samples) if (k in fold) == side] for side in (False, True))
+        others = ek.tune_thresholds(ens.on(rest), truth.arranged(tuple(rest), ens.classes), search=search, rules=rules)
+        masks = ens.on(held).vote(others)
+        values += ek.dice(masks, truth.arranged(tuple(held), ens.classes)).table()["value"].tolist()
+    crossed = tuned.validation.crossed
+    assert crossed is not None
+    assert crossed.scores["tuned"] == pytest.approx(np.mean(values), abs=1e-12)

@@ -54,8 +54,8 @@ RuleOption = Annotated[
     typer.Option(
         "--rule",
         metavar="RULE",
-        help="A rule that thresholds are tuned for and that the set will hold: compete:0.8 or least-area:120 "
-        "(0.05%; @CLASS for some); may be repeated.",
+        help="A rule that thresholds are tuned for and that the set will hold: compete:0.8, "
+        "nested@WT,TC,ET or least-area:120 (0.05%; @CLASS for some); may be repeated, in this order.",
     ),
 ]
 TrialsOption = Annotated[

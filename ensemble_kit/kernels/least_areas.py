@@ -39,7 +39,7 @@ class AreaTable(NamedTuple):
 
 
 @kernel
-def best_by_level(ends, table, scale, most, use, form, floor, score, pooled):
+def best_by_level(ends, table, units, most, use, form, floor, score, pooled):
     """Maximise over all least areas at some levels, for several choices of samples at once.
 
     At a level the samples stand in the order of their areas, and a least area empties those below it: all of them are
@@ -52,7 +52,7 @@ def best_by_level(ends, table, scale, most, use, form, floor, score, pooled):
     ----------
     ends : int64 (n,), ascending: the levels.
     table : `AreaTable`.
-    scale : float64 (samples,), what an area is multiplied by before areas are compared.
+    units : float64 (samples,), what an area is divided by before areas are compared: equal shares stay equal so.
     most : no mask is larger, as sizes are compared, and masks of this size are never emptied.
     use : float64 (samples, choices), 1 for the samples that count, 0 for the others.
     form : float64 (choices, 2): with `pooled` the truth pixels of a choice, and `b truth + eps`; else zeros.
@@ -71,7 +71,7 @@ def best_by_level(ends, table, scale, most, use, form, floor, score, pooled):
     out, top, foot, reach = np.full((m, ends.size), -1.0), np.empty(m), np.empty(m), np.full(m, np.inf)
     all_empty = np.zeros((m, 2))
     for s in range(n):
-        size[s] = table.above_area[s] * scale[s]
+        size[s] = table.above_area[s] / units[s]
         kept[s, 0], kept[s, 1] = _sides(table.above[s], table.above_tp[s], table.truth[s], score, pooled)
         empty[s, 0], empty[s, 1] = _sides(0, 0, table.truth[s], score, pooled)
         if at[s] > table.offsets[s]:
@@ -91,7 +91,7 @@ def best_by_level(ends, table, scale, most, use, form, floor, score, pooled):
             at[s], after[s] = k, np.int64(table.levels[k - 1]) if k > first else -1
             before = kept[s, 0]
             kept[s, 0], kept[s, 1] = _sides(table.pred[k], table.tp[k], table.truth[s], score, pooled)
-            size[s] = table.area[k] * scale[s]
+            size[s] = table.area[k] / units[s]
             if kept[s, 0] > before:
                 for j in range(m):
                     reach[j] += use[s, j] * (kept[s, 0] - before)

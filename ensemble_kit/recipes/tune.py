@@ -86,8 +86,9 @@ def tune_thresholds(
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
     shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
-    rules : `compete` and `least-area`, values or texts such as "compete:0.8", that the set will hold: each threshold is
-        the best under them. Other rules are searched (`search="post"`) or passed to the vote.
+    rules : `compete`, `nested` and `least-area`, in this order, values or texts such as "compete:0.8", that the set
+        will hold: each threshold is the best under them, and inside a class that encloses it the best given that one's.
+        Other rules are searched (`search="post"`) or passed to the vote.
 
     Returns
     -------

@@ -284,7 +284,7 @@ class Tuning:
             ruling = Ruling(given=self.rules) if self.search is None else self.search.ruling(self.rules)
             if not ruling:
                 return found
-            return tune_ruled(found, ensemble, truth, ruling, *how, self.shrink, executor, listener, self.at_once)
+            return tune_ruled(found, ensemble, truth, ruling, *how, executor, listener, self.at_once)
         return joint.tune(
             ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener, self.rules,
             self.at_once,

@@ -31,10 +31,17 @@ _COARSE = 256  # levels from one to the next of those that are looked at first
 
 
 class Setting(NamedTuple):
-    """The level of a class, and its least area; None empties no mask."""
+    """The level of a class, its least area, and the levels of the classes that enclose it under `nested`.
+
+    Parameters
+    ----------
+    least : None empties no mask.
+    enclosing : of the outermost first; none where nothing does.
+    """
 
     level: int
     least: LeastArea | None = None
+    enclosing: tuple[int, ...] = ()
 
     def pixels(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the pixels that a mask needs in images of so many pixels, int64 of their shape."""
@@ -90,16 +97,16 @@ class AreaCurve:
             table.truth,
         )  # fmt: skip
         score = Score(a, b, c, convention.eps, 0.0 if skip else float(convention.empty), skip)
-        rest, none = (laid, self._scale, self._most, use, form), np.full(len(choices), -1.0)
+        rest, none = (laid, self._units, self._most, use, form), np.full(len(choices), -1.0)
         floor = least_areas.best_by_level(self._ends[::_COARSE], *rest, none, score, pooled).max(axis=1) - 2 * _CLOSE
         rough = least_areas.best_by_level(self._ends, *rest, floor, score, pooled)
         near = [np.flatnonzero(scores >= scores.max() - _CLOSE) for scores in rough]
         return {which: (n, scores[n]) for which, n, scores in zip(choices, near, rough, strict=True)}
 
     @property
-    def _scale(self) -> NDArray[np.float64]:
-        """What areas are multiplied by before they are compared: of images of several sizes they become shares."""
-        return 1 / self.images if self._shares else np.ones(self.images.size)
+    def _units(self) -> NDArray[np.float64]:
+        """What areas are divided by before they are compared: of images of several sizes they become shares."""
+        return self.images.astype(np.float64) if self._shares else np.ones(self.images.size)
 
     @property
     def _shares(self) -> bool:
@@ -197,9 +204,9 @@ class AreaCurve:
         Float sums find the few cuts near the maximum, exactly rounded sums decide among them.
         """
         table, measure = self.plain.table, self.plain.measure
-        (tp, pred), area, size = table.at(min(level, table.high)), self._area_at(level), self._scale
-        order = own[np.argsort((area * size)[own], kind="stable")]
-        tp, pred, truth, size = tp[order], pred[order], table.truth[order], (area * size)[order]
+        (tp, pred), area, size = table.at(min(level, table.high)), self._area_at(level), self._units
+        order = own[np.argsort((area / size)[own], kind="stable")]
+        tp, pred, truth, size = tp[order], pred[order], table.truth[order], (area / size)[order]
         cuts = np.flatnonzero(np.append(True, np.append(size[1:] > size[:-1], size[-1] < self._most)))
         rough = _scores_of_cuts(tp, pred, truth, measure)[cuts]
         near = cuts[rough >= rough.max() - _CLOSE].tolist()

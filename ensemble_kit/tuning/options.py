@@ -5,8 +5,9 @@ The tables that tell are gone as soon as it is known, so several ratios take the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from ensemble_kit.tuning.areas import AreaCurve, Setting
 from ensemble_kit.tuning.competing import Ratio, count_competing
 from ensemble_kit.tuning.counting import HIGHS, LOWS
 from ensemble_kit.tuning.crossval import Counts
+from ensemble_kit.tuning.inside import CountInside, count_inside
 from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, check_truth, count
 
 if TYPE_CHECKING:
@@ -48,15 +50,42 @@ class ClassOptions:
     truth: NDArray[np.int64]
 
     @classmethod
-    def of(cls, curve: AreaCurve, unions: Sequence[tuple[int, ...]], half: int, areas: bool) -> ClassOptions:
-        """Read them off a curve; the first union is that of all folds."""
-        table = curve.plain.table
-        own = {which: curve.own(which) for which in unions}
-        gated = {which: curve.gated(which) for which in unions} if areas else own
-        first = {Setting(half), own[unions[0]], gated[unions[0]]}
+    def of(
+        cls,
+        curve: AreaCurve,
+        unions: Sequence[tuple[int, ...]],
+        half: int,
+        areas: bool,
+        enclosing: tuple[int, ...] = (),
+    ) -> ClassOptions:
+        """Read them off a curve; the first union is that of all folds, or of some under `nested`.
+
+        With folds a class that no sample has takes the level of 0.5: only its false pixels would speak.
+        """
+        table, plain = curve.plain.table, Setting(half, None, enclosing)
+
+        def chosen(find: Callable[[Sequence[int]], Setting], which: tuple[int, ...]) -> Setting:
+            informed = len(curve.plain.folds) == 1 or curve.plain.has_positives(which)
+            return find(which)._replace(enclosing=enclosing) if informed else plain
+
+        own = {which: chosen(curve.own, which) for which in unions}
+        gated = {which: chosen(curve.gated, which) for which in unions} if areas else own
+        first = {plain, own[unions[0]], gated[unions[0]]}
         counts = {setting: curve.counts(setting) for setting in {*own.values(), *gated.values(), *first}}
         described = {setting: curve.described(setting) for setting in first}
         return cls((table.low, table.high), own, gated, counts, described, table.truth)
+
+    def joined(self, other: ClassOptions) -> ClassOptions:
+        """Add what can be chosen on other unions, inside other masks."""
+        band = min(self.band[0], other.band[0]), max(self.band[1], other.band[1])
+        return ClassOptions(
+            band,
+            {**self.own, **other.own},
+            {**self.gated, **other.gated},
+            {**self.counts, **other.counts},
+            {**self.described, **other.described},
+            self.truth,
+        )
 
 
 def unions_of(folds: int) -> list[tuple[int, ...]]:
@@ -81,6 +110,7 @@ def gather_options(
     executor: Executor = THREADS,
     listener: Listener = nobody,
     at_once: int | None = None,
+    nested: Sequence[int] = (),
 ) -> dict[Ratio, list[ClassOptions]]:
     """Count at several ratios in a band of levels, and widen it for the classes that need it until all is certain.
 
@@ -93,6 +123,7 @@ def gather_options(
     fixed : by class number, the least area in pixels of each sample that is given and not looked for.
     known : statistics without competition; a class that they suffice for is not counted without it.
     at_once : classes that a pass counts; default: all.
+    nested : numbers of classes of which each lies inside the one before.
     """
     check_truth(ensemble, truth)
     half, unions = ensemble.level_of(0.5), unions_of(len(split))
@@ -104,8 +135,10 @@ def gather_options(
         """Keep what a table tells, and tell whether it is certain below its band, and above it."""
         free = areas and c not in given
         curve = AreaCurve(table.emptied(given[c]) if c in given else table, measure, split, unions, images)
-        found[ratio][c] = ClassOptions.of(curve, unions, half, free)
-        sides = [curve.certain(which, free) for which in unions]
+        sides = [curve.certain(which, free) for which in unions[:1]]
+        if sides == [(True, True)]:  # else it is counted again, in a wider band
+            sides += [curve.certain(which, free) for which in unions[1:]]
+            found[ratio][c] = ClassOptions.of(curve, unions, half, free)
         return all(below for below, _ in sides), all(above for _, above in sides)
 
     missing, gates = list(ratios), areas or bool(given)
@@ -132,4 +165,33 @@ def gather_options(
                 if low or high:
                     wider[c] = todo[c][0] + low, todo[c][1] + high
         todo = wider
+
+    def look_inside(ratio: Ratio, depth: int) -> ClassOptions:
+        """Find what a class can choose inside those that enclose it, at the levels that each union chose for them."""
+        c, around = nested[depth], tuple(nested[:depth])
+        free = areas and c not in given
+        by_levels: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for which in unions:
+            levels = tuple((found[ratio][a].gated if areas else found[ratio][a].own)[which].level for a in around)
+            by_levels.setdefault(levels, []).append(which)
+        parts, wide = dict[tuple[int, ...], ClassOptions](), (0, 0)
+        while len(parts) < len(by_levels):
+            missing = tuple(levels for levels in by_levels if levels not in parts)
+            band = LOWS[wide[0]], HIGHS[wide[1]]
+            work = CountInside(ensemble.inputs, c, band, around, missing, ratio, tuple(rivals))
+            low = high = False
+            for levels, table in count_inside(ensemble, truth, work, executor, listener).items():
+                counted = table.emptied(given[c]) if c in given else table
+                curve = AreaCurve(counted, measure, split, by_levels[levels], images)
+                sides = [curve.certain(which, free) for which in by_levels[levels]]
+                low |= not all(below for below, _ in sides)
+                high |= not all(above for _, above in sides)
+                if all(below and above for below, above in sides):
+                    parts[levels] = ClassOptions.of(curve, by_levels[levels], half, free, levels)
+            wide = wide[0] + low, wide[1] + high
+        return reduce(ClassOptions.joined, parts.values())
+
+    for depth in range(1, len(nested)):
+        for ratio in ratios:
+            found[ratio][nested[depth]] = look_inside(ratio, depth)
     return {ratio: [of_ratio[c] for c in range(len(ensemble.classes))] for ratio, of_ratio in found.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ensemble_kit.decisions.across import Compete
+from ensemble_kit.decisions.across import Compete, Nested
 from ensemble_kit.decisions.areas import LeastArea
 from ensemble_kit.decisions.clean import check_classes
 from ensemble_kit.decisions.rule import Rule
@@ -28,13 +28,14 @@ from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.options import ClassOptions, gather_options
+from ensemble_kit.tuning.options import gather_options
 from ensemble_kit.tuning.rules import Ruled, Rules
 from ensemble_kit.tuning.statistics import Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_KINDS = (Compete, Nested, LeastArea)
 RATIOS: tuple[Ratio, ...] = (None, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Ratios of competition that a search compares, the weakest first."""
 
@@ -47,12 +48,12 @@ class Ruling:
     ----------
     compete : whether to choose the ratio of competition between all classes.
     areas : whether to choose a least area for each class.
-    given : rules that hold anyway: `compete` once, and `least-area`.
+    given : rules that hold anyway, in this order: `compete` and `nested`, each once, and `least-area`.
 
     Raises
     ------
     UsageError
-        A rule of another kind, a rule twice for a class, or a rule that is searched and given.
+        Rules of another kind or in another order, one twice, or one that is searched and given.
     """
 
     compete: bool = False
@@ -60,16 +61,20 @@ class Ruling:
     given: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        others = [rule for rule in self.given if not isinstance(rule, (Compete, LeastArea))]
+        others = [r for r in self.given if not isinstance(r, _KINDS) or (isinstance(r, Nested) and r.grow)]
         if others:
-            fix = "leave it out, search it (--search post), or pass it to the vote (ensk vote --rule)"
-            raise _refused(f"rule {str(others[0])!r}: only compete and least-area are known to the counts", fix)
-        competing = [rule for rule in self.given if isinstance(rule, Compete)]
-        if len(competing) > 1 or (competing and self.compete):
-            two = f"{str(competing[0])!r} and {str(competing[1])!r}" if len(competing) > 1 else str(competing[0])
-            raise _refused(f"{two}, with {'a search of it' if self.compete else 'one another'}", "keep one")
-        if [rule for rule in self.given[1:] if isinstance(rule, Compete)]:
-            raise _refused(f"{str(competing[0])!r} after a least area", "pass compete first")
+            fix = "leave it out, search rules (--search post), or pass it to the vote (ensk vote --rule)"
+            item = f"rule {str(others[0])!r}: thresholds are known for compete, nested without grow, and least-area"
+            raise _refused(item, fix)
+        kinds = [next(k for k, kind in enumerate(_KINDS) if isinstance(rule, kind)) for rule in self.given]
+        if kinds != sorted(kinds):
+            told = ", ".join(repr(str(rule)) for rule in self.given)
+            raise _refused(f"rules in this order: {told}", "pass compete first, then nested, then least-area")
+        for kind in {k for k in kinds if k < 2 and (kinds.count(k) > 1 or (k == 0 and self.compete))}:
+            told = " and ".join(repr(str(r)) for r in self.given if isinstance(r, _KINDS[kind]))
+            raise _refused(
+                told + (" with a search of compete" if kind == 0 and self.compete else ""), "keep one of them"
+            )
 
     def __bool__(self) -> bool:
         return self.compete or self.areas or bool(self.given)
@@ -85,6 +90,11 @@ class Ruling:
         """Return the numbers of the classes that compete."""
         given = next((rule for rule in self.given if isinstance(rule, Compete)), None)
         return [c for c, name in enumerate(classes) if given is None or given.covers(name)]
+
+    def nested(self, classes: Sequence[str]) -> list[int]:
+        """Return the numbers of the classes of which each lies inside the one before."""
+        given = next((rule for rule in self.given if isinstance(rule, Nested)), None)
+        return [] if given is None else [classes.index(name) for name in given.classes or ()]
 
     def fixed(self, classes: Sequence[str], images: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
         """Return the pixels that given least areas ask for in each image, by class number."""
@@ -104,7 +114,6 @@ def tune_ruled(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
     executor: Executor = THREADS,
     listener: Listener = nobody,
     at_once: int | None = None,
@@ -114,7 +123,7 @@ def tune_ruled(
     Parameters
     ----------
     found : the set of this ensemble and these folds that `tune_from` made, with its curves.
-    folds, groups, seed, shrink : of the tuning.
+    folds, groups, seed : of the tuning.
     at_once : classes at a time whose tables are held.
     """
     check_classes(ruling.given, ensemble.classes)
@@ -137,11 +146,12 @@ def tune_ruled(
         executor,
         listener,
         at_once,
+        ruling.nested(ensemble.classes),
     )
     rules = Rules(options, found.measure, split, ensemble.level_of(0.5))
-    ruled = rules.ruled(ruling.ratios, ruling.areas, shrink)
+    ruled = rules.ruled(ruling.ratios, ruling.areas)
     crossed = found.validation.crossed and _crossed(found, ruled, rules, known, names, seed)
-    return _with_rules(found, ruling, ruled, options, crossed)
+    return _with_rules(found, ruling, ruled, rules, crossed)
 
 
 def images_of(ensemble: Ensemble) -> NDArray[np.int64]:
@@ -153,23 +163,20 @@ def _with_rules(
     found: ThresholdSet,
     ruling: Ruling,
     ruled: Ruled,
-    options: dict[Ratio, list[ClassOptions]],
+    rules: Rules,
     crossed: CrossValidation | None,
 ) -> ThresholdSet:
     """Make the set of what was chosen on all samples."""
     chosen, measure = ruled.chosen, found.measure
-    of_ratio = options[chosen.ratio]
-    classes, texts = [], [str(rule) for rule in ruling.given]
-    if ruling.compete and chosen.ratio is not None:
-        texts.append(str(Compete(chosen.ratio)))
+    of_ratio = rules.options[chosen.ratio]
+    competes = [str(Compete(chosen.ratio))] if ruling.compete and chosen.ratio is not None else []
+    classes, texts = [], [*competes, *(str(rule) for rule in ruling.given)]
     for old, setting, own in zip(found.classes, chosen.settings, of_ratio, strict=True):
         best = own.described[setting]
         classes.append(replace(old, level=best.level, score=best.score, plateau=best.plateau, band=own.band))
         if setting.least is not None:
             texts.append(str(replace(setting.least, classes=(old.name,))))
-    counts = [own.counts[setting] for own, setting in zip(of_ratio, chosen.settings, strict=True)]
-    tp, pred = (np.stack([count[k] for count in counts]) for k in (0, 1))
-    score = measure.of_all(tp, pred, np.stack([own.truth for own in of_ratio]))
+    score = measure.of_all(*rules.counts(chosen.ratio, chosen.settings), rules.truth)
     told: dict[str, Any] = {
         "searched": [name for name, on in (("compete", ruling.compete), ("least-area", ruling.areas)) if on],
         "ratio": chosen.ratio,
@@ -200,13 +207,15 @@ def _crossed(
         name: ClassFolds(
             tuple(fold.settings[c].level for fold in ruled.by_fold),
             gains[c],
-            ruled.chosen.keeps[c] and bool(seen[c]),
+            bool(seen[c]),
             measure.of_class(ruled.tp[c], ruled.pred[c], truth[c]),
         )
         for c, name in enumerate(known.classes)
     }
     scores = {**before.scores, "tuned": measure.of_all(ruled.tp, ruled.pred, truth)}
-    return replace(before, scores=scores, gain=gain, common_level=rules.half, classes=classes, as_decided=None)
+    return replace(
+        before, shrink=False, scores=scores, gain=gain, common_level=rules.half, classes=classes, as_decided=None
+    )
 
 
 def _number(value: float) -> float | None:

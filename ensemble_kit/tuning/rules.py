@@ -2,6 +2,9 @@
 
 No pixel is looked at: each ratio has tables of its own, and a least area only gates the samples of a table. So what was
 chosen on some folds is judged on another at once, and every choice is made again without the fold that judges it.
+
+Each class takes its own optimum, whatever that gains. To leave out a least area, or a threshold, that loses out of fold
+was tried: it costs more by its own noise than it saves (DESIGN 53).
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ import numpy as np
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.areas import Setting
 from ensemble_kit.tuning.competing import Ratio
+from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.curve import or_perfect
 from ensemble_kit.tuning.options import ClassOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Union = tuple[int, ...]
+"""Numbers of the folds that something was chosen on."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,10 @@ class Chosen:
     ----------
     ratio : of `compete`; None without.
     settings : of each class.
-    keeps : for each class, whether it has its own level, and not that of 0.5.
     """
 
     ratio: Ratio
     settings: tuple[Setting, ...]
-    keeps: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Ruled:
     Parameters
     ----------
     chosen, by_fold : the choices; none by fold without folds.
-    tp, pred : out of fold, int64 (classes, samples): hits and pixels.
+    tp, pred : out of fold, int64 (classes, samples): hits and pixels; zeros without folds.
     """
 
     chosen: Chosen
@@ -62,7 +67,7 @@ class Rules:
     options : of each class, by ratio (`gather_options`).
     measure : what is maximised.
     folds : sample numbers of each; one fold of all without a cross-validation.
-    half : the level of 0.5.
+    half : the level of 0.5, which a class takes that no sample has, where there are folds.
     """
 
     def __init__(
@@ -75,74 +80,55 @@ class Rules:
         self.options, self.measure, self.folds, self.half = options, measure, folds, half
         self.truth = np.stack([of_class.truth for of_class in next(iter(options.values()))])
 
-    def ruled(self, ratios: Sequence[Ratio], areas: bool, shrink: bool = True) -> Ruled:
+    def ruled(self, ratios: Sequence[Ratio], areas: bool) -> Ruled:
         """Choose on all samples and on those outside each fold, and judge the latter on the fold.
 
         Parameters
         ----------
         ratios : those to choose from, the simplest first; None is no competition.
         areas : whether classes may have a least area.
-        shrink : with folds, whether a class that its own level does not help out of fold takes that of 0.5, and one
-            that its least area does not help has none; without, each class is at its optimum.
         """
-        every = tuple(range(len(self.folds)))
-        out = np.zeros((2, *self.truth.shape), np.int64)
-        by_fold = []
-        for k, fold in enumerate(self.folds if len(every) > 1 else ()):
-            by_fold.append(self.choose(ratios, areas, tuple(j for j in every if j != k), shrink))
-            self._put(by_fold[-1].ratio, by_fold[-1].settings, fold, out)
-        return Ruled(self.choose(ratios, areas, every, shrink), tuple(by_fold), out[0], out[1])
+        every, by_fold = tuple(range(len(self.folds))), list[Chosen]()
+        for k in every if len(every) > 1 else ():
+            by_fold.append(self.choose(ratios, areas, _without(every, k)))
+        settings = {k: (chosen.ratio, chosen.settings) for k, chosen in enumerate(by_fold)}
+        tp, pred = self._judged(settings)
+        return Ruled(self.choose(ratios, areas, every), tuple(by_fold), tp, pred)
 
-    def choose(self, ratios: Sequence[Ratio], areas: bool, which: tuple[int, ...], shrink: bool = True) -> Chosen:
+    def choose(self, ratios: Sequence[Ratio], areas: bool, which: Union) -> Chosen:
         """Choose on the samples of some folds: the ratio that scores best, and each class's setting at it.
 
-        Of several folds the ratio, and whether a class has a level and a least area of its own, go by scores on folds
-        that did not choose them. Among equals the simpler is taken.
+        Of several folds a ratio is scored on each by the settings that the others choose. Among equals the first is
+        taken.
         """
         seen = np.concatenate([self.folds[j] for j in which])
-        best, best_score = None, -1.0
-        for ratio in ratios:
-            kinds = self._kinds(ratio, areas, which)
-            inner = self._out_of_fold(ratio, areas, which) if len(which) > 1 else None
-            names, out = [], np.zeros((2, *self.truth.shape), np.int64)
-            for c in range(len(self.truth)):
-                name = next(reversed(kinds))
-                if shrink and inner is not None:
-                    name = max(kinds, key=lambda n: self._score(inner[n], c, seen))
-                names.append(name)
-                out[:, c] = self.options[ratio][c].counts[kinds[name][c]] if inner is None else inner[name][:, c]
-            score = or_perfect(self.measure.of_all(*(v[:, seen] for v in (*out, self.truth))))
-            if score > best_score:
-                settings = tuple(kinds[name][c] for c, name in enumerate(names))
-                best, best_score = Chosen(ratio, settings, tuple(name != "half" for name in names)), score
-        assert best is not None
-        return best
+        scores = []
+        for ratio in ratios if len(ratios) > 1 else ():
+            if len(which) > 1:
+                tp, pred = self._judged({k: (ratio, self.settings(ratio, areas, _without(which, k))) for k in which})
+            else:
+                tp, pred = self.counts(ratio, self.settings(ratio, areas, which))
+            scores.append(or_perfect(self.measure.of_all(tp[:, seen], pred[:, seen], self.truth[:, seen])))
+        ratio = ratios[int(np.argmax(scores))] if scores else ratios[0]
+        return Chosen(ratio, self.settings(ratio, areas, which))
 
-    def _kinds(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, list[Setting]]:
-        """Return the settings that each class may choose from, as some folds have them, the simplest first."""
-        seen, of_ratio = np.concatenate([self.folds[j] for j in which]), self.options[ratio]
-        half = Setting(self.half)
-        # of a class that no sample has only false pixels would speak; without folds that is what is asked for
-        has = (self.truth[:, seen].sum(axis=1) > 0) | (len(self.folds) == 1)
-        kinds = {"half": [half] * len(of_ratio)}
-        for name in ("own", "area") if areas else ("own",):
-            best = [(of_class.gated if name == "area" else of_class.own)[which] for of_class in of_ratio]
-            kinds[name] = [setting if own else half for setting, own in zip(best, has, strict=True)]
-        return kinds
+    def settings(self, ratio: Ratio, areas: bool, which: Union) -> tuple[Setting, ...]:
+        """Return each class's best setting at a ratio, on the samples of some folds."""
+        return tuple((of_class.gated if areas else of_class.own)[which] for of_class in self.options[ratio])
 
-    def _out_of_fold(self, ratio: Ratio, areas: bool, which: tuple[int, ...]) -> dict[str, NDArray[np.int64]]:
-        """Count, on each of some folds, what the others of them choose: by kind of setting, (2, classes, samples)."""
-        out: dict[str, NDArray[np.int64]] = {}
-        for k in which:
-            for name, settings in self._kinds(ratio, areas, tuple(j for j in which if j != k)).items():
-                counts = out.setdefault(name, np.zeros((2, *self.truth.shape), np.int64))
-                self._put(ratio, settings, self.folds[k], counts)
-        return out
+    def counts(self, ratio: Ratio, settings: Sequence[Setting]) -> Counts:
+        """Return hits and pixels of every class and sample under some settings, int64 (classes, samples) each."""
+        found = [own.counts[setting] for own, setting in zip(self.options[ratio], settings, strict=True)]
+        return np.stack([tp for tp, _ in found]), np.stack([pred for _, pred in found])
 
-    def _put(self, ratio: Ratio, settings: Sequence[Setting], fold: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-        for c, setting in enumerate(settings):
-            tp, pred = self.options[ratio][c].counts[setting]
-            out[0, c, fold], out[1, c, fold] = tp[fold], pred[fold]
+    def _judged(self, settings: Mapping[int, tuple[Ratio, Sequence[Setting]]]) -> Counts:
+        """Count, on the samples of each fold, what its ratio and settings do there; zeros on all other samples."""
+        tp, pred = np.zeros_like(self.truth), np.zeros_like(self.truth)
+        for k, (ratio, of_fold) in settings.items():
+            fold, counts = self.folds[k], self.counts(ratio, of_fold)
+            tp[:, fold], pred[:, fold] = (v[:, fold] for v in counts)
+        return tp, pred
 
-    def _score(self, counts: NDArray[np.int64], c: int, seen: NDArray[np.int64]) -> float:
-        return or_perfect(self.measure.of_class(*(v[c, seen] for v in (*counts, self.truth))))
+
+def _without(which: Union, k: int) -> Union:
+    return tuple(j for j in which if j != k)

@@ -60,7 +60,7 @@ class Task:
 
     def ruled(self, fused: Ensemble, found: ThresholdSet, folds: int | None) -> ThresholdSet:
         """Choose rules and thresholds together for an ensemble of these samples, whose thresholds were tuned."""
-        how = folds, self.groups, self.seed, self.shrink, self.executor, self.listener, self.at_once
+        how = folds, self.groups, self.seed, self.executor, self.listener, self.at_once
         return tune_ruled(found, fused, self.truth, self.ruling, *how)
 
 

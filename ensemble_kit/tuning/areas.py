@@ -1,7 +1,7 @@
 """The best threshold of a class together with its least area: over all 65,536 levels and every area.
 
 A mask of fewer pixels than the least area is emptied, which only gates samples: at each level the samples stand in the
-order of their areas, and every least area is one cut of that order (docs/concepts.md#least-area).
+order of their areas, and every least area is one cut of that order (docs/concepts.md#rule-14-rules-across-classes).
 """
 
 from __future__ import annotations

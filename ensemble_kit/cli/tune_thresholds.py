@@ -50,6 +50,7 @@ from ensemble_kit.cli.tuning_options import (
     AlphaOption,
     BackgroundClassOption,
     CalibrationOption,
+    ChooseOption,
     ComparedOption,
     DeltaOption,
     EmptyOption,
@@ -104,7 +105,8 @@ def tune_thresholds(
     eps: EpsOption = 0.0,
     folds: FoldsOption = None,
     groups: GroupsOption = None,
-    shrink: ShrinkOption = True,
+    choose: ChooseOption = None,
+    shrink: ShrinkOption = None,
     shared: SharedOption = False,
     statistics: StatisticsOption = None,
     mean: MeanOption = None,
@@ -139,7 +141,7 @@ def tune_thresholds(
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes.tune import measure_of
-    from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
+    from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
@@ -161,7 +163,8 @@ def tune_thresholds(
             "method": None if method == "exact" else method,
             "search": search,
             "folds": folds or None,
-            "no-shrink": None if shrink else True,
+            "choose": choose,
+            "no-shrink": None if shrink is None or shrink else True,
             "shared": shared or None,
             "rank": rank or None,
             "rule": rules or None,
@@ -198,7 +201,7 @@ def tune_thresholds(
             "auto" if folds is None else folds,
             grouped,
             common.seed,
-            shrink,
+            choice_of(choose, shrink, shared),
             wanted if search or by_trials else None,
             by_trials,
             rank,
@@ -206,7 +209,6 @@ def tune_thresholds(
             cast("Any", decide),
             background,
             least,
-            shared,
             rules=parse_rules(rules or []),
         )
         if risk is None
@@ -246,6 +248,8 @@ def tune_thresholds(
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
+    if (expected := tuned.set.score_on_new) is not None:
+        values["score_on_new"] = vars(expected)
     reports = [tuned.report, *([] if tuned.ladder is None else [tuned.ladder])]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()

@@ -16,10 +16,11 @@ from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.crossed import Interval
+from ensemble_kit.tuning.choosing import Chooser
 from ensemble_kit.tuning.counting import folds_of, statistics_for
-from ensemble_kit.tuning.crossval import Resampler, own_level
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups, group_of
+from ensemble_kit.tuning.resampling import Resampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,16 +125,11 @@ def _tuned(
     """Count what each class's own best threshold of the other folds does on every fold."""
     how = folds, groups, seed
     known = statistics_for(ensemble, truth, _MEAN, *how, executor=executor, listener=listener)
-    split, _ = folds_of(ensemble, *how)
-    true = np.stack([table.truth for table in known.tables])
-    tp, pred = np.zeros_like(true), np.zeros_like(true)
-    for c, table in enumerate(known.tables):
-        curve = Curve(table, _MEAN, split)
-        for k, fold in enumerate(split):
-            level = own_level(curve, [j for j in range(folds) if j != k], ensemble.level_of(0.5))
-            counted = table.at(min(level, table.high))
-            tp[c, fold], pred[c, fold] = counted[0][fold], counted[1][fold]
-    return tp, pred, true
+    split, names = folds_of(ensemble, *how)
+    curves = [Curve(table, _MEAN, split) for table in known.tables]
+    chooser = Chooser(curves, names, ensemble.level_of(0.5), "own", ensemble.fusion.mean, seed)
+    own = chooser.out_of_fold(chooser.every, ("own",))["own"]
+    return *own.counts(), chooser.truth
 
 
 def _text(value: float | None) -> str:

@@ -12,8 +12,9 @@ from ensemble_kit.errors import check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, decides_by_argmax
+from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, choice_of, decides_by_argmax
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.folds import Groups
@@ -45,7 +46,7 @@ def tune_thresholds(
     search: Search | str | Sequence[str] | None = None,
     seed: int = 0,
     metric: str | None = None,
-    shrink: bool = True,
+    shrink: bool | None = None,
     statistics: Statistics | ContenderTable | None = None,
     jobs: int | None = None,
     executor: Given = None,
@@ -55,6 +56,7 @@ def tune_thresholds(
     least: float | None = None,
     shared: bool = False,
     rules: Iterable[Rule | str] | Rule | str = (),
+    choose: Choice | None = None,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
 
@@ -75,7 +77,7 @@ def tune_thresholds(
         `what`, such as "weights,mean", "greedy" or "compete,least-area"; fusions begin with the uniform ensemble.
     seed : of the folds and the bootstrap.
     metric : "dice", "iou", or F-beta as "f2", "f0.5". Default: "dice", for argmax "iou", so that the score is mIoU.
-    shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold, or factor 1.
+    shrink, shared : older spellings: True is choose="shrunk", False "own"; shared=True is choose="shared".
     statistics : of this ensemble and truth, from an earlier call; without them the stores are counted.
     jobs : threads over samples; default: every core. The result never depends on it.
     executor : where the work runs: a `distributed.Client`, any `concurrent.futures` executor; default: threads of
@@ -85,10 +87,14 @@ def tune_thresholds(
         lack it.
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
-    shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
     rules : `compete`, `nested` and `least-area`, in this order, values or texts such as "compete:0.8", that the set
         will hold: each threshold is the best under them, and inside a class that encloses it the best given that one's.
         Other rules are searched (`search="post"`) or passed to the vote.
+    choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups,
+        or 0.5 for all where these gain nothing above noise out of fold;
+        "own": its best one; "shrunk": that, where its gain out of fold is above noise, else the shared threshold, or
+        0.5 where that gains nothing; "shared": the best one for all classes. Factors of argmax: "own" or "shrunk", with
+        factor 1 for the shared threshold. Default: "bagged" with folds ("shrunk" of factors), "own" without.
 
     Returns
     -------
@@ -124,12 +130,11 @@ def tune_thresholds(
         folds,
         groups,
         seed,
-        shrink,
+        choice_of(choose, shrink, shared),
         wanted,
         decide=decide,
         background=background,
         least=least,
-        shared=shared,
         rules=parse_rules(rules),
     )
     for caution in tuning.warnings():

@@ -19,8 +19,8 @@ from ensemble_kit.decisions.ruletext import plain
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.thresholds.records import Best
-from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
+from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.statistics import ClassStatistics
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from ensemble_kit.thresholds.records import Best
 from ensemble_kit.tuning.areas import AreaCurve, Setting
 from ensemble_kit.tuning.competing import Ratio, count_competing
 from ensemble_kit.tuning.counting import HIGHS, LOWS
-from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.inside import CountInside, count_inside
+from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, check_truth, count
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.options import gather_options
+from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.rules import Ruled, Rules
 from ensemble_kit.tuning.statistics import Statistics
 

@@ -18,9 +18,9 @@ import numpy as np
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.areas import Setting
 from ensemble_kit.tuning.competing import Ratio
-from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.curve import or_perfect
 from ensemble_kit.tuning.options import ClassOptions
+from ensemble_kit.tuning.resampling import Counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

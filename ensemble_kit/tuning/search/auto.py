@@ -21,9 +21,9 @@ from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation, Interval
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.crossval import Counts, Resampler
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.gathering import exclusive_truth
+from ensemble_kit.tuning.resampling import Counts, Resampler
 from ensemble_kit.tuning.ruled import RATIOS
 from ensemble_kit.tuning.search.bench import Bench
 from ensemble_kit.tuning.search.factor_bench import FactorBench
@@ -170,7 +170,8 @@ def _crossed(
         else {**all_of, "shared": plain, "half": plain}
     )
     half = ONE if by_argmax and candidate.kind != "rank" else bench.fused(candidate).level_of(0.5)
-    return CrossValidation(len(bench.folds), len(set(names)), False, scores, gain, half, classes)
+    known = judge.interval(measure, of_classes(tuned, some), None, truth[some])
+    return CrossValidation(len(bench.folds), len(set(names)), False, scores, gain, half, classes, score=known)
 
 
 def report(tuned: ThresholdSet) -> Report | None:

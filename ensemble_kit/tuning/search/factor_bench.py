@@ -11,11 +11,11 @@ from ensemble_kit.spec.factors import ONE
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
-from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.factorfolds import FoldedFits
 from ensemble_kit.tuning.factors import recorded
 from ensemble_kit.tuning.gathering import gather
 from ensemble_kit.tuning.options import unions_of
+from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.search.bench import Bench, Ruling
 from ensemble_kit.tuning.search.ladder import Candidate
 from ensemble_kit.tuning.sweeps import Fitted, Widening
@@ -86,5 +86,6 @@ class FactorBench(Bench):
         if candidate in self._voted:
             for all_classes, own in zip(counts[0], self.counts(candidate, every), strict=True):
                 all_classes[:, self.scored] = own.T
-        found = recorded(fits.table, fused, self.measure, fitted, crossed, seed, counts, None)
+        how = {"method": "exact", "seed": seed, "trials": None, "sweeps": fitted.sweeps, "choose": "own"}
+        found = recorded(fits.table, fused, self.measure, fitted, crossed, how, counts, None)
         return replace(found, rules=candidate.rules)

@@ -17,7 +17,9 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.choosing import usual
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
@@ -64,7 +66,7 @@ def tune(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
+    choose: Choice | None = None,
     statistics: Statistics | None = None,
     executor: Executor = THREADS,
     jobs: int | None = None,
@@ -75,8 +77,8 @@ def tune(
     """Search, tune the thresholds of what was found exactly and at full resolution, and judge both out of fold.
 
     With `folds` everything is nested: for each fold the whole search (the same trials), the thresholds and, with
-    `shrink`, the decision to keep them are done again on the other folds alone, and judged on the one left out. The
-    uniform ensemble with tuned thresholds is judged the same way beside it.
+    choose="shrunk", the decision to keep them are done again on the other folds alone, and judged on the one left out.
+    The uniform ensemble with tuned thresholds is judged the same way beside it.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def tune(
     DamagedError
         Every pair of masks is skipped, so that there is nothing to maximise.
     """
-    search = Search.of(wanted)
+    search, choose = Search.of(wanted), usual(choose, folds)
     check(ensemble, search)
     check_truth(ensemble, truth)
     uniform = Setting.uniform(ensemble).applied(ensemble)
@@ -103,11 +105,11 @@ def tune(
         check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
     ruling = search.ruling(given)
-    how = groups, seed, shrink, studies_in_all, executor, jobs, listener, ruling, at_once
+    how = groups, seed, choose, studies_in_all, executor, jobs, listener, ruling, at_once
     task = Task(uniform, truth, measure, search, *how)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
     counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, executor, listener)
-    plain = tune_from(counted, uniform, measure, folds, groups, seed, shrink)
+    plain = tune_from(counted, uniform, measure, folds, groups, seed, choose)
     table = None
     if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}

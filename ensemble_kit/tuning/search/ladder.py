@@ -15,7 +15,7 @@ import numpy as np
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import Interval
 from ensemble_kit.tuning.competing import Ratio
-from ensemble_kit.tuning.crossval import Counts, Resampler
+from ensemble_kit.tuning.resampling import Counts, Resampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -261,8 +261,9 @@ class Tuning:
                 item = "--search auto with statistics of one fusion, a least probability, a choice or given rules"
                 fix = "leave --statistics, --least, --choose (--shrink) and --rule out"
                 raise UsageError("option-idle", "cannot search", item=item, fix=fix)
-            rest = self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
-            task = Task(ensemble, truth, measure, *rest)
+            task = Task(
+                ensemble, truth, measure, self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
+            )
             return auto.tune(task, self.split or 0, self.by_argmax, self.background, self.at_once)
         if self.by_argmax:
             if known is not None:

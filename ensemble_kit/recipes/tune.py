@@ -87,8 +87,8 @@ def tune_thresholds(
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
     shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
     rules : `compete`, `nested` and `least-area`, in this order, values or texts such as "compete:0.8", that the set
-        will hold: each threshold is the best under them, and inside a class that encloses it the best given the other's.
-        Other rules are searched (`search="post"`) or passed to the vote.
+        will hold: each threshold is the best under them, given those of the classes that enclose its own. Other rules
+        are searched (`search="post"`) or passed to the vote.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.given import decision_of, level_of
 from ensemble_kit.decisions.recorded import recorded
+from ensemble_kit.decisions.review import Review, review
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
@@ -281,7 +282,37 @@ class Ensemble:
         UsageError
             A threshold outside [0, 1], a rule that cannot be read, both jobs and an executor.
         """
-        if rules is None:
-            rules = decision.rules if isinstance(decision, ThresholdSet) else ()
-        known, where = parse_rules(rules), chosen(executor, jobs, listener)
-        return vote(self.inputs, self.samples, self.decision(decision), known, where, listener)
+        where = chosen(executor, jobs, listener)
+        return vote(self.inputs, self.samples, self.decision(decision), _rules(rules, decision), where, listener)
+
+    def review(
+        self,
+        decision: Any = None,
+        rules: Iterable[Rule | str] | Rule | str | None = None,
+        jobs: int | None = None,
+        executor: Given = None,
+        listener: Listener = nobody,
+    ) -> Review:
+        """Rank samples for review, without truth: those whose masks are expected to have the lowest Dice come first.
+
+        `.table(20)` is a pandas frame of the first 20, `.write(path)` makes a CSV file of all, `.expected` has a figure
+        for each sample and class (docs/concepts.md#expected-dice).
+
+        Parameters
+        ----------
+        decision, rules, jobs, executor : what decides the masks, as for `vote`.
+
+        Raises
+        ------
+        MismatchError, UsageError
+            As for `vote`.
+        """
+        where = chosen(executor, jobs, listener)
+        return review(self.inputs, self.samples, self.decision(decision), _rules(rules, decision), where, listener)
+
+
+def _rules(given: Iterable[Rule | str] | Rule | str | None, decision: Any) -> tuple[Rule, ...]:
+    """Read rules; by default those of a set."""
+    if given is None:
+        given = decision.rules if isinstance(decision, ThresholdSet) else ()
+    return parse_rules(given)

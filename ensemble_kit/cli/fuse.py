@@ -49,6 +49,14 @@ def fuse(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also keep how far members disagree: variance of their probabilities, and mutual information in bits; "
+            "beside the probabilities, or in a folder beside the store, named as it is with .uncertainty.",
+        ),
+    ] = False,
     codec: Annotated[
         str, typer.Option("--codec", help="Of the store. none, or lossless: about half the size, slower to read.")
     ] = "none",
@@ -73,9 +81,11 @@ def fuse(
         raise UsageError("option-idle", "cannot use these options", item=item, fix="leave them out, or --format store")
     ensemble = open_ensemble(stores, tuned, options)
     values: dict[str, Any] = {"kind": format, "codec": codec}  # checked by Fusing and the store
-    plan = Fusing(ensemble, out, member=member, overwrite=common.force, **values)
+    plan = Fusing(ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, **values)
     for line in plan.told():
         common.say(line)
+    for doubt in plan.doubts():
+        common.warn(doubt)
     jobs = plan.threads(common.jobs, common.memory)
     if common.dry_run:
         planned = plan.plan()

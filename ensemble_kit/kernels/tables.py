@@ -116,6 +116,24 @@ def probability_of_power(level: ArrayLike, r: float) -> NDArray[np.float64]:
     return np.asarray(share ** (1 / r) if r > 0 else np.where(share == 0, 0.0, 2.0 ** (16 * (share - 1))))
 
 
+@lru_cache(maxsize=2)
+def entropies(binary: bool) -> NDArray[np.int64]:
+    """The entropy that every level adds, in bits × 2^24, int64 (65537,): floor(2^24 h + 0.5).
+
+    `h = -p log2 p - (1 - p) log2(1 - p)` of a class by itself (binary), `-p log2 p` of one of exclusive classes.
+    The last entry, behind the last level, is 0.
+    """
+    p = np.arange(65536) / 65535
+    h = _bits(p) + _bits(1 - p) if binary else _bits(p)
+    table = np.append(np.floor(2.0**24 * h + 0.5), 0).astype(np.int64)
+    table.setflags(write=False)
+    return table
+
+
+def _bits(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(-p * np.log2(np.where(p > 0, p, 1)))
+
+
 def axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Left neighbour and fraction (of 256) of the right one of each output index: half-pixel centres, edges clamped."""
     o = np.arange(n_out, dtype=np.int64)

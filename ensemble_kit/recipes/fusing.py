@@ -1,7 +1,6 @@
 """Fused scores kept: a store that is a member like others, or a folder of averaged probabilities; for `ensk fuse`.
 
-A store is written by `LogitWriter`, so it resumes and survives kills and power cuts as a dump does; a folder's files
-appear whole, one after the other, and a second run writes those that are not there.
+A store is written by `LogitWriter`, so it resumes and survives kills and power cuts as a dump does.
 """
 
 from __future__ import annotations
@@ -9,33 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit import __version__, strict_json
+from ensemble_kit import __version__
 from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_kind, check_path
+from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_path, some, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
-from ensemble_kit.files import atomic_write, check_space, check_target
-from ensemble_kit.formats.filenames import file_names
+from ensemble_kit.files import check_space
 from ensemble_kit.logits.layout import Codec
+from ensemble_kit.logits.urls import url_of
 from ensemble_kit.logits.writer import LogitWriter
 from ensemble_kit.recipes import memory as projected
-from ensemble_kit.recipes.probabilities import INDEX, Probabilities, empty
+from ensemble_kit.recipes.fused_folder import FusedFolder
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = "ensk.fused/1"
 Kind = Literal["store", "npz"]
 
 
@@ -71,11 +69,14 @@ class Fusing:
     member : name of the store; default: the members' names, joined by "+".
     codec : of the store, as for `LogitWriter`.
     overwrite : replace what is there.
+    uncertainty : whether members' disagreement is kept: beside the probabilities of a sample, or in a folder beside
+        the store, `beside`.
 
     Raises
     ------
     UsageError
-        `out` is a member, a file, or a folder of other things; a power mean of exclusive classes.
+        `out` is a member, a file, or a folder of other things; a power mean of exclusive classes; uncertainty of a
+        store behind a URL.
     MismatchError
         What is there was fused of other members, or in another way.
     """
@@ -86,6 +87,7 @@ class Fusing:
     member: str | None = None
     codec: Codec = "none"
     overwrite: bool = False
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
@@ -100,6 +102,10 @@ class Fusing:
         if same:
             item = f"{os.fspath(self.out)!r} is also the member {same[0].member!r}"
             raise UsageError("output-is-input", "cannot write over a member", item=item, fix="pass another --out")
+        if self.uncertainty and url_of(self.out) is not None:
+            item = f"{os.fspath(self.out)!r} is a URL, and the disagreement of members is kept in a folder"
+            fix = "pass a path of this machine as --out, or leave --uncertainty out"
+            raise UsageError("uncertainty-remote", "cannot keep uncertainty here", item=item, fix=fix)
 
     @property
     def name(self) -> str:
@@ -122,7 +128,26 @@ class Fusing:
             lines.append(f"kept: logits on the finest grid, as the member {self.name!r}; thresholds and rules are not")
         else:
             lines.append("kept: probabilities at the image's size, float32")
+        if self.uncertainty:
+            where = f"in the folder {self.beside}" if self.kind == "store" else "beside them"
+            lines.append(f"kept: variance of the members' probabilities and mutual information in bits, {where}")
         return lines
+
+    def doubts(self) -> list[Caution]:
+        """Say where no members disagree, since there is only one."""
+        fusion, classes = self.ensemble.fusion, self.ensemble.classes
+        alone = [name for name, row in zip(classes, fusion.weights, strict=True) if sum(w > 0 for w in row) == 1]
+        if not self.uncertainty or not alone:
+            return []
+        of = "every class" if len(alone) == len(classes) else f"the classes {some(alone)}"
+        return [
+            Caution(f"only one member weighs in {of}: its disagreement is 0 everywhere", "fuse two or more members")
+        ]
+
+    @property
+    def beside(self) -> str:
+        """The folder of what members disagree on, beside a store: `fused.uncertainty` of `fused.zarr`."""
+        return os.fspath(self.out).rstrip("/").removesuffix(".zarr") + ".uncertainty"
 
     def threads(self, jobs: int | None, memory: int | None) -> int | None:
         """Return how many samples may be fused at once within a budget of bytes; `jobs` without one.
@@ -136,26 +161,51 @@ class Fusing:
         """
         if memory is None:
             return jobs
-        e = self.ensemble
-        cells = max(_cells(e.inputs, s, self.kind) for s in e.samples) * len(e.classes)
-        each = sum(m.bytes_per_sample for m in e.members) + cells * (6 if self.kind == "store" else 2)
-        held = projected.held() + (0 if self.kind == "store" else 8 * cells)  # float32 and its bytes, when written
+        e, classes = self.ensemble, len(self.ensemble.classes)
+        places = [fused.placement(e.inputs, s) for s in e.samples]
+        each = sum(m.bytes_per_sample for m in e.members) * (2 if e.activation == "softmax" else 1)  # as codes, too
+        if self.kind == "store":
+            each += classes * max(int(np.prod(p.grid)) for p in places) * (8 if self.uncertainty else 6)
+        else:  # codes of 16 bits, some rows of 64, and a class in float32 with its bytes, when it is written
+            codes = classes * (4 if self.uncertainty else 2)
+            each += max(codes * int(np.prod(p.image)) + 1024 * classes * p.image[1] for p in places)
+            each += 8 * max(int(np.prod(p.image)) for p in places)
+        held = projected.held()
         projected.check(memory, held + each, "fuse")
         return min(jobs or cores(), int(memory - held) // each)
 
     def run(self, executor: Executor, listener: Listener = nobody) -> Fused:
         """Fuse and write what is not there yet."""
-        return self._store(executor, listener) if self.kind == "store" else self._folder(executor, listener)
+        done = self.plan()
+        if self.kind == "store":
+            self._store(executor, listener)
+        if (folder := self._folder) is not None:
+            folder.run(executor, listener)
+        return replace(done, written=done.samples - done.resumed)
 
     def plan(self) -> Fused:
         """Return what `run` would do, after the same checks."""
-        return self._planned(self._in_store()[0] if self.kind == "store" else self._in_folder())
-
-    def _planned(self, there: frozenset[str]) -> Fused:
-        e = self.ensemble
-        cells = [_cells(e.inputs, s, self.kind) for s in e.samples if s not in there]
-        needed = sum(cells) * len(e.classes) * (2 if self.kind == "store" else 4)
+        e, there, needed, folder = self.ensemble, set(self.ensemble.samples), 0, self._folder
+        if self.kind == "store":
+            committed = self._in_store()[0]
+            there, needed = there & committed, self._store_bytes([s for s in e.samples if s not in committed])
+        if folder is not None:
+            files = folder.there
+            there, needed = there & files, needed + sum(folder.bytes_of(s) for s in e.samples if s not in files)
         return Fused(os.fspath(self.out), self.name, len(e.samples), len(there), 0, needed)
+
+    @property
+    def _folder(self) -> FusedFolder | None:
+        """The folder that is written: of probabilities, or of uncertainty beside a store; None if there is neither."""
+        images = self.kind == "npz"
+        if not (images or self.uncertainty):
+            return None
+        path = self.out if images else self.beside
+        return FusedFolder(self.ensemble, path, self.record(), images, self.uncertainty, self.overwrite)
+
+    def _store_bytes(self, samples: Sequence[str]) -> int:
+        cells = sum(int(np.prod(fused.placement(self.ensemble.inputs, s).grid)) for s in samples)
+        return 2 * cells * len(self.ensemble.classes)
 
     def _provenance(self) -> dict[str, Any]:
         """Return what a store records; a set that was tuned on it knows another fusion by `network_sha256`."""
@@ -174,12 +224,12 @@ class Fusing:
         earlier = begun(os.fspath(self.out), {**self._provenance(), **names})
         return earlier.committed & set(e.samples), earlier.stale
 
-    def _store(self, executor: Executor, listener: Listener) -> Fused:
-        e, (there, replace) = self.ensemble, self._in_store()
-        todo, done = [s for s in e.samples if s not in there], self._planned(there)
+    def _store(self, executor: Executor, listener: Listener) -> None:
+        e, (there, stale) = self.ensemble, self._in_store()
+        todo = [s for s in e.samples if s not in there]
         if not todo:
-            return done
-        check_space(self.out, done.bytes, self.overwrite)
+            return
+        check_space(self.out, self._store_bytes(todo), self.overwrite)
         with LogitWriter(
             self.out,
             e.classes,
@@ -187,7 +237,7 @@ class Fusing:
             fused.placement(e.inputs, todo[0]).grid,
             activation=e.activation,
             member=self.name,
-            overwrite=replace,
+            overwrite=stale,
             provenance={**self._provenance(), "versions": {"ensemble_kit": __version__}},
             codec=self.codec,
             checked=True,
@@ -197,49 +247,6 @@ class Fusing:
             ):
                 place = fused.placement(e.inputs, sample)
                 out.write(sample, values, image_size=place.image, box=tuple(place.box))
-        return _written(done, len(todo))
-
-    def _in_folder(self) -> frozenset[str]:
-        """Return the samples whose files are there."""
-        folder = Path(self.out)
-        index = folder / INDEX
-        check_target(folder, force=True, folder=True, mark=INDEX)
-        if self.overwrite or not index.is_file():
-            return frozenset()
-        theirs = strict_json.load(index)
-        if theirs != self._index():
-            raise MismatchError(
-                "fused-differs",
-                "cannot resume a folder of another fusion",
-                item=f"{str(folder)!r} was fused of other members or samples, or with other options",
-                fix="run with the options it was begun with, pass another --out, or replace it with --force",
-            )
-        return frozenset(s for s, file in self._files().items() if (folder / file).is_file())
-
-    def _files(self) -> dict[str, str]:
-        return file_names(self.ensemble.samples, ".npz", taken=[INDEX], flat=True)
-
-    def _index(self) -> dict[str, Any]:
-        e = self.ensemble
-        samples = [{"id": s, "file": file} for s, file in self._files().items()]
-        return {"format": FORMAT, "fused": self.record(), "classes": list(e.classes), "samples": samples}
-
-    def _folder(self, executor: Executor, listener: Listener) -> Fused:
-        e, folder, there = self.ensemble, Path(self.out), self._in_folder()
-        files, done = self._files(), self._planned(there)
-        todo = [s for s in e.samples if s not in there]
-        if not todo:
-            return done
-        check_space(folder, done.bytes, self.overwrite)
-        folder.mkdir(exist_ok=True)
-        if not there:
-            empty(folder)
-            with atomic_write(folder / INDEX) as out:
-                out.write(strict_json.dump(self._index()))
-        work = Probabilities(e.inputs, str(folder), tuple(sorted(files.items())))
-        for _ in executor.map(work, Items(todo), "fusing", listener):
-            pass
-        return _written(done, len(todo))
 
 
 @dataclass(frozen=True)
@@ -259,15 +266,6 @@ def _how(e: Ensemble) -> dict[str, Any]:
     return {"mean": str(f.mean), "upsample": f.upsample, "weights": weights, "temperatures": list(f.temperatures)}
 
 
-def _cells(inputs: Inputs, sample: str, kind: Kind) -> int:
-    place = fused.placement(inputs, sample)
-    return int(np.prod(place.grid if kind == "store" else place.image))
-
-
-def _written(done: Fused, count: int) -> Fused:
-    return Fused(done.path, done.member, done.samples, done.resumed, count, done.bytes)
-
-
 def fuse(
     ensemble: Ensemble,
     out: str | os.PathLike[str],
@@ -275,6 +273,7 @@ def fuse(
     member: str | None = None,
     codec: Codec = "none",
     overwrite: bool = False,
+    uncertainty: bool = False,
     jobs: int | None = None,
     executor: Given = None,
     listener: Listener = nobody,
@@ -295,12 +294,17 @@ def fuse(
     member : name of the store as a member; default: the members' names, joined by "+".
     codec : of the store, as for `LogitWriter`.
     overwrite : replace what is there; otherwise what is there is resumed.
+    uncertainty : also keep how far members disagree, float32: `variance` of their probabilities of a class, and
+        `mutual_information` in bits, of exclusive classes that of all of them, (H, W). They stand in a sample's file
+        beside its probabilities; of a store on its grid, in a folder of such files beside it, `out` with
+        `.uncertainty` in place of `.zarr` (docs/concepts.md#how-far-members-disagree).
     jobs, executor, listener : as for `Ensemble.vote`.
 
     Raises
     ------
     UsageError
-        `out` is a member, a file, or a folder of other things; a power mean of exclusive classes.
+        `out` is a member, a file, or a folder of other things; a power mean of exclusive classes; uncertainty of a
+        store behind a URL.
     MismatchError
         What is there was fused of other members, or in another way.
     ResourceError
@@ -318,4 +322,7 @@ def fuse(
     ('a+b', 0.3017578125)
     """
     where = chosen(executor, jobs, listener)
-    return Fusing(ensemble, out, format, member, codec, overwrite).run(where, listener)
+    plan = Fusing(ensemble, out, format, member, codec, overwrite, uncertainty)
+    for doubt in plan.doubts():
+        warn(doubt)
+    return plan.run(where, listener)

@@ -37,6 +37,7 @@ _PIXELS = 20_000_000
 """The least that a search is given for undecided pixels."""
 _BOOTSTRAP = 140_000_000
 _LEVELS = 59_000
+_COUNTED = 10
 _SCAN = (3277, 62260)
 
 
@@ -96,6 +97,12 @@ def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], job
     masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
     compared = _compared(ensemble, few) if any(isinstance(rule, Compete) for rule in rules) else 0
     return held() + (jobs or cores()) * (_at_work(ensemble) + compared) + _VOTED * masks
+
+
+def of_review(ensemble: Ensemble, jobs: int | None) -> float:
+    """Project a review: its samples in flight, each with its counts by level; figures of samples weigh nothing."""
+    counts = _COUNTED * _LEVELS * len(ensemble.classes)
+    return held() + (jobs or cores()) * (_at_work(ensemble) + counts)
 
 
 class Room(NamedTuple):

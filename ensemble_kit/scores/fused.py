@@ -60,13 +60,25 @@ def grid_levels(inputs: Inputs, sample: str) -> NDArray[np.uint16]:
     Where members' grids or boxes differ they are interpolated to the finest one's: their scores, or with
     upsample="logits" their logits, as at the image's size.
     """
-    places, finest = [m.placement(sample) for m in inputs.members], placement(inputs, sample)
-    if inputs.fusion.upsample == "scores" or all((p.grid, p.box) == (finest.grid, finest.box) for p in places):
+    if _fuses_cells(inputs, sample):
         return FusedSample(inputs, sample, "scores").levels()
-    moved = replace(inputs, members=tuple(_Onto(m, finest.box.shape) for m in inputs.members))
+    finest = placement(inputs, sample)
     out = np.zeros((len(inputs.classes), *finest.grid), np.uint16)
-    out[:, *finest.box.slices] = image_levels(FusedSample(moved, sample))
+    out[:, *finest.box.slices] = image_levels(on_box(inputs, sample))
     return out
+
+
+def on_box(inputs: Inputs, sample: str) -> FusedSample:
+    """Open a sample as if its image were the finest member's box, to which members of other grids are interpolated."""
+    shape = placement(inputs, sample).box.shape
+    moved = replace(inputs, members=tuple(_Onto(m, shape) for m in inputs.members))
+    return FusedSample(moved, sample, "scores" if _fuses_cells(inputs, sample) else None)
+
+
+def _fuses_cells(inputs: Inputs, sample: str) -> bool:
+    """Tell whether scores, not logits, are brought to the finest grid, or nothing has to be."""
+    places, finest = [m.placement(sample) for m in inputs.members], placement(inputs, sample)
+    return inputs.fusion.upsample == "scores" or all((p.grid, p.box) == (finest.grid, finest.box) for p in places)
 
 
 def probabilities(inputs: Inputs, sample: str) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:

@@ -117,6 +117,16 @@ class FusedSample:
 
         return np.asarray(kernels.values(first_row, stop_row, *self._whole))
 
+    def disagreement(self, first_row: int, stop_row: int, most_bits: float) -> tuple[NDArray[np.uint16], ...]:
+        """Evaluate how far members disagree in rows of the image, as `kernels.disagreement` returns it."""
+        from ensemble_kit.kernels import disagreement as kernels
+        from ensemble_kit.kernels import tables
+
+        joint, most = self.inputs.activation == "softmax", int(most_bits * 2**40)
+        laid = tables.entropies(not joint), most, joint, *self._whole
+        variance, information = kernels.disagreement(first_row, stop_row, *laid)
+        return variance, information
+
     def leaders(self, ratio: int) -> tuple[NDArray[np.int16], ...]:
         """Find for each member the class that has 2^ratio times any other's score in each cell, or -1."""
         from ensemble_kit.kernels import settled

@@ -37,6 +37,8 @@ COMMANDS = {
     "verify": ["verify", "a.zarr"],
     "repair": ["repair", "a.zarr"],
     "fuse": ["fuse", "a.zarr", "b.zarr", "--out", "f.zarr"],
+    "fuse, uncertainty": ["fuse", "a.zarr", "b.zarr", "--uncertainty", "--out", "u.zarr"],
+    "review": ["review", "a.zarr", "b.zarr", "--out", "r.csv"],
     "fuse, npz": ["fuse", "a.zarr", "b.zarr", "--format", "npz", "--out", "f"],
 }
 

@@ -1,0 +1,55 @@
+"""How far members disagree at the pixels of some rows: variance of their probabilities, and mutual information.
+
+In integers from the levels on; the formulas stand in docs/concepts.md#how-far-members-disagree.
+"""
+
+import numpy as np
+
+from ensemble_kit.kernels.exclusive import make_row_room, put_scores
+from ensemble_kit.kernels.jit import kernel
+
+
+@kernel
+def disagreement(first, stop, entropies, most, joint, members, scoring, exponentials, axes):
+    """Evaluate the rows `first … stop - 1` of the image.
+
+    Parameters
+    ----------
+    entropies : int64 (65537,), of every level, in bits × 2^24; the last entry stands behind the last level.
+    most : what the largest information is, in bits × 2^40.
+    joint : whether the information of all classes is added up: of exclusive classes.
+
+    Returns
+    -------
+    variance, information : uint16 (C, rows, W) and (C or 1, rows, W); 65535 stands for 1/4, and for `most`.
+    """
+    room, classes, width = make_row_room(members, axes), members.order.shape[0], axes.cols.shape[1]
+    variance = np.empty((classes, stop - first, width), np.uint16)
+    information = np.empty((1 if joint else classes, stop - first, width), np.uint16)
+    total = np.empty((3, classes, width), np.int64)
+    gained = np.empty((information.shape[0], width), np.int64)
+    for y in range(first, stop):
+        total[:], gained[:] = 0, 0
+        for m in range(members.addresses.size):
+            put_scores(y, m, members, scoring, exponentials, axes, room, room.scores)
+            for c in range(classes):
+                weight = members.weights[c, m]
+                for x in range(width):
+                    level = room.scores[c, x]
+                    total[0, c, x] += weight * level
+                    total[1, c, x] += weight * level * level
+                    total[2, c, x] += weight * entropies[level]
+        for c in range(classes):
+            into = gained[0 if joint else c]
+            for x in range(width):
+                mean = total[0, c, x]
+                level, rest = mean >> 16, mean & 65535
+                spread = total[1, c, x] - level * (2 * mean - 65536 * level)  # about `level`, which keeps it below 2^47
+                spread = 65536 * spread - rest * rest
+                variance[c, y - first, x] = ((spread >> 14) + 32768 * 65535) // (65536 * 65535)
+                of_mean = (65536 - rest) * entropies[level] + rest * entropies[level + 1]
+                into[x] += max(of_mean - total[2, c, x], 0)
+        for c in range(gained.shape[0]):
+            for x in range(width):
+                information[c, y - first, x] = min((2 * 65535 * gained[c, x] + most) // (2 * most), 65535)
+    return variance, information

@@ -14,7 +14,6 @@ from ensemble_kit.cli.annotation_options import (
     PaintShapesOption,
     ScoreOption,
     SkipEmptyOption,
-    read_annotations,
 )
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
@@ -23,9 +22,6 @@ from ensemble_kit.cli.label_options import (
     LabelsOption,
     OnlyOption,
     VoidOption,
-    kept,
-    label_maps,
-    say_labels,
 )
 from ensemble_kit.cli.options import (
     ClassesOption,
@@ -42,16 +38,14 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    class_names,
-    csv_format,
     empty_value,
     fusing,
-    size_of_images,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.risk import controlling, refuse_idle_with_risk, risk_set
 from ensemble_kit.cli.streams import printable
+from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import (
     AlphaOption,
     BackgroundClassOption,
@@ -144,9 +138,6 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.masks.idforms import check_form
-    from ensemble_kit.recipes import memory
-    from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
@@ -240,13 +231,10 @@ def tune_thresholds(
             )
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
-    maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
-    (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
-    form = None if id is None else check_form(id)
-    keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
-    memory.check(common.memory, memory.of_reading([val]), "tune", all_told=False)
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
-    say_labels(common, [truth], [val])
+    reading = TruthOptions(
+        format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
+    )
+    truth = reading.read(val, ensemble, common, "tune", background)
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble_kit.kernels import least_areas, reference_areas
+from ensemble_kit.kernels import least_areas, lost_pixels, reference_areas, runs
 from ensemble_kit.kernels.arguments import Score
 from ensemble_kit.spec.scoring import Convention, Measure, overlap
 from ensemble_kit.tuning.areas import AreaCurve
@@ -139,3 +139,21 @@ def test_no_level_and_no_least_area_scores_higher(
         stays = area >= found.pixels(images)
         again = measure.of_class((tp * stays)[own], (pred * stays)[own], t.truth[own])
         assert np.array_equal(value, again, equal_nan=True)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_lost_pixels_are_those_below_each_ratio(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = rng.random((3, size)) < 0.5
+    positions = np.flatnonzero(masks[0])
+    own, found = (rng.integers(0, 9, positions.size).astype(np.uint16) for _ in range(2))
+    tops = (own + rng.integers(1, 6, positions.size)).astype(np.uint16)
+    ratios = np.sort(rng.choice([0, 1, 20000, 32768, 52429, 65536], int(rng.integers(1, 5))))
+    high = int(rng.integers(1, 10))
+    levels = np.unique(np.append(found[found < high], rng.integers(0, high, 2))).astype(np.uint16)
+    edges = [edge for mask in masks[1:] for edge in runs.encode_bytes(mask.view(np.uint8))]
+    counted = lost_pixels.lost(positions, found, own, tops, ratios, *edges, levels, high)
+    for r, ratio in enumerate(ratios.tolist()):
+        for k, level in enumerate([*levels.tolist(), high]):
+            wanted = reference_areas.lost(found, own, tops, masks[1:, positions], ratio, level)
+            assert np.array_equal(counted[r, :, k], wanted)

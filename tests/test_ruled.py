@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.statistics import Statistics, count
 
 Make = Callable[..., ek.LogitStore]
 IMAGE = (40, 50)
@@ -143,3 +149,63 @@ def test_out_of_fold_is_what_sets_do_that_never_saw_the_fold(
     crossed = tuned.validation.crossed
     assert crossed is not None
     assert crossed.scores["tuned"] == pytest.approx(np.mean(values), abs=1e-12)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(["compete", "least-area", "compete,least-area"]),
+    st.sampled_from(["mean", "pooled"]),
+    st.sampled_from([1, 0, "skip"]),
+    st.sampled_from([0.0, 1e-4]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, 3]),
+)
+def test_every_convention_is_reported_as_voted(
+    make_store: Make, seed: int, what: str, objective: Any, empty: Any, eps: float, varied: bool, void: bool, folds: Any
+) -> None:
+    ens, truth = case(seed, make_store, samples=4, varied=varied, void=void)
+    tuned = ek.tune_thresholds(ens, truth, objective, empty, eps, search=what, folds=folds)
+    scored = ek.dice(ens.vote(tuned), truth, eps, empty)
+    assert np.array_equal(tuned.score, scored.mean if objective == "mean" else scored.pooled, equal_nan=True)
+    if folds is None:
+        assert not tuned.score < ek.tune_thresholds(ens, truth, objective, empty, eps).score
+
+
+def test_statistics_keep_areas_where_pixels_are_void(tmp_path: Path, make_store: Make) -> None:
+    ens, truth = case(1, make_store, samples=3, void=True)
+    tables = count(ens, truth, dict.fromkeys(range(3), (3277, 62260)), areas=True)
+    kept = Statistics(ens.samples, ens.classes, tuple(tables[c] for c in range(3)), "x")
+    kept.save(tmp_path / "counts.npz")
+    loaded = Statistics.load(tmp_path / "counts.npz")
+    assert kept.tells_areas
+    assert loaded.tells_areas
+    for a, b in zip(kept.tables, loaded.tables, strict=True):
+        assert np.array_equal(a.areas[0], b.areas[0])
+        assert np.array_equal(a.areas[1], b.areas[1])
+        assert (a.areas[0] >= a.pred).all()
+        assert (a.areas[0] > a.pred).any()
+
+
+def test_the_command_writes_rules_that_the_vote_applies(
+    tmp_path: Path, make_store: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        app(list(arguments), standalone_mode=False)
+        told = capsys.readouterr()
+        return " ".join((told.out + told.err).split())
+
+    ens, truth = case(2, make_store, samples=5)
+    truth.write(tmp_path / "val.npz", "npz")
+    stores = [str(store.path) for store in ens.members]
+    out, masks = tmp_path / "set.json", tmp_path / "voted.npz"
+    shared = ["--val", str(tmp_path / "val.npz"), "--folds", "3"]
+    told = run("tune-thresholds", *stores, *shared, "--search", "compete,least-area", "--out", str(out))
+    assert "Rules with these thresholds" in told
+    assert "out of fold; thresholds alone" in told
+    tuned = ek.ThresholdSet.load(out)
+    run("vote", *stores, "--thresholds", str(out), "--out", str(masks))
+    assert ek.dice(ek.read_masks(masks), truth).mean == tuned.score
+    run("tune-thresholds", *stores, *shared, "--rule", "compete:0.8", "--out", str(out), "--force")
+    assert ek.ThresholdSet.load(out).rules == ("compete:0.8",)

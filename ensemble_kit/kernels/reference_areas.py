@@ -1,4 +1,4 @@
-"""What `kernels/least_areas.py` finds, in plain NumPy; the other oracles are in `kernels/reference.py`."""
+"""What `kernels/least_areas.py` and `lost_pixels.py` find, in plain NumPy; other oracles: `kernels/reference.py`."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def best_pooled_over_least_areas(
         foot = pred[stays].sum() + truth.sum()
         best.append((2 * tp[stays].sum() + eps) / (foot + eps) if foot else empty)
     return float(max(best))
+
+
+def lost(
+    found: NDArray[np.uint16],
+    own: NDArray[np.uint16],
+    tops: NDArray[np.uint16],
+    kinds: NDArray[np.bool_],
+    ratio: int,
+    level: int,
+) -> NDArray[np.int64]:
+    """Count beaten pixels (n,) at a level and above that a ratio takes: all, hits and void ones, `kinds` (2, n)."""
+    gone = (found >= level) & (own.astype(np.int64) * 65536 < tops.astype(np.int64) * ratio)
+    return np.array([gone.sum(), (gone & kinds[0]).sum(), (gone & kinds[1]).sum()], np.int64)

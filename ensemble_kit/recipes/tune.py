@@ -88,8 +88,8 @@ def tune_thresholds(
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
     rules : `compete`, `nested` and `least-area`, in this order, values or texts such as "compete:0.8", that the set
-        will hold: each threshold is the best under them, and inside a class that encloses it the best given that one's.
-        Other rules are searched (`search="post"`) or passed to the vote.
+        will hold: each threshold is the best under them, given those of the classes that enclose its own. Other rules
+        are searched (`search="post"`) or passed to the vote.
     choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups,
         or 0.5 for all where these gain nothing above noise out of fold;
         "own": its best one; "shrunk": that, where its gain out of fold is above noise, else the shared threshold, or

@@ -78,14 +78,9 @@ class ClassOptions:
     def joined(self, other: ClassOptions) -> ClassOptions:
         """Add what can be chosen on other unions, inside other masks."""
         band = min(self.band[0], other.band[0]), max(self.band[1], other.band[1])
-        return ClassOptions(
-            band,
-            {**self.own, **other.own},
-            {**self.gated, **other.gated},
-            {**self.counts, **other.counts},
-            {**self.described, **other.described},
-            self.truth,
-        )
+        own, gated = {**self.own, **other.own}, {**self.gated, **other.gated}
+        counts, described = {**self.counts, **other.counts}, {**self.described, **other.described}
+        return ClassOptions(band, own, gated, counts, described, self.truth)
 
 
 def unions_of(folds: int) -> list[tuple[int, ...]]:

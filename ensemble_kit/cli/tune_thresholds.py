@@ -63,6 +63,7 @@ from ensemble_kit.cli.tuning_options import (
     RiskOption,
     RiskOverOption,
     RiskSetOption,
+    RuleOption,
     SamplerOption,
     SearchOption,
     SharedOption,
@@ -94,6 +95,7 @@ def tune_thresholds(
     metric: MetricOption = None,
     method: MethodOption = "exact",
     search: SearchOption = None,
+    rules: RuleOption = None,
     trials: TrialsOption = 200,
     timeout: TimeoutOption = None,
     storage: StorageOption = None,
@@ -137,6 +139,7 @@ def tune_thresholds(
     calibration: CalibrationOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
+    from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
@@ -164,6 +167,7 @@ def tune_thresholds(
             "no-shrink": None if shrink is None or shrink else True,
             "shared": shared or None,
             "rank": rank or None,
+            "rule": rules or None,
         },
     )
     base = risk_set(thresholds)
@@ -205,6 +209,7 @@ def tune_thresholds(
             cast("Any", decide),
             background,
             least,
+            rules=parse_rules(rules or []),
         )
         if risk is None
         else controlling(ensemble, risk, alpha, delta, risk_over, grouped, base, measure, others)
@@ -222,6 +227,11 @@ def tune_thresholds(
             "bytes": bytes_of(stores),
         }
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
+            plan["passes"] = passes
+            told += (
+                f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
+            )
         common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
         return
     reading = TruthOptions(
@@ -240,7 +250,7 @@ def tune_thresholds(
         values["gain_on_new"] = vars(gain)
     if (expected := tuned.set.score_on_new) is not None:
         values["score_on_new"] = vars(expected)
-    reports = [tuned.report]
+    reports = [tuned.report, *([] if tuned.ladder is None else [tuned.ladder])]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()
         reports.append(tuned.shift.report())

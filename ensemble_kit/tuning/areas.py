@@ -160,21 +160,24 @@ class AreaCurve:
     def _find_gated(self, which: tuple[int, ...]) -> Setting:
         without = self.own(which)
         near, rough = self._near[which]
-        # neighbours with one float are one group: no sample of these folds changes between them
+        # neighbours with one float are one group: between them only masks change that are empty anyway
         groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough) != 0)) + 1)
         samples = self.plain.samples(which)
-        found = [self._cuts(int(self._ends[g[0]]), samples) for g in groups]
-        best = max(score for score, _ in found)
+        scores = [self._cuts(int(self._ends[g[0]]), samples)[0] for g in groups]
+        best = max(scores)
         if best <= or_perfect(self.score(without, which)):
             return without
-        starts = np.append(self.plain.table.low, self._ends[:-1] + 1)
-        near_half = [
-            (min(max(int(starts[g[0]]), (LEVELS - 1) // 2), int(self._ends[g[-1]])), between)
-            for g, (score, between) in zip(groups, found, strict=True)
-            if score == best
-        ]
-        level, (low, high) = min(near_half, key=lambda one: (abs(2 * one[0] - (LEVELS - 1)), one[0]))
+        level = min(
+            (self._near_half(g) for g, score in zip(groups, scores, strict=True) if score == best),
+            key=lambda level: (abs(2 * level - (LEVELS - 1)), level),
+        )
+        _, (low, high) = self._cuts(level, samples)  # which areas are emptied differs within a group
         return Setting(level, self._between(low, high))
+
+    def _near_half(self, segments: NDArray[np.int64]) -> int:
+        """Return the level nearest to 0.5 in neighbouring segments."""
+        first = self._ends[segments[0] - 1] + 1 if segments[0] else self.plain.table.low
+        return min(max(int(first), (LEVELS - 1) // 2), int(self._ends[segments[-1]]))
 
     def counts(self, setting: Setting) -> Counts:
         """Return hits and pixels of every sample at a setting, int64 (samples,) each."""

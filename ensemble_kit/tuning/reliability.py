@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import check_kind, check_number
+from ensemble_kit.errors import UsageError, check_kind, check_number
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
@@ -180,11 +180,12 @@ def measure_calibration(
     IncompleteError, MismatchError
         Truth that does not fit the ensemble.
     UsageError
-        Statistics of a band; a number of bins below 1.
+        Statistics of a band; a number of bins below 1; exclusive classes with mean="logit".
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
     check_number("bins", bins, "pass a number of bins, such as 15", least=1, whole=True)
+    check_measurable(ensemble)
     check_truth(ensemble, truth)
     found = np.zeros((len(ensemble.classes), 2, LEVELS), np.int64)
     for c, _, levels, _, pixels, hits in histograms(
@@ -199,6 +200,23 @@ def measure_calibration(
     chances = _chances(ensemble.fusion.mean)
     rows = zip(ensemble.classes, found, strict=True)
     return Reliability({name: ClassReliability.of(hits, pixels, chances, bins) for name, (hits, pixels) in rows})
+
+
+def check_measurable(ensemble: Ensemble) -> None:
+    """Refuse members whose fused scores are comparable, but not probabilities, before any work.
+
+    Raises
+    ------
+    UsageError
+        Exclusive classes with mean="logit".
+    """
+    if ensemble.activation == "softmax" and ensemble.fusion.mean.of_logits:
+        raise UsageError(
+            "softmax-option",
+            "cannot measure whether scores are probabilities",
+            item="mean='logit' of exclusive classes: averaged logits compare classes, and are not probabilities",
+            fix="pass mean='probability' (--mean probability), or leave --calibration out",
+        )
 
 
 def _chances(mean: Mean) -> NDArray[np.float64]:

@@ -203,7 +203,9 @@ def test_staple_pixel_by_pixel(data: st.DataObject) -> None:
         assert np.nan_to_num(fused.quality.figures["specificity"][row, 0]) == pytest.approx(q, abs=1e-3)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:label inversion", "ignore:.*had not converged")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:label inversion", "ignore:.*had not converged", "ignore:only one member votes"
+)
 
 
 # --- what is degenerate --------------------------------------------------------------------------------------
@@ -226,6 +228,11 @@ def test_degenerate_members(masks: list[np.ndarray], wanted: np.ndarray, p: Any,
     assert np.array_equal(fused["s", "x"].decode(), wanted)
     assert fused.quality.figures["sensitivity"][0, 0] == pytest.approx(p, nan_ok=True)
     assert fused.quality.figures["specificity"][0, 0] == pytest.approx(q, nan_ok=True)
+
+
+def test_one_member_is_not_called_perfect_without_a_word() -> None:
+    with pytest.warns(EnskWarning, match="only one member votes"):
+        ek.hard_vote(members(T), fusion="simple")
 
 
 @pytest.mark.parametrize("count", [63, 64, 100])
@@ -409,8 +416,8 @@ def test_majority_is_the_default() -> None:
 
 REFUSED = {
     "another method": ({"fusion": "mean"}, "fusion-invalid", "fusion='mean' · fix: pass majority, staple, simple"),
-    "another option": ({"fusion": "staple:alpha=2"}, "fusion-invalid", "scope=…, region=…, iterations=…, tolerance=…"),
-    "an option twice": ({"fusion": "staple:pooled,sample"}, "fusion-invalid", "give each once"),
+    "another option": ({"fusion": "staple:alpha=2"}, "fusion-invalid", "staple has no 'alpha' · fix: give each once: scope=…"),
+    "an option twice": ({"fusion": "staple:pooled,sample"}, "fusion-invalid", "scope is given twice"),
     "no number": ({"fusion": "simple:alpha=high"}, "fusion-invalid", "pass a number as alpha"),
     "another scope": ({"fusion": "staple:class"}, "option-invalid", "pass 'sample' or 'pooled'"),
     "another region": ({"fusion": "staple:region=box"}, "option-invalid", "pass 'all' or 'disagreement'"),
@@ -500,6 +507,7 @@ def test_the_command_prints_the_quality_of_members(
     assert answer["quality"]["method"] == "simple"
     assert answer["quality"]["dice"]["x"]["ann.csv"] > 0.9
     assert answer["quality"]["dropped"]["x"]["eve.npz"] == 1
+    assert "the share of the votes" in answer["quality"]["legend"]
 
 
 def test_the_command_keeps_standard_output_for_the_masks(team: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

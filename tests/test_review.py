@@ -132,6 +132,8 @@ def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: An
     answer = json.loads(capsys.readouterr().out)
     wanted = ek.Ensemble(stores).review(0.4, "fill-holes")
     assert [row["sample"] for row in answer["first"]] == list(wanted.order[:2])
+    (_, _, _, own), *_ = wanted.rows()
+    assert answer["first"][0]["expected"] == dict(zip(wanted.classes, own, strict=True))
     wanted.write("wanted.csv")
     assert Path("r.csv").read_bytes() == Path("wanted.csv").read_bytes()
     app([*command, "--force", "--first", "1"], standalone_mode=False)

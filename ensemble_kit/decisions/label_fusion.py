@@ -99,7 +99,8 @@ def method_of(fusion: Fusion | None) -> Staple | Simple | None:
         key, value = (key, value) if given else ("scope", key)
         if key in options or key not in vars(kind()):
             known = ", ".join(f"{k}=…" for k in vars(kind()))
-            raise _unread(fusion, f"give each once: {known}")
+            wrong = f"{key} is given twice" if key in options else f"{name} has no {key!r}"
+            raise _unread(fusion, f"give each once: {known}", wrong)
         try:
             options[key] = _NUMBERS.get(key, str)(value)
         except ValueError:
@@ -258,8 +259,9 @@ def _votes(masks: Sequence[MaskSet], sample: str, names: Sequence[str], unlabell
     return Votes.of([[m[sample, n] for n in names] for m in masks], [m.void(sample) for m in masks], size, unlabelled)
 
 
-def _unread(fusion: str, fix: str) -> UsageError:
-    return UsageError("fusion-invalid", "cannot read a fusion of labels", item=f"fusion={fusion!r}", fix=fix)
+def _unread(fusion: str, fix: str, wrong: str | None = None) -> UsageError:
+    item = f"fusion={fusion!r}" if wrong is None else f"fusion={fusion!r}: {wrong}"
+    return UsageError("fusion-invalid", "cannot read a fusion of labels", item=item, fix=fix)
 
 
 def _unfit(what: str, item: str, fix: str) -> UsageError:

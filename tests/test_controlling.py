@@ -208,8 +208,28 @@ def test_calibration_that_cannot_be_measured_is_refused_before_the_tuning(
     with refused(ek.UsageError, "softmax-option", "(--mean probability)", "leave --calibration out"):
         ensk(*tune, "--statistics", counts, "--folds", "0", "--out", tmp_path / "set.json")
     assert not counts.exists()
+    with refused(ek.UsageError, "softmax-option", "cannot compare", "leave --compare out"):
+        ensk(*tune[:-1], "--compare", store.path, "--folds", "0", "--out", tmp_path / "set.json")
     with refused(ek.UsageError, "softmax-option", "cannot measure"):
         ek.measure_calibration(ek.Ensemble([store], mean="logit"), truth)
+
+
+def test_what_cannot_be_used_is_refused_before_the_calibration(
+    members: tuple[ek.Ensemble, ek.MaskSet], make_store: Make, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    ens, truth = members
+    truth.write(tmp_path / "truth.npz")
+    counts, other = (
+        tmp_path / "counts.npz",
+        make_store({"a": smooth_logits(rng, (2, 8, 8))}, (24, 24), CLASSES, name="c"),
+    )
+    tune: list[object] = ["tune-thresholds", *(m.path for m in ens.members), "--val", tmp_path / "truth.npz"]
+    tune += ["--risk", "fnr", "--alpha", "0.3", "--out", tmp_path / "risk.json", "--statistics", counts]
+    with refused(ek.MismatchError, "ensembles-differ", "members: a, b in validation, c in test"):
+        ensk(*tune, "--compare", other.path)
+    with refused(ek.IncompleteError, "input-missing", "patients.csv does not exist"):
+        ensk(*tune, "--groups", tmp_path / "patients.csv")
+    assert not counts.exists()
 
 
 def test_fixes_for_classes_without_truth_do_not_lead_nowhere(members: tuple[ek.Ensemble, ek.MaskSet]) -> None:

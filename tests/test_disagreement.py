@@ -252,6 +252,8 @@ def test_what_an_earlier_fusion_left_beside_a_store_is_warned_of(
     done = ek.fuse(ens, tmp_path / "f.zarr", uncertainty=True)
     assert done.uncertainty == str(tmp_path / "f.uncertainty")
     assert ek.fuse(ens, tmp_path / "f.zarr").uncertainty is None
+    with refused(ek.UsageError, "format-unread", "ensk fuse keeps", "numpy.load"):
+        ek.read_masks(done.uncertainty)
     other = ens.with_fusion(mean="logit")
     told = "f.uncertainty is of another fusion: fused.mean is 'probability' there, 'logit' here"
     with pytest.warns(EnskWarning, match=told):

@@ -19,6 +19,7 @@ from conftest import smooth_logits
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rank import probabilities
 from ensemble_kit.decisions.review import FLOOR, Review, expected_dice
+from trying import ensk, refused
 
 Make = Callable[..., ek.LogitStore]
 CLASSES, IMAGE, SAMPLES = ("x", "y", "z"), (40, 50), ("a.png", "b.png", "c.png")
@@ -143,3 +144,9 @@ def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: An
     assert caught.value.code == "output-exists"
     with pytest.raises(ek.ResourceError):
         app([*command, "--force", "--memory", "1KB"], standalone_mode=False)
+
+
+def test_a_file_of_masks_is_not_taken_for_a_damaged_store(tmp_path: Path) -> None:
+    ek.MaskSet({("x", "bone"): ek.encode(np.eye(4, dtype=bool))}).write(tmp_path / "m.npz")
+    with refused(ek.DamagedError, "store-foreign", "it holds arrays, such as masks", "ensk vote --hard"):
+        ensk("review", tmp_path / "m.npz", "--out", tmp_path / "r.csv")

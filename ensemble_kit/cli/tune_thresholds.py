@@ -156,6 +156,7 @@ def tune_thresholds(
     from ensemble_kit.tuning.reliability import check_measurable, measure_calibration
     from ensemble_kit.tuning.search import metric_search
     from ensemble_kit.tuning.search.plan import Search
+    from ensemble_kit.tuning.shift import check_comparable
     from ensemble_kit.tuning.statistics import Statistics
 
     check_work(common, dask)
@@ -192,6 +193,8 @@ def tune_thresholds(
         check_measurable(ensemble)
         memory.check(common.memory, memory.of_calibration(ensemble, common.jobs), "measure calibration")
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
+    if others is not None:
+        check_comparable(ensemble, others)
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)

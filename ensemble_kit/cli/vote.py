@@ -231,7 +231,13 @@ def vote(
                 common.warn(caution)
     else:
         of_votes = {"quorum": quorum, "ties": ties, "empty": empty, "by": by, "fusion": fusion}
-        of_files = {"from": from_, "from_csv": from_csv, "image_size": image_size, "classes": classes, "images": images}
+        of_files: dict[str, object] = {
+            "from": from_,
+            "from_csv": from_csv,
+            "image_size": image_size,
+            "classes": classes,
+            "images": images,
+        }
         of_files |= {"score": score, "skip_empty": skip_empty or None, "first_value": first_value, "void": void}
         of_files |= {"labels": None if writes else labels}
         refuse_idle("with --soft", "vote with --hard", **of_votes, **of_files)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError, check_kind, check_number
+from ensemble_kit.errors import check_kind, check_number
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
@@ -210,13 +210,7 @@ def check_measurable(ensemble: Ensemble) -> None:
     UsageError
         Exclusive classes with mean="logit".
     """
-    if ensemble.activation == "softmax" and ensemble.fusion.mean.of_logits:
-        raise UsageError(
-            "softmax-option",
-            "cannot measure whether scores are probabilities",
-            item="mean='logit' of exclusive classes: averaged logits compare classes, and are not probabilities",
-            fix="pass mean='probability' (--mean probability), or leave --calibration out",
-        )
+    ensemble.inputs.check_each_class("cannot measure whether scores are probabilities", "leave --calibration out")
 
 
 def _chances(mean: Mean) -> NDArray[np.float64]:

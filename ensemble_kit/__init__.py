@@ -25,6 +25,8 @@ _HOME = {
     "measure_calibration": "tuning.reliability",
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
+    "Stack": "recipes.stack",
+    "fit_stack": "recipes.stacking",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -53,6 +55,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "ResourceError",
     "Runs",
     "Simple",
+    "Stack",
     "Staple",
     "ThresholdSet",
     "Thresholds",
@@ -62,6 +65,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "control_risk",
     "dice",
     "encode",
+    "fit_stack",
     "fuse",
     "hard_vote",
     "iou",
@@ -101,6 +105,8 @@ if TYPE_CHECKING:
     from ensemble_kit.recipes.arrays import vote
     from ensemble_kit.recipes.fusing import fuse
     from ensemble_kit.recipes.risk import control_risk
+    from ensemble_kit.recipes.stack import Stack
+    from ensemble_kit.recipes.stacking import fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.reliability import measure_calibration

@@ -15,6 +15,7 @@ FLOORS = (
     "cli",
     "recipes",
     "demo",
+    "stacking",
     "tuning.search",
     "tuning",
     "ensemble",

@@ -164,7 +164,7 @@ def test_the_gain_as_decided_is_that_of_the_sets_own_thresholds_out_of_fold(
     truth = ek.MaskSet(
         {(s, c): ens.sample(s).runs(k, 22000 + 10768 * k) for s in SAMPLES for k, c in enumerate(CLASSES)}
     )
-    found = ek.tune_thresholds(ens, truth, folds=3)
+    found = ek.tune_thresholds(ens, truth, folds=3, choose="shrunk")
     half, own = ens.vote(0.5), {}
     levels = {c: v.levels for c, v in found.validation.crossed.classes.items()}  # type: ignore[union-attr]
     for k, fold in enumerate(make_folds(ens.samples, 3, None, 0)):
@@ -193,12 +193,44 @@ def test_the_report_states_both_intervals_and_a_plain_set_gains_nothing(
     assert plain.is_plain and plain.gain_on_new == Interval(0.0, 0.0, 0.0)
     assert "gains and loses nothing" in " ".join(plain.report().lines)
     assert ek.tune_thresholds(ens, truth).gain_on_new is None
-    for shrink in (True, False):  # a file does not hold what a shrunk set's prediction takes
-        tuned = ek.tune_thresholds(ens, truth, folds=3, shrink=shrink)
+    for choose in ("bagged", "shrunk", "own"):  # a file holds what predictions take; older ones do not
+        tuned = ek.tune_thresholds(ens, truth, folds=3, choose=choose)
         tuned.save(tmp_path / "set.json")
         read = ek.ThresholdSet.load(tmp_path / "set.json")
-        assert read.gain_on_new == (None if shrink else tuned.gain_on_new)
-        assert ("prediction interval" in " ".join(read.report().lines)) is not shrink
+        assert (read.choose, read.gain_on_new, read.score_on_new) == (choose, tuned.gain_on_new, tuned.score_on_new)
+        assert read.report().lines == tuned.report().lines
+        raw = json.loads((tmp_path / "set.json").read_text())
+        del raw["search"]["choose"], raw["validation"]["out_of_fold"]["as_decided"]
+        del raw["validation"]["out_of_fold"]["score"]
+        (tmp_path / "older.json").write_text(json.dumps(raw))
+        older = ek.ThresholdSet.load(tmp_path / "older.json")
+        assert older.choose == ("shrunk" if choose == "shrunk" else "own")
+        assert older.gain_on_new == (None if choose == "shrunk" else tuned.gain_on_new)
+        assert older.score_on_new is None
+
+
+def test_the_score_to_expect_is_students_prediction_from_the_bootstrap(
+    make_store: Make, rng: np.random.Generator
+) -> None:
+    """Against a loop that draws samples, and the formula of a prediction by hand."""
+    ens, truth = drawn(make_store, rng)
+    tuned = ek.tune_thresholds(ens, truth, folds=3, choose="own")
+    crossed = tuned.validation.crossed
+    assert crossed is not None and crossed.score is not None
+    masks = {}
+    for k, fold in enumerate(make_folds(ens.samples, 3, None, 0)):
+        for s in (ens.samples[i] for i in fold):
+            for c, name in enumerate(CLASSES):
+                masks[s, name] = ens.sample(s).runs(c, crossed.classes[name].levels[k])
+    scored = ek.dice(ek.MaskSet(masks), truth)
+    by_sample = scored.table().groupby("sample", sort=False)["value"].mean().to_numpy()
+    drawings = np.random.default_rng(0).multinomial(9, np.full(9, 1 / 9), size=2000)
+    low, high = np.quantile(drawings @ by_sample / 9, [0.025, 0.975])
+    assert (crossed.score.value, crossed.score.low, crossed.score.high) == pytest.approx((scored.mean, low, high))
+    wide = (high - low) / 2 / 1.959964 * 2.306004 * np.sqrt(9 / 8) * np.sqrt(1 + 3 / 2 + 9 / 9)
+    expected = tuned.score_on_new
+    assert expected is not None
+    assert (expected.low, expected.high) == pytest.approx((scored.mean - wide, scored.mean + wide), abs=1e-6)
 
 
 # --- the rank rule and its set ---------------------------------------------------------------------------------------

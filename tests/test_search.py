@@ -505,7 +505,7 @@ def test_a_searched_set_fits_the_schema(ens: ek.Ensemble, truth: ek.MaskSet) -> 
 def test_out_of_fold_scores_are_of_the_whole_procedure(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     """The nested score, done by hand: tune without a fold, vote the fold, score all folds' masks together."""
     wanted = Search(("weights",), trials=6)
-    tuned = joint.tune(ens, truth, Measure(), wanted, folds=3, shrink=False)
+    tuned = joint.tune(ens, truth, Measure(), wanted, folds=3, choose="own")
     folds = make_folds(ens.samples, 3, None, 0)
     masks: dict[tuple[str, str], ek.Runs] = {}
     uniform: dict[tuple[str, str], ek.Runs] = {}

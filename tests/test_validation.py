@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning import crossval
+from ensemble_kit.tuning import resampling
 from ensemble_kit.tuning.counting import statistics_for
-from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import group_of, make_folds, read_groups
+from ensemble_kit.tuning.resampling import Resampler
 
 Make = Callable[..., ek.LogitStore]
 
@@ -137,7 +137,7 @@ def test_resamples_are_the_same_however_many_are_drawn_at_a_time(
         together = judge.gains(measure, pairs, np.arange(7, 33), 300)
         alone = [judge.gains(measure, [pair], np.arange(7, 33), 300)[0] for pair in pairs]
         np.testing.assert_array_equal(together, alone)
-        monkeypatch.setattr(crossval, "_DRAWN", 26 * 7)
+        monkeypatch.setattr(resampling, "_DRAWN", 26 * 7)
         np.testing.assert_allclose(judge.gains(measure, pairs, np.arange(7, 33), 300), together, atol=1e-12)
         monkeypatch.undo()
 

@@ -22,6 +22,7 @@ from ensemble_kit.cli import (
     review,
     score,
     signals,
+    stack,
     tune_thresholds,
     verify,
     vote,
@@ -57,6 +58,7 @@ for name, module in {
     "tune-thresholds": tune_thresholds.tune_thresholds,
     "vote": vote.vote,
     "fuse": fuse.fuse,
+    "stack": stack.stack,
     "review": review.review,
     "score": score.score,
     "inspect": inspect.inspect,
@@ -68,6 +70,9 @@ for name, module in {
     "doctor": doctor.doctor,
 }.items():
     app.command(name)(command(module))  # type: ignore[arg-type]
+
+
+_SEVERAL = {"--compare", "--apply"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -118,14 +123,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _spread(arguments: list[str]) -> list[str]:
-    """Repeat `--compare` before each path that follows it: an option of Typer takes one value."""
+    """Repeat an option that takes several paths before each of them: an option of Typer takes one value."""
     out: list[str] = []
-    many = False
+    many = ""
     for word in arguments:
         if word.startswith("-"):
-            many = word == "--compare"
-        elif many and out[-1] != "--compare":
-            out.append("--compare")
+            many = word if word in _SEVERAL else ""
+        elif many and out[-1] != many:
+            out.append(many)
         out.append(word)
     return out
 

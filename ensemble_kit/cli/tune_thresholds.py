@@ -15,7 +15,6 @@ from ensemble_kit.cli.annotation_options import (
     PaintShapesOption,
     ScoreOption,
     SkipEmptyOption,
-    read_annotations,
 )
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
@@ -24,9 +23,6 @@ from ensemble_kit.cli.label_options import (
     LabelsOption,
     OnlyOption,
     VoidOption,
-    kept,
-    label_maps,
-    say_labels,
 )
 from ensemble_kit.cli.options import (
     ClassesOption,
@@ -43,21 +39,20 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    class_names,
-    csv_format,
     empty_value,
     fusing,
     refuse_idle,
-    size_of_images,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.risk import refuse_idle_with_risk, risk_of, risk_set
 from ensemble_kit.cli.streams import printable
+from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import (
     AlphaOption,
     BackgroundClassOption,
     CalibrationOption,
+    ChooseOption,
     ComparedOption,
     DeltaOption,
     EmptyOption,
@@ -110,7 +105,8 @@ def tune_thresholds(
     eps: EpsOption = 0.0,
     folds: FoldsOption = None,
     groups: GroupsOption = None,
-    shrink: ShrinkOption = True,
+    choose: ChooseOption = None,
+    shrink: ShrinkOption = None,
     shared: SharedOption = False,
     statistics: StatisticsOption = None,
     mean: MeanOption = None,
@@ -143,12 +139,10 @@ def tune_thresholds(
     calibration: CalibrationOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
-    from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.controlling import Controlling
-    from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
     from ensemble_kit.recipes.tune import measure_of
-    from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
+    from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
@@ -179,7 +173,8 @@ def tune_thresholds(
             "search": search,
             **of_search,
             "folds": folds or None,
-            "no-shrink": None if shrink else True,
+            "choose": choose,
+            "no-shrink": None if shrink is None or shrink else True,
             "shared": shared or None,
             "rank": rank or None,
         },
@@ -198,7 +193,10 @@ def tune_thresholds(
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)
-        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{'' if wanted_risk is None else f'-{risk}-{alpha:g}'}.json"
+        out = (
+            FOLDER
+            / f"{'+'.join(ensemble.fusion.members)}{'' if wanted_risk is None else f'-{risk}-{wanted_risk.alpha:g}'}.json"
+        )
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
     if statistics is not None and not statistics.exists():
@@ -222,7 +220,7 @@ def tune_thresholds(
             "auto" if folds is None else folds,
             grouped,
             common.seed,
-            shrink,
+            choice_of(choose, shrink, shared),
             wanted if search or by_trials else None,
             by_trials,
             rank,
@@ -230,7 +228,6 @@ def tune_thresholds(
             cast("Any", decide),
             background,
             least,
-            shared,
         )
         if wanted_risk is None
         else Controlling(ensemble, wanted_risk, grouped, base, measure=measure, compared=others)
@@ -252,13 +249,10 @@ def tune_thresholds(
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         common.answer(plan, f"would read {size(bytes_of(stores))} and {verb} {told}")
         return
-    maps = formats_for([val], [csv_format(format, csv)], label_maps(labels, first_value, void))
-    (how,) = annotated([val], maps, read_annotations(images, score, skip_empty, paint))
-    form = None if id is None else check_form(id)
-    keep = None if only is None and without is None else (lambda read: kept([read], only, without)[0])
-    memory.check(common.memory, memory.of_reading([val]), "tune", all_told=False)
-    truth = truth_for(ensemble, val, how, size_of_images(image_size), class_names(classes), keep, background, form)
-    say_labels(common, [truth], [val])
+    reading = TruthOptions(
+        format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
+    )
+    truth = reading.read(val, ensemble, common, "tune", background)
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
@@ -269,6 +263,8 @@ def tune_thresholds(
     values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
+    if (expected := tuned.set.score_on_new) is not None:
+        values["score_on_new"] = vars(expected)
     reports = [tuned.report]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()

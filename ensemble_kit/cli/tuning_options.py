@@ -79,13 +79,19 @@ GroupsOption = Annotated[
         "group is the group's name. Default: every sample is a group.",
     ),
 ]
+ChooseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--choose",
+        help="How thresholds are chosen. bagged (default): the mean of a class's best thresholds over draws of the "
+        "groups; own: its best one (default with --folds 0); shrunk: that where it gains above noise, else one for all "
+        "(default of argmax factors); shared: one for all classes.",
+    ),
+]
 ShrinkOption = Annotated[
-    bool,
-    typer.Option("--shrink/--no-shrink", help="Share one threshold among classes whose own gains nothing above noise."),
+    bool | None, typer.Option("--shrink/--no-shrink", help="The same as --choose shrunk and --choose own.")
 ]
-SharedOption = Annotated[
-    bool, typer.Option("--shared", help="Tune one threshold for all classes, whatever their own would gain.")
-]
+SharedOption = Annotated[bool, typer.Option("--shared", help="The same as --choose shared.")]
 StatisticsOption = Annotated[
     Path | None,
     typer.Option("--statistics", help="File (.npz) that keeps the counts; a second run on it need not count."),

@@ -10,8 +10,9 @@ from ensemble_kit.errors import check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, decides_by_argmax
+from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, choice_of, decides_by_argmax
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.folds import Groups
@@ -43,7 +44,7 @@ def tune_thresholds(
     search: Search | str | Sequence[str] | None = None,
     seed: int = 0,
     metric: str | None = None,
-    shrink: bool = True,
+    shrink: bool | None = None,
     statistics: Statistics | ContenderTable | None = None,
     jobs: int | None = None,
     executor: Given = None,
@@ -52,6 +53,7 @@ def tune_thresholds(
     background: str | None = None,
     least: float | None = None,
     shared: bool = False,
+    choose: Choice | None = None,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
 
@@ -72,7 +74,7 @@ def tune_thresholds(
         `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
     seed : of the folds and the bootstrap.
     metric : "dice", "iou", or F-beta as "f2", "f0.5". Default: "dice", for argmax "iou", so that the score is mIoU.
-    shrink : with `folds`, a class whose out-of-fold gain is not above noise gets the shared threshold, or factor 1.
+    shrink, shared : older spellings: True is choose="shrunk", False "own"; shared=True is choose="shared".
     statistics : of this ensemble and truth, from an earlier call; without them the stores are counted.
     jobs : threads over samples; default: every core. The result never depends on it.
     executor : where the work runs: a `distributed.Client`, any `concurrent.futures` executor; default: threads of
@@ -82,7 +84,11 @@ def tune_thresholds(
         lack it.
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
-    shared : one threshold for all classes, the best one, whether or not classes would gain by their own.
+    choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups,
+        or 0.5 for all where these gain nothing above noise out of fold;
+        "own": its best one; "shrunk": that, where its gain out of fold is above noise, else the shared threshold, or
+        0.5 where that gains nothing; "shared": the best one for all classes. Factors of argmax: "own" or "shrunk", with
+        factor 1 for the shared threshold. Default: "bagged" with folds ("shrunk" of factors), "own" without.
 
     Returns
     -------
@@ -118,12 +124,11 @@ def tune_thresholds(
         folds,
         groups,
         seed,
-        shrink,
+        choice_of(choose, shrink, shared),
         wanted,
         decide=decide,
         background=background,
         least=least,
-        shared=shared,
     )
     for caution in tuning.warnings():
         warn(caution)

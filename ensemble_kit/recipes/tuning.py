@@ -14,12 +14,15 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
+from ensemble_kit.recipes.families import near_duplicates
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure, Objective
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning import shared
 from ensemble_kit.tuning.calibration import fit_temperature, fold_temperatures, level_histogram, rank_scores
+from ensemble_kit.tuning.choosing import usual
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.counting import folds_of, statistics_for
 from ensemble_kit.tuning.exact import tune_from
@@ -67,14 +70,13 @@ class Tuning:
     ----------
     ensemble : members and how they are fused.
     measure : what is maximised.
-    folds, groups, seed, shrink, search : as for `tune_thresholds`.
+    folds, groups, seed, choose, search : as for `tune_thresholds`.
     trials : thresholds by trials of a metric, its name and itself, instead of the exact optimum; `search` then says
         how the study is run.
     rank : whether to judge the rank rule per image too.
     decide : "threshold" tunes the level of each class, "argmax" its factor; None: argmax of softmax members.
     background : with argmax, a class whose mask is not written and not scored.
     least : with argmax, the probability that a pixel's class must reach, or the pixel has no class.
-    shared : one threshold for all classes.
     compared : the same members on other images, to tell how their scores differ.
     at_once : classes that a pass counts; default: all.
     """
@@ -84,7 +86,7 @@ class Tuning:
     folds: Folds = "auto"
     groups: Groups = None
     seed: int = 0
-    shrink: bool = True
+    choose: Choice | None = None
     search: Search | None = None
     trials: tuple[str, Metric] | None = None
     rank: bool = False
@@ -92,7 +94,6 @@ class Tuning:
     decide: Decide | None = None
     background: str | None = None
     least: float | None = None
-    shared: bool = False
     at_once: int | None = None
 
     def __post_init__(self) -> None:
@@ -109,10 +110,13 @@ class Tuning:
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
-        if self.shared and (self.by_argmax or self.search is not None or self.trials is not None):
+        if self.choose == "shared" and (self.by_argmax or self.search is not None or self.trials is not None):
             what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
             fix = "leave it out, or search first and pass the weights that were found (--weights)"
             raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
+        if self.choose == "bagged" and self.by_argmax:
+            item, fix = "--choose bagged with factors of argmax", "pass --choose shrunk or own, or decide by threshold"
+            raise UsageError("option-idle", "cannot choose factors so", item=item, fix=fix)
 
     @property
     def by_argmax(self) -> bool:
@@ -182,9 +186,10 @@ class Tuning:
             found = replace(found, validation=found.validation.saw(group_of(self.ensemble.samples, self.groups)))
         fused = self.ensemble.as_tuned(found)
         report, doubts = found.report(), doubted_members(fused, truth, executor, self.by_argmax)
+        doubts += near_duplicates(truth) if self.split and self.groups is None else []
         lines = [*report.lines, *self._least_told(), *void_told(truth)]
         lines += [*described.describe(found), *metric_search.describe(found)]
-        if self.shared:
+        if self.choose == "shared":
             lines.append(f"One threshold for all classes: {found.thresholds[found.names[0]]:.4f}.")
         rank = shift = None
         if self.rank:
@@ -230,10 +235,11 @@ class Tuning:
             own, run = cast("ContenderTable | None", known), (executor, jobs, listener)
             if self.search is None:
                 return tune_factors(
-                    ensemble, truth, measure, self.background, *how, self.shrink, own, keep, *run, self.least
+                    ensemble, truth, measure, self.background, *how, self.choose, own, keep, *run, self.least
                 )
             studies, split = self.search.count_studies(self.split), self.split
-            rest = self.search, self.groups, self.seed, self.shrink, studies, *run
+            choose = usual(self.choose, split, by_argmax=True)
+            rest = self.search, self.groups, self.seed, choose, studies, *run
             return factors.tune(Task(ensemble, truth, measure, *rest), self.background, split, own, keep, self.least)
         if known is not None:
             check_kind("the statistics", known, Statistics)
@@ -243,13 +249,13 @@ class Tuning:
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
         before = cast("Statistics | None", known)
         counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener, self.at_once)
-        if self.shared:
+        if self.choose == "shared":
             counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None:
-            return tune_from(counted, ensemble, measure, *how, self.shrink, self.shared)
-        return joint.tune(ensemble, truth, measure, self.search, *how, self.shrink, counted, executor, jobs, listener)
+            return tune_from(counted, ensemble, measure, *how, self.choose)
+        return joint.tune(ensemble, truth, measure, self.search, *how, self.choose, counted, executor, jobs, listener)
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
         """Score the rank rule as it is, and with a temperature fitted out of fold."""
@@ -272,6 +278,28 @@ def _untuned(found: ThresholdSet) -> float:
     """Return what 0.5, or argmax without factors, scores; neither is trained, so that is out of fold."""
     crossed = found.validation.crossed
     return found.validation.in_sample_at_half if crossed is None else crossed.scores["one" if found.factors else "half"]
+
+
+def choice_of(choose: str | None, shrink: bool | None = None, shared: bool = False) -> Choice | None:
+    """Read how thresholds are chosen, in today's words or in those before them; None: as is usual.
+
+    Parameters
+    ----------
+    shrink : True means "shrunk", False "own".
+    shared : means "shared", whatever `shrink` says.
+
+    Raises
+    ------
+    UsageError
+        Another word, or two that differ.
+    """
+    check_choice("choose", choose, (None, *get_args(Choice)), "cannot tune")
+    older = "shared" if shared else None if shrink is None else "shrunk" if shrink else "own"
+    if choose is not None and older not in {None, choose}:
+        item = f"--choose {choose} with an option that means {older}"
+        fix = "pass --choose alone; --shared, --shrink and --no-shrink are older words for shared, shrunk and own"
+        raise UsageError("option-idle", "cannot choose thresholds in two ways", item=item, fix=fix)
+    return cast("Choice | None", choose or older)
 
 
 def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:

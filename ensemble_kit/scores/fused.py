@@ -10,7 +10,8 @@ import numpy as np
 
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.scores.sample import FusedSample
-from ensemble_kit.spec.mean import LEVELS, Mean
+from ensemble_kit.spec.fusion import Fusion
+from ensemble_kit.spec.mean import LEVELS, LOGIT, Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,24 @@ def logit_table(mean: Mean, activation: Activation) -> NDArray[np.float16]:
     else:
         out = np.clip(mean.logits(), -LOGIT_RANGE, LOGIT_RANGE).astype(np.float16)
     out.setflags(write=False)
+    return out
+
+
+def member_levels(inputs: Inputs, sample: str, m: int) -> NDArray[np.uint16]:
+    """Bring one member to the finest member's grid, as fusing does: uint16 (C, h, w).
+
+    The levels are of logits, clipped to ±16; of exclusive classes of probabilities.
+    """
+    mean = Mean() if inputs.activation == "softmax" else LOGIT
+    f, member, finest = inputs.fusion, inputs.members[m], placement(inputs, sample)
+    weights = ((LEVELS,),) * len(inputs.classes)
+    alone = Fusion(mean, "logits", f.members[m : m + 1], weights, f.temperatures[m : m + 1])
+    own = member.placement(sample)
+    if (own.grid, own.box) == (finest.grid, finest.box):
+        return FusedSample(replace(inputs, members=(member,), fusion=alone), sample, "scores").levels()
+    moved = replace(inputs, members=(_Onto(member, finest.box.shape),), fusion=alone)
+    out = np.zeros((len(inputs.classes), *finest.grid), np.uint16)
+    out[:, *finest.box.slices] = image_levels(FusedSample(moved, sample))
     return out
 
 

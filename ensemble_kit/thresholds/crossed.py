@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+Choice = Literal["bagged", "shrunk", "own", "shared"]
+"""How thresholds, or factors of argmax, are chosen (docs/concepts.md#how-thresholds-are-chosen)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class CrossValidation:
         shared one gains nothing above noise; of a set that decides by argmax, the factor 65536, which is 1.
     classes : by class name.
     as_decided : gain over 0.5, out of fold, with each class by its own threshold or by the common one as all samples
-        decided; `gain` is of what each fold decided for itself. None: the two are one. A file does not hold it.
+        decided; `gain` is of what each fold decided for itself. None: the two are one.
+    score : out-of-fold score of the tuned setting, with its interval; None: not known, of a set from an older file.
     """
 
     folds: int
@@ -65,7 +71,8 @@ class CrossValidation:
     gain: Interval
     common_level: int
     classes: dict[str, ClassFolds] = field(repr=False)
-    as_decided: Interval | None = field(default=None, repr=False, compare=False)
+    as_decided: Interval | None = field(default=None, repr=False)
+    score: Interval | None = field(default=None, repr=False)
 
     def expected(self, new: int | None = None) -> Interval | None:
         """Return the gain, and where that of new groups lies in 95 of 100 cases (docs/concepts.md#the-gain-to-expect).
@@ -82,18 +89,31 @@ class CrossValidation:
         Returns
         -------
         Interval
-            None where it is not known: of a set that was read from a file and shrunk, or without a pair that counts.
+            None where it is not known: of a set whose file does not hold `as_decided`, or without a pair that counts.
         """
+        return self._predicted([self.gain, self.gain if self.as_decided is None else self.as_decided], new)
+
+    def expected_score(self, new: int | None = None) -> Interval | None:
+        """Return the score out of fold, and where that of new groups lies in 95 of 100 cases; as for `expected`.
+
+        Returns
+        -------
+        Interval
+            None where it is not known: of a set whose file does not hold it, or without a pair that counts.
+        """
+        return None if self.score is None else self._predicted([self.score], new)
+
+    def _predicted(self, means: Sequence[Interval], new: int | None) -> Interval | None:
+        """Return the first of some means, with an interval that spans the predictions of them all."""
         from scipy.stats import norm, t
 
         n, level = self.groups, 0.975
         spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new)) * math.sqrt(n / (n - 1))
         factor = float(t.ppf(level, n - 1)) / float(norm.ppf(level)) * spread
-        both = [self.gain, self.gain if self.as_decided is None else self.as_decided]
-        halves = [factor * (i.high - i.low) / 2 for i in both]
-        low = min(i.value - half for i, half in zip(both, halves, strict=True))
-        high = max(i.value + half for i, half in zip(both, halves, strict=True))
-        return Interval(self.gain.value, low, high) if math.isfinite(sum(halves)) else None
+        halves = [factor * (i.high - i.low) / 2 for i in means]
+        low = min(i.value - half for i, half in zip(means, halves, strict=True))
+        high = max(i.value + half for i, half in zip(means, halves, strict=True))
+        return Interval(means[0].value, low, high) if math.isfinite(sum(halves)) else None
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ensemble_kit.thresholds.crossed import UNKNOWN, ClassFolds, CrossValidation, Interval
-from ensemble_kit.thresholds.fields import as_level, number, stable
+from ensemble_kit.thresholds.fields import number, stable
 
 
 def crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
@@ -16,6 +16,8 @@ def crossed_dict(crossed: CrossValidation) -> dict[str, Any]:
         "shrink": crossed.shrink,
         "scores": {name: stable(score) for name, score in crossed.scores.items()},
         "gain": _interval_list(crossed.gain),
+        "as_decided": None if crossed.as_decided is None else _interval_list(crossed.as_decided),
+        "score": None if crossed.score is None else _interval_list(crossed.score),
         "common_level": crossed.common_level,
     }
 
@@ -37,7 +39,8 @@ def crossed_from(
             )
             for name, c in classes.items()
         },
-        UNKNOWN if d["shrink"] and check is as_level else None,
+        _interval_or_none(d["as_decided"]) if "as_decided" in d else UNKNOWN if d["shrink"] else None,
+        _interval_or_none(d.get("score")),
     )
 
 
@@ -48,6 +51,10 @@ def _interval_list(interval: Interval) -> list[float | None]:
 def _interval_from(values: list[float | None]) -> Interval:
     value, low, high = (number(v) for v in values)
     return Interval(value, low, high)
+
+
+def _interval_or_none(values: list[float | None] | None) -> Interval | None:
+    return None if values is None else _interval_from(values)
 
 
 def folds_dict(name: str, crossed: CrossValidation | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import LEAST, MOST, ONE
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.crossed import CrossValidation
+from ensemble_kit.thresholds.crossed import Choice, CrossValidation
 from ensemble_kit.thresholds.records import ClassFactor, ClassThreshold, ScoreCurve, Validation
 
 _FEW = 20
@@ -21,16 +21,24 @@ _HAVE = "validate on samples that have them; until then leave their masks out of
 _POINTS = 1500  # of a curve; a panel is narrower than that
 
 
-def report(classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation, plain: bool) -> Report:
+def report(
+    classes: Sequence[ClassThreshold], measure: Measure, mean: Mean, v: Validation, plain: bool, choose: Choice
+) -> Report:
     """Describe a set: per class the threshold, its plateau and spread over folds, and the scores.
 
     Parameters
     ----------
     plain : whether it decides as without tuning.
+    choose : how thresholds were chosen.
     """
     rows = [_row(c, mean, v.crossed) for c in classes]
     gain = _mean_gain(v, [c.score - c.score_at_half for c in classes if c.positives], len(classes))
-    return _table(("threshold", "0.5"), rows, gain, measure, v, _lines(mean, v.crossed, plain), _warnings(classes, v))
+    lines = _lines(mean, v.crossed, plain)
+    if choose == "bagged":
+        kept = v.crossed is None or any(c.keeps for c in v.crossed.classes.values())
+        how = "Thresholds: each class's mean of the best ones over draws of the groups (bagged)"
+        lines.append(f"{how}." if kept else f"{how} gain nothing above noise out of fold, so all are 0.5.")
+    return _table(("threshold", "0.5"), rows, gain, measure, v, lines, _warnings(classes, v))
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation, plain: bool) -> Report:
@@ -105,6 +113,7 @@ def _factor_lines(crossed: CrossValidation | None, plain: bool) -> list[str]:
     lines = [
         f"Out of fold ({how}): {settings}.",
         _gain_told(crossed, "factors of 1", plain),
+        *_score_told(crossed),
     ]
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]
     if crossed.shrink and shrunk:
@@ -125,6 +134,16 @@ def _gain_told(crossed: CrossValidation, plain: str, is_plain: bool) -> str:
         return f"{told}."
     span = f"{expected.low:+.4f} to {expected.high:+.4f}"
     return f"{told}; on {crossed.groups} new groups of the same kind expect {span} (95 % prediction interval)."
+
+
+def _score_told(crossed: CrossValidation) -> list[str]:
+    """Say what score to expect of new samples, where that is known."""
+    expected, mean = crossed.expected_score(), crossed.score
+    if expected is None or mean is None:
+        return []
+    known = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}] (95 % confidence interval of the mean score)"
+    new = f"on {crossed.groups} new groups of the same kind expect {expected.low:.4f} to {expected.high:.4f}"
+    return [f"Score out of fold: {known}; {new} (95 % prediction interval)."]
 
 
 def _factor_warnings(factors: Sequence[ClassFactor], v: Validation) -> list[Caution]:
@@ -170,6 +189,7 @@ def _lines(mean: Mean, crossed: CrossValidation | None, plain: bool) -> list[str
     lines = [
         f"Out of fold ({how}): {settings}, 0.5 {s['half']:.4f}.",
         _gain_told(crossed, "0.5", plain),
+        *_score_told(crossed),
     ]
     common = _short(crossed.common_level, mean)
     shrunk = [name for name, c in crossed.classes.items() if not c.keeps]

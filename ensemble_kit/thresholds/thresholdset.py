@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
-from ensemble_kit.thresholds.crossed import Interval
+from ensemble_kit.thresholds.crossed import Choice, Interval
 from ensemble_kit.thresholds.records import (
     ClassFactor,
     ClassThreshold,
@@ -131,12 +131,28 @@ class ThresholdSet(SetFields):
         """The gain over 0.5, or factors of 1, to expect of as many new groups of samples of the same kind.
 
         Its ends are a 95 % prediction interval (`CrossValidation.expected`); None without a cross-validation, and of a
-        set that was read from a file, unless it was tuned without `shrink` or decides by argmax.
+        shrunk set whose file is older than that.
         """
         crossed = self.validation.crossed
         if crossed is None:
             return None
         return Interval(0.0, 0.0, 0.0) if self.is_plain else crossed.expected()
+
+    @property
+    def score_on_new(self) -> Interval | None:
+        """The score out of fold, and a 95 % prediction interval of it on as many new groups of the same kind.
+
+        None without a cross-validation, and of a set whose file is older than that.
+        """
+        crossed = self.validation.crossed
+        return None if crossed is None else crossed.expected_score()
+
+    @property
+    def choose(self) -> Choice:
+        """How thresholds or factors were chosen: "bagged", "shrunk", "own" or "shared"."""
+        crossed = self.validation.crossed
+        older = "shared" if self.search.get("shared") else "shrunk" if crossed and crossed.shrink else "own"
+        return cast("Choice", self.search.get("choose", older))
 
     def __repr__(self) -> str:
         return f"ThresholdSet({len(self.names)} classes, {self.measure.name} {self.score:.6f})"
@@ -147,7 +163,7 @@ class ThresholdSet(SetFields):
             return risk_report(self.guarantee, self.classes, self.measure, self.fusion.mean, self.validation.n)
         if self.factors:
             return summary.factor_report(self.factors, self.measure, self.validation, self.is_plain)
-        return summary.report(self.classes, self.measure, self.fusion.mean, self.validation, self.is_plain)
+        return summary.report(self.classes, self.measure, self.fusion.mean, self.validation, self.is_plain, self.choose)
 
     def _repr_html_(self) -> str:
         return report_html(self.report())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.records import Best, Calibration, ClassThreshold, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.choosing import Chooser, usual
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.crossval import cross_validate, shared_level
+from ensemble_kit.tuning.crossval import cross_validate
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.statistics import Statistics
@@ -24,29 +27,28 @@ def tune_from(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
-    shared: bool = False,
+    choose: Choice | None = None,
 ) -> ThresholdSet:
     """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at.
 
     With folds a class that no sample has takes the common level: only its false pixels would speak. Without them every
-    level is the plain optimum.
+    level is the plain optimum, unless another way of choosing is asked for.
     """
     split, names = folds_of(ensemble, folds, groups, seed)
     curves = [Curve(table, measure, split) for table in statistics.tables]
-    half = ensemble.level_of(0.5)
-    best = [curve.best() for curve in curves]
+    half, mean, choose = ensemble.level_of(0.5), ensemble.fusion.mean, usual(choose, folds)
     crossed = None
-    if folds:
-        shrinks = shrink and not shared
-        crossed = cross_validate(statistics, measure, split, names, half, shrinks, seed, curves, shared)
+    how: dict[str, Any] = {} if choose == "own" and not folds else {"choose": choose}
+    how |= {"shared": True} if choose == "shared" else {}  # as before there was a choice
+    if folds or choose != "own":
+        chooser = Chooser(curves, names, half, choose, mean, seed)
+        crossed, chosen = cross_validate(chooser, ensemble.classes) if folds else (None, chooser.on(chooser.every))
         best = [
-            b if crossed.classes[name].keeps else _common_best(curve, crossed.common_level)
-            for name, curve, b in zip(ensemble.classes, curves, best, strict=True)
+            curve.best() if kept and choose != "bagged" else _at_level(curve, level)
+            for curve, kept, level in zip(curves, chosen.keeps, chosen.levels, strict=True)
         ]
-    elif shared:
-        level = shared_level(curves, range(len(split)), half)
-        best = [_common_best(curve, level) for curve in curves]
+    else:
+        best = [curve.best() for curve in curves]
     pooled = Measure("pooled", "dice", measure.convention)
     classes = tuple(
         ClassThreshold(
@@ -58,7 +60,7 @@ def tune_from(
             int((curve.table.truth > 0).sum()),
             len(ensemble.samples),
             (curve.table.low, curve.table.high),
-            Calibration.of(Curve(curve.table, pooled, split).best(), ensemble.fusion.mean),
+            Calibration.of(Curve(curve.table, pooled, split).best(), mean),
         )
         for name, curve, b in zip(ensemble.classes, curves, best, strict=True)
     )
@@ -69,13 +71,13 @@ def tune_from(
         ensemble.records,
         measure,
         Validation.of(ensemble.samples, scores[0], scores[1], crossed),
-        {"method": "exact", "seed": seed, "trials": None, **({"shared": True} if shared else {})},
+        {"method": "exact", "seed": seed, "trials": None, **how},
         dict(zip(ensemble.classes, curves, strict=True)),
     )
 
 
-def _common_best(curve: Curve, level: int) -> Best:
-    """Describe a class that takes the common level: its score there, and the plateau of one segment."""
+def _at_level(curve: Curve, level: int) -> Best:
+    """Describe a level that need not be the class's best: its score, and the plateau of one segment."""
     return Best(level, curve.score_at(level, range(len(curve.folds))), curve.table.segment(level))
 
 

@@ -15,7 +15,7 @@ from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation, Interval
 from ensemble_kit.tuning.contenders import ContenderTable
-from ensemble_kit.tuning.crossval import Counts, Resampler
+from ensemble_kit.tuning.resampling import Counts, Pair, Resampler
 from ensemble_kit.tuning.sweeps import Fitted, Widening, fit
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def cross_validate(fits: FoldedFits, names: Sequence[str], shrink: bool, seed: i
     fits.prepare([(which, None) for which in (every, *less, *inner)])
     judge = _Judge(fits, Resampler(names, seed))
     keeps = {which: judge.keeps(which) if shrink else None for which in (*less, every)}
-    fits.prepare([(which, keeps[which]) for which in (*less, every)])
+    # each fold decides for itself which factors it keeps, and all samples may decide otherwise: both are judged
+    fits.prepare([*((which, keeps[which]) for which in (*less, every)), *((which, keeps[every]) for which in less)])
     table = fits.table
     tuned = judge.out_of_fold(every, lambda rest: fits.of(rest, keeps[rest]).factors)
     own = judge.out_of_fold(every, lambda rest: fits.of(rest).factors)
@@ -109,8 +110,12 @@ def cross_validate(fits: FoldedFits, names: Sequence[str], shrink: bool, seed: i
             float("nan") if row is None else measure.of_class(tuned[0][row], tuned[1][row], truth[row]),
         )
     scores = {n: measure.of_all(*counts, truth) for n, counts in {"tuned": tuned, "own": own, "one": one}.items()}
-    gain = judge.resampler.interval(measure, tuned, one, truth)
-    crossed = CrossValidation(len(fits.folds), len(set(names)), shrink, scores, gain, ONE, classes)
+    pairs: list[Pair] = [(tuned, one, truth), (tuned, None, truth)]
+    if shrink:
+        pairs.append((judge.out_of_fold(every, lambda rest: fits.of(rest, keeps[every]).factors), one, truth))
+    gain, score, *as_decided = judge.resampler.intervals(measure, pairs)
+    decided = as_decided[0] if as_decided else None
+    crossed = CrossValidation(len(fits.folds), len(set(names)), shrink, scores, gain, ONE, classes, decided, score)
     return crossed, fits.of(every, keeps[every])
 
 

@@ -7,6 +7,7 @@ curves", ICML 2003, search one factor after the other for the area under the cur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +21,16 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import iou
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.thresholds.crossed import CrossValidation
+from ensemble_kit.thresholds.crossed import Choice, CrossValidation
 from ensemble_kit.thresholds.records import ClassFactor, DecisionRecord, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.choosing import usual
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.crossval import Counts
 from ensemble_kit.tuning.factorfolds import FoldedFits, cross_validate
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.gathering import exclusive_truth, gather
+from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.statistics import source_of
 from ensemble_kit.tuning.sweeps import Fitted, Widening, fit
 
@@ -41,7 +43,7 @@ def tune_factors(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
+    choose: Choice | None = None,
     known: ContenderTable | None = None,
     keep: Callable[[ContenderTable], None] | None = None,
     executor: Executor = THREADS,
@@ -58,7 +60,7 @@ def tune_factors(
     ----------
     truth : masks of the ensemble's samples and classes, one class a pixel.
     background : a class that wins pixels, whose mask is not written and not scored.
-    folds, groups, seed, shrink : as for `tune_thresholds`.
+    folds, groups, seed, choose : as for `tune_thresholds`.
     known : statistics of an earlier run, used if they suffice.
     keep : called with the statistics if they had to be gathered.
     jobs : threads of the fits.
@@ -79,6 +81,7 @@ def tune_factors(
         fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         raise MismatchError("statistics-differ", "cannot tune with these statistics", item=item, fix=fix)
     split, names = folds_of(ensemble, folds, groups, seed)
+    choose = usual(choose, folds, by_argmax=True)
 
     def gathered(ratio: int) -> ContenderTable:
         return gather(ensemble, truth, ratio, background, executor, listener)
@@ -88,7 +91,7 @@ def tune_factors(
         fitted, crossed = fit(wider.tables[0], measure, wider), None
     else:
         folded = FoldedFits(wider, measure, split, jobs or cores(), listener)
-        crossed, fitted = cross_validate(folded, names, shrink, seed)
+        crossed, fitted = cross_validate(folded, names, choose == "shrunk", seed)
     if keep is not None and wider.widest is not known:
         keep(wider.widest)
     table = wider.widest
@@ -97,7 +100,10 @@ def tune_factors(
         counts = [table.counts(factors) for factors in every]
     else:
         counts = [_voted(ensemble, truth, table, f, least, executor, listener) for f in every]
-    return _recorded(table, ensemble, measure, fitted, crossed, seed, counts, least)
+    how = {"method": "exact", "seed": seed, "trials": None, "sweeps": fitted.sweeps, "ratio": 1 << table.ratio}
+    if folds:
+        how["choose"] = choose
+    return _recorded(table, ensemble, measure, fitted, crossed, how, counts, least)
 
 
 def _voted(
@@ -125,7 +131,7 @@ def _recorded(
     measure: Measure,
     fitted: Fitted,
     crossed: CrossValidation | None,
-    seed: int,
+    how: dict[str, Any],
     counts: Sequence[Counts],
     least: float | None,
 ) -> ThresholdSet:
@@ -151,7 +157,7 @@ def _recorded(
         ensemble.records,
         measure,
         Validation.of(ensemble.samples, score_all(tuned), score_all(at_one), crossed),
-        {"method": "exact", "seed": seed, "trials": None, "sweeps": fitted.sweeps, "ratio": 1 << table.ratio},
+        how,
         {},
         classes,
         DecisionRecord("argmax", table.background, least),

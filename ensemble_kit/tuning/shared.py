@@ -13,8 +13,8 @@ from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.choosing import shared_level
 from ensemble_kit.tuning.counting import WIDER
-from ensemble_kit.tuning.crossval import shared_level
 from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
 from ensemble_kit.tuning.statistics import Statistics, count
 

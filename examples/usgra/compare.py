@@ -23,8 +23,8 @@ from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.calibration import rank_scores
+from ensemble_kit.tuning.choosing import shared_level
 from ensemble_kit.tuning.counting import statistics_for
-from ensemble_kit.tuning.crossval import shared_level
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import make_folds
@@ -72,8 +72,8 @@ def rows(val: ek.Ensemble, truth: ek.MaskSet, test: ek.Ensemble, test_truth: ek.
 
     measure = Measure()
     counts = statistics_for(val, truth, measure, FOLDS, seed=SEED)
-    own = tune_from(counts, val, measure, FOLDS, seed=SEED, shrink=False)
-    shrunk = tune_from(counts, val, measure, FOLDS, seed=SEED)
+    own = tune_from(counts, val, measure, FOLDS, seed=SEED, choose="own")
+    shrunk, bagged = (tune_from(counts, val, measure, FOLDS, seed=SEED, choose=c) for c in ("shrunk", "bagged"))
     scores = own.validation.crossed.scores
     parts = make_folds(val.samples, FOLDS, None, SEED)
     shared = shared_level([Curve(t, measure, parts) for t in counts.tables], range(FOLDS)) / 65535
@@ -81,17 +81,15 @@ def rows(val: ek.Ensemble, truth: ek.MaskSet, test: ek.Ensemble, test_truth: ek.
         ("0.5 for every class", ek.dice(val.vote(), truth).mean, scores["half"], judged(test.vote())),
         ("one shared threshold", ek.dice(val.vote(shared), truth).mean, scores["shared"], judged(test.vote(shared))),
         ("per class, exact", own.score, scores["own"], judged(test.vote(own))),
-        (
-            "per class, only where it gains (the default)",
-            shrunk.score,
-            shrunk.validation.crossed.scores["tuned"],
-            judged(test.vote(shrunk)),
+        *(
+            (name, found.score, found.validation.crossed.scores["tuned"], judged(test.vote(found)))
+            for name, found in (("per class, only where it gains", shrunk), ("per class, bagged (the default)", bagged))
         ),
     ]
     searches = {"greedy members, per class": "greedy", f"joint search of weights, {trials} trials, per class": None}
     for name, what in searches.items():
         search = what or Search(("weights",), trials=trials)
-        found = ek.tune_thresholds(val, truth, folds=FOLDS, seed=SEED, search=search, shrink=False)
+        found = ek.tune_thresholds(val, truth, folds=FOLDS, seed=SEED, search=search, choose="own")
         on_test = judged(test.as_tuned(found).vote(found))
         out.append((name, found.score, found.validation.crossed.scores["tuned"], on_test))
     ranked = rank_scores(val, truth, measure).score  # nothing is trained: out of fold by itself

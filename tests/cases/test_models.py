@@ -220,11 +220,11 @@ def absent_case(make_store: Any, *names: str) -> tuple[ek.Ensemble, ek.MaskSet]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shrink", [True, False])
+@pytest.mark.parametrize("choose", ["bagged", "shrunk", "own"])
 @pytest.mark.parametrize("objective", ["mean", "pooled"])
-def test_N12_a_class_without_positives_takes_the_common_threshold(make_store, shrink, objective) -> None:
-    tuned = ek.tune_thresholds(*absent_case(make_store, "bone", "ghost", "rare"), objective, folds=4, shrink=shrink)
-    alone = ek.tune_thresholds(*absent_case(make_store, "bone", "rare"), objective, folds=4, shrink=shrink)
+def test_N12_a_class_without_positives_takes_the_common_threshold(make_store, choose, objective) -> None:
+    tuned = ek.tune_thresholds(*absent_case(make_store, "bone", "ghost", "rare"), objective, folds=4, choose=choose)
+    alone = ek.tune_thresholds(*absent_case(make_store, "bone", "rare"), objective, folds=4, choose=choose)
     crossed, other = tuned.validation.crossed, alone.validation.crossed
     assert tuned.levels["ghost"] == crossed.common_level
     assert tuned.thresholds["ghost"] < 0.6

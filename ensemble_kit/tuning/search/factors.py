@@ -14,10 +14,10 @@ from ensemble_kit.metrics.overlap import iou
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import ContenderTable
-from ensemble_kit.tuning.crossval import Resampler
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.gathering import exclusive_truth
+from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search import contending
 from ensemble_kit.tuning.search.joint import search_fusion
 from ensemble_kit.tuning.search.nested import plain_number
@@ -84,7 +84,7 @@ class _Procedure:
         self, fused: Ensemble, task: Task, folds: int | None, known: Any = None, keep: Any = None
     ) -> ThresholdSet:
         """Tune the factors of an ensemble of a task's samples exactly."""
-        how = folds, task.groups, task.seed, task.shrink, known, keep, task.executor, task.jobs, task.listener
+        how = folds, task.groups, task.seed, task.choose, known, keep, task.executor, task.jobs, task.listener
         return tune_factors(fused, task.truth, task.measure, self.background, *how, self.least)
 
     def searched(
@@ -107,7 +107,7 @@ class _Procedure:
         for k, fold in enumerate(split):
             rest = np.sort(np.concatenate([other for j, other in enumerate(split) if j != k]))
             groups = len({names[s] for s in rest.tolist()})
-            inner = min(folds, groups) if groups >= 3 and task.shrink else None
+            inner = min(folds, groups) if groups >= 3 and task.choose == "shrunk" else None
             training, held = task.on(rest), task.on(fold)
             uniform = self.tuned(training.ensemble, training, inner)
             best = self.searched(training, rest, inner, f"/fold-{k + 1}", uniform)
@@ -123,7 +123,11 @@ class _Procedure:
         scores = {kind: measure.of_all(*pair, truth) for kind, pair in pairs.items()}
         over = judge.interval(measure, tuned, uniform_counts, truth)
         honest: CrossValidation = replace(
-            crossed, scores=scores, gain=judge.interval(measure, tuned, one_counts, truth)
+            crossed,
+            scores=scores,
+            gain=judge.interval(measure, tuned, one_counts, truth),
+            as_decided=None,
+            score=judge.interval(measure, tuned, None, truth),
         )
         told = {
             "folds": chosen,

@@ -16,7 +16,9 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.choosing import usual
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
@@ -63,7 +65,7 @@ def tune(
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
-    shrink: bool = True,
+    choose: Choice | None = None,
     statistics: Statistics | None = None,
     executor: Executor = THREADS,
     jobs: int | None = None,
@@ -72,8 +74,8 @@ def tune(
     """Search, tune the thresholds of what was found exactly and at full resolution, and judge both out of fold.
 
     With `folds` everything is nested: for each fold the whole search (the same trials), the thresholds and, with
-    `shrink`, the decision to keep them are done again on the other folds alone, and judged on the one left out. The
-    uniform ensemble with tuned thresholds is judged the same way beside it.
+    choose="shrunk", the decision to keep them are done again on the other folds alone, and judged on the one left out.
+    The uniform ensemble with tuned thresholds is judged the same way beside it.
 
     Parameters
     ----------
@@ -90,17 +92,17 @@ def tune(
     DamagedError
         Every pair of masks is skipped, so that there is nothing to maximise.
     """
-    search = Search.of(given)
+    search, choose = Search.of(given), usual(choose, folds)
     check(ensemble, search)
     check_truth(ensemble, truth)
     uniform = Setting.uniform(ensemble).applied(ensemble)
     if search.storage is not None:
         check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
-    task = Task(uniform, truth, measure, search, groups, seed, shrink, studies_in_all, executor, jobs, listener)
+    task = Task(uniform, truth, measure, search, groups, seed, choose, studies_in_all, executor, jobs, listener)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
     counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, executor, listener)
-    plain = tune_from(counted, uniform, measure, folds, groups, seed, shrink)
+    plain = tune_from(counted, uniform, measure, folds, groups, seed, choose)
     table = None
     if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}

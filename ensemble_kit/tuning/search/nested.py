@@ -10,9 +10,10 @@ import numpy as np
 
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.crossval import Resampler, own_level, shared_level
+from ensemble_kit.tuning.choosing import shared_level
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import group_of, make_folds
+from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.statistics import count
 from ensemble_kit.tuning.truth import true_areas
@@ -42,7 +43,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     for k, fold in enumerate(split):
         rest = np.sort(np.concatenate([other for j, other in enumerate(split) if j != k]))
         inner_groups = len({names[s] for s in rest.tolist()})
-        inner = min(folds, inner_groups) if inner_groups >= 3 and task.shrink else None
+        inner = min(folds, inner_groups) if inner_groups >= 3 and task.choose != "own" else None
         training, held = task.on(rest), task.on(fold)
         uniform = training.tuned(training.ensemble, inner)
         best = fit(training, rest, inner, f"/fold-{k + 1}", uniform)
@@ -51,7 +52,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         curves = list(curves_of(best).values())
         every = range(len(curves[0].folds))
         common = shared_level(curves, every, half)
-        own = [own_level(c, every, common) for c in curves]
+        own = [c.best().level if c.has_positives(every) else common for c in curves]
         levels = {"tuned": tuple(best.levels.values()), "own": tuple(own), "shared": (common,) * shape[0]}
         _judge(held, best, levels, fold, counts)
         fusion = best.fusion
@@ -77,9 +78,10 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     seen = truth.sum(axis=1) > 0
     had = {name: (tp[seen], pred[seen]) for name, (tp, pred) in pairs.items()}
     gain = resampler.interval(measure, had["tuned"], had["half"], truth[seen])
+    score = resampler.interval(measure, pairs["tuned"], None, truth)
     over = resampler.interval(measure, had["tuned"], had["uniform"], truth[seen])
     scored = {k: scores[k] for k in crossed.scores}
-    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None)
+    honest = replace(crossed, scores=scored, gain=gain, classes=classes, as_decided=None, score=score)
     told = {
         "folds": chosen,
         "out_of_fold": plain_number(scores["tuned"]),

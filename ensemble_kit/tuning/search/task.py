@@ -10,6 +10,7 @@ from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
@@ -32,7 +33,7 @@ class Task:
     search: Search
     groups: Groups
     seed: int
-    shrink: bool
+    choose: Choice
     studies: int
     executor: Executor
     jobs: int | None
@@ -47,7 +48,7 @@ class Task:
         """Tune the thresholds of an ensemble of these samples exactly."""
         split = folds, self.groups, self.seed
         counted = statistics_for(fused, self.truth, self.measure, *split, known, self.executor, self.listener)
-        return tune_from(counted, fused, self.measure, *split, self.shrink)
+        return tune_from(counted, fused, self.measure, *split, self.choose)
 
 
 def subset(ensemble: Ensemble, truth: MaskSet, samples: NDArray[np.int64]) -> tuple[Ensemble, MaskSet]:

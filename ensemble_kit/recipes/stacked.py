@@ -1,0 +1,199 @@
+"""A stack's logits kept as a store, a member like others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ensemble_kit import __version__
+from ensemble_kit.dumping.resuming import begun
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.errors import Caution, UsageError, check_kind, check_path, some, warn
+from ensemble_kit.execution.cores import cores
+from ensemble_kit.execution.events import Listener
+from ensemble_kit.execution.executor import Executor, Items
+from ensemble_kit.files import check_space
+from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.recipes import memory as projected
+from ensemble_kit.scores import fused
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.spec.fusion import Fusion, integer_weights
+from ensemble_kit.spec.mean import PROBABILITY
+from ensemble_kit.stacking.apply import ApplyStack
+from ensemble_kit.stacking.model import Fitted, StackModel
+
+FOLDS, ALL = "out of fold", "fitted on all samples"
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A store of stacked logits that was written, or would be.
+
+    Parameters
+    ----------
+    path, member : of the store.
+    samples, resumed, written : how many there are, were there before, and were written.
+    bytes : projected, of the samples that were not there.
+    """
+
+    path: str
+    member: str
+    samples: int
+    resumed: int
+    written: int
+    bytes: int
+
+
+def equal(ensemble: Ensemble) -> Ensemble:
+    """Return the same members, fused with equal weights and nothing else: what a stack is fitted and applied to."""
+    names = [m.member for m in ensemble.members]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        fix = "give each member a name of its own: LogitWriter(member=…), ensk dump-logits --member"
+        raise UsageError("members-namesakes", "cannot stack members of one name", item=some(twice), fix=fix)
+    weights = (integer_weights([1.0] * len(names), names),) * len(ensemble.classes)
+    return ensemble.with_fusion(Fusion(PROBABILITY, "logits", tuple(names), weights, (1.0,) * len(names)))
+
+
+@dataclass(frozen=True)
+class StackedStore:
+    """A store to write with a fitted stack, or with one that is still to be fitted.
+
+    Parameters
+    ----------
+    ensemble : members, as `equal` returns them.
+    out : path of the store.
+    out_of_fold : whether each sample is taken from the fold that it is in, not from the fit of all.
+    member, overwrite : as for `LogitWriter`.
+
+    Raises
+    ------
+    UsageError
+        `out` is a member.
+    """
+
+    ensemble: Ensemble
+    out: str | os.PathLike[str]
+    out_of_fold: bool
+    member: str = "stack"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_path(self.out)
+        same = [m for m in self.ensemble.members if os.path.realpath(m.path) == os.path.realpath(self.out)]
+        if same:
+            item = f"{os.fspath(self.out)!r} is also the member {same[0].member!r}"
+            raise UsageError("output-is-input", "cannot write over a member", item=item, fix="pass another path")
+
+    @property
+    def bytes_of_sample(self) -> int:
+        """Bytes of the logits of one sample."""
+        e = self.ensemble
+        return 2 * len(e.classes) * max(int(np.prod(fused.placement(e.inputs, s).grid)) for s in e.samples)
+
+    @property
+    def bytes_at_work(self) -> int:
+        """Bytes that a thread holds of one sample: members' logits as they are read and as numbers, and the result."""
+        e = self.ensemble
+        return self.bytes_of_sample * (2 * len(e.members) + 14) + sum(m.bytes_per_sample for m in e.members)
+
+    def threads(self, jobs: int | None, memory: int | None) -> int | None:
+        """Return how many samples may be at work within a budget of bytes; `jobs` without one.
+
+        Raises
+        ------
+        ResourceError
+            One sample does not fit.
+        """
+        if memory is None:
+            return jobs
+        held = projected.held()
+        projected.check(memory, held + self.bytes_at_work, "apply a stack")
+        return min(jobs or cores(), int((memory - held) // self.bytes_at_work))
+
+    def plan(self, model: StackModel | None) -> Stacked:
+        """Return what would be written; without a model nothing can be resumed."""
+        there = self._there(model)[0] if model is not None else frozenset()
+        samples = self.ensemble.samples
+        todo = len(samples) - len(there)
+        return Stacked(os.fspath(self.out), self.member, len(samples), len(there), 0, todo * self.bytes_of_sample)
+
+    def write(self, model: StackModel, executor: Executor, listener: Listener) -> Stacked:
+        """Write the samples that are not there yet."""
+        e, (there, replaces) = self.ensemble, self._there(model)
+        todo, done = [s for s in e.samples if s not in there], self.plan(model)
+        if not todo:
+            return done
+        check_space(self.out, done.bytes, self.overwrite)
+        with LogitWriter(
+            self.out,
+            model.classes,
+            e.samples,
+            fused.placement(e.inputs, todo[0]).grid,
+            activation=model.activation,
+            member=self.member,
+            overwrite=replaces,
+            provenance={**self._provenance(model), "versions": {"ensemble_kit": __version__}},
+            checked=True,
+        ) as out:
+            results = executor.map(self._work(model), Items(todo), "stacking", listener)
+            for sample, values in zip(todo, results, strict=True):
+                place = fused.placement(e.inputs, sample)
+                out.write(sample, values, image_size=place.image, box=tuple(place.box))
+        return Stacked(done.path, done.member, done.samples, done.resumed, len(todo), done.bytes)
+
+    def _work(self, model: StackModel) -> ApplyStack:
+        e = self.ensemble
+        inputs = Inputs(e.members, model.classes, e.fusion)
+        if not self.out_of_fold:
+            return ApplyStack(inputs, model.of_all[None], {})
+        return ApplyStack(inputs, model.by_fold, {s: k for k, fold in enumerate(model.folds) for s in fold})
+
+    def _provenance(self, model: StackModel) -> Mapping[str, Any]:
+        """Return what the store records; a set that was tuned on one knows another stack by `network_sha256`."""
+        told = ", ".join(f"{m.name} {m.fingerprint[:16]}" for m in model.members)
+        members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in self.ensemble.records]
+        record = {
+            "members": members,
+            "model": model.digest,
+            "applied": FOLDS if self.out_of_fold else ALL,
+            "folds": len(model.folds),
+            "features": list(model.names),
+        }
+        return {
+            "model": f"stack of {told}",
+            "stacked": record,
+            "network_sha256": model.digest,
+            "domain": "logits",
+        }
+
+    def _there(self, model: StackModel) -> tuple[frozenset[str], bool]:
+        """Return the samples that are committed, and whether a store of another stack, without samples, is there."""
+        if self.overwrite:
+            return frozenset(), True
+        e = self.ensemble
+        names = {"classes": list(model.classes), "samples": set(e.samples), "member": self.member, "codec": "none"}
+        earlier = begun(os.fspath(self.out), {**self._provenance(model), **names})
+        return earlier.committed & set(e.samples), earlier.stale
+
+
+def fitted(ensemble: Ensemble) -> Fitted:
+    """Describe what a stack of this ensemble is fitted on."""
+    return Fitted(ensemble.records, ensemble.classes, ensemble.activation, ensemble.samples)
+
+
+def applied(
+    known: Fitted, ensemble: Ensemble, out: str | os.PathLike[str], member: str, overwrite: bool
+) -> StackedStore:
+    """Check that a stack applies to an ensemble, and warn of samples that it may have seen."""
+    check_kind("the ensemble", ensemble, Ensemble)
+    ours = equal(ensemble)
+    known.check_applies(fitted(ours))
+    if seen := known.seen(fitted(ours)):
+        doubt = f"{len(seen)} of {len(ours.samples)} samples are called like samples that the stack was fitted on"
+        fix = "make sure that they are other images: of the same ones the stack knows the truth"
+        warn(Caution(f"{doubt}: {some(seen, 3)}", fix))
+    return StackedStore(ours, out, False, member, overwrite)

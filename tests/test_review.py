@@ -120,6 +120,8 @@ def test_the_file(tmp_path: Path) -> None:
     assert caught.value.code == "review-suffix"
     with pytest.raises(ek.UsageError, match="exists"):
         found.write(tmp_path / "r.csv", force=False)
+    with pytest.raises(ek.UsageError, match="first=-1"):
+        found.table(-1)
 
 
 def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:

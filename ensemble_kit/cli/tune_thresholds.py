@@ -193,10 +193,8 @@ def tune_thresholds(
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)
-        out = (
-            FOLDER
-            / f"{'+'.join(ensemble.fusion.members)}{'' if wanted_risk is None else f'-{risk}-{wanted_risk.alpha:g}'}.json"
-        )
+        suffix = "" if wanted_risk is None else f"-{wanted_risk.kind}-{wanted_risk.alpha:g}"
+        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{suffix}.json"
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
     if statistics is not None and not statistics.exists():

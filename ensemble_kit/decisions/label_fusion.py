@@ -133,7 +133,7 @@ def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule, names: Sequence[str]
     Raises
     ------
     UsageError
-        Another number of names than of members.
+        Another number of names than of members, or two that are the same.
     MismatchError
         Classes of a member overlap, and the fusion is by label.
     """
@@ -143,6 +143,9 @@ def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule, names: Sequence[str]
         if len(names) != len(masks):
             item = f"{len(names)} names of {len(masks)} members"
             raise _unfit(f"names={list(names)!r}", item, "pass one name per member, or none")
+        if len(set(names)) < len(names):
+            item = "figures of members are told by their names, and two have the same"
+            raise _unfit(f"names={list(names)!r}", item, "pass names that differ, or none")
     fused = _by_label(masks, rule) if rule.by == "label" else _by_class(masks, rule)
     if names is not None:
         fused.quality = fused.quality.named(names)

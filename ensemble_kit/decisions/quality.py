@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import Caution
+from ensemble_kit.errors import Caution, check_choice
 from ensemble_kit.reports.report import Report
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class RaterQuality:
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """Average a figure over samples, float64 (classes, members); NaN where no sample has it."""
+        check_choice("the figure", name, tuple(self.figures))
         return _mean(self.figures[name])
 
     @property

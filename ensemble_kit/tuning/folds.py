@@ -86,12 +86,13 @@ def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
     else:
         check_kind("the groups", groups, Mapping, "pass a mapping of sample to group, or a regular expression")
         named = {s: str(groups[s]) for s in samples if s in groups}
+    by = f" by the expression {groups!r}" if isinstance(groups, str) else ""
     missing = [s for s in samples if named.get(s) is None]
     if missing:
         raise MismatchError(
             "groups-missing",
             "cannot group samples",
-            item=f"{len(missing)} of {len(samples)} have no group: {some(missing)}",
+            item=f"{len(missing)} of {len(samples)} have no group{by}: {some(missing)}",
             fix="name the group of every sample, in the file or by the expression",
         )
     return [named[s] for s in samples]

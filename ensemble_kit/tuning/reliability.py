@@ -120,6 +120,9 @@ class Reliability:
         """Return the values by class, for JSON."""
         return {name: own.to_dict() for name, own in self.classes.items()}
 
+    def __str__(self) -> str:
+        return str(self.report())
+
     def report(self) -> Report:
         """Describe it: per class its curve in a line, its errors, its mean score and the share that is true."""
         bins = len(next(iter(self.classes.values())).curve.pixels)

@@ -262,8 +262,8 @@ def test_what_does_not_fit_is_refused() -> None:
         apply_rules(masks, "keep-largest@Radus")
     with pytest.raises(ek.UsageError, match="has no scores"):
         apply_rules(masks, "gate:0.5,3")
-    with pytest.raises(ek.UsageError, match="has no scores"):
-        Gate(0.5, 3).apply(RING)
+    with pytest.raises(ek.UsageError, match="a mask has none"):
+        apply_rules(masks, "compete:0.5")
 
 
 @pytest.mark.parametrize("mean", ["probability", "logit"])

@@ -65,6 +65,7 @@ from ensemble_kit.cli.tuning_options import (
     RiskOption,
     RiskOverOption,
     RiskSetOption,
+    RuleOption,
     SamplerOption,
     SearchOption,
     SharedOption,
@@ -96,6 +97,7 @@ def tune_thresholds(
     metric: MetricOption = None,
     method: MethodOption = "exact",
     search: SearchOption = None,
+    rules: RuleOption = None,
     trials: TrialsOption = 200,
     timeout: TimeoutOption = None,
     storage: StorageOption = None,
@@ -139,6 +141,7 @@ def tune_thresholds(
     calibration: CalibrationOption = False,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
+    from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.controlling import Controlling
     from ensemble_kit.recipes.tune import measure_of
@@ -177,6 +180,7 @@ def tune_thresholds(
             "no-shrink": None if shrink is None or shrink else True,
             "shared": shared or None,
             "rank": rank or None,
+            "rule": rules or None,
         },
     )
     if not search and method == "exact":
@@ -186,7 +190,7 @@ def tune_thresholds(
     ensemble = open_ensemble(stores, 0.5 if base is None else base, fused)
     if calibration:
         check_measurable(ensemble)
-        memory.check(common.memory, memory.of_calibration(ensemble, common.jobs), "measure calibration")
+        memory.check(common.memory, memory.of_calibration(ensemble, common.jobs), "measure calibration", all_told=False)
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
     if others is not None:
         check_comparable(ensemble, others)
@@ -226,6 +230,7 @@ def tune_thresholds(
             cast("Any", decide),
             background,
             least,
+            rules=parse_rules(rules or []),
         )
         if wanted_risk is None
         else Controlling(ensemble, wanted_risk, grouped, base, measure=measure, compared=others)
@@ -245,6 +250,11 @@ def tune_thresholds(
         }
         verb = "tune" if wanted_risk is None else "calibrate"
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
+        if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
+            plan["passes"] = passes
+            told += (
+                f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
+            )
         common.answer(plan, f"would read {size(bytes_of(stores))} and {verb} {told}")
         return
     reading = TruthOptions(
@@ -263,7 +273,7 @@ def tune_thresholds(
         values["gain_on_new"] = vars(gain)
     if (expected := tuned.set.score_on_new) is not None:
         values["score_on_new"] = vars(expected)
-    reports = [tuned.report]
+    reports = [tuned.report, *([] if tuned.ladder is None else [tuned.ladder])]
     if tuned.shift:
         values["shift"] = tuned.shift.to_dict()
         reports.append(tuned.shift.report())

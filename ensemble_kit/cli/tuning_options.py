@@ -45,7 +45,17 @@ SearchOption = Annotated[
     typer.Option(
         "--search",
         help="What else to search, separated by commas: weights, mean (its power), temperature, post (rules); "
-        "or greedy (which members to take).",
+        "or greedy (which members to take); compete and least-area, rules that are tuned exactly with the thresholds; "
+        "or auto: all that helps, step by step, judged out of fold.",
+    ),
+]
+RuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        metavar="RULE",
+        help="A rule that thresholds are tuned for and that the set will hold: compete:0.8, "
+        "nested@WT,TC,ET or least-area:120 (0.05%; @CLASS for some); may be repeated, in this order.",
     ),
 ]
 TrialsOption = Annotated[

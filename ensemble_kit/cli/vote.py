@@ -85,10 +85,14 @@ def vote(
         typer.Option(
             "--rule",
             metavar="RULE",
-            help="Post-processing, in the order given; may be repeated: drop-small:200 (pixels) or drop-small:0.05% "
-            "(of the image), keep-largest:1, fill-holes or fill-holes:50 (largest hole), gate:0.75,2000 (empty "
-            "unless 2000 pixels lie at or above 0.75; --soft only). Append @Radius,Ulna to a rule to apply it to "
-            "these classes only; with connectivity=4 as its last argument, corners do not touch. With --hard, rules "
+            help="Post-processing, in the order given; may be repeated: drop-small:200 (components, pixels) or "
+            "drop-small:0.05% (of the image), least-area:120 or least-area:0.05% (empty if the whole mask is "
+            "smaller), keep-largest:1, fill-holes or fill-holes:50 (largest hole), gate:0.75,2000 (empty unless 2000 "
+            "pixels lie at or above 0.75; --soft only), compete:0.8 (off where another class's score is higher: "
+            "below 0.8 of the highest; --soft only), nested@WT,TC,ET (each inside the class before it) or "
+            "nested:grow@WT,TC,ET (each takes the pixels of the class behind it). Append @Radius,Ulna to a rule to "
+            "apply it to these classes only; with connectivity=4 as its last argument, corners do not touch. With "
+            "--hard, rules "
             "apply to the voted masks.",
         ),
     ] = None,

@@ -1,19 +1,16 @@
-"""Clean masks by rules of post-processing: one mask after its decision, or every mask of a set."""
+"""Clean masks by rules of post-processing: those of one sample after its decision, or every mask of a set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ensemble_kit.decisions.partition import TOLD, share_out
-from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import Gate, gate_needs_scores, parse_rules
-from ensemble_kit.errors import MismatchError, some
+from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule
+from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-
-Above = Callable[[float], int]
-"""Counts the pixels of the mask's class and sample that lie at or above a threshold."""
 
 
 def check_classes(rules: Iterable[Rule], classes: Sequence[str]) -> None:
@@ -35,55 +32,51 @@ def check_classes(rules: Iterable[Rule], classes: Sequence[str]) -> None:
             )
 
 
-def refuse_gates(rules: Iterable[Rule]) -> None:
-    """Refuse gates, which need scores, where there are only masks.
+def refuse_score_rules(rules: Iterable[Rule]) -> None:
+    """Refuse rules that need scores where there are only masks.
 
     Raises
     ------
     UsageError
-        It names the gate.
+        It names the rule.
     """
     for rule in rules:
-        if isinstance(rule, Gate):
-            raise gate_needs_scores(rule)
+        if isinstance(rule, ScoreRule):
+            raise rule.masks_alone()
 
 
-def clean(runs: Runs, name: str, rules: Iterable[Rule], above: Above | None = None) -> Runs:
-    """Apply the rules that hold for class `name` to its mask, in their order.
+def refuse_across(rules: Iterable[Rule]) -> None:
+    """Refuse rules across classes where classes exclude each other.
+
+    Raises
+    ------
+    UsageError
+        It names the rule.
+    """
+    for rule in rules:
+        if rule.across:
+            raise UsageError(
+                "rule-exclusive",
+                "cannot apply a rule across classes",
+                item=f"rule {str(rule)!r}: the classes exclude each other, each pixel has one at most",
+                fix="leave the rule out, or decide each class of softmax members by itself (--decide threshold)",
+            )
+
+
+def clean(decided: Decided, rules: Iterable[Rule], void: Runs | None = None) -> None:
+    """Apply rules to one sample's masks, in their order, each to the classes that it holds for; `decided` is changed.
 
     Parameters
     ----------
-    above : counts the pixels of this class at or above a threshold; without it a gate is refused.
+    void : where the masks exclude each other, the pixels that count for no class: they still do afterwards
+        (`partition.share_out`). None: they may overlap.
     """
     for rule in rules:
-        if not rule.covers(name):
-            continue
-        if isinstance(rule, Gate) and above is not None:
-            runs = rule.decide(runs, above(rule.top)) if runs else runs
-        else:
-            runs = rule.apply(runs)
-    return runs
-
-
-def clean_exclusive(
-    masks: Sequence[Runs], names: Sequence[str], rules: Iterable[Rule], void: Runs, above: Sequence[Above] | None = None
-) -> list[Runs]:
-    """Apply rules to the masks of one sample that exclude each other, so that they still do (`partition.share_out`).
-
-    Rules are applied in their order, each to the classes in theirs.
-
-    Parameters
-    ----------
-    void : pixels that count for no class.
-    above : of each class, as for `clean`.
-    """
-    out = list(masks)
-    for rule in rules:
-        for k, name in enumerate(names):
-            if rule.covers(name):
-                after = clean(out[k], name, (rule,), None if above is None else above[k])
-                share_out(out, k, after, void, getattr(rule, "connectivity", 8))
-    return out
+        for k, mask in rule.changed(decided):
+            if void is None:
+                decided.masks[k] = mask
+            else:
+                share_out(decided.masks, k, mask, void, getattr(rule, "connectivity", 8))
 
 
 def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> MaskSet:
@@ -95,7 +88,8 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     Raises
     ------
     UsageError
-        A gate, which needs scores: pass it to `Ensemble.vote`.
+        A rule that needs scores, such as a gate: pass it to `Ensemble.vote`. A rule that nests classes which exclude
+        each other.
     MismatchError
         A rule for a class that the set does not have.
 
@@ -106,13 +100,20 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     '1 3'
     """
     known = parse_rules(rules)
-    refuse_gates(known)
+    refuse_score_rules(known)
     check_classes(known, masks.classes)
-    if known and len(masks.classes) > 1 and masks.exclusive:
-        cleaned = [
-            runs
-            for s in masks.samples
-            for runs in clean_exclusive([masks[s, c] for c in masks.classes], masks.classes, known, masks.void(s))
-        ]
-        return masks.with_runs(ManyRuns.of(cleaned), "; ".join(filter(None, (masks.rule, TOLD))))
-    return masks.with_runs(ManyRuns.of([clean(runs, key[1], known) for key, runs in masks.items()]), masks.rule)
+    nests = [rule for rule in known if rule.across]
+    exclusive = bool(known) and len(masks.classes) > 1 and masks.exclusive
+    if exclusive and nests:
+        named = {name for rule in nests for name in rule.classes or ()}
+        if len({name for (_, name), runs in masks.items() if name in named and runs}) > 1:
+            refuse_across(nests)
+        exclusive = False  # the masks overlap nowhere because most are empty
+    cleaned = []
+    for sample in masks.samples:
+        decided = Decided(masks.classes, [masks[sample, name] for name in masks.classes])
+        clean(decided, known, masks.void(sample) if exclusive else None)
+        cleaned += decided.masks
+    return masks.with_runs(
+        ManyRuns.of(cleaned), "; ".join(filter(None, (masks.rule, TOLD if exclusive else None))) or None
+    )

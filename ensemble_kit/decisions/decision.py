@@ -8,10 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble_kit.decisions.clean import Above, check_classes, clean, clean_exclusive
+from ensemble_kit.decisions.clean import check_classes, clean, refuse_across
 from ensemble_kit.decisions.partition import TOLD
-from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import Gate
+from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
@@ -68,20 +67,18 @@ class Vote:
 
     def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
         """Return the image's shape, and the masks of the classes that are kept."""
-        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
-        decided, kept = self.decision(scores), self.decision.written(classes)
-        if not self.rules and kept == classes:
-            return scores.image, decided
-        numbers = [classes.index(name) for name in kept]
-        masks, above = [decided.mask(c, scores.image) for c in numbers], [self._above(scores, c) for c in numbers]
-        if self.decision.excludes(self.inputs):
-            nothing = Runs.empty(scores.image)
-            return scores.image, ManyRuns.of(clean_exclusive(masks, kept, self.rules, nothing, above))
-        cleaned = [clean(*one[:2], self.rules, one[2]) for one in zip(masks, kept, above, strict=True)]
-        return scores.image, ManyRuns.of(cleaned)
+        scores = FusedSample(self.inputs, item.sample)
+        return scores.image, self.of(scores)
 
-    def _above(self, scores: FusedSample, c: int) -> Above:
-        return lambda top: scores.runs(c, self.inputs.fusion.mean.level_of(top)).area
+    def of(self, scores: FusedSample) -> ManyRuns:
+        """Return the masks of the classes that are kept."""
+        classes, decided, kept = self.inputs.classes, self.decision(scores), self.decision.written(self.inputs.classes)
+        if not self.rules and kept == classes:
+            return decided
+        masks = [decided.mask(classes.index(name), scores.image) for name in kept]
+        sample = Decided(kept, masks, scores)
+        clean(sample, self.rules, Runs.empty(scores.image) if self.decision.excludes(self.inputs) else None)
+        return ManyRuns.of(sample.masks)
 
 
 def vote(
@@ -104,12 +101,15 @@ def vote(
     MismatchError
         A rule for other classes.
     UsageError
-        A gate where scores of a class mean nothing by themselves.
+        A rule that looks at scores where those of a class mean nothing by themselves, or across classes that exclude
+        each other.
     """
     classes = decision.written(inputs.classes)
     check_classes(rules, classes)
-    if any(isinstance(rule, Gate) for rule in rules):
-        inputs.check_each_class()  # a gate looks at one class by itself
+    if any(isinstance(rule, ScoreRule) for rule in rules):
+        inputs.check_each_class()
+    if decision.excludes(inputs):
+        refuse_across(rules)
     found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
     runs = ManyRuns.joined([decided for _, decided in found])
     indices = np.arange(len(found) * len(classes)).reshape(len(found), len(classes))

@@ -1,10 +1,10 @@
-"""`Rule`, one step of post-processing: what all rules have in common."""
+"""`Rule`, one step of post-processing of a sample's masks: what all rules have in common."""
 
 from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from ensemble_kit.decisions.ruletext import RuleText
 from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.labels import check_names
 
 Connectivity = Literal[4, 8]
@@ -20,9 +21,25 @@ Connectivity = Literal[4, 8]
 _WHOLE = range(1, 10**18)
 
 
+@dataclass
+class Decided:
+    """One sample's masks, as rules find them.
+
+    Parameters
+    ----------
+    names : of the classes.
+    masks : one for each of them.
+    scores : what they were decided from; None where only masks are known.
+    """
+
+    names: Sequence[str]
+    masks: list[Runs]
+    scores: FusedSample | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
-    """One step of post-processing.
+    """One step of post-processing. Most rules look at one mask by itself: those are a `MaskRule`.
 
     Parameters
     ----------
@@ -32,12 +49,14 @@ class Rule(ABC):
     ----------
     kind : the rule's name.
     form : how its text is written, by example.
+    across : whether it compares classes with each other, which those that exclude each other leave no room for.
     monotone : whether a larger mask never leaves a smaller one, whatever the masks of other classes are: then the
         risk of missing pixels rises with the threshold after the rule too.
     """
 
     kind: ClassVar[str]
     form: ClassVar[str]
+    across: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
     classes: tuple[str, ...] | None = None
 
@@ -49,8 +68,11 @@ class Rule(ABC):
         object.__setattr__(self, "classes", check_names("classes", self.classes))
 
     @abstractmethod
-    def apply(self, runs: Runs) -> Runs:
-        """Return the mask as the rule leaves it."""
+    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+        """Yield the number of each class that the rule holds for, and its mask as the rule leaves it.
+
+        The caller puts each mask in its place before the next one is made.
+        """
 
     @abstractmethod
     def _arguments(self) -> tuple[str, ...]:
@@ -90,6 +112,40 @@ class Rule(ABC):
 
     def _invalid(self, name: str, fix: str) -> UsageError:
         return invalid(f"{self.kind} with {name}={getattr(self, name)!r}", fix)
+
+
+class MaskRule(Rule):
+    """A rule that looks at one mask by itself."""
+
+    @abstractmethod
+    def apply(self, runs: Runs) -> Runs:
+        """Return the mask as the rule leaves it."""
+
+    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+        """Yield each mask as `apply` returns it."""
+        for k, name in enumerate(decided.names):
+            if self.covers(name):
+                yield k, self.apply(decided.masks[k])
+
+
+class ScoreRule(Rule):
+    """A rule that looks at scores, and cannot be applied to masks alone."""
+
+    @abstractmethod
+    def masks_alone(self) -> UsageError:
+        """Make the error of the rule where there are only masks."""
+
+    def scores_of(self, decided: Decided) -> FusedSample:
+        """Return a sample's scores.
+
+        Raises
+        ------
+        UsageError
+            There are only masks.
+        """
+        if decided.scores is None:
+            raise self.masks_alone()
+        return decided.scores
 
 
 def invalid(item: str, fix: str) -> UsageError:

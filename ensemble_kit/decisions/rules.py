@@ -1,4 +1,4 @@
-"""Rules of post-processing: frozen values that change one mask, each with a text form.
+"""Rules of post-processing: frozen values that change a sample's masks, each with a text form.
 
     NAME[:ARGUMENT[,ARGUMENT…]][@CLASS[,CLASS…]]
 
@@ -7,6 +7,11 @@
     keep-largest                keep the largest component; keep-largest:2 the two largest
     fill-holes                  fill every hole; fill-holes:50 those of at most 50 pixels
     gate:0.75,2000              empty the mask unless at least 2000 pixels lie at or above 0.75
+    least-area:120              empty the mask if it has fewer than 120 pixels; least-area:0.05% of the image
+    compete:0.8                 take a pixel from a class whose score is below 0.8 x the highest of all classes
+    compete:0.8@A,B,C           … of these three, from these three
+    nested@WT,TC,ET             cut each mask to the one of the class before it
+    nested:grow@WT,TC,ET        … or add to each mask the one of the class behind it
 
 `connectivity=4` may stand as the last argument (`drop-small:200,connectivity=4`); the default is 8. Without `@` a
 rule holds for every class. Everything behind the first `@` is the list of classes, as in a line of CSV: a name that
@@ -16,21 +21,21 @@ holds a comma stands in double quotes, and a double quote inside them is written
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from fractions import Fraction
-from math import ceil, prod
 from typing import Any
 
-from ensemble_kit.decisions.rule import Connectivity, Rule, invalid
+from ensemble_kit.decisions.across import Compete, Nested
+from ensemble_kit.decisions.areas import AreaRule, LeastArea
+from ensemble_kit.decisions.rule import Connectivity, Decided, MaskRule, Rule, ScoreRule, invalid
 from ensemble_kit.decisions.ruletext import RuleText, decimal, plain, whole
 from ensemble_kit.errors import UsageError, check_several
 from ensemble_kit.masks.runs import Runs
 
 
 @dataclass(frozen=True)
-class DropSmall(Rule):
+class DropSmall(AreaRule):
     """Drop the components that are smaller than a number of pixels or a share of the image.
 
     Parameters
@@ -50,29 +55,11 @@ class DropSmall(Rule):
     kind = "drop-small"
     form = "drop-small:200 (pixels) or drop-small:0.05% (of the image)"
     monotone = True
-    min_area: int | None = None
-    min_share: float | None = None
     connectivity: Connectivity = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.min_area is None) == (self.min_share is None):
-            raise invalid(
-                f"drop-small with min_area={self.min_area!r}, min_share={self.min_share!r}", "pass exactly one of them"
-            )
-        if self.min_area is not None:
-            self._set_whole("min_area")
-        else:
-            self._set_number("min_share")
-            if self.min_share == 0:
-                raise invalid("drop-small with min_share=0", "pass a share above 0: every component has a pixel")
         self._set_whole("connectivity", (4, 8), "pass 4 or 8")
-
-    def least(self, shape: tuple[int, ...]) -> int:
-        """Return the pixels that a component needs in an image; a share counts as the decimal it is shown as."""
-        if self.min_area is not None:
-            return self.min_area
-        return ceil(Fraction(str(self.min_share)) * prod(shape))
 
     def apply(self, runs: Runs) -> Runs:
         """Return the mask without its small components."""
@@ -82,21 +69,9 @@ class DropSmall(Rule):
         left = kernels.drop_small(runs.starts, runs.ends, W, self.connectivity, self.least(runs.shape))
         return Runs.trusted(left, runs.shape)
 
-    def _arguments(self) -> tuple[str, ...]:
-        if self.min_area is not None:
-            return (str(self.min_area),)
-        return (f"{plain(Decimal(str(self.min_share)).scaleb(2))}%",)
-
-    @staticmethod
-    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
-        (area,) = arguments
-        if area.endswith("%"):
-            return {"min_share": float(decimal(area[:-1]).scaleb(-2))}
-        return {"min_area": whole(area)}
-
 
 @dataclass(frozen=True)
-class KeepLargest(Rule):
+class KeepLargest(MaskRule):
     """Keep the k largest components; of equal ones the one whose first pixel (row by row) comes first.
 
     Parameters
@@ -137,7 +112,7 @@ class KeepLargest(Rule):
 
 
 @dataclass(frozen=True)
-class FillHoles(Rule):
+class FillHoles(MaskRule):
     """Fill holes: components of the background that do not touch the image's border.
 
     With the default connectivity this is `scipy.ndimage.binary_fill_holes`.
@@ -189,7 +164,7 @@ class FillHoles(Rule):
 
 
 @dataclass(frozen=True)
-class Gate(Rule):
+class Gate(ScoreRule):
     """Empty the mask unless enough pixels of its class lie at or above a top threshold.
 
     The first two of the triplet (top threshold, smallest area, bottom threshold) of the winners of the SIIM-ACR
@@ -217,13 +192,27 @@ class Gate(Rule):
         self._set_number("top")
         self._set_whole("min_area")
 
-    def apply(self, runs: Runs) -> Runs:  # noqa: ARG002 - refused for any mask
-        """Refuse: a mask alone does not tell how many pixels lie at or above the top threshold."""
-        raise gate_needs_scores(self)
+    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+        """Yield each mask, empty where too few pixels of its class lie at or above the top threshold."""
+        scores = self.scores_of(decided)
+        level = scores.inputs.fusion.mean.level_of(self.top)
+        for k, name in enumerate(decided.names):
+            if self.covers(name):
+                mask, c = decided.masks[k], scores.inputs.classes.index(name)
+                yield k, self.decide(mask, scores.runs(c, level).area) if mask else mask
 
     def decide(self, runs: Runs, above: int) -> Runs:
         """Return the mask, or an empty one where fewer than `min_area` pixels lie at or above the top threshold."""
         return runs if above >= self.min_area else Runs.empty(runs.shape)
+
+    def masks_alone(self) -> UsageError:
+        """Make the error of a gate where there are only masks."""
+        return UsageError(
+            "gate-needs-scores",
+            "cannot apply a gate to masks alone",
+            item=f"rule {str(self)!r} counts pixels above a threshold, and a mask has no scores",
+            fix="pass it to a soft vote over stores: Ensemble.vote(rules=…), ensk vote --soft",
+        )
 
     def _arguments(self) -> tuple[str, ...]:
         return plain(Decimal(str(self.top))), str(self.min_area)
@@ -234,7 +223,9 @@ class Gate(Rule):
         return {"top": float(decimal(top)), "min_area": whole(area)}
 
 
-_KINDS: dict[str, type[Rule]] = {k.kind: k for k in (DropSmall, KeepLargest, FillHoles, Gate)}
+_KINDS: dict[str, type[Rule]] = {
+    k.kind: k for k in (DropSmall, KeepLargest, FillHoles, Gate, LeastArea, Compete, Nested)
+}
 
 
 def parse_rule(text: str) -> Rule:
@@ -289,13 +280,3 @@ def parse_rules(rules: Iterable[Rule | str] | Rule | str) -> tuple[Rule, ...]:
         if not isinstance(rule, (Rule, str)):
             raise invalid(f"{rule!r} is not a rule", "pass rules or their texts, such as 'drop-small:200'")
     return tuple(parse_rule(r) if isinstance(r, str) else r for r in given)
-
-
-def gate_needs_scores(rule: Rule) -> UsageError:
-    """Make the error of a gate where there are only masks."""
-    return UsageError(
-        "gate-needs-scores",
-        "cannot apply a gate to masks alone",
-        item=f"rule {str(rule)!r} counts pixels above a threshold, and a mask has no scores",
-        fix="pass it to a soft vote over stores: Ensemble.vote(rules=…), ensk vote --soft",
-    )

@@ -291,6 +291,15 @@ def level_counts(levels: Levels, truth: NDArray[np.bool_]) -> tuple[NDArray[np.i
     return np.cumsum(pixels[::-1])[::-1].astype(np.int64), np.cumsum(hits[::-1])[::-1].astype(np.int64)
 
 
+# --- rule 14: rules across classes ---------------------------------------------------------------------------
+
+
+def compete(chances: Levels, masks: NDArray[np.bool_], ratio: float) -> NDArray[np.bool_]:
+    """Masks (C, H, W) without the pixels where 65536 p_c < R max_k p_k, R = floor(65536 ratio + 0.5)."""
+    p = chances.astype(np.int64)
+    return np.asarray(masks & (65536 * p >= factor(ratio) * p.max(axis=0)))
+
+
 # --- rules 6, 7 and 12: hard vote, Dice, void ----------------------------------------------------------------
 
 

@@ -169,21 +169,40 @@ def count(classes, bands, truth_starts, truth_ends, truth_offsets, counts, membe
 
 
 @kernel
-def levels_within(starts, ends, cls, members, scoring, exponentials, axes):
-    """Positions (int64, ascending) and levels (uint16) of one class's pixels in some runs, one by one."""
+def levels_within(classes, starts, ends, offsets, members, scoring, exponentials, axes):
+    """Evaluate pixels of some classes one by one, each in its own runs, `offsets[k]:offsets[k+1]` of them.
+
+    Returns
+    -------
+    cuts, positions, levels
+        int64 (n + 1,), where the entries of each class begin; int64, ascending in a class, and uint16.
+    """
     room, row = make_row_room(members, axes), np.empty((members.order.shape[0], axes.cols.shape[1]), np.int64)
-    width, n, i, ready = axes.cols.shape[1], 0, 0, np.int64(-1)
-    for k in range(starts.size):
-        n += ends[k] - starts[k]
-    positions, levels = np.empty(n, np.int64), np.empty(n, np.uint16)
-    for k in range(starts.size):
-        for p in range(starts[k], ends[k]):
-            if p // width != ready:
-                ready = p // width
-                put_values(ready, members, scoring, exponentials, axes, room, row)
-            positions[i], levels[i] = p, _level(row[cls, p % width], scoring.interpolate_members)
-            i += 1
-    return positions, levels
+    width, next_run, cuts = axes.cols.shape[1], offsets.copy(), np.zeros(classes.size + 1, np.int64)
+    for k in range(classes.size):
+        cuts[k + 1] = cuts[k]
+        for r in range(offsets[k], offsets[k + 1]):
+            cuts[k + 1] += ends[r] - starts[r]
+    at, positions, levels = cuts.copy(), np.empty(cuts[-1], np.int64), np.empty(cuts[-1], np.uint16)
+    for y in range(axes.rows.shape[1]):
+        ready, stop = False, (y + 1) * width
+        for k in range(classes.size):
+            r = next_run[k]
+            while r < offsets[k + 1] and starts[r] < stop:
+                if not ready:
+                    put_values(y, members, scoring, exponentials, axes, room, row)
+                    ready = True
+                for p in range(max(starts[r], y * width), min(ends[r], stop)):
+                    positions[at[k]], levels[at[k]] = (
+                        p,
+                        _level(row[classes[k], p - y * width], scoring.interpolate_members),
+                    )
+                    at[k] += 1
+                if ends[r] > stop:
+                    break
+                r += 1
+            next_run[k] = r
+    return cuts, positions, levels
 
 
 @kernel

@@ -17,31 +17,36 @@ from ensemble_kit.kernels.words import code_at
 
 
 @kernel
-def levels_within(starts, ends, cls, members, scoring, axes):
-    """Positions (int64, ascending) and effective levels (uint16) of one class's pixels in some runs, one by one."""
-    maps, width, n = maps_of(members, cls), axes.cols.shape[1], 0
-    weights, score_table, interpolate_members = maps.weights, scoring.score_table, scoring.interpolate_members
-    for k in range(starts.size):
-        n += ends[k] - starts[k]
-    positions, levels = np.empty(n, np.int64), np.empty(n, np.uint16)
+def levels_within(classes, starts, ends, offsets, members, scoring, axes):
+    """Evaluate pixels of some classes one by one, each in its own runs, as `rows.levels_within` does of any scores."""
+    width, cuts = axes.cols.shape[1], np.zeros(classes.size + 1, np.int64)
+    score_table, interpolate_members = scoring.score_table, scoring.interpolate_members
+    for k in range(classes.size):
+        cuts[k + 1] = cuts[k]
+        for r in range(offsets[k], offsets[k + 1]):
+            cuts[k + 1] += ends[r] - starts[r]
+    positions, levels = np.empty(cuts[-1], np.int64), np.empty(cuts[-1], np.uint16)
     i = 0
-    for k in range(starts.size):
-        for p in range(starts[k], ends[k]):
-            y, x = p // width, p % width
-            total = np.int64(32768)
-            for m in range(weights.size if interpolate_members else 1):
-                r, c, fy, fx = axes.rows[m, y], axes.cols[m, x], axes.row_fractions[m, y], axes.col_fractions[m, x]
-                r2, c2 = min(r + 1, axes.last[m, 0]), min(c + 1, axes.last[m, 1])
-                near = (256 - fx) * _cell(r, c, m, maps, scoring) + fx * _cell(r, c2, m, maps, scoring)
-                far = (256 - fx) * _cell(r2, c, m, maps, scoring) + fx * _cell(r2, c2, m, maps, scoring)
-                value = (256 - fy) * near + fy * far
-                if interpolate_members:
-                    total += weights[m] * score_table[(value + 32768) >> 16]
-                else:
-                    total = value
-            positions[i], levels[i] = p, total >> 16
-            i += 1
-    return positions, levels
+    for k in range(classes.size):
+        maps = maps_of(members, classes[k])
+        weights = maps.weights
+        for run in range(offsets[k], offsets[k + 1]):
+            for p in range(starts[run], ends[run]):
+                y, x = p // width, p % width
+                total = np.int64(32768)
+                for m in range(weights.size if interpolate_members else 1):
+                    r, c, fy, fx = axes.rows[m, y], axes.cols[m, x], axes.row_fractions[m, y], axes.col_fractions[m, x]
+                    r2, c2 = min(r + 1, axes.last[m, 0]), min(c + 1, axes.last[m, 1])
+                    near = (256 - fx) * _cell(r, c, m, maps, scoring) + fx * _cell(r, c2, m, maps, scoring)
+                    far = (256 - fx) * _cell(r2, c, m, maps, scoring) + fx * _cell(r2, c2, m, maps, scoring)
+                    value = (256 - fy) * near + fy * far
+                    if interpolate_members:
+                        total += weights[m] * score_table[(value + 32768) >> 16]
+                    else:
+                        total = value
+                positions[i], levels[i] = p, total >> 16
+                i += 1
+    return cuts, positions, levels
 
 
 @inline

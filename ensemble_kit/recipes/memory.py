@@ -6,11 +6,13 @@ Projections are meant to lie above the peak and below twice of it: `tests/faults
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ensemble_kit.decisions.across import Compete
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
@@ -19,6 +21,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.truth import Truth
 
@@ -93,7 +96,8 @@ def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], job
     few = _few(ensemble.samples)
     tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
     masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
-    return held() + (jobs or cores()) * _at_work(ensemble) + _VOTED * masks
+    compared = _compared(ensemble, few) if any(isinstance(rule, Compete) for rule in rules) else 0
+    return held() + (jobs or cores()) * (_at_work(ensemble) + compared) + _VOTED * masks
 
 
 def of_review(ensemble: Ensemble, jobs: int | None) -> float:
@@ -176,6 +180,12 @@ def _at_work(ensemble: Ensemble) -> float:
     """Project one sample in flight: its logits, and what is made of them."""
     logits = sum(ensemble.members[m].bytes_per_sample for m in ensemble.fusion.heard)
     return 24_000_000 + logits * (4 if ensemble.activation == "softmax" else 1.5)
+
+
+def _compared(ensemble: Ensemble, samples: Sequence[str]) -> float:
+    """Project what one sample's competition takes: marks and tops of its pixels, and scores at a time."""
+    pixels = max(math.prod(ensemble.image_size(s)) for s in samples)
+    return 3 * pixels + 15 * min(AT_ONCE, pixels * len(ensemble.classes))
 
 
 def _few(samples: Sequence[str]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
@@ -53,6 +55,7 @@ def tune_thresholds(
     background: str | None = None,
     least: float | None = None,
     shared: bool = False,
+    rules: Iterable[Rule | str] | Rule | str = (),
     choose: Choice | None = None,
 ) -> ThresholdSet:
     """Find the best threshold of every class over all 65,536 levels, at full image resolution; or factors of argmax.
@@ -71,7 +74,7 @@ def tune_thresholds(
     groups : what must not be on both sides of a split: a mapping of sample to group, or a regular expression whose
         first group names it.
     search : what else to search, with the exact best thresholds inside every trial: a `Search`, or the text of its
-        `what`, such as "weights,mean" or "greedy"; the uniform ensemble is where it begins.
+        `what`, such as "weights,mean", "greedy" or "compete,least-area"; fusions begin with the uniform ensemble.
     seed : of the folds and the bootstrap.
     metric : "dice", "iou", or F-beta as "f2", "f0.5". Default: "dice", for argmax "iou", so that the score is mIoU.
     shrink, shared : older spellings: True is choose="shrunk", False "own"; shared=True is choose="shared".
@@ -84,6 +87,9 @@ def tune_thresholds(
         lack it.
     least : with argmax, probability in [0, 1] that a pixel's class must reach, or the pixel has no class; the set
         records it. Factors are tuned, and scored out of fold, without it; `.score` is with it.
+    rules : `compete`, `nested` and `least-area`, in this order, values or texts such as "compete:0.8", that the set
+        will hold: each threshold is the best under them, given those of the classes that enclose its own. Other rules
+        are searched (`search="post"`) or passed to the vote.
     choose : how thresholds are chosen. "bagged": the mean of a class's best thresholds over 200 draws of the groups,
         or 0.5 for all where these gain nothing above noise out of fold;
         "own": its best one; "shrunk": that, where its gain out of fold is above noise, else the shared threshold, or
@@ -129,6 +135,7 @@ def tune_thresholds(
         decide=decide,
         background=background,
         least=least,
+        rules=parse_rules(rules),
     )
     for caution in tuning.warnings():
         warn(caution)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit.decisions.clean import check_classes
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, some
 from ensemble_kit.execution.events import Listener, nobody
@@ -29,7 +31,8 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
-from ensemble_kit.tuning.search import described, factors, joint, metric_search
+from ensemble_kit.tuning.ruled import Ruling, tune_ruled
+from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.plan import check as check_search
@@ -53,6 +56,7 @@ class Tuned:
     doubts : of these warnings, those about the members and the rank rule.
     rank : score of the rank rule per image, with and without a fitted temperature; None if it was not asked for.
     shift : how the scores of other images differ; None without any.
+    ladder : the steps that `--search auto` tried; None of another tuning.
     """
 
     set: ThresholdSet
@@ -60,6 +64,7 @@ class Tuned:
     doubts: list[Caution]
     rank: dict[str, Any] | None = None
     shift: ShiftReport | None = None
+    ladder: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Tuning:
     least : with argmax, the probability that a pixel's class must reach, or the pixel has no class.
     compared : the same members on other images, to tell how their scores differ.
     at_once : classes that a pass counts; default: all.
+    rules : `compete` and `least-area` that the thresholds are tuned for, and that the set holds.
     """
 
     ensemble: Ensemble
@@ -95,6 +101,7 @@ class Tuning:
     background: str | None = None
     least: float | None = None
     at_once: int | None = None
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("objective", self.measure.objective, get_args(Objective), "cannot tune")
@@ -102,6 +109,8 @@ class Tuning:
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         if self.search is not None and self.trials is None:
             check_search(self.ensemble, self.search)
+            if self.search.is_auto:
+                auto.check(self._count_groups(), self.split)
         kind, other, options = (
             ("argmax", "threshold", ("trials",)) if self.by_argmax else ("threshold", "argmax", ("background", "least"))
         )
@@ -110,8 +119,16 @@ class Tuning:
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
-        if self.choose == "shared" and (self.by_argmax or self.search is not None or self.trials is not None):
-            what = "factors of argmax" if self.by_argmax else "a search" if self.trials is None else "trials"
+        if self.rules and (self.by_argmax or self.trials is not None):
+            what = "factors of argmax" if self.by_argmax else "trials"
+            fix = "leave it out, or pass it to the vote (ensk vote --rule)"
+            raise UsageError("option-idle", "cannot tune with rules", item=f"{self.rules[0]} with {what}", fix=fix)
+        check_classes(self.rules, self.ensemble.classes)
+        if self.choose == "shared" and (
+            self.rules or self.by_argmax or self.search is not None or self.trials is not None
+        ):
+            what = "factors of argmax" if self.by_argmax else "rules" if self.rules else "a search"
+            what = what if self.trials is None else "trials"
             fix = "leave it out, or search first and pass the weights that were found (--weights)"
             raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
         if self.choose == "bagged" and self.by_argmax:
@@ -129,6 +146,15 @@ class Tuning:
         if self.folds == "auto":
             return min(5, self._count_groups()) if self._count_groups() >= 3 else None
         return self.folds or None
+
+    @property
+    def passes(self) -> tuple[int, int] | None:
+        """Passes over the stores of an automatic search, at least and where members are left out; None of another."""
+        if self.search is None or not self.search.is_auto:
+            return None
+        return auto.count_passes(
+            auto.menu_of(self.ensemble, self.by_argmax, self.background), len(self.ensemble.members)
+        )
 
     def _count_groups(self) -> int:
         return len(set(group_of(self.ensemble.samples, self.groups)))
@@ -204,7 +230,7 @@ class Tuning:
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
-        return Tuned(found, full, doubts, rank, shift)
+        return Tuned(found, full, doubts, rank, shift, auto.report(found))
 
     def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
         e, how = self.ensemble, (self.split, jobs)
@@ -229,6 +255,16 @@ class Tuning:
         listener: Listener,
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
+        if self.search is not None and self.search.is_auto:
+            given = known, keep, self.least, self.choose, self.rules or None
+            if any(value is not None for value in given):
+                item = "--search auto with statistics of one fusion, a least probability, a choice or given rules"
+                fix = "leave --statistics, --least, --choose (--shrink) and --rule out"
+                raise UsageError("option-idle", "cannot search", item=item, fix=fix)
+            task = Task(
+                ensemble, truth, measure, self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
+            )
+            return auto.tune(task, self.split or 0, self.by_argmax, self.background, self.at_once)
         if self.by_argmax:
             if known is not None:
                 check_kind("the statistics", known, ContenderTable)
@@ -253,9 +289,16 @@ class Tuning:
             counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:
             keep(counted)
-        if self.search is None:
-            return tune_from(counted, ensemble, measure, *how, self.choose)
-        return joint.tune(ensemble, truth, measure, self.search, *how, self.choose, counted, executor, jobs, listener)
+        if self.search is None or self.search.by_counts:
+            found = tune_from(counted, ensemble, measure, *how, self.choose)
+            ruling = Ruling(given=self.rules) if self.search is None else self.search.ruling(self.rules)
+            if not ruling:
+                return found
+            return tune_ruled(found, ensemble, truth, ruling, *how, executor, listener, self.at_once)
+        return joint.tune(
+            ensemble, truth, measure, self.search, *how, self.choose, counted, executor, jobs, listener, self.rules,
+            self.at_once,
+        )  # fmt: skip
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
         """Score the rank rule as it is, and with a temperature fitted out of fold."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_gates
+from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_across, refuse_score_rules
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.recorded import recorded
@@ -55,6 +55,8 @@ class SoftVote:
     ------
     MismatchError
         Rules for other classes.
+    UsageError
+        A rule across classes that exclude each other.
     """
 
     ensemble: Ensemble
@@ -64,6 +66,8 @@ class SoftVote:
 
     def __post_init__(self) -> None:
         check_classes(self.rules, self.decision.written(self.ensemble.classes))
+        if self.decision.excludes(self.ensemble.inputs):
+            refuse_across(self.rules)
 
     @classmethod
     def of(cls, ensemble: Ensemble, deciding: Deciding, rules: tuple[Rule, ...] = ()) -> SoftVote:
@@ -178,7 +182,9 @@ class HardVote:
     """The members that weigh something; the others are not read."""
 
     def __post_init__(self) -> None:
-        refuse_gates(self.rules)
+        refuse_score_rules(self.rules)
+        if self.voting.get("by") == "label":
+            refuse_across(self.rules)
         weights = self.voting.get("weights") or [1.0] * len(self.members)
         heard = [k for k, weight in enumerate(weights) if weight]
         _check_distinct([self.members[k] for k in heard])

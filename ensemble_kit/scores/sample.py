@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,8 @@ class FusedSample:
                     fix="dump both members from the same images",
                 )
         self._upsample: Upsample = upsample or fusion.upsample
+        self.decided: dict[int, tuple[int, Runs]] = {}
+        """The lowest level at which each class was decided so far, by its number, and the mask."""
         self._weights = layouts.weights(fusion.weights)
 
     @cached_property
@@ -214,6 +217,13 @@ class FusedSample:
 
     def decide(self, levels: Mapping[int, int]) -> ManyRuns:
         """Decide several classes, `{class number: level}`, in one call; the masks are in this order."""
+        found = self._decide(levels)
+        for k, (c, level) in enumerate(levels.items()):
+            if c not in self.decided or level < self.decided[c][0]:
+                self.decided[c] = level, found.mask(k, self.image)
+        return found
+
+    def _decide(self, levels: Mapping[int, int]) -> ManyRuns:
         from ensemble_kit.kernels import block_walks, cells
         from ensemble_kit.kernels import rows as kernels
 
@@ -264,13 +274,23 @@ class FusedSample:
 
     def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
         """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
+        return self.pixels_of([c], [runs])[0]
+
+    def pixels_of(
+        self, classes: Sequence[int], masks: Sequence[Runs]
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.uint16]]]:
+        """Evaluate pixels of several classes as `pixels` does of one, each at those of its own mask."""
         from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import sizes
 
-        if self._of_shares:
-            positions, levels = kernels.levels_within(runs.starts, runs.ends, c, *self._whole)
-            return positions, levels
-        return sizes.levels_within(runs.starts, runs.ends, c, self._members, self._scoring, self._axes)
+        wanted = np.array(classes, np.int64), *ManyRuns.of(masks)
+        found = (
+            kernels.levels_within(*wanted, *self._whole)
+            if self._of_shares
+            else sizes.levels_within(*wanted, self._members, self._scoring, self._axes)
+        )
+        cuts, positions, levels = found
+        return [(positions[a:b], levels[a:b]) for a, b in pairwise(cuts.tolist())]
 
     def levels(self) -> NDArray[np.uint16]:
         """Fuse all classes on the finest grid, uint16 (C, h, w), as upsample="scores" does before it interpolates."""

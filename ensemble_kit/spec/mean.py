@@ -121,6 +121,16 @@ def levels_of_q(mean: Mean) -> NDArray[np.uint16]:
     return tables.identity().copy() if mean.of_logits else mean.scale[tables.q_levels()]
 
 
+@lru_cache(maxsize=32)
+def levels_of_probability(mean: Mean) -> NDArray[np.uint16]:
+    """Return what each level of a mean is as a level of probabilities, uint16 (65536,), monotone; read only."""
+    if mean == PROBABILITY:
+        return tables.identity()
+    table = tables.level_of_probability(mean.probabilities(np.arange(LEVELS)))
+    table.setflags(write=False)
+    return table
+
+
 def _unknown(given: object) -> UsageError:
     return UsageError(
         "option-invalid",

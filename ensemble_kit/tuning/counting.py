@@ -20,9 +20,9 @@ from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_so
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
-_HIGHS = (62260, 65208, LEVELS)
-WIDER = (*zip(_LOWS[1:], _HIGHS[1:], strict=True),)
+LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
+HIGHS = (62260, 65208, LEVELS)
+WIDER = (*zip(LOWS[1:], HIGHS[1:], strict=True),)
 """The bands after the first, low and high."""
 
 
@@ -89,7 +89,7 @@ def count_until(
     todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
     tables: dict[int, ClassStatistics] = {}
     while todo:
-        bands = {c: (_LOWS[low], _HIGHS[high]) for c, (low, high) in todo.items()}
+        bands = {c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()}
         step = at_once or len(bands)
         for first in range(0, len(bands), step):
             some = dict(list(bands.items())[first : first + step])

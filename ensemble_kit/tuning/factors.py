@@ -103,7 +103,7 @@ def tune_factors(
     how = {"method": "exact", "seed": seed, "trials": None, "sweeps": fitted.sweeps, "ratio": 1 << table.ratio}
     if folds:
         how["choose"] = choose
-    return _recorded(table, ensemble, measure, fitted, crossed, how, counts, least)
+    return recorded(table, ensemble, measure, fitted, crossed, how, counts, least)
 
 
 def _voted(
@@ -125,7 +125,7 @@ def _voted(
     return tp, pred
 
 
-def _recorded(
+def recorded(
     table: ContenderTable,
     ensemble: Ensemble,
     measure: Measure,

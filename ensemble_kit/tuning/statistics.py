@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +48,7 @@ class ClassStatistics:
         2^32 pixels or more.
     above, above_tp : int64 (samples,), those at `high` and above.
     truth : int64 (samples,), pixels of the truth that are not void.
+    area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
     """
 
     low: int
@@ -59,6 +60,8 @@ class ClassStatistics:
     above: NDArray[np.int64]
     above_tp: NDArray[np.int64]
     truth: NDArray[np.int64]
+    area: NDArray[Any] | None = None
+    above_area: NDArray[np.int64] | None = None
 
     def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
@@ -70,6 +73,30 @@ class ClassStatistics:
         tp, pred = np.empty_like(self.above), np.empty_like(self.above)
         counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
         return tp, pred
+
+    def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
+        """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.
+
+        Parameters
+        ----------
+        least : int64 (samples,).
+        """
+        area, above_area = self.areas
+        stays, above_stays = area >= np.repeat(least, np.diff(self.offsets)), above_area >= least
+        return replace(
+            self,
+            pred=self.pred * stays,
+            tp=self.tp * stays,
+            above=self.above * above_stays,
+            above_tp=self.above_tp * above_stays,
+        )
+
+    @property
+    def areas(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """All pixels at each level and above, and at `high` and above, as `pred` and `above` without void ones."""
+        if self.area is None or self.above_area is None:
+            return self.pred, self.above
+        return self.area, self.above_area
 
     def segment(self, level: int) -> tuple[int, int]:
         """Return the levels with the masks that `level` gives, both ends included, as far as the band tells."""
@@ -110,6 +137,11 @@ class Statistics:
     tables: tuple[ClassStatistics, ...]
     source: str
 
+    @property
+    def tells_areas(self) -> bool:
+        """Tell whether void pixels were counted apart, so that the area of a mask is known where some are void."""
+        return all(t.area is not None for t in self.tables)
+
     def widened(self, bands: Mapping[int, ClassStatistics]) -> Statistics:
         """Return these statistics with the tables of some classes replaced."""
         tables = tuple(bands.get(c, table) for c, table in enumerate(self.tables))
@@ -117,14 +149,16 @@ class Statistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` without pickles; complete, or nothing."""
-        head = {
+        head: dict[str, Any] = {
             "format": FORMAT,
             "samples": self.samples,
             "classes": self.classes,
             "source": self.source,
             "bands": [(t.low, t.high) for t in self.tables],
         }
-        arrays = {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in _ARRAYS}
+        head |= {"areas": True} if self.tells_areas else {}
+        names = (*_ARRAYS, *(_AREAS if self.tells_areas else ()))
+        arrays = {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in names}
         archive.save(Path(path), head, arrays)
 
     @classmethod
@@ -145,8 +179,9 @@ def _statistics_from(head: dict[str, Any], read: archive.Arrays) -> Statistics:
     """Make statistics of what a file holds; ValueError where that is something else."""
     if head["format"] != FORMAT:
         raise ValueError(f"its format is {head['format']!r}")
+    names = (*_ARRAYS, *(_AREAS if head.get("areas") else ()))
     tables = tuple(
-        ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in _ARRAYS})
+        ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in names})
         for c, (low, high) in enumerate(head["bands"])
     )
     if len(tables) != len(head["classes"]) or any(not _is_sound(t, len(head["samples"])) for t in tables):
@@ -154,19 +189,21 @@ def _statistics_from(head: dict[str, Any], read: archive.Arrays) -> Statistics:
     return Statistics(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
 
 
-_KINDS = {"levels": (np.uint16,), "pred": (np.uint32, np.int64), "tp": (np.uint32, np.int64)}
+_KINDS = {"levels": (np.uint16,), **dict.fromkeys(("pred", "tp", "area"), (np.uint32, np.int64))}
 _ARRAYS = ("offsets", "levels", "pred", "tp", "above", "above_tp", "truth")
+_AREAS = ("area", "above_area")
 
 
 def _is_sound(t: ClassStatistics, samples: int) -> bool:
     """Tell whether a table's arrays can be handed to a kernel, which checks nothing."""
-    kinds = [getattr(t, name).dtype in _KINDS.get(name, (np.int64,)) for name in _ARRAYS]
-    n = t.levels.shape
+    names = (*_ARRAYS, *(_AREAS if t.area is not None else ()))
+    kinds = [getattr(t, name).dtype in _KINDS.get(name, (np.int64,)) for name in names]
+    n, (area, above_area) = t.levels.shape, t.areas
     return bool(
         all(kinds)
         and t.offsets.shape == (samples + 1,)
-        and t.above.shape == t.above_tp.shape == t.truth.shape == (samples,)
-        and t.pred.shape == t.tp.shape == n
+        and t.above.shape == t.above_tp.shape == above_area.shape == t.truth.shape == (samples,)
+        and t.pred.shape == t.tp.shape == area.shape == n
         and (np.diff(t.offsets) >= 0).all()
         and (int(t.offsets[0]), int(t.offsets[-1])) == (0, n[0])
         and 0 <= t.low < t.high <= 65536
@@ -224,6 +261,7 @@ def count(
     bands: Mapping[int, Band],
     executor: Executor = THREADS,
     listener: Listener = nobody,
+    areas: bool = False,
 ) -> dict[int, ClassStatistics]:
     """Count some classes in one pass over the stores.
 
@@ -231,12 +269,34 @@ def count(
     ----------
     truth : masks of the ensemble's samples and classes (see `check_truth`).
     bands : for each class number, the band (low, high) of levels to tell apart.
+    areas : whether to count void pixels, too, where there are any, so that the area of a mask is known.
     """
     names = [ensemble.classes[c] for c in bands]
     work = CountLevels(ensemble.inputs, tuple(bands.items()))
     items = items_with_truth(ensemble.samples, truth, names)
-    rows = [counted.kept for counted in executor.map(work, items, "counting", listener)]
-    areas, found = true_areas(ensemble.samples, truth, names), {}
+    rows, whole = list[LevelCounts](), list[LevelCounts]()
+    for counted in executor.map(work, items, "counting", listener):
+        rows.append(counted.kept)
+        if areas and truth.has_void:
+            whole.append(counted.every)
+    return tables_of(bands, rows, true_areas(ensemble.samples, truth, names), whole)
+
+
+def tables_of(
+    bands: Mapping[int, Band],
+    rows: Sequence[LevelCounts],
+    truth: NDArray[np.int64],
+    whole: Sequence[LevelCounts] = (),
+) -> dict[int, ClassStatistics]:
+    """Gather the counts of all samples into one table a class.
+
+    Parameters
+    ----------
+    rows : of each sample, the classes of `bands` in their order.
+    truth : int64 (classes, samples), pixels of the truth that are not void.
+    whole : as `rows`, with void pixels; none where no pixel is void, or areas are not asked for.
+    """
+    found = {}
     for k, (c, (low, high)) in enumerate(bands.items()):
         own = [slice(row.offsets[k], row.offsets[k + 1]) for row in rows]
         found[c] = ClassStatistics(
@@ -248,7 +308,9 @@ def count(
             tp=np.concatenate([row.tp[cut] for row, cut in zip(rows, own, strict=True)]),
             above=np.array([row.above[k] for row in rows]),
             above_tp=np.array([row.above_tp[k] for row in rows]),
-            truth=areas[k].copy(),
+            truth=truth[k].copy(),
+            area=np.concatenate([row.pred[cut] for row, cut in zip(whole, own, strict=True)]) if whole else None,
+            above_area=np.array([row.above[k] for row in whole]) if whole else None,
         )
     return found
 

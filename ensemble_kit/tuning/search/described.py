@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ensemble_kit.decisions.areas import LeastArea
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.search import cleaning
 
@@ -10,7 +15,7 @@ def describe(tuned: ThresholdSet) -> list[str]:
     """Say in a few sentences what a search found, and what it is worth."""
     s = tuned.search
     if "what" not in s:
-        return []
+        return rules_told(tuned)
     lines = []
     first = tuned.fusion.weights[0]
     shares = ", ".join(f"{n} {w / sum(first):.3f}" for n, w in zip(tuned.fusion.members, first, strict=True))
@@ -26,7 +31,9 @@ def describe(tuned: ThresholdSet) -> list[str]:
                 f"Trials looked at one pixel of {s['stride'] ** 2} (every {s['stride']} rows and columns) to stay "
                 "within the memory budget; all scores shown are exact, on every pixel."
             )
-    if tuned.rules:
+    if "ruled" in s:
+        lines += rules_told(tuned)
+    elif tuned.rules:
         lines.append(f"Post-processing: {', then '.join(tuned.rules)}.")
     if "exact" in s.get("post", {}):
         lines.append(cleaning.describe(s["post"]["exact"]))
@@ -45,3 +52,34 @@ def describe(tuned: ThresholdSet) -> list[str]:
                 "That gain is not above noise: on unseen images the uniform ensemble, without a search, does as well."
             )
     return lines
+
+
+def rules_told(tuned: ThresholdSet) -> list[str]:
+    """Say which rules go with the thresholds, and what they are worth."""
+    s = tuned.search.get("ruled")
+    if s is None:
+        return []
+    areas = [rule for rule in parse_rules(tuned.rules) if isinstance(rule, LeastArea) and len(rule.classes or ()) == 1]
+    others = [text for text in tuned.rules if text not in set(map(str, areas))]
+    told = [*others, *([f"a least area of {len(areas)} of {len(tuned.names)} classes"] if areas else [])]
+    lines = [f"Rules with these thresholds: {', then '.join(told) or 'none'}{_range(areas)}."]
+    before, crossed = s["without"], tuned.validation.crossed
+    if "compete" in s["searched"] and s["ratios_of_folds"]:
+        folds = ", ".join("none" if ratio is None else f"{ratio:g}" for ratio in s["ratios_of_folds"])
+        lines.append(f"Ratio of competition that each fold's training samples chose: {folds}.")
+    if crossed is not None and before["out_of_fold"] is not None:
+        lines.append(
+            f"With rules and thresholds chosen without each fold {crossed.scores['tuned']:.4f} out of fold; "
+            f"thresholds alone {before['out_of_fold']:.4f}."
+        )
+    return lines
+
+
+def _range(areas: Sequence[LeastArea]) -> str:
+    """Say between which sizes some least areas lie."""
+    if not areas:
+        return ""
+    first, *_, last = sorted([*areas, *areas], key=lambda rule: (rule.min_area or 0, rule.min_share or 0.0))
+    low, high = (str(replace(rule, classes=None)).partition(":")[2] for rule in (first, last))
+    unit = "" if low.endswith("%") else " pixels"
+    return f" ({low if low == high else f'{low} to {high}'}{unit})"

@@ -21,7 +21,7 @@ from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search import contending
 from ensemble_kit.tuning.search.joint import search_fusion
 from ensemble_kit.tuning.search.nested import plain_number
-from ensemble_kit.tuning.search.plan import check
+from ensemble_kit.tuning.search.plan import RULES, check
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.undecided import Setting
@@ -59,8 +59,9 @@ def tune(
     """
     search = task.search
     check(task.ensemble, search)
-    if "post" in search.what:
-        item, fix = "post with decide='argmax': rules may leave pixels without a class", "leave post out"
+    idle = [what for what in search.what if what in {"post", *RULES}]
+    if idle:
+        item, fix = f"{idle[0]} with decide='argmax': rules may leave pixels without a class", f"leave {idle[0]} out"
         raise UsageError("option-invalid", "cannot search", item=item, fix=fix)
     if search.storage is not None:
         check_storage(search.storage)

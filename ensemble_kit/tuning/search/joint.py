@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import DamagedError
 from ensemble_kit.execution.events import Listener, nobody
@@ -61,7 +62,7 @@ def tune(
     ensemble: Ensemble,
     truth: MaskSet,
     measure: Measure,
-    given: Search | str | Sequence[str],
+    wanted: Search | str | Sequence[str],
     folds: int | None = None,
     groups: Groups = None,
     seed: int = 0,
@@ -70,6 +71,8 @@ def tune(
     executor: Executor = THREADS,
     jobs: int | None = None,
     listener: Listener = nobody,
+    given: Sequence[Rule] = (),
+    at_once: int | None = None,
 ) -> ThresholdSet:
     """Search, tune the thresholds of what was found exactly and at full resolution, and judge both out of fold.
 
@@ -82,6 +85,8 @@ def tune(
     statistics : of the ensemble with uniform weights, if an earlier run kept them.
     executor : where passes over the samples run.
     jobs : threads of a trial, which runs in this process.
+    given : rules that hold whatever is searched.
+    at_once : classes at a time whose tables are held, where rules are chosen from counts; default: all.
 
     Raises
     ------
@@ -92,14 +97,16 @@ def tune(
     DamagedError
         Every pair of masks is skipped, so that there is nothing to maximise.
     """
-    search, choose = Search.of(given), usual(choose, folds)
+    search, choose = Search.of(wanted), usual(choose, folds)
     check(ensemble, search)
     check_truth(ensemble, truth)
     uniform = Setting.uniform(ensemble).applied(ensemble)
     if search.storage is not None:
         check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
-    task = Task(uniform, truth, measure, search, groups, seed, choose, studies_in_all, executor, jobs, listener)
+    ruling = search.ruling(given)
+    how = groups, seed, choose, studies_in_all, executor, jobs, listener, ruling, at_once
+    task = Task(uniform, truth, measure, search, *how)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
     counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, executor, listener)
     plain = tune_from(counted, uniform, measure, folds, groups, seed, choose)
@@ -129,6 +136,8 @@ def _fit(
     if "post" in search.what:
         plan = search.plan(task.seed, f"{name}/post", task.studies)
         found, record["post"] = cleaning.search(fused, task.truth, found, plan, task.executor, task.listener)
+    if task.ruling:
+        found = task.ruled(fused, found, folds)
     how = {"method": "greedy" if "greedy" in search.what else "search", "what": list(search.what), **record}
     return replace(found, search={**found.search, **how, "uniform": {"in_sample": plain_number(plain.score)}})
 

@@ -43,7 +43,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     for k, fold in enumerate(split):
         rest = np.sort(np.concatenate([other for j, other in enumerate(split) if j != k]))
         inner_groups = len({names[s] for s in rest.tolist()})
-        inner = min(folds, inner_groups) if inner_groups >= 3 and task.choose != "own" else None
+        inner = min(folds, inner_groups) if inner_groups >= 3 and (task.choose != "own" or task.ruling) else None
         training, held = task.on(rest), task.on(fold)
         uniform = training.tuned(training.ensemble, inner)
         best = fit(training, rest, inner, f"/fold-{k + 1}", uniform)

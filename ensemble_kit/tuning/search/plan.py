@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, check_several, some
 from ensemble_kit.spec.mean import PROBABILITY
+from ensemble_kit.tuning.ruled import Ruling
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
 
-WHAT = ("weights", "mean", "temperature", "post", "greedy")
+WHAT = ("weights", "mean", "temperature", "post", "greedy", "compete", "least-area", "auto")
+RULES = ("compete", "least-area")
+"""What is chosen from counts, together with the thresholds, after the fusion."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class Search:
     Parameters
     ----------
     what : some of "weights" (one per member), "mean" (power between geometric, 0, and arithmetic, 1), "temperature"
-        (one per member), "post" (rules of post-processing); or "greedy",
-        Caruana's selection of members instead of "weights".
+        (one per member), "post" (rules of post-processing by trials); or "greedy", Caruana's selection of members
+        instead of "weights"; and, without trials and not with "post", "compete" (the ratio below which a class is off
+        where another has a higher score) and "least-area" (of each class), each at its best with the thresholds.
+        Or "auto" alone, which tries a menu of settings in a stated order, each judged out of fold.
     trials : of each study, including those of an earlier run.
     timeout : seconds for all studies of one run together; the best trial until then counts.
     storage, study : an Optuna storage URL, such as "sqlite:///study.db", and the study's name in it. The studies of
@@ -50,15 +56,28 @@ class Search:
     def __post_init__(self) -> None:
         unknown = [w for w in self.what if w not in WHAT]
         fused = set(self.what) & {"weights", "mean", "temperature"}
-        if not self.what or unknown or len(set(self.what)) != len(self.what) or ("greedy" in self.what and fused):
+        alone = len(self.what) > 1 and ("auto" in self.what or ("greedy" in self.what and bool(fused)))
+        if not self.what or unknown or len(set(self.what)) != len(self.what) or alone:
             raise _refused(
                 f"what={','.join(self.what)!r}",
-                f"name some of {', '.join(WHAT)}; greedy goes without weights, mean and temperature",
+                f"name some of {', '.join(WHAT)}; greedy goes without weights, mean and temperature, auto alone",
+            )
+        if self.is_auto and self.storage is not None:
+            raise _refused("storage with auto, which keeps no study", "leave --storage out")
+        if "post" in self.what and set(self.what) & set(RULES):
+            raise _refused(
+                f"what={','.join(self.what)!r}: both choose the levels of rules, in different ways",
+                "search compete and least-area, or post",
             )
         check_number("trials", self.trials, "pass at least one trial", least=1, whole=True, what="cannot search")
         if self.timeout is not None:
             check_number("timeout", self.timeout, "pass seconds above 0", above=0, what="cannot search")
         check_choice("sampler", self.sampler, SAMPLERS, "cannot search")
+
+    @property
+    def is_auto(self) -> bool:
+        """Tell whether it is the ladder of settings."""
+        return self.what == ("auto",)
 
     @classmethod
     def of(cls, given: Search | str | Sequence[str]) -> Search:
@@ -68,6 +87,23 @@ class Search:
         names = given.split(",") if isinstance(given, str) else given
         check_several("search", names, "pass a Search, or what to search, such as 'weights,mean'")
         return cls(tuple(str(n).strip() for n in names))
+
+    @property
+    def by_counts(self) -> bool:
+        """Tell whether all that is searched is chosen from counts, without a trial."""
+        return set(self.what) <= set(RULES)
+
+    def ruling(self, given: Sequence[Rule]) -> Ruling:
+        """Return the rules that go with the thresholds: those searched, and those given.
+
+        Raises
+        ------
+        UsageError
+            Rules that do not go together, or with `post`.
+        """
+        if given and "post" in self.what:
+            raise _refused(f"post with rule {str(given[0])!r}", "search post without rules, or pass rules without post")
+        return Ruling("compete" in self.what, "least-area" in self.what, tuple(given))
 
     def count_studies(self, folds: int | None) -> int:
         """Count the studies of a run, which share the timeout."""

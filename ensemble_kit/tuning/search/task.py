@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ensemble_kit.ensemble import Ensemble
@@ -15,6 +15,7 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
+from ensemble_kit.tuning.ruled import Ruling, tune_ruled
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.statistics import Statistics
 
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A search with everything that it needs; `on` is the same on some of the samples."""
+    """A search with everything that it needs; `on` is the same on some of the samples.
+
+    Parameters
+    ----------
+    ruling : rules that go with the thresholds, chosen from counts.
+    at_once : classes at a time whose tables are held; default: all.
+    """
 
     ensemble: Ensemble
     truth: MaskSet
@@ -38,6 +45,8 @@ class Task:
     executor: Executor
     jobs: int | None
     listener: Listener
+    ruling: Ruling = field(default_factory=Ruling)
+    at_once: int | None = None
 
     def on(self, samples: NDArray[np.int64]) -> Task:
         """Return the same search on some of the samples, by number."""
@@ -49,6 +58,11 @@ class Task:
         split = folds, self.groups, self.seed
         counted = statistics_for(fused, self.truth, self.measure, *split, known, self.executor, self.listener)
         return tune_from(counted, fused, self.measure, *split, self.choose)
+
+    def ruled(self, fused: Ensemble, found: ThresholdSet, folds: int | None) -> ThresholdSet:
+        """Choose rules and thresholds together for an ensemble of these samples, whose thresholds were tuned."""
+        how = folds, self.groups, self.seed, self.executor, self.listener, self.at_once
+        return tune_ruled(found, fused, self.truth, self.ruling, *how)
 
 
 def subset(ensemble: Ensemble, truth: MaskSet, samples: NDArray[np.int64]) -> tuple[Ensemble, MaskSet]:

@@ -24,6 +24,7 @@ from ensemble_kit.execution import dask
 from ensemble_kit.execution.events import Progress
 from ensemble_kit.execution.executor import Item, Items
 from ensemble_kit.execution.futures import Futures
+from trying import ensk, refused
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -236,3 +237,11 @@ def test_a_cluster_without_workers_is_named(
 def test_options_that_a_cluster_does_not_hold_are_refused() -> None:
     with pytest.raises(ek.UsageError, match="--jobs 2 beside --dask tcp://x:1"), dask.cluster("tcp://x:1", 2):
         pass
+
+
+def test_mask_files_are_not_counted_on_a_cluster(tmp_path: Path) -> None:
+    masks = ek.MaskSet({("x", "bone"): ek.encode(np.eye(4, dtype=bool))})
+    for name in "ab":
+        masks.write(tmp_path / f"{name}.npz")
+    with refused(ek.UsageError, "option-idle", "--dask", "counted in this process"):
+        ensk("vote", tmp_path / "a.npz", tmp_path / "b.npz", "--out", tmp_path / "o.npz", "--dask", "local")

@@ -182,7 +182,64 @@ def test_the_command_says_what_it_guarantees(
     with refused(ek.UsageError, "option-idle", "--alpha", "without --risk"):
         ensk(*tune, "--alpha", "0.1", "--force")
     with refused(ek.UsageError, "option-invalid", "--risk without --alpha"):
-        ensk(*tune, "--risk", "fnr", "--force")
+        ensk(*tune[:-2], "--risk", "fnr")
+    with refused(ek.UsageError, "option-idle", "--storage, --sampler", "with --risk"):
+        ensk(*tune, *risk, "--storage", "sqlite:///s.db", "--sampler", "grid", "--force")
+    with refused(ek.UsageError, "option-idle", "--trials, --timeout", "without a search"):
+        ensk(*tune, "--trials", "5", "--timeout", "3", "--force")
+    capsys.readouterr()
+    ensk(*tune, *risk, "--force", "--dry-run", "--json")
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["risk"] == {"alpha": 0.3, "delta": None, "over": "class", "kind": "fnr"}
+    assert planned["method"] == "risk"
+    with refused(ek.ResourceError, "memory-budget", "cannot measure calibration"):
+        ensk(*tune, *risk, "--force", "--calibration", "--memory", "1MB")
+
+
+def test_calibration_that_cannot_be_measured_is_refused_before_the_tuning(
+    make_store: Make, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    store = make_store({"a": smooth_logits(rng, (2, 8, 8))}, (24, 24), CLASSES, activation="softmax")
+    half = rng.random((24, 24)) < 0.5
+    truth = ek.MaskSet({("a", "bone"): ek.encode(half), ("a", "joint"): ek.encode(~half)})
+    truth.write(tmp_path / "truth.npz")
+    tune = ["tune-thresholds", store.path, "--val", tmp_path / "truth.npz", "--mean", "logit", "--calibration"]
+    counts = tmp_path / "counts.npz"
+    with refused(ek.UsageError, "softmax-option", "(--mean probability)", "leave --calibration out"):
+        ensk(*tune, "--statistics", counts, "--folds", "0", "--out", tmp_path / "set.json")
+    assert not counts.exists()
+    with refused(ek.UsageError, "softmax-option", "cannot compare", "leave --compare out"):
+        ensk(*tune[:-1], "--compare", store.path, "--folds", "0", "--out", tmp_path / "set.json")
+    with refused(ek.UsageError, "softmax-option", "cannot measure"):
+        ek.measure_calibration(ek.Ensemble([store], mean="logit"), truth)
+
+
+def test_what_cannot_be_used_is_refused_before_the_calibration(
+    members: tuple[ek.Ensemble, ek.MaskSet], make_store: Make, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    ens, truth = members
+    truth.write(tmp_path / "truth.npz")
+    counts, other = (
+        tmp_path / "counts.npz",
+        make_store({"a": smooth_logits(rng, (2, 8, 8))}, (24, 24), CLASSES, name="c"),
+    )
+    tune: list[object] = ["tune-thresholds", *(m.path for m in ens.members), "--val", tmp_path / "truth.npz"]
+    tune += ["--risk", "fnr", "--alpha", "0.3", "--out", tmp_path / "risk.json", "--statistics", counts]
+    with refused(ek.MismatchError, "ensembles-differ", "members: a, b in validation, c in test"):
+        ensk(*tune, "--compare", other.path)
+    with refused(ek.IncompleteError, "input-missing", "patients.csv does not exist"):
+        ensk(*tune, "--groups", tmp_path / "patients.csv")
+    assert not counts.exists()
+
+
+def test_fixes_for_classes_without_truth_do_not_lead_nowhere(members: tuple[ek.Ensemble, ek.MaskSet]) -> None:
+    ens, truth = members
+    nothing = ek.encode(np.zeros((24, 24), bool))
+    blank = ek.MaskSet({(s, c): nothing if c == "joint" else mask for (s, c), mask in truth.items()})
+    found = ek.control_risk(ens, blank, 0.3)
+    told = str(found.report())
+    assert "no calibration sample has 'joint'" in told
+    assert "--except" not in told, "no option leaves a class of the stores out"
 
 
 @pytest.mark.parametrize("rules", [(), ("drop-small:4",)], ids=["plain", "after a rule"])
@@ -208,6 +265,8 @@ def test_softmax_members_get_thresholds(make_store: Make, rng: np.random.Generat
     truth = ek.MaskSet({(s, c): ek.encode(labels[s] == k) for s in ids for k, c in enumerate(CLASSES)})
     found = ek.control_risk(ens, truth, 0.2)
     assert set(found.levels) == set(CLASSES) and found.decision.kind == "threshold"
+    told = Controlling(ens, Risk(0.2)).run(truth).report.lines
+    assert "Softmax stores by thresholds: a pixel can have several classes, or none." in told
     assert found.guarantee is not None
     for name in CLASSES:
         assert risk_of(ens.vote(found), truth, name, str) == pytest.approx(found.guarantee.classes[name].risk)

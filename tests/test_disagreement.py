@@ -25,6 +25,7 @@ from ensemble_kit.recipes.fusing import Fusing
 from ensemble_kit.scores import layouts
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import PROBABILITY
+from trying import put, refused
 
 Make = Callable[..., ek.LogitStore]
 CLASSES, IMAGE, SAMPLES = ("x", "y", "z"), (40, 50), ("a.png", "b.png")
@@ -233,9 +234,32 @@ def test_probabilities_without_it_are_not_resumed_with_it(
 ) -> None:
     ens = ek.Ensemble(members(make_store, rng, ((12, 15), (12, 15))))
     ek.fuse(ens, tmp_path / "p", format="npz")
-    with pytest.raises(ek.MismatchError) as caught:
+    with refused(ek.MismatchError, "fused-differs", "uncertainty is None there, True here"):
         ek.fuse(ens, tmp_path / "p", format="npz", uncertainty=True)
-    assert caught.value.code == "fused-differs"
+    with refused(ek.MismatchError, "fused-differs", "fused.weights.x is [32768, 32768] there"):
+        ek.fuse(ens.with_fusion(weights=[2, 1]), tmp_path / "p", format="npz")
+    with refused(ek.MismatchError, "fused-differs", "samples.b.png is {", "None here"):
+        ek.fuse(ens.on(["a.png"]), tmp_path / "p", format="npz")
+    put(tmp_path / "q" / "fused.json", {"samples": ["of another program"]})
+    with refused(ek.MismatchError, "fused-differs", "format is None there"):
+        ek.fuse(ens, tmp_path / "q", format="npz")
+
+
+def test_what_an_earlier_fusion_left_beside_a_store_is_warned_of(
+    make_store: Make, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    ens = ek.Ensemble(members(make_store, rng, ((12, 15), (12, 15))))
+    done = ek.fuse(ens, tmp_path / "f.zarr", uncertainty=True)
+    assert done.uncertainty == str(tmp_path / "f.uncertainty")
+    assert ek.fuse(ens, tmp_path / "f.zarr").uncertainty is None
+    with refused(ek.UsageError, "format-unread", "ensk fuse keeps", "numpy.load"):
+        ek.read_masks(done.uncertainty)
+    other = ens.with_fusion(mean="logit")
+    told = "f.uncertainty is of another fusion: fused.mean is 'probability' there, 'logit' here"
+    with pytest.warns(EnskWarning, match=told):
+        ek.fuse(other, tmp_path / "f.zarr", overwrite=True)
+    ek.fuse(other, tmp_path / "f.zarr", overwrite=True, uncertainty=True)  # the fix, to the letter
+    assert not Fusing(other, tmp_path / "f.zarr").doubts()
 
 
 def test_one_member_alone_is_warned_of(make_store: Make, rng: np.random.Generator, tmp_path: Path) -> None:

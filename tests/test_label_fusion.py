@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import ensemble_kit as ek
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.label_fusion import method_of
 from ensemble_kit.errors import EnskWarning
+from trying import ensk
 
 MOST = 300  # iterations: of noise ITK makes many more, some for ever
 HALF = 1e-6  # a probability that close to a half is one or the other by the rounding of a sum over pixels
@@ -203,7 +205,9 @@ def test_staple_pixel_by_pixel(data: st.DataObject) -> None:
         assert np.nan_to_num(fused.quality.figures["specificity"][row, 0]) == pytest.approx(q, abs=1e-3)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:label inversion", "ignore:.*had not converged")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:label inversion", "ignore:.*had not converged", "ignore:only one member votes"
+)
 
 
 # --- what is degenerate --------------------------------------------------------------------------------------
@@ -226,6 +230,27 @@ def test_degenerate_members(masks: list[np.ndarray], wanted: np.ndarray, p: Any,
     assert np.array_equal(fused["s", "x"].decode(), wanted)
     assert fused.quality.figures["sensitivity"][0, 0] == pytest.approx(p, nan_ok=True)
     assert fused.quality.figures["specificity"][0, 0] == pytest.approx(q, nan_ok=True)
+
+
+def test_a_store_that_votes_by_two_thresholds_has_two_figures(
+    make_store: Callable[..., ek.LogitStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = np.linspace(-3, 3, 64).reshape(1, 8, 8)
+    one, two = (
+        make_store({"s": logits}, (8, 8), ("x",), name=n).path
+        for n, logits in (("a", levels), ("b", levels[:, ::-1, ::-1]))
+    )
+    sets = [text for t in (0.3, 0.6, 0.5) for text in ("--thresholds", t)]
+    vote = ["vote", one, one, two, "--hard", "--fusion", "simple", *sets]
+    ensk(*vote, "--out", tmp_path / "o.npz", "--json", "-q")
+    told = json.loads(capsys.readouterr().out)["quality"]
+    assert told["members"] == [f"{one} (1)", f"{one} (2)", str(two)]
+    assert len(told["dice"]["x"]) == 3 and told["dice"]["x"][f"{one} (1)"] != told["dice"]["x"][f"{one} (2)"]
+
+
+def test_one_member_is_not_called_perfect_without_a_word() -> None:
+    with pytest.warns(EnskWarning, match="only one member votes"):
+        ek.hard_vote(members(T), fusion="simple")
 
 
 @pytest.mark.parametrize("count", [63, 64, 100])
@@ -409,8 +434,8 @@ def test_majority_is_the_default() -> None:
 
 REFUSED = {
     "another method": ({"fusion": "mean"}, "fusion-invalid", "fusion='mean' · fix: pass majority, staple, simple"),
-    "another option": ({"fusion": "staple:alpha=2"}, "fusion-invalid", "scope=…, region=…, iterations=…, tolerance=…"),
-    "an option twice": ({"fusion": "staple:pooled,sample"}, "fusion-invalid", "give each once"),
+    "another option": ({"fusion": "staple:alpha=2"}, "fusion-invalid", "staple has no 'alpha' · fix: give each once: scope=…"),
+    "an option twice": ({"fusion": "staple:pooled,sample"}, "fusion-invalid", "scope is given twice"),
     "no number": ({"fusion": "simple:alpha=high"}, "fusion-invalid", "pass a number as alpha"),
     "another scope": ({"fusion": "staple:class"}, "option-invalid", "pass 'sample' or 'pooled'"),
     "another region": ({"fusion": "staple:region=box"}, "option-invalid", "pass 'all' or 'disagreement'"),
@@ -423,6 +448,7 @@ REFUSED = {
     "empty": ({"fusion": "staple", "empty": "abstain"}, "fusion-option-idle", "says how well a member votes"),
     "SIMPLE by label": ({"fusion": "simple", "by": "label"}, "fusion-invalid", "decides each class by itself"),
     "names of others": ({"fusion": "staple", "names": ["ann"]}, "fusion-invalid", "1 names of 2 members"),
+    "one name twice": ({"fusion": "staple", "names": ["ann", "ann"]}, "fusion-invalid", "pass names that differ"),
     "two who disagree": ({"fusion": "staple:region=disagreement"}, "fusion-invalid", "pass 3 members or more"),
 }  # fmt: skip
 
@@ -500,6 +526,7 @@ def test_the_command_prints_the_quality_of_members(
     assert answer["quality"]["method"] == "simple"
     assert answer["quality"]["dice"]["x"]["ann.csv"] > 0.9
     assert answer["quality"]["dropped"]["x"]["eve.npz"] == 1
+    assert "the share of the votes" in answer["quality"]["legend"]
 
 
 def test_the_command_keeps_standard_output_for_the_masks(team: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

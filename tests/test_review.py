@@ -19,6 +19,7 @@ from conftest import smooth_logits
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rank import probabilities
 from ensemble_kit.decisions.review import FLOOR, Review, expected_dice
+from trying import ensk, refused
 
 Make = Callable[..., ek.LogitStore]
 CLASSES, IMAGE, SAMPLES = ("x", "y", "z"), (40, 50), ("a.png", "b.png", "c.png")
@@ -119,6 +120,8 @@ def test_the_file(tmp_path: Path) -> None:
     assert caught.value.code == "review-suffix"
     with pytest.raises(ek.UsageError, match="exists"):
         found.write(tmp_path / "r.csv", force=False)
+    with pytest.raises(ek.UsageError, match="first=-1"):
+        found.table(-1)
 
 
 def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
@@ -132,6 +135,8 @@ def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: An
     answer = json.loads(capsys.readouterr().out)
     wanted = ek.Ensemble(stores).review(0.4, "fill-holes")
     assert [row["sample"] for row in answer["first"]] == list(wanted.order[:2])
+    (_, _, _, own), *_ = wanted.rows()
+    assert answer["first"][0]["expected"] == dict(zip(wanted.classes, own, strict=True))
     wanted.write("wanted.csv")
     assert Path("r.csv").read_bytes() == Path("wanted.csv").read_bytes()
     app([*command, "--force", "--first", "1"], standalone_mode=False)
@@ -141,3 +146,9 @@ def test_the_command(make_store: Make, rng: np.random.Generator, monkeypatch: An
     assert caught.value.code == "output-exists"
     with pytest.raises(ek.ResourceError):
         app([*command, "--force", "--memory", "1KB"], standalone_mode=False)
+
+
+def test_a_file_of_masks_is_not_taken_for_a_damaged_store(tmp_path: Path) -> None:
+    ek.MaskSet({("x", "bone"): ek.encode(np.eye(4, dtype=bool))}).write(tmp_path / "m.npz")
+    with refused(ek.DamagedError, "store-foreign", "it holds arrays, such as masks", "ensk vote --hard"):
+        ensk("review", tmp_path / "m.npz", "--out", tmp_path / "r.csv")

@@ -44,7 +44,7 @@ def test_groups_of_every_kind(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("ID1_L,a\nID1_R,a\nID2_L,b\n")
     assert group_of(samples, read_groups(str(tmp_path / "groups.csv"))) == ["a", "a", "b"]
     assert read_groups("^ID") == "^ID"
-    with pytest.raises(ek.MismatchError, match="1 of 3 have no group: 'ID2_L'"):
+    with pytest.raises(ek.MismatchError, match="1 of 3 have no group by the expression 'ID1': 'ID2_L'"):
         group_of(samples, "ID1")
     with pytest.raises(ek.UsageError, match="is not a regular expression"):
         group_of(samples, "(")

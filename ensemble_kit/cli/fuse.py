@@ -94,4 +94,5 @@ def fuse(
     with common.progress() as listener:
         done = plan.run(Threads(jobs), listener)
     common.answer({**asdict(done), "dry_run": False})
-    common.say(f"wrote {done.written} samples to {out}; {done.resumed} were there already")
+    beside = f" and {done.uncertainty}" if done.uncertainty not in {None, done.path} else ""
+    common.say(f"wrote {done.written} samples to {out}{beside}; {done.resumed} were there already")

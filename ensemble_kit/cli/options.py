@@ -157,15 +157,22 @@ def check_members(members: Sequence[Path]) -> None:
         )
 
 
-def refuse_idle(how: str, **options: object) -> None:
-    """Refuse options that would have no effect, rather than ignore them."""
+def refuse_idle(how: str, other: str, /, **options: object) -> None:
+    """Refuse options that would have no effect, rather than ignore them.
+
+    Parameters
+    ----------
+    how : where they have none, such as "with --hard".
+    other : what gives them one, such as "choose --soft"; or nothing.
+    options : by name; None was not given.
+    """
     idle = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if idle:
         raise UsageError(
             "option-idle",
             f"cannot use {', '.join(idle)} here",
-            item=f"{'it has' if len(idle) == 1 else 'they have'} no effect with {how}",
-            fix="leave it out, or choose the other kind of vote (--soft, --hard)",
+            item=f"{'it has' if len(idle) == 1 else 'they have'} no effect {how}",
+            fix=f"leave {' and '.join(idle)} out" + (f", or {other}" if other else ""),
         )
 
 

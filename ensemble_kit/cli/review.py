@@ -59,7 +59,7 @@ def review(
     from ensemble_kit.execution.executor import Threads
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.review import report
+    from ensemble_kit.recipes.review import SCORE, report
     from ensemble_kit.recipes.vote import SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -87,6 +87,9 @@ def review(
     warn_of_formulas(common, plan.names(), out)
     shown = report(found, first)
     values = {"out": str(out), "rule": found.rule, "samples": len(found.samples), "classes": list(found.classes)}
-    listed = [{"sample": sample, "score": score} for _, sample, score, _ in found.rows(first)]
-    common.answer({**values, "first": listed, "legend": shown.legend, "dry_run": False}, shown)
+    listed = [
+        {"sample": sample, "score": score, "expected": dict(zip(found.classes, own, strict=True))}
+        for _, sample, score, own in found.rows(first)
+    ]
+    common.answer({**values, "first": listed, "legend": f"{SCORE}; expected: that of each", "dry_run": False}, shown)
     common.say(f"wrote {out}: {len(found.samples)} samples, the lowest expected Dice first")

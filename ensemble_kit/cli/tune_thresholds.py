@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -40,10 +41,11 @@ from ensemble_kit.cli.options import (
     bytes_of,
     empty_value,
     fusing,
+    refuse_idle,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
-from ensemble_kit.cli.risk import controlling, refuse_idle_with_risk, risk_set
+from ensemble_kit.cli.risk import refuse_idle_with_risk, risk_of, risk_set
 from ensemble_kit.cli.streams import printable
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import (
@@ -140,18 +142,28 @@ def tune_thresholds(
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
+    from ensemble_kit.recipes import memory
+    from ensemble_kit.recipes.controlling import Controlling
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
-    from ensemble_kit.tuning.reliability import measure_calibration
+    from ensemble_kit.tuning.reliability import check_measurable, measure_calibration
     from ensemble_kit.tuning.search import metric_search
     from ensemble_kit.tuning.search.plan import Search
+    from ensemble_kit.tuning.shift import check_comparable
     from ensemble_kit.tuning.statistics import Statistics
 
     check_work(common, dask)
+    of_search = {
+        "trials": None if trials == 200 else trials,
+        "timeout": timeout,
+        "storage": storage,
+        "study": None if study == "ensk" else study,
+        "sampler": None if sampler == "tpe" else sampler,
+    }
     refuse_idle_with_risk(
         risk,
         {"alpha": alpha, "delta": delta, "risk_over": risk_over, "thresholds": thresholds},
@@ -162,6 +174,7 @@ def tune_thresholds(
             "metric": metric if metric and ":" in metric else None,
             "method": None if method == "exact" else method,
             "search": search,
+            **of_search,
             "folds": folds or None,
             "choose": choose,
             "no-shrink": None if shrink is None or shrink else True,
@@ -170,14 +183,22 @@ def tune_thresholds(
             "rule": rules or None,
         },
     )
-    base = risk_set(thresholds)
+    if not search and method == "exact":
+        refuse_idle("without a search", "add --search", **of_search)
+    wanted_risk, base = risk_of(risk, alpha, delta, risk_over), risk_set(thresholds)
     fused = fusing(mean, upsample, weights, temperatures, samples)
     ensemble = open_ensemble(stores, 0.5 if base is None else base, fused)
+    if calibration:
+        check_measurable(ensemble)
+        memory.check(common.memory, memory.of_calibration(ensemble, common.jobs), "measure calibration", all_told=False)
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
+    if others is not None:
+        check_comparable(ensemble, others)
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)
-        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{'' if risk is None else f'-{risk}-{alpha:g}'}.json"
+        suffix = "" if wanted_risk is None else f"-{wanted_risk.kind}-{wanted_risk.alpha:g}"
+        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{suffix}.json"
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
     if statistics is not None and not statistics.exists():
@@ -186,7 +207,7 @@ def tune_thresholds(
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
         common.warn(Caution(doubt, "dump them for every member, if they should count"))
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
-    by_argmax = risk is None and decides_by_argmax(ensemble, cast("Any", decide))
+    by_argmax = wanted_risk is None and decides_by_argmax(ensemble, cast("Any", decide))
     absent = None if empty is None else empty_value(empty)
     measure = measure_of(by_argmax, cast("Any", objective), None if own else metric, eps, absent)
     _check_method(method, metric, own is not None, search)
@@ -211,8 +232,8 @@ def tune_thresholds(
             least,
             rules=parse_rules(rules or []),
         )
-        if risk is None
-        else controlling(ensemble, risk, alpha, delta, risk_over, grouped, base, measure, others)
+        if wanted_risk is None
+        else Controlling(ensemble, wanted_risk, grouped, base, measure=measure, compared=others)
     )
     for caution in tuning.warnings():
         common.warn(caution)
@@ -223,16 +244,18 @@ def tune_thresholds(
             "classes": list(ensemble.classes),
             "folds": tuning.split or 0,
             "search": search,
-            "method": method,
+            "method": method if wanted_risk is None else "risk",
+            "risk": None if wanted_risk is None else asdict(wanted_risk),
             "bytes": bytes_of(stores),
         }
+        verb = "tune" if wanted_risk is None else "calibrate"
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
             plan["passes"] = passes
             told += (
                 f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
             )
-        common.answer(plan, f"would read {size(bytes_of(stores))} and tune {told}")
+        common.answer(plan, f"would read {size(bytes_of(stores))} and {verb} {told}")
         return
     reading = TruthOptions(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint

@@ -190,9 +190,11 @@ def vote(
     target = for_csv(out, for_labels(out, format, like, written), like, CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
+    if not any(stores):
+        refuse_idle("on mask files, which are counted in this process", "vote over stores", dask=dask)
     own_weights = numbers("--weights", weights)
     if hard:
-        refuse_idle("--hard", temperatures=temperatures)
+        refuse_idle("with --hard", "vote with --soft", temperatures=temperatures)
         options: dict[str, Any] = {
             "weights": own_weights,
             "quorum": quorum,
@@ -232,11 +234,17 @@ def vote(
             for caution in replace(deciding, threshold=one).warnings():
                 common.warn(caution)
     else:
-        refuse_idle("--soft", quorum=quorum, ties=ties, empty=empty, by=by, image_size=image_size, classes=classes)
-        refuse_idle("--soft", fusion=fusion)
-        refuse_idle("--soft", images=images, score=score, skip_empty=skip_empty or None)
-        refuse_idle("--soft", **{"from": from_, "from-csv": from_csv})
-        refuse_idle("--soft", first_value=first_value, void=void, labels=None if writes else labels)
+        of_votes = {"quorum": quorum, "ties": ties, "empty": empty, "by": by, "fusion": fusion}
+        of_files: dict[str, object] = {
+            "from": from_,
+            "from_csv": from_csv,
+            "image_size": image_size,
+            "classes": classes,
+            "images": images,
+        }
+        of_files |= {"score": score, "skip_empty": skip_empty or None, "first_value": first_value, "void": void}
+        of_files |= {"labels": None if writes else labels}
+        refuse_idle("with --soft", "vote with --hard", **of_votes, **of_files)
         if not all(stores) or len(given) != 1:
             raise UsageError(
                 "soft-needs-stores",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 from ensemble_kit.execution import dask
 from ensemble_kit.execution.executor import Executor, Threads
@@ -14,7 +15,7 @@ from ensemble_kit.execution.executor import Executor, Threads
 def check_work(common: Common, address: str | None) -> None:
     """Refuse a budget of memory that would not be held, since the work is done by other processes."""
     if address is not None and common.memory is not None:
-        item = f"--memory {common.memory} beside --dask {address}"
+        item = f"--memory {size(common.memory)} beside --dask {address}"
         fix = "leave it out, and give workers fewer threads: dask worker --nthreads, or --jobs with --dask local"
         raise UsageError("option-idle", "cannot hold a budget of memory on a Dask cluster", item=item, fix=fix)
 

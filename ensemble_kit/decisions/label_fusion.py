@@ -99,7 +99,8 @@ def method_of(fusion: Fusion | None) -> Staple | Simple | None:
         key, value = (key, value) if given else ("scope", key)
         if key in options or key not in vars(kind()):
             known = ", ".join(f"{k}=…" for k in vars(kind()))
-            raise _unread(fusion, f"give each once: {known}")
+            wrong = f"{key} is given twice" if key in options else f"{name} has no {key!r}"
+            raise _unread(fusion, f"give each once: {known}", wrong)
         try:
             options[key] = _NUMBERS.get(key, str)(value)
         except ValueError:
@@ -132,7 +133,7 @@ def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule, names: Sequence[str]
     Raises
     ------
     UsageError
-        Another number of names than of members.
+        Another number of names than of members, or two that are the same.
     MismatchError
         Classes of a member overlap, and the fusion is by label.
     """
@@ -142,6 +143,9 @@ def fuse_labels(masks: Sequence[MaskSet], rule: FusionRule, names: Sequence[str]
         if len(names) != len(masks):
             item = f"{len(names)} names of {len(masks)} members"
             raise _unfit(f"names={list(names)!r}", item, "pass one name per member, or none")
+        if len(set(names)) < len(names):
+            item = "figures of members are told by their names, and two have the same"
+            raise _unfit(f"names={list(names)!r}", item, "pass names that differ, or none")
     fused = _by_label(masks, rule) if rule.by == "label" else _by_class(masks, rule)
     if names is not None:
         fused.quality = fused.quality.named(names)
@@ -258,8 +262,9 @@ def _votes(masks: Sequence[MaskSet], sample: str, names: Sequence[str], unlabell
     return Votes.of([[m[sample, n] for n in names] for m in masks], [m.void(sample) for m in masks], size, unlabelled)
 
 
-def _unread(fusion: str, fix: str) -> UsageError:
-    return UsageError("fusion-invalid", "cannot read a fusion of labels", item=f"fusion={fusion!r}", fix=fix)
+def _unread(fusion: str, fix: str, wrong: str | None = None) -> UsageError:
+    item = f"fusion={fusion!r}" if wrong is None else f"fusion={fusion!r}: {wrong}"
+    return UsageError("fusion-invalid", "cannot read a fusion of labels", item=item, fix=fix)
 
 
 def _unfit(what: str, item: str, fix: str) -> UsageError:

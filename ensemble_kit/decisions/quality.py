@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import Caution
+from ensemble_kit.errors import Caution, check_choice
 from ensemble_kit.reports.report import Report
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _LEGENDS = {
     "dice": "Dice: of a member's mask with the consensus.",
     "dropped": "Dropped: in how many of the votes a member was left out.",
 }
+
+
+_DROPPED = "Dropped: the share of the votes of which a member was left out."
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class RaterQuality:
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """Average a figure over samples, float64 (classes, members); NaN where no sample has it."""
+        check_choice("the figure", name, tuple(self.figures))
         return _mean(self.figures[name])
 
     @property
@@ -72,6 +76,10 @@ class RaterQuality:
     def cautions(self) -> list[Caution]:
         """Say which members' votes count as their opposite, and which estimates did not converge."""
         told = []
+        if len(self.members) == 1:
+            told.append(
+                Caution("only one member votes, and it is all that it is measured against", "vote over several")
+            )
         if found := self.inverted:
             first = "; ".join(f"{member}, class {name}, {sample}" for sample, name, member in found[:3])
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -110,8 +118,11 @@ class RaterQuality:
 
     @property
     def legend(self) -> str:
-        """What the figures are."""
-        told = " ".join(_LEGENDS[name] for name in self.figures)
+        """What the figures are, as the report shows them."""
+        return self._legend(_LEGENDS)
+
+    def _legend(self, legends: Mapping[str, str]) -> str:
+        told = " ".join(legends[name] for name in self.figures)
         return f"{told} Measured against the estimated truth. -: no pixel to measure it on."
 
     def _row(self, name: str, member: str, c: int | None, m: int) -> list[str]:
@@ -137,7 +148,7 @@ class RaterQuality:
         out = {
             "method": self.method,
             "members": list(self.members),
-            "legend": self.legend,
+            "legend": self._legend({**_LEGENDS, "dropped": _DROPPED}),
             "samples": len(self.samples),
             **of,
         }

@@ -17,7 +17,7 @@ from ensemble_kit.decisions.clean import check_classes
 from ensemble_kit.decisions.decision import Decision, Vote
 from ensemble_kit.decisions.rank import at_each_level, probabilities
 from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.files import atomic_write
@@ -142,6 +142,8 @@ class Review:
 
     def rows(self, first: int | None = None) -> Iterator[tuple[int, str, float, list[float]]]:
         """Yield rank, sample, score, and the expected Dice of each class, of the first so many or of all."""
+        if first is not None:
+            check_number("first", first, "pass a number of samples, or None for all", least=0, whole=True)
         scores = self.scores
         for rank, s in enumerate(self._order[:first].tolist(), start=1):
             yield rank, self.samples[s], float(scores[s]), self.expected[s].tolist()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
     }
     different = [k for k in sorted({*theirs, *ours} - _FREE) if theirs.get(k) != ours.get(k)]
     if different and committed:
-        told = "; ".join(_difference(k, theirs.get(k), ours.get(k)) for k in different[:3])
+        told = "; ".join(differences({k: theirs.get(k) for k in different}, {k: ours.get(k) for k in different}))
         fix = "run with the options it was begun with, pass another --out, or replace it with --force"
         raise MismatchError(
             "store-differs", "cannot resume a store of another run", item=f"{str(out)!r}: {told}", fix=fix
@@ -104,8 +105,26 @@ def changed(
     return found
 
 
-def _difference(key: str, theirs: Any, ours: Any) -> str:
-    if key == "samples":
+def differences(theirs: Any, ours: Any, most: int = 3) -> list[str]:
+    """Say where values of JSON differ, by the innermost key at which they do; sets by their items."""
+    return list(islice(_differences("", theirs, ours), most))
+
+
+def _differences(key: str, theirs: Any, ours: Any) -> Iterator[str]:
+    if theirs == ours:
+        return
+    if isinstance(theirs, set) and isinstance(ours, set):
         gone, new = sorted(theirs - ours), sorted(ours - theirs)
-        return f"samples only there: {some(gone) or 'none'}, only here: {some(new) or 'none'}"
-    return f"{key} is {theirs!r:.200} there, {ours!r:.200} here"
+        yield f"{key} only there: {some(gone) or 'none'}, only here: {some(new) or 'none'}"
+    elif isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for k in sorted({*theirs, *ours}):
+            yield from _differences(f"{key}.{k}" if key else k, theirs.get(k), ours.get(k))
+    elif _are_records(theirs) and _are_records(ours) and len(theirs) == len(ours):
+        for k, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+            yield from _differences(f"{key}[{k}]", their, our)
+    else:
+        yield f"{key} is {theirs!r:.200} there, {ours!r:.200} here"
+
+
+def _are_records(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

@@ -48,6 +48,11 @@ def _has(*keys: str) -> Callable[[Contents], bool]:
     return seen
 
 
+def _is_fused(c: Contents) -> bool:
+    """Tell a folder of `ensk fuse` by its index."""
+    return isinstance(c.value, dict) and str(c.value.get("format")).startswith(("ensk.fused/", "ensk.uncertainty/"))
+
+
 def _is_via(c: Contents) -> bool:
     """Tell VGG's annotator: its project, or the export whose values are files with regions."""
     value = c.value
@@ -95,6 +100,11 @@ UNREAD: tuple[Unread, ...] = (
     Unread("Label Studio's JSON-MIN", _has("annotation_id"), "export JSON (not JSON-MIN) in Label Studio"),
     Unread("Labelbox's JSON", _has("data_row"), "convert it to COCO (labelbox: its exporter), and pass that file"),
     Unread("Darwin's JSON (V7)", _has("item", "annotations"), "export COCO in Darwin"),
+    Unread(
+        "what ensk fuse keeps (its probabilities, or the disagreement of members), not masks",
+        _is_fused,
+        "read its files with numpy.load; for masks vote over the members (ensk vote)",
+    ),
     Unread("FiftyOne's samples", _has("samples"), "export fiftyone.types.COCODetectionDataset with segmentations"),
     Unread(
         "results of boxes", _has("image_id", "category_id", "bbox"), "export results with segmentations (segm.json)"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, EnskError, UnsafeError
+from ensemble_kit.errors import DamagedError, EnskError, UnsafeError, some
 from ensemble_kit.files import atomic_write
 from ensemble_kit.logits import chunkfile, description
 from ensemble_kit.logits.body import Body, FileBody
@@ -135,15 +135,19 @@ class Packed:
 
 def _members(file: BinaryIO, path: Path, size: int) -> dict[str, _Member]:
     """Read the directory of a zip; refuse what could lead elsewhere or mean two things."""
+    what = "cannot open a file as a packed store"
+    fix = "pass a store's folder, or a file that `ensk convert STORE --out FILE.zip` packed"
     try:
         with zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except EnskError:
         raise
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error, OverflowError, OSError):
-        what, item = "cannot open a file as a packed store", f"{path}: it is not a zip, or was cut ({size} bytes)"
-        fix = "pass a store's folder, or a file that `ensk convert STORE --out FILE.zip` packed"
+        item = f"{path}: it is not a zip, or was cut ({size} bytes)"
         raise DamagedError("store-foreign", what, item=item, fix=fix) from None
+    if path.suffix.lower() == ".npz":
+        item = f"{path}: it holds arrays, such as masks ({some(info.filename for info in infos)})"
+        raise DamagedError("store-foreign", what, item=item, fix=f"{fix}; masks are taken by ensk vote --hard")
     found: dict[str, _Member] = {}
     for info in infos:
         _check(info, path)

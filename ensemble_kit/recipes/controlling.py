@@ -182,6 +182,8 @@ class Controlling:
         found = self._find(truth, known, keep, executor, listener)
         report, doubts = found.report(), doubted_members(self.ensemble, truth, executor, False)
         lines = [*report.lines, *void_told(truth)]
+        if self.ensemble.activation == "softmax":
+            lines.append("Softmax stores by thresholds: a pixel can have several classes, or none.")
         if self.groups is None:
             lines.append("Each sample is a group: --groups, where several are of one patient, site or sequence.")
         if found.rules:

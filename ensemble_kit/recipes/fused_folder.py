@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import strict_json
+from ensemble_kit.dumping.resuming import differences
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener
@@ -68,14 +69,21 @@ class FusedFolder:
         check_target(folder, force=True, folder=True, mark=index.name)
         if self.overwrite or not index.is_file():
             return frozenset()
-        if strict_json.load(index) != self._content():
+        if apart := self.differences:
             raise MismatchError(
                 "fused-differs",
                 "cannot resume a folder of another fusion",
-                item=f"{str(folder)!r} was fused of other members or samples, or with other options",
+                item=f"{str(folder)!r}: {'; '.join(apart)}",
                 fix="run with the options it was begun with, pass another --out, or replace it with --force",
             )
         return frozenset(s for s, file in self._files.items() if (folder / file).is_file())
+
+    @property
+    def differences(self) -> list[str]:
+        """Where the folder's index, if there is one, differs from that of this fusion."""
+        if not self._index.is_file():
+            return []
+        return differences(_by_id(strict_json.load(self._index)), _by_id(self._content()))
 
     def bytes_of(self, sample: str) -> int:
         """Return the bytes of a sample's arrays, before they are compressed."""
@@ -175,6 +183,14 @@ def _put(
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part).tobytes())
+
+
+def _by_id(content: Any) -> Any:
+    """Key an index's samples by their ids, to compare it with another; what is no index stays as it is."""
+    try:
+        return {**content, "samples": {entry["id"]: entry for entry in content["samples"]}}
+    except (KeyError, TypeError):
+        return content
 
 
 def _empty(index: Path) -> None:

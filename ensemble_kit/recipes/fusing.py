@@ -47,6 +47,7 @@ class Fused:
     member : name of the store as a member of ensembles.
     samples, resumed, written : how many there are, were there before, and were written.
     bytes : projected, before compression, of the samples that were not there.
+    uncertainty : the folder of what members disagree on; None where that is not kept.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Fused:
     resumed: int
     written: int
     bytes: int
+    uncertainty: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,27 @@ class Fusing:
         return lines
 
     def doubts(self) -> list[Caution]:
-        """Say where no members disagree, since there is only one."""
+        """Say where no members disagree, since there is only one; and which folder beside the store is of another."""
+        if not self.uncertainty:
+            return self._left_beside()
         fusion, classes = self.ensemble.fusion, self.ensemble.classes
         alone = [name for name, row in zip(classes, fusion.weights, strict=True) if sum(w > 0 for w in row) == 1]
-        if not self.uncertainty or not alone:
+        if not alone:
             return []
         of = "every class" if len(alone) == len(classes) else f"the classes {some(alone)}"
         return [
             Caution(f"only one member weighs in {of}: its disagreement is 0 everywhere", "fuse two or more members")
         ]
+
+    def _left_beside(self) -> list[Caution]:
+        """Warn of what an earlier fusion of other members left beside the store."""
+        if self.kind != "store":
+            return []
+        apart = FusedFolder(self.ensemble, self.beside, self.record(), False, True, False).differences
+        if not apart:
+            return []
+        doubt = f"{self.beside} is of another fusion: {'; '.join(apart)}"
+        return [Caution(doubt, "pass --uncertainty and --force to replace it too, or another --out")]
 
     @property
     def beside(self) -> str:
@@ -192,7 +206,8 @@ class Fusing:
         if folder is not None:
             files = folder.there
             there, needed = there & files, needed + sum(folder.bytes_of(s) for s in e.samples if s not in files)
-        return Fused(os.fspath(self.out), self.name, len(e.samples), len(there), 0, needed)
+        kept = os.fspath(folder.path) if folder is not None and self.uncertainty else None
+        return Fused(os.fspath(self.out), self.name, len(e.samples), len(there), 0, needed, kept)
 
     @property
     def _folder(self) -> FusedFolder | None:

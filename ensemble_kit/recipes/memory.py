@@ -22,6 +22,7 @@ from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.competition import AT_ONCE
+from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.truth import Truth
 
 PLAIN, KERNELS = 90_000_000, 320_000_000
@@ -103,6 +104,11 @@ def of_review(ensemble: Ensemble, jobs: int | None) -> float:
     """Project a review: its samples in flight, each with its counts by level; figures of samples weigh nothing."""
     counts = _COUNTED * _LEVELS * len(ensemble.classes)
     return held() + (jobs or cores()) * (_at_work(ensemble) + counts)
+
+
+def of_calibration(ensemble: Ensemble, jobs: int | None) -> float:
+    """Project a measurement of calibration: a review's counts, and the sums of every level."""
+    return of_review(ensemble, jobs) + 16 * LEVELS * len(ensemble.classes)
 
 
 class Room(NamedTuple):

@@ -258,11 +258,16 @@ class HardVote:
     def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:
         names = [m.name for m in self.heard]
         if len(set(names)) < len(names):
-            names = list(map(str, self.heard))
+            names = _numbered(list(map(str, self.heard)))
         voted = hard_vote(_common(masks) if self.common else masks, **voting, names=names)
         cleaned = apply_rules(voted, self.rules)
         cleaned.quality = voted.quality
         return cleaned
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Tell members of one name apart, such as a store that votes by two thresholds, by their number."""
+    return [f"{n} ({names[: k + 1].count(n)})" if names.count(n) > 1 else n for k, n in enumerate(names)]
 
 
 def _check_distinct(members: Sequence[Path]) -> None:

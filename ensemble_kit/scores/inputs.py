@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_DECIDE = "cannot decide each class of softmax members by itself"
+_OR_ARGMAX = "decide by Argmax() (--decide argmax)"
+
+
 class Member(Protocol):
     """One model's logits, sample by sample. `LogitStore` is one; the smallest holds arrays::
 
@@ -77,8 +81,12 @@ class Inputs:
             return self
         return Inputs(tuple(self.members[m] for m in which), self.classes, self.fusion.of(which))
 
-    def check_each_class(self) -> None:
-        """Refuse to decide a class by itself where its score is only comparable with those of the other classes.
+    def check_each_class(self, what: str = _DECIDE, fix: str = _OR_ARGMAX) -> None:
+        """Refuse to look at a class by itself where its score is only comparable with those of the other classes.
+
+        Parameters
+        ----------
+        what, fix : what cannot be done, and what to do instead of mean="logit", for the error.
 
         Raises
         ------
@@ -88,7 +96,7 @@ class Inputs:
         if self.activation == "softmax" and self.fusion.mean.of_logits:
             raise UsageError(
                 "softmax-option",
-                "cannot decide each class of softmax members by itself",
+                what,
                 item="mean='logit': averaged logits of exclusive classes compare classes, and are not probabilities",
-                fix="pass mean='probability' (--mean probability), or decide by Argmax() (--decide argmax)",
+                fix=f"pass mean='probability' (--mean probability), or {fix}",
             )

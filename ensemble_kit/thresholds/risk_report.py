@@ -48,12 +48,13 @@ def _warnings(found: Guarantee, classes: Sequence[ClassThreshold]) -> list[Cauti
     absent = [name for name, c in found.classes.items() if not c.present]
     if absent:
         doubt = f"no calibration sample has {some(absent)}, so nothing is known of what is missed of them"
-        out.append(Caution(doubt, "calibrate on samples that have them, or leave these classes out (--except)"))
+        out.append(Caution(doubt, "calibrate on samples that have them; until then leave their masks out of use"))
     rare = [f"{name} {c.risk_present:.2f}" for name, c in found.classes.items() if c.risk_present > alpha]
     if rare:
+        more = f" and {len(rare) - 3} more classes" if len(rare) > 3 else ""
         doubt = (
-            f"where they are, more than {alpha:g} is missed of {len(rare)} classes ({', '.join(rare[:3])}): groups "
-            "without a class count, and nothing can be missed there"
+            f"more than {alpha:g} is missed of {', '.join(rare[:3])}{more}, in the groups that have them: "
+            "groups without a class count, and nothing can be missed there"
         )
         fix = "calibrate on samples that have the class, if it is to hold for them"
         out.append(Caution(doubt, fix))

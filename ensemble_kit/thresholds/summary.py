@@ -17,7 +17,7 @@ from ensemble_kit.thresholds.crossed import Choice, CrossValidation
 from ensemble_kit.thresholds.records import ClassFactor, ClassThreshold, ScoreCurve, Validation
 
 _FEW = 20
-_HAVE = "validate on samples that have them, or leave these classes out (--except)"
+_HAVE = "validate on samples that have them; until then leave their masks out of use"
 _POINTS = 1500  # of a curve; a panel is narrower than that
 
 

@@ -316,11 +316,11 @@ def histograms(
 
 
 def _check_full(ensemble: Ensemble, truth: MaskSet, statistics: Statistics) -> None:
-    what = "cannot rank with these statistics"
+    what = "cannot use these statistics"
     check_source(statistics, ensemble, truth, what, "pass those of this ensemble, or none to count anew")
     narrow = [(t.low, t.high) for t in statistics.tables if t.low > 1 or t.high < LEVELS - 1]
     if narrow:
-        item = f"they tell levels {narrow[0][0]} … {narrow[0][1] - 1} apart, the rank rule needs 1 … {LEVELS - 2}"
+        item = f"they tell levels {narrow[0][0]} … {narrow[0][1] - 1} apart, not all of 1 … {LEVELS - 2}"
         raise UsageError(
             "statistics-narrow", what, item=item, fix="pass those of full_statistics, or none to count anew"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, MismatchError, UsageError, check_kind, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_kind, some
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +28,17 @@ def read_groups(text: str | None) -> Groups:
 
     Raises
     ------
+    IncompleteError
+        A name that ends in .csv is not that of a file.
     DamagedError
         The file is not CSV in UTF-8, has rows of other than two fields, or names a sample twice.
     """
-    if text is None or not Path(text).is_file():
+    if text is None:
+        return None
+    if not Path(text).is_file():
+        if Path(text).suffix.lower() == ".csv":  # as an expression it would end in any character and "csv"
+            fix = "check the path, or pass a regular expression that does not end in .csv"
+            raise IncompleteError("input-missing", "cannot read groups", item=f"{text} does not exist", fix=fix)
         return text
     try:
         with Path(text).open(newline="", encoding="utf-8-sig") as file:
@@ -79,12 +86,13 @@ def group_of(samples: Sequence[str], groups: Groups) -> list[str]:
     else:
         check_kind("the groups", groups, Mapping, "pass a mapping of sample to group, or a regular expression")
         named = {s: str(groups[s]) for s in samples if s in groups}
+    by = f" by the expression {groups!r}" if isinstance(groups, str) else ""
     missing = [s for s in samples if named.get(s) is None]
     if missing:
         raise MismatchError(
             "groups-missing",
             "cannot group samples",
-            item=f"{len(missing)} of {len(samples)} have no group: {some(missing)}",
+            item=f"{len(missing)} of {len(samples)} have no group{by}: {some(missing)}",
             fix="name the group of every sample, in the file or by the expression",
         )
     return [named[s] for s in samples]

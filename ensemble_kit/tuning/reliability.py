@@ -120,6 +120,9 @@ class Reliability:
         """Return the values by class, for JSON."""
         return {name: own.to_dict() for name, own in self.classes.items()}
 
+    def __str__(self) -> str:
+        return str(self.report())
+
     def report(self) -> Report:
         """Describe it: per class its curve in a line, its errors, its mean score and the share that is true."""
         bins = len(next(iter(self.classes.values())).curve.pixels)
@@ -180,11 +183,12 @@ def measure_calibration(
     IncompleteError, MismatchError
         Truth that does not fit the ensemble.
     UsageError
-        Statistics of a band; a number of bins below 1.
+        Statistics of a band; a number of bins below 1; exclusive classes with mean="logit".
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
     check_number("bins", bins, "pass a number of bins, such as 15", least=1, whole=True)
+    check_measurable(ensemble)
     check_truth(ensemble, truth)
     found = np.zeros((len(ensemble.classes), 2, LEVELS), np.int64)
     for c, _, levels, _, pixels, hits in histograms(
@@ -199,6 +203,17 @@ def measure_calibration(
     chances = _chances(ensemble.fusion.mean)
     rows = zip(ensemble.classes, found, strict=True)
     return Reliability({name: ClassReliability.of(hits, pixels, chances, bins) for name, (hits, pixels) in rows})
+
+
+def check_measurable(ensemble: Ensemble) -> None:
+    """Refuse members whose fused scores are comparable, but not probabilities, before any work.
+
+    Raises
+    ------
+    UsageError
+        Exclusive classes with mean="logit".
+    """
+    ensemble.inputs.check_each_class("cannot measure whether scores are probabilities", "leave --calibration out")
 
 
 def _chances(mean: Mean) -> NDArray[np.float64]:

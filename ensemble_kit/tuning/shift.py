@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+_WHAT = "cannot compare the scores of two ensembles"
 UNDECIDED = (0.1, 0.9)
 """A pixel is undecided where its score is at least the first and below the second."""
 
@@ -246,10 +247,30 @@ class MeasureScores:
         return [(area / pixels, share) for area, share in zip(areas, shares, strict=True)]
 
 
+def check_comparable(validation: Ensemble, test: Ensemble) -> None:
+    """Refuse ensembles whose scores cannot be compared however they will be fused, before any work.
+
+    Raises
+    ------
+    MismatchError
+        Other classes, or other members.
+    UsageError
+        Exclusive classes with mean="logit".
+    """
+    validation.inputs.check_each_class(_WHAT, "leave --compare out")
+    for what, ours, theirs in (
+        ("classes", validation.classes, test.classes),
+        ("members", validation.fusion.members, test.fusion.members),
+    ):
+        if sorted(ours) != sorted(theirs):
+            told = f"{', '.join(ours)} in validation", f"{', '.join(theirs)} in test"
+            raise differ(_WHAT, what, *told, "pass stores of the same members, by the same names", "ensembles-differ")
+
+
 def _check_alike(validation: Ensemble, test: Ensemble) -> None:
     for what, ours, theirs in validation.fusion.differences(test.fusion, validation.classes, test.classes):
         raise differ(
-            "cannot compare the scores of two ensembles",
+            _WHAT,
             what,
             f"{ours} in validation",
             f"{theirs} in test",

@@ -268,7 +268,7 @@ def test_every_kernel_stands_behind_the_fence() -> None:
     for path in Path(runs.__file__).parent.rglob("*.py"):
         source = path.read_text()
         imported = re.findall(r"^(?:from|import) (\S+)", source, re.MULTILINE)
-        allowed = ("numpy", "numba", "functools", "typing", "collections.abc", "ensemble_kit.kernels")
+        allowed = ("__future__", "numpy", "numba", "functools", "typing", "collections.abc", "ensemble_kit.kernels")
         if path.name != "jit.py":  # which keeps files
             assert all(name.startswith(allowed) for name in imported), path
         assert "fastmath=" not in source

@@ -225,7 +225,7 @@ def test_scores_that_do_not_add_up_are_searched_by_trials_alone(
 
 def test_classes_that_share_a_threshold_keep_it(tmp_path: Path, rng: np.random.Generator) -> None:
     ensemble, truth = make_pair(tmp_path, rng, (24, 30), samples=8)
-    tuned = ek.tune_thresholds(ensemble, truth, folds=4)
+    tuned = ek.tune_thresholds(ensemble, truth, folds=4, choose="shrunk")
     crossed = tuned.validation.crossed
     assert crossed is not None
     shared = [c for c, name in enumerate(CLASSES) if not crossed.classes[name].keeps]

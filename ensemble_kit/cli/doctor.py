@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +31,7 @@ _PACKAGES = [
     "safetensors",
     "matplotlib",
     "obstore",
+    "distributed",
 ]
 
 
@@ -62,6 +62,8 @@ def doctor(
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -23,7 +23,6 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import GroupsOption
 from ensemble_kit.errors import UsageError
-from ensemble_kit.execution.executor import Threads
 
 if TYPE_CHECKING:
     from ensemble_kit.recipes.stacked import StackedStore
@@ -133,9 +132,7 @@ def stack(
         values["scores"] = found.scores.to_dict()
     reports = [] if found.scores is None else [found.scores.report()]
     if later is not None:
-        threads = later.threads(common.jobs, common.memory)
-        with common.progress() as listener:
-            done = later.write(found.model, Threads(threads), listener)
+        done = _write(later, found.model, common)
         values["to"] = asdict(done)
     common.answer({**values, "dry_run": False}, *reports)
     common.say(f"wrote {stacking.file} and {written.written} samples to {out}; {written.resumed} were there already")
@@ -151,11 +148,18 @@ def _apply(known: Any, applied: StackedStore, common: Common) -> None:
         plan = applied.plan(known.model)
         common.answer({"to": asdict(plan), "dry_run": True}, f"would write {size(plan.bytes)} to {plan.path}")
         return
-    threads = applied.threads(common.jobs, common.memory)
-    with common.progress() as listener:
-        done = applied.write(known.model, Threads(threads), listener)
+    done = _write(applied, known.model, common)
     common.answer({"to": asdict(done), "digest": known.digest, "dry_run": False})
     common.say(f"wrote {done.written} samples to {done.path}; {done.resumed} were there already")
+
+
+def _write(applied: StackedStore, model: Any, common: Common) -> Any:
+    """Apply a stack's model and write the store."""
+    from ensemble_kit.execution.executor import Threads
+
+    threads = applied.threads(common.jobs, common.memory)
+    with common.progress() as listener:
+        return applied.write(model, Threads(threads), listener)
 
 
 def _plan(stacking: Stacking, later: StackedStore | None, common: Common) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
-from ensemble_kit.execution import dask
-from ensemble_kit.execution.executor import Executor, Threads
+
+if TYPE_CHECKING:
+    from ensemble_kit.execution.executor import Executor
 
 
 def check_work(common: Common, address: str | None) -> None:
@@ -23,6 +25,9 @@ def check_work(common: Common, address: str | None) -> None:
 @contextmanager
 def working(common: Common, address: str | None) -> Iterator[Executor]:
     """Give the executor of `--dask` and `--jobs` for the length of a `with`."""
+    from ensemble_kit.execution import dask
+    from ensemble_kit.execution.executor import Threads
+
     if address is None:
         yield Threads(common.jobs)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ def of_client(client: Any) -> Futures:
     MismatchError
         A worker has another version of the kit, or of what its results depend on.
     """
-    from cloudpickle import dumps
     from distributed import CancelledError, KilledWorker
     from distributed import TimeoutError as Late
     from distributed.comm.core import CommClosedError
@@ -47,7 +45,7 @@ def of_client(client: Any) -> Futures:
     threads = sum(client.nthreads().values())
     pool = client.get_executor(pure=False, retries=_RETRIES)
     lost = (KilledWorker, CancelledError, CommClosedError)
-    return Futures(pool, threads, dumps, lost, lambda: client.status == "running")
+    return Futures(pool, threads, lost, lambda: client.status == "running")
 
 
 @contextmanager
@@ -117,9 +115,11 @@ def _check(client: Any) -> None:
 
 def versions() -> dict[str, Any]:
     """Return the versions of Python and of the packages that results depend on."""
+    from importlib.metadata import version
+
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
     }
 
 

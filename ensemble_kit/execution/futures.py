@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution.cores import cores
@@ -20,7 +18,7 @@ from ensemble_kit.execution.executor import Item, Items
 T = TypeVar("T")
 
 _TASKS = 4  # for each worker: enough to even out slow ones, few enough for a scheduler
-_SECOND = 1.0
+_SECOND = 1.0  # between two looks at whether the workers are still there
 _MOST = 64  # samples of a task: results that wait do not grow with the number of samples
 
 
@@ -29,21 +27,19 @@ class Futures:
     """Run work elsewhere, some samples a task; results come in the order of the items.
 
     At most four tasks a worker are in flight, of 64 samples at most, so memory does not grow with the number of
-    samples. A task holds the pickled work and its items; a worker unpickles the work once and opens the stores that it
-    names by their paths or URLs, which must mean the same there. Logits are never sent.
+    samples. A task holds the work and its items; a worker opens the stores that the work names once, by their paths or
+    URLs, which must mean the same there. Logits are never sent.
 
     Parameters
     ----------
     pool : where tasks are submitted.
     workers : how many tasks it runs at a time; default: those of a pool of this machine, else one for each core.
-    dumps : pickles the work.
     lost : what a future raises whose worker is gone for good.
     alive : whether results can still come; asked every second in which none comes.
     """
 
     pool: Pool
     workers: int | None = None
-    dumps: Callable[[Any], bytes] = pickle.dumps
     lost: tuple[type[Exception], ...] = ()
     alive: Callable[[], bool] = lambda: True
 
@@ -58,13 +54,13 @@ class Futures:
         listener(Progress(verb, 0, len(items)))
         workers = self.workers or getattr(self.pool, "_max_workers", None) or cores()
         size = max(1, min(_MOST, -(-len(items) // (_TASKS * workers))))
-        ahead, packed = iter(items), self.dumps(work)
+        ahead = iter(items)
         gone: tuple[type[Exception], ...] = (BrokenExecutor, CancelledError, *self.lost)
         waiting, tasks, done = deque[Future[list[T]]](), dict[Future[list[T]], list[str]](), 0
         try:
             while True:
                 while len(waiting) < _TASKS * workers and (some := list(islice(ahead, size))):
-                    waiting.append(self.pool.submit(run, packed, some))
+                    waiting.append(self.pool.submit(run, work, some))
                     tasks[waiting[-1]] = [item.sample for item in some]
                 if not waiting:
                     return
@@ -97,13 +93,6 @@ def _tell(samples: list[str], done: int, verb: str, total: int, listener: Listen
     return done + len(samples)
 
 
-def run(work: bytes, items: list[Item]) -> list[Any]:
+def run(work: Callable[[Item], T], items: list[Item]) -> list[T]:
     """Do a task's work on its items, where the task runs."""
-    return list(map(_unpickled(work), items))
-
-
-@lru_cache(maxsize=4)
-def _unpickled(work: bytes) -> Callable[[Item], Any]:
-    """Unpickle a work once a process: its stores stay open."""
-    found: Callable[[Item], Any] = pickle.loads(work)  # noqa: S301 - from the process that asks for the work
-    return found
+    return list(map(work, items))

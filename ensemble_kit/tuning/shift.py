@@ -263,8 +263,14 @@ def check_comparable(validation: Ensemble, test: Ensemble) -> None:
         ("members", validation.fusion.members, test.fusion.members),
     ):
         if sorted(ours) != sorted(theirs):
-            told = f"{', '.join(ours)} in validation", f"{', '.join(theirs)} in test"
-            raise differ(_WHAT, what, *told, "pass stores of the same members, by the same names", "ensembles-differ")
+            raise differ(
+                _WHAT,
+                what,
+                f"{', '.join(ours)} in validation",
+                f"{', '.join(theirs)} in test",
+                "pass stores of the same members, by the same names",
+                "ensembles-differ",
+            )
 
 
 def _check_alike(validation: Ensemble, test: Ensemble) -> None:

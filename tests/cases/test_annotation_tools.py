@@ -203,6 +203,10 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "Label Studio's JSON-MIN": ("a.json", b'[{"id": 1, "image": "a.png", "annotation_id": 3}]'),
     "Labelbox's JSON": ("a.json", b'[{"data_row": {}, "projects": {}}]'),
     "Darwin's JSON (V7)": ("a.json", b'{"version": "2.0", "item": {"name": "a"}, "annotations": []}'),
+    "what ensk fuse keeps (its probabilities, or the disagreement of members), not masks": (
+        "fused.json",
+        b'{"format": "ensk.fused/1"}',
+    ),
     "FiftyOne's samples": ("samples.json", b'{"samples": []}'),
     "results of boxes": ("bbox.json", b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]'),
     "YOLO's text files": ("a.txt", b"0 0.5 0.5 0.25 0.25 0.3 0.3\n"),

@@ -149,6 +149,8 @@ def test_out_of_fold_is_what_sets_do_that_never_saw_the_fold(
     crossed = tuned.validation.crossed
     assert crossed is not None
     assert crossed.scores["tuned"] == pytest.approx(np.mean(values), abs=1e-12)
+    assert crossed.score is not None
+    assert crossed.score.value == crossed.scores["tuned"], "what the interval is of"
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

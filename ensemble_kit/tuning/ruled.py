@@ -202,7 +202,7 @@ def _crossed(
     seen = truth.sum(axis=1) > 0
     picks: list[Any] = [*(slice(c, c + 1) for c in range(len(truth))), seen]
     pairs = [((ruled.tp[p], ruled.pred[p]), (half[0][p], half[1][p]), truth[p]) for p in picks]
-    *gains, gain = Resampler(names, seed).intervals(measure, pairs)
+    *gains, gain, score = Resampler(names, seed).intervals(measure, [*pairs, ((ruled.tp, ruled.pred), None, truth)])
     classes = {
         name: ClassFolds(
             tuple(fold.settings[c].level for fold in ruled.by_fold),
@@ -213,9 +213,8 @@ def _crossed(
         for c, name in enumerate(known.classes)
     }
     scores = {**before.scores, "tuned": measure.of_all(ruled.tp, ruled.pred, truth)}
-    return replace(
-        before, shrink=False, scores=scores, gain=gain, common_level=rules.half, classes=classes, as_decided=None
-    )
+    honest = replace(before, scores=scores, gain=gain, classes=classes, as_decided=None, score=score)
+    return replace(honest, shrink=False, common_level=rules.half)
 
 
 def _number(value: float) -> float | None:

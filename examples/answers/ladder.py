@@ -48,7 +48,11 @@ def kept(path: Path, work: Callable[[], Any], again: bool, told: str, say: Calla
 
 
 def climb(
-    folder: Path, say: Callable[[str], None] = print, rows: Sequence[Row] = ROWS, again: Sequence[str] = ()
+    folder: Path,
+    say: Callable[[str], None] = print,
+    rows: Sequence[Row] = ROWS,
+    again: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Measure every row that suits the set and that no earlier run measured.
 
@@ -58,11 +62,15 @@ def climb(
     ----------
     folder : of the set, with its stores.
     again : keys of rows to measure anew.
+    without : keys of rows that are not measured; what an earlier run found is taken.
     """
     bench, found = Bench(folder), {}
     for row in (row for row in rows if row.suits(bench)):
         told = f"{folder.name} {row.key}"
         path = folder / "rows" / f"{row.key}.json"
+        if row.key in without and not path.exists():
+            say(f"{told}: not measured")
+            continue
         values = kept(path, partial(measured, bench, row), row.key in again, told, say)
         if values is not None:
             found[row.key] = values

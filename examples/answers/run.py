@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument(
         "--again", action="append", default=[], choices=[*(r.key for r in ROWS), *CHECKS], help="measure anew"
     )
+    parser.add_argument(
+        "--without", action="append", default=[], choices=[r.key for r in ROWS], help="rows not to measure"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of training")
     parser.add_argument("--page", type=Path, help="put the tables between the marks of this file")
     a = parser.parse_args()
@@ -35,7 +38,7 @@ def main() -> None:
     for name in a.sets or list(SETS):
         folder = a.out / name
         members.make(SETS[name], a.data, folder)
-        found = ladder.climb(folder, again=a.again)
+        found = ladder.climb(folder, again=a.again, without=a.without)
         sections[name] = page.section(SETS[name], folder, found)
         checks[name] = ladder.verify(folder, again=a.again)
         print(f"\n{sections[name]}")

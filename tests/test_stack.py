@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ FAULTS: dict[str, Callable[[str], str]] = {
     "text for a number": damaged(lambda d: d["coefficients"]["folds"][0][0].__setitem__(0, "x")),
     "other features": damaged(lambda d: d["features"].__setitem__(0, "x")),
     "members in another order": damaged(lambda d: d["members"].reverse()),
+    "numbers that add up to none": damaged(lambda d: d["coefficients"]["all"].__setitem__(0, [1e308, -1e308] * 10)),
+    "no class": damaged(lambda d: d.update(classes=[])),
     "no members": damaged(lambda d: d.pop("members")),
     "a list": lambda text: "[]",
 }
@@ -170,6 +173,8 @@ def test_a_damaged_model_is_refused(made: Any, tmp_path: Path, fault: str) -> No
     with pytest.raises(ek.DamagedError) as caught:
         Stack.load(path)
     assert (caught.value.code, caught.value.exit_code) == ("stack-model-invalid", 3)
+    assert str(caught.value).count("fix: ") == 1
+    assert str(caught.value).count(str(path)) == 1
 
 
 def test_a_model_survives_its_file(made: Any, tmp_path: Path) -> None:
@@ -397,3 +402,92 @@ def test_a_fit_is_the_minimum(strength: float) -> None:
     assert np.allclose(found, wanted, atol=1e-3)
     if strength > 1:
         assert np.allclose(found[:4], prior[:4], atol=1e-2)
+
+
+PLACES: dict[str, tuple[str, dict[str, str]]] = {
+    "the store over a member that it is applied to": ("output-is-input", {"out": "test/a.zarr", "model": "m.json"}),
+    "the model over such a member": ("output-kind", {"model": "test/a.zarr"}),
+    "one path for both stores": ("output-is-input", {"out": "new.zarr", "to": "new.zarr"}),
+    "the other store where the model comes": ("output-is-input", {"out": "new.zarr", "to": "new.stack.json"}),
+    "the other store over a member": ("output-is-input", {"to": "val/a.zarr"}),
+    "the store where the model comes": ("output-is-input", {"out": "new.json", "model": "new.json"}),
+    "a folder of other things": ("output-foreign", {"out": "others"}),
+    "the other store in a folder of other things": ("output-foreign", {"to": "others"}),
+}
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["", "force"])
+@pytest.mark.parametrize(("code", "paths"), PLACES.values(), ids=PLACES)
+def test_no_input_is_written_over(made: Any, tmp_path: Path, code: str, paths: dict[str, str], force: bool) -> None:
+    """Whatever --force says, and before anything is fitted."""
+    folder, *_ = made
+    for part in ("val", "test"):
+        shutil.copytree(folder / part, tmp_path / part)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "notes.txt").write_text("mine")
+    made[3].write(tmp_path / "val.npz")
+    before = tree(tmp_path)
+    options = {"out": "new.zarr", "to": "newer.zarr", **paths}
+    val, test = ([tmp_path / part / f"{m}.zarr" for m in GOOD] for part in ("val", "test"))
+    words = ["stack", *val, "--val", tmp_path / "val.npz", "--apply", *test, *["--force"] * force]
+    for option, path in options.items():
+        words += [f"--{option}", tmp_path / path]
+    from ensemble_kit.cli.app import _spread
+
+    with pytest.raises(ek.UsageError) as caught:
+        app(_spread([*map(str, words)]), standalone_mode=False)
+    assert caught.value.code == code
+    assert tree(tmp_path) == before
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_another_store_is_refused_before_the_fit(made: Any, tmp_path: Path) -> None:
+    """Neither a member's store nor a stack of other samples is resumed, and no model is left beside it."""
+    folder, members, others, val, _, _ = made
+    for there in ("val/a.zarr", "test_stacked.zarr"):
+        shutil.copytree(folder / there, tmp_path / "there.zarr", dirs_exist_ok=True)
+        with pytest.raises(ek.MismatchError) as caught:
+            fit_stack(ek.Ensemble(members), val, tmp_path / "there.zarr", jobs=1)
+        assert caught.value.code == "store-differs"
+        assert [p.name for p in tmp_path.iterdir()] == ["there.zarr"]
+        shutil.rmtree(tmp_path / "there.zarr")
+    with pytest.raises(ek.MismatchError, match="store of another run"):
+        Stacking(ek.Ensemble(members), tmp_path / "new.zarr").applied(ek.Ensemble(others), folder / "stacked.zarr")
+
+
+def test_void_samples_and_absent_classes_say_nothing(made: Any, tmp_path: Path) -> None:
+    """Of truth that is void everywhere nothing is learnt: the prior; a class that no sample has counts in no gain."""
+    _, members, _, val, _, _ = made
+    ensemble, none = ek.Ensemble(members), ek.encode(np.zeros((24, 24), bool))
+    every = ek.encode(np.ones((24, 24), bool))
+    void = ek.MaskSet(
+        dict.fromkeys(((s, c) for s in val.samples for c in CLASSES), none), void=dict.fromkeys(val.samples, every)
+    )
+    with pytest.warns(UserWarning, match="does not beat the soft mean"):
+        stack = fit_stack(ensemble, void, tmp_path / "void.zarr", jobs=1)
+    assert np.array_equal(stack.model.of_all, np.tile(features.prior(["a", "b"], CLASSES), (4, 1)))
+    lacking = ek.MaskSet({(s, c): none if c == "w" else val[s, c] for s in val.samples for c in CLASSES})
+    found, full = fit_stack(ensemble, lacking, tmp_path / "lacking.zarr", jobs=1).scores, made[-1].scores
+    assert found is not None
+    assert found.gain.value == pytest.approx(full.gain.value, abs=0.1)  # not the 1 that each empty pair of masks counts
+    assert found.stack_tuned - found.mean_tuned > found.gain.value + 0.1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": -1}, {"seed": "x"}, {"seed": 1.5}, {"jobs": 0}, {"memory": "2GB"}, {"memory": 0}, {"model": 3}],
+    ids=str,
+)
+def test_options_of_a_wrong_kind_are_refused(made: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ek.UsageError):
+        fit_stack(ek.Ensemble(made[1]), made[3], tmp_path / "no.zarr", **options)
+
+
+def test_a_seed_below_zero_is_no_bug(made: Any, tmp_path: Path) -> None:
+    made[3].write(tmp_path / "val.npz")
+    with pytest.raises(ek.UsageError, match="--seed -1"):
+        ensk("stack", *made[1], "--val", tmp_path / "val.npz", "--out", tmp_path / "no.zarr", "--seed", -1)

@@ -178,6 +178,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         values["memory"] = parse_memory(values["memory"])
         if values["jobs"] is not None:
             check_number("--jobs", values["jobs"], "pass 1 or more threads", least=1)
+        check_number("--seed", values["seed"], "pass 0 or more", least=0)
         common = Common(**values)
         try:
             with _warnings_shown(common):

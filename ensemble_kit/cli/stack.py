@@ -23,6 +23,7 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import GroupsOption
 from ensemble_kit.errors import UsageError
+from ensemble_kit.logits.urls import url_of
 
 if TYPE_CHECKING:
     from ensemble_kit.recipes.stacked import StackedStore
@@ -116,9 +117,12 @@ def stack(
     split: int | str = "auto" if folds is None else folds
     stacking = Stacking(ensemble, out, split, read_groups(groups), common.seed, model, member, common.force)
     later = None if others is None or to is None else stacking.applied(others, to)
-    for path in (stacking.file, *(Path(p) for p in (out, to) if p is not None and "://" not in p)):
-        if path.parent.is_dir() or not common.dry_run:
-            check_output(path, Common(force=True, dry_run=common.dry_run), [*stores, val, classes])
+    inputs = [*stores, *(apply or ()), val, classes, groups]
+    outputs = {"--model": stacking.file, "--out": Path(out), "--to": None if to is None else Path(to)}
+    for option, path in outputs.items():
+        if path is not None and url_of(path) is None and (path.parent.is_dir() or not common.dry_run):
+            check_output(path, Common(force=True, dry_run=common.dry_run), inputs, option)
+    stacking.check_out()
     for line in stacking.told():
         common.say(line)
     if common.dry_run:

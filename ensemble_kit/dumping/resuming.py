@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,17 +33,18 @@ class Begun:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
+def begun(out: str | Path, ours: Mapping[str, Any], unknown: Collection[str] = ()) -> Begun:
     """Find what is committed in a store.
 
     Parameters
     ----------
     ours : provenance of this run, and its `classes`, `samples` (a set), `member` and `codec`.
+    unknown : what this run cannot tell yet, and may differ.
 
     Raises
     ------
     UsageError
-        `out` is a file.
+        `out` is a file, or a folder of other things.
     MismatchError
         Samples were committed with another recipe, model, or list.
     """
@@ -53,8 +54,10 @@ def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
     if there.is_file():
         item = f"{str(out)!r} is a file, a store is a folder"
         raise UsageError("output-kind", "cannot make a store", item=item, fix="pass another --out")
-    if there.is_dir() and not any(there.iterdir()):
-        return Begun()
+    if there.is_dir():
+        if not any(there.iterdir()):
+            return Begun()
+        check_replaceable(there)
     try:
         store = LogitStore(os.fspath(out))
     except IncompleteError:  # there is nothing yet
@@ -67,7 +70,7 @@ def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
         "member": store.member,
         "codec": store.codec,
     }
-    different = [k for k in sorted({*theirs, *ours} - _FREE) if theirs.get(k) != ours.get(k)]
+    different = [k for k in sorted({*theirs, *ours} - _FREE - {*unknown}) if theirs.get(k) != ours.get(k)]
     if different and committed:
         told = "; ".join(differences({k: theirs.get(k) for k in different}, {k: ours.get(k) for k in different}))
         fix = "run with the options it was begun with, pass another --out, or replace it with --force"
@@ -76,6 +79,22 @@ def begun(out: str | Path, ours: Mapping[str, Any]) -> Begun:
         )
     sources = {s: store.source(s) for s in committed}
     return Begun(committed, bool(different), {s: digest for s, digest in sources.items() if digest})
+
+
+def check_replaceable(out: str | os.PathLike[str]) -> None:
+    """Refuse a folder that holds other things than a store, which is neither resumed nor replaced.
+
+    Raises
+    ------
+    UsageError
+        It does.
+    """
+    from ensemble_kit.logits.open import is_store
+
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()) and not is_store(folder):
+        item = f"{os.fspath(out)!r} is a folder of other things than a store of logits"
+        raise UsageError("output-foreign", "cannot make a store", item=item, fix="pass another --out")
 
 
 def changed(

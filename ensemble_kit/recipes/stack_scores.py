@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 _MEAN = Measure("mean", "dice", Convention(0.0, 1))
 _LEGEND = (
     "Mean Dice over (sample, class) of samples that did not choose what scores them; two empty masks count 1. Gain: "
-    "of the stack's better figure over the soft mean's better one, with its 95 % bootstrap interval over groups."
+    "of the stack's better figure over the soft mean's better one, without classes that no sample has, with its 95 % "
+    "bootstrap interval over groups."
 )
 
 
@@ -42,7 +44,7 @@ class StackScores:
     ----------
     mean, mean_tuned : of the members' soft mean at 0.5 (of exclusive classes by argmax), and with tuned thresholds.
     stack, stack_tuned : of the stack's out-of-fold logits likewise.
-    gain : of the stack's better figure over the soft mean's better one.
+    gain : of the stack's better figure over the soft mean's better one, without classes that no sample has.
     """
 
     mean: float
@@ -100,16 +102,22 @@ def judge(
     def score(counts: Pair) -> float:
         return _MEAN.of_all(*counts)
 
-    def gain(one: Pair, other: Pair) -> Interval:
+    def counted(counts: Pair) -> Pair:  # a class that no sample has says nothing: as in every gain
+        some = counts[2].any(axis=1)
+        tp, pred, true = (c[some] for c in counts) if some.any() else counts
+        return tp, pred, true
+
+    def gain(ours: Sequence[Pair], theirs: Sequence[Pair]) -> Interval:
+        one, other = (max(map(counted, pairs), key=score) for pairs in (ours, theirs))
         return resampler.interval(_MEAN, one[:2], other[:2], other[2])
 
     mean, ours = untuned(ensemble), untuned(stacked)
     plain = score(mean), score(ours)
     if ensemble.activation == "softmax":
-        return StackScores(*plain, gain(ours, mean))
+        return StackScores(*plain, gain([ours], [mean]))
     how = folds, groups, seed
     tuned_mean, tuned = (_tuned(e, truth, *how, executor, listener) for e in (ensemble, stacked))
-    best = gain(max(ours, tuned, key=score), max(mean, tuned_mean, key=score))
+    best = gain([ours, tuned], [mean, tuned_mean])
     return StackScores(*plain, best, score(tuned_mean), score(tuned))
 
 

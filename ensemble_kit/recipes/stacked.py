@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.dumping.resuming import begun
+from ensemble_kit.dumping.resuming import begun, check_replaceable
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_kind, check_path, some, warn
 from ensemble_kit.execution.cores import cores
@@ -25,6 +25,7 @@ from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.stacking.apply import ApplyStack
 from ensemble_kit.stacking.model import Fitted, StackModel
+from ensemble_kit.thresholds.records import MemberRecord
 
 FOLDS, ALL = "out of fold", "fitted on all samples"
 
@@ -121,6 +122,29 @@ class StackedStore:
         todo = len(samples) - len(there)
         return Stacked(os.fspath(self.out), self.member, len(samples), len(there), 0, todo * self.bytes_of_sample)
 
+    def check_out(self, known: Fitted) -> None:
+        """Refuse, before a stack is fitted, what is at `out` and can be neither resumed nor replaced.
+
+        Parameters
+        ----------
+        known : what the stack is fitted on.
+
+        Raises
+        ------
+        UsageError
+            A file, or a folder of other things than a store.
+        MismatchError
+            Samples of another member or network, or of a stack of other members.
+        """
+        if self.overwrite:
+            check_replaceable(self.out)
+            return
+        begun(
+            os.fspath(self.out),
+            {**_origin(known.members), **self._names(known.classes)},
+            unknown=("stacked", "network_sha256"),
+        )
+
     def write(self, model: StackModel, executor: Executor, listener: Listener) -> Stacked:
         """Write the samples that are not there yet."""
         e, (there, replaces) = self.ensemble, self._there(model)
@@ -154,7 +178,6 @@ class StackedStore:
 
     def _provenance(self, model: StackModel) -> Mapping[str, Any]:
         """Return what the store records; a set that was tuned on one knows another stack by `network_sha256`."""
-        told = ", ".join(f"{m.name} {m.fingerprint[:16]}" for m in model.members)
         members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in self.ensemble.records]
         record = {
             "members": members,
@@ -163,21 +186,22 @@ class StackedStore:
             "folds": len(model.folds),
             "features": list(model.names),
         }
-        return {
-            "model": f"stack of {told}",
-            "stacked": record,
-            "network_sha256": model.digest,
-            "domain": "logits",
-        }
+        return {**_origin(model.members), "stacked": record, "network_sha256": model.digest}
+
+    def _names(self, classes: Sequence[str]) -> dict[str, Any]:
+        return {"classes": list(classes), "samples": set(self.ensemble.samples), "member": self.member, "codec": "none"}
 
     def _there(self, model: StackModel) -> tuple[frozenset[str], bool]:
         """Return the samples that are committed, and whether a store of another stack, without samples, is there."""
         if self.overwrite:
             return frozenset(), True
-        e = self.ensemble
-        names = {"classes": list(model.classes), "samples": set(e.samples), "member": self.member, "codec": "none"}
-        earlier = begun(os.fspath(self.out), {**self._provenance(model), **names})
-        return earlier.committed & set(e.samples), earlier.stale
+        earlier = begun(os.fspath(self.out), {**self._provenance(model), **self._names(model.classes)})
+        return earlier.committed & set(self.ensemble.samples), earlier.stale
+
+
+def _origin(members: Sequence[MemberRecord]) -> dict[str, str]:
+    told = ", ".join(f"{m.name} {m.fingerprint[:16]}" for m in members)
+    return {"model": f"stack of {told}", "domain": "logits"}
 
 
 def fitted(ensemble: Ensemble) -> Fitted:
@@ -196,4 +220,6 @@ def applied(
         doubt = f"{len(seen)} of {len(ours.samples)} samples are called like samples that the stack was fitted on"
         fix = "make sure that they are other images: of the same ones the stack knows the truth"
         warn(Caution(f"{doubt}: {some(seen, 3)}", fix))
-    return StackedStore(ours, out, False, member, overwrite)
+    store = StackedStore(ours, out, False, member, overwrite)
+    store.check_out(known)
+    return store

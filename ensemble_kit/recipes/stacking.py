@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble_kit import strict_json
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, warn
+from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, check_path, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
@@ -73,11 +73,14 @@ class Stacking:
 
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
+        if self.model is not None:
+            check_path(self.model)
         _ = self.store, self.samples_of_folds
         if self.model is None and url_of(self.out) is not None:
             item, fix = f"{os.fspath(self.out)} is a URL", "pass the path of a file as model (--model)"
             raise UsageError("stack-model-path", "cannot place the model's file", item=item, fix=fix)
         check_target(self.file, force=True, folder=False)
+        _check_apart(("the store of out-of-fold logits", self.out), ("the model's file", self.file))
 
     @cached_property
     def store(self) -> StackedStore:
@@ -103,7 +106,7 @@ class Stacking:
             what, item = "cannot fit a stack by folds", f"{count} groups of {len(samples)} samples, 3 are needed"
             fix = "pass samples of three groups or more, or --groups that tell them apart"
             raise UsageError("groups-few", what, item=item, fix=fix)
-        fix = "pass 3 or more, at most one for each group"
+        fix = f"pass 3 to {count} folds, at most one for each of the {count} groups"
         folds = min(5, count) if self.folds == "auto" else self.folds
         check_number(
             "folds", folds, fix, least=3, most=count, whole=True, what="cannot make folds", code="folds-invalid"
@@ -111,8 +114,26 @@ class Stacking:
         return make_folds(samples, int(folds), self.groups, self.seed)
 
     def applied(self, ensemble: Ensemble, out: str | os.PathLike[str]) -> StackedStore:
-        """Return the store that the stack will write of other samples, after the checks of `Stack.apply`."""
+        """Return the store that the stack will write of other samples, after the checks of `Stack.apply`.
+
+        Raises
+        ------
+        UsageError
+            One path for two of the outputs, or for one and a member.
+        """
+        check_kind("the ensemble", ensemble, Ensemble)
+        later = "the store of other samples", out
+        for mine in (("the store of out-of-fold logits", self.out), ("the model's file", self.file)):
+            _check_apart(mine, later)
+            for m in ensemble.members:
+                _check_apart(mine, (f"member {m.member!r}", m.path))
+        for m in self.ensemble.members:
+            _check_apart(later, (f"member {m.member!r}", m.path))
         return applied(fitted(self.store.ensemble), ensemble, out, self.member, self.overwrite)
+
+    def check_out(self) -> None:
+        """Refuse what is at `out` and can be neither resumed nor replaced, as `StackedStore.check_out`."""
+        self.store.check_out(fitted(self.store.ensemble))
 
     def told(self) -> list[str]:
         """Say what is fitted on what."""
@@ -143,6 +164,7 @@ class Stacking:
             The disk or the budget of memory is too small.
         """
         e = self.store.ensemble
+        self.check_out()
         check_truth(e, truth)
         at_once, threads = self._room(jobs, memory)
         where = Threads(threads) if executor is None else executor
@@ -229,6 +251,13 @@ class Stacking:
         return max(1, min(classes, int(room // rows))), threads
 
 
+def _check_apart(mine: tuple[str, str | os.PathLike[str]], other: tuple[str, str | os.PathLike[str]]) -> None:
+    """Refuse one path for what is written and for something else."""
+    if os.path.realpath(mine[1]) == os.path.realpath(other[1]):
+        item, fix = f"{os.fspath(mine[1])!r} is {mine[0]} and {other[0]}", "pass another path for one of them"
+        raise UsageError("output-is-input", "cannot write over what a stack reads or writes", item=item, fix=fix)
+
+
 def fit_stack(
     ensemble: Ensemble,
     truth: MaskSet,
@@ -287,9 +316,11 @@ def fit_stack(
     """
     check_kind("the ensemble", ensemble, Ensemble)
     check_kind("the truth", truth, MaskSet)
-    where = None if executor is None else chosen(executor, jobs, listener)
+    where = chosen(executor, jobs, listener)
+    if memory is not None:
+        check_number("memory", memory, "pass bytes above 0, such as 2 * 10**9", above=0)
     stacking = Stacking(ensemble, out, folds, groups, seed, model, member, overwrite)
-    stack, _ = stacking.run(truth, jobs, memory, listener, where)
+    stack, _ = stacking.run(truth, jobs, memory, listener, where if executor is not None else None)
     for caution in stack.scores.warnings() if stack.scores else []:
         warn(caution)
     return stack

@@ -89,9 +89,13 @@ def fit(
     ----------
     prior : coefficients of the answer that a strong penalty gives.
     start : where the steps begin; default: the prior.
+
+    Where there are no rows, all pixels being void, nothing moves it: it is the prior.
     """
     from ensemble_kit.kernels import logistic
 
+    if not rows.truth.size:
+        return prior.copy()
     share = rows.weight / rows.weight.sum()
     pull = strength * _spread(rows) ** 2
     truth = rows.truth.astype(np.float64)

@@ -11,6 +11,7 @@ from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, MismatchError
 from ensemble_kit.files import atomic_write
 from ensemble_kit.stacking.fit import ClassFit
+from ensemble_kit.stacking.model import told
 
 FORMAT = "ensk.stack-fits/1"
 
@@ -72,7 +73,7 @@ class KeptFits:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, MismatchError):
                 raise
-            item = f"{self._path}: {error.item if isinstance(error, DamagedError) else error}"
+            item = told(self._path, error)
             raise DamagedError("stack-model-invalid", "cannot resume a stack", item=item, fix=fix) from None
 
     def _fit(self, d: dict[str, Any]) -> ClassFit:

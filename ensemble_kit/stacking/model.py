@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError, UsageError, differ, some
+from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, UsageError, differ, some
 from ensemble_kit.files import atomic_write
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.labels import check_names
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.stack/1"
+_LARGEST = 1e100
+"""Of a coefficient: sums of features times this stay finite. Those of fits are below 1000."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,11 @@ class StackModel:
         try:
             return cls.of(strict_json.load(path))
         except (FileNotFoundError, IsADirectoryError):
-            fix = "check the path, or fit one: ensk stack --val"
+            fix = "check the path, or fit one: ensk stack STORE... --val MASKS --out STORE"
             item = f"{str(path)!r} is not a file"
             raise IncompleteError("stack-missing", "cannot read a stack", item=item, fix=fix) from None
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            item = f"{path}: {error.item if isinstance(error, DamagedError) else f'{type(error).__name__}: {error}'}"
+            item = told(path, error)
             fix = "fit it again (ensk stack --val … --force), or pass another file"
             raise DamagedError("stack-model-invalid", "cannot read a stack", item=item, fix=fix) from None
 
@@ -193,6 +195,14 @@ class StackModel:
         return cls(members, classes, activation, folds, by_fold, of_all, strengths, _text(d["plan"]))
 
 
+def told(path: Path, error: Exception) -> str:
+    """Say in which file what is wrong: of an error of ours its item alone, which may name the file already."""
+    if not isinstance(error, EnskError):
+        return f"{path}: {type(error).__name__}: {error}"
+    what = error.item or error.what
+    return what if what.startswith(f"{path}: ") else f"{path}: {what}"
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is not text")
@@ -206,6 +216,6 @@ def _member(d: dict[str, Any]) -> MemberRecord:
 
 def _table(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     out = np.array(values, np.float64)
-    if out.shape != shape or not np.isfinite(out).all():
-        raise ValueError(f"coefficients of shape {out.shape} instead of {shape}, or not finite")
+    if out.shape != shape or not (np.abs(out) <= _LARGEST).all():  # nor is a number that is not finite
+        raise ValueError(f"coefficients of shape {out.shape} instead of {shape}, or not within ±{_LARGEST:g}")
     return out

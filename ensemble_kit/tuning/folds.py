@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_kind, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_kind, check_number, some
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +111,9 @@ def make_folds(samples: Sequence[str], folds: int, groups: Groups, seed: int) ->
     Raises
     ------
     UsageError
-        Fewer than 3 folds (the decision inside a fold needs 2 more), or fewer groups than folds.
+        Fewer than 3 folds (the decision inside a fold needs 2 more), or fewer groups than folds; no seed.
     """
+    check_number("seed", seed, "pass a whole number, 0 or more", least=0, whole=True)
     names = group_of(samples, groups)
     members: dict[str, list[int]] = {}
     for k, name in enumerate(names):

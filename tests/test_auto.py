@@ -146,8 +146,19 @@ def test_when_time_is_up_what_is_counted_decides(make_store: Make) -> None:
     assert record["passes"] == 2  # to count, and for the set's report
 
 
+def test_the_fix_of_a_search_without_folds_works(make_store: Make) -> None:
+    """From Python no folds are the default."""
+    ens, truth = ensemble(make_store)
+    search = Search(("auto",), timeout=1e-9)
+    with pytest.raises(ek.UsageError, match="pass folds='auto'"):
+        ek.tune_thresholds(ens, truth, search=search)
+    assert ek.tune_thresholds(ens, truth, search=search, folds="auto", jobs=1).search["auto"]["stopped"]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no folds": ({"folds": None}, "judged out of fold"),
+    "a choice": ({"choose": "own"}, "with --choose "),
+    "a rule": ({"rules": ("compete:0.8",)}, "with --rule · fix: leave --rule out"),
     "with weights": ({"search": "auto,weights"}, "auto alone"),
 }
 

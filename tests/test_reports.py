@@ -113,6 +113,9 @@ def test_the_calibration_warning_is_short_and_says_what_to_do(make_store: Make, 
     assert f"{sum(c.calibration.is_off for c in off)} of 31 classes" in told.doubt
     assert [c.name for c in off if f"{c.name} " in told.doubt] == [c.name for c in off[:3]]
     assert len(str(told)) < 400 and "decide by this set" in told.fix
+    half = replace(found, classes=tuple(replace(c, level=ens.level_of(0.5)) for c in found.classes))
+    (told,) = [w for w in half.report().warnings if "calibrated" in w.doubt]
+    assert "0.5" not in told.fix  # which is what this set decides by
 
 
 def test_a_warning_is_printed_with_its_action(capsys: Any, tmp_path: Path, rng: np.random.Generator) -> None:

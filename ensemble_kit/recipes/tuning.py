@@ -256,11 +256,20 @@ class Tuning:
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
         if self.search is not None and self.search.is_auto:
-            given = known, keep, self.least, self.choose, self.rules or None
-            if any(value is not None for value in given):
-                item = "--search auto with statistics of one fusion, a least probability, a choice or given rules"
-                fix = "leave --statistics, --least, --choose (--shrink) and --rule out"
-                raise UsageError("option-idle", "cannot search", item=item, fix=fix)
+            given = {
+                "--statistics": known if known is not None else keep,
+                "--least": self.least,
+                "--choose (--shrink)": self.choose,
+                "--rule": self.rules or None,
+            }
+            if named := [option for option, value in given.items() if value is not None]:
+                told = " and ".join(named)
+                what, item, fix = (
+                    "cannot search",
+                    f"--search auto, which chooses these itself, with {told}",
+                    f"leave {told} out",
+                )
+                raise UsageError("option-idle", what, item=item, fix=fix)
             task = Task(
                 ensemble, truth, measure, self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
             )

@@ -38,7 +38,7 @@ def report(
         kept = v.crossed is None or any(c.keeps for c in v.crossed.classes.values())
         how = "Thresholds: each class's mean of the best ones over draws of the groups (bagged)"
         lines.append(f"{how}." if kept else f"{how} gain nothing above noise out of fold, so all are 0.5.")
-    return _table(("threshold", "0.5"), rows, gain, measure, v, lines, _warnings(classes, v))
+    return _table(("threshold", "0.5"), rows, gain, measure, v, lines, _warnings(classes, v, mean.level_of(0.5)))
 
 
 def factor_report(factors: Sequence[ClassFactor], measure: Measure, v: Validation, plain: bool) -> Report:
@@ -208,7 +208,7 @@ def _few(v: Validation) -> list[Caution]:
     )
 
 
-def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]:
+def _warnings(classes: Sequence[ClassThreshold], v: Validation, half: int) -> list[Caution]:
     out = _few(v)
     blind = [c.name for c in classes if not c.positives]
     if blind:
@@ -216,7 +216,11 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]
         how = how if v.crossed else "nothing informs the threshold of"
         doubt = f"{how} {_counted(blind, classes)}: no validation sample has them"
         out.append(Caution(doubt, _HAVE))
-    out += _uncalibrated([c for c in classes if c.positives and c.calibration.is_off], len(classes))
+    out += _uncalibrated(
+        [c for c in classes if c.positives and c.calibration.is_off],
+        len(classes),
+        all(c.level == half for c in classes),
+    )
     edge = [c.name for c in classes if c.level in {0, LEVELS - 1}]
     if edge:
         doubt = f"every pixel is on or off at the best threshold, an end of the scale, of {_counted(edge, classes)}"
@@ -224,7 +228,7 @@ def _warnings(classes: Sequence[ClassThreshold], v: Validation) -> list[Caution]
     return out
 
 
-def _uncalibrated(off: Sequence[ClassThreshold], classes: int) -> list[Caution]:
+def _uncalibrated(off: Sequence[ClassThreshold], classes: int, at_half: bool) -> list[Caution]:
     """Warn of scores that are not probabilities: how many classes, and the worst three."""
     if not off:
         return []
@@ -234,7 +238,8 @@ def _uncalibrated(off: Sequence[ClassThreshold], classes: int) -> list[Caution]:
         f"the scores of {len(off)} of {classes} classes are not calibrated probabilities: the best threshold of pooled "
         f"Dice and half of that Dice differ by over 0.1 (Lipton 2014), most in {told}"
     )
-    fix = "decide by this set and not by 0.5 or the rank rule; --search temperature scales members against each other"
+    do = "do not read scores as probabilities" if at_half else "decide by this set and not by 0.5 or the rank rule"
+    fix = f"{do}; --search temperature scales members against each other"
     return [Caution(doubt, fix)]
 
 

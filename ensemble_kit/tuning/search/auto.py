@@ -57,7 +57,7 @@ def check(groups: int, folds: int | None) -> None:
             "folds-invalid",
             "cannot search automatically",
             item=f"no folds of {groups} groups, and every step is judged out of fold",
-            fix="pass samples of three groups or more (--groups) and no --folds 0, or name what to search "
+            fix="pass folds='auto' (no --folds 0) and samples of three groups or more (--groups), or name what to search "
             "(--search weights,mean)",
         )
 

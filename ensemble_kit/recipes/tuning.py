@@ -264,12 +264,8 @@ class Tuning:
             }
             if named := [option for option, value in given.items() if value is not None]:
                 told = " and ".join(named)
-                what, item, fix = (
-                    "cannot search",
-                    f"--search auto, which chooses these itself, with {told}",
-                    f"leave {told} out",
-                )
-                raise UsageError("option-idle", what, item=item, fix=fix)
+                item, fix = f"--search auto, which chooses these itself, with {told}", f"leave {told} out"
+                raise UsageError("option-idle", "cannot search", item=item, fix=fix)
             task = Task(
                 ensemble, truth, measure, self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
             )

@@ -57,8 +57,8 @@ def check(groups: int, folds: int | None) -> None:
             "folds-invalid",
             "cannot search automatically",
             item=f"no folds of {groups} groups, and every step is judged out of fold",
-            fix="pass folds='auto' (no --folds 0) and samples of three groups or more (--groups), or name what to search "
-            "(--search weights,mean)",
+            fix="pass folds='auto' (no --folds 0) and samples of three groups or more (--groups), or name what to "
+            "search (--search weights,mean)",
         )
 
 

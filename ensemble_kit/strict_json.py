@@ -1,4 +1,4 @@
-"""JSON read strictly: no NaN, no number that overflows, no key twice, UTF-8 only."""
+"""JSON read and written strictly: no NaN, no number that overflows, no key twice, UTF-8 only."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ def dump(value: object) -> bytes:
     """Write a value as compact UTF-8 JSON that ends in a newline."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (text + "\n").encode()
+
+
+def plain_number(value: float) -> float | None:
+    """Return a number as JSON can hold it, to nine decimals; None where it is not finite."""
+    return round(float(value), 9) if math.isfinite(value) else None
 
 
 def _refused(path: Path, why: str) -> DamagedError:

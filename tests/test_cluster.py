@@ -227,7 +227,7 @@ def test_workers_of_other_versions_are_refused_before_work(
 def test_a_cluster_without_workers_is_named(
     scheduler: tuple[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask, "_SECONDS", 1)
+    monkeypatch.setattr(dask, "_STARTING", 1)
     with pytest.raises(ek.ResourceError, match="has no worker after 1 s"), dask.cluster(scheduler[0]):
         pass
 

@@ -17,7 +17,7 @@ import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.cli.app import app
 from ensemble_kit.execution.events import Progress
-from ensemble_kit.kernels import logistic, reference
+from ensemble_kit.kernels import logistic, reference_logistic
 from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stacked import equal
 from ensemble_kit.recipes.stacking import Stacking, fit_stack
@@ -376,7 +376,9 @@ def test_drawn_cells_stand_for_all() -> None:
 def test_sums_are_the_oracles(seed: int, n: int, f: int) -> None:
     rng = np.random.default_rng(seed)
     rows, (a, b), c = rng.normal(size=(n, f)).astype(np.float32), rng.normal(size=(2, n)), rng.normal(size=f)
-    for ours, theirs in zip(logistic.gram(rows, a, b), reference.weighted_sums(rows.astype(float), a, b), strict=True):
+    for ours, theirs in zip(
+        logistic.gram(rows, a, b), reference_logistic.weighted_sums(rows.astype(float), a, b), strict=True
+    ):
         assert np.array_equal(ours, theirs)
     assert np.array_equal(logistic.linear(rows, c), np.cumsum(rows.astype(float) * c, axis=1)[:, -1])
 

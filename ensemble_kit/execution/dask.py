@@ -15,7 +15,8 @@ from ensemble_kit.execution.futures import Futures
 LOCAL = "local"
 _PACKAGES = ("ensemble_kit", "numpy", "numba", "zarr")
 _RETRIES = 2  # of a task that fails otherwise than by an error; tasks of a lost worker are given to others anyway
-_SECONDS = 30  # to wait for the scheduler, and for a first worker
+_CONNECTING = 10  # seconds to wait for the scheduler
+_STARTING = 30  # and for a first worker
 
 
 def of_client(client: Any) -> Futures:
@@ -33,12 +34,12 @@ def of_client(client: Any) -> Futures:
     from distributed.comm.core import CommClosedError
 
     try:
-        client.wait_for_workers(1, timeout=_SECONDS)
+        client.wait_for_workers(1, timeout=_STARTING)
     except Late:
         raise ResourceError(
             "dask-no-workers",
             "cannot work on a Dask cluster",
-            item=f"{_address(client)} has no worker after {_SECONDS} s",
+            item=f"{_address(client)} has no worker after {_STARTING} s",
             fix=f"start some: dask worker {_address(client)}",
         ) from None
     _check(client)
@@ -80,7 +81,7 @@ def cluster(address: str, jobs: int | None = None) -> Iterator[Executor]:
             item, fix = f"--jobs {jobs} beside --dask {address}", "leave it out: dask worker --nthreads says it there"
             raise UsageError("option-idle", "cannot set the threads of a Dask cluster", item=item, fix=fix)
         try:
-            client = Client(address, timeout=_SECONDS, set_as_default=False)
+            client = Client(address, timeout=_CONNECTING, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ResourceError(
                 "dask-unreachable",

@@ -345,12 +345,3 @@ def kept_components(areas: list[int], hits: list[int], least: int, most: int) ->
     large = sorted((k for k, a in enumerate(areas) if a >= least), key=lambda k: -areas[k])
     kept = large[: most or None]
     return sum(areas[k] for k in kept), sum(hits[k] for k in kept)
-
-
-def weighted_sums(
-    rows: NDArray[np.float64], curvature: NDArray[np.float64], slope: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Σ curvature · row rowᵀ and Σ slope · row over rows (n, features), added up in their order."""
-    products = (curvature[:, None] * rows)[:, :, None] * rows[:, None, :]
-    lower = np.tril(np.cumsum(products, axis=0)[-1])
-    return lower + np.tril(lower, -1).T, np.cumsum(slope[:, None] * rows, axis=0)[-1]

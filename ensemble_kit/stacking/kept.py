@@ -61,7 +61,7 @@ class KeptFits:
         self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, ClassFit]:
-        fix = f"remove {self._path}, or run with --force, and all classes are fitted again"
+        fix = "pass another --model or --out, or run with --force, and all classes are fitted again"
         try:
             d = strict_json.load(self._path)
             if d["format"] != FORMAT:

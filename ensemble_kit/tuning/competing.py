@@ -20,7 +20,8 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.competition import Beaten, beaten
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample, LevelCounts
+from ensemble_kit.scores.level_counts import LevelCounts
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.statistics import Band, ClassStatistics, Counted, tables_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 

@@ -92,6 +92,11 @@ def unions_of(folds: int) -> list[tuple[int, ...]]:
     return [every, *(tuple(j for j in every if j not in pair) for pair in pairs)]
 
 
+def images_of(ensemble: Ensemble) -> NDArray[np.int64]:
+    """Return the pixels of each sample's image, int64 (samples,)."""
+    return np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
+
+
 def gather_options(
     ensemble: Ensemble,
     truth: MaskSet,
@@ -122,7 +127,7 @@ def gather_options(
     """
     check_truth(ensemble, truth)
     half, unions = ensemble.level_of(0.5), unions_of(len(split))
-    images = np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
+    images = images_of(ensemble)
     given = fixed or {}
     found: dict[Ratio, dict[int, ClassOptions]] = {ratio: {} for ratio in ratios}
 

@@ -21,13 +21,14 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.options import gather_options
+from ensemble_kit.tuning.options import gather_options, images_of
 from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.rules import Ruled, Rules
 from ensemble_kit.tuning.statistics import Statistics
@@ -154,11 +155,6 @@ def tune_ruled(
     return _with_rules(found, ruling, ruled, rules, crossed)
 
 
-def images_of(ensemble: Ensemble) -> NDArray[np.int64]:
-    """Return the pixels of each sample's image, int64 (samples,)."""
-    return np.array([np.prod(ensemble.image_size(s)) for s in ensemble.samples], np.int64)
-
-
 def _with_rules(
     found: ThresholdSet,
     ruling: Ruling,
@@ -182,8 +178,8 @@ def _with_rules(
         "ratio": chosen.ratio,
         "ratios_of_folds": [fold.ratio for fold in ruled.by_fold],
         "without": {
-            "in_sample": _number(found.score),
-            "out_of_fold": _number(found.validation.crossed.scores["tuned"]) if found.validation.crossed else None,
+            "in_sample": plain_number(found.score),
+            "out_of_fold": plain_number(found.validation.crossed.scores["tuned"]) if found.validation.crossed else None,
         },
     }
     validation = replace(found.validation, in_sample=score, crossed=crossed)
@@ -215,10 +211,6 @@ def _crossed(
     scores = {**before.scores, "tuned": measure.of_all(ruled.tp, ruled.pred, truth)}
     honest = replace(before, scores=scores, gain=gain, classes=classes, as_decided=None, score=score)
     return replace(honest, shrink=False, common_level=rules.half)
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), 9) if np.isfinite(value) else None
 
 
 def _refused(item: str, fix: str) -> UsageError:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.areas import Setting
+from ensemble_kit.tuning.choosing import Which, without
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.curve import or_perfect
 from ensemble_kit.tuning.options import ClassOptions
@@ -24,9 +25,6 @@ from ensemble_kit.tuning.resampling import Counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Union = tuple[int, ...]
-"""Numbers of the folds that something was chosen on."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +88,12 @@ class Rules:
         """
         every, by_fold = tuple(range(len(self.folds))), list[Chosen]()
         for k in every if len(every) > 1 else ():
-            by_fold.append(self.choose(ratios, areas, _without(every, k)))
+            by_fold.append(self.choose(ratios, areas, without(k, every)))
         settings = {k: (chosen.ratio, chosen.settings) for k, chosen in enumerate(by_fold)}
         tp, pred = self._judged(settings)
         return Ruled(self.choose(ratios, areas, every), tuple(by_fold), tp, pred)
 
-    def choose(self, ratios: Sequence[Ratio], areas: bool, which: Union) -> Chosen:
+    def choose(self, ratios: Sequence[Ratio], areas: bool, which: Which) -> Chosen:
         """Choose on the samples of some folds: the ratio that scores best, and each class's setting at it.
 
         Of several folds a ratio is scored on each by the settings that the others choose. Among equals the first is
@@ -105,14 +103,14 @@ class Rules:
         scores = []
         for ratio in ratios if len(ratios) > 1 else ():
             if len(which) > 1:
-                tp, pred = self._judged({k: (ratio, self.settings(ratio, areas, _without(which, k))) for k in which})
+                tp, pred = self._judged({k: (ratio, self.settings(ratio, areas, without(k, which))) for k in which})
             else:
                 tp, pred = self.counts(ratio, self.settings(ratio, areas, which))
             scores.append(or_perfect(self.measure.of_all(tp[:, seen], pred[:, seen], self.truth[:, seen])))
         ratio = ratios[int(np.argmax(scores))] if scores else ratios[0]
         return Chosen(ratio, self.settings(ratio, areas, which))
 
-    def settings(self, ratio: Ratio, areas: bool, which: Union) -> tuple[Setting, ...]:
+    def settings(self, ratio: Ratio, areas: bool, which: Which) -> tuple[Setting, ...]:
         """Return each class's best setting at a ratio, on the samples of some folds."""
         return tuple((of_class.gated if areas else of_class.own)[which] for of_class in self.options[ratio])
 
@@ -128,7 +126,3 @@ class Rules:
             fold, counts = self.folds[k], self.counts(ratio, of_fold)
             tp[:, fold], pred[:, fold] = (v[:, fold] for v in counts)
         return tp, pred
-
-
-def _without(which: Union, k: int) -> Union:
-    return tuple(j for j in which if j != k)

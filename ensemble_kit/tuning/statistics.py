@@ -24,7 +24,8 @@ from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.alignment import Extent, check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample, LevelCounts
+from ensemble_kit.scores.level_counts import LevelCounts
+from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning import archive
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 

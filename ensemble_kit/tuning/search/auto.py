@@ -19,6 +19,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY
+from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation, Interval
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.folds import group_of, make_folds
@@ -28,7 +29,6 @@ from ensemble_kit.tuning.ruled import RATIOS
 from ensemble_kit.tuning.search.bench import Bench
 from ensemble_kit.tuning.search.factor_bench import FactorBench
 from ensemble_kit.tuning.search.ladder import Candidate, Menu, chosen, climb, of_classes, out_of_fold
-from ensemble_kit.tuning.search.nested import plain_number
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.threshold_bench import ThresholdBench
 from ensemble_kit.tuning.statistics import check_truth

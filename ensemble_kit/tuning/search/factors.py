@@ -11,6 +11,7 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import UsageError
 from ensemble_kit.metrics.overlap import iou
+from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.contenders import ContenderTable
@@ -20,7 +21,6 @@ from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search import contending
 from ensemble_kit.tuning.search.joint import search_fusion
-from ensemble_kit.tuning.search.nested import plain_number
 from ensemble_kit.tuning.search.plan import RULES, check
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task

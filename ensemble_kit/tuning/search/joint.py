@@ -17,6 +17,7 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.choosing import usual
@@ -24,7 +25,7 @@ from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.search import cleaning, collecting, greedy, studies
-from ensemble_kit.tuning.search.nested import nested, plain_number
+from ensemble_kit.tuning.search.nested import nested
 from ensemble_kit.tuning.search.plan import Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.search.storage import check_storage

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.metrics.overlap import dice
+from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.choosing import shared_level
 from ensemble_kit.tuning.curve import curves_of
@@ -112,8 +113,3 @@ def _judge(
         masks = ensemble.vote(tuned, executor=held.executor, listener=held.listener)
         found = dice(masks, held.truth)
         counts["tuned"][:, :, fold] = found.tp.T, found.pred.T
-
-
-def plain_number(value: float) -> float | None:
-    """Return a number as JSON can hold it, to nine decimals; None where it is not finite."""
-    return round(float(value), 9) if np.isfinite(value) else None

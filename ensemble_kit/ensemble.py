@@ -12,7 +12,7 @@ import numpy as np
 from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.given import decision_of, level_of
-from ensemble_kit.decisions.recorded import recorded
+from ensemble_kit.decisions.recorded import recorded, recorded_rules
 from ensemble_kit.decisions.review import Review, review
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.rules import parse_rules
@@ -314,5 +314,5 @@ class Ensemble:
 def _rules(given: Iterable[Rule | str] | Rule | str | None, decision: Any) -> tuple[Rule, ...]:
     """Read rules; by default those of a set."""
     if given is None:
-        given = decision.rules if isinstance(decision, ThresholdSet) else ()
+        return recorded_rules(decision) if isinstance(decision, ThresholdSet) else ()
     return parse_rules(given)

@@ -55,12 +55,12 @@ def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[B
                 out.flush()
                 os.fchmod(handle, 0o666 & ~_umask())
                 os.fsync(handle)
+                _sweep(target, temporary)  # before the target is there: whoever finds it need not come back
                 temporary.replace(target)
             sync_folder(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sweep(target)
 
 
 @contextmanager
@@ -89,13 +89,13 @@ def atomic_folder(path: str | os.PathLike[str], force: bool = True, mark: str | 
             yield temporary
             _sync_tree(temporary)
             temporary.chmod(0o777 & ~_umask())
+            _sweep(target, temporary)
             _swap(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         finally:
             os.close(handle)
-        _sweep(target)
 
 
 def check_name(target: Path) -> None:
@@ -242,12 +242,12 @@ def _locked(handle: int) -> bool:
     return os.fstat(handle).st_nlink > 0
 
 
-def _sweep(target: Path) -> None:
-    """Remove the siblings that killed writers of the same target left."""
+def _sweep(target: Path, ours: Path) -> None:
+    """Remove the siblings that killed writers of the same target left, but for ours."""
     stem = os.fsdecode(os.fsencode(target.name)[:200])
     leftover = re.compile(re.escape(stem) + r"\.tmp-[0-9a-f]{16}")
     for sibling in target.parent.iterdir():
-        if leftover.fullmatch(sibling.name):
+        if leftover.fullmatch(sibling.name) and sibling != ours:
             with suppress(OSError):  # in use, or removed meanwhile
                 _remove_unlocked(sibling)
 

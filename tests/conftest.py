@@ -18,6 +18,7 @@ EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 
 for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of terminals set them; a pipe has none
     os.environ.pop(name, None)
+os.environ["SOURCE_DATE_EPOCH"] = "1700000000"  # a set that is made twice is the same at midnight too
 
 pytest.register_assert_rewrite(
     "harness", "pseudo", "followups", "trying"

@@ -157,8 +157,8 @@ def test_the_fix_of_a_search_without_folds_works(make_store: Make) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no folds": ({"folds": None}, "judged out of fold"),
-    "a choice": ({"choose": "own"}, "with --choose "),
-    "a rule": ({"rules": ("compete:0.8",)}, "with --rule · fix: leave --rule out"),
+    "a choice": ({"choose": "own"}, "--choose .* with --search auto"),
+    "a rule": ({"rules": ("compete:0.8",)}, "fix: leave --rule out"),
     "with weights": ({"search": "auto,weights"}, "auto alone"),
 }
 

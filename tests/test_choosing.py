@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.kernels import ladders, reference_ladders
-from ensemble_kit.recipes.tuning import choice_of
+from ensemble_kit.recipes.together import choice_of
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.bagging import Bag, best_levels, mean_level

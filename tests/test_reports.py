@@ -135,12 +135,12 @@ def crossed(groups: int, folds: int, gain: Interval) -> CrossValidation:
 
 
 def test_what_to_expect_of_new_samples_is_students_prediction_interval() -> None:
-    """Against the formula by hand: 41 groups, 5 folds, an interval that is 2 · 1.96 standard errors wide."""
-    width = 2 * 1.959963984540054
+    """Against the formula by hand: 41 groups, 5 folds, an interval that is 2 · 1.96 standard errors of 0.1 wide."""
+    width = 0.2 * 1.959963984540054
     measured = Interval(0.1, 0.1 - width / 2, 0.1 + width / 2)
     found = crossed(41, 5, measured).expected()
     assert found is not None
-    error = np.sqrt(41 / 40)  # s / √n, of n - 1 degrees of freedom
+    error = 0.1 * np.sqrt(41 / 40)  # s / √n, of n - 1 degrees of freedom
     assert found.high - 0.1 == pytest.approx(2.0210753903 * error * np.sqrt(1 + 5 / 4 + 1), rel=1e-9)
     assert found.low == pytest.approx(0.2 - found.high, rel=1e-9)
     many = crossed(41, 5, measured).expected(10**9)

@@ -15,7 +15,12 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.cli.app import app
 from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.recipes.deciding import Deciding
+from ensemble_kit.recipes.vote import SoftVote
+from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.counting import folds_of
+from ensemble_kit.tuning.options import gather_options
+from ensemble_kit.tuning.search.described import doubted_rules
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.statistics import Statistics, count
 
@@ -211,3 +216,120 @@ def test_the_command_writes_rules_that_the_vote_applies(
     assert ek.dice(ek.read_masks(masks), truth).mean == tuned.score
     run("tune-thresholds", *stores, *shared, "--rule", "compete:0.8", "--out", str(out), "--force")
     assert ek.ThresholdSet.load(out).rules == ("compete:0.8",)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"rules": ["compete:0.8"], "search": "compete"}, "search of compete"),
+        ({"rules": ["least-area:9", "compete:0.8"]}, "order"),
+        ({"rules": ["least-area:9"], "search": "least-area"}, "for every class"),
+        ({"rules": ["least-area:9@x", "least-area:1%@y,z"], "search": "least-area"}, "for every class"),
+        ({"rules": ["compete:0.8"], "choose": "bagged"}, "--choose bagged with rules"),
+        ({"search": "compete", "choose": "shrunk"}, "--choose shrunk with rules"),
+        ({"search": "least-area,weights", "choose": "shared"}, "--choose shared with rules"),
+        ({"search": "auto", "rules": ["compete:0.8"], "folds": 3}, "leave --rule out"),
+        ({"search": "auto", "choose": "own", "folds": 3}, "--choose"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_refused_before_any_count(
+    options: dict[str, Any], told: str, make_store: Make
+) -> None:
+    ens, truth = case(0, make_store, samples=3)
+    with pytest.raises(ek.UsageError, match=told):
+        ek.tune_thresholds(ens, truth, listener=lambda event: pytest.fail("it counted"), jobs=1, **options)
+
+
+def test_classes_that_exclude_each_other_do_not_compete(make_store: Make, rng: np.random.Generator) -> None:
+    logits = {s: rng.normal(size=(2, 6, 6)).astype(np.float16) for s in "ab"}
+    ens = ek.Ensemble(make_store(logits, (6, 6), ("x", "y"), activation="softmax"))
+    with pytest.raises(ek.UsageError, match="leave compete out"):
+        ek.tune_thresholds(ens, ens.vote(), decide="threshold", search="compete")
+
+
+@pytest.mark.parametrize("options", [{"search": "compete,least-area"}, {"rules": ["compete:0.8"]}], ids=str)
+def test_a_set_with_rules_records_that_each_class_has_its_own_optimum(
+    options: dict[str, Any], make_store: Make
+) -> None:
+    ens, truth = case(1, make_store)
+    tuned = ek.tune_thresholds(ens, truth, folds=3, **options)
+    assert tuned.choose == "own"
+    assert tuned.search["ruled"]["without"]["choose"] == "bagged"
+    assert not [line for line in tuned.report().lines if "bagged" in line]
+
+
+def test_rules_that_lose_out_of_fold_are_warned_of(make_store: Make) -> None:
+    ens, truth = case(1, make_store)
+    tuned = ek.tune_thresholds(ens, truth, folds=3, rules=["least-area:1000"])
+    crossed = tuned.validation.crossed
+    assert crossed is not None
+    best = max(crossed.scores["half"], tuned.search["ruled"]["without"]["out_of_fold"])
+    assert crossed.scores["tuned"] < best
+    (told,) = doubted_rules(tuned)
+    assert f"{crossed.scores['tuned']:.4f}" in told.doubt
+    assert f"{best:.4f}" in told.doubt
+    assert not doubted_rules(ek.tune_thresholds(ens, truth, folds=3))
+
+
+def test_classes_that_do_not_compete_are_counted_by_themselves(make_store: Make) -> None:
+    ens, truth = case(1, make_store)
+    split = folds_of(ens, None, None, 0)[0]
+    how = ens, truth, Measure("mean", "dice"), split, (0.8,), [0, 1], False
+    together = gather_options(*how)[0.8]
+    apart = gather_options(*how, at_once=1)[0.8]
+    assert [dict(c.own) for c in together] == [dict(c.own) for c in apart]
+
+
+def voting(ens: ek.Ensemble, tuned: ek.ThresholdSet, *rules: str, kind: str | None = None) -> SoftVote:
+    return SoftVote.of(ens, Deciding(tuned, kind), parse_rules(rules))
+
+
+def test_a_vote_tells_which_rules_of_a_set_it_does_not_apply(make_store: Make) -> None:
+    ens, truth = case(1, make_store)
+    tuned = ek.tune_thresholds(ens, truth, rules=["compete:0.8@x,y", "least-area:2"])
+    assert not voting(ens, tuned).doubts()
+    (told,) = voting(ens, tuned, "drop-small:3").doubts()
+    assert "compete:0.8@x,y and least-area:2" in told.doubt
+    assert "--rule compete:0.8@x,y --rule least-area:2 --rule drop-small:3" in told.fix
+    assert not voting(ens, tuned, "compete:0.8@x,y", "least-area:2", "drop-small:3").doubts()
+    (told,) = voting(ens, tuned, kind="rank").doubts()
+    assert "not applied" in told.doubt
+    assert "--rule compete:0.8@x,y --rule least-area:2" in told.fix
+
+
+def test_a_least_area_beyond_every_image_is_warned_of(make_store: Make) -> None:
+    ens, truth = case(1, make_store, samples=3)
+    (told,) = SoftVote.of(ens, Deciding(0.5), parse_rules(["least-area:2001", "least-area:2000"])).doubts()
+    assert "'least-area:2001'" in told.doubt
+    assert "2000 pixels" in told.doubt
+    with pytest.warns(UserWarning, match="empties every mask"):
+        ek.tune_thresholds(ens, truth, rules=["least-area:2001"])
+
+
+@pytest.mark.parametrize("rule", ["compete:2", "blur:3", "least-area:0", "least-area:5@x,x"])
+def test_a_set_with_a_rule_that_cannot_be_read_is_named(rule: str, tmp_path: Path, make_store: Make) -> None:
+    ens, truth = case(1, make_store, samples=3)
+    path = tmp_path / "set.json"
+    ek.tune_thresholds(ens, truth, rules=["least-area:2"]).save(path)
+    path.write_text(path.read_text().replace("least-area:2", rule))
+    tuned = ek.ThresholdSet.load(path)
+    for vote in (lambda: ens.vote(tuned), lambda: voting(ens, tuned)):
+        with pytest.raises(ek.DamagedError, match=r"set\.json.*correct it in the file"):
+            vote()
+
+
+def test_predicted_scores_are_scores(make_store: Make) -> None:
+    ens, _ = case(1, make_store)
+    truth = ens.vote(0.5)
+    bad = ens.samples[0]
+    other = {(s, c): truth[s, c] ^ ek.encode(np.ones(IMAGE, bool)) if s == bad else truth[s, c]
+             for s in truth.samples for c in truth.classes}  # fmt: skip
+    found = ek.tune_thresholds(ens, ek.MaskSet(other), folds=3)
+    crossed = found.validation.crossed
+    assert crossed is not None
+    expected = crossed.expected_score(1)
+    assert expected is not None
+    assert (expected.low, expected.high) == (0.0, 1.0)
+    assert crossed.score is not None
+    assert 0 < expected.value < 1

@@ -142,6 +142,8 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
+    if tuned.rules:
+        head["rules"] = ", then ".join(tuned.rules)
     if tuned.guarantee is not None:
         head |= {"guaranteed": str(tuned.guarantee), "limits": LIMITS}
     return {"kind": "threshold set", "legend": legend, **tuned.to_dict()}, [head, Report("", columns, rows, legend)]

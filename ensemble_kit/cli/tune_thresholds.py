@@ -144,8 +144,9 @@ def tune_thresholds(
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.controlling import Controlling
+    from ensemble_kit.recipes.together import choice_of
     from ensemble_kit.recipes.tune import measure_of
-    from ensemble_kit.recipes.tuning import Tuning, choice_of, decides_by_argmax
+    from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
@@ -185,6 +186,8 @@ def tune_thresholds(
     )
     if not search and method == "exact":
         refuse_idle("without a search", "add --search", **of_search)
+    if search and not set(map(str.strip, search.split(","))) - {"compete", "least-area"}:
+        refuse_idle("with a search from counts", "add weights, mean, temperature or post to --search", **of_search)
     wanted_risk, base = risk_of(risk, alpha, delta, risk_over), risk_set(thresholds)
     fused = fusing(mean, upsample, weights, temperatures, samples)
     ensemble = open_ensemble(stores, 0.5 if base is None else base, fused)

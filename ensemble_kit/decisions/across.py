@@ -41,7 +41,7 @@ class Compete(ScoreRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set_number("ratio")
+        self._set_number("ratio", "pass a number above 0 and at most 1, such as 0.8")
         if self.in_65536 == 0:
             raise invalid(f"compete with ratio={self.ratio!r}", "pass a ratio of at least 0.00001, or no rule")
         if self.classes is not None and len(self.classes) < 2:

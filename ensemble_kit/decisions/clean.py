@@ -45,8 +45,12 @@ def refuse_score_rules(rules: Iterable[Rule]) -> None:
             raise rule.masks_alone()
 
 
-def refuse_across(rules: Iterable[Rule]) -> None:
+def refuse_across(rules: Iterable[Rule], otherwise: str = "decide each class by itself (--decide threshold)") -> None:
     """Refuse rules across classes where classes exclude each other.
+
+    Parameters
+    ----------
+    otherwise : how to get masks that may overlap; empty where there is no way.
 
     Raises
     ------
@@ -59,7 +63,7 @@ def refuse_across(rules: Iterable[Rule]) -> None:
                 "rule-exclusive",
                 "cannot apply a rule across classes",
                 item=f"rule {str(rule)!r}: the classes exclude each other, each pixel has one at most",
-                fix="leave the rule out, or decide each class of softmax members by itself (--decide threshold)",
+                fix=f"leave the rule out{otherwise and f', or {otherwise}'}",
             )
 
 
@@ -107,7 +111,7 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     if exclusive and nests:
         named = {name for rule in nests for name in rule.classes or ()}
         if len({name for (_, name), runs in masks.items() if name in named and runs}) > 1:
-            refuse_across(nests)
+            refuse_across(nests, otherwise="")
         exclusive = False  # the masks overlap nowhere because most are empty
     cleaned = []
     for sample in masks.samples:

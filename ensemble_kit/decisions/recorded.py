@@ -1,11 +1,14 @@
-"""The decision that a threshold set records."""
+"""The decision and the rules that a threshold set records."""
 
 from __future__ import annotations
 
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.rank import RankRule
+from ensemble_kit.decisions.rule import Rule
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.decisions.thresholds import Thresholds
+from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.thresholds.records import SetFields
 
@@ -18,3 +21,23 @@ def recorded(tuned: SetFields) -> Decision:
     if record.kind == "rank":
         return RankRule.of(tuned)
     return Thresholds({c.name: c.level for c in tuned.classes})
+
+
+def recorded_rules(tuned: SetFields) -> tuple[Rule, ...]:
+    """Read the rules of a set.
+
+    Raises
+    ------
+    DamagedError
+        One cannot be read, of a file that somebody edited.
+    """
+    try:
+        return parse_rules(tuned.rules)
+    except EnskError as error:
+        path = getattr(tuned, "path", None)
+        raise DamagedError(
+            "set-invalid",
+            "cannot read the rules of a threshold set",
+            item=f"{'the set' if path is None else repr(str(path))}: {error.item}",
+            fix=f"correct it in the file ({error.fix}), or make the set again with ensk tune-thresholds",
+        ) from None

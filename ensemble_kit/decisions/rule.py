@@ -65,6 +65,10 @@ class Rule(ABC):
             return
         if not isinstance(self.classes, (list, tuple)):
             raise self._invalid("classes", "pass a tuple of class names, or None for all")
+        if not self.classes:
+            raise self._invalid("classes", "name a class after @, or leave @ out for all classes")
+        if len(set(self.classes)) < len(self.classes):
+            raise self._invalid("classes", "name each class once")
         object.__setattr__(self, "classes", check_names("classes", self.classes))
 
     @abstractmethod
@@ -103,11 +107,11 @@ class Rule(ABC):
             raise self._invalid(name, fix)
         object.__setattr__(self, name, number)
 
-    def _set_number(self, name: str) -> None:
+    def _set_number(self, name: str, fix: str = "pass a number in [0, 1]; a share in text is in percent") -> None:
         """Check that a parameter is a number in [0, 1], and make it a float."""
         value = getattr(self, name)
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
-            raise self._invalid(name, "pass a number in [0, 1]; a share in text is in percent")
+            raise self._invalid(name, fix)
         object.__setattr__(self, name, float(value))
 
     def _invalid(self, name: str, fix: str) -> UsageError:

@@ -259,7 +259,7 @@ def parse_rule(text: str) -> Rule:
         if not values.keys() <= {f.name for f in fields(kind)}:
             raise ValueError(text)  # a gate has no connectivity
     except ValueError:
-        fix = f"write {kind.form}; after it @ and class names if it is for some"
+        fix = f"write {kind.form}" + ("" if kind.across else "; after it @ and class names if it is for some")
         raise invalid(f"rule {text!r}", fix) from None
     return kind(**values, classes=taken.classes)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ensemble_kit.decisions.areas import AreaRule
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import vote
+from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution
@@ -16,6 +19,7 @@ from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.shifted import doubted
 from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.folds import Groups, group_of
 
@@ -85,3 +89,15 @@ def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_a
             doubt = f"member {member.member!r}, looked at in {len(samples)} samples: {told}"
             out.append(Caution(doubt, "compare the order of its classes with that of its network's outputs, and --val"))
     return out
+
+
+def emptying(rules: Iterable[Rule], images: Iterable[Shape]) -> list[Caution]:
+    """Warn of rules that no mask can pass, since they ask for more pixels than the largest image has."""
+    largest = max((math.prod(image) for image in images), default=0)
+    areas = [rule for rule in rules if isinstance(rule, AreaRule) and rule.min_area is not None]
+    fix = "pass a smaller area; least-area:0.05% is a share of the image"
+    return [
+        Caution(f"rule {str(rule)!r} empties every mask: the largest image has {largest} pixels", fix)
+        for rule in areas
+        if (rule.min_area or 0) > largest > 0
+    ]

@@ -12,7 +12,8 @@ from ensemble_kit.errors import check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, choice_of, decides_by_argmax
+from ensemble_kit.recipes.together import choice_of
+from ensemble_kit.recipes.tuning import Decide, Folds, Tuning, decides_by_argmax
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Objective
 from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.thresholds.thresholdset import ThresholdSet

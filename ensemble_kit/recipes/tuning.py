@@ -15,9 +15,10 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
-from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
+from ensemble_kit.recipes.doubts import alike, doubted_members, emptying, twins_apart
 from ensemble_kit.recipes.families import near_duplicates
 from ensemble_kit.recipes.score import void_told
+from ensemble_kit.recipes.together import check_together
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure, Objective
 from ensemble_kit.thresholds.crossed import Choice
@@ -31,7 +32,7 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
-from ensemble_kit.tuning.ruled import Ruling, tune_ruled
+from ensemble_kit.tuning.ruled import Ruling, check_ruling, tune_ruled
 from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
@@ -119,26 +120,20 @@ class Tuning:
             item = f"{idle} with decide={kind!r}"
             fix = f"leave it out, or decide by {other} (--decide {other})"
             raise UsageError("decide-invalid", "cannot tune", item=item, fix=fix)
-        if self.rules and (self.by_argmax or self.trials is not None):
-            what = "factors of argmax" if self.by_argmax else "trials"
-            fix = "leave it out, or pass it to the vote (ensk vote --rule)"
-            raise UsageError("option-idle", "cannot tune with rules", item=f"{self.rules[0]} with {what}", fix=fix)
         check_classes(self.rules, self.ensemble.classes)
-        if self.choose == "shared" and (
-            self.rules or self.by_argmax or self.search is not None or self.trials is not None
-        ):
-            what = "factors of argmax" if self.by_argmax else "rules" if self.rules else "a search"
-            what = what if self.trials is None else "trials"
-            fix = "leave it out, or search first and pass the weights that were found (--weights)"
-            raise UsageError("option-idle", "cannot share one threshold", item=f"--shared with {what}", fix=fix)
-        if self.choose == "bagged" and self.by_argmax:
-            item, fix = "--choose bagged with factors of argmax", "pass --choose shrunk or own, or decide by threshold"
-            raise UsageError("option-idle", "cannot choose factors so", item=item, fix=fix)
+        check_together(self.by_argmax, self.trials is not None, self.search, self.rules, self.choose, self.least)
+        if self.trials is None and not self.by_argmax:
+            check_ruling(self.ruling, self.ensemble)
 
     @property
     def by_argmax(self) -> bool:
         """Whether the factors of argmax are tuned, and not thresholds."""
         return decides_by_argmax(self.ensemble, self.decide)
+
+    @property
+    def ruling(self) -> Ruling:
+        """Rules that thresholds are tuned for: those given, and those searched from counts."""
+        return Ruling(given=self.rules) if self.search is None else self.search.ruling(self.rules)
 
     @property
     def split(self) -> int | None:
@@ -161,7 +156,9 @@ class Tuning:
 
     def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
-        out = alike([(m.member, m) for m in self.ensemble.members])
+        e = self.ensemble
+        out = alike([(m.member, m) for m in e.members])
+        out += emptying(self.rules, map(e.image_size, e.samples))
         if self.folds == "auto" and self.split is None:
             doubt = f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only"
             out.append(Caution(doubt, "tune on samples of three groups or more (--groups)"))
@@ -229,7 +226,7 @@ class Tuning:
                 doubts = [*doubts, Caution(doubt, "decide as the set does: ensk vote without --decide rank")]
         if self.compared is not None:
             shift = compare(fused, self.compared.as_tuned(found), found, executor=executor)
-        full = replace(report, lines=lines, warnings=[*report.warnings, *doubts])
+        full = replace(report, lines=lines, warnings=[*report.warnings, *doubts, *described.doubted_rules(found)])
         return Tuned(found, full, doubts, rank, shift, auto.report(found))
 
     def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
@@ -256,15 +253,8 @@ class Tuning:
     ) -> ThresholdSet:
         ensemble, measure, how = self.ensemble, self.measure, (self.split, self.groups, self.seed)
         if self.search is not None and self.search.is_auto:
-            given = {
-                "--statistics": known if known is not None else keep,
-                "--least": self.least,
-                "--choose (--shrink)": self.choose,
-                "--rule": self.rules or None,
-            }
-            if named := [option for option, value in given.items() if value is not None]:
-                told = " and ".join(named)
-                item, fix = f"--search auto, which chooses these itself, with {told}", f"leave {told} out"
+            if known is not None or keep is not None:
+                item, fix = "--search auto with statistics, which are of one fusion", "leave --statistics out"
                 raise UsageError("option-idle", "cannot search", item=item, fix=fix)
             task = Task(
                 ensemble, truth, measure, self.search, self.groups, self.seed, "own", 0, executor, jobs, listener
@@ -296,10 +286,9 @@ class Tuning:
             keep(counted)
         if self.search is None or self.search.by_counts:
             found = tune_from(counted, ensemble, measure, *how, self.choose)
-            ruling = Ruling(given=self.rules) if self.search is None else self.search.ruling(self.rules)
-            if not ruling:
+            if not self.ruling:
                 return found
-            return tune_ruled(found, ensemble, truth, ruling, *how, executor, listener, self.at_once)
+            return tune_ruled(found, ensemble, truth, self.ruling, *how, executor, listener, self.at_once)
         return joint.tune(
             ensemble, truth, measure, self.search, *how, self.choose, counted, executor, jobs, listener, self.rules,
             self.at_once,
@@ -326,28 +315,6 @@ def _untuned(found: ThresholdSet) -> float:
     """Return what 0.5, or argmax without factors, scores; neither is trained, so that is out of fold."""
     crossed = found.validation.crossed
     return found.validation.in_sample_at_half if crossed is None else crossed.scores["one" if found.factors else "half"]
-
-
-def choice_of(choose: str | None, shrink: bool | None = None, shared: bool = False) -> Choice | None:
-    """Read how thresholds are chosen, in today's words or in those before them; None: as is usual.
-
-    Parameters
-    ----------
-    shrink : True means "shrunk", False "own".
-    shared : means "shared", whatever `shrink` says.
-
-    Raises
-    ------
-    UsageError
-        Another word, or two that differ.
-    """
-    check_choice("choose", choose, (None, *get_args(Choice)), "cannot tune")
-    older = "shared" if shared else None if shrink is None else "shrunk" if shrink else "own"
-    if choose is not None and older not in {None, choose}:
-        item = f"--choose {choose} with an option that means {older}"
-        fix = "pass --choose alone; --shared, --shrink and --no-shrink are older words for shared, shrunk and own"
-        raise UsageError("option-idle", "cannot choose thresholds in two ways", item=item, fix=fix)
-    return cast("Choice | None", choose or older)
 
 
 def decides_by_argmax(ensemble: Ensemble, decide: Decide | None) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_across, refuse_score_rules
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.hard import hard_vote
-from ensemble_kit.decisions.recorded import recorded
+from ensemble_kit.decisions.recorded import recorded, recorded_rules
 from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
@@ -26,7 +26,7 @@ from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
-from ensemble_kit.recipes.doubts import alike
+from ensemble_kit.recipes.doubts import alike, emptying
 from ensemble_kit.recipes.masks import read_together
 from ensemble_kit.thresholds.guarantee import LIMITS
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
@@ -74,7 +74,7 @@ class SoftVote:
         """Make it of what the user says; without rules, those of a set hold that decides as it was tuned."""
         tuned = deciding.threshold if isinstance(deciding.threshold, ThresholdSet) else None
         if not rules and tuned is not None and deciding.kind in {None, tuned.decision.kind}:
-            rules = tuple(parse_rules(tuned.rules))
+            rules = recorded_rules(tuned)
         return cls(ensemble, deciding.of(ensemble), rules, tuned)
 
     def told(self) -> list[str]:
@@ -108,16 +108,36 @@ class SoftVote:
     def keeps_guarantee(self) -> bool:
         """Whether masks are decided and cleaned as the set says that guarantees a risk."""
         tuned = self.tuned
-        return tuned is not None and (self.decision, self.rules) == (recorded(tuned), tuple(parse_rules(tuned.rules)))
+        return tuned is not None and (self.decision, self.rules) == (recorded(tuned), recorded_rules(tuned))
 
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        out = alike([(m.member, m) for m in self.ensemble.members])
+        e = self.ensemble
+        out = alike([(m.member, m) for m in e.members])
+        out += emptying(self.rules, map(e.image_size, e.samples))
         if self.tuned is not None and self.tuned.guarantee is not None and not self.keeps_guarantee:
             told = self.tuned.guarantee
             doubt = f"the set's guarantee does not hold, since masks are decided or cleaned otherwise: {told}"
             out.append(Caution(doubt, "leave --decide and --rule out, or control the risk of what is meant"))
+        elif self.tuned is not None and (unused := self._unused(self.tuned)) is not None:
+            out.append(unused)
         return out
+
+    @staticmethod
+    def _options(rules: Iterable[Rule]) -> str:
+        return " ".join(f"--rule {quote(str(rule))}" for rule in rules)
+
+    def _unused(self, tuned: ThresholdSet) -> Caution | None:
+        """Say which rules of the set are not applied, and what applies them."""
+        own = recorded_rules(tuned)
+        if not [rule for rule in own if rule not in self.rules]:
+            return None
+        told = " and ".join(map(str, own))
+        if self.rules:
+            doubt = f"--rule is applied in place of the rules that the set was tuned with, {told}"
+            return Caution(doubt, f"to apply both, pass {self._options([*own, *self.rules])}; or leave --rule out")
+        doubt = f"the set was tuned with the rules {told}, for another decision: they are not applied"
+        return Caution(doubt, f"leave --decide out, or pass {self._options(own)}")
 
     @property
     def may_overlap(self) -> bool:
@@ -184,7 +204,7 @@ class HardVote:
     def __post_init__(self) -> None:
         refuse_score_rules(self.rules)
         if self.voting.get("by") == "label":
-            refuse_across(self.rules)
+            refuse_across(self.rules, otherwise="vote on each class by itself (--by class)")
         weights = self.voting.get("weights") or [1.0] * len(self.members)
         heard = [k for k, weight in enumerate(weights) if weight]
         _check_distinct([self.members[k] for k in heard])
@@ -230,6 +250,8 @@ class HardVote:
         """Say what the user may not have meant."""
         read = list(zip(self.heard, self.parts, strict=True))
         out = alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        empty = self.names()
+        out += emptying(self.rules, map(empty.image_size, empty.samples))
         if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.parts):
             doubt = "a set guarantees a risk of its own masks, not of those that a hard vote makes of several"
             out.append(Caution(doubt, "vote softly, with a set that controls the risk of the fused scores"))

@@ -72,6 +72,8 @@ def beaten(scores: FusedSample, rivals: Sequence[int], masks: Mapping[int, Runs]
     """
     from ensemble_kit.kernels import competition as kernels
 
+    if not masks:
+        return []
     chances, (height, width) = levels_of_probability(scores.inputs.fusion.mean), scores.image
     tops, asked = np.zeros(height * width, np.uint16), _asked(scores, rivals, masks)
     parts: dict[int, list[tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16]]]] = {c: [] for c in masks}

@@ -91,7 +91,7 @@ class CrossValidation:
         Interval
             None where it is not known: of a set whose file does not hold `as_decided`, or without a pair that counts.
         """
-        return self._predicted([self.gain, self.gain if self.as_decided is None else self.as_decided], new)
+        return self._predicted([self.gain, self.gain if self.as_decided is None else self.as_decided], new, -1.0)
 
     def expected_score(self, new: int | None = None) -> Interval | None:
         """Return the score out of fold, and where that of new groups lies in 95 of 100 cases; as for `expected`.
@@ -101,18 +101,21 @@ class CrossValidation:
         Interval
             None where it is not known: of a set whose file does not hold it, or without a pair that counts.
         """
-        return None if self.score is None else self._predicted([self.score], new)
+        return None if self.score is None else self._predicted([self.score], new, 0.0)
 
-    def _predicted(self, means: Sequence[Interval], new: int | None) -> Interval | None:
-        """Return the first of some means, with an interval that spans the predictions of them all."""
+    def _predicted(self, means: Sequence[Interval], new: int | None, least: float) -> Interval | None:
+        """Return the first of some means, with an interval that spans the predictions of them all.
+
+        Scores lie between 0 and 1, and gains between -1 and 1, so the interval is cut to that from `least` to 1.
+        """
         from scipy.stats import norm, t
 
         n, level = self.groups, 0.975
         spread = math.sqrt(1 + self.folds / (self.folds - 1) + n / (n if new is None else new)) * math.sqrt(n / (n - 1))
         factor = float(t.ppf(level, n - 1)) / float(norm.ppf(level)) * spread
         halves = [factor * (i.high - i.low) / 2 for i in means]
-        low = min(i.value - half for i, half in zip(means, halves, strict=True))
-        high = max(i.value + half for i, half in zip(means, halves, strict=True))
+        low = max(least, min(i.value - half for i, half in zip(means, halves, strict=True)))
+        high = min(1.0, max(i.value + half for i, half in zip(means, halves, strict=True)))
         return Interval(means[0].value, low, high) if math.isfinite(sum(halves)) else None
 
 

@@ -107,6 +107,27 @@ class Ruling:
         return out
 
 
+def check_ruling(ruling: Ruling, ensemble: Ensemble) -> None:
+    """Refuse rules that thresholds of these members cannot be tuned for.
+
+    Raises
+    ------
+    MismatchError
+        A rule for a class that the ensemble does not have.
+    UsageError
+        Competition of classes that exclude each other; a search for least areas of which none is left to choose.
+    """
+    check_classes(ruling.given, ensemble.classes)
+    if ensemble.activation == "softmax" and any(ratio is not None for ratio in ruling.ratios):
+        item = "compete: classes of softmax members exclude each other, so they compete at every pixel already"
+        raise _refused(item, "leave compete out")
+    fixed = [rule for rule in ruling.given if isinstance(rule, LeastArea)]
+    if ruling.areas and all(any(rule.covers(name) for rule in fixed) for name in ensemble.classes):
+        told = " and ".join(repr(str(rule)) for rule in fixed)
+        fix = "leave one of the two out, or name the classes of which the area is known (least-area:120@CLASS)"
+        raise _refused(f"{told} for every class with a search of least-area", fix)
+
+
 def tune_ruled(
     found: ThresholdSet,
     ensemble: Ensemble,
@@ -127,10 +148,7 @@ def tune_ruled(
     folds, groups, seed : of the tuning.
     at_once : classes at a time whose tables are held.
     """
-    check_classes(ruling.given, ensemble.classes)
-    if ensemble.activation == "softmax" and any(ratio is not None for ratio in ruling.ratios):
-        item = "classes that exclude each other compete at every pixel already"
-        raise _refused(item, "decide them by argmax (--decide argmax), or leave compete out")
+    check_ruling(ruling, ensemble)
     split, names = folds_of(ensemble, folds, groups, seed)
     curves = curves_of(found)
     known = Statistics(ensemble.samples, ensemble.classes, tuple(curves[c].table for c in ensemble.classes), "")
@@ -178,13 +196,15 @@ def _with_rules(
         "ratio": chosen.ratio,
         "ratios_of_folds": [fold.ratio for fold in ruled.by_fold],
         "without": {
+            "choose": found.choose,
             "in_sample": plain_number(found.score),
             "out_of_fold": plain_number(found.validation.crossed.scores["tuned"]) if found.validation.crossed else None,
         },
     }
     validation = replace(found.validation, in_sample=score, crossed=crossed)
     what = {"what": told["searched"]} if told["searched"] and "what" not in found.search else {}
-    search = {**found.search, **what, "ruled": told}
+    choose = {"choose": "own"} if "choose" in found.search else {}
+    search = {**found.search, **what, **choose, "ruled": told}
     return replace(found, classes=tuple(classes), validation=validation, rules=tuple(texts), search=search)
 
 

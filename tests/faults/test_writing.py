@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+from ensemble_kit import files
 from ensemble_kit.errors import EnskError, ResourceError
 from ensemble_kit.files import atomic_folder, atomic_write
 
@@ -254,6 +255,24 @@ def test_files_under_a_kill_at_every_call(tmp_path: Path, kind: str, call: str) 
     if target.exists():
         subprocess.run([sys.executable, "-c", ATOMIC, str(target)], check=True, capture_output=True)
         assert [p.name for p in tmp_path.iterdir()] == [kind]  # the leftovers are swept
+
+
+@pytest.mark.parametrize("kind", ["file.csv", "folder"])
+def test_leftovers_go_before_the_new_content_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Whoever is killed right after the rename left nothing to sweep: what is whole may never be written again."""
+    other = tmp_path / f"{kind}.tmp-{'0' * 16}"
+    other.write_bytes(b"half") if kind == "file.csv" else other.mkdir()
+    sync = files.sync_folder
+    monkeypatch.setattr(files, "sync_folder", lambda p: pytest.fail("killed") if p == tmp_path else sync(p))
+    target = tmp_path / kind
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        if kind == "folder":
+            with files.atomic_folder(target) as folder:
+                (folder / "index.json").write_bytes(b"new")
+        else:
+            with files.atomic_write(target) as out:
+                out.write(b"new")
+    assert [p.name for p in tmp_path.iterdir()] == [kind]
 
 
 def test_a_process_that_ends_without_a_word(tmp_path: Path) -> None:

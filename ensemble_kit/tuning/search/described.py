@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ensemble_kit.decisions.areas import LeastArea
 from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.errors import Caution
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.search import cleaning
 
@@ -73,6 +74,19 @@ def rules_told(tuned: ThresholdSet) -> list[str]:
             f"thresholds alone {before['out_of_fold']:.4f}."
         )
     return lines
+
+
+def doubted_rules(tuned: ThresholdSet) -> list[Caution]:
+    """Warn where rules that were chosen with the thresholds score less, out of fold, than what needs none."""
+    s, crossed = tuned.search.get("ruled"), tuned.validation.crossed
+    if s is None or crossed is None or "uniform" in tuned.search or s["without"]["out_of_fold"] is None:
+        return []
+    ours, others = crossed.scores["tuned"], {"thresholds alone": s["without"]["out_of_fold"]}
+    name, best = max({**others, "0.5": crossed.scores["half"]}.items(), key=lambda pair: pair[1])
+    if ours >= best - 1e-9:  # a set's file rounds to 9 digits
+        return []
+    doubt = f"these rules lose to {name} out of fold: {ours:.4f}, {name} {best:.4f}"
+    return [Caution(doubt, "tune without them, or with --search auto, which takes only what gains out of fold")]
 
 
 def _range(areas: Sequence[LeastArea]) -> str:

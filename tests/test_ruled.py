@@ -18,8 +18,8 @@ from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.class_options import gather_options
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.options import gather_options
 from ensemble_kit.tuning.search.described import doubted_rules
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.statistics import Statistics, count

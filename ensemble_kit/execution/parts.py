@@ -63,6 +63,18 @@ class Part(NamedTuple):
             raise UsageError("option-invalid", "cannot share the work", item=f"--part {self}", fix=_FIX)
         return self
 
+    def check_has(self, items: int, what: str = "samples") -> None:
+        """Refuse a part that nothing is left for.
+
+        Raises
+        ------
+        UsageError
+            There are more parts than items.
+        """
+        if self.of > items:
+            item, fix = f"--part {self}, and there are {items} {what}", f"share the work out over {items} parts at most"
+            raise UsageError("part-empty", "cannot work on a part without samples", item=item, fix=fix)
+
     def share(self, items: Sequence[T]) -> list[T]:
         """Take this share of some items, in their order."""
         return list(items[self.number - 1 :: self.of])

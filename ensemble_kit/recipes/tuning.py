@@ -296,7 +296,7 @@ class Tuning:
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
         """Score the rank rule as it is, and with a temperature fitted out of fold."""
-        split, _ = folds_of(fused, self.split, self.groups, self.seed)
+        split, _ = folds_of(fused.samples, self.split, self.groups, self.seed)
         histogram = level_histogram(fused, truth, split, executor=executor)
         scaling = fit_temperature(histogram, fused.fusion.mean)
         values: dict[str, Any] = {

@@ -149,7 +149,7 @@ def tune_ruled(
     at_once : classes at a time whose tables are held.
     """
     check_ruling(ruling, ensemble)
-    split, names = folds_of(ensemble, folds, groups, seed)
+    split, names = folds_of(ensemble.samples, folds, groups, seed)
     curves = curves_of(found)
     known = Statistics(ensemble.samples, ensemble.classes, tuple(curves[c].table for c in ensemble.classes), "")
     options = gather_options(

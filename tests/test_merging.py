@@ -192,6 +192,8 @@ def test_what_does_not_make_a_whole_is_refused(parts: Path, sigmoid: Path, tmp_p
     with refused(ek.DamagedError, "part-invalid", str(two)):
         ensk("merge", parts, *out)
     assert not (tmp_path / "all.csv").exists()
+    ensk("vote", sigmoid / "a.zarr", "--out", parts, "--part", "2/3")  # as the error says
+    ensk("merge", parts, *out)
 
 
 def test_more_parts_than_samples_are_refused(sigmoid: Path, tmp_path: Path) -> None:

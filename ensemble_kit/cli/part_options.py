@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.working import working
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import DamagedError, UsageError
 from ensemble_kit.execution.parts import WHOLE, Part
 
 if TYPE_CHECKING:
@@ -61,15 +62,16 @@ def run_part(
     from ensemble_kit.recipes.part_file import PartFile, path_of
 
     path = path_of(out, part)
+    there = None
     if path.exists() and not common.force:
-        if PartFile.load(path).plan != plan:
-            item = f"{path} is a part of another run"
-            fix = "pass --force to replace it, or another path"
-            raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
-        done = "is there already"
-    else:
+        with suppress(DamagedError):  # which is made again
+            there = PartFile.load(path)
+    if there is not None and there.plan != plan:
+        item, fix = f"{path} is a part of another run", "pass --force to replace it, or another path"
+        raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
+    if there is None:
         PartFile(kind, part, plan, *work()).save(path)
-        done = "was written"
+    done = "was written" if there is None else "is there already"
     common.answer({"out": str(path), "part": list(part), "kind": kind, "merged": str(out)})
     common.say(f"part {part} {done}: {path}; once all are there: ensk merge {quote(str(out))} --out {quote(str(out))}")
 

@@ -60,7 +60,7 @@ def merged(parts: Sequence[PartFile]) -> MaskSet:
             "part-invalid",
             "cannot merge masks",
             item=f"the parts' contents do not fit each other: {error}",
-            fix="run the command of every part again with --force",
+            fix="make them again: run the commands that made them",
         ) from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -26,13 +25,13 @@ import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import nobody
+from ensemble_kit.recipes.tune import measure_of
 from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.recipes.tune import measure_of
 from trying import ensk
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -49,7 +48,9 @@ class Case(NamedTuple):
 
 def demo(folder: Path) -> Case:
     """The stores that `ensk demo` dumps, and its real images' masks."""
-    val, test = ([ROOT / f"tests/golden/{n}_{part}.zip" for n in ("unet", "fpn", "dilated")] for part in ("val", "test"))
+    val, test = (
+        [ROOT / f"tests/golden/{n}_{part}.zip" for n in ("unet", "fpn", "dilated")] for part in ("val", "test")
+    )
     return Case(val, ROOT / "ensemble_kit/demo/data/val/masks", test, "masks.csv")
 
 
@@ -100,7 +101,7 @@ def cluster() -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0
     ) as found:
         yield found
 

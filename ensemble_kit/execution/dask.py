@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from ensemble_kit.errors import ResourceError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.executor import Executor
-from ensemble_kit.execution.futures import Futures
-from ensemble_kit.execution.task import check_versions, other_worker, versions
+from ensemble_kit.execution.futures import Futures, Gone
+from ensemble_kit.execution.task import differences, other_worker, versions
 
 LOCAL = "local"
 _RETRIES = 2  # of a task that fails otherwise than by an error; tasks of a lost worker are given to others anyway
@@ -67,7 +69,8 @@ def of_client(client: Any) -> Futures:
     for worker, theirs in client.run(versions, on_error="return").items():
         if isinstance(theirs, BaseException):
             raise other_worker(worker, f"ensemble_kit cannot be imported there ({theirs})")
-        check_versions(versions(), theirs, worker)
+        if differ := differences(versions(), theirs):
+            raise other_worker(worker, differ)
     pool = client.get_executor(pure=False, retries=_RETRIES)
     return Futures(pool, _Workers(client), (KilledWorker, CancelledError, CommClosedError))
 
@@ -82,18 +85,18 @@ class _Workers:
     def __call__(self) -> int:
         now = time.monotonic()
         if self._client.status != "running":
-            raise BrokenExecutor("the connection to the scheduler is closed")
+            raise Gone("the connection to the scheduler is closed")
         if now - self._asked < _SECOND:
             return self._threads
         try:
             threads = sum(self._client.nthreads().values())
         except OSError as error:
-            raise BrokenExecutor(f"the scheduler does not answer: {error}") from None
+            raise Gone(f"the scheduler does not answer: {error}") from None
         self._asked = now
         if threads:
             self._threads, self._seen = threads, now
         elif now - self._seen > _STARTING:
-            raise BrokenExecutor(f"the cluster has had no worker for {_STARTING} s")
+            raise Gone(f"the cluster has had no worker for {_STARTING} s")
         return self._threads
 
 
@@ -129,9 +132,11 @@ def cluster(address: str, jobs: int | None = None) -> Iterator[Executor]:
             with _connected(address, jobs, Client) as client:
                 yield of_client(client)
             return
-        own = {"n_workers": jobs or cores(), "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-        own |= {"memory_limit": 0, "silence_logs": logging.CRITICAL}
-        with LocalCluster(**own) as here, Client(here, set_as_default=False) as client:
+        own = {"n_workers": jobs or cores(), "threads_per_worker": 1, "processes": True, "memory_limit": 0}
+        own |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+        with _undisturbed():
+            here = LocalCluster(**own)
+        with here, Client(here, set_as_default=False) as client:
             yield of_client(client)
 
 
@@ -162,6 +167,25 @@ def _silent() -> Iterator[None]:
             yield
     finally:
         logging.disable(off)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Start processes that are silent when the command is interrupted; they end when it has ended.
+
+    A terminal sends SIGINT to all of them. Python's resource tracker warns of what an ended command did not put away.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, (before, "ignore::UserWarning:multiprocessing.resource_tracker"))
+    )
+    resource_tracker.ensure_running()  # which, started later, would let the signal in again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # also in threads and processes that are started here
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.environ.pop("PYTHONWARNINGS") if before is None else os.environ.update(PYTHONWARNINGS=before)
 
 
 def _address(client: Any) -> str:

@@ -31,6 +31,10 @@ class Submits(Protocol):
         """Begin a call; return what has `done()`, `result()` and `cancel()`."""
 
 
+class Gone(BrokenExecutor):
+    """Results can come no more; its text says why, in whole words."""
+
+
 @dataclass(frozen=True)
 class Futures:
     """Run work elsewhere, some samples a task; results come in the order of the items.
@@ -43,8 +47,8 @@ class Futures:
     ----------
     pool : where tasks are submitted.
     workers : how many tasks it runs at a time; default: those of a pool of this machine, else one for each core. A
-        function is asked again and again, since a cluster grows and shrinks, and raises `BrokenExecutor` where results
-        can come no more.
+        function is asked again and again, since a cluster grows and shrinks; it raises `Gone` where results can come
+        no more.
     lost : what a future raises whose worker is gone for good.
     """
 
@@ -86,23 +90,27 @@ class Futures:
                     done = _tell(tasks.pop(first), done, verb, len(items), listener)
                 yield from results
         except gone as error:
-            why, known = str(error).partition("\n")[0], type(error) is BrokenExecutor  # ours, in whole words
-            raise ResourceError(
-                "worker-lost",
-                f"cannot go on with {verb}",
-                item=why if known else f"a worker is gone ({type(error).__name__}{f': {why}' if why else ''})",
-                fix="run it again; if workers die of their memory, start fewer of them on a machine",
-            ) from None
+            raise self._lost(verb, error) from None
         finally:
             for future in waiting:
                 if not future.done():  # scancel of a job that has ended fails
                     future.cancel()
 
+    def _lost(self, verb: str, error: Exception) -> ResourceError:
+        why = str(error).partition("\n")[0]
+        item = f"a worker is gone ({type(error).__name__}{f': {why}' if why else ''})"
+        try:
+            self._workers()
+        except Gone as known:
+            item = str(known)
+        item = why if isinstance(error, Gone) else item
+        fix = "run it again; if workers die of their memory, start fewer of them on a machine"
+        return ResourceError("worker-lost", f"cannot go on with {verb}", item=item, fix=fix)
+
     def _workers(self) -> int:
         if callable(self.workers):
             return self.workers()
-        sizes = (getattr(self.pool, name, None) for name in ("_max_workers", "num_workers"))  # the latter of mpi4py
-        return self.workers or next(filter(None, sizes), None) or cores()
+        return self.workers or getattr(self.pool, "_max_workers", None) or cores()
 
 
 def _result(future: Any) -> Any:
@@ -112,7 +120,7 @@ def _result(future: Any) -> Any:
         return future.result()
     except Exception as error:  # noqa: BLE001 - a batch system's jobs raise its own errors, with whole logs in them
         last = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        raise BrokenExecutor(f"a job failed: {last}") from None
+        raise Gone(f"a job failed: {last}") from None
 
 
 def _wait(futures: Iterable[Future[T]]) -> None:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import EnskError, MismatchError, ResourceError, some
+from ensemble_kit.errors import EnskError, MismatchError, ResourceError
 from ensemble_kit.execution.executor import Item
 
 T = TypeVar("T")
@@ -63,8 +63,9 @@ def run(work: bytes | Work[T], items: Sequence[Item], asked_by: Mapping[str, str
     if callable(work):
         return list(map(work, items))
     host = socket.gethostname()
+    if differ := differences(asked_by, versions()):
+        return other_worker(host, differ)
     try:
-        check_versions(asked_by, versions(), host)
         return list(map(_unpacked(work), items))
     except ResourceError as error:
         raise error.on(host) from None
@@ -98,19 +99,12 @@ def versions() -> dict[str, str]:
     return {"python": python, "ensemble_kit": __version__, **{name: version(name) for name in _PACKAGES}}
 
 
-def check_versions(ours: Mapping[str, str], theirs: Mapping[str, str], worker: str) -> None:
-    """Refuse a worker whose results might differ from ours.
-
-    Raises
-    ------
-    MismatchError
-        It has another version of the kit, or of what its results depend on.
-    """
-    if differ := [f"{name} {theirs[name]} there, {own} here" for name, own in ours.items() if theirs[name] != own]:
-        raise other_worker(worker, some(differ))
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """Say which versions of a worker, if any, are not those of the process that asks."""
+    return ", ".join(f"{name} {theirs[name]} there, {own} here" for name, own in ours.items() if theirs[name] != own)
 
 
 def other_worker(worker: str, why: str) -> MismatchError:
-    """Make the error of a worker that differs from this process."""
+    """Make the error of a worker whose results might differ from ours."""
     fix = "install the same versions on every worker: pip freeze here, pip install -r there"
     return MismatchError("worker-versions", "cannot share out work", item=f"worker {worker}: {why}", fix=fix)

@@ -1,7 +1,7 @@
-"""The same bytes wherever the work runs: sets, statistics, CSVs, mask files and label maps of real and generated images.
+"""The same bytes wherever the work runs: sets, statistics, CSVs, mask files, label maps and reviews.
 
-`WAYS` is the table: each way takes a `Case` and a folder, and writes the answers of `ANSWERS` there. The first is one
-thread; all others must write its bytes. The Dask cluster has two processes, and loses one while it works.
+`WAYS` is the table: each way takes a `Case` and a folder, and writes its answers there. The first is one thread; all
+others must write its bytes. The Dask cluster has two processes, and loses one while it works.
 """
 
 from __future__ import annotations
@@ -107,16 +107,17 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 def shell(case: Case, out: Path, *options: object) -> None:
-    """Tune and vote by the command line."""
+    """Tune, vote and review by the command line."""
     written = "--format", "label-map"
     tune = "--val", case.truth, "--statistics", out / "counts.npz", "--out", out / "set.json"
     ensk("tune-thresholds", *case.val, *tune, "-q", *options)
     vote = "--thresholds", out / "set.json", "--out", out / case.out
     ensk("vote", *case.test, *vote, *(written if case.out == "maps" else ()), "-q", *options)
+    ensk("review", *case.test, "--thresholds", out / "set.json", "--out", out / "review.csv", "-q", *options)
 
 
 def python(case: Case, out: Path, executor: Given = None, jobs: int | None = None) -> None:
-    """Tune and vote in Python, as the commands do."""
+    """Tune, vote and review in Python, as the commands do."""
     ensemble, exclusive = ek.Ensemble(case.val), case.out == "maps"
     truth = ek.read_masks(
         case.truth,
@@ -128,8 +129,10 @@ def python(case: Case, out: Path, executor: Given = None, jobs: int | None = Non
     where = chosen(executor, jobs, nobody)
     tuned = Tuning(ensemble, measure, "auto").run(truth, None, lambda counts: counts.save(out / "counts.npz"), where)
     tuned.set.save(out / "set.json")
-    masks = ek.Ensemble(case.test).as_tuned(tuned.set).vote(tuned.set, jobs=jobs, executor=executor)
+    found = ek.Ensemble(case.test).as_tuned(tuned.set)
+    masks = found.vote(tuned.set, jobs=jobs, executor=executor)
     masks.write(out / case.out, format="label-map" if exclusive else None)
+    found.review(tuned.set, jobs=jobs, executor=executor).write(out / "review.csv")
 
 
 def processes(case: Case, out: Path) -> None:
@@ -194,7 +197,7 @@ def wanted(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
     out = tmp_path_factory.mktemp("one")
     WAYS["one thread"](case, out)
     found = answers(out)
-    assert {"set.json", "counts.npz"} < set(found)
+    assert {"set.json", "counts.npz", "review.csv"} < set(found)
     return found
 
 

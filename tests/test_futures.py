@@ -103,6 +103,10 @@ def test_tasks_are_coarse_and_follow_a_pool_that_grows() -> None:
     with Counted(1) as pool:
         list(Futures(pool, lambda: 1 if len(seen) < 2 else 4).map(Noted(), Items(ids * 5), "noting"))
     assert (seen[:4], sum(seen), max(seen[4:])) == ([64] * 4, 320, 20)
+    seen.clear()
+    with Counted(1) as pool:
+        list(Futures(pool, 64).map(Noted(), Items(ids * 50), "noting"))
+    assert seen == [4] * 800
 
 
 class Opens:

@@ -59,6 +59,9 @@ def of_client(client: Any) -> Futures:
         raise UsageError("dask-asynchronous", "cannot use an asynchronous Dask client", item=item, fix=fix)
     try:
         client.wait_for_workers(1, timeout=_STARTING)
+        found = client.run(versions, on_error="return")
+    except CommClosedError as error:
+        raise _unreachable(_address(client), error) from None
     except Late:
         raise ResourceError(
             "dask-no-workers",
@@ -66,7 +69,7 @@ def of_client(client: Any) -> Futures:
             item=f"{_address(client)} has no worker after {_STARTING} s",
             fix=f"start some: dask worker {_address(client)}",
         ) from None
-    for worker, theirs in client.run(versions, on_error="return").items():
+    for worker, theirs in found.items():
         if isinstance(theirs, BaseException):
             raise other_worker(worker, f"ensemble_kit cannot be imported there ({theirs})")
         if differ := differences(versions(), theirs):
@@ -79,8 +82,8 @@ class _Workers:
     """Counts the threads of a cluster's workers, once a second: workers come and go."""
 
     def __init__(self, client: Any) -> None:
-        self._client, self._threads = client, 1
-        self._asked, self._seen = 0.0, time.monotonic()
+        self._client, self._threads, self._asked = client, 1, 0.0
+        self._alone: float | None = None  # since when there is no worker
 
     def __call__(self) -> int:
         now = time.monotonic()
@@ -94,8 +97,10 @@ class _Workers:
             raise Gone(f"the scheduler does not answer: {error}") from None
         self._asked = now
         if threads:
-            self._threads, self._seen = threads, now
-        elif now - self._seen > _STARTING:
+            self._threads, self._alone = threads, None
+        elif self._alone is None:
+            self._alone = now
+        elif now - self._alone > _STARTING:
             raise Gone(f"the cluster has had no worker for {_STARTING} s")
         return self._threads
 
@@ -132,11 +137,16 @@ def cluster(address: str, jobs: int | None = None) -> Iterator[Executor]:
             with _connected(address, jobs, Client) as client:
                 yield of_client(client)
             return
-        own = {"n_workers": jobs or cores(), "threads_per_worker": 1, "processes": True, "memory_limit": 0}
+        own: dict[str, Any] = {
+            "n_workers": jobs or cores(),
+            "threads_per_worker": 1,
+            "processes": True,
+            "memory_limit": 0,
+        }
         own |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
         with _undisturbed():
             here = LocalCluster(**own)
-        with here, Client(here, set_as_default=False) as client:
+        with here, Client(here, set_as_default=False, direct_to_workers=True) as client:
             yield of_client(client)
 
 
@@ -148,12 +158,12 @@ def _connected(address: str, jobs: int | None, Client: Any) -> Any:
     try:
         return Client(address, timeout=_CONNECTING, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ResourceError(
-            "dask-unreachable",
-            "cannot connect to a Dask scheduler",
-            item=f"{address}: {error}",
-            fix="pass the address that `dask scheduler` prints, such as tcp://host:8786, or local",
-        ) from None
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> ResourceError:
+    fix = "pass the address that `dask scheduler` prints, such as tcp://host:8786, or local"
+    return ResourceError("dask-unreachable", "cannot connect to a Dask scheduler", item=f"{address}: {error}", fix=fix)
 
 
 @contextmanager

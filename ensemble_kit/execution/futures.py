@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 _TASKS = 4  # for each worker: enough to even out slow ones, few enough for a scheduler
 _SECOND = 1.0  # between two looks at whether the workers are still there
-_MOST = 64  # samples of a task: results that wait do not grow with the number of samples
+_MOST = 64  # samples of a task: what a lost worker does again
+_HELD = 1024  # samples in flight: where the first is slow the results of all others wait here
 _LOOK = 0.05  # seconds between two looks at jobs of a batch system, which tell nobody that they are done
 
 
@@ -39,9 +40,9 @@ class Gone(BrokenExecutor):
 class Futures:
     """Run work elsewhere, some samples a task; results come in the order of the items.
 
-    At most four tasks a worker are in flight, of 64 samples at most, so memory does not grow with the number of
-    samples. A task holds the work and its items; a process opens the stores that the work names once, by their paths or
-    URLs, which must mean the same there. Logits are never sent.
+    At most four tasks a worker are in flight, of 64 samples at most and of 1,024 together, so memory does not grow with
+    the number of samples. A task holds the work and its items; a process opens the stores that the work names once, by
+    their paths or URLs, which must mean the same there. Logits are never sent.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Futures:
         try:
             while True:
                 workers = self._workers()
-                size = max(1, min(_MOST, -(-len(items) // (_TASKS * workers))))
+                size = max(1, min(_MOST, -(-len(items) // (_TASKS * workers)), _HELD // (_TASKS * workers)))
                 while len(waiting) < _TASKS * workers and (some := list(islice(ahead, size))):
                     waiting.append(self.pool.submit(run, sent, some, ours))  # type: ignore[arg-type]
                     tasks[waiting[-1]] = [item.sample for item in some]

@@ -1,19 +1,21 @@
 """What threads, a pool of processes and a Dask cluster cost against one another on this machine.
 
 Prints the table of docs/scale.md: a vote and a tuning of 60 samples, 3 members, 29 classes, 256² → 1024². The ways take
-turns, and the shortest of some turns counts, since other work on the machine only ever adds. Processes are started and
-warmed (kernels loaded, stores opened) before the turns; how long that takes is a column of its own.
+turns, and the shortest of some turns counts, since other work on the machine only ever adds; beside it stands the
+processor time of all processes. They are started and warmed (kernels loaded, stores opened) before the turns; how long
+that takes is a column of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,20 @@ def write(folder: Path, samples: int, grid: int, size: int) -> tuple[ek.Ensemble
                 moved = np.roll(drawn[k % len(drawn)][m], k // len(drawn), axis=2)
                 out.write(name, moved, image_size=(size, size))
     return ek.Ensemble([folder / f"{m}.zarr" for m in range(3)]), ek.Ensemble([folder / "3.zarr"]).vote(0.5)
+
+
+def processor_time() -> float:
+    """Seconds of this process and of all that it started."""
+    parents, ticks = dict[int, int](), dict[int, int]()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[int(process.name)], ticks[int(process.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+
+    def ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    return sum(own for pid, own in ticks.items() if ours(pid)) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -75,15 +91,18 @@ def main() -> None:
             executors[name] = start()
             jobs["vote"](executors[name])
             started[name] = time.perf_counter() - begin
-        best = {(name, job): float("inf") for name in ways for job in jobs}
+        best = {(name, job): (float("inf"), float("inf")) for name in ways for job in jobs}
         for _ in range(options.turns):
             for name, job in list(best):
-                begin = time.perf_counter()
+                begin, before = time.perf_counter(), processor_time()
                 jobs[job](executors[name])
-                best[name, job] = min(best[name, job], time.perf_counter() - begin)
-    print("| where | start and first vote | vote | tune |\n|---|---|---|---|")
+                taken, used = time.perf_counter() - begin, processor_time() - before
+                best[name, job] = min(best[name, job][0], taken), min(best[name, job][1], used)
+    print("| where | start and first vote | vote | its processor time | tune | its processor time |")
+    print("|---|---|---|---|---|---|")
     for name in ways:
-        print(f"| {name} | {started[name]:.2f} s | {best[name, 'vote']:.2f} s | {best[name, 'tune']:.2f} s |")
+        cells = [f"{seconds:.2f} s" for job in jobs for seconds in best[name, job]]
+        print(f"| {' | '.join([name, f'{started[name]:.1f} s', *cells])} |")
 
 
 if __name__ == "__main__":

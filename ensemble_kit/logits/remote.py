@@ -24,7 +24,7 @@ from ensemble_kit.logits.objects import Objects
 
 COMMITS = f"{ARRAY}/{MANIFEST}"
 ALL = "all.jsonl"
-_AT_ONCE = 16
+_AT_ONCE, _QUEUED = 16, 4096
 
 
 class Remote(Objects):
@@ -55,9 +55,10 @@ class Remote(Objects):
             segments[ALL] = whole
         else:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                names = [f"{row}.jsonl" for row in range(len(spec.samples))]
-                found = zip(names, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), names), strict=True)
-                segments.update({name: content for name, content in found if content is not None})
+                for first in range(0, len(spec.samples), _QUEUED):  # a million that wait would take 1 GB
+                    names = [f"{row}.jsonl" for row in range(first, min(first + _QUEUED, len(spec.samples)))]
+                    found = zip(names, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), names), strict=True)
+                    segments.update({name: content for name, content in found if content is not None})
         return HeldManifest(f"{self.name}/{COMMITS}", spec, segments)
 
     def open(self, key: str) -> Body:

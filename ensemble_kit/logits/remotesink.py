@@ -106,8 +106,7 @@ class RemoteSink:
         self._keep(record, content)
 
     def _keep(self, record: Record, content: bytes) -> None:
-        self._manifest.segments[f"{record.row}.{record.take}.jsonl"] = content
-        self._manifest.refresh()
+        self._manifest.hold(f"{record.row}.{record.take}.jsonl", content)
 
     def _announce(self, there: Record, record: Record) -> None:
         """Put the line of a sample that takes another's place behind the former one, without a mark.

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from array import array
+from binascii import hexlify, unhexlify
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ _NUMBER = rb"(0|[1-9]\d{0,17})"
 _NUMBERS = rb"\[[\d,]+\]"
 _NONE = -1
 _DIGEST = 16  # bytes; 32 hex digits
+_BEFORE_CHECK = -len(CHECK) - 1
 
 
 class Lines:
@@ -43,10 +45,10 @@ class Lines:
         self._form = re.compile(
             rb'\{"sample":"([^"\x00-\x1f\x80-\xff]*)","row":%b,"image_size":(%b,"box":%b),"digest":"([0-9a-f]{32})",'
             rb'"saturated":%b,"crcs":"(.{%d})"(?:,"stored":%b)?(?:,"source":"([^"\\\x00-\x1f\x80-\xff]*)")?'
-            rb'(?:,"take":%b)?,"check":"(.{8})"\}'
+            rb'(?:,"take":%b)?,"check":"(.{8})"\}\n'
             % (_NUMBER, _NUMBERS, _NUMBERS, _NUMBER, 2 * self._bytes_of_crcs, _NUMBER, _NUMBER)
         )
-        self._tail = b"\0%d\0%b\0%%b" % (len(spec.classes), str(spec.grid).encode())
+        self._tail = b"\0%d\0%b\0" % (len(spec.classes), str(spec.grid).encode())
         self._placements: list[Placement] = []
         self._numbers: dict[Placement, int] = {}
         self._written: dict[bytes, int] = {}
@@ -66,24 +68,27 @@ class Lines:
         if found is None:
             return False
         sample, row_text, laid, digest, saturated, crcs, stored, source, take, check = found.groups()
-        row, tail = int(row_text), self._tail % crcs[-8:]
-        name = json.loads(b'"%b"' % sample) if b"\\" in sample else sample.decode("ascii")
+        row = int(row_text)
         try:
-            packed = bytes.fromhex(crcs.decode("ascii"))
-            bound = hashlib.sha256(b"%b\0%d%b" % (name.encode(), row, tail)).digest()[:_DIGEST]
-            place = self._written[laid] if laid in self._written else self._place(laid)
+            name = sample.decode("ascii")
+            if b"\\" in sample:
+                name = json.loads(f'"{name}"')
+                sample = name.encode()
+            packed, place = unhexlify(crcs), self._written.get(laid)
+            if place is None:
+                place = self._place(laid)
         except (ValueError, TypeError):  # of a UnicodeError and a placement, too
             return False
+        bound = hashlib.sha256(b"%b\0%d%b%b" % (sample, row, self._tail, crcs[-8:])).digest()[:_DIGEST]
         sound = (
             row < len(self._spec.samples)
             and self._spec.samples[row] == name
-            and b"%08x" % chunkfile.crc(b"}", chunkfile.crc(raw[: -len(CHECK)])) == check
-            and bound.hex().encode() == digest
-            and packed.hex().encode() == crcs
+            and b"%08x" % chunkfile.crc(raw[:_BEFORE_CHECK] + b"}") == check
+            and hexlify(bound) == digest
+            and hexlify(packed) == crcs
         )
         if sound:
-            numbers = int(take or 1), int(saturated), int(stored or 0)
-            self._append(row, place, packed, bound, source or b"", *numbers)
+            self._append(row, place, packed, bound, source or b"", int(take or 1), int(saturated), int(stored or 0))
         return sound
 
     def add(self, record: Record) -> None:

@@ -90,7 +90,7 @@ class Manifest:
     def add(self, record: Record, segment: str, line: int) -> None:
         """Add a record that this process has just appended itself."""
         self._lines.add(record)
-        self._keep(segment, line)
+        self._keep(self._known.setdefault(segment, len(self._known)), line)
         self._settle(record.row, None)
 
     def next_take(self, sample: str) -> int:
@@ -122,13 +122,17 @@ class Manifest:
 
     def _read(self, segment: _Segment, first: int, marked: list[int]) -> None:
         """Read a segment's new lines; collect the lines before `first` that marks cover."""
+        read, known = self._lines.read, self._known.setdefault(segment.name, len(self._known))
         with self._new_lines(segment) as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
                 segment.offset += len(line)
                 segment.lines += 1
-                self._take(segment, line[:-1], first, marked)
+                if segment.headed and read(line):
+                    self._keep_in(segment, known)
+                else:
+                    self._take(segment, line[:-1], first, marked)
 
     def _where(self, name: str = "") -> str:
         return str(self._folder / name)
@@ -153,9 +157,6 @@ class Manifest:
             yield file
 
     def _take(self, segment: _Segment, raw: bytes, first: int, marked: list[int]) -> None:
-        if segment.headed and self._lines.read(raw):
-            self._keep_in(segment)
-            return
         body = from_line(raw)
         if body is None:
             segment.torn.append(segment.lines)
@@ -167,16 +168,16 @@ class Manifest:
             segment.torn.append(segment.lines)  # a segment whose head is torn may be any store's
         else:
             self._lines.add(self._record(segment, body))
-            self._keep_in(segment)
+            self._keep_in(segment, self._known[segment.name])
 
-    def _keep_in(self, segment: _Segment) -> None:
+    def _keep_in(self, segment: _Segment, known: int) -> None:
         """Keep where the line that was taken last stands."""
         segment.samples += 1
-        segment.open.append(len(self._lines) - 1)
-        self._keep(segment.name, segment.lines)
+        segment.open.append(len(self._states))
+        self._keep(known, segment.lines)
 
-    def _keep(self, segment: str, number: int) -> None:
-        self._segment_of.append(self._known.setdefault(segment, len(self._known)))
+    def _keep(self, known: int, number: int) -> None:
+        self._segment_of.append(known)
         self._number_of.append(number)
         self._states.append(_UNMARKED)
 

@@ -267,8 +267,8 @@ def _claims(folder: Path, names: list[str], spec: StoreSpec) -> Lines:
         except (OSError, UnsafeError, DamagedError):
             continue
         with os.fdopen(fd, "rb") as file:
-            for line in (raw.removesuffix(b"\n") for raw in file):
-                if found.read(line) or (body := records.from_line(line)) is None:
+            for line in file:
+                if found.read(line) or (body := records.from_line(line.removesuffix(b"\n"))) is None:
                     continue
                 if body.get("format") == records.FORMAT and body.get("store") != spec.store:
                     break  # another store's segment
@@ -291,8 +291,10 @@ def _proved(chunks: Chunks, claims: Lines, row: int) -> tuple[int | None, str]:
         except (DamagedError, UnsafeError) as error:
             why = why or getattr(error, "reason", "") or error.item
             continue
-        same = [r for r in map(claims.record, lines) if r.digest == record.digest and r.take == record.take]
-        others = {(r.placement, r.saturated) for r in same}
+        others = set()
+        if len(lines) > 1:
+            same = [r for r in map(claims.record, lines) if (r.digest, r.take) == (record.digest, record.take)]
+            others = {(r.placement, r.saturated) for r in same}
         if len(others) > 1:
             images = some(sorted(str(p.image) for p, _ in others))
             return None, f"two lines give it different images: {images}"

@@ -95,9 +95,14 @@ def ensemble(options: argparse.Namespace) -> Any:
 
 
 step("open", "open the store")(opened)
-step("missing", "open; `.missing`, `.samples`, one `image_size`")(
-    lambda o: (lambda s: (s.missing, s.samples[-1], s.image_size(s.samples[-1])))(opened(o))
-)
+
+
+@step("missing", "open; `.missing`, `.samples`, one `image_size`")
+def _(options: argparse.Namespace) -> object:
+    store = opened(options)
+    return store.missing, store.image_size(store.samples[-1])
+
+
 step("fingerprint", "open; its fingerprint")(lambda o: opened(o).fingerprint)
 step("ensemble", "an `Ensemble` of five such stores")(ensemble)
 
@@ -133,23 +138,29 @@ def _(options: argparse.Namespace) -> object:
         return len(out.missing)
 
 
-@step("vote", "what a vote of five does before its first sample")
+@step("vote", "what a vote of five does before its first sample, but for the rehearsal of its output")
 def _(options: argparse.Namespace) -> object:
-    from ensemble_kit.formats.writing import rehearse
     from ensemble_kit.recipes.deciding import Deciding
     from ensemble_kit.recipes.vote import SoftVote, open_ensemble
 
     plan = SoftVote.of(open_ensemble(paths(options), None, {}), Deciding())
-    plan.told(), plan.doubts()
-    rehearse(plan.names(), options.at / "out.csv", None)
-    return None
+    return plan.told(), plan.doubts(), plan.names()
+
+
+@step("rehearsal", "the rehearsal alone: a CSV of 29 million empty masks that is not kept")
+def _(options: argparse.Namespace) -> object:
+    from ensemble_kit.formats.writing import rehearse
+    from ensemble_kit.masks.alignment import Extent
+    from ensemble_kit.masks.maskset import MaskSet
+
+    names = (f"image_{k:08}.png" for k in range(options.samples))
+    return rehearse(MaskSet.empty(Extent(CLASSES, dict.fromkeys(names, IMAGE))), options.at / "out.csv", None)
 
 
 @step("tune", "what a tuning of five does before its first sample, near-duplicates included")
 def _(options: argparse.Namespace) -> object:
     from ensemble_kit.masks.alignment import Extent
     from ensemble_kit.masks.maskset import MaskSet
-    from ensemble_kit.metrics.conventions import Convention  # noqa: F401
     from ensemble_kit.recipes.families import near_duplicates
     from ensemble_kit.recipes.tuning import Tuning
     from ensemble_kit.spec.scoring import Measure

@@ -1,11 +1,12 @@
-"""Time and peak memory of a store's metadata as samples grow: what a million images cost before the first logit is read.
+"""Time and peak memory of a store's metadata as samples grow, and the plan of a million images worked through.
 
-Makes stores of tiny grids whose manifests are those of 64 writers and 29 classes, then runs every step in a process of
+Makes stores of a tiny grid whose manifests are those of 64 writers and 29 classes, then runs every step in a process of
 its own, whose peak memory is the system's own figure:
 
     python tests/benchmarks/million.py --samples 1000000 --at FOLDER --write docs/scale.md
 
-Only the first store has its chunks, one file a sample; with `--url s3://…` a smaller one is made behind that URL too.
+It takes 12 GB of disk and half an hour. Only the first store has its chunks, one file a sample. `--plan` measures nothing
+and prints the plan alone, by docs/benchmarks.json and the figures of docs/million.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -200,43 +202,167 @@ def _(options: argparse.Namespace) -> object:
         return mapped(Futures(pool), options)
 
 
+@step("url", "behind a URL (in memory, 20,000 samples): written one by one, opened unfinished, finished, opened")
+def _(options: argparse.Namespace) -> object:
+    from ensemble_kit import LogitStore, LogitWriter
+
+    count, url = min(options.samples, 20_000), "memory://bucket/m.zarr"
+    samples = [f"image_{k:08}.png" for k in range(count)]
+    with LogitWriter(url, CLASSES, samples, GRID, "sigmoid") as out:
+        for row, sample in enumerate(samples):
+            if row == count - 1:
+                assert len(LogitStore(url).missing) == 1
+            out.write(sample, payload(0, row).view("<f2").reshape(-1, 1, 1), IMAGE)
+    return LogitStore(url).complete
+
+
 def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """Run a step in a process of its own."""
     words = [sys.executable, __file__, "--samples", options.samples, "--at", options.at, "--step", name]
     words += ["--members", options.members]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=options.timeout)
     if done.returncode:
-        return {"step": name, "error": done.stderr.strip().splitlines()[-1]}
+        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     return {"step": name, **json.loads(done.stderr.strip().splitlines()[-1])}
+
+
+def metadata_table(rows: list[dict[str, Any]], samples: int) -> list[str]:
+    """Write what was measured."""
+    out = ["| step | processor s | wall s | peak, MB |", "|---|---:|---:|---:|"]
+    for row in rows:
+        name = STEPS[row["step"]][0].replace("million", f"{samples:,}" if samples != 1_000_000 else "million")
+        out.append(f"| {name} | {row['cpu']:.1f} | {row['wall']:.1f} | {row['peak'] / 1e6:,.0f} |")
+    return out
+
+
+def plan_tables(manifest: float, member: float) -> list[str]:
+    """Work the plan through: a million images of 29 x 512 x 512, five members, 64 machines.
+
+    Parameters
+    ----------
+    manifest : bytes of a line.
+    member : peak bytes that an open store takes.
+    """
+    n, members, machines, classes = 1_000_000, 5, 64, 29
+    sample = 2 * classes * 512 * 512 + 4
+    jobs = json.loads((ROOT / "docs" / "benchmarks.json").read_text())["rows"]
+    rates = {row["job"]: row["seconds"]["ours"] for row in jobs}
+    hot = rates["soft vote, upsample='logits': 5 \u00d7 29 \u00d7 512\u00b2 fp16 \u2192 CSV rows at 2048\u00b2"]
+    noisy = rates[
+        "soft vote, upsample='logits', noisy logits: 5 \u00d7 29 \u00d7 512\u00b2 fp16 \u2192 CSV rows at 2048\u00b2"
+    ]
+    cold = next(v for k, v in rates.items() if k.startswith("5 stores of 29") and "public API, cold" in k)
+    part = n // machines
+    out = ["| codec | a sample | a member | five members | a machine of 64 |", "|---|---:|---:|---:|---:|"]
+    for name, ratio in (("none", 1.0), ("lossless", 1.73), ("lossless, \u00b112", 2.65), ("lossless, \u00b18", 57.31)):
+        one = sample / ratio
+        sizes = f"{n * one / 1e12:.2f} TB | {members * n * one / 1e12:.1f} TB | {members * part * one / 1e12:.2f} TB"
+        out.append(f"| {name} | {one / 1e6:.2f} MB | {sizes} |")
+    out += [
+        "",
+        "| a member as | stores | chunks | manifest | to open | memory, five members open |",
+        "|---|---:|---:|---:|---|---:|",
+    ]
+    for name, stores in (("one store", 1), ("a store for each part", machines)):
+        held, lines = members * member / stores, n // stores * manifest
+        got = f"3 GET, {lines / 1e6:,.1f} MB" + (" each" if stores > 1 else "")
+        out.append(f"| {name} | {stores} | {n:,} | {n * manifest / 1e9:.2f} GB | {got} | {held / 1e6:,.0f} MB |")
+    out += ["", "| on object storage, a member | PUT | GET | LIST |", "|---|---:|---:|---:|"]
+    out += [
+        f"| dump | {2 * n + 3:,} | | |",
+        "| open, finished | | 3 | |",
+        f"| open, unfinished | | {n + 3:,} | |",
+        f"| vote, or a pass of a tuning | | {n:,} | |",
+        f"| verify | | {n + 3:,} | {-(-(n + 3) // 1000):,} |",
+    ]
+    out += ["", "| on each of 64 machines | by | time |", "|---|---|---:|"]
+    times = [
+        ("write the logits of five members, synced", "2.42 GB/s, reliability.md", members * part * sample / 2.42e9),
+        ("read them from the disk, verified", "1.44 GB/s, reliability.md", members * part * sample / 1.44e9),
+        ("vote, logits on the disk", f"{cold * 1e3:.1f} ms a sample, two cores", part * cold),
+        ("vote, logits in memory, one core", f"{hot * 1e3:.2f} ms a sample", part * hot),
+        ("the same, noisy logits", f"{noisy * 1e3:.2f} ms a sample", part * noisy),
+    ]
+    times += [
+        (f"read them over a network of {r} GB/s", "bytes over rate", members * part * sample / r / 1e9)
+        for r in (0.5, 1, 3)
+    ]
+    out += [f"| {what} | {by} | {seconds / 60:.1f} min |" for what, by, seconds in times]
+    text = 18e6 / 300  # the CSV of docs/performance.md: 8,700 rows of 29 classes
+    runs = text / 11 * 16  # a run is about 11 characters of text, and two numbers of 8 bytes in memory
+    out += ["", "| the answer | a sample | a million | a part of 64 |", "|---|---:|---:|---:|"]
+    for name, size in (("CSV", text), ("masks in memory, as runs", runs)):
+        out.append(f"| {name} | {size / 1e3:.0f} KB | {n * size / 1e9:.0f} GB | {part * size / 1e9:.1f} GB |")
+    return out
+
+
+def tables(found: dict[str, Any]) -> str:
+    """Write both parts of the page."""
+    rows = {row["step"]: row for row in found["rows"]}
+    manifest, member = found["manifest bytes"] / found["samples"], rows["ensemble"]["peak"] / found["members"]
+    at = f"{found['machine']}; {found['samples']:,} samples x {len(CLASSES)} classes, {WRITERS} writers."
+    plan = plan_tables(manifest, member * 1_000_000 / found["samples"])
+    return "\n".join([*plan, "", at, "", *metadata_table(found["rows"], found["samples"])])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--members", type=int, default=5)
-    parser.add_argument("--at", type=Path, required=True, help="an empty folder, or one that this script has filled")
-    parser.add_argument("--only", help="steps, by commas")
-    parser.add_argument("--timeout", type=int, default=280)
+    parser.add_argument("--at", type=Path, help="an empty folder, or one that this script has filled")
+    parser.add_argument("--only", help="steps, by commas; others keep the figures that docs/million.json has")
+    parser.add_argument("--timeout", type=int, default=900, help="seconds of a step")
+    parser.add_argument("--write", type=Path, help="page whose tables are written anew")
+    parser.add_argument("--plan", action="store_true", help="measure nothing, print the tables")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        sys.setswitchinterval(0.005)
-        before, cpu = time.perf_counter(), time.process_time()
-        if options.step.startswith("make"):
-            make(options, int(options.step[4:]))
-        else:
-            STEPS[options.step][1](options)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        used = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - before, "peak": peak}
-        print(json.dumps(used), file=sys.stderr)
+        run_step(options)
         return
-    for m, path in enumerate(paths(options)):
-        if not path.exists() and m < options.members - 1:
-            print(measured(options, f"make{m}"))
+    kept = ROOT / "docs" / "million.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {"rows": []}
+    if not options.plan:
+        found = measure(options, found)
+        if options.write:
+            kept.write_text(json.dumps(found, indent=1) + "\n")
+    print(text := tables(found))
+    if options.write:
+        page = options.write.read_text()
+        before, after = page.split("<!-- million -->")[0], page.split("<!-- /million -->")[1]
+        options.write.write_text(f"{before}<!-- million -->\n{text}\n<!-- /million -->{after}")
+
+
+def run_step(options: argparse.Namespace) -> None:
+    """Run one step in this process, and print its figures as the last line of stderr."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    if options.step.startswith("make"):
+        make(options, int(options.step.removeprefix("make")))
+    else:
+        STEPS[options.step][1](options)
+    used = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({**used, "peak": peak}), file=sys.stderr)
+
+
+def measure(options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
+    """Make the stores that are not there, and run the steps."""
+    rows = {row["step"]: row for row in found["rows"]} if found.get("samples") == options.samples else {}
+    for m, path in enumerate(paths(options)[:-1]):
+        if not path.exists():
+            print(measured(options, f"make{m}"), file=sys.stderr)
     for name in STEPS if options.only is None else options.only.split(","):
         if name == "write" and paths(options)[-1].exists():
             continue
-        print(measured(options, name), flush=True)
+        rows[name] = measured(options, name)
+        print(rows[name], file=sys.stderr, flush=True)
+    lines = sum(p.stat().st_size for p in (paths(options)[0] / "logits" / "manifest").glob("*.jsonl"))
+    return {
+        "machine": f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {date.today()}",
+        "samples": options.samples,
+        "members": options.members,
+        "manifest bytes": lines,
+        "rows": [rows[name] for name in STEPS if name in rows],
+    }
 
 
 if __name__ == "__main__":

@@ -280,10 +280,10 @@ class HeldManifest(Manifest):
         super().__init__(Path(folder), spec)
         self._name, self.segments = folder, segments
 
-    def hold(self, name: str, content: bytes) -> None:
-        """Read one more segment, and no other: there may be one a sample."""
+    def hold(self, name: str, content: bytes, whole: Callable[[Record], bool] | None = None) -> None:
+        """Read one more segment, as `refresh` does, and no other: there may be one a sample."""
         self.segments[name] = content
-        self._read_all([name], None)
+        self._read_all([name], whole)
 
     def _where(self, name: str = "") -> str:
         return f"{self._name}/{name}" if name else self._name

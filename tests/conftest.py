@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with s3.running(tmp_path_factory.mktemp("s3")) as url:
         yield url
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh prefix on the S3 server, to which the environment points."""
+    import s3
+
+    s3.environment(monkeypatch, server)
+    return f"s3://probe/{secrets.token_hex(4)}"
+
+
+@pytest.fixture(params=["memory", "s3"])
+def base(request: pytest.FixtureRequest) -> str:
+    """A fresh prefix on each kind of object store."""
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3"))
+    return f"memory://test/{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")

@@ -27,11 +27,11 @@ from ensemble_kit.errors import (
     ResourceError,
     UsageError,
 )
-from ensemble_kit.logits import objects
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.logits.remote import Remote
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.remote import objects
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")
@@ -54,20 +54,6 @@ def code_of(error: type[EnskError], action: Callable[[], object]) -> tuple[str, 
     assert SECRET not in str(caught.value)
     assert caught.value.fix
     return caught.value.code, str(caught.value)
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    environment(monkeypatch, server)
-    return f"s3://probe/{secrets.token_hex(4)}"
-
-
-@pytest.fixture(params=["memory", "s3"])
-def base(request: pytest.FixtureRequest) -> str:
-    """A fresh prefix on each kind of object store."""
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3"))
-    return f"memory://test/{secrets.token_hex(4)}"
 
 
 # ------------------------------------------------------------------------------------------------ same as local

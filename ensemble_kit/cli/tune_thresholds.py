@@ -148,6 +148,7 @@ def tune_thresholds(
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
+    from ensemble_kit.remote.copies import size_of
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
@@ -204,7 +205,8 @@ def tune_thresholds(
         out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{suffix}.json"
     if out.parent.is_dir() or not common.dry_run:
         check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
-    if statistics is not None and not statistics.exists():
+    kept = statistics is not None and size_of(statistics) is not None
+    if statistics is not None and not kept:
         _check_statistics(statistics, out, common)
     if ensemble.dropped:
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
@@ -265,7 +267,7 @@ def tune_thresholds(
     )
     truth = reading.read(val, ensemble, common, "tune", background)
     kind = ContenderTable if by_argmax else Statistics
-    known = kind.load(statistics) if statistics and statistics.exists() else None
+    known = kind.load(statistics) if statistics and kept else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with working(common, dask) as executor, common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)

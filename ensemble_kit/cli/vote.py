@@ -33,9 +33,9 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    check_members,
     class_names,
     csv_format,
+    found_members,
     fusing,
     numbers,
     refuse_idle,
@@ -165,6 +165,7 @@ def vote(
     from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.formats.csv_options import CsvOptions
+    from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
     from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
     from ensemble_kit.logits.open import is_store
@@ -176,7 +177,8 @@ def vote(
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-    check_members(members)
+    members = found_members(members)
+    like = None if like is None else existing(like)
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]

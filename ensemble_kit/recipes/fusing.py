@@ -24,10 +24,10 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.files import check_space
 from ensemble_kit.logits.layout import Codec
-from ensemble_kit.logits.urls import url_of
 from ensemble_kit.logits.writer import LogitWriter
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.fused_folder import FusedFolder
+from ensemble_kit.remote.urls import url_of
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 

@@ -20,12 +20,12 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Items, Threads
 from ensemble_kit.files import check_space, check_target
-from ensemble_kit.logits.urls import url_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stack_scores import judge
 from ensemble_kit.recipes.stacked import Stacked, StackedStore, applied, equal, fitted
+from ensemble_kit.remote.urls import url_of
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.fit import ClassFit, FitClass
 from ensemble_kit.stacking.kept import KeptFits

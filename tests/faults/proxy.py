@@ -31,7 +31,7 @@ class Proxy:
     url: str = ""
     method: str = ""
     part: str = ""
-    fault: str | Callable[[], None] = ""
+    fault: str | Callable[[], str | None] = ""
     left: int = 0
     after: int = 0
     """Requests that are spared first."""
@@ -39,10 +39,12 @@ class Proxy:
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def bad(self, method: str, part: str, fault: str | Callable[[], None], left: int = 999, after: int = 0) -> None:
+    def bad(
+        self, method: str, part: str, fault: str | Callable[[], str | None], left: int = 999, after: int = 0
+    ) -> None:
         self.method, self.part, self.fault, self.left, self.after, self.met = method, part, fault, left, after, 0
 
-    def meets(self, method: str, path: str) -> str | Callable[[], None]:
+    def meets(self, method: str, path: str) -> str | Callable[[], str | None]:
         """Return the fault that this request meets; "" for none."""
         with self.lock:
             if method != self.method or self.part not in path:
@@ -65,14 +67,16 @@ class Handler(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.proxy.meets(self.command, self.path)
         if callable(fault):
-            fault()
-        elif fault == "hang":
+            fault = fault() or ""
+        if fault == "hang":
             self.proxy.released.wait(30)
             return self._hang_up()
         elif fault == "reset":
             return self._hang_up()
         elif fault.isdigit():
             return self._answer(int(fault), {}, f"<Error><Code>X</Code><Message>{SECRET}</Message></Error>".encode())
+        if fault == "half sent":
+            return self._half_sent(sent)
         status, headers, body = self._handed_on(sent)
         if fault == "lost":  # done, and nobody hears of it
             return self._hang_up()
@@ -90,14 +94,24 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _any  # noqa: N815
 
-    def _handed_on(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _connected(self, sent: bytes) -> http.client.HTTPConnection:
+        """Send a request's head as it came, and these bytes of its body."""
         to = urlsplit(self.proxy.target)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():  # the host too, which the client has signed
+            connection.putheader(name, value)
+        connection.endheaders(sent)
+        return connection
+
+    def _half_sent(self, sent: bytes) -> None:
+        """Break off in the middle of a body, as a client does that is killed."""
+        self._connected(sent[: len(sent) // 2]).close()
+        self._hang_up()
+
+    def _handed_on(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = self._connected(sent)
         try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():  # the host too, which the client has signed
-                connection.putheader(name, value)
-            connection.endheaders(sent)
             answer = connection.getresponse()
             kept = {k: v for k, v in answer.getheaders() if k.lower() not in {"content-length", "transfer-encoding",
                                                                             "connection", "date", "server"}}  # fmt: skip

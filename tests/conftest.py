@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,29 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://probe/{secrets.token_hex(4)}"
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server for Azure's blobs, started once a session."""
+    import az
+
+    with az.running(tmp_path_factory.mktemp("az")) as url:
+        yield url
+
+
+@pytest.fixture
+def az(azurite: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh prefix on the server for Azure's blobs, to which the environment points."""
+    import az
+
+    az.environment(monkeypatch, azurite)
+    return f"az://probe/{secrets.token_hex(4)}"
+
+
+@pytest.fixture(params=["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])])
 def base(request: pytest.FixtureRequest) -> str:
-    """A fresh prefix on each kind of object store."""
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3"))
+    """A fresh prefix on each kind of object store; on Azure's where its emulator is installed."""
+    if request.param != "memory":
+        return str(request.getfixturevalue(request.param))
     return f"memory://test/{secrets.token_hex(4)}"
 
 

@@ -109,8 +109,13 @@ def _make_bucket(endpoint: str, name: str) -> None:
     ).close()
 
 
+def variables(endpoint: str) -> dict[str, str]:
+    """What the environment says of an endpoint, with the keys of the server."""
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    return {"AWS_ENDPOINT_URL": endpoint, **keys, "AWS_REGION": "us-east-1"}
+
+
 def environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """Point obstore to an endpoint, with the keys of the server."""
-    for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
-                        "AWS_REGION": "us-east-1"}.items():  # fmt: skip
+    for name, value in variables(endpoint).items():
         monkeypatch.setenv(name, value)

@@ -154,6 +154,19 @@ def test_overwrite_and_what_must_agree(base: str) -> None:
     assert code_of(UsageError, lambda: LogitWriter(url, CLASSES, IDS, GRID, overwrite=True))[0] == "store-foreign"
 
 
+@pytest.mark.parametrize("upto", [4, None], ids=["unfinished", "finished"])
+def test_a_folder_that_was_copied_to_a_url_is_read_and_resumed(base: str, tmp_path: Path, upto: int | None) -> None:
+    here, url = make(tmp_path / "m.zarr", upto=upto), f"{base}/m.zarr"
+    for path in (p for p in (tmp_path / "m.zarr").rglob("*") if p.is_file()):
+        Remote(url).put(str(path.relative_to(tmp_path / "m.zarr")), path.read_bytes())
+    there = LogitStore(url)
+    assert there.missing == here.missing
+    assert not there.verify().damaged
+    assert make(url).fingerprint == make(tmp_path / "m.zarr").fingerprint
+    assert LogitStore(url).verify().sound
+    np.testing.assert_array_equal(LogitStore(url).read(IDS[2]), VALUES[2])
+
+
 def test_packing_what_lies_behind_a_url(base: str, tmp_path: Path) -> None:
     store = make(f"{base}/m.zarr", codec="lossless")
     store.pack(tmp_path / "m.zip")

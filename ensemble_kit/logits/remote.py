@@ -3,6 +3,7 @@
     URL/zarr.json, URL/logits/zarr.json, URL/logits/c.ROW.0.0.0    the same bytes as in a folder
     URL/logits/manifest/ROW.jsonl                                  the commit of one sample, put last and only once
     URL/logits/manifest/all.jsonl                                  all of them, put when the last sample is there
+    URL/logits/manifest/*.jsonl                                    those of a folder that was copied there
 
 Nothing can be appended to an object, so a commit is an object of its own. Its key follows from the row: what is
 committed is asked for by key and never taken from a listing, which may lag behind. A put is whole or absent.
@@ -19,7 +20,7 @@ import numpy as np
 from ensemble_kit.logits import description
 from ensemble_kit.logits.body import Body, HeldBody
 from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.logits.manifest import HeldManifest
+from ensemble_kit.logits.manifest import SUFFIX, HeldManifest
 from ensemble_kit.remote.objects import Objects
 
 COMMITS = f"{ARRAY}/{MANIFEST}"
@@ -48,7 +49,10 @@ class Remote(Objects):
         return description.parse(group, array, self.name)
 
     def manifest(self, spec: StoreSpec) -> HeldManifest:
-        """Get what is committed: one object where the store is finished, else one a sample, asked for by key."""
+        """Get what is committed: one object where the store is finished, else one a sample, asked for by key.
+
+        The segments of a folder that was copied there are found by listing; copied objects do not come and go.
+        """
         segments: dict[str, bytes] = {}
         whole = self.get(f"{COMMITS}/{ALL}")
         if whole is not None:
@@ -58,7 +62,15 @@ class Remote(Objects):
                 names = [f"{row}.jsonl" for row in range(len(spec.samples))]
                 found = zip(names, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), names), strict=True)
                 segments.update({name: content for name, content in found if content is not None})
+                if len(segments) < len(names):
+                    copied = sorted(set(self._segments_listed()) - set(names))
+                    also = zip(copied, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), copied), strict=True)
+                    segments.update({name: content for name, content in also if content is not None})
         return HeldManifest(f"{self.name}/{COMMITS}", spec, segments)
+
+    def _segments_listed(self) -> list[str]:
+        keys = [] if self.reads_only else self.listing(f"{COMMITS}/")
+        return [key.removeprefix(f"{COMMITS}/") for key in keys if key.endswith(SUFFIX)]
 
     def open(self, key: str) -> Body:
         """Get an object."""
@@ -69,7 +81,7 @@ class Remote(Objects):
 
     def entries(self) -> Sequence[str]:
         """List what is under the array's prefix; nothing where a plain web server cannot list."""
-        if self.name.startswith("http"):
+        if self.reads_only:
             return []
         return sorted({key.removeprefix(f"{ARRAY}/").split("/")[0] for key in self.listing(f"{ARRAY}/")})
 

@@ -22,6 +22,7 @@ WHOLE = 4 * PART
 
 TIMEOUT, RETRIES, RETRY_FOR = timedelta(seconds=30), 5, timedelta(seconds=60)
 _BROKEN_OFF = 3
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL")
 _BREAK = "the connection broke off"
 _memory: list[Any] = []
 
@@ -275,7 +276,7 @@ def _connect(url: str) -> tuple[Any, str]:
             _memory.append(MemoryStore())  # one for the process: what one opens, another finds
         return _memory[0], f"{host}/{prefix}/" if prefix else f"{host}/"
     options: dict[str, Any] = {"timeout": TIMEOUT}
-    endpoints = (os.environ.get(k, "") for k in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"))
+    endpoints = (os.environ.get(k, "") for k in _ENDPOINTS)
     if scheme == "http" or any(endpoint.startswith("http://") for endpoint in endpoints):
         options["allow_http"] = True  # whoever names an endpoint by http:// has said so
     retry = {"max_retries": RETRIES, "retry_timeout": RETRY_FOR}

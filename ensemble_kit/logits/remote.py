@@ -20,7 +20,8 @@ import numpy as np
 from ensemble_kit.logits import description
 from ensemble_kit.logits.body import Body, HeldBody
 from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META, Layout, StoreSpec
-from ensemble_kit.logits.manifest import SUFFIX, HeldManifest
+from ensemble_kit.logits.manifest import HeldManifest
+from ensemble_kit.logits.records import SUFFIX
 from ensemble_kit.remote.objects import Objects
 
 COMMITS = f"{ARRAY}/{MANIFEST}"

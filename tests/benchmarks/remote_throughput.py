@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", type=Path, help="a page with the marks <!-- object storage -->")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ensk-bench-") as folder, s3.running(Path(folder)) as endpoint:
+    with tempfile.TemporaryDirectory(prefix="ensk-bench-") as folder, s3.running(Path(folder), 2000) as endpoint:
         for name, value in s3.variables(endpoint).items():
             os.environ[name] = value
         table = measure(arguments, Path(folder), "s3://probe")

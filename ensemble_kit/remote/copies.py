@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def size_of(path: PathLike) -> int | None:
         return Path(path).stat().st_size if Path(path).exists() else None
     prefix, key = split(url)
     return Objects(prefix).size(key)
+
+
+def siblings(path: PathLike, beginning: str) -> list[Path]:
+    """List the files beside a path, or the objects beside a URL's, whose names begin so."""
+    url = url_of(path)
+    if url is None:
+        folder = Path(path).parent
+        return sorted(folder / p.name for p in folder.absolute().glob(f"{escape(beginning)}*"))
+    prefix, _ = split(url)
+    return [as_path(f"{prefix}/{name}") for name in Objects(prefix).names() if name.startswith(beginning)]
 
 
 def remove_copies() -> None:

@@ -188,6 +188,14 @@ class Objects:
             pages = obstore.list(self.bucket, (self.prefix + under) or None)
             return [item["path"].removeprefix(self.prefix) for page in pages for item in page]
 
+    def names(self) -> list[str]:
+        """List the objects that lie directly under the URL, not those of its folders."""
+        import obstore
+
+        with self._asking("list", ""):
+            found = obstore.list_with_delimiter(self.bucket, self.prefix.rstrip("/") or None)["objects"]
+            return sorted(item["path"].removeprefix(self.prefix) for item in found)
+
     @contextmanager
     def _asking(self, verb: str, key: str) -> Iterator[None]:
         """Turn obstore's errors into ours. Their text is never repeated: it may hold hosts, tokens and signed URLs."""

@@ -1,4 +1,4 @@
-"""The file of statistics: an `.npz` without pickles, checked before a kernel sees its arrays."""
+"""Files of counts: an `.npz` without pickles, checked before a kernel sees its arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,19 +24,37 @@ T = TypeVar("T")
 Arrays = Callable[[str], "NDArray[Any]"]
 
 
+class Kind(NamedTuple):
+    """What a file holds: its name, that of its error codes, and how one gets such a file."""
+
+    name: str
+    code: str
+    missing: str
+    invalid: str
+
+
+STATISTICS = Kind(
+    "statistics",
+    "statistics",
+    "make it with ensk tune-thresholds --statistics",
+    "pass another path, where ensk tune-thresholds --statistics counts again",
+)
+
+
 def save(path: Path, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a head and arrays; complete, or nothing."""
     with atomic_write(path) as out:
         np.savez(out, allow_pickle=False, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
 
 
-def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
+def load(path: Path, build: Callable[[dict[str, Any], Arrays], T], kind: Kind = STATISTICS) -> T:
     """Read what `save` wrote; nothing in the file is executed.
 
     Parameters
     ----------
     build : makes the statistics of the head and of a function that reads an array by name; raises ValueError where
         they do not fit each other.
+    kind : what the file should hold.
 
     Raises
     ------
@@ -55,19 +73,19 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
             return build(json.loads(read("head").tobytes()), read)
     except FileNotFoundError:
         raise IncompleteError(
-            "statistics-missing",
-            "cannot read statistics",
+            f"{kind.code}-missing",
+            f"cannot read {kind.name}",
             item=f"{str(path)!r} does not exist",
-            fix="make it with ensk tune-thresholds --statistics",
+            fix=kind.missing,
         ) from None
     except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
         raise DamagedError(
-            "statistics-invalid",
-            "cannot read statistics",
+            f"{kind.code}-invalid",
+            f"cannot read {kind.name}",
             item=f"{str(path)!r}: {error}",
-            fix="pass another path, where ensk tune-thresholds --statistics counts again",
+            fix=kind.invalid,
         ) from None
 
 

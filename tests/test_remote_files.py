@@ -171,9 +171,9 @@ def small() -> ek.MaskSet:
         ("input-missing", "none.csv does not exist", lambda b: ek.read_masks(f"{b}/none.csv")),
         ("input-missing", "none.json does not exist", lambda b: ek.ThresholdSet.load(f"{b}/none.json")),
         ("input-missing", "l.csv does not exist", lambda b: small().write(f"{b}/o.csv", like=f"{b}/l.csv")),
-        ("url-folder", "/pngs is a folder of objects", lambda b: ek.read_masks(f"{b}/pngs")),
-        ("url-folder", "/out is a URL, and a folder", lambda b: small().write(f"{b}/out")),
-        ("url-folder", "/out is a URL, and a folder", lambda b: small().write(f"{b}/out", format="label-map")),
+        ("url-unfit", "/pngs is a folder of objects", lambda b: ek.read_masks(f"{b}/pngs")),
+        ("url-unfit", "/out is a URL, and a folder", lambda b: small().write(f"{b}/out")),
+        ("url-unfit", "/out is a URL, and a folder", lambda b: small().write(f"{b}/out", format="label-map")),
         ("output-kind", "/pngs is a folder of objects", lambda b: small().write(f"{b}/pngs", format="npz")),
         ("store-url", "it names no object", lambda b: small().write("s3://bucket", format="npz")),
         ("store-url", "it carries a user", lambda b: ek.read_masks("s3://me:hunter2@bucket/m.csv")),
@@ -276,7 +276,7 @@ def test_the_chain_of_commands_gives_the_bytes_of_files(
         ("output-is-input", "m.zarr", ()),
         ("path-inside-store", "m.zarr/o.csv", ()),
         ("output-exists", "like.csv", ()),
-        ("url-folder", "pngs", ()),
+        ("url-unfit", "pngs", ()),
     ],
 )
 def test_outputs_that_are_refused_before_any_work(s3: str, code: str, out: str, more: tuple[str, ...]) -> None:
@@ -299,6 +299,31 @@ def test_a_bucket_that_may_not_be_written_to_is_told_before_any_work(
         ensk("vote", tmp_path / "m.zarr", "--out", url, "-q", "--force")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "demo --out s3://bucket/x",
+        "doctor --path s3://bucket/x",
+        "repair s3://bucket/x",
+        "dump-logits mod:net --images s3://bucket/x --classes CLASSES --out o.zarr",
+        "dump-logits s3://bucket/x --images . --classes CLASSES --out o.zarr",
+        "dump-logits mod:net --images . --classes CLASSES --out o.zarr --weights s3://bucket/x",
+        "stack m.zarr --val m.zarr --out o.zarr --model s3://bucket/x",
+        "fuse m.zarr --out s3://bucket/x --format npz",
+    ],
+    ids=lambda words: " ".join(words.split()[:2]),
+)
+def test_what_is_done_on_this_machine_only_is_refused_by_url(
+    words: str, tmp_path: Path, masks: ek.MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder that is called `s3:` is made."""
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "CLASSES", "a\n")
+    with refused(ek.UsageError, "url-unfit", "s3://bucket/x is a URL"):
+        ensk(*words.split(), "-q")
+    assert not (tmp_path / "s3:").exists()
+
+
 @pytest.mark.parametrize("command", ["tune-thresholds", "score"])
 def test_a_store_behind_a_url_is_not_taken_for_masks(s3: str, command: str) -> None:
     write_store(f"{s3}/m.zarr", logits(), SIZE, CLASSES, member="m")
@@ -308,7 +333,7 @@ def test_a_store_behind_a_url_is_not_taken_for_masks(s3: str, command: str) -> N
 
 def test_a_packed_store_behind_a_url_is_told(base: str, tmp_path: Path, masks: ek.MaskSet) -> None:
     ek.LogitStore(tmp_path / "m.zarr").pack(f"{base}/m.zip")
-    with refused(ek.UsageError, "url-folder", f"{base}/m.zip' is packed"):
+    with refused(ek.UsageError, "url-unfit", f"{base}/m.zip' is packed"):
         ensk("vote", f"{base}/m.zip", "--out", tmp_path / "o.csv", "-q")
     copy = local(f"{base}/m.zip")
     assert ek.LogitStore(os.fspath(copy)).fingerprint == ek.LogitStore(tmp_path / "m.zarr").fingerprint

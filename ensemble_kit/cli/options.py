@@ -154,7 +154,7 @@ def found_members(members: Sequence[Path]) -> list[Path]:
     missing = [str(m) for m, store in zip(found, stores, strict=True) if not store and not m.exists()]
     if packed := [str(m) for m, store in zip(found, stores, strict=True) if not store and is_packed(m)]:
         item, fix = f"{some(packed)} is packed", "copy it to this machine and pass its path, or pass an unpacked store"
-        raise UsageError("url-folder", "cannot read a packed store behind a URL", item=item, fix=fix)
+        raise UsageError("url-unfit", "cannot read a packed store behind a URL", item=item, fix=fix)
     if missing:
         raise IncompleteError(
             "member-missing",

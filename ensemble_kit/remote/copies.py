@@ -70,9 +70,28 @@ def local(path: PathLike) -> Path:
     if objects.has_under(f"{key}/"):
         item = f"{url} is a folder of objects, and one object is read by its URL"
         fix = "pass the URL of one file, or copy the folder to this machine and pass its path"
-        raise UsageError("url-folder", _WHAT, item=item, fix=fix)
+        raise UsageError("url-unfit", _WHAT, item=item, fix=fix)
     item, fix = f"{url} does not exist", "check the URL and the endpoint (AWS_ENDPOINT_URL)"
     raise IncompleteError("input-missing", _WHAT, item=item, fix=fix)
+
+
+def here(path: PathLike, what: str) -> Path:
+    """Return a path of this machine; refuse a URL, where more is done than one read or one write.
+
+    Parameters
+    ----------
+    what : what cannot be done, such as "cannot run a model".
+
+    Raises
+    ------
+    UsageError
+        The path is a URL.
+    """
+    url = url_of(path)
+    if url is not None:
+        fix = "copy it to this machine, or write there, and pass a path of this machine"
+        raise UsageError("url-unfit", what, item=f"{url} is a URL", fix=fix)
+    return path if isinstance(path, Path) else Path(path)
 
 
 def size_of(path: PathLike) -> int | None:

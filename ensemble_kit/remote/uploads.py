@@ -71,7 +71,7 @@ def folder_refused(url: str) -> UsageError:
     """Make the error of a folder of files that is to be written behind a URL, where it could not appear at once."""
     item = f"{url} is a URL, and a folder of files is to be written"
     fix = "pass a folder of this machine and copy it there; or write one file, such as .csv, .npz or .json"
-    return UsageError("url-folder", _WHAT, item=item, fix=fix)
+    return UsageError("url-unfit", _WHAT, item=item, fix=fix)
 
 
 def _exists(url: str) -> UsageError:

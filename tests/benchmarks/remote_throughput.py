@@ -28,6 +28,9 @@ from inputs import bone_logits
 import ensemble_kit as ek
 from ensemble_kit.cli.app import app
 from ensemble_kit.execution.cores import cores
+from ensemble_kit.files import atomic_write
+from ensemble_kit.remote.objects import Objects
+from ensemble_kit.remote.urls import url_of
 
 sys.path.append(str(Path(__file__).parents[1]))
 import s3
@@ -64,6 +67,35 @@ def dump(base: str, logits: Logits, image: int) -> None:
                 out.write(sample, array, image_size=(image, image))
 
 
+def move(base: str, logits: Logits) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Make two jobs that write and read the bytes of all samples, one file or object each, and do nothing else."""
+    names = [f"{name}-{k}" for name, arrays in logits.items() for k in range(len(arrays))]
+    contents = [array.tobytes() for arrays in logits.values() for array in arrays.values()]
+    folder = Objects(f"{base}/plain") if url_of(base) else None
+
+    def put(name: str, content: bytes) -> None:
+        if folder is not None:
+            folder.put(name, content)
+        else:
+            with atomic_write(Path(base, "plain", name)) as out:
+                out.write(content)
+
+    def get(name: str) -> int:
+        return len(Path(base, "plain", name).read_bytes() if folder is None else folder.get(name) or b"")
+
+    def write_all() -> None:
+        if folder is None:
+            Path(base, "plain").mkdir(exist_ok=True)
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(put, names, contents))
+
+    def read_all() -> None:
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(get, names))
+
+    return write_all, read_all
+
+
 def read(base: str) -> None:
     """Read and verify every sample."""
     with ThreadPoolExecutor(cores()) as pool:
@@ -76,9 +108,12 @@ def jobs(base: str, logits: Logits, image: int) -> dict[str, Callable[[], None]]
     """What is timed, in the order of a project."""
     stores = [f"{base}/{name}.zarr" for name in MEMBERS]
     val, kept = f"{base}/val.npz", f"{base}/set.json"
+    write_all, read_all = move(base, logits)
     tune = ("tune-thresholds", *stores, "--val", val, "--out", kept, "--force")
     vote = ("vote", *stores, "--thresholds", kept, "--out", f"{base}/out.csv", "--force")
     return {
+        "write the same bytes, and nothing else": write_all,
+        "read them": read_all,
         "write the stores (`LogitWriter`, durable)": lambda: dump(base, logits, image),
         "read and verify every sample": lambda: read(base),
         "`ensk tune-thresholds`, five folds": lambda: ensk(*tune),

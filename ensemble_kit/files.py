@@ -16,17 +16,18 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
 from ensemble_kit.remote.uploads import check_object, folder_refused, try_upload, uploading
 from ensemble_kit.remote.urls import url_of
 
 _NAME_LIMIT = 255  # bytes of one name, on every file system in use
-_BLOCK = 1 << 16
+_BLOCK, _SPOOL = 1 << 16, 1 << 26
 _STREAMS = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+")
 _WRITE_FIX = "free space or pass another path; what was there before is untouched"
 
@@ -35,7 +36,7 @@ _WRITE_FIX = "free space or pass another path; what was there before is untouche
 def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[BinaryIO]:
     """Give a binary file that becomes `path` when the block ends, and vanishes when it fails.
 
-    A device or a pipe is written to directly: it has no old content to keep.
+    A device or a pipe is written to when the block ends: it has no old content to keep.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[B
         return
     target = Path(path)
     if is_stream(target):
-        with blamed(target), target.open("wb") as out:
+        with blamed(target), target.open("wb") as stream, spooled(stream) as out:
             yield out
         return
     check_target(target, force=force, folder=False)
@@ -68,6 +69,19 @@ def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[B
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Give a binary file whose content is sent to a stream when the block ends, and nowhere when it fails.
+
+    What is beyond 64 MB waits in a temporary file, so memory does not grow with what is written.
+    """
+    with tempfile.SpooledTemporaryFile(_SPOOL) as held:
+        yield cast("BinaryIO", held)
+        held.seek(0)
+        shutil.copyfileobj(held, stream, _BLOCK)
+        stream.flush()
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def convert(
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.reading import read_masks
-    from ensemble_kit.formats.writing import write_masks
+    from ensemble_kit.formats.writing import telling_of, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
@@ -125,8 +125,9 @@ def convert(
             f"{_words(plan)}, at most {size(projected)}; nothing was written",
         )
         return
-    write_masks(read, out, target, like=like, force=common.force)
-    say_written(common, target, read, out, like)
+    telling = telling_of(read, target, like)
+    write_masks(read if telling is None else read.watched(telling.add), out, target, like=like, force=common.force)
+    say_written(common, telling, out)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks

@@ -11,7 +11,7 @@ from ensemble_kit.cli.common import Common
 if TYPE_CHECKING:
     from ensemble_kit.decisions.simple import Simple
     from ensemble_kit.decisions.staple import Staple
-    from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.masks.stream import Masks
 
 FusionOption = Annotated[
     str | None,
@@ -37,11 +37,12 @@ def read_fusion(text: str | None, **beside: object) -> Staple | Simple | None:
     return method
 
 
-def tell_quality(common: Common, masks: MaskSet, to_stdout: bool) -> tuple[dict[str, Any], list[Any]]:
+def tell_quality(common: Common, masks: Masks, to_stdout: bool) -> tuple[dict[str, Any], list[Any]]:
     """Return the quality of members for the answer, by name and as a report; or say it where masks are on stdout."""
-    if masks.quality is None:
+    quality = getattr(masks, "quality", None)  # a stream has none
+    if quality is None:
         return {}, []
-    report = masks.quality.report()
+    report = quality.report()
     if to_stdout:
         common.say(str(report))
-    return {"quality": masks.quality.to_dict()}, [report]
+    return {"quality": quality.to_dict()}, [report]

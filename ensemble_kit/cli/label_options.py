@@ -13,7 +13,7 @@ from ensemble_kit.errors import MismatchError, UsageError, some
 
 if TYPE_CHECKING:
     from ensemble_kit.formats.label_map import LabelMaps
-    from ensemble_kit.formats.maskformat import MaskFormat
+    from ensemble_kit.formats.maskformat import Telling
     from ensemble_kit.masks.maskset import MaskSet
 
 LabelsOption = Annotated[
@@ -85,12 +85,12 @@ def say_labels(common: Common, sets: Sequence[MaskSet], paths: Sequence[Path]) -
             common.say(f"{path}: {masks.rule}")
 
 
-def say_written(common: Common, how: MaskFormat, masks: MaskSet, out: Path, like: Path | None) -> None:
+def say_written(common: Common, telling: Telling | None, out: Path) -> None:
     """Say how masks were written where their format leaves that open, and what of them is lost."""
-    if how.told is not None:
-        common.say(f"{out}: {how.told(masks, like)}")
-    for caution in how.doubts(masks):
-        common.warn(caution)
+    if telling is not None:
+        common.say(f"{out}: {telling.told()}")
+        for caution in telling.doubts():
+            common.warn(caution)
 
 
 def _values(text: str | None) -> tuple[int, ...] | None:

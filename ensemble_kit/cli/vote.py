@@ -167,9 +167,9 @@ def vote(
     from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
-    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, write_masks
+    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, telling_of, write_masks
     from ensemble_kit.logits.open import is_store
-    from ensemble_kit.masks.cover import cover
+    from ensemble_kit.masks.cover import Covering
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
@@ -267,32 +267,37 @@ def vote(
         common.warn(doubt)
     ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
     # what cannot be written is refused before any work
-    rehearse(renamed(plan.names(), ids, like, target), out, target, like, common.force)
+    names = renamed(plan.names(), ids, like, target)
+    rehearse(names, out, target, like, common.force)
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
-    plan.check_memory(common.memory, common.jobs)
+    how = kind_of_output(out, like) if target is None else named(target)
+    in_pieces = common.memory is not None and how.in_pieces(names, like)
+    plan.check_memory(common.memory, common.jobs, in_pieces, like)
     if common.dry_run:
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
+    overlaps = isinstance(plan, SoftVote) and plan.may_overlap
+    covering = Covering()
     with working(common, dask) as executor, common.progress() as listener:
         voted = plan.run(executor, listener)
-    masks = renamed(voted, ids, like, target)
+        masks = renamed(voted, ids, like, target)
+        telling = telling_of(masks, how, like)
+        looks = [*([] if telling is None else [telling.add]), *([covering.add] if overlaps else [])]
+        write_masks(masks.watched(*looks), out, format=target, like=like, force=True)
     if texts and TOLD in (masks.rule or ""):
         common.say(f"post-processing: {TOLD}")
-    write_masks(masks, out, format=target, like=like, force=True)
-    say_written(common, kind_of_output(out, like) if target is None else named(target), masks, out, like)
+    say_written(common, telling, out)
     warn_of_formulas(common, masks, out)
-    covered = None
-    if isinstance(plan, SoftVote) and plan.may_overlap:
-        covered = cover(masks)
-        common.say(f"softmax stores, but not decided by argmax: {covered}")
+    if overlaps:
+        common.say(f"softmax stores, but not decided by argmax: {covering.shares}")
     told, reports = tell_quality(common, voted, str(out) == "-")
     if str(out) != "-":
         values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts, **told}
-        if covered is not None:
-            values |= {"without_class": covered.none, "several_classes": covered.several}
+        if overlaps:
+            values |= {"without_class": covering.shares.none, "several_classes": covering.shares.several}
             values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
         common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)}, *reports)
     common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")

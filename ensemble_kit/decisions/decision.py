@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from ensemble_kit.decisions.clean import check_classes, clean, refuse_across
 from ensemble_kit.decisions.partition import TOLD
 from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
+from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import MaskStream, pieces_of
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 
@@ -89,7 +89,19 @@ def vote(
     executor: Executor,
     listener: Listener = nobody,
 ) -> MaskSet:
-    """Decide and clean every sample.
+    """Decide and clean every sample, and hold all masks; see `stream_vote`."""
+    return stream_vote(inputs, samples, decision, rules, executor, listener).whole()
+
+
+def stream_vote(
+    inputs: Inputs,
+    samples: Sequence[str],
+    decision: Decision,
+    rules: tuple[Rule, ...],
+    executor: Executor,
+    listener: Listener = nobody,
+) -> MaskStream:
+    """Decide and clean every sample at the time its masks are taken.
 
     Parameters
     ----------
@@ -110,9 +122,11 @@ def vote(
         inputs.check_each_class()
     if decision.excludes(inputs):
         refuse_across(rules)
-    found = list(executor.map(Vote(inputs, decision, rules), Items(samples), "voting", listener))
-    runs = ManyRuns.joined([decided for _, decided in found])
-    indices = np.arange(len(found) * len(classes)).reshape(len(found), len(classes))
-    images = {sample: image for sample, (image, _) in zip(samples, found, strict=True)}
     told = decision.told() + (f"; {TOLD}" if rules and decision.excludes(inputs) else "")
-    return MaskSet.trusted(images, classes, runs, indices, told)
+
+    def make(wanted: Sequence[str]) -> Iterator[MaskSet]:
+        found = executor.map(Vote(inputs, decision, rules), Items(wanted), "voting", listener)
+        return pieces_of(((s, *one) for s, one in zip(wanted, found, strict=True)), classes, told)
+
+    sizes = {sample: inputs.members[0].placement(sample).image for sample in samples}
+    return MaskStream(Extent(classes, sizes), make, told)

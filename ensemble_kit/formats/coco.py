@@ -30,12 +30,13 @@ from ensemble_kit.formats.cocotables import (
     tables,
     without_namesakes,
 )
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.shapes import NO_PIXEL, told
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.idforms import of_path
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks, by_sample
 
 _RESULT = {"image_id", "category_id", "score"}
 
@@ -145,7 +146,7 @@ def _score(entry: dict[str, Any], where: str) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def write(masks: MaskSet, out: BinaryIO) -> None:
+def write(masks: Masks, out: BinaryIO) -> None:
     """Write a COCO file: one annotation a mask that is not empty, in samples' and classes' order.
 
     `info` says so where an id looks like the path of another machine, which would be read as its last part.
@@ -158,11 +159,11 @@ def write(masks: MaskSet, out: BinaryIO) -> None:
     out.write(_list([{"id": k, "name": name} for k, name in enumerate(masks.classes, 1)]))
     out.write(b',"annotations":[')
     number = 0
-    for image_id, sample in enumerate(masks.samples, 1):
+    for image_id, (piece, sample) in enumerate(by_sample(masks), 1):
         for category_id, name in enumerate(masks.classes, 1):
-            if masks[sample, name]:
+            if runs := piece[sample, name]:
                 number += 1
-                entry = _annotation(number, image_id, category_id, masks[sample, name])
+                entry = _annotation(number, image_id, category_id, runs)
                 out.write((b",\n" if number > 1 else b"\n") + strict_json.dump(entry)[:-1])
     out.write(b"\n]}\n")
 
@@ -204,6 +205,7 @@ FORMAT = MaskFormat(
     read,
     sniff=_sniff,
     write=write,
+    in_pieces=always,
     suffix=".json",
     is_folder=False,
     takes=frozenset({"images", "score", "skip_empty"}),

@@ -79,10 +79,13 @@ class Dialect:
 
     def join(self, sample: str, name: str) -> str:
         """Write the id column of a (sample, class)."""
-        if self.template is None:
-            return sample
-        head, foot = self.template.split("{sample}")
-        return head.replace("{class}", name) + sample + foot.replace("{class}", name)
+        head, foot = self.around(name)
+        return head + sample + foot
+
+    def around(self, name: str) -> tuple[str, str]:
+        """Return what stands before and behind the sample in the ids of a class."""
+        head, foot = (self.template or "{sample}").split("{sample}")
+        return head.replace("{class}", name), foot.replace("{class}", name)
 
     def parse(self, text: str, shape: Shape) -> Runs:
         """Read the column of runs."""

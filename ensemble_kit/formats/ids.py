@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted
 from ensemble_kit.formats.dialects import Dialect
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.maskset import Key
+from ensemble_kit.masks.stream import Masks
 
 
 class Splitter:
@@ -22,8 +24,7 @@ class Splitter:
         self._samples = samples
         self._around: dict[tuple[str, str], str] = {}
         for name in classes:
-            head, foot = (side.replace("{class}", name) for side in (dialect.template or "{sample}").split("{sample}"))
-            self._around[head, foot] = name
+            self._around[dialect.around(name)] = name
         self._lengths = sorted({(len(head), len(foot)) for head, foot in self._around})
 
     def candidates(self, joined: str) -> list[tuple[str, str]]:
@@ -97,7 +98,7 @@ def _only_class(known: tuple[str, ...], dialect: Dialect, path: Path) -> str:
     return known[0] if known else ONLY_CLASS
 
 
-def check_fits(masks: MaskSet, dialect: Dialect) -> None:
+def check_fits(masks: Masks, dialect: Dialect) -> None:
     """Refuse masks that a dialect cannot tell apart."""
     if dialect.by_sample and len(masks.classes) > 1:
         item = f"{dialect.name!r} has one mask a sample, these have {len(masks.classes)} classes"
@@ -105,13 +106,23 @@ def check_fits(masks: MaskSet, dialect: Dialect) -> None:
         raise MismatchError("classes-too-many", "cannot write masks of several classes", item=item, fix=fix)
     if dialect.template is None:
         return
-    ids: dict[str, Key] = {}
-    for key in masks:
-        other = ids.setdefault(dialect.join(*key), key)
-        if other != key:
-            item = f"{other!r} and {key!r} both give {dialect.join(*key)!r}"
+    nested = [pair for pair in combinations(masks.classes, 2) if _may_meet(*(dialect.around(name) for name in pair))]
+    rows = {sample: row for row, sample in enumerate(masks.samples)} if nested else {}
+    for sample, (name, other) in product(rows, nested):
+        joined, (head, foot) = dialect.join(sample, name), dialect.around(other)
+        same = joined[len(head) : len(joined) - len(foot)]
+        if same in rows and dialect.join(same, other) == joined:
+            keys = sorted([(sample, name), (same, other)], key=lambda key: rows[key[0]])
+            item = f"{keys[0]!r} and {keys[1]!r} both give {joined!r}"
             fix = "rename a class, or pass a dialect with a class column"
             raise MismatchError("id-ambiguous", "cannot join sample and class to one id", item=item, fix=fix)
+
+
+def _may_meet(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Tell whether what stands around a sample in the ids of two classes may give one id of two samples."""
+    (head, foot), (front, end) = one, other
+    heads, feet = head.startswith(front) or front.startswith(head), foot.endswith(end) or end.endswith(foot)
+    return heads and feet
 
 
 def id_fields(dialect: Dialect, key: Key) -> tuple[str, ...]:

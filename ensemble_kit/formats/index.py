@@ -11,7 +11,7 @@ from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.formats.filenames import check_inside, file_names
 from ensemble_kit.formats.sizes import declared_size
-from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import Masks
 from ensemble_kit.spec.geometry import Shape
 
 INDEX = "index.json"
@@ -99,7 +99,7 @@ class Index:
             raise MismatchError("files-extra", what, item=item, fix=fix)
 
 
-def index_of(kind: str, masks: MaskSet, suffix: str, folders: Sequence[str] = ()) -> Index:
+def index_of(kind: str, masks: Masks, suffix: str, folders: Sequence[str] = ()) -> Index:
     """Build the index of masks that are about to be written."""
     files = file_names(masks.samples, suffix)
     classes = tuple(zip(masks.classes, folders or [""] * len(masks.classes), strict=True))

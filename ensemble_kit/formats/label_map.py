@@ -20,7 +20,7 @@ from ensemble_kit.formats.label_images import SUFFIXES, check_numbered, read_arr
 from ensemble_kit.formats.label_presets import VOID
 from ensemble_kit.formats.label_tables import load_table
 from ensemble_kit.formats.label_writing import Drawing
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.labelmaps import LabelMap, classes_of
 from ensemble_kit.masks.maskset import MaskSet
@@ -71,7 +71,7 @@ class LabelMaps:
         """Return the format that reads and writes so."""
         how = Drawing(self.table, self.paint)
         own = replace(FORMAT, read=partial(read, options=self), write=how.write, build=how.build)
-        return replace(own, check=how.values, told=how.told, doubts=how.doubts)
+        return replace(own, check=how.values, telling=how.telling)
 
 
 _DEFAULT = LabelMaps()
@@ -256,9 +256,9 @@ FORMAT = MaskFormat(
     sniff=_sniff,
     write=Drawing().write,
     build=Drawing().build,
+    in_pieces=always,
     check=Drawing().values,
-    told=Drawing().told,
-    doubts=Drawing().doubts,
+    telling=Drawing().telling,
     suffix=".npz",
     holds_void=True,
 )

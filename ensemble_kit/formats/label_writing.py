@@ -7,7 +7,7 @@ Both keep names, order, sizes and the value of each class. The `.npz` has `sampl
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,9 +18,12 @@ from ensemble_kit.errors import Caution, MismatchError, UsageError, some
 from ensemble_kit.formats import npz
 from ensemble_kit.formats.index import index_of
 from ensemble_kit.formats.label_presets import voc_colour
+from ensemble_kit.formats.maskformat import Telling
 from ensemble_kit.formats.png_codec import write_png
-from ensemble_kit.masks.cover import cover
+from ensemble_kit.masks.cover import Covering
+from ensemble_kit.masks.labelmaps import kind_of
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import Masks, by_sample
 from ensemble_kit.spec.label_table import LabelTable, drawn_values
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ class Drawing:
     table: LabelTable | None = None
     paint: Mapping[str, int] | None = None
 
-    def build(self, masks: MaskSet, folder: Path) -> None:
+    def build(self, masks: Masks, folder: Path) -> None:
         """Write one indexed PNG a sample, or 16-bit grey where a value is above 255, with the index.
 
         Raises
@@ -52,29 +55,28 @@ class Drawing:
         index = replace(index_of("label-map", masks, ".png"), values=tuple(values[name] for name in masks.classes))
         index.save(folder)
         palette = _palette(self.table)
-        for sample, file, _ in index.samples:
-            labels = self._labels(masks, sample, values)
+        for (_, file, _), labels in zip(index.samples, self._labels(masks, values), strict=True):
             write_png(folder / file, labels, palette if labels.dtype == np.uint8 else None)
 
-    def write(self, masks: MaskSet, out: BinaryIO) -> None:
+    def write(self, masks: Masks, out: BinaryIO) -> None:
         """Write an `.npz` with the names and values, deflated; raise as `build` does."""
         values = self.values(masks)
-        kind = self._labels(masks, masks.samples[0], values).dtype  # that all samples have
+        kind = kind_of(drawn_values(tuple(values), values))
         shapes = [masks.image_size(s) for s in masks.samples]
         with zipfile.ZipFile(out, "w") as archive:
             npz.put_names(archive, masks)
             npz.put_array(archive, "values", np.array([values[name] for name in masks.classes], np.int64))
+            labels = self._labels(masks, values)
             if len(set(shapes)) == 1:
-                parts = (self._labels(masks, s, values) for s in masks.samples)
-                npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), parts)
+                npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), labels)
             else:
-                for k, s in enumerate(masks.samples):
-                    npz.put_array(archive, str(k), self._labels(masks, s, values))
+                for k, own in enumerate(labels):
+                    npz.put_array(archive, str(k), own)
 
-    def _labels(self, masks: MaskSet, sample: str, values: Mapping[str, int]) -> NDArray[np.unsignedinteger]:
-        return masks.labels(sample, values, paint=self.paint is not None)
+    def _labels(self, masks: Masks, values: Mapping[str, int]) -> Iterator[NDArray[np.unsignedinteger]]:
+        return (piece.labels(sample, values, paint=self.paint is not None) for piece, sample in by_sample(masks))
 
-    def values(self, masks: MaskSet) -> dict[str, int]:
+    def values(self, masks: Masks) -> dict[str, int]:
         """Return the value of each class, in the order in which they are drawn.
 
         Raises
@@ -102,24 +104,44 @@ class Drawing:
             raise MismatchError("classes-differ", "cannot write label maps by a table", item=item, fix=fix)
         return {name: value for name, value in found.items() if value is not None}
 
-    def told(self, masks: MaskSet, _: Path | None = None) -> str:
-        """Say the value of each class, of pixels without one, and of void."""
-        values = self.values(masks)
-        none, void = drawn_values(tuple(values), values)[1:]
-        named = ", ".join(f"{value} {name!r}" for name, value in values.items())
-        without = f"no class {none}"
-        if none == void:
-            rest = cover(MaskSet({**masks, **{(s, "void of the set"): masks.void(s) for s in masks.samples}})).none
-            without = f"no class {void}, as void ({rest:.2%} of the pixels)"
-        return f"label maps are written with: {named}; {without}; void {void}"
+    def telling(self, masks: Masks, _: Path | None = None) -> Telling:
+        """Say the value of each class, and which classes cannot be seen."""
+        return _Drawn(self.values(masks), painted=self.paint is not None)
 
-    def doubts(self, masks: MaskSet) -> list[Caution]:
+
+class _Drawn(Telling):
+    """Says the value of each class, of pixels without one, and of void; and which classes are drawn over entirely."""
+
+    def __init__(self, values: Mapping[str, int], painted: bool) -> None:
+        self._values, self._painted = values, painted
+        self._none, self._void = drawn_values(tuple(values), values)[1:]
+        self._rest, self._held, self._seen = Covering(), set[str](), set[str]()
+
+    def add(self, masks: MaskSet) -> None:
+        """Count pixels without a class, where they are void, and look for classes that can be seen."""
+        if self._none == self._void:
+            self._rest.add(MaskSet({**masks, **{(s, "void of the set"): masks.void(s) for s in masks.samples}}))
+        if self._painted:
+            order = tuple(self._values)
+            for name in order:
+                for sample in masks.samples if name not in self._seen else ():
+                    if masks[sample, name].area:
+                        self._held.add(name)
+                        if _seen(masks, sample, order, name):
+                            self._seen.add(name)
+                            break
+
+    def told(self) -> str:
+        """Say the value of each class, of pixels without one, and of void."""
+        named = ", ".join(f"{value} {name!r}" for name, value in self._values.items())
+        without = f"no class {self._none}"
+        if self._none == self._void:
+            without = f"no class {self._void}, as void ({self._rest.shares.none:.2%} of the pixels)"
+        return f"label maps are written with: {named}; {without}; void {self._void}"
+
+    def doubts(self) -> list[Caution]:
         """Say which classes have pixels, and none after all others were drawn."""
-        order = tuple(self.values(masks))
-        if self.paint is None or masks.exclusive:
-            return []
-        held = [name for name in order if any(masks[s, name].area for s in masks.samples)]
-        hidden = [name for name in held if not any(_seen(masks, s, order, name) for s in masks.samples)]
+        hidden = [name for name in self._values if name in self._held - self._seen]
         fix = f"name {some(hidden)} later in --paint, which draws later classes over earlier ones"
         return [Caution(f"drawn over entirely, in every sample: {some(hidden)}", fix)] if hidden else []
 

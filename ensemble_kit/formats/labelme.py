@@ -21,13 +21,14 @@ from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.index import Index, files_under, index_of, no_files
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.polygons import fill_opencv, outline, points_of
 from ensemble_kit.formats.shapes import NO_PIXEL, Labelled, draw, together, told
 from ensemble_kit.formats.sizes import ImageSizes, declared_size
 from ensemble_kit.masks.idforms import last_part, of_path
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks, by_sample
 from ensemble_kit.spec.geometry import Shape
 
 INDEX = ".ensk-index"
@@ -76,15 +77,15 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, paint: bo
     return MaskSet(read, "; ".join(filter(None, [ignored, told(+said)])) or None, void)
 
 
-def build(masks: MaskSet, folder: Path) -> None:
+def build(masks: Masks, folder: Path) -> None:
     """Write one JSON a sample."""
     index = index_of("labelme", masks, ".json")
     index.save(folder, INDEX)
-    for sample, file, (H, W) in index.samples:
+    for (_, file, (H, W)), (piece, sample) in zip(index.samples, by_sample(masks), strict=True):
         annotations = [
             {"type": "poly_seg", "label": name, "points": points}
             for name in masks.classes
-            for points in outline(masks[sample, name])
+            for points in outline(piece[sample, name])
         ]
         value = {"filename": sample, "annotations": annotations, "metadata": {"height": H, "width": W}}
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -165,4 +166,6 @@ def _sniff(contents: Contents) -> bool:
     )
 
 
-FORMAT = MaskFormat("labelme", read, sniff=_sniff, build=build, index=INDEX, takes=frozenset({"paint"}))
+FORMAT = MaskFormat(
+    "labelme", read, sniff=_sniff, build=build, in_pieces=always, index=INDEX, takes=frozenset({"paint"})
+)

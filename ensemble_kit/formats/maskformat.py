@@ -16,6 +16,7 @@ from ensemble_kit.files import is_stream
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import Masks
 from ensemble_kit.remote.copies import local
 
 
@@ -103,6 +104,34 @@ OPTION_OF = {"images": "--images", "score": "--score", "skip_empty": "--skip-emp
 """How the command line calls each."""
 
 
+def always(*_: object) -> bool:
+    """Tell that masks are written as they are made, whatever the order of samples (`MaskFormat.in_pieces`)."""
+    return True
+
+
+class Telling:
+    """What is said of masks after they are written; this one looks at none of them.
+
+    Parameters
+    ----------
+    words : what was written, where their format leaves that open.
+    """
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def add(self, masks: MaskSet) -> None:
+        """Look at masks that are being written, those of some samples."""
+
+    def told(self) -> str:
+        """Say in words what was written."""
+        return self._words
+
+    def doubts(self) -> Sequence[Caution]:
+        """Say what of the masks is lost."""
+        return ()
+
+
 @dataclass(frozen=True)
 class MaskFormat:
     """One way to keep masks, in a file or in a folder.
@@ -116,9 +145,10 @@ class MaskFormat:
     build : writes masks into an empty folder. None: the format is a file, or only read.
     write_like : writes in the order of a sample submission, for a format whose file has rows; other formats get
         masks in that order.
+    in_pieces : tells, with the sample submission or None, whether masks are written as they are made: `write`, `build`
+        and `write_like` take `Masks`, piece by piece. Otherwise all are gathered in a `MaskSet` first.
     check : refuses masks whose classes the format cannot hold, before any work.
-    told : says in words what is written, with the sample submission or None; None: the name tells.
-    doubts : says what of the masks is lost.
+    telling : says what is written, with the sample submission or None; None: the name tells.
     suffix : of the format's files; "" for a folder.
     is_folder : whether a path to read has to be a folder or a file. None: it may be either.
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
@@ -129,12 +159,12 @@ class MaskFormat:
     name: str
     read: Callable[[Path, ImageSizes, Sequence[str] | None], MaskSet]
     sniff: Callable[[Contents], bool] = lambda _: False
-    write: Callable[[MaskSet, BinaryIO], None] | None = None
-    build: Callable[[MaskSet, Path], None] | None = None
-    write_like: Callable[[MaskSet, BinaryIO, Path], None] | None = None
-    check: Callable[[MaskSet], object] = lambda _: None
-    told: Callable[[MaskSet, Path | None], str] | None = None
-    doubts: Callable[[MaskSet], Sequence[Caution]] = lambda _: ()
+    write: Callable[[Any, BinaryIO], None] | None = None
+    build: Callable[[Any, Path], None] | None = None
+    write_like: Callable[[Any, BinaryIO, Path], None] | None = None
+    in_pieces: Callable[[Masks, Path | None], bool] = lambda *_: False
+    check: Callable[[Masks], object] = lambda _: None
+    telling: Callable[[Masks, Path | None], Telling] | None = None
     suffix: str = ""
     is_folder: bool | None = None
     index: str = INDEX
@@ -164,7 +194,7 @@ class MaskFormat:
         """Tell whether a folder, or a file, can be of this format."""
         return self.is_folder in {None, folder}
 
-    def builder(self, path: Path) -> Callable[[MaskSet, Path], None] | None:
+    def builder(self, path: Path) -> Callable[[Any, Path], None] | None:
         """Return what writes a folder at this path; None where it becomes a file."""
         is_file = self.write is not None and self.suffix == suffix_of(path, [self.suffix]) and not path.is_dir()
         return None if is_file else self.build

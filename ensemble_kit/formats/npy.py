@@ -13,11 +13,12 @@ from typing import BinaryIO
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.formats.classes import need_classes
 from ensemble_kit.formats.index import Index, files_under, index_of
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.sizes import ImageSizes
-from ensemble_kit.formats.stacks import Stack, of_sample, of_stack, put_stack, whole
+from ensemble_kit.formats.stacks import Stack, of_sample, of_stack, put_sample, put_stack, whole
 from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks, by_sample
 from ensemble_kit.spec.geometry import as_text
 
 
@@ -54,7 +55,7 @@ def _read_folder(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -
     return whole(path, tuple(files), names, masks, classes)
 
 
-def write(masks: MaskSet, out: BinaryIO) -> None:
+def write(masks: Masks, out: BinaryIO) -> None:
     """Write one `.npy`, bool (N, C, H, W), in samples' and classes' order; it holds no names.
 
     Raises
@@ -68,21 +69,21 @@ def write(masks: MaskSet, out: BinaryIO) -> None:
         item = f"sample {first!r} has {as_text(a)}, sample {second!r} {as_text(b)}"
         fix = "pass a path that ends in .npz, or a folder with --format npy"
         raise MismatchError("image-size-differs", "cannot write one stack of masks", item=item, fix=fix)
-    put_stack(out, masks, masks.samples, stacked=True)
+    put_stack(out, masks)
 
 
-def build(masks: MaskSet, folder: Path) -> None:
+def build(masks: Masks, folder: Path) -> None:
     """Write a folder of one `.npy` a sample, bool (C, H, W)."""
     index = index_of("npy", masks, ".npy")
     index.save(folder)
-    for sample, name, _ in index.samples:
+    for (_, name, _), (piece, sample) in zip(index.samples, by_sample(masks), strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("wb") as file:
-            put_stack(file, masks, (sample,), stacked=False)
+            put_sample(file, piece, sample)
 
 
 def _sniff(contents: Contents) -> bool:
     return contents.head.startswith(b"\x93NUMPY") or bool(contents.files(".npy"))
 
 
-FORMAT = MaskFormat("npy", read, sniff=_sniff, write=write, build=build, suffix=".npy")
+FORMAT = MaskFormat("npy", read, sniff=_sniff, write=write, build=build, in_pieces=always, suffix=".npy")

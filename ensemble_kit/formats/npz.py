@@ -18,11 +18,21 @@ import numpy as np
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.formats.classes import need_classes
 from ensemble_kit.formats.index import Index
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.sizes import ImageSizes
-from ensemble_kit.formats.stacks import ARCHIVE_ERRORS, Stack, damaged, of_sample, of_stack, put_stack, whole
+from ensemble_kit.formats.stacks import (
+    ARCHIVE_ERRORS,
+    Stack,
+    damaged,
+    of_sample,
+    of_stack,
+    put_sample,
+    put_stack,
+    whole,
+)
 from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks, by_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,20 +125,20 @@ def labels_index(path: Path) -> Index:
     return Index("label-map", tuple((name, "") for name in names), (), values)
 
 
-def write(masks: MaskSet, out: BinaryIO) -> None:
+def write(masks: Masks, out: BinaryIO) -> None:
     """Write an `.npz` with the names, deflated."""
     with zipfile.ZipFile(out, "w") as archive:
         put_names(archive, masks)
         if len({masks.image_size(s) for s in masks.samples}) == 1:
             with _entry(archive, "masks") as file:
-                put_stack(file, masks, masks.samples, stacked=True)
+                put_stack(file, masks)
         else:
-            for k, sample in enumerate(masks.samples):
+            for k, (piece, sample) in enumerate(by_sample(masks)):
                 with _entry(archive, str(k)) as file:
-                    put_stack(file, masks, (sample,), stacked=False)
+                    put_sample(file, piece, sample)
 
 
-def put_names(archive: zipfile.ZipFile, masks: MaskSet) -> None:
+def put_names(archive: zipfile.ZipFile, masks: Masks) -> None:
     """Write the names of samples and classes."""
     for title, names in (("samples", masks.samples), ("classes", masks.classes)):
         if any(n.endswith("\0") for n in names):
@@ -210,4 +220,4 @@ def _sniff(contents: Contents) -> bool:
     return (head.startswith(b"PK\x03\x04") and first.endswith(b".npy")) or contents.path.suffix.lower() == ".npz"
 
 
-FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, suffix=".npz", is_folder=False)
+FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, in_pieces=always, suffix=".npz", is_folder=False)

@@ -18,11 +18,12 @@ from ensemble_kit.formats.bitmaps import runs_of_bitmap
 from ensemble_kit.formats.classes import ONLY_CLASS, assemble, check_wanted, order_classes
 from ensemble_kit.formats.filenames import file_names
 from ensemble_kit.formats.index import INDEX, Index, files_under, index_of, no_files
-from ensemble_kit.formats.maskformat import Contents, MaskFormat
+from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
 from ensemble_kit.formats.png_codec import read_png, write_png
 from ensemble_kit.formats.png_rows import SIGNATURE
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.stream import Masks, by_sample
 
 _LOSSY = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -66,14 +67,14 @@ def read(folder: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> Mask
     return assemble(samples, names, masks)
 
 
-def build(masks: MaskSet, folder: Path) -> None:
+def build(masks: Masks, folder: Path) -> None:
     """Write one binary PNG a (sample, class), 8-bit grey with the values 0 and 255."""
     folders = file_names(masks.classes, "", taken=[INDEX], flat=True)
     index = index_of("png", masks, ".png", [folders[n] for n in masks.classes])
     index.save(folder)
-    for sample, file, _ in index.samples:
+    for (_, file, _), (piece, sample) in zip(index.samples, by_sample(masks), strict=True):
         for name in masks.classes:
-            write_png(folder / folders[name] / file, masks[sample, name].decode().view(np.uint8) * np.uint8(255))
+            write_png(folder / folders[name] / file, piece[sample, name].decode().view(np.uint8) * np.uint8(255))
 
 
 def _by_name(folder: Path, classes: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...], dict[Key, str]]:
@@ -111,4 +112,4 @@ def _sniff(contents: Contents) -> bool:
     return any("/" in file for file in contents.files(".png"))
 
 
-FORMAT = MaskFormat("png", read, sniff=_sniff, build=build, is_folder=True)
+FORMAT = MaskFormat("png", read, sniff=_sniff, build=build, in_pieces=always, is_folder=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 
 from ensemble_kit.errors import IncompleteError, MismatchError, some
@@ -15,7 +16,8 @@ from ensemble_kit.formats.settling import Purpose, Settled, settle
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import read_table
 from ensemble_kit.masks.idforms import difference
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.maskset import Key
+from ensemble_kit.masks.stream import Masks
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class RowOrder:
     columns: tuple[int, ...]
     keys: tuple[Key, ...]
 
+    @property
+    def samples(self) -> tuple[str, ...] | None:
+        """The samples in the order of their rows; None where the rows of a sample stand apart."""
+        blocks = [sample for sample, _ in groupby(sample for sample, _ in self.keys)]
+        return tuple(blocks) if len(set(blocks)) == len(blocks) else None
 
-def settled_order(path: Path, masks: MaskSet, options: CsvOptions, purpose: Purpose) -> Settled:
+
+def settled_order(path: Path, masks: Masks, options: CsvOptions, purpose: Purpose) -> Settled:
     """Tell the dialect of a sample submission, with the samples, sizes and classes of the masks.
 
     Parameters
@@ -71,7 +79,7 @@ def _samples_of(ids: Iterable[str], dialect: Dialect, classes: Sequence[str]) ->
     return tuple(dict.fromkeys(sample for joined in ids for sample, _ in split.candidates(joined)[:1]))
 
 
-def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> RowOrder:
+def read_order(path: Path, dialect: Dialect, masks: Masks) -> RowOrder:
     """Read the order of a sample submission, which must name the same (sample, class) pairs as the masks.
 
     Its columns may have other names than the dialect's (a competition renames them), as long as there are as many:
@@ -93,14 +101,14 @@ def read_order(path: Path, dialect: Dialect, masks: MaskSet) -> RowOrder:
         raise MismatchError("like-columns", what, item=f"{path} has columns beside masks: {others}", fix=fix)
     columns = found.numbers
     check_fits(masks, dialect)
-    known = {id_fields(dialect, key): key for key in masks}
+    known = {id_fields(dialect, key): key for key in product(masks.samples, masks.classes)}
     rows = list(zip(*(table.column(c) for c in columns[:-1]), strict=True))
     listed = set(rows)
     if len(listed) < len(rows) and dialect.rows == "mask":
         raise doubled(path, rows, table.lines)
     missing = [row if len(row) > 1 else row[0] for row in rows if row not in known]
     extra = [key for row, key in known.items() if row not in listed]
-    counts = f"{path} has {len(rows)} rows, there are {len(masks)} masks; "
+    counts = f"{path} has {len(rows)} rows, there are {len(known)} masks; "
     without_row = f"{len(extra)} without a row"
     samples = _samples_of((row[0] for row in rows), dialect, masks.classes) if missing and extra else ()
     if missing and extra and (differs := difference(masks.samples, samples)):

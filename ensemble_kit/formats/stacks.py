@@ -24,6 +24,7 @@ from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
 from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,14 +144,24 @@ def whole(
     return assemble(samples, order_classes(names, classes, str(path)), masks)
 
 
-def put_stack(file: IO[bytes], masks: MaskSet, samples: Sequence[str], stacked: bool) -> None:
-    """Write the masks of some samples as one array, bool, (N, C, H, W) where stacked, else (C, H, W)."""
-    shape = (len(masks.classes), *masks.image_size(samples[0]))
-    header = {"descr": "|b1", "fortran_order": False, "shape": (len(samples), *shape) if stacked else shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for sample in samples:
-        for name in masks.classes:
-            file.write(masks[sample, name].decode().tobytes())
+def put_stack(file: IO[bytes], masks: Masks) -> None:
+    """Write all masks, of one size, as one array, bool (N, C, H, W)."""
+    shape = (len(masks.samples), len(masks.classes), *masks.image_size(masks.samples[0]))
+    _put_header(file, shape)
+    for piece in masks.pieces():
+        for runs in piece.values():
+            file.write(runs.decode().tobytes())
+
+
+def put_sample(file: IO[bytes], masks: MaskSet, sample: str) -> None:
+    """Write the masks of one sample as an array, bool (C, H, W)."""
+    _put_header(file, (len(masks.classes), *masks.image_size(sample)))
+    for name in masks.classes:
+        file.write(masks[sample, name].decode().tobytes())
+
+
+def _put_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|b1", "fortran_order": False, "shape": shape})
 
 
 def _unfit(stack: Stack, wanted: str) -> MismatchError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from ensemble_kit.formats.columns import columns_of
 from ensemble_kit.formats.csv_options import EMPTY_MARK, CsvOptions, shell
 from ensemble_kit.formats.dialects import PRESETS, Dialect
 from ensemble_kit.formats.ids import Keys, check_fits, doubled, id_fields
-from ensemble_kit.formats.maskformat import MaskFormat
+from ensemble_kit.formats.maskformat import MaskFormat, Telling
 from ensemble_kit.formats.row_evidence import contradicted, other_length
 from ensemble_kit.formats.row_order import RowOrder, read_order, settled_order
 from ensemble_kit.formats.settling import Settled, for_writing, settle
@@ -30,6 +30,7 @@ from ensemble_kit.masks.maskset import Key, MaskSet
 from ensemble_kit.masks.objects import components, united
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.stream import Masks
 from ensemble_kit.spec.geometry import Shape
 
 _BATCH = 256
@@ -97,7 +98,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dial
     return MaskSet.trusted(shapes, names, runs, indices.reshape(len(shapes), len(names)), "; ".join(told))
 
 
-def write(masks: MaskSet, out: BinaryIO, how: Dialect | CsvOptions, order: RowOrder | None = None) -> None:
+def write(masks: Masks, out: BinaryIO, how: Dialect | CsvOptions, order: RowOrder | None = None) -> None:
     """Write a submission CSV: samples, then classes, in the set's order, or as a sample submission orders them.
 
     Raises
@@ -107,17 +108,34 @@ def write(masks: MaskSet, out: BinaryIO, how: Dialect | CsvOptions, order: RowOr
     """
     dialect = how if isinstance(how, Dialect) else for_writing(how)
     check_fits(masks, dialect)
-    order = order or RowOrder(dialect.columns, tuple(range(len(dialect.columns))), tuple(masks))
-    keys = order.keys
-    out.write(format_row(list(order.header)).encode())
-    batches = (keys[begin : begin + _BATCH] for begin in range(0, len(keys), _BATCH))
-    out.writelines(_rows(masks, batch, dialect, order.columns) for batch in batches)
+    header, columns = (order.header, order.columns) if order else (dialect.columns, tuple(range(len(dialect.columns))))
+    out.write(format_row(list(header)).encode())
+    for piece, keys in _with_keys(masks, order):
+        batches = (keys[begin : begin + _BATCH] for begin in range(0, len(keys), _BATCH))
+        out.writelines(_rows(piece, batch, dialect, columns) for batch in batches)
 
 
-def write_like(masks: MaskSet, out: BinaryIO, like: Path, how: Dialect | CsvOptions) -> None:
+def write_like(masks: Masks, out: BinaryIO, like: Path, how: Dialect | CsvOptions) -> None:
     """Write a submission CSV with the header and the order of rows of a sample submission."""
+    write(masks, out, *_order_of(like, masks, how))
+
+
+def _order_of(like: Path, masks: Masks, how: Dialect | CsvOptions) -> tuple[Dialect, RowOrder]:
     dialect = how if isinstance(how, Dialect) else settled_order(like, masks, how, "write").dialect
-    write(masks, out, dialect, read_order(like, dialect, masks))
+    return dialect, read_order(like, dialect, masks)
+
+
+def _with_keys(masks: Masks, order: RowOrder | None) -> Iterator[tuple[MaskSet, Sequence[Key]]]:
+    """Give masks as they are made, with the keys of their rows; all at once where a sample's rows stand apart."""
+    if order is None:
+        yield from ((piece, tuple(piece)) for piece in masks.pieces())
+    elif order.samples is None:
+        whole = masks.whole()
+        yield whole, order.keys if whole else ()  # a rehearsal makes none
+    else:
+        rows = iter(order.keys)
+        for piece in masks.arranged(order.samples, masks.classes).pieces():
+            yield piece, tuple(islice(rows, len(piece)))
 
 
 def _rows(masks: MaskSet, keys: Sequence[Key], dialect: Dialect, columns: tuple[int, ...]) -> memoryview:
@@ -245,23 +263,29 @@ def of_options(options: CsvOptions) -> MaskFormat:
     return _format("csv", options)
 
 
-def told(masks: MaskSet, like: Path | None, how: Dialect | CsvOptions) -> str:
+def in_pieces(masks: Masks, like: Path | None, how: Dialect | CsvOptions) -> bool:
+    """Tell whether rows are written as masks are made: not where the rows of a sample stand apart."""
+    return like is None or _order_of(like, masks, how)[1].samples is not None
+
+
+def telling(masks: Masks, like: Path | None, how: Dialect | CsvOptions) -> Telling:
     """Say in which dialect masks are written."""
     if isinstance(how, Dialect):
         settled = Settled.of(how)
     else:
         settled = settled_order(like, masks, how, "write") if like is not None else Settled(for_writing(how), (), how)
     split = ", a connected component (8 neighbours)" if settled.dialect.rows == "object" else ""
-    return f"written: {settled.told()}{split}"
+    return Telling(f"written: {settled.told()}{split}")
 
 
 def _format(name: str, how: Dialect | CsvOptions) -> MaskFormat:
     return MaskFormat(
         name,
         partial(read, how=how),
-        told=partial(told, how=how),
         write=partial(write, how=how),
         write_like=partial(write_like, how=how),
+        in_pieces=partial(in_pieces, how=how),
+        telling=partial(telling, how=how),
         suffix=".csv",
         is_folder=False,
     )

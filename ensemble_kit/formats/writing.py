@@ -6,19 +6,22 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble_kit.errors import MismatchError, UsageError, some
-from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream
+from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream, spooled
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.label_map import LabelMaps
-from ensemble_kit.formats.maskformat import MaskFormat, existing, suffix_of
+from ensemble_kit.formats.maskformat import MaskFormat, Telling, existing, suffix_of
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_csv, with_labels
 from ensemble_kit.formats.row_order import read_order, settled_order
 from ensemble_kit.formats.submission import CSV
+from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import Masks, MaskStream
 from ensemble_kit.remote.copies import as_path
 from ensemble_kit.spec.label_table import in_pixels
 
@@ -30,7 +33,7 @@ _STREAM = ".csv"
 
 
 def write_masks(
-    masks: MaskSet,
+    masks: Masks,
     path: str | os.PathLike[str],
     format: Format | None = None,  # noqa: A002 - the contract's name
     like: str | os.PathLike[str] | None = None,
@@ -44,7 +47,7 @@ def write_masks(
 
     Parameters
     ----------
-    masks : the masks to write.
+    masks : the masks to write. A `MaskStream` is made while it is written, where the format takes masks piece by piece.
     path : where to write; `-` is a CSV on the standard output.
     format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
         the path's name: `.csv` (the dialect of `like`, else handbone), `.json` (COCO), `.npz`, `.npy`, or a folder of
@@ -69,13 +72,11 @@ def write_masks(
     like = None if like is None else existing(like)
     wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint))
     chosen = _chosen(target, for_csv(target, wanted, like, CsvOptions.of(csv)), like)
-    _check_void(masks, chosen)
     if str(path) == "-":
-        with blamed(Path("standard output")):
-            write_to(masks, sys.stdout.buffer, chosen, like, classes)
-            sys.stdout.buffer.flush()
+        with blamed(Path("standard output")), spooled(sys.stdout.buffer) as out:
+            write_to(masks, out, chosen, like, classes)
     elif build := chosen.builder(target):
-        ordered = _ordered(masks, like, classes)
+        ordered = _ready(masks, chosen, like, classes)
         with atomic_folder(target, force=force, mark=chosen.index) as folder:
             build(ordered, folder)
     else:
@@ -84,7 +85,7 @@ def write_masks(
 
 
 def rehearse(
-    names: MaskSet,
+    names: Masks,
     path: str | os.PathLike[str],
     format: Format | None = None,  # noqa: A002 - as in `write_masks`
     like: str | os.PathLike[str] | None = None,
@@ -94,7 +95,7 @@ def rehearse(
 
     Parameters
     ----------
-    names : empty masks of the samples and classes to come.
+    names : of the samples and classes to come; no mask is made.
     path, format, like, force : as for `write_masks`.
     """
     target = as_path(path)
@@ -106,11 +107,18 @@ def rehearse(
     if builds:
         chosen.check(_ordered(names, like, None))
     else:
-        write_to(names, io.BytesIO(), chosen, like)
+        write_to(_without_a_mask(names, chosen), io.BytesIO(), chosen, like)
+
+
+def telling_of(masks: Masks, chosen: MaskFormat, like: Path | None) -> Telling | None:
+    """Return what says how masks are written, once `add` has seen them all; None where a format has nothing to say."""
+    if chosen.telling is None:
+        return None
+    return chosen.telling(_ordered(masks, None if chosen.write_like is not None else like, None), like)
 
 
 def write_to(
-    masks: MaskSet,
+    masks: Masks,
     out: BinaryIO,
     chosen: Format,
     like: str | os.PathLike[str] | None = None,
@@ -122,9 +130,9 @@ def write_to(
         item, fix = f"format {known.name!r}", "pass --format with a CSV dialect, or the path of a folder"
         raise UsageError("format-unfit", "cannot write a folder as one file", item=item, fix=fix)
     if like is not None and known.write_like is not None:
-        known.write_like(_ordered(masks, None, classes), out, existing(like))
+        known.write_like(_ready(masks, known, None, classes), out, existing(like))
     else:
-        known.write(_ordered(masks, like, classes), out)
+        known.write(_ready(masks, known, like, classes), out)
 
 
 def kind_of_output(path: Path, like: str | os.PathLike[str] | None = None) -> MaskFormat:
@@ -199,8 +207,21 @@ def _suffixes() -> set[str]:
     return {known.suffix for known in FORMATS.values() if known.suffix}
 
 
+def _ready(masks: Masks, chosen: MaskFormat, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> Any:
+    """Give masks as a format takes them: in order, without what it cannot hold, and whole where it needs them so."""
+    ordered = _ordered(masks, like, classes)
+    if not chosen.in_pieces(ordered, None):
+        ordered = ordered.whole()
+    return ordered if chosen.holds_void else ordered.watched(partial(_check_void, chosen=chosen))
+
+
+def _without_a_mask(names: Masks, chosen: MaskFormat) -> Masks:
+    extent = Extent(names.classes, {sample: names.image_size(sample) for sample in names.samples})
+    return MaskStream(extent, lambda _: iter(())) if chosen.in_pieces(names, None) else MaskSet.empty(extent)
+
+
 def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:
-    if masks.has_void and not chosen.holds_void:
+    if masks.has_void:
         held = [sample for sample in masks.samples if masks.void(sample)]
         raise MismatchError(
             "void-unwritable",
@@ -224,7 +245,7 @@ def _chosen(target: Path, chosen: Format | None, like: str | os.PathLike[str] | 
     return found
 
 
-def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> MaskSet:
+def _ordered(masks: Masks, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> Masks:
     """Put masks in the order of a sample submission, and their classes in the order that the user wants."""
     _check_names(masks)
     samples = masks.samples
@@ -237,9 +258,9 @@ def _ordered(masks: MaskSet, like: str | os.PathLike[str] | None, classes: Seque
     return masks.arranged(samples, order_classes(masks.classes, classes, "the mask set"))
 
 
-def _check_names(masks: MaskSet) -> None:
+def _check_names(masks: Masks) -> None:
     """Refuse what no file can hold: no mask at all, a blank name, half a surrogate pair."""
-    if not masks:
+    if not (masks.samples and masks.classes):
         raise UsageError("masks-none", "cannot write masks", item="the mask set is empty", fix="pass at least one mask")
     for name in (*masks.samples, *masks.classes):
         why = "is blank" if not name else "is not Unicode text" if any("\ud800" <= c <= "\udfff" for c in name) else ""

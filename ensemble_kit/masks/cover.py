@@ -19,8 +19,34 @@ class Cover(NamedTuple):
         return f"{self.none:.2%} of the pixels have no class, {self.several:.2%} have two or more"
 
 
+class Covering:
+    """Counts of pixels by how many classes they have, over masks that are looked at some samples at a time."""
+
+    def __init__(self) -> None:
+        self._pixels = self._none = self._several = 0
+
+    def add(self, masks: MaskSet) -> None:
+        """Count, run by run, the pixels of these samples."""
+        for sample in masks.samples:
+            own = [masks[sample, name] for name in masks.classes]
+            size = int(np.prod(masks.image_size(sample)))
+            edges = np.concatenate([*(m.starts for m in own), *(m.ends for m in own), [0, size]])
+            change = np.repeat([1, -1, 0], [sum(m.starts.size for m in own), sum(m.ends.size for m in own), 2])
+            order = edges.argsort(kind="stable")
+            depth, lengths = change[order].cumsum()[:-1], np.diff(edges[order])
+            self._pixels += size
+            self._none += int(lengths[depth == 0].sum())
+            self._several += int(lengths[depth > 1].sum())
+
+    @property
+    def shares(self) -> Cover:
+        """The shares so far."""
+        pixels = self._pixels
+        return Cover(self._none / pixels, self._several / pixels) if pixels else Cover(0.0, 0.0)
+
+
 def cover(masks: MaskSet) -> Cover:
-    """Count, run by run, the pixels of all samples that no class has, and those that several have.
+    """Count the pixels of all samples that no class has, and those that several have.
 
     Examples
     --------
@@ -28,15 +54,6 @@ def cover(masks: MaskSet) -> Cover:
     >>> cover(MaskSet({("x", "a"): Runs([0], [4], (2, 4)), ("x", "b"): Runs([3], [6], (2, 4))}))
     Cover(none=0.25, several=0.125)
     """
-    pixels, none, several = 0, 0, 0
-    for sample in masks.samples:
-        own = [masks[sample, name] for name in masks.classes]
-        size = int(np.prod(masks.image_size(sample)))
-        edges = np.concatenate([*(m.starts for m in own), *(m.ends for m in own), [0, size]])
-        change = np.repeat([1, -1, 0], [sum(m.starts.size for m in own), sum(m.ends.size for m in own), 2])
-        order = edges.argsort(kind="stable")
-        depth, lengths = change[order].cumsum()[:-1], np.diff(edges[order])
-        pixels += size
-        none += int(lengths[depth == 0].sum())
-        several += int(lengths[depth > 1].sum())
-    return Cover(none / pixels, several / pixels) if pixels else Cover(0.0, 0.0)
+    counted = Covering()
+    counted.add(masks)
+    return counted.shares

@@ -132,6 +132,12 @@ def overlap_of(runs: ManyRuns, indices: NDArray[np.int64]) -> tuple[int, int, in
     return row, pair[0], pair[1]
 
 
+def kind_of(values: tuple[list[int], int, int]) -> np.dtype[Any]:
+    """Return the dtype of a label map that is drawn with these values, as `draw` takes them."""
+    own, _, ignored = values
+    return np.dtype(np.uint8 if max(*own, ignored) < 256 else np.uint16)
+
+
 def draw(runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[list[int], int, int]) -> NDArray[Any]:
     """Draw masks into a label map of the size of `void`, later ones over earlier ones: uint8, or uint16 if need be.
 
@@ -142,7 +148,7 @@ def draw(runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[l
     from ensemble_kit.kernels import labels as kernels
 
     own, empty, ignored = values
-    kind = np.uint8 if max(*own, ignored) < 256 else np.uint16
+    kind = kind_of(values)
     out = np.full(math.prod(void.shape), empty, kind)
     kernels.paint(runs.starts, runs.ends, runs.offsets[indices], runs.offsets[indices + 1], np.array(own, kind), out)
     whole = np.array([[0], [len(void)]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -260,10 +260,27 @@ class MaskSet(Mapping[Key, Runs]):
         form : name (the last part of a path), stem (without its extension) or path.
         like : ids to take where one has this form in common, such as those of an ensemble.
         """
-        names = names_in(self.samples, form, like)
+        return self.called(names_in(self.samples, form, like))
+
+    def called(self, names: Mapping[str, str]) -> MaskSet:
+        """Return the same masks under new names of samples, by the old ones."""
         sizes = {names[sample]: size for sample, size in self._sizes.items()}
         void = {names[sample]: runs for sample, runs in self._void.items()}
         return MaskSet.trusted(sizes, self.classes, self._runs, self._indices, self.rule, void, self._exclusive)
+
+    def pieces(self) -> Iterator[MaskSet]:
+        """Return all masks as one piece, as a format takes them (`MaskStream.pieces`)."""
+        return iter([self])
+
+    def whole(self) -> MaskSet:
+        """Return these masks, which are held already (`MaskStream.whole`)."""
+        return self
+
+    def watched(self, *looks: Callable[[MaskSet], object]) -> MaskSet:
+        """Show these masks to each, as one piece (`MaskStream.watched`)."""
+        for look in looks:
+            look(self)
+        return self
 
     def without_void(self) -> MaskSet:
         """Return the same masks, with every pixel counting."""

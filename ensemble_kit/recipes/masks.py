@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError, some
@@ -22,9 +23,12 @@ from ensemble_kit.logits.open import is_store
 from ensemble_kit.logits.packed import is_packed
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import Masks, MaskStream
 from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.label_table import is_background
+
+M = TypeVar("M", MaskSet, MaskStream, Masks)
 
 _ARRAYS = {"npy", "npz"}  # of masks or of label maps: the options say which
 _OTHERS = {"classes-missing", "classes-differ"}  # codes for other classes than were named
@@ -105,7 +109,7 @@ def annotated(paths: Sequence[Path], formats: Sequence[Format | None], options: 
     ]
 
 
-def renamed(masks: MaskSet, form: IdForm | None, like: Path | None, target: Format | None) -> MaskSet:
+def renamed(masks: M, form: IdForm | None, like: Path | None, target: Format | None) -> M:
     """Bring masks that are written to the ids of a sample submission, or to a form of their own.
 
     Parameters

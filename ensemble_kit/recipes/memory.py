@@ -21,6 +21,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import RUNS
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.truth import Truth
@@ -30,6 +31,10 @@ PLAIN, KERNELS = 90_000_000, 320_000_000
 _RUN = 16
 _VOTED = 2.75
 """Peak of voted masks by their runs: as they come, joined, and as text."""
+_LISTED, _KEY = 1.6, 250
+"""Peak of reading the order of rows: by the bytes of their file, and bytes of a row's key."""
+_VERIFIED = 280
+"""Bytes by which an open store knows that a sample was verified."""
 _TRIED = 3
 _READ = {".csv": 6.0, ".npz": 15.0, ".npy": 2.0, ".json": 30.0}
 """Peak of reading masks by the bytes of their file; of a folder's files as of .npz."""
@@ -91,13 +96,28 @@ def of_repair(path: Path) -> float:
     return max(float(used()), PLAIN) + 2 * max(chunks, default=0) + 10 * sum(lines)
 
 
-def of_vote(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None) -> float:
-    """Project a soft vote: its samples in flight, and the masks of all from those of a few that are tried."""
-    few = _few(ensemble.samples)
+def of_vote(
+    ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None, in_pieces: bool = False
+) -> float:
+    """Project a soft vote: its samples in flight, and masks by those of a few samples that are tried.
+
+    Parameters
+    ----------
+    in_pieces : whether masks are written as they come; otherwise those of all samples are held.
+    """
+    few, threads = _few(ensemble.samples), jobs or cores()
     tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
-    masks = _RUN * sum(map(len, tried.values())) / len(few) * len(ensemble.samples)
+    each = [_RUN * sum(len(tried[s, c]) for c in tried.classes) for s in few]
     compared = _compared(ensemble, few) if any(isinstance(rule, Compete) for rule in rules) else 0
-    return held() + (jobs or cores()) * (_at_work(ensemble) + compared) + _VOTED * masks
+    waiting = (2 * threads + 1) * max(each) + _RUN * RUNS  # at most two samples a thread, and a piece
+    masks = waiting if in_pieces else sum(each) / len(few) * len(ensemble.samples)
+    verified = _VERIFIED * len(ensemble.samples) * len(ensemble.fusion.heard)
+    return held() + threads * (_at_work(ensemble) + compared) + _VOTED * masks + verified
+
+
+def of_order(path: Path | None, masks: int) -> float:
+    """Project what is held of a sample submission while masks are written in the order of its rows."""
+    return 0.0 if path is None or not path.is_file() else _LISTED * path.stat().st_size + _KEY * masks
 
 
 def of_review(ensemble: Ensemble, jobs: int | None) -> float:

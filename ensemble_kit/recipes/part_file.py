@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import DamagedError, IncompleteError, UsageError
 from ensemble_kit.execution.parts import Part
 from ensemble_kit.remote.copies import as_path, siblings
 from ensemble_kit.tuning import archive
@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 
 FORMAT = "ensk.part/1"
 _NAME = re.compile(r".*\.part-\d+-of-\d+", re.DOTALL)
-PART = archive.Kind(
-    "a part", "part", "run the command of that part again (--part)", "run the command of that part again with --force"
-)
+
+
+def _missing(path: Path) -> IncompleteError:
+    item, fix = f"{str(path)!r} does not exist", "run the command of that part again (--part)"
+    return IncompleteError("part-missing", "cannot read a part", item=item, fix=fix)
+
+
+def _invalid(path: Path, why: object) -> DamagedError:
+    fix = "run the command of that part again with --force"
+    return DamagedError("part-invalid", "cannot read a part", item=f"{str(path)!r}: {why}", fix=fix)
+
+
+_PART = archive.Kind(_missing, _invalid)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class PartFile:
         DamagedError
             It holds something else.
         """
-        return archive.load(path, cls._of, PART)
+        return archive.load(path, cls._of, _PART)
 
     @classmethod
     def _of(cls, head: Mapping[str, Any], read: archive.Arrays) -> PartFile:

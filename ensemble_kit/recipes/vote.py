@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 
 from ensemble_kit.decisions.clean import apply_rules, check_classes, refuse_across, refuse_score_rules
-from ensemble_kit.decisions.decision import Decision, vote
+from ensemble_kit.decisions.decision import Decision, stream_vote
 from ensemble_kit.decisions.hard import hard_vote
 from ensemble_kit.decisions.recorded import recorded, recorded_rules
 from ensemble_kit.decisions.rule import Rule
@@ -24,6 +24,7 @@ from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.stream import MaskStream
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.doubts import alike, emptying
@@ -149,15 +150,24 @@ class SoftVote:
         e = self.ensemble
         return MaskSet.empty(Extent(self.decision.written(e.classes), {s: e.image_size(s) for s in e.samples}))
 
-    def check_memory(self, budget: int | None, jobs: int | None) -> None:
-        """Refuse what a memory budget does not hold; a few samples are tried for that."""
-        if budget is not None:
-            memory.check(budget, memory.of_vote(self.ensemble, self.decision, self.rules, jobs), "vote")
+    def check_memory(
+        self, budget: int | None, jobs: int | None, in_pieces: bool = False, like: Path | None = None
+    ) -> None:
+        """Refuse what a memory budget does not hold; a few samples are tried for that.
 
-    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
-        """Fuse, decide and clean every sample."""
+        Parameters
+        ----------
+        in_pieces : whether masks are written as they come; otherwise those of all samples are held.
+        like : the sample submission in whose order they are written.
+        """
+        if budget is not None:
+            needed = memory.of_vote(self.ensemble, self.decision, self.rules, jobs, in_pieces)
+            memory.check(budget, needed + memory.of_order(like, len(self.names())), "vote")
+
+    def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskStream:
+        """Fuse, decide and clean every sample at the time its masks are taken."""
         e = self.ensemble
-        return vote(e.inputs, e.samples, self.decision, self.rules, executor, listener)
+        return stream_vote(e.inputs, e.samples, self.decision, self.rules, executor, listener)
 
 
 @dataclass(frozen=True)
@@ -262,19 +272,28 @@ class HardVote:
         majority = {**self.voting, "fusion": None}  # of empty masks every fusion is empty
         return self._voted([_names(part) for part in self.parts], majority).without_void()
 
-    def check_memory(self, budget: int | None, jobs: int | None) -> None:
-        """Refuse what a memory budget does not hold; a few samples of each store are tried for that."""
+    def check_memory(
+        self, budget: int | None, jobs: int | None, in_pieces: bool = False, like: Path | None = None
+    ) -> None:
+        """Refuse what a memory budget does not hold; a few samples of each store are tried for that.
+
+        Parameters
+        ----------
+        in_pieces, like : as for `SoftVote.check_memory`; masks are held all the same, since members vote one by one.
+        """
+        del in_pieces
         if budget is None:
             return
         votes = [p for p in self.parts if isinstance(p, SoftVote)]
         needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
         now = memory.used()
         own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
-        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own, "vote")
+        listed = memory.of_order(like, len(self.names()))
+        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own + listed, "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        masks = [p.run(executor, listener) if isinstance(p, SoftVote) else p for p in self.parts]
+        masks = [p.run(executor, listener).whole() if isinstance(p, SoftVote) else p for p in self.parts]
         return self._voted(masks, self.voting)
 
     def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:

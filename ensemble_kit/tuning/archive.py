@@ -25,20 +25,23 @@ Arrays = Callable[[str], "NDArray[Any]"]
 
 
 class Kind(NamedTuple):
-    """What a file holds: its name, that of its error codes, and how one gets such a file."""
+    """What a file should hold, by the errors of one that is missing, and of one that holds something else."""
 
-    name: str
-    code: str
-    missing: str
-    invalid: str
+    missing: Callable[[Path], IncompleteError]
+    invalid: Callable[[Path, object], DamagedError]
 
 
-STATISTICS = Kind(
-    "statistics",
-    "statistics",
-    "make it with ensk tune-thresholds --statistics",
-    "pass another path, where ensk tune-thresholds --statistics counts again",
-)
+def _missing(path: Path) -> IncompleteError:
+    item, fix = f"{str(path)!r} does not exist", "make it with ensk tune-thresholds --statistics"
+    return IncompleteError("statistics-missing", "cannot read statistics", item=item, fix=fix)
+
+
+def _invalid(path: Path, why: object) -> DamagedError:
+    fix = "pass another path, where ensk tune-thresholds --statistics counts again"
+    return DamagedError("statistics-invalid", "cannot read statistics", item=f"{str(path)!r}: {why}", fix=fix)
+
+
+STATISTICS = Kind(_missing, _invalid)
 
 
 def save(path: Path, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -72,21 +75,11 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T], kind: Kind = 
 
             return build(json.loads(read("head").tobytes()), read)
     except FileNotFoundError:
-        raise IncompleteError(
-            f"{kind.code}-missing",
-            f"cannot read {kind.name}",
-            item=f"{str(path)!r} does not exist",
-            fix=kind.missing,
-        ) from None
+        raise kind.missing(path) from None
     except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
-        raise DamagedError(
-            f"{kind.code}-invalid",
-            f"cannot read {kind.name}",
-            item=f"{str(path)!r}: {error}",
-            fix=kind.invalid,
-        ) from None
+        raise kind.invalid(path, error) from None
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

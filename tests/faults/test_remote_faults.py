@@ -76,7 +76,7 @@ ALONE = {
 ELSEWHERE = {
     "R01": "test_remote.py::test_a_missing_or_damaged_object_is_named",
     "R02": "test_remote.py::test_wrong_keys_and_bucket",
-    "R12": "faults/test_remote_files.py::test_a_killed_upload_leaves_nothing",
+    "R12": "faults/test_remote_file_faults.py::test_a_killed_upload_leaves_nothing",
     "R14": "test_remote.py::test_wrong_keys_and_bucket, test_remote.py::test_urls_that_are_refused",
     "R17": "test_remote.py::test_commands_take_urls",
     "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
 
+KINDS = ["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])]
+"""Of object stores; Azure's where its emulator is installed."""
+
 EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 """Of each property; fewer for mutation testing, more for a night's soak."""
 
@@ -113,9 +116,9 @@ def az(azurite: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"az://probe/{secrets.token_hex(4)}"
 
 
-@pytest.fixture(params=["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])])
+@pytest.fixture(params=KINDS)
 def base(request: pytest.FixtureRequest) -> str:
-    """A fresh prefix on each kind of object store; on Azure's where its emulator is installed."""
+    """A fresh prefix on each kind of object store."""
     if request.param != "memory":
         return str(request.getfixturevalue(request.param))
     return f"memory://test/{secrets.token_hex(4)}"

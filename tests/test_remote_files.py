@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import ensemble_kit as ek
-from conftest import smooth_logits, write_store
+from conftest import KINDS, smooth_logits, write_store
 from ensemble_kit.files import atomic_write
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.remote import objects
@@ -289,12 +289,21 @@ def test_outputs_that_are_refused_before_any_work(s3: str, code: str, out: str, 
 
 
 @pytest.mark.parametrize("fault", ["keys", "bucket"])
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_bucket_that_may_not_be_written_to_is_told_before_any_work(
-    s3: str, tmp_path: Path, masks: ek.MaskSet, monkeypatch: pytest.MonkeyPatch, fault: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    masks: ek.MaskSet,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    fault: str,
 ) -> None:
+    url = f"{request.getfixturevalue(kind)}/o.csv"
     if fault == "keys":
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    url = f"{s3 if fault == 'keys' else 's3://no-such-bucket'}/o.csv"
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "A" * 86 + "==")
+    else:
+        url = f"{kind}://no-such-bucket/o.csv"
     with refused(ek.ResourceError, "remote", url, "credentials" if fault == "keys" else "no such bucket"):
         ensk("vote", tmp_path / "m.zarr", "--out", url, "-q", "--force")
 

@@ -112,7 +112,10 @@ class Objects:
         return True
 
     def try_upload(self, key: str) -> None:
-        """Begin an upload in parts and call it off, which takes the same rights as a put and leaves no object."""
+        """Begin an upload in parts and call it off, which takes the same rights as a put and leaves no object.
+
+        A second part waits for the first one to be sent: Azure is asked for nothing before.
+        """
         import obstore
 
         class CalledOff(Exception):  # noqa: N818 - not an error
@@ -120,10 +123,12 @@ class Objects:
 
         def parts() -> Iterator[bytes]:
             yield b"."
+            yield b"."
             raise CalledOff
 
         with self._asking("write", key), suppress(CalledOff):
-            obstore.put(self.bucket, self.prefix + key, parts(), use_multipart=True)
+            path, one = self.prefix + key, {"chunk_size": 1, "max_concurrency": 1}
+            obstore.put(self.bucket, path, parts(), use_multipart=True, **one)
 
     def size(self, key: str) -> int | None:
         """Ask for an object's bytes; None where there is none."""
@@ -251,7 +256,7 @@ def _reason(error: Exception) -> str:
     tries = re.search(r"after (\d+) retries", text)
     after = f", after {tries[1]} retries" if tries and tries[1] != "0" else ""
     denied = isinstance(error, _denials())
-    if "NoSuchBucket" in text:
+    if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return "there is no such bucket"
     if denied or (status and status[1] in {"401", "403"}):
         return "the credentials are refused (401 or 403)"

@@ -73,6 +73,6 @@ def stem(url: str) -> str:
 
 def invalid(shown: str, why: str) -> UsageError:
     """Say why a URL cannot be used; `shown` is what may be repeated of it."""
-    keys = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …"
+    keys = "AWS_ACCESS_KEY_ID, …; AZURE_STORAGE_ACCOUNT_NAME, …; GOOGLE_SERVICE_ACCOUNT"
     fix = f"pass scheme://bucket/path, and credentials by the environment ({keys})"
     return UsageError("store-url", "cannot use a URL", item=f"{shown}: {why}", fix=fix)

@@ -344,5 +344,7 @@ def test_a_packed_store_behind_a_url_is_told(base: str, tmp_path: Path, masks: e
     ek.LogitStore(tmp_path / "m.zarr").pack(f"{base}/m.zip")
     with refused(ek.UsageError, "url-unfit", f"{base}/m.zip' is packed"):
         ensk("vote", f"{base}/m.zip", "--out", tmp_path / "o.csv", "-q")
+    with refused(ek.UsageError, "url-unfit", f"{base}/m.zip is one object"):
+        ek.Ensemble([f"{base}/m.zip"])
     copy = local(f"{base}/m.zip")
     assert ek.LogitStore(os.fspath(copy)).fingerprint == ek.LogitStore(tmp_path / "m.zarr").fingerprint

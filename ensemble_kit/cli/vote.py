@@ -51,7 +51,11 @@ from ensemble_kit.errors import Caution, UsageError
 def vote(
     members: Annotated[list[Path], typer.Argument(help="Logit stores, or mask files.", metavar="STORE_OR_MASKS...")],
     out: Annotated[
-        Path, typer.Option("--out", help="Where to write the masks, such as submission.csv; - writes to stdout.")
+        Path,
+        typer.Option(
+            "--out",
+            help="Where to write the masks, such as submission.csv or s3://bucket/submission.csv; - writes to stdout.",
+        ),
     ],
     common: Common,
     hard: Annotated[

@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from ensemble_kit.errors import UsageError
 from ensemble_kit.logits import description
 from ensemble_kit.logits.body import Body, HeldBody
 from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META, Layout, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest
 from ensemble_kit.logits.records import SUFFIX
+from ensemble_kit.remote.copies import size_of
 from ensemble_kit.remote.objects import Objects
+from ensemble_kit.remote.urls import folders_of
 
 COMMITS = f"{ARRAY}/{MANIFEST}"
 ALL = "all.jsonl"
@@ -41,6 +44,10 @@ class Remote(Objects):
         if group is None:
             if any(self.get(name) is not None for name in FORMER_META):
                 raise description.former(self.name)
+            if folders_of(self.name) and not self.reads_only and size_of(self.name) is not None:
+                what, item = "cannot open a store behind a URL", f"{self.name} is one object"
+                fix = "pass the URL of a store that is not packed, or copy it to this machine and pass its path"
+                raise UsageError("url-unfit", what, item=item, fix=fix)
             fix = "check the URL and AWS_ENDPOINT_URL, or make the store with `ensk dump-logits`"
             raise description.nothing_there(self.name, fix)
         array = self.get(f"{ARRAY}/{META}")

@@ -127,3 +127,14 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
     with working(common, dask) as executor, common.progress() as listener:
         work = partial(part_statistics.count_part, tuning, truth, part, executor, listener)
         run_part(common, statistics, part, part_statistics.KIND, plan, work)
+
+
+def score_part(
+    common: Common, prediction: MaskSet, truth: MaskSet, options: Mapping[str, Any], part: Part, out: Path
+) -> None:
+    """Count a share of the samples of a score."""
+    from ensemble_kit.recipes import part_scores
+
+    part.check_has(len(truth.samples))
+    work = partial(part_scores.score_part, prediction, truth, options, part)
+    run_part(common, out, part, part_scores.KIND, part_scores.plan_of(prediction, truth, options), work)

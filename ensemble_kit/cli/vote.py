@@ -178,7 +178,7 @@ def vote(
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     members = found_members(members)
-    like = None if like is None else existing(like)
+    asked, like = like, None if like is None else existing(like)
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
@@ -280,7 +280,7 @@ def vote(
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
     if share.of > 1:
-        vote_part(common, plan, share, writing, out, dask)
+        vote_part(common, plan, share, replace(writing, like=asked), out, dask)
         return
     with working(common, dask) as executor, common.progress() as listener:
         found = plan.run(executor, listener)

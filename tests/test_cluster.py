@@ -182,8 +182,10 @@ def works(address: str) -> None:
     """Wait until a task runs on the cluster."""
     from distributed import Client
 
+    until = time.monotonic() + 60
     with Client(address, set_as_default=False) as watching:
         while not any(watching.processing().values()):
+            assert time.monotonic() < until
             time.sleep(0.02)
 
 

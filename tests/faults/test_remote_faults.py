@@ -207,15 +207,14 @@ ELSEWHERE = {
     "R02": "test_remote.py::test_wrong_keys_and_bucket",
     "R14": "test_remote.py::test_wrong_keys_and_bucket, test_remote.py::test_urls_that_are_refused",
     "R17": "test_remote.py::test_commands_take_urls",
+    "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",
+    "R19": "test_cluster.py::test_workers_of_other_versions_are_refused",
+    "R20": "test_futures.py::test_a_store_that_is_not_the_same_where_the_work_runs_is_named",
+    "R21": "test_cluster.py::test_work_that_kills_every_worker_is_named",
+    "R22": "test_cluster.py::test_a_local_cluster_listens_on_this_machine_alone",
 }
-DASK = "the kit starts no Dask and sends it nothing: a dump is divided by --part i/n or by ranks, a vote by threads"
 NOT_HERE = {
     "R12": "nothing is uploaded in parts: a sample is one put, which is whole or absent",
-    "R18": DASK,
-    "R19": DASK,
-    "R20": DASK,
-    "R21": DASK,
-    "R22": DASK,
 }
 
 

@@ -154,3 +154,14 @@ def test_two_revisions_are_compared() -> None:
     assert "cannot check out 'no-such-revision'" in unknown.stderr
     listed = subprocess.run(["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True)
     assert "/base" not in listed.stdout
+
+
+def test_a_quick_run_of_executors() -> None:
+    command = [sys.executable, str(BENCHMARKS / "executors.py"), "--quick", "--turns", "1"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[0] for line in done.stdout.splitlines()[2:]] == [
+        "| one thread", "| 2 threads", "| pool of 2 processes", "| Dask, 2 processes",
+    ]  # fmt: skip

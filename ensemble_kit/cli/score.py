@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.annotation_options import (
     IdOption,
     ImagesOption,
@@ -110,7 +111,7 @@ def score(
     if metric not in {None, "dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
     _check_together(convention, empty, eps, background, include_background)
-    share = part_of(part)
+    share = part_of(part, common)
     if share.of > 1:
         refuse_idle("with --part, which only counts", "pass it to ensk merge", confusion=confusion, by_sample=by_sample)
         if out is None:
@@ -139,6 +140,12 @@ def score(
         "background": background,
         "include_background": include_background,
     }
+    if common.dry_run:
+        tasks = slurm.tasks_of(share, len(truth.samples), 0)
+        array = [] if out is None else slurm.lines(tasks, slurm.words(), common.jobs, slurm.merging(out))
+        plan = f"would score {len(truth.samples)} samples x {len(truth.classes)} classes"
+        common.answer({"samples": len(truth.samples), "sbatch": array}, slurm.told(plan, array))
+        return
     if share.of > 1:
         score_part(common, prediction, truth, options, share, cast("Path", out))
         return

@@ -335,8 +335,18 @@ def _reopen(path: str, fingerprint: str, stamp: object) -> LogitStore:
 
 @lru_cache(maxsize=64)
 def _opened(path: str, fingerprint: str, *_: object) -> LogitStore:
-    """Open a store once a process: workers unpickle one with every task. One that has changed since is refused."""
-    store = LogitStore(path)
+    """Open a store once a process: workers unpickle one with all work. What is not the same store is refused."""
+    what = "cannot open a store where the work runs"
+    everywhere = "let its path lead to the same files on every machine, or pass its URL"
+    try:
+        store = LogitStore(path)
+    except IncompleteError as error:
+        item = f"{error.item} does not exist there"
+        raise IncompleteError("store-elsewhere", what, item=item, fix=everywhere) from None
     if store.fingerprint != fingerprint:
-        raise chunkfile.changed(path)
+        item = (
+            f"{path} has the fingerprint {store.fingerprint[:16]} there, {fingerprint[:16]} where it was first opened"
+        )
+        fix = f"{everywhere}; if it was written again since, open it again"
+        raise MismatchError("store-elsewhere-differs", what, item=item, fix=fix)
     return store

@@ -87,6 +87,11 @@ def of_reading(paths: Sequence[Path]) -> float:
     return held() + sum(_of_path(path) for path in paths)
 
 
+def of_parts(paths: Sequence[Path]) -> float:
+    """Project what merging the parts of a run takes: what they hold, and what is made of it."""
+    return held() + 3.0 * sum(path.stat().st_size for path in paths)
+
+
 def of_store(path: Path) -> float:
     """Project what a store takes that is opened, described or verified sample by sample."""
     return max(float(used()), PLAIN) + _of_path(path)

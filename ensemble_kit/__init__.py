@@ -26,7 +26,7 @@ _HOME = {
     "vote": "recipes.arrays",
     "fuse": "recipes.fusing",
     "Stack": "recipes.stack",
-    "fit_stack": "recipes.stacking",
+    "fit_stack": "recipes.stack_fitting",
     "ThresholdSet": "thresholds.thresholdset",
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
@@ -106,7 +106,7 @@ if TYPE_CHECKING:
     from ensemble_kit.recipes.fusing import fuse
     from ensemble_kit.recipes.risk import control_risk
     from ensemble_kit.recipes.stack import Stack
-    from ensemble_kit.recipes.stacking import fit_stack
+    from ensemble_kit.recipes.stack_fitting import fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.reliability import measure_calibration

@@ -17,9 +17,9 @@ from ensemble_kit.execution.events import nobody
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.tuning.class_options import unions_of
 from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.gathering import exclusive_truth
-from ensemble_kit.tuning.options import unions_of
 from ensemble_kit.tuning.search import auto
 from ensemble_kit.tuning.search.bench import Bench
 from ensemble_kit.tuning.search.factor_bench import FactorBench

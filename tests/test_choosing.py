@@ -16,8 +16,8 @@ from ensemble_kit.recipes.together import choice_of
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.bagging import Bag, best_levels, mean_level
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.curve import Curve
-from ensemble_kit.tuning.statistics import ClassStatistics
 
 Make = Callable[..., ek.LogitStore]
 

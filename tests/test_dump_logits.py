@@ -22,7 +22,7 @@ from torch import nn
 
 import exported
 from ensemble_kit import dumping
-from ensemble_kit.dumping import dump_logits, share
+from ensemble_kit.dumping import dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.errors import (
@@ -218,10 +218,9 @@ def test_parts_make_one_store(folder: Path, tmp_path: Path) -> None:
     for part in ((2, 3), (1, 3), (3, 3)):
         dump(folder, tmp_path / "parts.zarr", part=part, member="whole")
     assert contents(tmp_path / "parts.zarr") == contents(tmp_path / "whole.zarr")
-    assert sorted(s for i in (1, 2, 3) for s in share("abcdefg", (i, 3))) == list("abcdefg")
     for bad in ((0, 2), (3, 2)):
         with pytest.raises(UsageError, match="--part"):
-            share("ab", bad)
+            dump(folder, tmp_path / "parts.zarr", part=bad)
     with pytest.raises(UsageError, match="part 1/2"):
         dump(folder, tmp_path / "parts.zarr", part=(1, 2), force=True)
 

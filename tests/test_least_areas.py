@@ -14,7 +14,7 @@ from ensemble_kit.kernels import least_areas, lost_pixels, reference_areas, runs
 from ensemble_kit.kernels.arguments import Score
 from ensemble_kit.spec.scoring import Convention, Measure, overlap
 from ensemble_kit.tuning.areas import AreaCurve
-from ensemble_kit.tuning.statistics import ClassStatistics
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 
 EMPTY = (1, 0, "skip")
 

@@ -16,8 +16,8 @@ import ensemble_kit as ek
 from ensemble_kit.decisions.rules import parse_rule
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.risk import Risk
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.risk import Control, counts_at
-from ensemble_kit.tuning.statistics import ClassStatistics
 
 CLASSES = ("bone", "joint")
 

@@ -18,8 +18,8 @@ from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.class_options import gather_options
 from ensemble_kit.tuning.counting import folds_of
-from ensemble_kit.tuning.options import gather_options
 from ensemble_kit.tuning.search.described import doubted_rules
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.statistics import Statistics, count
@@ -144,7 +144,7 @@ def test_out_of_fold_is_what_sets_do_that_never_saw_the_fold(
 ) -> None:
     ens, truth = case(11, make_store, samples=7)
     tuned = ek.tune_thresholds(ens, truth, search=search, rules=rules, folds=3)
-    split, _ = folds_of(ens, 3, None, 0)
+    split, _ = folds_of(ens.samples, 3, None, 0)
     values = []
     for fold in split:
         rest, held = ([s for k, s in enumerate(ens.samples) if (k in fold) == side] for side in (False, True))
@@ -274,7 +274,7 @@ def test_rules_that_lose_out_of_fold_are_warned_of(make_store: Make) -> None:
 
 def test_classes_that_do_not_compete_are_counted_by_themselves(make_store: Make) -> None:
     ens, truth = case(1, make_store)
-    split = folds_of(ens, None, None, 0)[0]
+    split = folds_of(ens.samples, None, None, 0)[0]
     how = ens, truth, Measure("mean", "dice"), split, (0.8,), [0, 1], False
     together = gather_options(*how)[0.8]
     apart = gather_options(*how, at_once=1)[0.8]

@@ -19,8 +19,8 @@ from ensemble_kit.cli.app import app
 from ensemble_kit.execution.events import Progress
 from ensemble_kit.kernels import logistic, reference_logistic
 from ensemble_kit.recipes.stack import Stack
-from ensemble_kit.recipes.stacked import equal
-from ensemble_kit.recipes.stacking import Stacking, fit_stack
+from ensemble_kit.recipes.stack_fitting import Stacking, fit_stack
+from ensemble_kit.recipes.stack_store import equal
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.features import SampleFeatures
 from ensemble_kit.stacking.fit import fit

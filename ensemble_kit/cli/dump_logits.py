@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.part_options import PartOption, part_of
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
@@ -117,10 +118,7 @@ def dump_logits(
     tile_weights: Annotated[
         str, typer.Option("--tile-weights", help="Of cells of a window: hann, constant or gaussian (MONAI, nnU-Net).")
     ] = "hann",
-    part: Annotated[
-        str,
-        typer.Option("--part", help="i/n: dump the i-th of n shares of the images, one for each process or machine."),
-    ] = "1/1",
+    part: PartOption = None,
     codec: Annotated[
         str, typer.Option("--codec", help="none, or lossless: about half the size, slower to read.")
     ] = "none",
@@ -177,7 +175,7 @@ def dump_logits(
             weights_key=weights_key,
             batch_size=batch_size,
             device=device,
-            part=_part(part),
+            part=part_of(part),
             codec=codec,  # type: ignore[arg-type]  # checked by the store
             clamp=clamp,
             ids=ids,  # type: ignore[arg-type]
@@ -216,15 +214,3 @@ def _numbers(option: str, text: str | None, pair: str = "") -> list[float] | Non
 
 def _name_or_number(text: str | None) -> str | int | None:
     return int(text) if text is not None and text.removeprefix("-").isdecimal() else text
-
-
-def _part(text: str) -> tuple[int, int]:
-    i, slash, n = text.partition("/")
-    if not (slash and i.isdecimal() and n.isdecimal()):
-        raise UsageError(
-            "option-invalid",
-            "cannot divide the work",
-            item=f"--part {text!r}",
-            fix="pass i/n with 1 <= i <= n, such as --part 1/4",
-        )
-    return int(i), int(n)

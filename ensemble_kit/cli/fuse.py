@@ -17,6 +17,7 @@ from ensemble_kit.cli.options import (
     WeightsOption,
     fusing,
 )
+from ensemble_kit.cli.part_options import PartOption, part_of
 from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
@@ -60,6 +61,7 @@ def fuse(
     codec: Annotated[
         str, typer.Option("--codec", help="Of the store. none, or lossless: about half the size, slower to read.")
     ] = "none",
+    part: PartOption = None,
 ) -> None:
     """Fuse stores and keep the scores: as a store, for ensembles of ensembles and stacking, or as probabilities."""
     from ensemble_kit.execution.executor import Threads
@@ -81,7 +83,9 @@ def fuse(
         raise UsageError("option-idle", "cannot use these options", item=item, fix="leave them out, or --format store")
     ensemble = open_ensemble(stores, tuned, options)
     values: dict[str, Any] = {"kind": format, "codec": codec}  # checked by Fusing and the store
-    plan = Fusing(ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, **values)
+    plan = Fusing(
+        ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, part=part_of(part), **values
+    )
     for line in plan.told():
         common.say(line)
     for doubt in plan.doubts():

@@ -26,8 +26,8 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.logits.urls import url_of
 
 if TYPE_CHECKING:
-    from ensemble_kit.recipes.stacked import StackedStore
-    from ensemble_kit.recipes.stacking import Stacking
+    from ensemble_kit.recipes.stack_fitting import Stacking
+    from ensemble_kit.recipes.stack_store import StackedStore
 
 
 def stack(
@@ -80,7 +80,7 @@ def stack(
 ) -> None:
     """Fit a second stage that sees members' logits in context, and keep its logits as stores, members like others."""
     from ensemble_kit.recipes.stack import Stack
-    from ensemble_kit.recipes.stacking import Stacking
+    from ensemble_kit.recipes.stack_fitting import Stacking
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.tuning.folds import read_groups
 

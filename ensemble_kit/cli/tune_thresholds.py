@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -44,6 +44,7 @@ from ensemble_kit.cli.options import (
     refuse_idle,
 )
 from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.part_options import PartOption, count_part, part_of, part_of_counts
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.risk import refuse_idle_with_risk, risk_of, risk_set
 from ensemble_kit.cli.streams import printable
@@ -139,6 +140,7 @@ def tune_thresholds(
     risk_over: RiskOverOption = None,
     thresholds: RiskSetOption = None,
     calibration: CalibrationOption = False,
+    part: PartOption = None,
 ) -> None:
     """Find the exact optimal threshold, or factor of argmax, of every class at full resolution, and write a set."""
     from ensemble_kit.decisions.rules import parse_rules
@@ -184,6 +186,15 @@ def tune_thresholds(
             "rule": rules or None,
         },
     )
+    share = part_of(part)
+    if share.of > 1:
+        idle: dict[str, object] = {"out": out, "search": search, "rule": rules or None, "choose": choose}
+        idle |= {"shared": shared or None, "shrink": None if shrink is None else True, "rank": rank or None}
+        idle |= {"method": None if method == "exact" else method, "compare": compared, "risk": risk, "least": least}
+        refuse_idle(
+            "with --part, which only counts", "tune with what is merged", **idle, calibration=calibration or None
+        )
+        out = part_of_counts(statistics, share)
     if not search and method == "exact":
         refuse_idle("without a search", "add --search", **of_search)
     if search and not set(map(str.strip, search.split(","))) - {"compete", "least-area"}:
@@ -203,8 +214,9 @@ def tune_thresholds(
         suffix = "" if wanted_risk is None else f"-{wanted_risk.kind}-{wanted_risk.alpha:g}"
         out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{suffix}.json"
     if out.parent.is_dir() or not common.dry_run:
-        check_output(out, common, [*stores, val, classes, statistics, None if base is None else base.path])
-    if statistics is not None and not statistics.exists():
+        writes = replace(common, force=True) if share.of > 1 else common  # a part that is there is not done again
+        check_output(out, writes, [*stores, val, classes, statistics, None if base is None else base.path])
+    if statistics is not None and share.of == 1 and not statistics.exists():
         _check_statistics(statistics, out, common)
     if ensemble.dropped:
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
@@ -264,6 +276,9 @@ def tune_thresholds(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
     )
     truth = reading.read(val, ensemble, common, "tune", background)
+    if isinstance(tuning, Tuning) and statistics is not None and share.of > 1:
+        count_part(common, tuning, truth, share, statistics, dask)
+        return
     kind = ContenderTable if by_argmax else Statistics
     known = kind.load(statistics) if statistics and statistics.exists() else None
     save = (lambda counted: counted.save(statistics)) if statistics else None

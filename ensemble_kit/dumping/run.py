@@ -27,6 +27,7 @@ from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
 from ensemble_kit.errors import Caution, DamagedError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
+from ensemble_kit.execution.parts import Part
 from ensemble_kit.files import check_space
 from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
@@ -133,7 +134,7 @@ def dump_logits(
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
         fix = "pass another --out, and run the parts without --force"
         raise UsageError("option-invalid", "cannot replace a store by parts", item=item, fix=fix)
-    mine = share(list(paths), part)
+    mine = Part(*part).checked().share(list(paths))
     workers = jobs if jobs is not None else min(cores(), MAX_READERS)
     source: Source
     if isinstance(model, str | Path) and Path(model).is_dir():
@@ -237,15 +238,6 @@ def _report(failures: Sequence[Failure], done: Dumped, out: str | Path) -> None:
         what = f"cannot read {len(failures)} of {done.samples} samples"
         fix = "mend these files and run the same command again: only they are left to do"
         raise DamagedError("images-unreadable", what, item=item, fix=fix)
-
-
-def share(samples: Sequence[str], part: tuple[int, int]) -> list[str]:
-    """Take the i-th of n shares of the samples; the shares are disjoint and differ by at most one in length."""
-    i, n = part
-    if not 1 <= i <= n:
-        fix = "pass i/n with 1 <= i <= n, such as --part 1/4"
-        raise UsageError("option-invalid", "cannot share the work", item=f"--part {i}/{n}", fix=fix)
-    return list(samples[i - 1 :: n])
 
 
 def _versions(record: Mapping[str, Any]) -> dict[str, str]:

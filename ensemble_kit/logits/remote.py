@@ -24,7 +24,9 @@ from ensemble_kit.logits.objects import Objects
 
 COMMITS = f"{ARRAY}/{MANIFEST}"
 ALL = "all.jsonl"
-_AT_ONCE = 16
+AT_ONCE = 16
+"""Requests that are under way together."""
+_QUEUED = 4096  # a million that wait for their turn would take 1 GB
 
 
 class Remote(Objects):
@@ -54,11 +56,17 @@ class Remote(Objects):
         if whole is not None:
             segments[ALL] = whole
         else:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                names = [f"{row}.jsonl" for row in range(len(spec.samples))]
-                found = zip(names, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), names), strict=True)
-                segments.update({name: content for name, content in found if content is not None})
+            rows = range(len(spec.samples))
+            for first in range(0, len(rows), _QUEUED):
+                found = self.commits(rows[first : first + _QUEUED])
+                segments.update({f"{row}.jsonl": content for row, content in found.items()})
         return HeldManifest(f"{self.name}/{COMMITS}", spec, segments)
+
+    def commits(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """Get the commits of some samples; those that are not there are left out."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = pool.map(self.get, [f"{COMMITS}/{row}.jsonl" for row in rows])
+            return {row: content for row, content in zip(rows, found, strict=True) if content is not None}
 
     def open(self, key: str) -> Body:
         """Get an object."""

@@ -25,6 +25,7 @@ from ensemble_kit.spec.risk import Risk
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import Calibration, ClassThreshold, Validation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.contenders import ContenderTable
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups, group_of
@@ -38,7 +39,7 @@ from ensemble_kit.tuning.risk import (
     statistics_for_risk,
 )
 from ensemble_kit.tuning.shift import compare
-from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_source, check_truth
+from ensemble_kit.tuning.statistics import Statistics, check_source, check_truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

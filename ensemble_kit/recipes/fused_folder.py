@@ -94,20 +94,20 @@ class FusedFolder:
             maps += len(e.classes) + (1 if e.activation == "softmax" else len(e.classes))
         return 4 * maps * cells
 
-    def run(self, executor: Executor, listener: Listener) -> None:
-        """Fuse and write what is not there yet."""
+    def run(self, samples: Sequence[str], executor: Executor, listener: Listener) -> None:
+        """Fuse and write those of some samples that are not there yet."""
         there, folder = self.there, Path(self.path)
-        todo = [s for s in self.ensemble.samples if s not in there]
+        todo = [s for s in samples if s not in there]
         if not todo:
             return
         check_space(folder, sum(map(self.bytes_of, todo)), self.overwrite)
         folder.mkdir(exist_ok=True)
-        if not there:
+        if self.overwrite or not self._index.is_file():  # another process may have begun, and be at its first sample
             _empty(self._index)
             with atomic_write(self._index) as out:
                 out.write(strict_json.dump(self._content()))
         files = tuple(sorted(self._files.items()))
-        work = WriteFused(self.ensemble.inputs, str(folder), files, self.probabilities, self.uncertainty)
+        work = WriteFused(self.ensemble.inputs, str(folder.absolute()), files, self.probabilities, self.uncertainty)
         for _ in executor.map(work, Items(todo), "fusing" if self.probabilities else "comparing", listener):
             pass
 

@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit import __version__
-from ensemble_kit.dumping.resuming import begun
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_path, some, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import Executor, Item, Items
-from ensemble_kit.files import check_space
+from ensemble_kit.execution.executor import Executor, Item
+from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.urls import url_of
-from ensemble_kit.logits.writer import LogitWriter
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.fused_folder import FusedFolder
+from ensemble_kit.recipes.made_store import MadeStore, how_fused, record_of, refuse_member
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 
@@ -45,7 +43,7 @@ class Fused:
     ----------
     path : the store or folder.
     member : name of the store as a member of ensembles.
-    samples, resumed, written : how many there are, were there before, and were written.
+    samples, resumed, written : how many there are (with `part` in its share), were there before, and were written.
     bytes : projected, before compression, of the samples that were not there.
     uncertainty : the folder of what members disagree on; None where that is not kept.
     """
@@ -73,12 +71,13 @@ class Fusing:
     overwrite : replace what is there.
     uncertainty : whether members' disagreement is kept: beside the probabilities of a sample, or in a folder beside
         the store, `beside`.
+    part : the share of the samples to fuse; what all shares write into one store or folder is the whole.
 
     Raises
     ------
     UsageError
         `out` is a member, a file, or a folder of other things; a power mean of exclusive classes; uncertainty of a
-        store behind a URL.
+        store behind a URL; a part that replaces what is there.
     MismatchError
         What is there was fused of other members, or in another way.
     """
@@ -90,6 +89,7 @@ class Fusing:
     codec: Codec = "none"
     overwrite: bool = False
     uncertainty: bool = False
+    part: Part = WHOLE
 
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
@@ -100,10 +100,11 @@ class Fusing:
             item = f"mean={str(mean)!r}: its values do not add up to 1 over the classes, as probabilities of a pixel do"
             fix = "pass mean='probability', or 'logit', the normalised geometric mean (--mean)"
             raise UsageError("softmax-option", "cannot keep power means of exclusive classes", item=item, fix=fix)
-        same = [m for m in self.ensemble.members if os.path.realpath(m.path) == os.path.realpath(self.out)]
-        if same:
-            item = f"{os.fspath(self.out)!r} is also the member {same[0].member!r}"
-            raise UsageError("output-is-input", "cannot write over a member", item=item, fix="pass another --out")
+        refuse_member(self.ensemble, self.out)
+        if self.overwrite and self.part.of > 1:
+            item = f"part {self.part} would remove what the other parts wrote"
+            fix = "pass another --out, and run the parts without --force"
+            raise UsageError("option-invalid", "cannot replace fused scores by parts", item=item, fix=fix)
         if self.uncertainty and url_of(self.out) is not None:
             item = f"{os.fspath(self.out)!r} is a URL, and the disagreement of members is kept in a folder"
             fix = "pass a path of this machine as --out, or leave --uncertainty out"
@@ -116,9 +117,7 @@ class Fusing:
 
     def record(self) -> dict[str, Any]:
         """Return where the scores come from: members with their fingerprints, and how they were fused."""
-        e = self.ensemble
-        members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in e.records]
-        return {"members": members, **_how(e)}
+        return record_of(self.ensemble)
 
     def told(self) -> list[str]:
         """Say what is fused, and what is kept of it."""
@@ -192,22 +191,29 @@ class Fusing:
         """Fuse and write what is not there yet."""
         done = self.plan()
         if self.kind == "store":
-            self._store(executor, listener)
+            work = _Logits(self.ensemble.inputs)
+            self._store.write(work, self.samples, self._store_bytes, "fusing", executor, listener)
         if (folder := self._folder) is not None:
-            folder.run(executor, listener)
+            folder.run(self.samples, executor, listener)
         return replace(done, written=done.samples - done.resumed)
 
     def plan(self) -> Fused:
         """Return what `run` would do, after the same checks."""
-        e, there, needed, folder = self.ensemble, set(self.ensemble.samples), 0, self._folder
+        samples, folder, needed = self.samples, self._folder, 0
+        there = set(samples)
         if self.kind == "store":
-            committed = self._in_store()[0]
-            there, needed = there & committed, self._store_bytes([s for s in e.samples if s not in committed])
+            committed = self._store.there()
+            there, needed = there & committed, self._store_bytes([s for s in samples if s not in committed])
         if folder is not None:
             files = folder.there
-            there, needed = there & files, needed + sum(folder.bytes_of(s) for s in e.samples if s not in files)
+            there, needed = there & files, needed + sum(folder.bytes_of(s) for s in samples if s not in files)
         kept = os.fspath(folder.path) if folder is not None and self.uncertainty else None
-        return Fused(os.fspath(self.out), self.name, len(e.samples), len(there), 0, needed, kept)
+        return Fused(os.fspath(self.out), self.name, len(samples), len(there), 0, needed, kept)
+
+    @property
+    def samples(self) -> list[str]:
+        """The samples of this part."""
+        return self.part.share(self.ensemble.samples)
 
     @property
     def _folder(self) -> FusedFolder | None:
@@ -226,42 +232,15 @@ class Fusing:
         """Return what a store records; a set that was tuned on it knows another fusion by `network_sha256`."""
         e = self.ensemble
         models = [[r.name, r.model] for r in e.records]
-        network = hashlib.sha256(json.dumps([models, _how(e)], sort_keys=True).encode()).hexdigest()
+        network = hashlib.sha256(json.dumps([models, how_fused(e)], sort_keys=True).encode()).hexdigest()
         told = ", ".join(f"{r.name} {r.fingerprint[:16]}" for r in e.records)
         return {"model": f"fused of {told}", "fused": self.record(), "network_sha256": network, "domain": "logits"}
 
-    def _in_store(self) -> tuple[frozenset[str], bool]:
-        """Return the samples that are committed, and whether a store of another fusion, without samples, is there."""
-        if self.overwrite:
-            return frozenset(), True
+    @property
+    def _store(self) -> MadeStore:
         e = self.ensemble
-        names = {"classes": list(e.classes), "samples": set(e.samples), "member": self.name, "codec": self.codec}
-        earlier = begun(os.fspath(self.out), {**self._provenance(), **names})
-        return earlier.committed & set(e.samples), earlier.stale
-
-    def _store(self, executor: Executor, listener: Listener) -> None:
-        e, (there, stale) = self.ensemble, self._in_store()
-        todo = [s for s in e.samples if s not in there]
-        if not todo:
-            return
-        check_space(self.out, self._store_bytes(todo), self.overwrite)
-        with LogitWriter(
-            self.out,
-            e.classes,
-            e.samples,
-            fused.placement(e.inputs, todo[0]).grid,
-            activation=e.activation,
-            member=self.name,
-            overwrite=stale,
-            provenance={**self._provenance(), "versions": {"ensemble_kit": __version__}},
-            codec=self.codec,
-            checked=True,
-        ) as out:
-            for sample, values in zip(
-                todo, executor.map(_Logits(e.inputs), Items(todo), "fusing", listener), strict=True
-            ):
-                place = fused.placement(e.inputs, sample)
-                out.write(sample, values, image_size=place.image, box=tuple(place.box))
+        names = self.out, self.name, e.classes, e.activation
+        return MadeStore(e, *names, self._provenance(), self.codec, self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -272,13 +251,6 @@ class _Logits:
 
     def __call__(self, item: Item) -> NDArray[np.float16]:
         return fused.logits(self.inputs, item.sample)
-
-
-def _how(e: Ensemble) -> dict[str, Any]:
-    """Write a fusion as plain JSON values."""
-    f = e.fusion
-    weights = {name: list(row) for name, row in zip(e.classes, f.weights, strict=True)}
-    return {"mean": str(f.mean), "upsample": f.upsample, "weights": weights, "temperatures": list(f.temperatures)}
 
 
 def fuse(

@@ -11,7 +11,7 @@ from ensemble_kit.errors import check_path
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.recipes.stack_scores import StackScores
-from ensemble_kit.recipes.stacked import Stacked, StackedStore, applied
+from ensemble_kit.recipes.stack_store import Stacked, StackedStore, applied
 from ensemble_kit.stacking.model import StackModel
 
 

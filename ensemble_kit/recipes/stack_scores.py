@@ -133,7 +133,7 @@ def _tuned(
     """Count what each class's own best threshold of the other folds does on every fold."""
     how = folds, groups, seed
     known = statistics_for(ensemble, truth, _MEAN, *how, executor=executor, listener=listener)
-    split, names = folds_of(ensemble, *how)
+    split, names = folds_of(ensemble.samples, *how)
     curves = [Curve(table, _MEAN, split) for table in known.tables]
     chooser = Chooser(curves, names, ensemble.level_of(0.5), "own", ensemble.fusion.mean, seed)
     own = chooser.out_of_fold(chooser.every, ("own",))["own"]

@@ -8,8 +8,8 @@ from typing import cast, get_args
 from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.errors import UsageError, check_choice
 from ensemble_kit.thresholds.crossed import Choice
-from ensemble_kit.tuning.ruled import Ruling
 from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.with_rules import Ruling
 
 _ALONE = "under rules each class takes its own best threshold (--choose own)"
 

@@ -32,7 +32,6 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.factors import tune_factors
 from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
-from ensemble_kit.tuning.ruled import Ruling, check_ruling, tune_ruled
 from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
 from ensemble_kit.tuning.search.plan import Search
@@ -41,6 +40,7 @@ from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.shift import ShiftReport, compare
 from ensemble_kit.tuning.statistics import Statistics, check_truth
+from ensemble_kit.tuning.with_rules import Ruling, check_ruling, tune_ruled
 
 Folds = int | Literal["auto"] | None
 Decide = Literal["threshold", "argmax"]
@@ -296,7 +296,7 @@ class Tuning:
 
     def _judge_rank_rule(self, fused: Ensemble, truth: MaskSet, executor: Executor) -> tuple[dict[str, Any], list[str]]:
         """Score the rank rule as it is, and with a temperature fitted out of fold."""
-        split, _ = folds_of(fused, self.split, self.groups, self.seed)
+        split, _ = folds_of(fused.samples, self.split, self.groups, self.seed)
         histogram = level_histogram(fused, truth, split, executor=executor)
         scaling = fit_temperature(histogram, fused.fusion.mean)
         values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The file of statistics: an `.npz` without pickles, checked before a kernel sees its arrays."""
+"""Files of counts: an `.npz` without pickles, checked before a kernel sees its arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,19 +23,40 @@ T = TypeVar("T")
 Arrays = Callable[[str], "NDArray[Any]"]
 
 
+class Kind(NamedTuple):
+    """What a file should hold, by the errors of one that is missing, and of one that holds something else."""
+
+    missing: Callable[[Path], IncompleteError]
+    invalid: Callable[[Path, object], DamagedError]
+
+
+def _missing(path: Path) -> IncompleteError:
+    item, fix = f"{str(path)!r} does not exist", "make it with ensk tune-thresholds --statistics"
+    return IncompleteError("statistics-missing", "cannot read statistics", item=item, fix=fix)
+
+
+def _invalid(path: Path, why: object) -> DamagedError:
+    fix = "pass another path, where ensk tune-thresholds --statistics counts again"
+    return DamagedError("statistics-invalid", "cannot read statistics", item=f"{str(path)!r}: {why}", fix=fix)
+
+
+STATISTICS = Kind(_missing, _invalid)
+
+
 def save(path: Path, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a head and arrays; complete, or nothing."""
     with atomic_write(path) as out:
         np.savez(out, allow_pickle=False, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
 
 
-def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
+def load(path: Path, build: Callable[[dict[str, Any], Arrays], T], kind: Kind = STATISTICS) -> T:
     """Read what `save` wrote; nothing in the file is executed.
 
     Parameters
     ----------
     build : makes the statistics of the head and of a function that reads an array by name; raises ValueError where
         they do not fit each other.
+    kind : what the file should hold.
 
     Raises
     ------
@@ -52,21 +73,11 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T]) -> T:
 
             return build(json.loads(read("head").tobytes()), read)
     except FileNotFoundError:
-        raise IncompleteError(
-            "statistics-missing",
-            "cannot read statistics",
-            item=f"{str(path)!r} does not exist",
-            fix="make it with ensk tune-thresholds --statistics",
-        ) from None
+        raise kind.missing(path) from None
     except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
-        raise DamagedError(
-            "statistics-invalid",
-            "cannot read statistics",
-            item=f"{str(path)!r}: {error}",
-            fix="pass another path, where ensk tune-thresholds --statistics counts again",
-        ) from None
+        raise kind.invalid(path, error) from None
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

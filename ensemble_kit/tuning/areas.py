@@ -19,9 +19,9 @@ from ensemble_kit.decisions.ruletext import plain
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.thresholds.records import Best
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
 from ensemble_kit.tuning.resampling import Counts
-from ensemble_kit.tuning.statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,14 +6,15 @@ One pass over scores and truth gathers them; factors, folds and bootstrap then l
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.execution import parts
 from ensemble_kit.kernels.arguments import Contenders, Room, Scale
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.tuning import archive
@@ -94,6 +95,13 @@ class ContenderTable:
         undecided = np.bincount(cells, minlength=n * (C + 1)).reshape(n, C + 1)
         return np.ascontiguousarray((self.decided.sum(2) + undecided)[:, :C])
 
+    def of_sample(self, s: int) -> Contenders:
+        """Return the contenders of sample number `s`."""
+        pixels, p = slice(self.begins[s], self.begins[s + 1]), self.contenders
+        offsets = p.offsets[self.begins[s] : self.begins[s + 1] + 1]
+        own = slice(offsets[0], offsets[-1])
+        return Contenders(p.truth[pixels], offsets - offsets[0], p.classes[own], p.values[own])
+
     def scale(self, factors: Sequence[int]) -> Scale:
         """How factors act, as kernels take it."""
         from ensemble_kit.kernels import tables
@@ -121,9 +129,12 @@ class ContenderTable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` without pickles; complete, or nothing."""
+        archive.save(Path(path), *self.unpacked())
+
+    def unpacked(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a file holds: a head of JSON values, and arrays by name."""
         head = {"format": FORMAT, **{name: getattr(self, name) for name in _HEAD}}
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        archive.save(Path(path), head, {**arrays, **self.contenders._asdict()})
+        return head, {**{name: getattr(self, name) for name in _ARRAYS}, **self.contenders._asdict()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ContenderTable:
@@ -136,7 +147,19 @@ class ContenderTable:
         DamagedError
             It holds something else.
         """
-        return archive.load(Path(path), _table_from)
+        return archive.load(Path(path), cls.packed)
+
+    @classmethod
+    def packed(cls, head: Mapping[str, Any], read: archive.Arrays) -> ContenderTable:
+        """Make a table of what a file holds; ValueError where kernels, which check nothing, could not use it."""
+        if head["format"] != FORMAT:
+            raise ValueError(f"its format is {head['format']!r}")
+        values: dict[str, Any] = {name: read(name) for name in _ARRAYS} | {name: head[name] for name in _HEAD}
+        values |= {name: tuple(head[name]) for name in ("samples", "classes")}
+        table = cls(contenders=Contenders(*(read(name) for name in Contenders._fields)), **values)
+        if not _is_sound(table):
+            raise ValueError("its arrays do not fit each other")
+        return table
 
 
 def room_of(ratio: int, adds: bool) -> Room:
@@ -150,28 +173,26 @@ def room_of(ratio: int, adds: bool) -> Room:
     return Room(np.zeros(len(ratios), np.int64), gaps, -(1 << 62))
 
 
-def concatenated(parts: Sequence[Contenders]) -> Contenders:
+def concatenated(several: Sequence[Contenders]) -> Contenders:
     """Put the pixels of several one after the other."""
-    shifts = np.cumsum([0, *(p.classes.size for p in parts)])
-    offsets = [p.offsets[:-1] + shift for p, shift in zip(parts, shifts, strict=False)]
-    arrays: list[Any] = [np.concatenate([getattr(p, name) for p in parts]) for name in ("truth", "classes", "values")]
+    shifts = np.cumsum([0, *(p.classes.size for p in several)])
+    offsets = [p.offsets[:-1] + shift for p, shift in zip(several, shifts, strict=False)]
+    arrays: list[Any] = [np.concatenate([getattr(p, name) for p in several]) for name in ("truth", "classes", "values")]
     return Contenders(arrays[0], np.concatenate([*offsets, shifts[-1:]]), arrays[1], arrays[2])
+
+
+def joined(tables: Sequence[ContenderTable]) -> ContenderTable:
+    """Put the samples of several tables of one ratio, of all shares in their order, back into their order."""
+    order = parts.joined([[(t, s) for s in range(len(t.samples))] for t in tables])
+    rows = [t.of_sample(s) for t, s in order]
+    arrays: dict[str, Any] = {n: np.stack([getattr(t, n)[s] for t, s in order]) for n in ("decided", "far", "doubt")}
+    begins = np.cumsum([0, *(row.truth.size for row in rows)])
+    samples = tuple(t.samples[s] for t, s in order)
+    return replace(tables[0], samples=samples, contenders=concatenated(rows), begins=begins, **arrays)
 
 
 _HEAD = ("samples", "classes", "background", "source", "adds", "ratio")
 _ARRAYS = {"begins": np.int64, "decided": np.int64, "far": np.int32, "doubt": np.int32}
-
-
-def _table_from(head: dict[str, Any], read: archive.Arrays) -> ContenderTable:
-    """Make a table of what a file holds; ValueError where that is something else, which a kernel would not check."""
-    if head["format"] != FORMAT:
-        raise ValueError(f"its format is {head['format']!r}")
-    values: dict[str, Any] = {name: read(name) for name in _ARRAYS} | {name: head[name] for name in _HEAD}
-    values |= {name: tuple(head[name]) for name in ("samples", "classes")}
-    table = ContenderTable(contenders=Contenders(*(read(name) for name in Contenders._fields)), **values)
-    if not _is_sound(table):
-        raise ValueError("its arrays do not fit each other")
-    return table
 
 
 def _is_sound(t: ContenderTable) -> bool:

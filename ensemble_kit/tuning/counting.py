@@ -13,9 +13,10 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups, group_of, make_folds
-from ensemble_kit.tuning.statistics import ClassStatistics, Statistics, check_source, check_truth, count, source_of
+from ensemble_kit.tuning.statistics import Statistics, check_source, check_truth, count, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,17 @@ def gather(
     IncompleteError, MismatchError
         Truth that does not fit the ensemble.
     """
+    return count_until(reaches(measures, split, subsets), ensemble, truth, executor, listener, at_once)
+
+
+Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, tuple[bool, bool]]]
+"""Tells of the classes that were counted last whether their bands reach far enough, below and above."""
+
+
+def reaches(
+    measures: Sequence[Measure], split: Sequence[NDArray[np.int64]], subsets: Sequence[Sequence[int]]
+) -> Certain:
+    """Return what tells whether the best levels of these measures are certain, as for `gather`."""
 
     def certain(tables: Mapping[int, ClassStatistics], counted: Iterable[int]) -> dict[int, tuple[bool, bool]]:
         out = {}
@@ -58,11 +70,7 @@ def gather(
             out[c] = all(s[0] for s in sides), all(s[1] for s in sides)
         return out
 
-    return count_until(certain, ensemble, truth, executor, listener, at_once)
-
-
-Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, tuple[bool, bool]]]
-"""Tells of the classes that were counted last whether their bands reach far enough, below and above."""
+    return certain
 
 
 def count_until(
@@ -86,22 +94,37 @@ def count_until(
         Truth that does not fit the ensemble.
     """
     check_truth(ensemble, truth)
-    todo = dict.fromkeys(range(len(ensemble.classes)), (0, 0))
+
+    def counted(bands: Mapping[int, Band]) -> dict[int, ClassStatistics]:
+        step, tables = at_once or len(bands), dict[int, ClassStatistics]()
+        for first in range(0, len(bands), step):
+            tables |= count(ensemble, truth, dict(list(bands.items())[first : first + step]), executor, listener)
+        return tables
+
+    tables = widened(certain, len(ensemble.classes), counted)
+    return Statistics(ensemble.samples, ensemble.classes, tables, source_of(ensemble, truth))
+
+
+def widened(
+    certain: Certain, classes: int, take: Callable[[Mapping[int, Band]], Mapping[int, ClassStatistics]]
+) -> tuple[ClassStatistics, ...]:
+    """Take the tables of all classes in a band of levels, and in wider ones of the classes that need it.
+
+    Parameters
+    ----------
+    take : returns the tables of some classes, each in a band.
+    """
+    todo = dict.fromkeys(range(classes), (0, 0))
     tables: dict[int, ClassStatistics] = {}
     while todo:
-        bands = {c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()}
-        step = at_once or len(bands)
-        for first in range(0, len(bands), step):
-            some = dict(list(bands.items())[first : first + step])
-            tables.update(count(ensemble, truth, some, executor, listener))
+        tables |= take({c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()})
         sides = certain(tables, todo)
         todo = {
             c: (low + (not sides[c][0]), high + (not sides[c][1]))
             for c, (low, high) in todo.items()
             if not all(sides[c])
         }
-    in_order = tuple(tables[c] for c in range(len(ensemble.classes)))
-    return Statistics(ensemble.samples, ensemble.classes, in_order, source_of(ensemble, truth))
+    return tuple(tables[c] for c in range(classes))
 
 
 def statistics_for(
@@ -130,11 +153,8 @@ def statistics_for(
         Truth or known statistics that do not fit the ensemble.
     """
     check_truth(ensemble, truth)
-    split, _ = folds_of(ensemble, folds, groups, seed)
-    every = range(len(split))
-    subsets: list[list[int]] = [list(every)]
-    if folds:
-        subsets += [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
+    split, _ = folds_of(ensemble.samples, folds, groups, seed)
+    subsets = unions_of(split)
     if known is not None:
         fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         check_source(known, ensemble, truth, "cannot tune with these statistics", fix)
@@ -146,10 +166,17 @@ def statistics_for(
 
 
 def folds_of(
-    ensemble: Ensemble, folds: int | None, groups: Groups, seed: int
+    samples: Sequence[str], folds: int | None, groups: Groups, seed: int
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
     """Return sample numbers of each fold (one fold of all without a cross-validation), and each sample's group."""
-    names = group_of(ensemble.samples, groups)
+    names = group_of(samples, groups)
     if not folds:
-        return [np.arange(len(ensemble.samples))], names
-    return make_folds(ensemble.samples, folds, groups, seed), names
+        return [np.arange(len(samples))], names
+    return make_folds(samples, folds, groups, seed), names
+
+
+def unions_of(split: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+    """Return the unions of folds whose best levels are asked for: all, and all but one or two."""
+    every = range(len(split))
+    without = [[j for j in every if j not in (i, k)] for i in every for k in every if i <= k]
+    return [list(every), *(without if len(split) > 1 else [])]

@@ -12,7 +12,7 @@ from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure, coefficients
 from ensemble_kit.thresholds.records import Best
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.statistics import ClassStatistics
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

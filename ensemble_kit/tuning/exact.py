@@ -34,7 +34,7 @@ def tune_from(
     With folds a class that no sample has takes the common level: only its false pixels would speak. Without them every
     level is the plain optimum, unless another way of choosing is asked for.
     """
-    split, names = folds_of(ensemble, folds, groups, seed)
+    split, names = folds_of(ensemble.samples, folds, groups, seed)
     curves = [Curve(table, measure, split) for table in statistics.tables]
     half, mean, choose = ensemble.level_of(0.5), ensemble.fusion.mean, usual(choose, folds)
     crossed = None

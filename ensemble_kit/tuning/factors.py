@@ -80,7 +80,7 @@ def tune_factors(
         item = "they were counted from other stores, another fusion, another truth or another background"
         fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         raise MismatchError("statistics-differ", "cannot tune with these statistics", item=item, fix=fix)
-    split, names = folds_of(ensemble, folds, groups, seed)
+    split, names = folds_of(ensemble.samples, folds, groups, seed)
     choose = usual(choose, folds, by_argmax=True)
 
     def gathered(ratio: int) -> ContenderTable:

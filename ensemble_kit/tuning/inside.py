@@ -15,8 +15,9 @@ from ensemble_kit.scores.competition import beaten
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.level_counts import LevelCounts
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
 from ensemble_kit.tuning.competing import Ratio
-from ensemble_kit.tuning.statistics import Band, ClassStatistics, Counted, tables_of
+from ensemble_kit.tuning.statistics import Counted, tables_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 Levels = tuple[int, ...]

@@ -21,8 +21,9 @@ from ensemble_kit.masks.packed import overlaps
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.risk import Risk
 from ensemble_kit.thresholds.guarantee import ClassRisk, Guarantee
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.counting import count_until
-from ensemble_kit.tuning.statistics import ClassStatistics, Statistics
+from ensemble_kit.tuning.statistics import Statistics
 from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,95 +26,13 @@ from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.level_counts import LevelCounts
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning import archive
+from ensemble_kit.tuning.class_statistics import AREAS, ARRAYS, Band, ClassStatistics, is_sound
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.statistics/1"
-Band = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ClassStatistics:
-    """Counts of one class in a band of levels, for every sample; exact at full image resolution.
-
-    Parameters
-    ----------
-    low, high : the band is `low … high-1`.
-    offsets : int64 (samples + 1,); sample s has the entries `offsets[s]:offsets[s+1]` of the next three.
-    levels : uint16 (n,), the levels of the band that occur, ascending within a sample.
-    pred, tp : (n,), pixels that are not void, and truth pixels, at that level and above; uint32, int64 for images of
-        2^32 pixels or more.
-    above, above_tp : int64 (samples,), those at `high` and above.
-    truth : int64 (samples,), pixels of the truth that are not void.
-    area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
-    """
-
-    low: int
-    high: int
-    offsets: NDArray[np.int64]
-    levels: NDArray[np.uint16]
-    pred: NDArray[Any]
-    tp: NDArray[Any]
-    above: NDArray[np.int64]
-    above_tp: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    area: NDArray[Any] | None = None
-    above_area: NDArray[np.int64] | None = None
-
-    def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
-
-        `level` lies in the band or is its upper edge; it may lie above where no pixel does.
-        """
-        from ensemble_kit.kernels import counts
-
-        tp, pred = np.empty_like(self.above), np.empty_like(self.above)
-        counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
-        return tp, pred
-
-    def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
-        """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.
-
-        Parameters
-        ----------
-        least : int64 (samples,).
-        """
-        area, above_area = self.areas
-        stays, above_stays = area >= np.repeat(least, np.diff(self.offsets)), above_area >= least
-        return replace(
-            self,
-            pred=self.pred * stays,
-            tp=self.tp * stays,
-            above=self.above * above_stays,
-            above_tp=self.above_tp * above_stays,
-        )
-
-    @property
-    def areas(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """All pixels at each level and above, and at `high` and above, as `pred` and `above` without void ones."""
-        if self.area is None or self.above_area is None:
-            return self.pred, self.above
-        return self.area, self.above_area
-
-    def segment(self, level: int) -> tuple[int, int]:
-        """Return the levels with the masks that `level` gives, both ends included, as far as the band tells."""
-        after = int(np.searchsorted(self.breaks, level))
-        first = int(self.breaks[after - 1]) + 1 if after > 0 else self.low
-        if after < self.breaks.size:
-            return first, int(self.breaks[after])
-        return first, (65536 if not self.above.any() else self.high) - 1
-
-    def of_sample(self, s: int) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
-        """Return levels, pixels and truth pixels at or above them, of sample number `s`."""
-        own = slice(self.offsets[s], self.offsets[s + 1])
-        return self.levels[own], self.pred[own].astype(np.int64), self.tp[own].astype(np.int64)
-
-    @cached_property
-    def breaks(self) -> NDArray[np.int64]:
-        """Levels that occur in any sample, ascending; between two of them no mask changes."""
-        return np.flatnonzero(np.bincount(self.levels, minlength=65536))
 
 
 @dataclass(frozen=True)
@@ -150,6 +67,10 @@ class Statistics:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` without pickles; complete, or nothing."""
+        archive.save(Path(path), *self.unpacked())
+
+    def unpacked(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a file holds: a head of JSON values, and arrays by name."""
         head: dict[str, Any] = {
             "format": FORMAT,
             "samples": self.samples,
@@ -158,9 +79,8 @@ class Statistics:
             "bands": [(t.low, t.high) for t in self.tables],
         }
         head |= {"areas": True} if self.tells_areas else {}
-        names = (*_ARRAYS, *(_AREAS if self.tells_areas else ()))
-        arrays = {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in names}
-        archive.save(Path(path), head, arrays)
+        names = (*ARRAYS, *(AREAS if self.tells_areas else ()))
+        return head, {f"{name}_{c}": getattr(table, name) for c, table in enumerate(self.tables) for name in names}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -173,43 +93,21 @@ class Statistics:
         DamagedError
             It holds something else.
         """
-        return archive.load(Path(path), _statistics_from)
+        return archive.load(Path(path), cls.packed)
 
-
-def _statistics_from(head: dict[str, Any], read: archive.Arrays) -> Statistics:
-    """Make statistics of what a file holds; ValueError where that is something else."""
-    if head["format"] != FORMAT:
-        raise ValueError(f"its format is {head['format']!r}")
-    names = (*_ARRAYS, *(_AREAS if head.get("areas") else ()))
-    tables = tuple(
-        ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in names})
-        for c, (low, high) in enumerate(head["bands"])
-    )
-    if len(tables) != len(head["classes"]) or any(not _is_sound(t, len(head["samples"])) for t in tables):
-        raise ValueError("its arrays do not fit each other")
-    return Statistics(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
-
-
-_KINDS = {"levels": (np.uint16,), **dict.fromkeys(("pred", "tp", "area"), (np.uint32, np.int64))}
-_ARRAYS = ("offsets", "levels", "pred", "tp", "above", "above_tp", "truth")
-_AREAS = ("area", "above_area")
-
-
-def _is_sound(t: ClassStatistics, samples: int) -> bool:
-    """Tell whether a table's arrays can be handed to a kernel, which checks nothing."""
-    names = (*_ARRAYS, *(_AREAS if t.area is not None else ()))
-    kinds = [getattr(t, name).dtype in _KINDS.get(name, (np.int64,)) for name in names]
-    n, (area, above_area) = t.levels.shape, t.areas
-    return bool(
-        all(kinds)
-        and t.offsets.shape == (samples + 1,)
-        and t.above.shape == t.above_tp.shape == above_area.shape == t.truth.shape == (samples,)
-        and t.pred.shape == t.tp.shape == area.shape == n
-        and (np.diff(t.offsets) >= 0).all()
-        and (int(t.offsets[0]), int(t.offsets[-1])) == (0, n[0])
-        and 0 <= t.low < t.high <= 65536
-        and bool(((t.levels >= t.low) & (t.levels < t.high)).all())
-    )
+    @classmethod
+    def packed(cls, head: Mapping[str, Any], read: archive.Arrays) -> Statistics:
+        """Make statistics of what a file holds; ValueError where that is something else."""
+        if head["format"] != FORMAT:
+            raise ValueError(f"its format is {head['format']!r}")
+        names = (*ARRAYS, *(AREAS if head.get("areas") else ()))
+        tables = tuple(
+            ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in names})
+            for c, (low, high) in enumerate(head["bands"])
+        )
+        if len(tables) != len(head["classes"]) or any(not is_sound(t, len(head["samples"])) for t in tables):
+            raise ValueError("its arrays do not fit each other")
+        return cls(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])
 
 
 def source_of(ensemble: Ensemble, truth: MaskSet) -> str:

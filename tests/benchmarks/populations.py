@@ -18,10 +18,11 @@ import ensemble_kit as ek
 from ensemble_kit.demo.run import DATA
 from ensemble_kit.kernels.arguments import Contenders
 from ensemble_kit.spec.mean import Mean
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable, concatenated
 from ensemble_kit.tuning.folds import group_of, read_groups
 from ensemble_kit.tuning.gathering import exclusive_truth, gather
-from ensemble_kit.tuning.statistics import ClassStatistics, count
+from ensemble_kit.tuning.statistics import count
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 LOW, HIGH, HALF = 3277, 62260, 32768

@@ -18,8 +18,8 @@ import tables
 
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.risk import Risk
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.risk import Control
-from ensemble_kit.tuning.statistics import ClassStatistics
 
 PIXELS = 61  # a prime, so that no sum of losses meets alpha exactly, where MAPIE asks for less than alpha
 

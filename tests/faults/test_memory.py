@@ -101,7 +101,7 @@ def test_a_projection_lies_above_the_peak_and_its_fix_suffices(folder: Path, arg
 
 def test_classes_are_counted_some_at_a_time_where_all_do_not_fit(folder: Path) -> None:
     ens, truth = ek.Ensemble([folder / "a.zarr"]), ek.read_masks(folder / "val.npz")
-    split, _ = counting.folds_of(ens, None, None, 0)
+    split, _ = counting.folds_of(ens.samples, None, None, 0)
     whole = counting.gather(ens, truth, [Measure()], split, [[0]])
     parts = counting.gather(ens, truth, [Measure()], split, [[0]], at_once=2)
     for one, other in zip(whole.tables, parts.tables, strict=True):

@@ -25,7 +25,6 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.resampling import Counts, Resampler
-from ensemble_kit.tuning.ruled import RATIOS
 from ensemble_kit.tuning.search.bench import Bench
 from ensemble_kit.tuning.search.factor_bench import FactorBench
 from ensemble_kit.tuning.search.ladder import Candidate, Menu, chosen, climb, of_classes, out_of_fold
@@ -33,6 +32,7 @@ from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.threshold_bench import ThresholdBench
 from ensemble_kit.tuning.statistics import check_truth
 from ensemble_kit.tuning.truth import true_areas
+from ensemble_kit.tuning.with_rules import RATIOS
 
 RULES = ("drop-small:0.005%", "drop-small:0.02%", "drop-small:0.1%", "keep-largest", "fill-holes")
 SMALL = ("least-area:0.02%", "least-area:0.1%")

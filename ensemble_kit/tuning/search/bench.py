@@ -27,9 +27,9 @@ from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.records import DecisionRecord
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.calibration import rank_scores
+from ensemble_kit.tuning.class_options import unions_of
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
-from ensemble_kit.tuning.options import unions_of
 from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.search.ladder import Candidate
 from ensemble_kit.tuning.truth import Truth

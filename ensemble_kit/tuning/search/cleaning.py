@@ -25,10 +25,11 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
 from ensemble_kit.tuning.search.samplers import Dimension, Params
-from ensemble_kit.tuning.statistics import ClassStatistics, count, source_of
+from ensemble_kit.tuning.statistics import count, source_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:

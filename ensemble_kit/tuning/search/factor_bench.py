@@ -10,11 +10,11 @@ from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.class_options import unions_of
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.factorfolds import FoldedFits
 from ensemble_kit.tuning.factors import recorded
 from ensemble_kit.tuning.gathering import gather
-from ensemble_kit.tuning.options import unions_of
 from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.search.bench import Bench, Ruling
 from ensemble_kit.tuning.search.ladder import Candidate

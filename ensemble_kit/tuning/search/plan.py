@@ -9,9 +9,9 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_choice, check_number, check_several, some
 from ensemble_kit.spec.mean import PROBABILITY
-from ensemble_kit.tuning.ruled import Ruling
 from ensemble_kit.tuning.search import studies
 from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
+from ensemble_kit.tuning.with_rules import Ruling
 
 WHAT = ("weights", "mean", "temperature", "post", "greedy", "compete", "least-area", "auto")
 RULES = ("compete", "least-area")

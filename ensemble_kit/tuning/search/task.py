@@ -15,9 +15,9 @@ from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.ruled import Ruling, tune_ruled
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.statistics import Statistics
+from ensemble_kit.tuning.with_rules import Ruling, tune_ruled
 
 if TYPE_CHECKING:
     import numpy as np

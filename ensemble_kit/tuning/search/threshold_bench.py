@@ -13,8 +13,8 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.areas import Setting
+from ensemble_kit.tuning.class_options import ClassOptions, gather_options
 from ensemble_kit.tuning.competing import Ratio
-from ensemble_kit.tuning.options import ClassOptions, gather_options
 from ensemble_kit.tuning.resampling import Counts
 from ensemble_kit.tuning.search.bench import Bench, Ruling
 from ensemble_kit.tuning.search.ladder import Candidate

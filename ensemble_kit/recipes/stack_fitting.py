@@ -25,7 +25,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stack_scores import judge
-from ensemble_kit.recipes.stacked import Stacked, StackedStore, applied, equal, fitted
+from ensemble_kit.recipes.stack_store import Stacked, StackedStore, applied, equal, fitted
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.fit import ClassFit, FitClass
 from ensemble_kit.stacking.kept import KeptFits

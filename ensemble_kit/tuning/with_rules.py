@@ -1,7 +1,7 @@
 """Tuning with rules: `compete`, `least-area` of each class, and thresholds at their optimum under both.
 
 The rules are part of what is judged: out of fold, the ratio, the areas and the thresholds are all chosen without the
-fold (`rules.Rules`), from tables that were counted once.
+fold (`rule_choice.Rules`), from tables that were counted once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.class_options import gather_options, images_of
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.counting import folds_of
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.options import gather_options, images_of
 from ensemble_kit.tuning.resampling import Resampler
-from ensemble_kit.tuning.rules import Ruled, Rules
+from ensemble_kit.tuning.rule_choice import Ruled, Rules
 from ensemble_kit.tuning.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def tune_ruled(
     at_once : classes at a time whose tables are held.
     """
     check_ruling(ruling, ensemble)
-    split, names = folds_of(ensemble, folds, groups, seed)
+    split, names = folds_of(ensemble.samples, folds, groups, seed)
     curves = curves_of(found)
     known = Statistics(ensemble.samples, ensemble.classes, tuple(curves[c].table for c in ensemble.classes), "")
     options = gather_options(

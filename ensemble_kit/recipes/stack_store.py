@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ensemble_kit import __version__
-from ensemble_kit.dumping.resuming import begun, check_replaceable
+from ensemble_kit.dumping.resuming import check_replaceable
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_kind, check_path, some, warn
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
-from ensemble_kit.execution.executor import Executor, Items
-from ensemble_kit.files import check_space
-from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.execution.executor import Executor
 from ensemble_kit.recipes import memory as projected
+from ensemble_kit.recipes.made_store import MadeStore, record_of, refuse_member
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.spec.fusion import Fusion, integer_weights
@@ -84,10 +82,7 @@ class StackedStore:
 
     def __post_init__(self) -> None:
         check_path(self.out)
-        same = [m for m in self.ensemble.members if os.path.realpath(m.path) == os.path.realpath(self.out)]
-        if same:
-            item = f"{os.fspath(self.out)!r} is also the member {same[0].member!r}"
-            raise UsageError("output-is-input", "cannot write over a member", item=item, fix="pass another path")
+        refuse_member(self.ensemble, self.out)
 
     @property
     def bytes_of_sample(self) -> int:
@@ -117,7 +112,7 @@ class StackedStore:
 
     def plan(self, model: StackModel | None) -> Stacked:
         """Return what would be written; without a model nothing can be resumed."""
-        there = self._there(model)[0] if model is not None else frozenset()
+        there = self._store(model).there() if model is not None else frozenset()
         samples = self.ensemble.samples
         todo = len(samples) - len(there)
         return Stacked(os.fspath(self.out), self.member, len(samples), len(there), 0, todo * self.bytes_of_sample)
@@ -139,35 +134,22 @@ class StackedStore:
         if self.overwrite:
             check_replaceable(self.out)
             return
-        begun(
-            os.fspath(self.out),
-            {**_origin(known.members), **self._names(known.classes)},
-            unknown=("stacked", "network_sha256"),
-        )
+        names = self.member, known.classes, known.activation
+        MadeStore(self.ensemble, self.out, *names, _origin(known.members)).there(("stacked", "network_sha256"))
 
     def write(self, model: StackModel, executor: Executor, listener: Listener) -> Stacked:
         """Write the samples that are not there yet."""
-        e, (there, replaces) = self.ensemble, self._there(model)
-        todo, done = [s for s in e.samples if s not in there], self.plan(model)
-        if not todo:
-            return done
-        check_space(self.out, done.bytes, self.overwrite)
-        with LogitWriter(
-            self.out,
-            model.classes,
-            e.samples,
-            fused.placement(e.inputs, todo[0]).grid,
-            activation=model.activation,
-            member=self.member,
-            overwrite=replaces,
-            provenance={**self._provenance(model), "versions": {"ensemble_kit": __version__}},
-            checked=True,
-        ) as out:
-            results = executor.map(self._work(model), Items(todo), "stacking", listener)
-            for sample, values in zip(todo, results, strict=True):
-                place = fused.placement(e.inputs, sample)
-                out.write(sample, values, image_size=place.image, box=tuple(place.box))
-        return Stacked(done.path, done.member, done.samples, done.resumed, len(todo), done.bytes)
+        samples, done = self.ensemble.samples, self.plan(model)
+
+        def needed(todo: Sequence[str]) -> int:
+            return len(todo) * self.bytes_of_sample
+
+        written = self._store(model).write(self._work(model), samples, needed, "stacking", executor, listener)
+        return replace(done, written=written)
+
+    def _store(self, model: StackModel) -> MadeStore:
+        names = self.member, model.classes, model.activation
+        return MadeStore(self.ensemble, self.out, *names, self._provenance(model), overwrite=self.overwrite)
 
     def _work(self, model: StackModel) -> ApplyStack:
         e = self.ensemble
@@ -178,25 +160,14 @@ class StackedStore:
 
     def _provenance(self, model: StackModel) -> Mapping[str, Any]:
         """Return what the store records; a set that was tuned on one knows another stack by `network_sha256`."""
-        members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in self.ensemble.records]
         record = {
-            "members": members,
+            "members": record_of(self.ensemble)["members"],
             "model": model.digest,
             "applied": FOLDS if self.out_of_fold else ALL,
             "folds": len(model.folds),
             "features": list(model.names),
         }
         return {**_origin(model.members), "stacked": record, "network_sha256": model.digest}
-
-    def _names(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"classes": list(classes), "samples": set(self.ensemble.samples), "member": self.member, "codec": "none"}
-
-    def _there(self, model: StackModel) -> tuple[frozenset[str], bool]:
-        """Return the samples that are committed, and whether a store of another stack, without samples, is there."""
-        if self.overwrite:
-            return frozenset(), True
-        earlier = begun(os.fspath(self.out), {**self._provenance(model), **self._names(model.classes)})
-        return earlier.committed & set(self.ensemble.samples), earlier.stale
 
 
 def _origin(members: Sequence[MemberRecord]) -> dict[str, str]:

@@ -19,11 +19,12 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import Best
 from ensemble_kit.tuning.areas import AreaCurve, Setting
+from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
 from ensemble_kit.tuning.competing import Ratio, count_competing
 from ensemble_kit.tuning.counting import HIGHS, LOWS
 from ensemble_kit.tuning.inside import CountInside, count_inside
 from ensemble_kit.tuning.resampling import Counts
-from ensemble_kit.tuning.statistics import Band, ClassStatistics, Statistics, check_truth, count
+from ensemble_kit.tuning.statistics import Statistics, check_truth, count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,128 @@
+"""The option `--part`, and how the parts of a command are run as a Slurm array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.working import working
+from ensemble_kit.errors import DamagedError, UsageError
+from ensemble_kit.execution.parts import WHOLE, Part
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ensemble_kit.cli.masks_out import Writing
+    from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.recipes.tuning import Tuning
+    from ensemble_kit.recipes.vote import HardVote, SoftVote
+
+Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
+
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Do the i-th of n shares of the samples, one for each process or machine; auto: as the variables of a "
+        "Slurm array, srun, torchrun or Open MPI say.",
+    ),
+]
+
+
+def part_of(text: str | None) -> Part:
+    """Read `--part`; without it, all is one part."""
+    return WHOLE if text is None else Part.parse(text)
+
+
+def run_part(
+    common: Common, out: Path, part: Part, kind: str, plan: Mapping[str, Any], work: Callable[[], Results]
+) -> None:
+    """Do a part and keep it beside `out`; one of the same plan that is there already is not done again.
+
+    Parameters
+    ----------
+    plan : what all parts are asked for.
+    work : returns the head and arrays of the part's file.
+
+    Raises
+    ------
+    UsageError
+        A part of another plan is there.
+    """
+    from ensemble_kit.recipes.part_file import PartFile, path_of
+
+    path = path_of(out, part)
+    there = None
+    if path.exists() and not common.force:
+        with suppress(DamagedError):  # which is made again
+            there = PartFile.load(path)
+    if there is not None and there.plan != plan:
+        item, fix = f"{path} is a part of another run", "pass --force to replace it, or another path"
+        raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
+    if there is None:
+        PartFile(kind, part, plan, *work()).save(path)
+    done = "was written" if there is None else "is there already"
+    common.answer({"out": str(path), "part": list(part), "kind": kind, "merged": str(out)})
+    common.say(f"part {part} {done}: {path}; once all are there: ensk merge {quote(str(out))} --out {quote(str(out))}")
+
+
+def check_place(out: Path, part: Part, common: Common, inputs: Sequence[Path | str | None]) -> None:
+    """Refuse, before any work, an output that cannot be written; of a part, its own file."""
+    from ensemble_kit.recipes.part_file import path_of
+
+    if part.of == 1:
+        check_output(out, common, inputs)
+        return
+    if str(out) == "-":
+        item, fix = f"--part {part} with --out -", "pass a file as --out: its name is that of the parts"
+        raise UsageError("option-invalid", "cannot write a part to standard output", item=item, fix=fix)
+    check_output(path_of(out, part), replace(common, force=True), inputs)  # one that is there is not done again
+
+
+def vote_part(
+    common: Common, vote: SoftVote | HardVote, part: Part, writing: Writing, out: Path, dask: str | None
+) -> None:
+    """Vote on a share of the samples."""
+    from ensemble_kit.recipes import part_masks
+
+    part.check_has(len(vote.names().samples))
+    with working(common, dask) as executor, common.progress() as listener:
+        work = partial(part_masks.vote_part, vote, part, executor, listener)
+        run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.to_dict()), work)
+
+
+def part_of_counts(statistics: Path | None, part: Part) -> Path:
+    """Return where a part of a tuning keeps its counts.
+
+    Raises
+    ------
+    UsageError
+        No file was named for them.
+    """
+    from ensemble_kit.recipes.part_file import path_of
+
+    if statistics is None:
+        item, fix = f"--part {part} without --statistics", "pass --statistics FILE, where the counts are kept"
+        raise UsageError("option-invalid", "cannot keep a part's counts", item=item, fix=fix)
+    return path_of(statistics, part)
+
+
+def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, statistics: Path, dask: str | None) -> None:
+    """Count a share of the samples of a tuning."""
+    from ensemble_kit.recipes import part_statistics
+
+    part.check_has(len(tuning.ensemble.samples))
+    plan = part_statistics.plan_of(tuning, truth)
+    with working(common, dask) as executor, common.progress() as listener:
+        work = partial(part_statistics.count_part, tuning, truth, part, executor, listener)
+        run_part(common, statistics, part, part_statistics.KIND, plan, work)

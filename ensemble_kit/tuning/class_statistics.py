@@ -1,0 +1,156 @@
+"""`ClassStatistics`: how many pixels, and how many of the truth, lie at or above every level, of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble_kit.execution import parts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Band = tuple[int, int]
+"""Levels `low … high-1`."""
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Counts of one class in a band of levels, for every sample; exact at full image resolution.
+
+    Parameters
+    ----------
+    low, high : the band is `low … high-1`.
+    offsets : int64 (samples + 1,); sample s has the entries `offsets[s]:offsets[s+1]` of the next three.
+    levels : uint16 (n,), the levels of the band that occur, ascending within a sample.
+    pred, tp : (n,), pixels that are not void, and truth pixels, at that level and above; uint32, int64 for images of
+        2^32 pixels or more.
+    above, above_tp : int64 (samples,), those at `high` and above.
+    truth : int64 (samples,), pixels of the truth that are not void.
+    area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
+    """
+
+    low: int
+    high: int
+    offsets: NDArray[np.int64]
+    levels: NDArray[np.uint16]
+    pred: NDArray[Any]
+    tp: NDArray[Any]
+    above: NDArray[np.int64]
+    above_tp: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    area: NDArray[Any] | None = None
+    above_area: NDArray[np.int64] | None = None
+
+    def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
+
+        `level` lies in the band or is its upper edge; it may lie above where no pixel does.
+        """
+        from ensemble_kit.kernels import counts
+
+        tp, pred = np.empty_like(self.above), np.empty_like(self.above)
+        counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
+        return tp, pred
+
+    def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
+        """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.
+
+        Parameters
+        ----------
+        least : int64 (samples,).
+        """
+        area, above_area = self.areas
+        stays, above_stays = area >= np.repeat(least, np.diff(self.offsets)), above_area >= least
+        return replace(
+            self,
+            pred=self.pred * stays,
+            tp=self.tp * stays,
+            above=self.above * above_stays,
+            above_tp=self.above_tp * above_stays,
+        )
+
+    @property
+    def areas(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """All pixels at each level and above, and at `high` and above, as `pred` and `above` without void ones."""
+        if self.area is None or self.above_area is None:
+            return self.pred, self.above
+        return self.area, self.above_area
+
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return the levels with the masks that `level` gives, both ends included, as far as the band tells."""
+        after = int(np.searchsorted(self.breaks, level))
+        first = int(self.breaks[after - 1]) + 1 if after > 0 else self.low
+        if after < self.breaks.size:
+            return first, int(self.breaks[after])
+        return first, (65536 if not self.above.any() else self.high) - 1
+
+    def of_sample(self, s: int) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
+        """Return levels, pixels and truth pixels at or above them, of sample number `s`."""
+        own = slice(self.offsets[s], self.offsets[s + 1])
+        return self.levels[own], self.pred[own].astype(np.int64), self.tp[own].astype(np.int64)
+
+    @cached_property
+    def breaks(self) -> NDArray[np.int64]:
+        """Levels that occur in any sample, ascending; between two of them no mask changes."""
+        return np.flatnonzero(np.bincount(self.levels, minlength=65536))
+
+    def narrowed(self, low: int, high: int) -> ClassStatistics:
+        """Return the counts of a narrower band, as counting in it returns them."""
+        inside = (self.levels >= low) & (self.levels < high)
+        ends = np.concatenate([[0], np.cumsum(inside)])[self.offsets]
+        above_tp, above = self.at(high)
+        narrow = replace(
+            self,
+            low=low,
+            high=high,
+            offsets=ends,
+            levels=self.levels[inside],
+            pred=self.pred[inside],
+            tp=self.tp[inside],
+            above=above,
+            above_tp=above_tp,
+        )
+        if self.area is None or self.above_area is None:
+            return narrow
+        whole = replace(self, pred=self.area, above=self.above_area)
+        return replace(narrow, area=self.area[inside], above_area=whole.at(high)[1])
+
+
+def joined(tables: Sequence[ClassStatistics]) -> ClassStatistics:
+    """Put the samples of several tables of one class and band, of all shares in their order, back into their order."""
+    order = parts.joined([[(t, s) for s in range(t.truth.size)] for t in tables])
+    cuts = [(t, slice(t.offsets[s], t.offsets[s + 1])) for t, s in order]
+    arrays: dict[str, Any] = {"offsets": np.cumsum([0, *(cut.stop - cut.start for _, cut in cuts)])}
+    for name in (*ARRAYS[1:], *(AREAS if tables[0].area is not None else ())):
+        if name in _KINDS:
+            arrays[name] = np.concatenate([getattr(t, name)[cut] for t, cut in cuts])
+        else:
+            arrays[name] = np.array([getattr(t, name)[s] for t, s in order])
+    return replace(tables[0], **arrays)
+
+
+_KINDS = {"levels": (np.uint16,), **dict.fromkeys(("pred", "tp", "area"), (np.uint32, np.int64))}
+ARRAYS = ("offsets", "levels", "pred", "tp", "above", "above_tp", "truth")
+AREAS = ("area", "above_area")
+
+
+def is_sound(t: ClassStatistics, samples: int) -> bool:
+    """Tell whether a table's arrays can be handed to a kernel, which checks nothing."""
+    names = (*ARRAYS, *(AREAS if t.area is not None else ()))
+    kinds = [getattr(t, name).dtype in _KINDS.get(name, (np.int64,)) for name in names]
+    n, (area, above_area) = t.levels.shape, t.areas
+    return bool(
+        all(kinds)
+        and t.offsets.shape == (samples + 1,)
+        and t.above.shape == t.above_tp.shape == above_area.shape == t.truth.shape == (samples,)
+        and t.pred.shape == t.tp.shape == area.shape == n
+        and (np.diff(t.offsets) >= 0).all()
+        and (int(t.offsets[0]), int(t.offsets[-1])) == (0, n[0])
+        and 0 <= t.low < t.high <= 65536
+        and bool(((t.levels >= t.low) & (t.levels < t.high)).all())
+    )

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -152,3 +153,23 @@ def test_factors_are_refused_beyond_a_budget(folder: Path) -> None:
     assert memory.room_for_factors(1 << 40, ens, truth, 3, 1).classes is None
     with pytest.raises(ek.ResourceError, match="MB are needed"):
         memory.room_for_factors(memory.KERNELS, ens, truth, 3, 1)
+
+
+@pytest.mark.slow
+def test_a_vote_that_is_killed_while_it_writes_leaves_the_old_file(folder: Path, tmp_path: Path) -> None:
+    """The first rows lie beside the output already; whoever writes there next takes them away."""
+    peaks.store(tmp_path / "a.zarr", 8000, "sigmoid", 0)
+    out = tmp_path / "o.csv"
+    out.write_text("old")
+    command = [*h.COMMAND, "vote", "a.zarr", "--out", "o.csv", "--force", "--jobs", "1", "-q"]
+    voting = subprocess.Popen(command, cwd=tmp_path)
+    until = time.monotonic() + 100
+    while not any(p.stat().st_size for p in tmp_path.glob("o.csv.tmp-*")) and time.monotonic() < until:
+        assert voting.poll() is None
+        time.sleep(0.01)
+    voting.kill()
+    assert voting.wait() == -9
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.glob("o.csv.tmp-*")]
+    ek.read_masks(folder / "one.npz").write(out)
+    assert not list(tmp_path.glob("o.csv.tmp-*"))

@@ -18,7 +18,6 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, IncompleteError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
-from ensemble_kit.execution.resident import used
 from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.joining import check_distinct, twice
@@ -299,10 +298,10 @@ class HardVote:
             return
         votes = [p for p in self.votes if isinstance(p, SoftVote)]
         needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
-        now = used()
-        own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
+        held = memory.held()
+        own = max((n - held for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
         listed = memory.of_order(like, len(self.names()))
-        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own + listed, "vote")
+        memory.check(budget, held + sum(n - held for n in needed) + own + listed, "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""

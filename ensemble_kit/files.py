@@ -3,7 +3,8 @@
 A final name has the complete new content, or the old, or none: content is written to a sibling that only its owner can
 read, synced to the disk, and renamed; then the folder's entry is synced too. A link at the
 final name is replaced, never followed. What a killed process left behind is removed by the next write to the same
-name: a sibling in use is locked, and the kernel drops the lock of a process that is gone.
+name: a sibling in use is locked, and the kernel drops the lock of a process that is gone. Behind a URL
+a file is put when it is complete (`remote/uploads.py`), and no folder is written.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
+from ensemble_kit.remote.uploads import check_object, folder_refused, try_upload, uploading
+from ensemble_kit.remote.urls import url_of
 
 _NAME_LIMIT = 255  # bytes of one name, on every file system in use
 _BLOCK, _SPOOL = 1 << 16, 1 << 26
@@ -40,8 +43,12 @@ def atomic_write(path: str | os.PathLike[str], force: bool = True) -> Iterator[B
     UsageError
         `path` is a folder, its folder is missing, or it exists and `force` is false.
     ResourceError
-        The disk is full or fails.
+        The disk is full or fails, or the server of a URL.
     """
+    if (url := url_of(path)) is not None:
+        with uploading(url, force) as out:
+            yield out
+        return
     target = Path(path)
     if is_stream(target):
         with blamed(target), target.open("wb") as stream, spooled(stream) as out:
@@ -126,6 +133,11 @@ def check_target(target: Path, *, force: bool, folder: bool, mark: str | None = 
     ----------
     folder : whether a folder is to be written there, not a file.
     """
+    if (url := url_of(target)) is not None:
+        if folder:
+            raise folder_refused(url)
+        check_object(url, force)
+        return
     check_name(target)
     if not target.parent.is_dir():
         blocking = next(p for p in target.parents if p.exists())
@@ -150,8 +162,11 @@ def try_target(target: Path) -> None:
     Raises
     ------
     ResourceError
-        The folder may not be written to, is read only, or its disk is full.
+        The folder or the bucket may not be written to, is read only, or its disk is full.
     """
+    if (url := url_of(target)) is not None:
+        try_upload(url)
+        return
     if is_stream(target):
         return
     with blamed(target):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
+
+KINDS = ["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])]
+"""Of object stores; Azure's where its emulator is installed."""
 
 EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 """Of each property; fewer for mutation testing, more for a night's soak."""
@@ -82,6 +87,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with s3.running(tmp_path_factory.mktemp("s3")) as url:
         yield url
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh prefix on the S3 server, to which the environment points."""
+    import s3
+
+    s3.environment(monkeypatch, server)
+    return f"s3://probe/{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server for Azure's blobs, started once a session."""
+    import az
+
+    with az.running(tmp_path_factory.mktemp("az")) as url:
+        yield url
+
+
+@pytest.fixture
+def az(azurite: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh prefix on the server for Azure's blobs, to which the environment points."""
+    import az
+
+    az.environment(monkeypatch, azurite)
+    return f"az://probe/{secrets.token_hex(4)}"
+
+
+@pytest.fixture(params=KINDS)
+def base(request: pytest.FixtureRequest) -> str:
+    """A fresh prefix on each kind of object store."""
+    if request.param != "memory":
+        return str(request.getfixturevalue(request.param))
+    return f"memory://test/{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")

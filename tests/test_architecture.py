@@ -35,6 +35,7 @@ FLOORS = (
     "strict_json",
     "user_code",
     "files",
+    "remote",
     "access",
     "errors",
     "kernels",

@@ -34,6 +34,19 @@ def test_a_quick_run_of_exclusive_classes(tmp_path: Path) -> None:
     assert page.read_text().count("\n| ") == 1 + len(record["rows"])
 
 
+def test_object_storage_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    page = tmp_path / "scale.md"
+    page.write_text("<!-- object storage -->\nstale words\n<!-- /object storage -->\n")
+    sizes = ("--samples", "3", "--grid", "32", "--image", "64", "--repeats", "1")
+    command = [sys.executable, str(BENCHMARKS / "remote_throughput.py"), *sizes, "--write", str(page)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().count("\n| ") == 1 + 6
+    assert "stale words" not in page.read_text()
+
+
 def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     page, readme = tmp_path / "performance.md", tmp_path / "README.md"
     for path in (page, readme):

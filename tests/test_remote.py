@@ -27,11 +27,11 @@ from ensemble_kit.errors import (
     ResourceError,
     UsageError,
 )
-from ensemble_kit.logits import objects
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.logits.remote import Remote
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.logits.writer import LogitWriter
+from ensemble_kit.remote import objects
 from s3 import SECRET, environment
 
 pytest.importorskip("obstore")
@@ -54,20 +54,6 @@ def code_of(error: type[EnskError], action: Callable[[], object]) -> tuple[str, 
     assert SECRET not in str(caught.value)
     assert caught.value.fix
     return caught.value.code, str(caught.value)
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    environment(monkeypatch, server)
-    return f"s3://probe/{secrets.token_hex(4)}"
-
-
-@pytest.fixture(params=["memory", "s3"])
-def base(request: pytest.FixtureRequest) -> str:
-    """A fresh prefix on each kind of object store."""
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3"))
-    return f"memory://test/{secrets.token_hex(4)}"
 
 
 # ------------------------------------------------------------------------------------------------ same as local
@@ -197,6 +183,19 @@ def test_overwrite_and_what_must_agree(base: str) -> None:
     place = Remote(url)
     place.put("notes.txt", b"mine")
     assert code_of(UsageError, lambda: LogitWriter(url, CLASSES, IDS, GRID, overwrite=True))[0] == "store-foreign"
+
+
+@pytest.mark.parametrize("upto", [4, None], ids=["unfinished", "finished"])
+def test_a_folder_that_was_copied_to_a_url_is_read_and_resumed(base: str, tmp_path: Path, upto: int | None) -> None:
+    here, url = make(tmp_path / "m.zarr", upto=upto), f"{base}/m.zarr"
+    for path in (p for p in (tmp_path / "m.zarr").rglob("*") if p.is_file()):
+        Remote(url).put(str(path.relative_to(tmp_path / "m.zarr")), path.read_bytes())
+    there = LogitStore(url)
+    assert there.missing == here.missing
+    assert not there.verify().damaged
+    assert make(url).fingerprint == make(tmp_path / "m.zarr").fingerprint
+    assert LogitStore(url).verify().sound
+    np.testing.assert_array_equal(LogitStore(url).read(IDS[2]), VALUES[2])
 
 
 def test_packing_what_lies_behind_a_url(base: str, tmp_path: Path) -> None:

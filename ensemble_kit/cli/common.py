@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -18,6 +19,7 @@ from ensemble_kit.cli.progress import Lines
 from ensemble_kit.cli.streams import draws, mute, printable, talk
 from ensemble_kit.errors import Caution, EnskWarning, ResourceError, UsageError, check_number
 from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.remote.copies import as_path, remove_copies
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
@@ -170,10 +172,18 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
+def _as_typed(value: Any) -> Any:
+    """Give URLs their second slash again, which a path has lost: messages show them as they were typed."""
+    if isinstance(value, list):
+        return [_as_typed(item) for item in value]
+    return as_path(value) if isinstance(value, Path) else value
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the common options; its parameter `common` receives them as one value."""
 
     def run(**given: Any) -> None:
+        given = {name: _as_typed(value) for name, value in given.items()}
         values = {name: given.pop(name) for name in _COMMON}
         values["memory"] = parse_memory(values["memory"])
         if values["jobs"] is not None:
@@ -185,6 +195,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 function(common=common, **given)
         except BrokenPipeError:
             mute()  # the reader is gone: end quietly, and here, since Typer would exit with 1
+        finally:
+            remove_copies()
 
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "common"]

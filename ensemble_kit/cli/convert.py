@@ -86,18 +86,20 @@ def convert(
 ) -> None:
     """Convert masks between CSV dialects, PNG folders, COCO, polygon JSON and NumPy stacks; pack a store as .zip."""
     from ensemble_kit.files import is_stream
+    from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.formats.writing import telling_of, write_masks
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import renamed
+    from ensemble_kit.remote.copies import local
 
     if is_store(masks):
         memory.check(common.memory, memory.of_store(masks), "convert")
         _pack(masks, out, common)
         return
-
+    masks, like = local(masks), None if like is None else existing(like)
     source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
     source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
@@ -255,5 +257,7 @@ def _words(plan: dict[str, Any]) -> str:
 
 
 def _bytes_at(path: Path) -> int:
+    from ensemble_kit.remote.copies import size_of
+
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in files)
+    return sum(size_of(p) or 0 for p in files)

@@ -20,8 +20,9 @@ def demo(
 ) -> None:
     """Dump, tune, vote and score three real networks on real ultrasound images, and show each command."""
     from ensemble_kit.demo.run import commands, run
+    from ensemble_kit.remote.copies import here
 
-    plan = commands(out)
+    plan = commands(here(out, "cannot run the demo"))
     if common.dry_run:
         common.answer({"commands": [c.line for c in plan]}, "\n".join(c.line for c in plan))
         return

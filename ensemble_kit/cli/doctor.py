@@ -11,6 +11,7 @@ import typer
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.plain import size
 from ensemble_kit.execution.cores import cores
+from ensemble_kit.remote.copies import here
 
 _PACKAGES = [
     "ensemble_kit",
@@ -40,7 +41,7 @@ def doctor(
     path: Annotated[Path, typer.Option("--path", help="Folder on the disk that stores will be written to.")] = Path(),
 ) -> None:
     """Show what this machine has: versions, threads, memory, devices, disk."""
-    disk = shutil.disk_usage(path)
+    disk = shutil.disk_usage(here(path, "cannot show a disk"))
     values: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),

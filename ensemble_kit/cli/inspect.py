@@ -54,8 +54,12 @@ def inspect(
     """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.recipes import memory
+    from ensemble_kit.remote.copies import local
 
-    path, options = paths[0], read_annotations(images, score, skip_empty)
+    options = read_annotations(images, score, skip_empty)
+    if len(paths) == 1 and not is_store(paths[0]):
+        paths = [local(paths[0])]
+    path = paths[0]
     masks = not is_store(path) and path.suffix != ".json"
     needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
     memory.check(common.memory, needed(paths), "inspect")

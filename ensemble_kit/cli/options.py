@@ -143,11 +143,18 @@ def fusing(
     }
 
 
-def check_members(members: Sequence[Path]) -> None:
-    """Refuse members that do not exist, before any work."""
+def found_members(members: Sequence[Path]) -> list[Path]:
+    """Return the members, of mask files behind URLs their copies; refuse those that do not exist, before any work."""
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.logits.packed import is_packed
+    from ensemble_kit.remote.copies import local
 
-    missing = [str(m) for m in members if not is_store(m) and not m.exists()]
+    stores = [is_store(m) for m in members]
+    found = [m if store else local(m) for m, store in zip(members, stores, strict=True)]
+    missing = [str(m) for m, store in zip(found, stores, strict=True) if not store and not m.exists()]
+    if packed := [str(m) for m, store in zip(found, stores, strict=True) if not store and is_packed(m)]:
+        item, fix = f"{some(packed)} is packed", "copy it to this machine and pass its path, or pass an unpacked store"
+        raise UsageError("url-unfit", "cannot read a packed store behind a URL", item=item, fix=fix)
     if missing:
         raise IncompleteError(
             "member-missing",
@@ -155,6 +162,7 @@ def check_members(members: Sequence[Path]) -> None:
             item=f"{some(missing)} not found",
             fix="check the paths of the members",
         )
+    return found
 
 
 def refuse_idle(how: str, other: str, /, **options: object) -> None:
@@ -219,7 +227,9 @@ def size_of_images(text: str | None) -> ImageSize | None:
     """Read `--image-size`: HxW or one number for all, or a path to what says each: CSV, store, images or masks."""
     from ensemble_kit.formats.sizes import parse_image_size
     from ensemble_kit.recipes.masks import sizes_from
+    from ensemble_kit.remote.copies import as_path
+    from ensemble_kit.remote.urls import url_of
 
     if text is None:
         return None
-    return sizes_from(Path(text)) if Path(text).exists() else parse_image_size(text)
+    return sizes_from(as_path(text)) if url_of(text) or Path(text).exists() else parse_image_size(text)

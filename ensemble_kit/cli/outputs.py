@@ -34,11 +34,12 @@ def check_output(out: Path, common: Common, inputs: Sequence[Path | str | None] 
             )
         return
     from ensemble_kit.files import check_name, check_target, is_stream, try_target
+    from ensemble_kit.remote.copies import as_path
 
     check_name(out)
     if is_stream(out):
         return
-    _check_apart(out, [Path(path) for path in inputs if path is not None], option)
+    _check_apart(out, [as_path(path) for path in inputs if path is not None], option)
     if not out.is_dir():  # a folder is checked where its format is known
         check_target(out, force=common.force, folder=False)
     if not common.dry_run:
@@ -47,12 +48,15 @@ def check_output(out: Path, common: Common, inputs: Sequence[Path | str | None] 
 
 def _check_apart(out: Path, inputs: Sequence[Path], option: str) -> None:
     from ensemble_kit.logits.open import is_store
+    from ensemble_kit.remote.urls import folders_of, url_of
 
-    fix = f"pass another {option}"
-    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+    fix, url = f"pass another {option}", url_of(out)
+    here = url is None and out.exists()
+    if url in [str(path) for path in inputs] or (here and any(p.exists() and out.samefile(p) for p in inputs)):
         raise UsageError(
             "output-is-input", "cannot write over an input", item=f"{str(out)!r} is also an input", fix=fix
         )
-    for folder in out.absolute().parents:
-        if folder.is_dir() and is_store(folder):
+    above = folders_of(url) if url else [folder for folder in out.absolute().parents if folder.is_dir()]
+    for folder in above:
+        if is_store(folder):
             raise UsageError("path-inside-store", "cannot write into a store", item=f"{out} lies in {folder}", fix=fix)

@@ -60,10 +60,11 @@ def run_part(
         A part of another plan is there.
     """
     from ensemble_kit.recipes.part_file import PartFile, path_of
+    from ensemble_kit.remote.copies import size_of
 
     path = path_of(out, part)
     there = None
-    if path.exists() and not common.force:
+    if size_of(path) is not None and not common.force:
         with suppress(DamagedError):  # which is made again
             there = PartFile.load(path)
     if there is not None and there.plan != plan:

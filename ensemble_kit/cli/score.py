@@ -115,7 +115,8 @@ def score(
     from ensemble_kit.metrics import confusion_file, overlap_file
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
-    from ensemble_kit.recipes.masks import annotated, formats_for, read_together
+    from ensemble_kit.recipes.masks import annotated, formats_for, read_together, refuse_store
+    from ensemble_kit.remote.copies import local
     from ensemble_kit.spec.scoring import Convention
 
     if metric not in {None, "dice", "iou"}:
@@ -128,7 +129,9 @@ def score(
         overlap_file.check_suffix(by_sample)
         check_output(by_sample, common, [masks, val, classes], "--by-sample")
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
-    paths = [masks, val]
+    refuse_store(masks, "masks")
+    refuse_store(val, "masks")
+    paths = [local(masks), local(val)]
     given = [csv_format(format, csv), csv_format(val_format, val_csv)]
     formats = formats_for(paths, given, label_maps(labels, first_value, void))
     formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))

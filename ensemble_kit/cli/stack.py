@@ -23,7 +23,7 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import GroupsOption
 from ensemble_kit.errors import UsageError
-from ensemble_kit.logits.urls import url_of
+from ensemble_kit.remote.urls import url_of
 
 if TYPE_CHECKING:
     from ensemble_kit.recipes.stack_fitting import Stacking

@@ -45,8 +45,11 @@ class TruthOptions:
         """
         from ensemble_kit.masks.idforms import check_form
         from ensemble_kit.recipes import memory
-        from ensemble_kit.recipes.masks import annotated, formats_for, truth_for
+        from ensemble_kit.recipes.masks import annotated, formats_for, refuse_store, truth_for
+        from ensemble_kit.remote.copies import local
 
+        refuse_store(val, "the truth")
+        val = local(val)
         maps = formats_for(
             [val], [csv_format(self.format, self.csv)], label_maps(self.labels, self.first_value, self.void)
         )

@@ -150,6 +150,7 @@ def tune_thresholds(
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
     from ensemble_kit.recipes.vote import open_ensemble
+    from ensemble_kit.remote.copies import size_of
     from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
@@ -216,7 +217,8 @@ def tune_thresholds(
     if out.parent.is_dir() or not common.dry_run:
         writes = replace(common, force=True) if share.of > 1 else common  # a part that is there is not done again
         check_output(out, writes, [*stores, val, classes, statistics, None if base is None else base.path])
-    if statistics is not None and share.of == 1 and not statistics.exists():
+    kept = statistics is not None and size_of(statistics) is not None
+    if statistics is not None and share.of == 1 and not kept:
         _check_statistics(statistics, out, common)
     if ensemble.dropped:
         doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
@@ -280,7 +282,7 @@ def tune_thresholds(
         count_part(common, tuning, truth, share, statistics, dask)
         return
     kind = ContenderTable if by_argmax else Statistics
-    known = kind.load(statistics) if statistics and statistics.exists() else None
+    known = kind.load(statistics) if statistics and kept else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with working(common, dask) as executor, common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)

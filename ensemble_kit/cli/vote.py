@@ -33,9 +33,9 @@ from ensemble_kit.cli.options import (
     UpsampleOption,
     WeightsOption,
     bytes_of,
-    check_members,
     class_names,
     csv_format,
+    found_members,
     fusing,
     numbers,
     refuse_idle,
@@ -50,7 +50,11 @@ from ensemble_kit.errors import Caution, UsageError
 def vote(
     members: Annotated[list[Path], typer.Argument(help="Logit stores, or mask files.", metavar="STORE_OR_MASKS...")],
     out: Annotated[
-        Path, typer.Option("--out", help="Where to write the masks, such as submission.csv; - writes to stdout.")
+        Path,
+        typer.Option(
+            "--out",
+            help="Where to write the masks, such as submission.csv or s3://bucket/submission.csv; - writes to stdout.",
+        ),
     ],
     common: Common,
     hard: Annotated[
@@ -163,6 +167,7 @@ def vote(
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
+    from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
@@ -172,7 +177,8 @@ def vote(
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-    check_members(members)
+    members = found_members(members)
+    like = None if like is None else existing(like)
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]

@@ -27,6 +27,7 @@ from ensemble_kit.dumping.decoding import (
 from ensemble_kit.errors import Caution, DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.png_rows import check_rows
 from ensemble_kit.masks.idforms import IdForm, check_form
+from ensemble_kit.remote.copies import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +58,10 @@ def find_images(
     DamagedError
         A link among the images leads nowhere.
     """
-    root, suffixes = Path(folder), SUFFIXES if channels is None else SUFFIXES | multichannel.SUFFIXES
+    root, suffixes = (
+        here(folder, "cannot list images"),
+        SUFFIXES if channels is None else SUFFIXES | multichannel.SUFFIXES,
+    )
     if not root.is_dir():
         raise _none_found(f"{str(root)!r} is not a folder", "pass the folder that holds the images")
     listed = [p for p in root.rglob("*") if not _hidden(p.relative_to(root))]

@@ -19,6 +19,7 @@ from ensemble_kit.dumping.decoding import import_cv2
 from ensemble_kit.dumping.intensity import standardise, to_unit
 from ensemble_kit.dumping.parameters import check_scale, invalid, is_number, is_whole, one_each, pair_of
 from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.geometry import Box
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Preprocess:
         """Read it from a JSON file: {"size": [h, w], "resize": "stretch", "mean": [...], "std": [...], ...}."""
         from ensemble_kit import strict_json
 
-        return cls.from_dict(strict_json.load(Path(path)))
+        return cls.from_dict(strict_json.load(local(path)))
 
     def but(self, **changes: Any) -> Preprocess:
         """Copy it with those of `changes` that are not None."""

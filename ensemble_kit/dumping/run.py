@@ -33,6 +33,7 @@ from ensemble_kit.logits.ingest import clamp_code, value_of
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.logits.plausible import settle_activation
 from ensemble_kit.masks.idforms import IdForm
+from ensemble_kit.remote.copies import here
 from ensemble_kit.spec.labels import check_names
 
 MAX_READERS = 8
@@ -129,6 +130,9 @@ def dump_logits(
         raise UsageError("name-invalid", "cannot use one text as the classes", item=f"classes = {classes!r}", fix=fix)
     names = check_names("classes", classes)
     given, recipe = recipe.activation, replace(recipe, activation=settle_activation(recipe.activation, names))
+    for file in (model, weights):
+        if isinstance(file, str | Path):
+            here(file, "cannot open a model")
     paths = identify(find_images(images, say, recipe.preprocess.arrays, warn), images, ids)
     if force and part[1] > 1:
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_several, some
 from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.labels import check_names
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     DamagedError
         JSON of another form.
     """
-    file = Path(path)
+    file = local(path)
     if not file.is_file():
         fix = "pass --classes FILE with one name a line, or JSON"
         raise IncompleteError(

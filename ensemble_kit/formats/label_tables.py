@@ -13,6 +13,7 @@ from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, check_kind
 from ensemble_kit.formats.label_presets import PRESETS, VOID, Row
 from ensemble_kit.formats.table import Table, read_table
+from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
 
 _COLUMNS = {
@@ -52,7 +53,7 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
         return table_of(((v, n, None) for v, n in source.items()), "the mapping")
     if str(source) in PRESETS:
         return table_of(PRESETS[str(source)], f"preset {source}")
-    path = Path(source)
+    path = local(source)
     if not path.is_file():
         item = f"{str(path)!r} is neither a file nor a preset"
         fix = f"pass a JSON or CSV file of value, name and colour, or one of {', '.join(PRESETS)}"

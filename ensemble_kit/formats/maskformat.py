@@ -11,12 +11,13 @@ from typing import Any, BinaryIO, cast
 
 from ensemble_kit import strict_json
 from ensemble_kit.access import reading
-from ensemble_kit.errors import Caution, IncompleteError, UsageError, check_path
+from ensemble_kit.errors import Caution, IncompleteError, UsageError
 from ensemble_kit.files import is_stream
 from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks
+from ensemble_kit.remote.copies import local
 
 
 class Contents:
@@ -206,7 +207,9 @@ def suffix_of(path: Path, known: Iterable[str]) -> str:
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """Refuse a path where nothing is, or a pipe, of which only the first look would see anything.
+    """Return a path to masks, of a URL that of a copy; refuse one where nothing is.
+
+    A pipe is refused too, of which only the first look would see anything.
 
     Raises
     ------
@@ -217,8 +220,8 @@ def existing(path: str | os.PathLike[str]) -> Path:
     ResourceError
         Its folder may not be looked into.
     """
-    check_path(path)
-    source, what = Path(path), "cannot read masks"
+    what = "cannot read masks"
+    source = local(path)
     with reading(source, what):
         if "\0" in str(source) or not source.exists():
             item = f"{source} does not exist"

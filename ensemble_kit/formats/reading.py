@@ -40,12 +40,13 @@ def read_masks(
     skip_empty: bool = False,
     paint: bool = False,
 ) -> MaskSet:
-    r"""Read masks from a file or a folder.
+    r"""Read masks from a file, a folder, or a file behind a URL.
 
     Parameters
     ----------
     path : a CSV, a file of annotations (COCO, CVAT, Label Studio, …), `.npz`, `.npy`, or a folder of PNGs, polygon JSON
-        or `.npy`: docs/formats.md lists all.
+        or `.npy`: docs/formats.md lists all. A URL (`s3://…`, by the extra `remote`) is that of a file, as it is for
+        `labels` and `images`.
     format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
         the contents of the path, where they can be of one format only.
     image_size : (H, W) of all samples, or a mapping of sample to (H, W). Needed where the file does not say it
@@ -145,8 +146,9 @@ def recognise(path: str | os.PathLike[str]) -> MaskFormat:
     UsageError
         Nothing is there, no format recognises it, or several do.
     """
-    found = kind_of(path)
-    return FORMATS[recognise_dialect(Path(path)).name] if found is CSV else found
+    source = existing(path)
+    found = kind_of(source)
+    return FORMATS[recognise_dialect(source).name] if found is CSV else found
 
 
 def kind_of(path: str | os.PathLike[str]) -> MaskFormat:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ensemble_kit.errors import MismatchError, UsageError, check_path, some
+from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream, spooled
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.csv_options import CsvOptions
@@ -22,6 +22,7 @@ from ensemble_kit.formats.submission import CSV
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks, MaskStream
+from ensemble_kit.remote.copies import as_path
 from ensemble_kit.spec.label_table import in_pixels
 
 _FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
@@ -67,8 +68,8 @@ def write_masks(
     UnsafeError
         The id of a sample would leave the folder.
     """
-    check_path(path)
-    target = Path(path)
+    target = as_path(path)
+    like = None if like is None else existing(like)
     wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint))
     chosen = _chosen(target, for_csv(target, wanted, like, CsvOptions.of(csv)), like)
     if str(path) == "-":
@@ -97,7 +98,8 @@ def rehearse(
     names : of the samples and classes to come; no mask is made.
     path, format, like, force : as for `write_masks`.
     """
-    target = Path(path)
+    target = as_path(path)
+    like = None if like is None else existing(like)
     chosen = _chosen(target, format, like)
     builds = chosen.builder(target) is not None
     if str(path) != "-" and not is_stream(target):
@@ -248,8 +250,9 @@ def _ordered(masks: Masks, like: str | os.PathLike[str] | None, classes: Sequenc
     _check_names(masks)
     samples = masks.samples
     if like is not None:
-        dialect = settled_order(existing(like), masks, CsvOptions(), "order").dialect
-        order = read_order(Path(like), dialect, masks)
+        source = existing(like)
+        dialect = settled_order(source, masks, CsvOptions(), "order").dialect
+        order = read_order(source, dialect, masks)
         samples = tuple(dict.fromkeys(s for s, _ in order.keys))
         classes = classes if classes is not None else tuple(dict.fromkeys(c for _, c in order.keys))
     return masks.arranged(samples, order_classes(masks.classes, classes, "the mask set"))

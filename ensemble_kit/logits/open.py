@@ -11,7 +11,7 @@ from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, META
 from ensemble_kit.logits.packed import Packed, is_packed
 from ensemble_kit.logits.places import Folder, Place
 from ensemble_kit.logits.remote import Remote
-from ensemble_kit.logits.urls import url_of
+from ensemble_kit.remote.urls import url_of
 
 OPENING = "cannot read a store"
 """What cannot be done where the system says no."""
@@ -42,17 +42,20 @@ def resolve(path: PathLike) -> Path:
 
 
 def is_store(path: PathLike) -> bool:
-    """Tell whether a path looks like a store: a URL, a packed one, or a folder with a `zarr.json` or what is left.
+    """Tell whether a path looks like a store: a packed one, a folder with a `zarr.json` or what is left, or such a URL.
 
     A group of zarr 2 looks like one too: opening it says what to do.
 
     Raises
     ------
     ResourceError
-        The folder may not be looked into.
+        The folder may not be looked into, or the server of a URL fails.
     """
+    if (url := url_of(path)) is not None:
+        place = Remote(url)
+        return any(place.shows(name) for name in (META, *FORMER_META))
     with reading(path, OPENING):
-        if url_of(path) is not None or is_packed(path):
+        if is_packed(path):
             return True
         folder = Path(path)
         marks = (folder / name for name in (META, *FORMER_META))

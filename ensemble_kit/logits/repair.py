@@ -26,6 +26,7 @@ from ensemble_kit.logits.manifest import Manifest
 from ensemble_kit.logits.open import PathLike, resolve
 from ensemble_kit.logits.places import Folder
 from ensemble_kit.logits.records import Record
+from ensemble_kit.remote.copies import here
 
 QUARANTINE = "quarantine"
 """Folder beside the manifest's segments: neither zarr nor a reader of ours looks into it."""
@@ -94,7 +95,7 @@ def repair(path: PathLike, *, dry_run: bool = False, listener: Listener = nobody
     >>> [step.what for step in repair(path).steps]
     ['moved aside: empty, probably by a power cut', 'made from the copy beside the manifest']
     """
-    root = resolve(path)
+    root = resolve(here(path, "cannot repair a store"))
     if not root.is_dir():
         fix = "pass the folder of a store; a packed one is made again by packing"
         if root.exists():

@@ -22,7 +22,7 @@ from ensemble_kit.logits.open import PathLike, locate
 from ensemble_kit.logits.plausible import Domain, check_overlapping, settle_activation
 from ensemble_kit.logits.records import Record
 from ensemble_kit.logits.sinks import open_sink
-from ensemble_kit.logits.urls import stem
+from ensemble_kit.remote.urls import stem
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import Placement
 

@@ -22,10 +22,10 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item
 from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.logits.layout import Codec
-from ensemble_kit.logits.urls import url_of
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.fused_folder import FusedFolder
 from ensemble_kit.recipes.made_store import MadeStore, how_fused, record_of, refuse_member
+from ensemble_kit.remote.urls import url_of
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 

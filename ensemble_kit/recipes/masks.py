@@ -24,6 +24,7 @@ from ensemble_kit.logits.packed import is_packed
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks, MaskStream
+from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.label_table import is_background
 
@@ -308,6 +309,7 @@ def sizes_from(path: Path) -> dict[str, Shape]:
     if is_store(path):
         store = LogitStore(path)
         return {s: store.image_size(s) for s in store.samples}
+    path = local(path)
     if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}

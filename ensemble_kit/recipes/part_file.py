@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, UsageError
 from ensemble_kit.execution.parts import Part
+from ensemble_kit.remote.copies import as_path, siblings
 from ensemble_kit.tuning import archive
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class PartFile:
 def path_of(out: str | os.PathLike[str], part: Part) -> Path:
     """Return where a part of what is to be at `out` is written."""
     digits = len(str(part.of))
-    return Path(f"{os.fspath(out)}.part-{part.number:0{digits}}-of-{part.of}")
+    return as_path(f"{as_path(out)}.part-{part.number:0{digits}}-of-{part.of}")
 
 
 def is_part(path: Path) -> bool:
@@ -99,5 +99,4 @@ def is_part(path: Path) -> bool:
 
 def parts_of(path: Path) -> list[Path]:
     """Find the parts of what is to be at a path."""
-    own = (p for p in path.absolute().parent.glob(f"{escape(path.name)}.part-*") if is_part(p))
-    return sorted(path.parent / p.name for p in own)
+    return [p for p in siblings(path, f"{path.name}.part-") if is_part(p)]

@@ -14,18 +14,19 @@ import numpy as np
 
 from ensemble_kit import strict_json
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, check_path, warn
+from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Items, Threads
 from ensemble_kit.files import check_space, check_target
-from ensemble_kit.logits.urls import url_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stack_scores import judge
 from ensemble_kit.recipes.stack_store import Stacked, StackedStore, applied, equal, fitted
+from ensemble_kit.remote.copies import here
+from ensemble_kit.remote.urls import url_of
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.fit import ClassFit, FitClass
 from ensemble_kit.stacking.kept import KeptFits
@@ -74,7 +75,7 @@ class Stacking:
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
         if self.model is not None:
-            check_path(self.model)
+            here(self.model, "cannot place the model's file")
         _ = self.store, self.samples_of_folds
         if self.model is None and url_of(self.out) is not None:
             item, fix = f"{os.fspath(self.out)} is a URL", "pass the path of a file as model (--model)"

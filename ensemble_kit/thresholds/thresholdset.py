@@ -13,6 +13,8 @@ import numpy as np
 
 from ensemble_kit import __version__
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_path, differ, some
+from ensemble_kit.remote.copies import as_path, local
+from ensemble_kit.remote.urls import url_of
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
@@ -270,13 +272,13 @@ class ThresholdSet(SetFields):
         return file.encode(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as JSON: sorted keys, numbers in full; complete, or nothing."""
+        """Write the set as JSON, to a file or a URL: sorted keys, numbers in full; complete, or nothing."""
         check_path(path)
-        file.write(self, Path(path))
+        file.write(self, as_path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ThresholdSet:
-        """Read a set.
+        """Read a set, from a file or a URL.
 
         Raises
         ------
@@ -286,17 +288,19 @@ class ThresholdSet(SetFields):
             It is not a threshold set, or holds impossible values.
         """
         check_path(path)
-        return cls(**vars(file.read(Path(path))), path=Path(path))
+        return cls(**vars(file.read(local(path))), path=as_path(path))
 
 
 def find(name: str) -> Path:
-    """Find a set by path, or by name in the folder `thresholds/`.
+    """Find a set by path, by URL, or by name in the folder `thresholds/`.
 
     Raises
     ------
     IncompleteError
         There is none.
     """
+    if url_of(name) is not None:
+        return as_path(name)
     for path in (Path(name), FOLDER / name, FOLDER / f"{name}.json"):
         if path.is_file():
             return path

@@ -15,6 +15,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
 from ensemble_kit.formats import stacks
+from ensemble_kit.remote.copies import local
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +66,7 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T], kind: Kind = 
     DamagedError
         It holds something else.
     """
+    path = local(path)
     try:
         with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:
 

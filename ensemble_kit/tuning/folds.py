@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_kind, check_number, some
+from ensemble_kit.remote.copies import local
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,23 +36,25 @@ def read_groups(text: str | None) -> Groups:
     """
     if text is None:
         return None
-    if not Path(text).is_file():
-        if Path(text).suffix.lower() == ".csv":  # as an expression it would end in any character and "csv"
+    named = Path(text).suffix.lower() == ".csv"  # as an expression it would end in any character and "csv"
+    file = local(text) if named else Path(text)
+    if not file.is_file():
+        if named:
             fix = "check the path, or pass a regular expression that does not end in .csv"
             raise IncompleteError("input-missing", "cannot read groups", item=f"{text} does not exist", fix=fix)
         return text
     try:
-        with Path(text).open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = [row for row in csv.reader(lines, strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _damaged(text, error, "save it as CSV in UTF-8") from None
     for k, row in enumerate(rows, start=1):
         if len(row) != 2:
             raise _damaged(text, f"row {k} has {len(row)} fields", "write two columns: sample,group")
-    named = dict(rows)
-    if len(named) != len(rows):
+    groups = dict(rows)
+    if len(groups) != len(rows):
         raise _damaged(text, "it names a sample twice", "keep one")
-    return named
+    return groups
 
 
 def group_of(samples: Sequence[str], groups: Groups) -> list[str]:

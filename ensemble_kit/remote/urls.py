@@ -1,4 +1,4 @@
-"""URLs of stores: `s3://`, `gs://`, `az://`, `https://`, `memory://`."""
+"""URLs of stores and files: `s3://`, `gs://`, `az://`, `https://`, `memory://`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     return f"{found[1]}://{url.netloc}{url.path}".rstrip("/")
 
 
+def split(url: str) -> tuple[str, str]:
+    """Split a file's URL into that of its folder and its name.
+
+    Raises
+    ------
+    UsageError
+        It names a bucket or a host only.
+    """
+    folder, _, name = url.rpartition("/")
+    if not urlsplit(url).path or name in {".", ".."}:
+        raise invalid(url, "it names no object")
+    return folder, name
+
+
+def folders_of(url: str) -> list[str]:
+    """Return the URLs of all folders that a URL lies in, the nearest first.
+
+    Examples
+    --------
+    >>> folders_of("s3://bucket/a/b.csv")
+    ['s3://bucket/a', 's3://bucket']
+    """
+    scheme, host, path = urlsplit(url)[:3]
+    names = path.split("/")
+    return [f"{scheme}://{host}{'/'.join(names[:k])}" for k in range(len(names) - 1, 0, -1)]
+
+
 def stem(url: str) -> str:
     """Name a member after its URL, as after a path."""
     return PurePosixPath(urlsplit(url).path or urlsplit(url).netloc).stem
@@ -46,6 +73,6 @@ def stem(url: str) -> str:
 
 def invalid(shown: str, why: str) -> UsageError:
     """Say why a URL cannot be used; `shown` is what may be repeated of it."""
-    keys = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …"
+    keys = "AWS_ACCESS_KEY_ID, …; AZURE_STORAGE_ACCOUNT_NAME, …; GOOGLE_SERVICE_ACCOUNT"
     fix = f"pass scheme://bucket/path, and credentials by the environment ({keys})"
-    return UsageError("store-url", "cannot open a store by this URL", item=f"{shown}: {why}", fix=fix)
+    return UsageError("store-url", "cannot use a URL", item=f"{shown}: {why}", fix=fix)

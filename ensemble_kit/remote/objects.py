@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
-from ensemble_kit.logits.urls import invalid
+from ensemble_kit.remote.urls import invalid
 
 T = TypeVar("T")
 
+PART = 16 << 20
+"""Bytes of a part of an upload, and of what is held of a download; what is smaller than `WHOLE` is one put."""
+WHOLE = 4 * PART
+
 TIMEOUT, RETRIES, RETRY_FOR = timedelta(seconds=30), 5, timedelta(seconds=60)
 _BROKEN_OFF = 3
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL")
 _BREAK = "the connection broke off"
 _memory: list[Any] = []
 
@@ -65,6 +71,109 @@ class Objects:
         with self._asking("write", key):
             return _insisting(ask)
 
+    def fetch(self, key: str, file: BinaryIO) -> bool:
+        """Write an object's bytes to a file, some at a time; False where there is none."""
+        import obstore
+
+        def ask() -> bool:
+            file.seek(0)
+            file.truncate()
+            try:
+                for some in obstore.get(self.bucket, self.prefix + key).stream(min_chunk_size=PART):
+                    _keep(file, some)
+            except (obstore.exceptions.NotFoundError, FileNotFoundError) as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return False
+            return True
+
+        with self._asking("read", key):
+            return _insisting(ask)
+
+    def upload(self, key: str, file: BinaryIO, *, new: bool = False) -> bool:
+        """Put a file whole, a large one in parts that become an object at once; with `new`, False where there is one.
+
+        Only a put can be conditional: where a large one is `new`, it is asked for just before.
+        """
+        import obstore
+
+        def ask() -> None:
+            file.seek(0)
+            path, parts = self.prefix + key, {"use_multipart": True, "chunk_size": PART, "max_concurrency": 4}
+            obstore.put(self.bucket, path, file, **parts)
+
+        if file.seek(0, os.SEEK_END) < WHOLE:
+            file.seek(0)
+            return self.put(key, file.read(), new=new)
+        if new and self.size(key) is not None:
+            return False
+        with self._asking("write", key):
+            _insisting(ask)
+        return True
+
+    def try_upload(self, key: str) -> None:
+        """Begin an upload in parts and call it off, which takes the same rights as a put and leaves no object.
+
+        A second part waits for the first one to be sent: Azure is asked for nothing before.
+        """
+        import obstore
+
+        class CalledOff(Exception):  # noqa: N818 - not an error
+            pass
+
+        def parts() -> Iterator[bytes]:
+            yield b"."
+            yield b"."
+            raise CalledOff
+
+        with self._asking("write", key), suppress(CalledOff):
+            path, one = self.prefix + key, {"chunk_size": 1, "max_concurrency": 1}
+            obstore.put(self.bucket, path, parts(), use_multipart=True, **one)
+
+    def size(self, key: str) -> int | None:
+        """Ask for an object's bytes; None where there is none."""
+        import obstore
+
+        def ask() -> int | None:
+            try:
+                return int(obstore.head(self.bucket, self.prefix + key)["size"])
+            except (obstore.exceptions.NotFoundError, FileNotFoundError):
+                return None
+
+        with self._asking("read", key):
+            return _insisting(ask)
+
+    def shows(self, key: str) -> bool:
+        """Tell whether there is an object that may be read; AWS denies a missing one where listing is not allowed."""
+        import obstore
+
+        def ask() -> bool:
+            try:
+                obstore.head(self.bucket, self.prefix + key)
+            except (obstore.exceptions.NotFoundError, FileNotFoundError, *_denials()):
+                return False
+            return True
+
+        with self._asking("read", key):
+            return _insisting(ask)
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether this is a plain web server, which neither lists nor writes."""
+        return type(self.bucket).__name__ == "HTTPStore"
+
+    def has_under(self, prefix: str) -> bool:
+        """Tell whether any key begins so; False where that is not told: of a plain web server, or without the right."""
+        import obstore
+
+        if self.reads_only:
+            return False
+        with self._asking("list", prefix):
+            try:
+                return any(page for page in obstore.list(self.bucket, self.prefix + prefix, chunk_size=1))
+            except _denials():
+                return False
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a missing one is not an error."""
         import obstore
@@ -84,6 +193,14 @@ class Objects:
             pages = obstore.list(self.bucket, (self.prefix + under) or None)
             return [item["path"].removeprefix(self.prefix) for page in pages for item in page]
 
+    def names(self) -> list[str]:
+        """List the objects that lie directly under the URL, not those of its folders."""
+        import obstore
+
+        with self._asking("list", ""):
+            found = obstore.list_with_delimiter(self.bucket, self.prefix.rstrip("/") or None)["objects"]
+            return sorted(item["path"].removeprefix(self.prefix) for item in found)
+
     @contextmanager
     def _asking(self, verb: str, key: str) -> Iterator[None]:
         """Turn obstore's errors into ours. Their text is never repeated: it may hold hosts, tokens and signed URLs."""
@@ -91,16 +208,26 @@ class Objects:
 
         if os.getpid() != self._pid:
             item, fix = f"opened in process {self._pid}, used in {os.getpid()}", "open it in the process that uses it"
-            what = "cannot use a store behind a URL after a fork"
+            what = "cannot use a URL after a fork"
             raise UsageError("remote-fork", what, item=f"{self.name}: {item}", fix=fix)
         try:
             yield
         except EnskError:
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            fix = "check the URL, the endpoint, the credentials and the network, then run again; committed data is kept"
-            what, item = f"cannot {verb} an object of a store", f"{self.name}/{key}: {_reason(error)}"
+            fix = "check the URL, the endpoint, the credentials and the network, then run again; what is there is kept"
+            what, item = f"cannot {verb} an object", f"{self.name}/{key}: {_reason(error)}"
             raise ResourceError("remote", what, item=item, fix=fix) from None
+
+
+def _keep(file: BinaryIO, content: Any) -> None:
+    """Write to the file of this machine that an object is copied to, whose errors are not the server's."""
+    try:
+        file.write(content)
+    except OSError as error:
+        what, item = "cannot copy an object to this machine", f"{tempfile.gettempdir()}: {error.strerror or error}"
+        fix = "free space there, or set TMPDIR to a folder with more, then run again"
+        raise ResourceError("write-failed", what, item=item, fix=fix) from None
 
 
 def _insisting(ask: Callable[[], T]) -> T:
@@ -116,16 +243,20 @@ def _insisting(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def _reason(error: Exception) -> str:
-    """Say in words of our own what an error of obstore's is about."""
+def _denials() -> tuple[type[Exception], ...]:
     import obstore
 
+    return obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError
+
+
+def _reason(error: Exception) -> str:
+    """Say in words of our own what an error of obstore's is about."""
     text = str(error).replace("retry_timeout", "")
     status = re.search(r"status(?: code)?: (\d{3})", text)
     tries = re.search(r"after (\d+) retries", text)
     after = f", after {tries[1]} retries" if tries and tries[1] != "0" else ""
-    denied = isinstance(error, obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError)
-    if "NoSuchBucket" in text:
+    denied = isinstance(error, _denials())
+    if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return "there is no such bucket"
     if denied or (status and status[1] in {"401", "403"}):
         return "the credentials are refused (401 or 403)"
@@ -158,7 +289,7 @@ def _connect(url: str) -> tuple[Any, str]:
             _memory.append(MemoryStore())  # one for the process: what one opens, another finds
         return _memory[0], f"{host}/{prefix}/" if prefix else f"{host}/"
     options: dict[str, Any] = {"timeout": TIMEOUT}
-    endpoints = (os.environ.get(k, "") for k in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"))
+    endpoints = (os.environ.get(k, "") for k in _ENDPOINTS)
     if scheme == "http" or any(endpoint.startswith("http://") for endpoint in endpoints):
         options["allow_http"] = True  # whoever names an endpoint by http:// has said so
     retry = {"max_retries": RETRIES, "retry_timeout": RETRY_FOR}

@@ -1,0 +1,1 @@
+"""URLs of object storage: what is under them, copies of it on this machine, and what is written there."""

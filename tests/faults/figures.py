@@ -406,6 +406,8 @@ def memory(args: argparse.Namespace) -> list[str]:
         "Masks are written as they are voted, whatever the format (`--like` a file in which the rows of a sample stand apart, and",
         "`--hard`, hold them all). What grows is what has to be known of each sample: 1.2 kB for each member of its record in the",
         "manifest, 0.3 kB of that it was verified, and its name. Masks that are read (`score`, `convert`, ground truth) are held.",
+        "`tune-thresholds` holds counts by level, 10 bytes for each that occurs in a sample and class; where gathering those of",
+        "all classes at once does not fit `--memory`, it passes over the stores for some classes at a time, with the same result.",
         "`dump-logits` of a network projects images and outputs, not the framework's weights and activations, which nothing",
         "outside it can tell. With `--dask` a budget of memory is refused, since other processes do the work.",
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import ensemble_kit as ek
 import toy_format
+from ensemble_kit import strict_json
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.formats.maskformat import MaskFormat
 from ensemble_kit.formats.registry import FORMATS
@@ -187,3 +188,16 @@ def test_void_is_refused_in_any_piece(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     write_masks(stream_of(masks, size=1), tmp_path / "m.npz", "label-map")
     assert ek.read_masks(tmp_path / "m.npz").void("c").area == 1
+
+
+def test_values_of_label_maps_are_told_in_the_order_that_is_written(tmp_path: Path) -> None:
+    """A sample submission that names y before x gives y the value 1; what was said had x first."""
+    known = FORMATS["label-map"]
+    masks, like = masks_for(known), tmp_path / "like.csv"
+    write_masks(masks.arranged(masks.samples, ("y", "x")), like)
+    telling = telling_of(masks, known, like)
+    write_masks(masks, tmp_path / "m", known, like=like)
+    assert telling is not None
+    assert "1 'y', 2 'x'" in telling.told()
+    assert [c["name"] for c in strict_json.load(tmp_path / "m/index.json")["classes"]] == ["y", "x"]
+    assert strict_json.load(tmp_path / "m/index.json")["classes"][0]["value"] == 1

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ensemble_kit.dumping.images import image_size
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.errors import DamagedError, EnskError, MismatchError, UsageError
+from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, UsageError
+from ensemble_kit.execution.resident import PLAIN, used
 from ensemble_kit.files import sha256
 from ensemble_kit.spec.geometry import Box
 
@@ -100,7 +101,14 @@ class ArraySource:
         return self._arrays[sample]
 
     def check_memory(self, budget: int) -> None:
-        """Nothing to refuse: every array is checked against the budget as it is read."""
+        """Refuse where the arrays that are read ahead would not fit."""
+        assert self._grid is not None
+        each = 4 * len(self._form.classes) * self._grid[0] * self._grid[1]
+        needed = max(used(), PLAIN) + 5 * self._jobs * each  # two a thread wait, and one is read and converted
+        if needed > budget:
+            item = f"about {needed / 1e6:,.0f} MB are needed, --memory allows {budget / 1e6:,.0f} MB"
+            fix = f"pass --memory {-int(-needed * 1.1 // 10_000_000)}0MB or more, or fewer --jobs"
+            raise ResourceError("memory-budget", "cannot dump within the memory budget", item=item, fix=fix)
 
     def learn(self, todo: Sequence[str]) -> Size:
         """Read the first array that can be read."""

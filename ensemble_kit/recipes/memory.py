@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,15 +20,17 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.executor import Item, Threads
+from ensemble_kit.execution.resident import PLAIN, used
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import RUNS
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit.tuning.bagging import bytes_of_draws
 from ensemble_kit.tuning.truth import Truth
 
-PLAIN, KERNELS = 90_000_000, 320_000_000
-"""Bytes of a process that reads stores, and of one that compiles kernels, as the first run of a command does."""
+KERNELS = 320_000_000
+"""Bytes of a process that compiles kernels, as the first run of a command does."""
 _RUN = 16
 _VOTED = 2.75
 """Peak of voted masks by their runs: as they come, joined, and as text."""
@@ -42,22 +43,14 @@ _READ = {".csv": 6.0, ".npz": 15.0, ".npy": 2.0, ".json": 30.0}
 """Peak of reading masks by the bytes of their file; of a folder's files as of .npz."""
 _NAMES, _LINES = 14.0, 1.2
 """Peak of a store that is opened by the bytes of its description, and by those of its manifest."""
-_ENTRY = 10
+_ENTRY, _ROW = 10, 2000
+"""Bytes of a level that occurs in a sample and class, and of a sample's counts beside those."""
 _PIXELS = 20_000_000
 """The least that a search is given for undecided pixels."""
 _BOOTSTRAP = 140_000_000
 _LEVELS = 59_000
 _COUNTED = 10
 _SCAN = (3277, 62260)
-
-
-def used() -> int:
-    """Return the bytes that this process holds now."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return pages * resource.getpagesize()
 
 
 def check(budget: int | None, needed: float, what: str, all_told: bool = True) -> None:
@@ -175,6 +168,7 @@ def room_for_thresholds(
     tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
     curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)
     kept = held() + (jobs or cores()) * _at_work(ensemble) + tables + curves + (_BOOTSTRAP if folds else 0)
+    kept += bytes_of_draws(len(ensemble.samples), ensemble.fusion.mean, folds) + _ROW * len(ensemble.samples)
     kept += _PIXELS if searches else 0
     each = tables / len(classes)  # what a pass gathers before it becomes a table
     check(budget, kept + each, "tune")

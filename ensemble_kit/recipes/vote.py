@@ -298,10 +298,10 @@ class HardVote:
             return
         votes = [p for p in self.votes if isinstance(p, SoftVote)]
         needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
-        now = memory.used()
-        own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
+        held = memory.held()
+        own = max((n - held for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
         listed = memory.of_order(like, len(self.names()))
-        memory.check(budget, max(now, memory.KERNELS) + sum(n - now for n in needed) + own + listed, "vote")
+        memory.check(budget, held + sum(n - held for n in needed) + own + listed, "vote")
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DRAWS, FEW = 200, 50
 """Draws behind a level, and behind one that only helps to decide whether levels gain."""
 _STEP = 1 / 40  # of the logits of the levels that are scored in a draw; a threshold of 0.5 moves by 0.006
+_AT_ONCE = 1024
+"""Samples whose counts are scored at a time."""
 _ENDS = 11.5  # logits beyond those of levels 1 and 65534
 
 
@@ -60,6 +62,11 @@ class Bag:
         return out
 
 
+def bytes_of_draws(samples: int, mean: Mean, folds: int | None) -> float:
+    """Project what choosing levels by draws takes, beside the tables: a class's fractions, twice, and the draws."""
+    return 8.0 * samples * (2.2 * _ladder(mean).size + DRAWS * (1 + (folds or 0)))
+
+
 def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[np.int64]]:
     """Find the best of several hundred levels in every draw of every bag; the nearest to 0.5 among equals.
 
@@ -74,19 +81,11 @@ def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[n
     """
     from ensemble_kit.kernels import ladders
 
-    t, measure = curve.table, curve.measure
+    t = curve.table
     ladder = _ladder(mean)
     ladder = ladder[(ladder >= t.low) & (ladder <= min(t.high, LEVELS - 1))]
-    tp, pred = (np.empty((t.truth.size, ladder.size), np.int64) for _ in range(2))
-    ladders.counts_on_ladder(ladder, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp, tp, pred)
-    truth, eps = t.truth[:, None], 0.0
-    if measure.objective == "pooled":
-        a, b, c = coefficients(measure.metric)
-        top, foot, eps = a * tp, pred + b * truth - c * tp, measure.convention.eps
-    else:
-        values = measure.values(tp, pred, truth)
-        top, foot = np.nan_to_num(values), (~np.isnan(values)).astype(np.float64)
-        foot = foot[:, :1] if (foot == foot[:, :1]).all() else foot
+    top, foot, eps = _fractions(curve, ladder)
+    truth = t.truth[:, None]
     order = np.argsort(np.abs(2 * ladder - (LEVELS - 1)), kind="stable")
     found = []
     for bag in bags:
@@ -95,6 +94,36 @@ def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[n
         ladders.best_of_draws(bag.draws[some], bag.by_group(top), bag.by_group(foot), eps, order, out)
         found.append(ladder[out])
     return found
+
+
+def _fractions(curve: Curve, ladder: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], float]:
+    """Return the scores of samples at levels as numerators and denominators, and what is added to the sums of both.
+
+    Some samples at a time: what lies between counts and scores is several times as large as they are.
+    """
+    from ensemble_kit.kernels import ladders
+
+    t, measure = curve.table, curve.measure
+    pooled = measure.objective == "pooled"
+    top = np.empty((t.truth.size, ladder.size), np.int64 if pooled else np.float64)
+    foot = np.empty_like(top) if pooled else np.ones((t.truth.size, 1))
+    for first in range(0, t.truth.size, _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        truth = t.truth[some, None]
+        tp, pred = (np.empty((truth.size, ladder.size), np.int64) for _ in range(2))
+        offsets = t.offsets[first : first + _AT_ONCE + 1]
+        ladders.counts_on_ladder(ladder, offsets, t.levels, t.pred, t.tp, t.above[some], t.above_tp[some], tp, pred)
+        if pooled:
+            a, b, c = coefficients(measure.metric)
+            top[some], foot[some] = a * tp, pred + b * truth - c * tp
+            continue
+        values = measure.values(tp, pred, truth)
+        skipped = np.isnan(values)
+        top[some] = np.nan_to_num(values)
+        if foot.shape[1] == 1 and not (skipped == skipped[:, :1]).all():
+            foot = np.repeat(foot, ladder.size, axis=1)
+        foot[some] = ~skipped[:, : foot.shape[1]]
+    return top, foot, measure.convention.eps if pooled else 0.0
 
 
 def mean_level(levels: NDArray[np.int64]) -> int:

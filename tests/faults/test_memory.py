@@ -6,15 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import harness as h
 import numpy as np
+import peaks
 import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.execution.events import Progress
 from ensemble_kit.recipes import memory
+from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning import counting
 
@@ -111,8 +116,60 @@ def test_classes_are_counted_some_at_a_time_where_all_do_not_fit(folder: Path) -
         memory.room_for_thresholds(1000, ens, truth, None, 1, False, False)
 
 
+@pytest.mark.slow
+def test_a_set_tuned_in_blocks_of_classes_is_the_same(folder: Path) -> None:
+    """Half of what all classes at once take beyond the least budget: a pass counts some of them."""
+    ens, truth = ek.Ensemble([folder / "a.zarr"]), ek.read_masks(folder / "val.npz")
+    tuning = Tuning(ens, Measure(), folds=3)
+    whole = tuning.run(truth).set
+    one, two = (memory.room_for_thresholds(n * 10**12, ens, truth, 3, 1, False, False).classes or 0 for n in (1, 2))
+    each = 10**12 / (two - one)  # bytes of a class more in a pass
+    room = int(10**12 - one * each + 2.5 * each)
+    seen = Counter[str]()
+
+    def hear(progress: Progress) -> None:
+        seen[progress.verb] += progress.done == 0
+
+    blocked = tuning.run(truth, jobs=1, budget=room, listener=hear)
+    assert 2 <= seen["counting"] < 6
+    assert blocked.set.to_dict() == whole.to_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vote", "vote, softmax, .npz", "dump-logits, arrays"])
+def test_a_command_stays_within_its_projection_and_is_flat_in_samples(name: str, tmp_path: Path) -> None:
+    """Masks of 9,800 samples more would take 50 MB; what is known of a sample and member takes 1.5 KB."""
+    found = []
+    for samples in (200, 10_000):
+        (tmp_path / str(samples)).mkdir()
+        peaks.data(tmp_path / str(samples), samples, "arrays" in name)
+        found.append(peaks.measure(tmp_path / str(samples), name, samples))
+    assert all(peak.held for peak in found), found
+    assert found[1].measured - found[0].measured < 40e6, found
+
+
 def test_factors_are_refused_beyond_a_budget(folder: Path) -> None:
     ens, truth = ek.Ensemble([folder / "s.zarr"]), ek.read_masks(folder / "one.npz")
     assert memory.room_for_factors(1 << 40, ens, truth, 3, 1).classes is None
     with pytest.raises(ek.ResourceError, match="MB are needed"):
         memory.room_for_factors(memory.KERNELS, ens, truth, 3, 1)
+
+
+@pytest.mark.slow
+def test_a_vote_that_is_killed_while_it_writes_leaves_the_old_file(folder: Path, tmp_path: Path) -> None:
+    """The first rows lie beside the output already; whoever writes there next takes them away."""
+    peaks.store(tmp_path / "a.zarr", 8000, "sigmoid", 0)
+    out = tmp_path / "o.csv"
+    out.write_text("old")
+    command = [*h.COMMAND, "vote", "a.zarr", "--out", "o.csv", "--force", "--jobs", "1", "-q"]
+    voting = subprocess.Popen(command, cwd=tmp_path)
+    until = time.monotonic() + 100
+    while not any(p.stat().st_size for p in tmp_path.glob("o.csv.tmp-*")) and time.monotonic() < until:
+        assert voting.poll() is None
+        time.sleep(0.01)
+    voting.kill()
+    assert voting.wait() == -9
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.glob("o.csv.tmp-*")]
+    ek.read_masks(folder / "one.npz").write(out)
+    assert not list(tmp_path.glob("o.csv.tmp-*"))

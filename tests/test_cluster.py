@@ -118,6 +118,21 @@ def test_a_killed_worker_changes_nothing(client: Client, stores: list[Path]) -> 
     assert len(killed) == 2
 
 
+@slow
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_a_store_that_workers_cannot_open_is_named(kind: str, client: Client, tmp_path: Path) -> None:
+    """R20: by the task's own error; Dask's workers broke off over a message that they could not unpickle, for ever."""
+    ens = ek.Ensemble(members(tmp_path, "sigmoid"))
+    (tmp_path / "a.zarr").rename(tmp_path / "elsewhere.zarr")
+    executor: Pool | Client = client if kind == "dask" else ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    with refused(ek.IncompleteError, "store-missing", str(tmp_path / "a.zarr")):
+        ens.vote(0.4, executor=executor)
+    (tmp_path / "elsewhere.zarr").rename(tmp_path / "a.zarr")
+    assert ens.vote(0.4, executor=executor) == ens.vote(0.4, jobs=1)  # the workers are still there
+    if isinstance(executor, Pool):
+        executor.shutdown()
+
+
 class Dies:
     """A work that kills its process."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution.cores import cores
@@ -54,13 +55,13 @@ class Futures:
         listener(Progress(verb, 0, len(items)))
         workers = self.workers or getattr(self.pool, "_max_workers", None) or cores()
         size = max(1, min(_MOST, -(-len(items) // (_TASKS * workers))))
-        ahead = iter(items)
+        ahead, task = iter(items), Task(work)
         gone: tuple[type[Exception], ...] = (BrokenExecutor, CancelledError, *self.lost)
         waiting, tasks, done = deque[Future[list[T]]](), dict[Future[list[T]], list[str]](), 0
         try:
             while True:
                 while len(waiting) < _TASKS * workers and (some := list(islice(ahead, size))):
-                    waiting.append(self.pool.submit(run, work, some))
+                    waiting.append(self.pool.submit(task, some))
                     tasks[waiting[-1]] = [item.sample for item in some]
                 if not waiting:
                     return
@@ -93,6 +94,29 @@ def _tell(samples: list[str], done: int, verb: str, total: int, listener: Listen
     return done + len(samples)
 
 
-def run(work: Callable[[Item], T], items: list[Item]) -> list[T]:
-    """Do a task's work on its items, where the task runs."""
-    return list(map(work, items))
+class Task(Generic[T]):
+    """Does work on items where the task runs, and unpickles it there, once the task has begun.
+
+    A store that the worker may not open is then the task's error. Of what fails while a pool takes its messages apart
+    Dask tells nobody, and the caller waits for ever; a pool of processes breaks.
+    """
+
+    def __init__(self, work: Callable[[Item], T]) -> None:
+        self._work: Callable[[Item], T] | bytes = work
+
+    def __call__(self, items: list[Item]) -> list[T]:
+        """Do the work on these items, in their order."""
+        work: Any = pickle.loads(self._work) if isinstance(self._work, bytes) else self._work  # noqa: S301 - our own
+        return list(map(work, items))
+
+    def __getstate__(self) -> dict[str, bytes]:
+        return {"_work": self._work if isinstance(self._work, bytes) else _pickled(self._work)}
+
+
+def _pickled(work: object) -> bytes:
+    """Pickle by value what was defined in a notebook, as Dask does, where its pickler is installed."""
+    try:
+        from cloudpickle import dumps
+    except ModuleNotFoundError:
+        return pickle.dumps(work)
+    return bytes(dumps(work))

@@ -81,9 +81,9 @@ ELSEWHERE = {
     "R17": "test_remote.py::test_commands_take_urls",
     "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",
     "R19": "test_cluster.py::test_workers_of_other_versions_are_refused_before_work",
+    "R20": "test_remote_cluster.py::test_a_worker_that_may_not_read_what_the_command_may_is_told",
 }
 NOT_HERE = {
-    "R20": "a worker opens a path as this process does, and its error names the path: Dask hands it on as it is",
     "R21": "Dask restarts a worker that its own limit ends, and the tasks are done again as those of a killed one (R18)",
     "R22": "a cluster of the kit's own is Dask's LocalCluster, which binds 127.0.0.1; others are the user's (docs/scale.md)",
 }

@@ -49,6 +49,10 @@ class EnskError(Exception):
         """Return the same error with another fix, such as one that calls an option as a command does."""
         return _rebuild(type(self), self.code, self.what, self.item, fix)
 
+    def on(self, machine: str) -> "EnskError":
+        """Return the same error with the name of the machine where it was raised."""
+        return _rebuild(type(self), self.code, self.what, f"{self.item} (on {machine})", self.fix)
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.code, self.what, self.item, self.fix)
 

@@ -167,6 +167,8 @@ def join_samples(members: Sequence[LogitStore], how: str) -> tuple[tuple[str, ..
         No sample is in all of them.
     """
     first = members[0].samples
+    if all(m.samples == first and (how == "same" or m.complete) for m in members):
+        return first, 0  # as nearly always: sets of a million names would take 0.1 GB a member
     held = [set(m.samples) - (set(m.missing) if how == "common" else set()) for m in members]
     common = set.intersection(*held)
     union = {s for m in members for s in m.samples}

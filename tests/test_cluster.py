@@ -1,17 +1,17 @@
-"""Work elsewhere: a pool of processes and a Dask cluster of processes give the bytes of one thread, lost workers or not."""
+"""Work on a Dask cluster of processes: what it refuses, and what is left when workers, scheduler or command are lost."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor as Pool
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.execution import dask
-from ensemble_kit.execution.events import Progress
+from ensemble_kit.execution.choosing import chosen
+from ensemble_kit.execution.events import Progress, nobody
 from ensemble_kit.execution.executor import Item, Items
-from ensemble_kit.execution.futures import Futures
 from trying import ensk, refused
 
 if TYPE_CHECKING:
@@ -35,19 +35,25 @@ IDS = tuple(f"s{k:02}" for k in range(24))
 slow = pytest.mark.slow
 
 
-def members(folder: Path, activation: str) -> list[Path]:
-    rng = np.random.default_rng(3)
+def members(folder: Path, image: tuple[int, int], seed: int = 3) -> list[Path]:
+    rng = np.random.default_rng(seed)
     out = []
     for name in ("a", "b"):
         arrays = {s: 3 * smooth_logits(rng, (3, 20, 24)) for s in IDS}
-        write_store(folder / f"{name}.zarr", arrays, (40, 50), CLASSES, member=name, activation=activation)
+        write_store(folder / f"{name}.zarr", arrays, image, CLASSES, member=name)
         out.append(folder / f"{name}.zarr")
     return out
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return members(tmp_path_factory.mktemp("sigmoid"), "sigmoid")
+    return members(tmp_path_factory.mktemp("small"), (40, 50))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Stores whose vote takes a worker some seconds."""
+    return members(tmp_path_factory.mktemp("large"), (2000, 2500))
 
 
 @pytest.fixture(scope="module")
@@ -55,53 +61,12 @@ def client() -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0) as here,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0
+        ) as here,
         Client(here) as found,
     ):
         yield found
-
-
-class Noted:
-    """A work that returns the sample's id, doubled."""
-
-    def __call__(self, item: Item) -> str:
-        return item.sample * 2
-
-
-@pytest.mark.parametrize("count", [0, 1, 7, 300])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_items(count: int, workers: int) -> None:
-    ids, told = [str(k) for k in range(count)], list[Progress]()
-    with ThreadPoolExecutor(workers) as pool:
-        assert list(Futures(pool).map(Noted(), Items(ids), "noting", told.append)) == [i * 2 for i in ids]
-    assert [p.done for p in told] == list(range(count + 1))
-    assert sorted(str(p.sample) for p in told[1:]) == sorted(ids)
-
-
-class Fails:
-    """A work that fails as a damaged store does."""
-
-    def __call__(self, item: Item) -> str:
-        raise ek.DamagedError("sample-damaged", "cannot read", item=item.sample, fix="dump it again")
-
-
-def test_an_error_of_the_work_is_raised_and_the_rest_is_called_off() -> None:
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ek.DamagedError, match="cannot read: 0 ·"):
-        list(Futures(pool).map(Fails(), Items(["0", "1"]), "failing"))
-
-
-@slow
-@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
-@pytest.mark.parametrize("kind", ["processes", "dask"])
-def test_elsewhere_gives_the_bytes_of_one_thread(kind: str, activation: str, client: Client, tmp_path: Path) -> None:
-    ens = ek.Ensemble(members(tmp_path, activation))
-    executor: Pool | Client = client if kind == "dask" else ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
-    truth = ens.vote(ek.Argmax({"y": 1.2}) if activation == "softmax" else 0.45, jobs=1)
-    voted, tuned = ens.vote(jobs=1), ek.tune_thresholds(ens, truth, folds=3, jobs=1)
-    assert ens.vote(executor=executor) == voted
-    assert ek.tune_thresholds(ens, truth, folds=3, executor=executor) == tuned
-    if isinstance(executor, Pool):
-        executor.shutdown()
 
 
 @slow
@@ -119,42 +84,65 @@ def test_a_killed_worker_changes_nothing(client: Client, stores: list[Path]) -> 
 
 
 @slow
-@pytest.mark.parametrize("kind", ["processes", "dask"])
-def test_a_store_that_workers_cannot_open_is_named(kind: str, client: Client, tmp_path: Path) -> None:
-    """R20: by the task's own error; Dask's workers broke off over a message that they could not unpickle, for ever."""
-    ens = ek.Ensemble(members(tmp_path, "sigmoid"))
-    (tmp_path / "a.zarr").rename(tmp_path / "elsewhere.zarr")
-    executor: Pool | Client = client if kind == "dask" else ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
-    with refused(ek.IncompleteError, "store-missing", str(tmp_path / "a.zarr")):
-        ens.vote(0.4, executor=executor)
-    (tmp_path / "elsewhere.zarr").rename(tmp_path / "a.zarr")
-    assert ens.vote(0.4, executor=executor) == ens.vote(0.4, jobs=1)  # the workers are still there
-    if isinstance(executor, Pool):
-        executor.shutdown()
+def test_workers_that_kept_a_store_see_that_it_was_written_again(client: Client, tmp_path: Path) -> None:
+    client.wait_for_workers(2)
+    pids, votes = set(client.run(os.getpid).values()), []
+    for seed in (1, 2):
+        shutil.rmtree(tmp_path / "a.zarr", ignore_errors=True)
+        shutil.rmtree(tmp_path / "b.zarr", ignore_errors=True)
+        ens = ek.Ensemble(members(tmp_path, (40, 50), seed))
+        votes.append(ens.vote(0.4, executor=client))
+        assert votes[-1] == ens.vote(0.4, jobs=1)
+    assert votes[0] != votes[1]
+    assert set(client.run(os.getpid).values()) == pids
 
 
-class Dies:
-    """A work that kills its process."""
+class Tries:
+    """A work that notes each try in a file, and fails."""
+
+    def __init__(self, notes: Path, kind: type[ek.EnskError]) -> None:
+        self.notes, self.kind = notes, kind
 
     def __call__(self, item: Item) -> str:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return item.sample
+        with self.notes.open("a") as notes:
+            notes.write("x")
+        raise self.kind("remote", "cannot read", item=item.sample, fix="try again")
 
 
 @slow
-def test_a_pool_that_is_lost_is_named() -> None:
-    with (
-        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
-        pytest.raises(ek.ResourceError, match=r"cannot go on with dying: a worker is gone \(BrokenProcessPool"),
-    ):
-        list(Futures(pool).map(Dies(), Items(["0"]), "dying"))
+@pytest.mark.parametrize(("kind", "tries"), [(ek.ResourceError, 3), (ek.DamagedError, 1)], ids=["disk", "damage"])
+def test_what_another_try_may_mend_is_tried_again(
+    kind: type[ek.EnskError], tries: int, client: Client, tmp_path: Path
+) -> None:
+    work = Tries(tmp_path / "notes", kind)
+    with pytest.raises(kind, match="cannot read: 0 "):
+        list(chosen(client, None, nobody).map(work, Items(["0"]), "trying"))
+    assert work.notes.read_text() == "x" * tries
 
 
-def command(*words: object, **environment: str) -> subprocess.Popen[str]:
+@slow
+def test_what_stands_for_a_cluster(client: Client, stores: list[Path]) -> None:
+    from distributed import Client
+
+    ens = ek.Ensemble(stores)
+    assert ens.vote(0.4, executor=client.get_executor()) == ens.vote(0.4, jobs=1)
+    with refused(ek.UsageError, "argument-kind", "LocalCluster", "pass a distributed.Client"):
+        ens.vote(0.4, executor=client.cluster)
+
+    async def asynchronous() -> None:
+        async with Client(client.scheduler.address, asynchronous=True, set_as_default=False) as other:
+            ens.vote(0.4, executor=other)
+
+    with refused(ek.UsageError, "dask-asynchronous", "asynchronous=True"):
+        asyncio.run(asynchronous())
+
+
+def command(*words: object, start_new_session: bool = False, **environment: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment}
     return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=start_new_session,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -183,10 +171,26 @@ def start_worker(address: str, folder: Path, **environment: str) -> subprocess.P
     return command("distributed.cli.dask_worker", address, *options, **environment)
 
 
+def other_numba(folder: Path) -> str:
+    """A PYTHONPATH where Numba says that it is another version."""
+    (folder / "numba-0.1.dist-info").mkdir()
+    (folder / "numba-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.1\n")
+    return os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
+def works(address: str) -> None:
+    """Wait until a task runs on the cluster."""
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as watching:
+        while not any(watching.processing().values()):
+            time.sleep(0.02)
+
+
 @slow
 @pytest.mark.usefixtures("worker")
 def test_the_command_works_on_a_cluster_and_a_killed_scheduler_leaves_nothing(
-    scheduler: tuple[str, subprocess.Popen[str]], stores: list[Path], tmp_path: Path
+    scheduler: tuple[str, subprocess.Popen[str]], stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, process = scheduler
     here, there = tmp_path / "here.csv", tmp_path / "there.csv"
@@ -198,44 +202,109 @@ def test_the_command_works_on_a_cluster_and_a_killed_scheduler_leaves_nothing(
     assert there.read_bytes() == here.read_bytes()
     there.unlink()
     process.kill()
-    ran = command(*vote)
-    _, told = ran.communicate(timeout=120)
-    assert (ran.returncode, there.exists()) == (5, False)
-    assert f"error[dask-unreachable] cannot connect to a Dask scheduler: {address}" in told
+    monkeypatch.setattr(dask, "_CONNECTING", 1)
+    with refused(ek.ResourceError, "dask-unreachable", f"cannot connect to a Dask scheduler: {address}"):
+        ensk(*vote[1:])
+    assert not there.exists()
 
 
 @slow
 @pytest.mark.usefixtures("worker")
 def test_a_scheduler_that_is_killed_in_the_middle_is_named(
-    scheduler: tuple[str, subprocess.Popen[str]], stores: list[Path], monkeypatch: pytest.MonkeyPatch
+    scheduler: tuple[str, subprocess.Popen[str]], large: list[Path], tmp_path: Path
 ) -> None:
-    def kill(told: Progress) -> None:
-        if told.done == 3:
-            scheduler[1].kill()
-
-    with (
-        pytest.raises(ek.ResourceError, match="cannot go on with voting: a worker"),
-        dask.cluster(scheduler[0]) as there,
-    ):
-        ek.Ensemble(stores).vote(0.4, executor=there, listener=kill)
+    """And nothing else is said: Dask logs tracebacks of its own."""
+    out = tmp_path / "old.csv"
+    out.write_text("old")
+    ran = command(
+        "ensemble_kit", "vote", *large, "--thresholds", 0.4, "--out", out, "--force", "--dask", scheduler[0], "-q"
+    )
+    works(scheduler[0])
+    scheduler[1].kill()
+    _, told = ran.communicate(timeout=120)
+    wanted = (
+        "error[worker-lost] cannot go on with voting: the connection to the scheduler is closed · fix: run it again;"
+    )
+    assert (ran.returncode, out.read_text()) == (5, "old")
+    assert told.startswith(wanted)
+    assert told.count("\n") == 1
 
 
 @slow
-def test_workers_of_other_versions_are_refused_before_work(
-    scheduler: tuple[str, subprocess.Popen[str]], stores: list[Path], tmp_path: Path
+def test_a_cluster_whose_last_worker_is_killed_does_not_hang(
+    scheduler: tuple[str, subprocess.Popen[str]], large: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R19."""
-    (tmp_path / "numba-0.1.dist-info").mkdir()
-    (tmp_path / "numba-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.1\n")
-    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    process = start_worker(scheduler[0], tmp_path, PYTHONPATH=path)
+    process = start_worker(scheduler[0], tmp_path)
+
+    def kill(_: Progress) -> None:
+        monkeypatch.setattr(dask, "_STARTING", 1)
+        process.kill()
+
     with (
-        pytest.raises(ek.MismatchError, match=r"worker tcp://.*numba 0\.1 there, .* here"),
-        dask.cluster(scheduler[0]) as executor,
+        pytest.raises(ek.ResourceError, match="cannot go on with voting: the cluster has had no worker for 1 s"),
+        dask.cluster(scheduler[0]) as there,
     ):
-        ek.Ensemble(stores).vote(0.4, executor=executor)
-    process.kill()
+        ek.Ensemble(large).vote(0.4, executor=there, listener=kill)
     process.communicate()
+
+
+@slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_killed_command_leaves_no_output_and_no_process(number: int, large: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    ran = command(
+        "ensemble_kit", "vote", *large, "--thresholds", 0.4, "--out", out, "--dask", "local", "--jobs", 2, "-q",
+        start_new_session=True,
+    )  # fmt: skip
+    while len(session(ran.pid)) < 3 and ran.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)  # in the middle of connecting, or of the work
+    if number == signal.SIGINT:  # as a terminal sends it
+        os.killpg(ran.pid, number)
+    else:
+        ran.send_signal(number)
+    _, told = ran.communicate(timeout=60)
+    code, words = {
+        signal.SIGTERM: (143, "ended by SIGTERM"), signal.SIGINT: (130, "ended by SIGINT"), signal.SIGKILL: (-9, ""),
+    }[number]  # fmt: skip
+    assert (ran.returncode, out.exists()) == (code, False)
+    assert told.strip() == (f"{words}; run the same command again to continue" if words else "")
+    until = time.monotonic() + 30
+    while session(ran.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert session(ran.pid) == []
+
+
+def session(number: int) -> list[int]:
+    """The processes of a session, but for those that wait to be reaped."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, own = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z" and int(own) == number:
+                found.append(int(process.name))
+    return found
+
+
+@slow
+@pytest.mark.parametrize("late", [False, True], ids=["at the start", "later"])
+def test_workers_of_other_versions_are_refused(
+    late: bool, scheduler: tuple[str, subprocess.Popen[str]], stores: list[Path], tmp_path: Path
+) -> None:
+    """R19: also those that join once the work has begun."""
+    from distributed import Client
+
+    first = start_worker(scheduler[0], tmp_path)
+    with Client(scheduler[0], set_as_default=False) as client:
+        client.wait_for_workers(1)
+        executor = chosen(client, None, nobody)
+        second = start_worker(scheduler[0], tmp_path, PYTHONPATH=other_numba(tmp_path))
+        client.wait_for_workers(2)
+        with pytest.raises(ek.MismatchError, match=r"cannot share out work: worker .*: numba 0\.1 there, .* here"):
+            ek.Ensemble(stores).vote(0.4, executor=executor if late else client)
+    for process in (first, second):
+        process.kill()
+        process.communicate()
 
 
 @slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
-from trying import ensk
+from ensemble_kit.execution.parts import Part
+from ensemble_kit.recipes.part_file import path_of
+from trying import ensk, refused
 
 CLASSES, IMAGE = ("x", "y", "z"), (40, 36)
 IDS = tuple(f"s{k:02}" for k in range(11))
@@ -90,3 +93,128 @@ def test_factors_of_parts_are_the_wholes(softmax: Path, tmp_path: Path) -> None:
     ensk(*tune, "--statistics", tmp_path / "merged.npz", "--out", tmp_path / "merged.json")
     assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+VOTES: dict[str, tuple[tuple[str, ...], str]] = {
+    "soft, a CSV": (("--soft",), "out.csv"),
+    "soft with rules": (("--rule", "drop-small:3", "--rule", "compete:0.9"), "out.csv"),
+    "hard, of stores": (("--hard", "--quorum", "1"), "out.csv"),
+    "npz": (("--soft",), "out.npz"),
+    "COCO": (("--soft",), "out.json"),
+    "kaggle": (("--format", "kaggle"), "out.csv"),
+    "a folder of PNGs": (("--format", "png"), "out"),
+}
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of the files of a folder."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize(("options", "name"), VOTES.values(), ids=VOTES)
+def test_masks_of_parts_are_the_wholes_bytes(
+    sigmoid: Path, tmp_path: Path, options: tuple[str, ...], name: str
+) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "merged").mkdir()
+    vote = ["vote", sigmoid / "a.zarr", sigmoid / "b.zarr", *options, "--out"]
+    ensk(*vote, tmp_path / "whole" / name)
+    for k in (2, 3, 1):
+        ensk(*vote, tmp_path / name, "--part", f"{k}/3")
+    assert not (tmp_path / name).exists()  # a file at its final name is whole
+    ensk("merge", tmp_path / name, "--out", tmp_path / "merged" / name)
+    assert content(tmp_path / "merged" / name) == content(tmp_path / "whole" / name)
+
+
+def test_parts_of_mask_files_and_stores_in_the_order_of_a_sample_submission(sigmoid: Path, tmp_path: Path) -> None:
+    order = [f"{s},{c}," for s in reversed(IDS) for c in CLASSES]
+    (tmp_path / "like.csv").write_text("\n".join(["image_name,class,rle", *order]) + "\n")
+    vote = ["vote", "--hard", sigmoid / "a.zarr", sigmoid / "val.npz", "--like", tmp_path / "like.csv", "--out"]
+    ensk(*vote, tmp_path / "whole.csv")
+    for k in (1, 2):
+        ensk(*vote, tmp_path / "out.csv", "--part", f"{k}/2")
+    ensk("merge", *(path_of(tmp_path / "out.csv", Part(k, 2)) for k in (2, 1)), "--out", tmp_path / "merged.csv")
+    assert (tmp_path / "merged.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    ensk("merge", tmp_path / "out.csv", "--out", tmp_path / "other.npz", "--format", "npz")
+
+
+def test_label_maps_of_parts(softmax: Path, tmp_path: Path) -> None:
+    vote = ["vote", softmax / "a.zarr", softmax / "b.zarr", "--format", "label-map", "--out"]
+    ensk(*vote, tmp_path / "whole")
+    for k in (1, 2):
+        ensk(*vote, tmp_path / "out", "--part", f"{k}/2")
+    ensk("merge", tmp_path / "out", "--out", tmp_path / "merged")
+    assert content(tmp_path / "merged") == content(tmp_path / "whole")
+
+
+def test_a_part_that_is_there_is_not_done_again(sigmoid: Path, tmp_path: Path) -> None:
+    """A batch system starts a task again; another run with the same name is refused."""
+    vote = ["vote", sigmoid / "a.zarr", "--out", tmp_path / "out.csv", "--part", "1/2"]
+    ensk(*vote)
+    path = path_of(tmp_path / "out.csv", Part(1, 2))
+    before = path.stat().st_ino
+    ensk(*vote)
+    assert path.stat().st_ino == before
+    with refused(ek.UsageError, "output-exists", "part of another run", "--force"):
+        ensk(*vote, "--thresholds", "0.4")
+    ensk(*vote, "--thresholds", "0.4", "--force")
+    assert path.stat().st_ino != before
+
+
+@pytest.fixture
+def parts(sigmoid: Path, tmp_path: Path) -> Path:
+    """Three parts of a vote."""
+    for k in (1, 2, 3):
+        ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "out.csv", "--part", f"{k}/3")
+    return tmp_path / "out.csv"
+
+
+def test_what_does_not_make_a_whole_is_refused(parts: Path, sigmoid: Path, tmp_path: Path) -> None:
+    one, two, three = (path_of(parts, Part(k, 3)) for k in (1, 2, 3))
+    out = ["--out", tmp_path / "all.csv"]
+    with refused(ek.IncompleteError, "part-missing", "without 2/3; there are", f"--part 2/3, which writes {two}"):
+        ensk("merge", one, three, *out)
+    with refused(ek.UsageError, "part-twice", "both part 1/3"):
+        ensk("merge", one, two, three, shutil.copy(one, tmp_path / "copy.part-1-of-3"), *out)
+    with refused(ek.IncompleteError, "part-missing", "no.csv", "the files that --part wrote"):
+        ensk("merge", tmp_path / "no.csv", *out)
+    ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "other.csv", "--part", "2/3", "--thresholds", "0.25")
+    with refused(ek.MismatchError, "parts-differ", "two plans", "decision is "):
+        ensk("merge", one, path_of(tmp_path / "other.csv", Part(2, 3)), three, *out)
+    ensk("vote", sigmoid / "b.zarr", "--out", tmp_path / "b.csv", "--part", "2/3")
+    with refused(ek.MismatchError, "parts-differ", "fingerprint"):
+        ensk("merge", one, path_of(tmp_path / "b.csv", Part(2, 3)), three, *out)
+    ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "half.csv", "--part", "2/2")
+    with refused(ek.MismatchError, "parts-differ", "parts is 2 there, 3 here"):
+        ensk("merge", one, path_of(tmp_path / "half.csv", Part(2, 2)), *out)
+    two.write_bytes(two.read_bytes()[:-200])
+    with refused(ek.DamagedError, "part-invalid", str(two)):
+        ensk("merge", parts, *out)
+    assert not (tmp_path / "all.csv").exists()
+    ensk("vote", sigmoid / "a.zarr", "--out", parts, "--part", "2/3")  # as the error says
+    ensk("merge", parts, *out)
+
+
+def test_more_parts_than_samples_are_refused(sigmoid: Path, tmp_path: Path) -> None:
+    with refused(ek.UsageError, "part-empty", "--part 3/40", "11 samples"):
+        ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "out.csv", "--part", "3/40")
+    assert not list(tmp_path.iterdir())
+
+
+COUNTING: dict[str, tuple[str, ...]] = {
+    "no statistics": (),
+    "a set": ("--statistics", "s.npz", "--out", "set.json"),
+    "a search": ("--statistics", "s.npz", "--search", "weights"),
+    "a choice": ("--statistics", "s.npz", "--choose", "own"),
+}
+
+
+@pytest.mark.parametrize("options", COUNTING.values(), ids=COUNTING)
+def test_options_that_a_count_does_not_use_are_refused(
+    sigmoid: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ek.UsageError, match="--part"):
+        ensk("tune-thresholds", sigmoid / "a.zarr", "--val", sigmoid / "val.npz", "--part", "1/2", *options)
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -113,26 +112,3 @@ def test_the_sets_that_ship_keep_the_schema() -> None:
 def test_types_and_licence() -> None:
     assert (ROOT / "ensemble_kit" / "py.typed").exists()
     assert "MIT" in (ROOT / "LICENSE").read_text()
-
-
-@pytest.mark.slow
-def test_modules_point_down() -> None:
-    """cli → pipeline → (tuning, voting, scores) → (masks, runs, thresholds, store) → kernels, spec, errors."""
-    rank = {
-        "errors": 0,
-        "events": 0,
-        "spec": 1,
-        "kernels": 1,
-        "access": 1,
-        "files": 2,
-        "runs": 2,
-        "masks": 3,
-        "formats": 4,
-    }
-    for low, height in rank.items():
-        home = ROOT / "ensemble_kit" / low
-        for path in [home.with_suffix(".py")] if home.with_suffix(".py").exists() else home.rglob("*.py"):
-            for node in ast.parse(path.read_text()).body:  # imports at the top only: late ones are a method's own
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ensemble_kit."):
-                    target = (node.module or "").split(".")[1]
-                    assert target == low or rank.get(target, 9) < height or target == "kernels", f"{path}: {target}"

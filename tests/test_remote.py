@@ -125,6 +125,37 @@ def test_many_writers(base: str) -> None:
     assert opened.verify().sound
 
 
+def test_the_last_of_many_writers_puts_all_commits_into_one_object(base: str) -> None:
+    """Each has written a part of the samples, as `--part i/n` does, and was opened before the others' first commit."""
+    url, whole = f"{base}/parts.zarr", make(f"{base}/whole.zarr")
+    writers = [LogitWriter(url, CLASSES, IDS, GRID, member="m") for _ in range(3)]
+    for k, (name, value) in enumerate(zip(IDS, VALUES, strict=True)):
+        writers[k % 3].write(name, value, (40, 30))
+    for k, writer in enumerate(writers):
+        assert "logits/manifest/all.jsonl" not in Remote(url).listing(), f"before writer {k} is closed"
+        if k < 2:
+            keys = [f"logits/manifest/{row}.jsonl" for row in range(2, 6, 3)]
+            held = {key: Remote(url).get(key) or b"" for key in keys}
+            Remote(url).delete(keys)  # as if the third writer had not come to its samples yet
+            writer.close()
+            for key, content in held.items():
+                Remote(url).put(key, content)
+    writers[2].close()
+    assert "logits/manifest/all.jsonl" in Remote(url).listing()
+    assert LogitStore(url).fingerprint == whole.fingerprint
+
+
+def test_a_lost_object_is_not_committed_by_another_writer(base: str) -> None:
+    url = f"{base}/lost.zarr"
+    make(url, upto=5)
+    Remote(url).delete(["logits/c.1.0.0.0"])
+    with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
+        out.write(IDS[5], VALUES[5], (40, 30))
+    assert "logits/manifest/all.jsonl" not in Remote(url).listing()
+    with LogitWriter(url, CLASSES, IDS, GRID, member="m") as out:
+        assert out.missing == [IDS[1]]
+
+
 def test_other_content_is_refused_and_lost_objects_are_written_again(base: str) -> None:
     url = f"{base}/m.zarr"
     place = Remote(str(make(url).path))

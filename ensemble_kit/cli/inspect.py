@@ -91,8 +91,8 @@ def _store(path: Path) -> Found:
         "committed": len(held),
         "codec": store.codec + ("" if store.clamp is None else f", limited to ±{store.clamp:g}"),
         "bytes": store.stored_bytes,
-        "saturated values": sum(store.saturated(s) for s in held),
-        "image sizes": sorted({"x".join(map(str, store.image_size(s))) for s in held}),
+        "saturated values": sum(map(store.saturated, held)),
+        "image sizes": sorted("x".join(map(str, size)) for size in set(map(store.image_size, held))),
         "fingerprint": store.fingerprint,
     }
     return {**values, "provenance": store.provenance}, [values]
@@ -181,19 +181,21 @@ def _format(path: Path, given: Format | None, maps: LabelMaps, options: Annotati
 
 
 def _masks(path: Path, how: Format | None, image_size: Any, classes: Any) -> Found:
+    import numpy as np
+
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.reports.report import Report
 
     masks = read_masks(path, format=how, image_size=image_size, classes=classes)
-    rows = []
-    for name in masks.classes:
-        own = [masks[s, name] for s in masks.samples]
-        rows.append([name, str(sum(bool(r) for r in own)), str(sum(r.area for r in own)), str(sum(map(len, own)))])
+    indices = masks.indices(masks.samples, masks.classes)
+    areas, runs = masks.packed.areas()[indices], np.diff(masks.packed.offsets)[indices]
+    sums = zip(masks.classes, (areas > 0).sum(0), areas.sum(0), runs.sum(0), strict=True)
+    rows = [[name, *map(str, numbers)] for name, *numbers in sums]
     values = {
         "kind": "masks",
         "samples": len(masks.samples),
         "classes": list(masks.classes),
-        "image sizes": sorted({"x".join(map(str, masks.image_size(s))) for s in masks.samples}),
+        "image sizes": sorted("x".join(map(str, size)) for size in set(map(masks.image_size, masks.samples))),
     }
     if masks.rule is not None:
         values["read as"] = masks.rule

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.masks_out import MasksOut, Writing
+from ensemble_kit.cli.options import CsvOption, refuse_idle
 from ensemble_kit.cli.outputs import check_output
 
 
@@ -21,17 +23,39 @@ def merge(
     ],
     out: Annotated[Path, typer.Option("--out", help="Where the whole goes: statistics, masks, or scores as JSON.")],
     common: Common,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Of masks: as for vote. Default: as the parts were made.")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option("--format", help="Of masks: as for vote. Default: as the parts were made.")
+    ] = None,
+    csv: CsvOption = None,
 ) -> None:
     """Put the parts of a run together, none missing and none twice: the bytes are those of a whole run."""
-    from ensemble_kit.recipes import merging, part_statistics
+    from ensemble_kit.recipes import memory, merging, part_masks, part_statistics
 
     paths = merging.found(parts)
-    check_output(out, common, paths)
+    check_output(out, common, [*paths, like])
+    memory.check(common.memory, memory.of_parts(paths), "merge")
     read = merging.read(paths)
+    kind, plan = read[0].kind, read[0].plan
+    told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
+    if kind != part_masks.KIND:
+        refuse_idle(f"of {kind}", "merge masks", like=like, format=format, csv=csv)
     if common.dry_run:
-        common.answer({"out": str(out), "kind": read[0].kind, "parts": len(read)}, f"would merge {len(read)} parts")
+        common.answer(told, f"would merge {len(read)} parts")
         return
-    whole = part_statistics.merged(read)
-    whole.save(out)
-    common.answer({"out": str(out), "kind": read[0].kind, "parts": len(read), "samples": len(whole.samples)})
-    common.say(f"wrote {out}: {len(whole.samples)} samples from {len(read)} parts")
+    if kind == part_statistics.KIND:
+        counted = part_statistics.merged(read)
+        counted.save(out)
+        common.answer({**told, "samples": len(counted.samples)})
+        common.say(f"wrote {out}: {len(counted.samples)} samples from {len(read)} parts")
+        return
+    writing = Writing.of({**plan["writing"], **Writing(format, csv, like).to_dict()})
+    output = MasksOut(part_masks.merged(read), writing, out, bool(plan.get("overlaps")))
+    writing.rehearse(output.voted, out, common.force)
+    output.write()
+    values = output.tell(common)
+    if str(out) != "-":
+        common.answer({**told, "rule": output.voted.rule, **values})
+    output.say_where(common)

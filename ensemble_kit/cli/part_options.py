@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -11,15 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.working import working
-from ensemble_kit.errors import UsageError
+from ensemble_kit.errors import DamagedError, UsageError
 from ensemble_kit.execution.parts import WHOLE, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ensemble_kit.cli.masks_out import Writing
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.recipes.tuning import Tuning
+    from ensemble_kit.recipes.vote import HardVote, SoftVote
 
 Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
 
@@ -58,17 +63,43 @@ def run_part(
     from ensemble_kit.remote.copies import size_of
 
     path = path_of(out, part)
+    there = None
     if size_of(path) is not None and not common.force:
-        if PartFile.load(path).plan != plan:
-            item = f"{path} is a part of another run"
-            fix = "pass --force to replace it, or another path"
-            raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
-        done = "is there already"
-    else:
+        with suppress(DamagedError):  # which is made again
+            there = PartFile.load(path)
+    if there is not None and there.plan != plan:
+        item, fix = f"{path} is a part of another run", "pass --force to replace it, or another path"
+        raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
+    if there is None:
         PartFile(kind, part, plan, *work()).save(path)
-        done = "was written"
+    done = "was written" if there is None else "is there already"
     common.answer({"out": str(path), "part": list(part), "kind": kind, "merged": str(out)})
     common.say(f"part {part} {done}: {path}; once all are there: ensk merge {quote(str(out))} --out {quote(str(out))}")
+
+
+def check_place(out: Path, part: Part, common: Common, inputs: Sequence[Path | str | None]) -> None:
+    """Refuse, before any work, an output that cannot be written; of a part, its own file."""
+    from ensemble_kit.recipes.part_file import path_of
+
+    if part.of == 1:
+        check_output(out, common, inputs)
+        return
+    if str(out) == "-":
+        item, fix = f"--part {part} with --out -", "pass a file as --out: its name is that of the parts"
+        raise UsageError("option-invalid", "cannot write a part to standard output", item=item, fix=fix)
+    check_output(path_of(out, part), replace(common, force=True), inputs)  # one that is there is not done again
+
+
+def vote_part(
+    common: Common, vote: SoftVote | HardVote, part: Part, writing: Writing, out: Path, dask: str | None
+) -> None:
+    """Vote on a share of the samples."""
+    from ensemble_kit.recipes import part_masks
+
+    part.check_has(len(vote.names().samples))
+    with working(common, dask) as executor, common.progress() as listener:
+        work = partial(part_masks.vote_part, vote, part, executor, listener)
+        run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.to_dict()), work)
 
 
 def part_of_counts(statistics: Path | None, part: Part) -> Path:

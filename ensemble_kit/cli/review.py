@@ -8,6 +8,7 @@ import typer
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     BackgroundOption,
+    DaskOption,
     DecideOption,
     LeastOption,
     MeanOption,
@@ -22,6 +23,7 @@ from ensemble_kit.cli.options import (
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import check_number
 
 
@@ -52,17 +54,18 @@ def review(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    dask: DaskOption = None,
 ) -> None:
     """Rank samples for review, without truth: those whose masks are expected to have the lowest Dice come first."""
     from ensemble_kit.decisions.review import check_suffix
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.execution.executor import Threads
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
     from ensemble_kit.recipes.review import SCORE, report
     from ensemble_kit.recipes.vote import SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
+    check_work(common, dask)
     check_number("--first", first, "pass 0 or more", least=0)
     check_suffix(out)
     threshold = None if thresholds is None else resolve(thresholds)
@@ -81,8 +84,8 @@ def review(
         read = bytes_of(stores)
         common.answer({"out": str(out), "bytes": read, "dry_run": True}, f"would read {size(read)} and write {out}")
         return
-    with common.progress() as listener:
-        found = ensemble.review(plan.decision, plan.rules, executor=Threads(common.jobs), listener=listener)
+    with working(common, dask) as executor, common.progress() as listener:
+        found = ensemble.review(plan.decision, plan.rules, executor=executor, listener=listener)
     found.write(out, force=True)
     warn_of_formulas(common, plan.names(), out)
     shown = report(found, first)

@@ -17,8 +17,8 @@ from ensemble_kit.cli.label_options import (
     PaintOption,
     VoidOption,
     label_maps,
-    say_written,
 )
+from ensemble_kit.cli.masks_out import MasksOut, Writing
 from ensemble_kit.cli.options import (
     BackgroundOption,
     ClassesOption,
@@ -40,9 +40,8 @@ from ensemble_kit.cli.options import (
     numbers,
     refuse_idle,
     size_of_images,
-    warn_of_formulas,
 )
-from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.part_options import PartOption, check_place, part_of, vote_part
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
@@ -163,21 +162,18 @@ def vote(
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
     dask: DaskOption = None,
+    part: PartOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
-    from ensemble_kit.decisions.partition import TOLD
     from ensemble_kit.decisions.rules import parse_rules
-    from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
-    from ensemble_kit.formats.writing import for_csv, for_labels, kind_of_output, rehearse, telling_of, write_masks
     from ensemble_kit.logits.open import is_store
-    from ensemble_kit.masks.cover import Covering
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.masks import annotated, formats_for, renamed
+    from ensemble_kit.recipes.masks import annotated, formats_for
     from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
@@ -186,16 +182,20 @@ def vote(
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
-    check_output(out, common, [*members, *sets, like, labels, classes, image_size])
+    share = part_of(part)
+    check_place(out, share, common, [*members, *sets, like, labels, classes, image_size])
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
     form = None if id is None else check_form(id)
     writes = format is not None and named(format).name == "label-map"
-    written = replace(maps, labels=maps.labels if writes else None, first_value=None, void=None)
-    target = for_csv(out, for_labels(out, format, like, written), like, CsvOptions.of(csv))
     stores = [is_store(m) for m in members]
     hard = not all(stores) if hard is None else hard
+    ids = None if hard and like is None else id  # of a hard vote, members gave them
+    writing = Writing(format, csv, like, labels if writes else None, paint, ids)
+    if share.of > 1:
+        refuse_idle("with --part: members' quality is estimated over all samples", "vote in one run", fusion=fusion)
+    writing.target(out)  # options that do not go together are refused first
     if not any(stores):
         refuse_idle("on mask files, which are counted in this process", "vote over stores", dask=dask)
     own_weights = numbers("--weights", weights)
@@ -269,42 +269,28 @@ def vote(
         common.say(line)
     for doubt in plan.doubts():
         common.warn(doubt)
-    ids = None if form is None or (hard and like is None) else form  # of a hard vote, members gave them
-    # what cannot be written is refused before any work
-    names = renamed(plan.names(), ids, like, target)
-    rehearse(names, out, target, like, common.force)
+    names = writing.rehearse(plan.names(), out, common.force or share.of > 1)
     texts = [str(rule) for rule in plan.rules]
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
-    how = kind_of_output(out, like) if target is None else named(target)
-    in_pieces = common.memory is not None and how.in_pieces(names, like)
-    plan.check_memory(common.memory, common.jobs, in_pieces, like)
+    in_pieces = common.memory is not None and writing.kind(out).in_pieces(names, like)
+    plan.check_memory(common.memory, common.jobs, in_pieces and share.of == 1, like)
     if common.dry_run:
         read = bytes_of(members)
         common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
         return
-    overlaps = isinstance(plan, SoftVote) and plan.may_overlap
-    covering = Covering()
+    if share.of > 1:
+        vote_part(common, plan, share, writing, out, dask)
+        return
     with working(common, dask) as executor, common.progress() as listener:
-        voted = plan.run(executor, listener)
-        masks = renamed(voted, ids, like, target)
-        telling = telling_of(masks, how, like)
-        looks = [*([] if telling is None else [telling.add]), *([covering.add] if overlaps else [])]
-        write_masks(masks.watched(*looks), out, format=target, like=like, force=True)
-    if texts and TOLD in (masks.rule or ""):
-        common.say(f"post-processing: {TOLD}")
-    say_written(common, telling, out)
-    warn_of_formulas(common, masks, out)
-    if overlaps:
-        common.say(f"softmax stores, but not decided by argmax: {covering.shares}")
-    told, reports = tell_quality(common, voted, str(out) == "-")
+        found = plan.run(executor, listener)
+        output = MasksOut(found, writing, out, isinstance(plan, SoftVote) and plan.may_overlap)
+        output.write()
+    values = output.tell(common)
+    told, reports = tell_quality(common, found, str(out) == "-")
     if str(out) != "-":
-        values: dict[str, Any] = {"out": str(out), "rule": masks.rule, "rules": texts, **told}
-        if overlaps:
-            values |= {"without_class": covering.shares.none, "several_classes": covering.shares.several}
-            values["legend"] = "without_class, several_classes: shares of the pixels of all samples, 0 to 1"
-        common.answer({**values, "samples": len(masks.samples), "classes": list(masks.classes)}, *reports)
-    common.say(f"wrote {out}: {len(masks.samples)} samples x {len(masks.classes)} classes")
+        common.answer({"out": str(out), "rule": found.rule, "rules": texts, **told, **values}, *reports)
+    output.say_where(common)
 
 
 def _formats_of(stores: Sequence[bool], from_: Sequence[str] | None, from_csv: Sequence[str] | None) -> list[Any]:

@@ -10,13 +10,13 @@ from ensemble_kit.errors import UsageError, check_kind
 from ensemble_kit.execution import dask
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor, Threads
-from ensemble_kit.execution.futures import Futures
+from ensemble_kit.execution.futures import Futures, Submits
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Given = Union[Executor, Pool, "Client", None]
-"""What stands for an executor: one, a pool of `concurrent.futures`, a Dask client; None is threads."""
+Given = Union[Executor, Pool, Submits, "Client", None]
+"""What stands for an executor: one, a pool of `concurrent.futures` or submitit, a Dask client; None is threads."""
 
 
 def chosen(executor: Given, jobs: int | None, listener: Listener) -> Executor:
@@ -36,10 +36,10 @@ def chosen(executor: Given, jobs: int | None, listener: Listener) -> Executor:
         raise UsageError(
             "option-idle", "cannot use jobs here", item=f"jobs={jobs} beside an executor", fix="pass one of the two"
         )
-    if isinstance(executor, Pool):
-        return Futures(executor)
-    if type(executor).__module__.startswith("distributed."):
-        return dask.of_client(cast("Client", executor))
+    if (client := dask.client_behind(executor)) is not None:
+        return dask.of_client(client)
+    if isinstance(executor, Pool) or callable(getattr(executor, "submit", None)):
+        return Futures(cast("Submits", executor))
     if not callable(getattr(executor, "map", None)):
         fix = "pass a distributed.Client, a concurrent.futures executor, or one of the kit's, such as Threads(4)"
         check_kind("the executor", executor, Threads, fix)

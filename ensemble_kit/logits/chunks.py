@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "overlay", "bcachefs"}
 
+_SEAL = 16
+
 
 class SampleDamagedError(DamagedError):
     """A damaged sample; `reason` says what is wrong with its chunk."""
@@ -35,7 +38,8 @@ class Chunks:
 
     def __init__(self, place: Place, spec: StoreSpec, how: Layout) -> None:
         self._place, self._root, self._spec, self._layout = place, place.name, spec, how
-        self._verified: dict[int, tuple[Hashable, str]] = {}
+        self._verified = np.zeros((len(spec.samples), _SEAL), np.uint8)
+        """By row, what tells the file that was verified; no memory is taken for rows that were not read."""
         self._mapped: bool | None = None
         self._now: Manifest | None = None
 
@@ -126,12 +130,13 @@ class Chunks:
         body = self._place.open(self.key(record))
         try:
             self._check_size(record, body)
-            known = trust and body.stamp is not None and self._verified.get(record.row) == (body.stamp, record.digest)
+            seal = _seal(body.stamp, record.digest)
+            known = trust and body.stamp is not None and self._verified[record.row].tobytes() == seal
             if self._layout.codec == "lossless":
                 payload = self._decode_shard(record, body, out)
             else:
                 payload = self._read_raw(record, body, out, known)
-            self._verified[record.row] = body.stamp, record.digest
+            self._verified[record.row] = np.frombuffer(seal, np.uint8)
         finally:
             body.close()
         if out is None:
@@ -233,6 +238,11 @@ class Chunks:
         error = SampleDamagedError("sample-damaged", "cannot read a damaged sample", item=item, fix=fix)
         error.reason = reason
         return error
+
+
+def _seal(stamp: Hashable, digest: str) -> bytes:
+    """Digest what tells a file and its content: of a million files, their stamps themselves would take 0.5 GB."""
+    return hashlib.blake2b(repr((stamp, digest)).encode(), digest_size=_SEAL).digest()
 
 
 def _twice(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:

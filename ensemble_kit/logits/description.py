@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def _broken(path: object, item: str) -> DamagedError:
 def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError("names are not a list")
-    return tuple(value)
+    return tuple(sys.intern(name) if type(name) is str else name for name in value)  # members share a million ids
 
 
 def _load(raw: bytes, path: str) -> dict[str, Any]:

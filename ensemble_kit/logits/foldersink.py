@@ -147,16 +147,17 @@ class FolderSink:
 
     def _find_lost(self) -> set[str]:
         """Name the samples whose file is gone or has another length, without reading any (2 µs each)."""
-        out, size = set(), self.spec.payload + chunkfile.TRAILER
+        out, key, samples = set[str](), self.spec.layout.key, self.spec.samples
+        chunks = self._manifest.records.chunks(self.spec.payload + chunkfile.TRAILER)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for record in self._manifest.records.values():
+            for row, size in zip(*(values.tolist() for values in chunks), strict=True):
                 try:
-                    found = os.stat(self.spec.layout.key(record.row), dir_fd=folder, follow_symlinks=False).st_size
+                    found = os.stat(key(row), dir_fd=folder, follow_symlinks=False).st_size
                 except OSError:
                     found = -1
-                if found != (record.stored or size):
-                    out.add(record.sample)
+                if found != size:
+                    out.add(samples[row])
         finally:
             os.close(folder)
         return out

@@ -15,6 +15,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from ensemble_kit.errors import MismatchError, UsageError, some
@@ -89,6 +90,11 @@ class StoreSpec:
     def shape(self) -> Shape:
         """(C, h, w) of a sample."""
         return len(self.classes), *self.grid
+
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """The row of every sample."""
+        return {sample: row for row, sample in enumerate(self.samples)}
 
     @property
     def class_bytes(self) -> int:

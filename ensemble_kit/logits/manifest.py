@@ -8,20 +8,27 @@ wrong: an error).
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ensemble_kit.errors import DamagedError
 from ensemble_kit.logits import chunkfile
 from ensemble_kit.logits.layout import StoreSpec
-from ensemble_kit.logits.records import FORMAT, SUFFIX, Entry, Record, from_line
+from ensemble_kit.logits.lines import Lines, Records
+from ensemble_kit.logits.records import FORMAT, SUFFIX, Record, from_line
 
 
-@dataclass
+@dataclass(slots=True)
 class _Segment:
     """How far a segment has been read."""
 
@@ -32,7 +39,19 @@ class _Segment:
     headed: bool = False
     size: int = -1
     torn: list[int] = field(default_factory=list)
-    open: list[Entry] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+    """Its lines since the last mark, as `Lines` numbers them."""
+
+
+class Entry(NamedTuple):
+    """A record and the segment in which it stands."""
+
+    record: Record
+    segment: str
+
+
+_UNMARKED, _MARKED, _DROPPED = range(3)
+"""What is known of a line: no mark follows yet, one does, its sample was not whole when that was asked."""
 
 
 class Manifest:
@@ -47,9 +66,10 @@ class Manifest:
     def __init__(self, folder: Path, spec: StoreSpec) -> None:
         self._folder, self._spec = folder, spec
         self._segments: dict[str, _Segment] = {}
-        self._entries: dict[str, list[Entry]] = {}
-        self._takes: dict[str, int] = {}
-        self.records: dict[str, Record] = {}
+        self._known: dict[str, int] = {}
+        self._lines = Lines(spec)
+        self._segment_of, self._number_of, self._states = array("q"), array("q"), bytearray()
+        self.records = Records(spec, self._lines)
 
     def refresh(self, whole: Callable[[Record], bool] | None = None, skip: str | None = None) -> None:
         """Read what was appended since the last time.
@@ -65,26 +85,27 @@ class Manifest:
         DamagedError
             A line before a mark is damaged; a segment of another store; two lines that contradict each other.
         """
-        touched: set[str] = set()
-        for name in self._names():
-            if name != skip:
-                segment = self._segments.setdefault(name, _Segment(name))
-                touched |= self._read(segment)
-        for sample in touched:
-            self._settle(sample, whole)
+        self._read_all([name for name in self._names() if name != skip], whole)
 
     def add(self, record: Record, segment: str, line: int) -> None:
         """Add a record that this process has just appended itself."""
-        self._keep(Entry(record, segment, line, marked=False))
-        self._settle(record.sample, None)
+        self._lines.add(record)
+        self._keep(self._known.setdefault(segment, len(self._known)), line)
+        self._settle(record.row, None)
 
     def next_take(self, sample: str) -> int:
         """Number a sample's next take: above those of lines that were dropped, which are still there."""
-        return self._takes.get(sample, 0) + 1
+        return max(map(self._lines.take, self._lines.chain(self._spec.rows[sample])), default=0) + 1
 
-    def unmarked(self) -> list[Entry]:
-        """Return a line of every committed sample that no mark covers in any segment."""
-        return [lines[-1] for lines in self._entries.values() if lines and not any(e.marked for e in lines)]
+    def unmarked(self) -> Iterator[Entry]:
+        """Yield a line of every committed sample that no mark covers in any segment."""
+        current = np.frombuffer(self.records.current, np.int64)
+        states = np.array(self._states, np.uint8)
+        rows = np.flatnonzero((current != -1) & (states[current] != _MARKED)) if states.size else current[:0]
+        for row in rows.tolist():
+            lines = self._entries(row)
+            if not any(self._states[line] == _MARKED for line in lines):
+                yield Entry(self._lines.record(lines[-1]), self._found_in(lines[-1]))
 
     def _names(self) -> list[str]:
         try:
@@ -92,16 +113,26 @@ class Manifest:
         except FileNotFoundError:
             return []
 
-    def _read(self, segment: _Segment) -> set[str]:
-        raw, touched = self._new_bytes(segment), set[str]()
-        if not raw:
-            return touched
-        *lines, tail = raw.split(b"\n")
-        segment.offset += len(raw) - len(tail)
-        for line in lines:
-            segment.lines += 1
-            self._take(segment, line, touched)
-        return touched
+    def _read_all(self, names: Iterable[str], whole: Callable[[Record], bool] | None) -> None:
+        first, marked = len(self._lines), list[int]()
+        for name in names:
+            self._read(self._segments.setdefault(name, _Segment(name)), first, marked)
+        if touched := {*self._lines.rows[first:], *(self._lines.rows[line] for line in marked)}:
+            self._settle_all(touched, whole)
+
+    def _read(self, segment: _Segment, first: int, marked: list[int]) -> None:
+        """Read a segment's new lines; collect the lines before `first` that marks cover."""
+        read, known = self._lines.read, self._known.setdefault(segment.name, len(self._known))
+        with self._new_lines(segment) as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                segment.offset += len(line)
+                segment.lines += 1
+                if segment.headed and read(line):
+                    self._keep_in(segment, known)
+                else:
+                    self._take(segment, line[:-1], first, marked)
 
     def _where(self, name: str = "") -> str:
         return str(self._folder / name)
@@ -109,41 +140,49 @@ class Manifest:
     def _mend(self) -> str:
         return f"run `ensk repair {shlex.quote(str(self._folder.parent.parent))}`"
 
-    def _new_bytes(self, segment: _Segment) -> bytes:
-        """Return what a segment holds beyond where it has been read."""
+    @contextmanager
+    def _new_lines(self, segment: _Segment) -> Iterator[Iterable[bytes]]:
+        """Open what a segment holds beyond where it has been read."""
         path = self._folder / segment.name
         try:
-            if os.lstat(path).st_size == segment.size:
-                return b""
-            fd, stamp = chunkfile.open_file(path)
+            fd, stamp = (-1, None) if os.lstat(path).st_size == segment.size else chunkfile.open_file(path)
         except FileNotFoundError:
-            return b""
+            fd, stamp = -1, None
+        if stamp is None:
+            yield ()
+            return
         with os.fdopen(fd, "rb") as file:
             segment.size = stamp.size
             file.seek(segment.offset)
-            return file.read()
+            yield file
 
-    def _take(self, segment: _Segment, raw: bytes, touched: set[str]) -> None:
+    def _take(self, segment: _Segment, raw: bytes, first: int, marked: list[int]) -> None:
         body = from_line(raw)
         if body is None:
             segment.torn.append(segment.lines)
         elif "sync" in body:
-            self._mark(segment, body, touched)
+            self._mark(segment, body, first, marked)
         elif not segment.headed and not segment.torn:
             self._head(segment, body)
         elif not segment.headed:
             segment.torn.append(segment.lines)  # a segment whose head is torn may be any store's
         else:
-            entry = Entry(self._record(segment, body), segment.name, segment.lines, marked=False)
-            segment.samples += 1
-            segment.open.append(entry)
-            self._keep(entry)
-            touched.add(entry.record.sample)
+            self._lines.add(self._record(segment, body))
+            self._keep_in(segment, self._known[segment.name])
 
-    def _keep(self, entry: Entry) -> None:
-        sample, take = entry.record.sample, entry.record.take
-        self._entries.setdefault(sample, []).append(entry)
-        self._takes[sample] = max(take, self._takes.get(sample, 0))
+    def _keep_in(self, segment: _Segment, known: int) -> None:
+        """Keep where the line that was taken last stands."""
+        segment.samples += 1
+        segment.open.append(len(self._states))
+        self._keep(known, segment.lines)
+
+    def _keep(self, known: int, number: int) -> None:
+        self._segment_of.append(known)
+        self._number_of.append(number)
+        self._states.append(_UNMARKED)
+
+    def _found_in(self, line: int) -> str:
+        return next(islice(self._known, self._segment_of[line], None))
 
     def _head(self, segment: _Segment, body: Mapping[str, Any]) -> None:
         if body.get("format") != FORMAT:
@@ -157,16 +196,16 @@ class Manifest:
             )
         segment.headed = True
 
-    def _mark(self, segment: _Segment, body: Mapping[str, Any], touched: set[str]) -> None:
+    def _mark(self, segment: _Segment, body: Mapping[str, Any], first: int, marked: list[int]) -> None:
         if segment.torn:
             raise self._damaged(segment, segment.torn[0], "its checksum is wrong")
         if not segment.headed or body["sync"] != segment.samples:
             counts = f"it counts {body['sync']} samples, the segment has {segment.samples}"
             raise self._damaged(segment, segment.lines, counts)
-        for entry in segment.open:
-            others = [e for e in self._entries[entry.record.sample] if e != entry]
-            self._entries[entry.record.sample] = [*others, entry._replace(marked=True)]
-            touched.add(entry.record.sample)
+        for line in segment.open:
+            self._states[line] = _MARKED
+            if line < first:
+                marked.append(line)
         segment.open = []
 
     def _record(self, segment: _Segment, body: Mapping[str, Any]) -> Record:
@@ -184,28 +223,47 @@ class Manifest:
         fix = f"{self._mend()}: it keeps what can be proved; then run the same dump again"
         return DamagedError("manifest-damaged", "cannot trust a manifest", item=item, fix=fix)
 
-    def _settle(self, sample: str, whole: Callable[[Record], bool] | None) -> None:
+    def _settle_all(self, touched: set[int], whole: Callable[[Record], bool] | None) -> None:
+        """Settle rows: those of one line that needs no look at its sample at once, the others one by one."""
+        rows = np.fromiter(touched, np.int64, len(touched))
+        lines = np.array(self._lines.latest, np.int64)[rows] if rows.size > 64 else rows[:0]
+        if lines.size:
+            states = np.array(self._states, np.uint8)[lines]
+            sure = states == _MARKED if whole is not None else states != _DROPPED
+            sure &= np.array(self._lines.before, np.int64)[lines] == -1
+            np.frombuffer(self.records.current, np.int64)[rows[sure]] = lines[sure]
+            rows = rows[~sure]
+        for row in rows.tolist():
+            self._settle(row, whole)
+
+    def _entries(self, row: int) -> list[int]:
+        """Return the lines of a row's sample that were not dropped, the first one first."""
+        return [line for line in self._lines.chain(row) if self._states[line] != _DROPPED][::-1]
+
+    def _settle(self, row: int, whole: Callable[[Record], bool] | None) -> None:
         """Decide which of a sample's lines counts."""
-        entries = self._entries[sample]
-        marked = {e.record.digest for e in entries if e.marked}
+        lines, digest = self._entries(row), self._lines.digest
         if whole is not None:
-            entries = [e for e in entries if e.record.digest in marked or whole(e.record)]
-        if not entries:
-            self._entries[sample] = []
-            self.records.pop(sample, None)
+            marked = {digest(line) for line in lines if self._states[line] == _MARKED}
+            for line in lines:
+                if digest(line) not in marked and not whole(self._lines.record(line)):
+                    self._states[line] = _DROPPED
+            lines = self._entries(row)
+        if not lines:
+            self.records.current[row] = -1
             return
-        take = max(e.record.take for e in entries)
-        last = [e for e in entries if e.record.take == take]
-        for entry in last[1:]:
-            if entry.record.digest != last[0].record.digest:
+        take = max(map(self._lines.take, lines))
+        last = [line for line in lines if self._lines.take(line) == take]
+        for line in last[1:]:
+            if digest(line) != digest(last[0]):
+                one, other = (f"{self._found_in(k)} line {self._number_of[k]}" for k in (last[0], line))
                 raise DamagedError(
                     "manifest-conflict",
                     "cannot tell which of two contradicting lines is true",
-                    item=f"sample {sample!r}: {last[0].where} and {entry.where} in {self._where()}",
+                    item=f"sample {self._spec.samples[row]!r}: {one} and {other} in {self._where()}",
                     fix=f"{self._mend()}: it keeps the one that fits the stored bytes",
                 )
-        self._entries[sample] = entries
-        self.records[sample] = last[0].record
+        self.records.current[row] = last[0]
 
 
 class HeldManifest(Manifest):
@@ -215,12 +273,17 @@ class HeldManifest(Manifest):
     ----------
     folder : how messages name the folder of the segments.
     spec : the store's description.
-    segments : their bytes, by name; may be added to before a refresh.
+    segments : their bytes, by name.
     """
 
     def __init__(self, folder: str, spec: StoreSpec, segments: dict[str, bytes]) -> None:
         super().__init__(Path(folder), spec)
         self._name, self.segments = folder, segments
+
+    def hold(self, name: str, content: bytes, whole: Callable[[Record], bool] | None = None) -> None:
+        """Read one more segment, as `refresh` does, and no other: there may be one a sample."""
+        self.segments[name] = content
+        self._read_all([name], whole)
 
     def _where(self, name: str = "") -> str:
         return f"{self._name}/{name}" if name else self._name
@@ -231,5 +294,8 @@ class HeldManifest(Manifest):
     def _names(self) -> list[str]:
         return sorted(self.segments)
 
-    def _new_bytes(self, segment: _Segment) -> bytes:
-        return self.segments[segment.name][segment.offset :]
+    @contextmanager
+    def _new_lines(self, segment: _Segment) -> Iterator[Iterable[bytes]]:
+        file = io.BytesIO(self.segments[segment.name])
+        file.seek(segment.offset)
+        yield file

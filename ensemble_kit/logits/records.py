@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 from ensemble_kit.errors import LockedError
 from ensemble_kit.logits import chunkfile
@@ -16,7 +17,8 @@ from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
 
 FORMAT = "ensk.manifest/1"
 SUFFIX = ".jsonl"
-_CHECK = len(',"check":"01234567"}')
+CHECK = ',"check":"01234567"}'
+"""How a line ends, with its own checksum."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ class Record:
         crcs, stored, source = line["crcs"], line.get("stored", 0), line.get("source", "")
         numbers = (line["row"], line["saturated"], line.get("take", 1), stored)
         whole = (*numbers, *line["image_size"], *line["box"])
-        if any(type(v) is not int for v in whole) or not isinstance(line["sample"], str) or not isinstance(source, str):
+        if (
+            any(type(v) is not int or abs(v) >= 1 << 63 for v in whole)
+            or not isinstance(line["sample"], str)
+            or not isinstance(source, str)
+        ):
             raise ValueError("a field of another type")
         if not isinstance(crcs, str) or len(crcs) % 8 or not crcs or bytes.fromhex(crcs).hex() != crcs:
             raise ValueError("its checksums are not hex digits")
@@ -102,20 +108,6 @@ class Record:
         return record
 
 
-class Entry(NamedTuple):
-    """A record and where it stands; `marked` says that a mark follows it."""
-
-    record: Record
-    segment: str
-    line: int
-    marked: bool
-
-    @property
-    def where(self) -> str:
-        """Name the file and the line."""
-        return f"{self.segment} line {self.line}"
-
-
 def to_line(body: Mapping[str, Any]) -> bytes:
     """Write a line with its checksum."""
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
@@ -124,7 +116,7 @@ def to_line(body: Mapping[str, Any]) -> bytes:
 
 def from_line(raw: bytes) -> dict[str, Any] | None:
     """Read a line; None if its checksum is wrong."""
-    body, check = raw[:-_CHECK] + b"}", raw[-_CHECK:]
+    body, check = raw[: -len(CHECK)] + b"}", raw[-len(CHECK) :]
     if check != b',"check":"%08x"}' % chunkfile.crc(body):
         return None
     try:
@@ -135,9 +127,18 @@ def from_line(raw: bytes) -> dict[str, Any] | None:
 
 
 def to_segment(store: str, records: Iterable[Record]) -> bytes:
-    """Write a finished segment: its head, a line for each record, and a mark."""
-    bodies = [record.to_json() for record in records]
-    return b"".join(map(to_line, [{"format": FORMAT, "store": store}, *bodies, {"sync": len(bodies)}]))
+    """Write a finished segment."""
+    return b"".join(segment_lines(store, records))
+
+
+def segment_lines(store: str, records: Iterable[Record]) -> Iterator[bytes]:
+    """Write a finished segment line by line: its head, a line for each record, and a mark."""
+    yield to_line({"format": FORMAT, "store": store})
+    samples = 0
+    for record in records:
+        yield to_line(record.to_json())
+        samples += 1
+    yield to_line({"sync": samples})
 
 
 def committed_otherwise(there: Record, here: Record, store: object) -> LockedError:
@@ -151,8 +152,18 @@ def committed_otherwise(there: Record, here: Record, store: object) -> LockedErr
     )
 
 
-def fingerprint(spec: StoreSpec, records: Mapping[str, Record]) -> str:
-    """Digest what a store says and holds: the same for equal content, whatever the order of commits."""
-    lines: Sequence[object] = [[s, *r.placement.image, *r.placement.box, r.digest] for s, r in sorted(records.items())]
-    about = [spec.member, spec.classes, spec.grid, spec.activation, spec.samples]
-    return hashlib.sha256(json.dumps([about, lines]).encode()).hexdigest()
+def fingerprint(spec: StoreSpec, digests: Iterable[tuple[str, Placement, str]]) -> str:
+    """Digest what a store says and holds: the same for equal content, whatever the order of commits.
+
+    Parameters
+    ----------
+    digests : id, placement and digest of every committed sample, sorted by id.
+    """
+    about = [spec.member, spec.classes, spec.grid, spec.activation, spec.samples]  # what follows is JSON of one list
+    digest = hashlib.sha256(f"[{json.dumps(about)}, [".encode())
+    lines, between = ([s, *place.image, *place.box, own] for s, place, own in digests), ""
+    while block := list(islice(lines, 4096)):  # all at once would be 0.5 GB of a million
+        digest.update(f"{between}{json.dumps(block)[1:-1]}".encode())
+        between = ", "
+    digest.update(b"]]")
+    return digest.hexdigest()

@@ -29,7 +29,9 @@ from ensemble_kit.remote.urls import folders_of
 
 COMMITS = f"{ARRAY}/{MANIFEST}"
 ALL = "all.jsonl"
-_AT_ONCE = 16
+AT_ONCE = 16
+"""Requests that are under way together."""
+_QUEUED = 4096  # a million that wait for their turn would take 1 GB
 
 
 class Remote(Objects):
@@ -66,19 +68,28 @@ class Remote(Objects):
         if whole is not None:
             segments[ALL] = whole
         else:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                names = [f"{row}.jsonl" for row in range(len(spec.samples))]
-                found = zip(names, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), names), strict=True)
-                segments.update({name: content for name, content in found if content is not None})
-                if len(segments) < len(names):
-                    copied = sorted(set(self._segments_listed()) - set(names))
-                    also = zip(copied, pool.map(lambda n: self.get(f"{COMMITS}/{n}"), copied), strict=True)
-                    segments.update({name: content for name, content in also if content is not None})
+            rows = range(len(spec.samples))
+            for first in range(0, len(rows), _QUEUED):
+                found = self.commits(rows[first : first + _QUEUED])
+                segments.update({f"{row}.jsonl": content for row, content in found.items()})
+            if len(segments) < len(rows):
+                copied = [name for name in self._segments_listed() if name not in segments]
+                segments.update(self._segments(copied))
         return HeldManifest(f"{self.name}/{COMMITS}", spec, segments)
+
+    def commits(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """Get the commits of some samples; those that are not there are left out."""
+        found = self._segments([f"{row}{SUFFIX}" for row in rows])
+        return {int(name.removesuffix(SUFFIX)): content for name, content in found.items()}
+
+    def _segments(self, names: Sequence[str]) -> dict[str, bytes]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = pool.map(self.get, [f"{COMMITS}/{name}" for name in names])
+            return {name: content for name, content in zip(names, found, strict=True) if content is not None}
 
     def _segments_listed(self) -> list[str]:
         keys = [] if self.reads_only else self.listing(f"{COMMITS}/")
-        return [key.removeprefix(f"{COMMITS}/") for key in keys if key.endswith(SUFFIX)]
+        return sorted(key.removeprefix(f"{COMMITS}/") for key in keys if key.endswith(SUFFIX))
 
     def open(self, key: str) -> Body:
         """Get an object."""

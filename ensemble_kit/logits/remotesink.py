@@ -12,7 +12,7 @@ from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, META, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest
 from ensemble_kit.logits.records import Record, committed_otherwise, to_line, to_segment
-from ensemble_kit.logits.remote import ALL, COMMITS, Remote
+from ensemble_kit.logits.remote import ALL, AT_ONCE, COMMITS, Remote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,13 +65,34 @@ class RemoteSink:
 
     def finish(self) -> None:
         """Put all commits into one object once nothing is missing, so that opening the store takes one request."""
-        if not self._compact and not self.missing():
+        if not self._compact and self._all_there():
             records = [self._manifest.records[s] for s in self.spec.samples]
             others = self._remote.manifest(self.spec)
             others.refresh()
             if others.records == self._manifest.records:
                 self._remote.put(f"{COMMITS}/{ALL}", to_segment(self.spec.store, records))
                 self._compact = True
+
+    def _all_there(self) -> bool:
+        """Get what others have committed meanwhile, in order, until a sample is found that nobody has.
+
+        So of many writers all but the last ask for few commits, and the last one for those of all.
+        """
+        key, absent = self.spec.layout.key, self.missing()
+        if any(sample in self._manifest.records for sample in absent):  # its object is gone
+            return False
+        for first in range(0, len(absent), AT_ONCE):
+            rows = [self.spec.rows[sample] for sample in absent[first : first + AT_ONCE]]
+            found = self._remote.commits(rows)
+            for row in rows:
+                if row not in found:
+                    return False
+                try:
+                    self._manifest.hold(f"{row}.jsonl", found[row], self._chunks.whole)
+                except DamagedError:  # nothing of this writer's: whoever opens the store is told
+                    return False
+                self._present.add(key(row))  # it is put before its commit
+        return not self.missing()
 
     def release(self) -> None:
         """Do nothing: no file and no lock is held."""
@@ -106,8 +127,7 @@ class RemoteSink:
         self._keep(record, content)
 
     def _keep(self, record: Record, content: bytes) -> None:
-        self._manifest.segments[f"{record.row}.{record.take}.jsonl"] = content
-        self._manifest.refresh()
+        self._manifest.hold(f"{record.row}.{record.take}.jsonl", content)
 
     def _announce(self, there: Record, record: Record) -> None:
         """Put the line of a sample that takes another's place behind the former one, without a mark.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from ensemble_kit.files import sync_folder
 from ensemble_kit.logits import chunkfile, description, records, segments, spare
 from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, MAX_META, META, Layout, StoreSpec
+from ensemble_kit.logits.lines import Lines
 from ensemble_kit.logits.manifest import Manifest
 from ensemble_kit.logits.open import PathLike, resolve
 from ensemble_kit.logits.places import Folder
@@ -156,12 +157,12 @@ class _Work:
             sync_folder(target.parent)
         self.note(f"moved aside: {why}", path, target.relative_to(self.root).as_posix())
 
-    def write(self, path: Path, content: bytes, what: str) -> None:
+    def write(self, path: Path, content: Iterable[bytes], what: str) -> None:
         """Make a file of the store, durable before it has its name."""
         if not self.dry:
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
             with temporary.open("xb") as file:
-                file.write(content)
+                file.writelines(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -189,7 +190,7 @@ def _description(work: _Work) -> tuple[StoreSpec, Layout]:
         if not _is_intact(file, content):
             if os.path.lexists(file):
                 work.move_aside(file, why)
-            work.write(file, content, "made from the copy beside the manifest")
+            work.write(file, [content], "made from the copy beside the manifest")
     return found
 
 
@@ -201,7 +202,7 @@ def _restore_copy(work: _Work, files: tuple[Path, Path]) -> None:
         if os.path.lexists(copy):
             work.move_aside(copy, fault)
         content = spare.to_copy(*(chunkfile.read_small(f, MAX_META) for f in files))
-        work.write(copy, content, "made from the description")
+        work.write(copy, [content], "made from the description")
 
 
 def _is_intact(file: Path, content: bytes) -> bool:
@@ -213,38 +214,40 @@ def _is_intact(file: Path, content: bytes) -> bool:
 
 def _records(
     work: _Work, spec: StoreSpec, chunks: Chunks, how: Layout, listener: Listener
-) -> tuple[dict[str, Record], tuple[str, ...]]:
+) -> tuple[Set[str], tuple[str, ...]]:
     """Find the samples that are whole, and those that were lost; write the manifest anew where it says otherwise."""
     folder = work.manifest
     names = sorted(p.name for p in folder.glob(f"*{records.SUFFIX}")) if folder.is_dir() else []
     trouble = _trouble(folder, spec)
     claims = _claims(folder, names, spec)
-    kept: dict[str, Record] = {}
+    claimed = [row for row, line in enumerate(claims.latest) if line >= 0]
+    kept: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    listener(Progress("checking", 0, len(claims)))
-    for k, (sample, lines) in enumerate(claims.items(), 1):
-        found, why = _proved(chunks, lines)
+    listener(Progress("checking", 0, len(claimed)))
+    for k, row in enumerate(claimed, 1):
+        sample = spec.samples[row]
+        found, why = _proved(chunks, claims, row)
         if found is not None:
             kept[sample] = found
         else:
             reasons[sample] = why
-        listener(Progress("checking", k, len(claims), k, sample, k * spec.payload))
+        listener(Progress("checking", k, len(claimed), k, sample, k * spec.payload))
     if not trouble and not reasons:
-        return kept, ()
+        return kept.keys(), ()
     for sample, why in reasons.items():
-        file = work.root / ARRAY / how.key(claims[sample][0].row)
+        file = work.root / ARRAY / how.key(spec.rows[sample])
         if os.path.lexists(file):
             work.move_aside(file, f"sample {sample!r}: {why}")
     if names:
         path = folder / f"{secrets.token_hex(8)}{records.SUFFIX}"
-        content = records.to_segment(spec.store, kept.values())
+        content = records.segment_lines(spec.store, map(claims.record, kept.values()))
         work.write(path, content, f"made anew: {len(kept)} samples are whole")
         for name in names:
             lost = (
                 f"it also named {len(reasons)} samples that are not whole" if reasons else "its intact lines are kept"
             )
             work.move_aside(folder / name, trouble.get(name, lost))
-    return kept, tuple(s for s in spec.samples if s in reasons)
+    return kept.keys(), tuple(s for s in spec.samples if s in reasons)
 
 
 def _trouble(folder: Path, spec: StoreSpec) -> dict[str, str]:
@@ -256,41 +259,45 @@ def _trouble(folder: Path, spec: StoreSpec) -> dict[str, str]:
     return {}
 
 
-def _claims(folder: Path, names: list[str], spec: StoreSpec) -> dict[str, list[Record]]:
-    """Collect every intact line of this store, the latest take first."""
-    found: dict[str, list[Record]] = {}
+def _claims(folder: Path, names: list[str], spec: StoreSpec) -> Lines:
+    """Collect every intact line of this store."""
+    found = Lines(spec)
     for name in names:
         try:
-            raw = chunkfile.read_small(folder / name, MAX_META)
+            fd, _ = chunkfile.open_file(folder / name)
         except (OSError, UnsafeError, DamagedError):
             continue
-        for line in raw.split(b"\n"):
-            body = records.from_line(line)
-            if body is None:
-                continue
-            if body.get("format") == records.FORMAT and body.get("store") != spec.store:
-                break  # another store's segment
-            try:
-                record = Record.from_json(body, spec.grid)
-            except (KeyError, TypeError, ValueError):
-                continue
-            if record.belongs_to(spec):
-                found.setdefault(record.sample, []).append(record)
-    return {s: sorted(lines, key=lambda r: -r.take) for s, lines in found.items()}
+        with os.fdopen(fd, "rb") as file:
+            for line in file:
+                if found.read(line) or (body := records.from_line(line.removesuffix(b"\n"))) is None:
+                    continue
+                if body.get("format") == records.FORMAT and body.get("store") != spec.store:
+                    break  # another store's segment
+                try:
+                    record = Record.from_json(body, spec.grid)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if record.belongs_to(spec):
+                    found.add(record)
+    return found
 
 
-def _proved(chunks: Chunks, lines: list[Record]) -> tuple[Record | None, str]:
-    """Take the latest line that fits the sample's bytes; two that both fit them must say the same."""
-    why = ""
-    for record in lines:
+def _proved(chunks: Chunks, claims: Lines, row: int) -> tuple[int | None, str]:
+    """Take a sample's latest line that fits its bytes; two that both fit them must say the same."""
+    why, lines = "", sorted(claims.chain(row), key=lambda line: (-claims.take(line), line))
+    for line in lines:
+        record = claims.record(line)
         try:
             chunks.read(record, trust=False)
         except (DamagedError, UnsafeError) as error:
             why = why or getattr(error, "reason", "") or error.item
             continue
-        others = {(r.placement, r.saturated) for r in lines if r.digest == record.digest and r.take == record.take}
+        others = set()
+        if len(lines) > 1:
+            same = [r for r in map(claims.record, lines) if (r.digest, r.take) == (record.digest, record.take)]
+            others = {(r.placement, r.saturated) for r in same}
         if len(others) > 1:
             images = some(sorted(str(p.image) for p, _ in others))
             return None, f"two lines give it different images: {images}"
-        return record, ""
+        return line, ""
     return None, why

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,12 @@ class LogitStore:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of what the store says and holds; equal content gives equal fingerprints."""
-        return records.fingerprint(self._spec, self._records)
+        return records.fingerprint(self._spec, self._records.digests())
 
     @property
     def missing(self) -> list[str]:
         """Declared samples that are not committed, in order."""
-        return [s for s in self._spec.samples if s not in self._records]
+        return self._records.missing()
 
     @property
     def complete(self) -> bool:
@@ -175,7 +177,7 @@ class LogitStore:
     @property
     def stored_bytes(self) -> int:
         """Size of the committed samples as they are stored."""
-        return sum(r.stored or self._spec.payload + chunkfile.TRAILER for r in self._records.values())
+        return int(self._records.chunks(self._spec.payload + chunkfile.TRAILER)[1].sum())
 
     def read(self, sample: str, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
         """Read a sample, verified: float16 (C, h, w).
@@ -190,7 +192,7 @@ class LogitStore:
         DamagedError
             Its chunk is gone, cut, changed, or another's; names the key and, where it is known, the class.
         """
-        record = self._record(sample)
+        record = self._asked(self._records.__getitem__, sample)
         if out is not None and (
             out.shape != self._spec.shape
             or out.dtype != np.dtype("<f2")
@@ -204,37 +206,32 @@ class LogitStore:
 
     def placement(self, sample: str) -> Placement:
         """Return where a sample's image lies on the grid, and how large it is."""
-        return self._record(sample).placement
+        return self._asked(self._records.placement, sample)
 
     def image_size(self, sample: str) -> Shape:
         """Return (H, W) of a sample's image in pixels."""
-        return self._record(sample).placement.image
+        return self.placement(sample).image
 
     def box(self, sample: str) -> Box:
         """Return the cells of the grid that cover a sample's image."""
-        return self._record(sample).placement.box
+        return self.placement(sample).box
 
     def saturated(self, sample: str) -> int:
         """Count the values that were cut to ±65504."""
-        return self._record(sample).saturated
+        return self._asked(self._records.saturated, sample)
 
     def source(self, sample: str) -> str:
         """Return the digest of the file that a sample's logits were made from; "" where none was recorded."""
-        return self._record(sample).source
+        return self._asked(self._records.source, sample)
 
     @property
     def twins(self) -> list[tuple[str, ...]]:
         """Samples whose logits are equal to the last bit: the same image under two names, or two blank ones."""
-        groups: dict[str, list[str]] = {}
-        for sample in self._spec.samples:
-            if sample in self._records:
-                groups.setdefault(self._records[sample].crcs, []).append(sample)
-        return [tuple(group) for group in groups.values() if len(group) > 1]
+        return self._records.twins()
 
     def same_logits(self, other: LogitStore) -> bool:
         """Tell whether another store holds the same samples with logits that are equal to the last bit."""
-        ours, theirs = ({s: r.crcs for s, r in store._records.items()} for store in (self, other))
-        return bool(ours) and self.classes == other.classes and ours == theirs
+        return bool(self._records) and self.classes == other.classes and self._records.same_crcs(other._records)
 
     def verify(self, listener: Listener = nobody) -> Verification:
         """Read every committed sample again and compare it with its digest; nothing is raised for damage."""
@@ -301,18 +298,22 @@ class LogitStore:
             yield record, self._chunks.stored(record)
             listen(Progress("packing", done, total, done, sample))
 
-    def _record(self, sample: str) -> Record:
+    def _asked(self, known: Callable[[str], T], sample: str) -> T:
+        """Ask what is known of a sample; say why nothing is."""
         check_kind("a sample", sample, str, "pass the id of one sample")
-        record = self._records.get(sample)
-        if record is not None:
-            return record
-        if sample not in self._spec.samples:
+        try:
+            return known(sample)
+        except KeyError:
+            raise self._not_there(sample) from None
+
+    def _not_there(self, sample: str) -> IncompleteError:
+        if sample not in self._spec.rows:
             what, known = "cannot read a sample that a store does not have", some(self.samples, 3)
             item = f"{sample!r} in {self.path} ({len(self.samples)} samples: {known})"
-            raise IncompleteError("sample-unknown", what, item=item, fix="check the id, or dump the store with it")
+            return IncompleteError("sample-unknown", what, item=item, fix="check the id, or dump the store with it")
         what, counts = "cannot read a sample that is not dumped yet", f"{len(self._records)} of {len(self.samples)}"
         item = f"{sample!r} in {self.path}, which holds {counts}"
-        raise IncompleteError("sample-missing", what, item=item, fix=self._dump_again())
+        return IncompleteError("sample-missing", what, item=item, fix=self._dump_again())
 
     def _dump_again(self) -> str:
         return f"run the same `ensk dump-logits … --out {self.path}` again; it dumps what is missing"
@@ -334,8 +335,18 @@ def _reopen(path: str, fingerprint: str, stamp: object) -> LogitStore:
 
 @lru_cache(maxsize=64)
 def _opened(path: str, fingerprint: str, *_: object) -> LogitStore:
-    """Open a store once a process: workers unpickle one with every task. One that has changed since is refused."""
-    store = LogitStore(path)
+    """Open a store once a process: workers unpickle one with all work. What is not the same store is refused."""
+    what = "cannot open a store where the work runs"
+    everywhere = "let its path lead to the same files on every machine, or pass its URL"
+    try:
+        store = LogitStore(path)
+    except IncompleteError as error:
+        item = f"{error.item} does not exist there"
+        raise IncompleteError("store-elsewhere", what, item=item, fix=everywhere) from None
     if store.fingerprint != fingerprint:
-        raise chunkfile.changed(path)
+        item = (
+            f"{path} has the fingerprint {store.fingerprint[:16]} there, {fingerprint[:16]} where it was first opened"
+        )
+        fix = f"{everywhere}; if it was written again since, open it again"
+        raise MismatchError("store-elsewhere-differs", what, item=item, fix=fix)
     return store

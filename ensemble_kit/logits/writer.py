@@ -108,7 +108,7 @@ class LogitWriter:
         self._closed, self._pid, self._lock = False, os.getpid(), threading.RLock()
         self.sink = open_sink(self.path, wanted, overwrite)
         self._spec = self.sink.spec
-        self._rows = {sample: row for row, sample in enumerate(self._spec.samples)}
+        self._rows = self._spec.rows
         # whether a value outside [0, 1] was seen: what was committed as logits has passed that check
         self._seen = checked or (self.sink.begun and self._spec.provenance.get("domain", domain) == domain)
 

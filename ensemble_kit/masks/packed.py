@@ -41,6 +41,11 @@ class ManyRuns(NamedTuple):
         starts, ends, counts = zip(*((m.starts, m.ends, np.diff(m.offsets)) for m in several), strict=True)
         return cls(np.concatenate(starts), np.concatenate(ends), np.cumsum(np.concatenate([[0], *counts])))
 
+    def areas(self) -> NDArray[np.int64]:
+        """Count the pixels of every mask, int64 (masks,)."""
+        before = np.concatenate([[0], np.cumsum(self.ends - self.starts)])
+        return np.diff(before[self.offsets])
+
     def masks(self, shape: Shape) -> list[Runs]:
         """View every mask, all of one size."""
         return [self.mask(index, shape) for index in range(self.offsets.size - 1)]

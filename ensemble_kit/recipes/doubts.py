@@ -63,7 +63,8 @@ def _sources(store: LogitStore) -> set[str]:
 def twins_apart(ensemble: Ensemble, groups: Groups) -> list[str]:
     """Name samples whose logits are identical in every member, and that a split may put on two sides."""
     same = set.intersection(*({pair for group in m.twins for pair in pairwise(group)} for m in ensemble.members))
-    pairs = sorted(pair for pair in same if set(pair) <= set(ensemble.samples))
+    known = set(ensemble.samples)
+    pairs = sorted(pair for pair in same if known.issuperset(pair))
     return [f"{a} = {b}" for a, b in pairs if len(set(group_of([a, b], groups))) > 1]
 
 

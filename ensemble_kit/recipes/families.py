@@ -103,10 +103,12 @@ def _readings(samples: Sequence[str]) -> Iterator[Family]:
 
 def _named(family: Family, samples: Sequence[str]) -> list[str]:
     """Name the family of every sample; nothing where an id does not fit, or too few samples share a family."""
-    matches = [re.search(family.pattern, s) for s in samples]
-    names = [m[1] for m in matches if m is not None]
-    if len(names) < len(samples):
-        return []
+    form, names = re.compile(family.pattern), list[str]()
+    for sample in samples:
+        found = form.search(sample)
+        if found is None:  # most readings end at the first sample
+            return []
+        names.append(found[1])
     count = Counter(names)
     shared = sum(n for n in count.values() if n > 1)
     return names if len(count) > 1 and shared * 2 >= len(samples) else []

@@ -107,7 +107,7 @@ class FusedFolder:
             with atomic_write(self._index) as out:
                 out.write(strict_json.dump(self._content()))
         files = tuple(sorted(self._files.items()))
-        work = WriteFused(self.ensemble.inputs, str(folder), files, self.probabilities, self.uncertainty)
+        work = WriteFused(self.ensemble.inputs, str(folder.absolute()), files, self.probabilities, self.uncertainty)
         for _ in executor.map(work, Items(todo), "fusing" if self.probabilities else "comparing", listener):
             pass
 

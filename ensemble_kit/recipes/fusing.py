@@ -24,7 +24,7 @@ from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.fused_folder import FusedFolder
-from ensemble_kit.recipes.made_store import MadeStore, refuse_member
+from ensemble_kit.recipes.made_store import MadeStore, how_fused, record_of, refuse_member
 from ensemble_kit.remote.urls import url_of
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
@@ -117,9 +117,7 @@ class Fusing:
 
     def record(self) -> dict[str, Any]:
         """Return where the scores come from: members with their fingerprints, and how they were fused."""
-        e = self.ensemble
-        members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in e.records]
-        return {"members": members, **_how(e)}
+        return record_of(self.ensemble)
 
     def told(self) -> list[str]:
         """Say what is fused, and what is kept of it."""
@@ -234,7 +232,7 @@ class Fusing:
         """Return what a store records; a set that was tuned on it knows another fusion by `network_sha256`."""
         e = self.ensemble
         models = [[r.name, r.model] for r in e.records]
-        network = hashlib.sha256(json.dumps([models, _how(e)], sort_keys=True).encode()).hexdigest()
+        network = hashlib.sha256(json.dumps([models, how_fused(e)], sort_keys=True).encode()).hexdigest()
         told = ", ".join(f"{r.name} {r.fingerprint[:16]}" for r in e.records)
         return {"model": f"fused of {told}", "fused": self.record(), "network_sha256": network, "domain": "logits"}
 
@@ -253,13 +251,6 @@ class _Logits:
 
     def __call__(self, item: Item) -> NDArray[np.float16]:
         return fused.logits(self.inputs, item.sample)
-
-
-def _how(e: Ensemble) -> dict[str, Any]:
-    """Write a fusion as plain JSON values."""
-    f = e.fusion
-    weights = {name: list(row) for name, row in zip(e.classes, f.weights, strict=True)}
-    return {"mean": str(f.mean), "upsample": f.upsample, "weights": weights, "temperatures": list(f.temperatures)}
 
 
 def fuse(

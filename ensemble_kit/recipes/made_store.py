@@ -116,6 +116,19 @@ class MadeStore:
         return earlier.committed & set(e.samples), earlier.stale
 
 
+def record_of(ensemble: Ensemble) -> dict[str, Any]:
+    """Say as JSON values where fused scores come from: members with their fingerprints, and how they are fused."""
+    members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in ensemble.records]
+    return {"members": members, **how_fused(ensemble)}
+
+
+def how_fused(ensemble: Ensemble) -> dict[str, Any]:
+    """Write a fusion as JSON values."""
+    f = ensemble.fusion
+    weights = {name: list(row) for name, row in zip(ensemble.classes, f.weights, strict=True)}
+    return {"mean": str(f.mean), "upsample": f.upsample, "weights": weights, "temperatures": list(f.temperatures)}
+
+
 def refuse_member(ensemble: Ensemble, out: str | os.PathLike[str]) -> None:
     """Refuse to write a store over one of the members that it is made of.
 

@@ -7,8 +7,10 @@ Projections are meant to lie above the peak and below twice of it: `tests/faults
 from __future__ import annotations
 
 import math
+import os
 import resource
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +40,8 @@ _VERIFIED = 280
 _TRIED = 3
 _READ = {".csv": 6.0, ".npz": 15.0, ".npy": 2.0, ".json": 30.0}
 """Peak of reading masks by the bytes of their file; of a folder's files as of .npz."""
+_NAMES, _LINES = 14.0, 1.2
+"""Peak of a store that is opened by the bytes of its description, and by those of its manifest."""
 _ENTRY = 10
 _PIXELS = 20_000_000
 """The least that a search is given for undecided pixels."""
@@ -83,6 +87,11 @@ def of_reading(paths: Sequence[Path]) -> float:
     return held() + sum(_of_path(path) for path in paths)
 
 
+def of_parts(paths: Sequence[Path]) -> float:
+    """Project what merging the parts of a run takes: what they hold, and what is made of it."""
+    return held() + 3.0 * sum(path.stat().st_size for path in paths)
+
+
 def of_store(path: Path) -> float:
     """Project what a store takes that is opened, described or verified sample by sample."""
     return max(float(used()), PLAIN) + _of_path(path)
@@ -90,10 +99,7 @@ def of_store(path: Path) -> float:
 
 def of_repair(path: Path) -> float:
     """Project what the repair of a store takes, whose description may be damaged: by its largest sample."""
-    files = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
-    chunks = [p.stat().st_size for p in files if p.name.startswith("c")]
-    lines = [p.stat().st_size for p in files if p.suffix == ".jsonl"]
-    return max(float(used()), PLAIN) + 2 * max(chunks, default=0) + 10 * sum(lines)
+    return max(float(used()), PLAIN) + 2 * max(_sizes(path), default=0) + _described(path)
 
 
 def of_vote(
@@ -214,11 +220,24 @@ def _few(samples: Sequence[str]) -> list[str]:
 
 def _of_path(path: Path) -> float:
     if is_store(path):
-        folder = path if path.is_dir() else None
-        about = [] if folder is None else [folder / "zarr.json", *(folder / "logits" / "manifest").glob("*.jsonl")]
-        return 10.0 * sum(p.stat().st_size for p in about if p.is_file())
+        return _described(path) if path.is_dir() else 0.0
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.is_file() else []
     return sum(p.stat().st_size * _READ.get(p.suffix.lower(), _READ[".npz"]) for p in files)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Yield the bytes of a store's chunks, one by one: there may be a million."""
+    for inside, _, names in os.walk(folder):
+        for path in (os.path.join(inside, name) for name in names if name.startswith("c")):  # noqa: PTH118 - of a million
+            state = os.lstat(path)
+            yield state.st_size if stat.S_ISREG(state.st_mode) else 0
+
+
+def _described(store: Path) -> float:
+    """Project what a store's description and its manifest take by their files, as a million samples do."""
+    lines = (store / "logits" / "manifest").glob("*.jsonl")
+    sizes = [p.stat().st_size for p in (store / "zarr.json", *lines) if p.is_file()]
+    return _NAMES * sizes[0] + _LINES * sum(sizes[1:]) if (store / "zarr.json").is_file() else _LINES * sum(sizes)
 
 
 def _mb(n: float) -> str:

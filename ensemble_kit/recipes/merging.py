@@ -61,7 +61,8 @@ def read(paths: Sequence[Path]) -> list[PartFile]:
             item = f"{same} and {path} are both part {part.part}"
             raise UsageError("part-twice", _WHAT, item=item, fix="pass each part once")
     if missing := [Part(k, one.part.of) for k in range(1, one.part.of + 1) if k not in by_number]:
-        item = f"{some(list(map(str, missing)))} missing of {one.part.of}; there are {some(list(map(str, parts)), 3)}"
+        listed = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        item = f"without {listed}; there are {some(list(map(str, parts)), 3)}"
         out = str(first).rpartition(".part-")[0]
         fix = f"run the command with --part {missing[0]}, which writes {path_of(out, missing[0])}, and pass that too"
         raise IncompleteError("part-missing", _WHAT, item=item, fix=fix)

@@ -26,12 +26,12 @@ _NAME = re.compile(r".*\.part-\d+-of-\d+", re.DOTALL)
 
 
 def _missing(path: Path) -> IncompleteError:
-    item, fix = f"{str(path)!r} does not exist", "run the command of that part again (--part)"
+    item, fix = f"{str(path)!r} does not exist", "run the command that makes it (--part)"
     return IncompleteError("part-missing", "cannot read a part", item=item, fix=fix)
 
 
 def _invalid(path: Path, why: object) -> DamagedError:
-    fix = "run the command of that part again with --force"
+    fix = "make it again: run the command that made it"
     return DamagedError("part-invalid", "cannot read a part", item=f"{str(path)!r}: {why}", fix=fix)
 
 

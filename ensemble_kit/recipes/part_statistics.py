@@ -100,7 +100,7 @@ def merged(parts: Sequence[PartFile]) -> Statistics | ContenderTable:
             "part-invalid",
             "cannot merge statistics",
             item=f"the parts' contents do not fit each other: {error}",
-            fix="run the command of every part again with --force",
+            fix="make them again: run the commands that made them",
         ) from None
 
 

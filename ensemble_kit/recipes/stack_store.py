@@ -16,7 +16,7 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.recipes import memory as projected
-from ensemble_kit.recipes.made_store import MadeStore, refuse_member
+from ensemble_kit.recipes.made_store import MadeStore, record_of, refuse_member
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.spec.fusion import Fusion, integer_weights
@@ -160,9 +160,8 @@ class StackedStore:
 
     def _provenance(self, model: StackModel) -> Mapping[str, Any]:
         """Return what the store records; a set that was tuned on one knows another stack by `network_sha256`."""
-        members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in self.ensemble.records]
         record = {
-            "members": members,
+            "members": record_of(self.ensemble)["members"],
             "model": model.digest,
             "applied": FOLDS if self.out_of_fold else ALL,
             "folds": len(model.folds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -140,6 +141,10 @@ class SoftVote:
         doubt = f"the set was tuned with the rules {told}, for another decision: they are not applied"
         return Caution(doubt, f"leave --decide out, or pass {self._options(own)}")
 
+    def on(self, samples: Sequence[str]) -> SoftVote:
+        """Return the same vote on some of the samples."""
+        return replace(self, ensemble=self.ensemble.on(samples))
+
     @property
     def may_overlap(self) -> bool:
         """Whether exclusive classes are decided each by itself, so that pixels may have several, or none."""
@@ -206,7 +211,7 @@ class HardVote:
     deciding: Deciding = field(default_factory=Deciding)
     id: IdForm | None = None
 
-    parts: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
+    votes: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
     """Each heard member's own vote, or its masks."""
     heard: tuple[Path, ...] = field(init=False, repr=False)
     """The members that weigh something; the others are not read."""
@@ -242,7 +247,7 @@ class HardVote:
         formats = None if self.formats is None else [self.formats[k] for k in files]
         read = read_together(paths, formats, self.image_size, self.classes, known, id=self.id)
         parts.update(zip(files, read, strict=True))
-        object.__setattr__(self, "parts", tuple(parts[k] for k in heard))
+        object.__setattr__(self, "votes", tuple(parts[k] for k in heard))
         if self.voting.get("weights"):
             object.__setattr__(self, "voting", {**self.voting, "weights": [weights[k] for k in heard]})
         object.__setattr__(self, "heard", tuple(self.members[k] for k in heard))
@@ -250,19 +255,19 @@ class HardVote:
 
     def told(self) -> list[str]:
         """Say how label maps among the members were read."""
-        read = zip(self.heard, self.parts, strict=True)
+        read = zip(self.heard, self.votes, strict=True)
         silent = [f"not read, since it weighs nothing: {m}" for m in self.members if m not in self.heard]
-        seen = dict.fromkeys(line for p in self.parts if isinstance(p, SoftVote) for line in p.seen_told())
+        seen = dict.fromkeys(line for p in self.votes if isinstance(p, SoftVote) for line in p.seen_told())
         rules = [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
         return [*silent, *rules, *seen]
 
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
-        read = list(zip(self.heard, self.parts, strict=True))
+        read = list(zip(self.heard, self.votes, strict=True))
         out = alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
         empty = self.names()
         out += emptying(self.rules, map(empty.image_size, empty.samples))
-        if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.parts):
+        if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.votes):
             doubt = "a set guarantees a risk of its own masks, not of those that a hard vote makes of several"
             out.append(Caution(doubt, "vote softly, with a set that controls the risk of the fused scores"))
         return out
@@ -270,7 +275,14 @@ class HardVote:
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         majority = {**self.voting, "fusion": None}  # of empty masks every fusion is empty
-        return self._voted([_names(part) for part in self.parts], majority).without_void()
+        return self._voted([_names(part) for part in self.votes], majority).without_void()
+
+    def on(self, samples: Sequence[str]) -> HardVote:
+        """Return the same vote on some of the samples."""
+        some = copy(self)
+        own = [v.on(samples) if isinstance(v, SoftVote) else v.arranged(samples, v.classes) for v in self.votes]
+        object.__setattr__(some, "votes", tuple(own))
+        return some
 
     def check_memory(
         self, budget: int | None, jobs: int | None, in_pieces: bool = False, like: Path | None = None
@@ -284,7 +296,7 @@ class HardVote:
         del in_pieces
         if budget is None:
             return
-        votes = [p for p in self.parts if isinstance(p, SoftVote)]
+        votes = [p for p in self.votes if isinstance(p, SoftVote)]
         needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs) for p in votes]
         now = memory.used()
         own = max((n - now for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
@@ -293,7 +305,7 @@ class HardVote:
 
     def run(self, executor: Executor = THREADS, listener: Listener = nobody) -> MaskSet:
         """Bring every member to masks, vote, and clean."""
-        masks = [p.run(executor, listener).whole() if isinstance(p, SoftVote) else p for p in self.parts]
+        masks = [p.run(executor, listener).whole() if isinstance(p, SoftVote) else p for p in self.votes]
         return self._voted(masks, self.voting)
 
     def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:

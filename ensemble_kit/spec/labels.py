@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ensemble_kit.errors import UsageError, some
+
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -20,8 +23,8 @@ def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
         A name of another kind, a name twice, or no name at all.
     """
     out = tuple(names)
-    bad = [n for n in out if not isinstance(n, str) or not n or any(ord(c) < 32 or ord(c) == 127 for c in n)]
-    if bad or not out:
+    if not out or not all(map(_is_sound, out)):
+        bad = [n for n in out if not _is_sound(n)]
         raise UsageError(
             "name-invalid",
             f"cannot use the names of {kind}",
@@ -36,3 +39,7 @@ def check_names(kind: str, names: Iterable[str]) -> tuple[str, ...]:
             "name-doubled", f"cannot tell {kind} apart", item=item, fix=f"give every one of the {kind} its own name"
         )
     return out
+
+
+def _is_sound(name: object) -> bool:
+    return isinstance(name, str) and name != "" and _CONTROL.search(name) is None

@@ -80,7 +80,7 @@ ELSEWHERE = {
     "R14": "test_remote.py::test_wrong_keys_and_bucket, test_remote.py::test_urls_that_are_refused",
     "R17": "test_remote.py::test_commands_take_urls",
     "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",
-    "R19": "test_cluster.py::test_workers_of_other_versions_are_refused_before_work",
+    "R19": "test_cluster.py::test_workers_of_other_versions_are_refused",
     "R20": "test_remote_cluster.py::test_a_worker_that_may_not_read_what_the_command_may_is_told",
 }
 NOT_HERE = {

@@ -14,6 +14,7 @@ import test_store_at_rest as at_rest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError, LockedError
+from ensemble_kit.logits.records import to_line
 from ensemble_kit.logits.repair import repair
 
 CASES = [c for c in at_rest.CASES if c.id != "S33"]
@@ -151,3 +152,14 @@ def test_a_lock_that_is_gone_is_made_anew(store: Path) -> None:
         out.write(h.IDS[0], h.logits()[1], h.PLANE)
     assert [s.path for s in repair(store).steps] == ["logits/manifest/lock"]
     h.make(store)
+
+
+@pytest.mark.slow
+def test_a_segment_of_any_size_keeps_its_samples(store: Path, whole: Path) -> None:
+    """One writer's segment of a million samples of 29 classes has 0.45 GB; what is above 0.27 was passed over."""
+    (segment,) = (store / "logits" / "manifest").glob("*.jsonl")
+    with segment.open("ab") as file:
+        file.write(b"\0" * ((1 << 28) + 1) + b"\n")
+        file.write(to_line({"sync": len(h.IDS)}))
+    assert repair(store).missing == ()
+    assert ek.LogitStore(store).fingerprint == ek.LogitStore(whole).fingerprint

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-optimized coverage mutation soak example example-test lint bench bench-compare docs figures floors clean
+.PHONY: help demo test check test-optimized coverage mutation soak example example-test lint bench bench-test bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16

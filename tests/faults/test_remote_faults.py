@@ -81,7 +81,7 @@ ELSEWHERE = {
     "R17": "test_remote.py::test_commands_take_urls",
     "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",
     "R19": "test_cluster.py::test_workers_of_other_versions_are_refused",
-    "R20": "test_futures.py::test_a_store_that_is_not_the_same_where_the_work_runs_is_named",
+    "R20": "test_remote_cluster.py::test_a_worker_that_may_not_read_what_the_command_may_is_told",
     "R21": "test_cluster.py::test_work_that_kills_every_worker_is_named",
     "R22": "test_cluster.py::test_a_local_cluster_listens_on_this_machine_alone",
 }

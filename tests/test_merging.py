@@ -177,6 +177,8 @@ def test_what_does_not_make_a_whole_is_refused(parts: Path, sigmoid: Path, tmp_p
         ensk("merge", one, three, *out)
     with refused(ek.UsageError, "part-twice", "both part 1/3"):
         ensk("merge", one, two, three, shutil.copy(one, tmp_path / "copy.part-1-of-3"), *out)
+    with refused(ek.UsageError, "part-twice", f"{one} is named twice"):
+        ensk("merge", parts, one, *out)
     with refused(ek.IncompleteError, "part-missing", "no.csv", "the files that --part wrote"):
         ensk("merge", tmp_path / "no.csv", *out)
     ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "other.csv", "--part", "2/3", "--thresholds", "0.25")

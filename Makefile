@@ -40,8 +40,11 @@ $(EXAMPLE_STAMP): pyproject.toml Makefile $(EXAMPLE)/requirements.txt
 demo: $(STAMP)        ## three real networks, real images, one submission CSV with a score
 	$(BIN)/ensk demo --out demo-out --force
 
-test: $(STAMP)        ## the whole suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: $(STAMP)        ## the suite, but for benchmarks
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/test_benchmarks.py
+
+bench-test: $(STAMP)  ## every benchmark once, on little data
+	$(BIN)/python -m pytest -n auto --dist load tests/test_benchmarks.py
 
 check: lint            ## lint and the fast tests, in under two minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"

@@ -174,6 +174,24 @@ def dask_shell(case: Case, out: Path, cluster: LocalCluster) -> None:
         shell(case, out, "--dask", cluster.scheduler_address)
 
 
+def parts(case: Case, out: Path) -> None:
+    """Tune and vote by three parts each, done in no order, merge them, and tune with what is merged."""
+    counts, masks = out / "counts.npz", out / case.out
+    tune = ["tune-thresholds", *case.val, "--val", case.truth, "-q", "--statistics", counts]
+    vote = ["vote", *case.test, "--thresholds", out / "set.json", "-q"]
+    vote += ["--format", "label-map"] if case.out == "maps" else []
+    for k in (3, 1, 2):
+        ensk(*tune, "--part", f"{k}/3")
+    ensk("merge", counts, "--out", counts)
+    ensk(*tune, "--out", out / "set.json")
+    for k in (2, 3, 1):
+        ensk(*vote, "--out", masks, "--part", f"{k}/3")
+    ensk("merge", masks, "--out", masks)
+    for path in out.glob("*.part-*"):
+        path.unlink()
+    ensk("review", *case.test, "--thresholds", out / "set.json", "--out", out / "review.csv", "-q")
+
+
 WAYS: dict[str, Callable[..., None]] = {
     "one thread": partial(python, jobs=1),
     "threads": partial(python, jobs=4),
@@ -181,6 +199,7 @@ WAYS: dict[str, Callable[..., None]] = {
     "dask": dask_python,
     "command, one thread": lambda case, out: shell(case, out, "--jobs", 1),
     "command, dask": dask_shell,
+    "command, parts": parts,
 }
 """What must end in the same bytes; a way that takes a cluster as its third argument is given one of two processes."""
 CLUSTERED = {"dask", "command, dask"}

@@ -154,3 +154,37 @@ def test_two_revisions_are_compared() -> None:
     assert "cannot check out 'no-such-revision'" in unknown.stderr
     listed = subprocess.run(["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True)
     assert "/base" not in listed.stdout
+
+
+def test_a_quick_run_of_executors() -> None:
+    command = [sys.executable, str(BENCHMARKS / "executors.py"), "--quick", "--turns", "1"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[0] for line in done.stdout.splitlines()[2:]] == [
+        "| one thread", "| 2 threads", "| pool of 2 processes", "| Dask, 2 processes",
+    ]  # fmt: skip
+
+
+def test_a_million_is_measured_with_fewer(tmp_path: Path) -> None:
+    page = tmp_path / "scale.md"
+    page.write_text("before\n<!-- million -->\nstale words\n<!-- /million -->\nafter\n")
+    command = [sys.executable, str(BENCHMARKS / "million.py"), "--samples", "200", "--at", str(tmp_path / "stores")]
+    command += ["--record", str(tmp_path / "million.json"), "--write", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "million.json").read_text())
+    assert record["samples"] == 200
+    assert len(record["rows"]) == 16
+    assert all(row["cpu"] > 0 and row["peak"] > 1e7 for row in record["rows"])
+    text = page.read_text()
+    assert text.startswith("before\n<!-- million -->\n| codec |")
+    assert text.endswith("<!-- /million -->\nafter\n")
+    assert "stale words" not in text
+
+
+def test_the_plan_of_a_million_is_that_of_the_page() -> None:
+    command = [sys.executable, str(BENCHMARKS / "million.py"), "--plan"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert told.strip() in (ROOT / "docs" / "scale.md").read_text()

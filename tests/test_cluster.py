@@ -8,10 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,7 @@ from ensemble_kit.execution import dask
 from ensemble_kit.execution.choosing import chosen
 from ensemble_kit.execution.events import Progress, nobody
 from ensemble_kit.execution.executor import Item, Items
+from running import command, listening, processes
 from trying import ensk, refused
 
 if TYPE_CHECKING:
@@ -120,6 +119,40 @@ def test_what_another_try_may_mend_is_tried_again(
     assert work.notes.read_text() == "x" * tries
 
 
+class Dies:
+    """A work that kills its process, as the system does where memory is short."""
+
+    def __call__(self, item: Item) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return item.sample
+
+
+@slow
+def test_work_that_kills_every_worker_is_named(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R21: as for want of memory, which Dask's nannies end processes for."""
+    monkeypatch.setattr(
+        client.cluster.scheduler, "allowed_failures", 0
+    )  # workers that one task may take; Dask's own: 3
+    with refused(
+        ek.ResourceError, "worker-lost", "cannot go on with dying: a worker is gone (KilledWorker: ", "memory"
+    ):
+        list(chosen(client, None, nobody).map(Dies(), Items(["0"]), "dying"))
+
+
+@slow
+def test_a_local_cluster_listens_on_this_machine_alone(stores: list[Path]) -> None:
+    """R22, X34: whoever reaches a scheduler can run code."""
+    found = set[str]()
+
+    def look(told: Progress) -> None:
+        if told.done == 1:
+            found.update(listening([os.getpid(), *processes(1, os.getpid())]))
+
+    with dask.cluster("local", 1) as here:
+        ek.Ensemble(stores).vote(0.4, executor=here, listener=look)
+    assert found == {"0100007F"}
+
+
 @slow
 def test_what_stands_for_a_cluster(client: Client, stores: list[Path]) -> None:
     from distributed import Client
@@ -135,14 +168,6 @@ def test_what_stands_for_a_cluster(client: Client, stores: list[Path]) -> None:
 
     with refused(ek.UsageError, "dask-asynchronous", "asynchronous=True"):
         asyncio.run(asynchronous())
-
-
-def command(*words: object, start_new_session: bool = False, **environment: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=start_new_session,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -182,8 +207,10 @@ def works(address: str) -> None:
     """Wait until a task runs on the cluster."""
     from distributed import Client
 
+    until = time.monotonic() + 60
     with Client(address, set_as_default=False) as watching:
         while not any(watching.processing().values()):
+            assert time.monotonic() < until
             time.sleep(0.02)
 
 
@@ -256,7 +283,7 @@ def test_a_killed_command_leaves_no_output_and_no_process(number: int, large: li
         "ensemble_kit", "vote", *large, "--thresholds", 0.4, "--out", out, "--dask", "local", "--jobs", 2, "-q",
         start_new_session=True,
     )  # fmt: skip
-    while len(session(ran.pid)) < 3 and ran.poll() is None:
+    while len(processes(3, ran.pid)) < 3 and ran.poll() is None:
         time.sleep(0.05)
     time.sleep(1)  # in the middle of connecting, or of the work
     if number == signal.SIGINT:  # as a terminal sends it
@@ -270,20 +297,9 @@ def test_a_killed_command_leaves_no_output_and_no_process(number: int, large: li
     assert (ran.returncode, out.exists()) == (code, False)
     assert told.strip() == (f"{words}; run the same command again to continue" if words else "")
     until = time.monotonic() + 30
-    while session(ran.pid) and time.monotonic() < until:
+    while processes(3, ran.pid) and time.monotonic() < until:
         time.sleep(0.1)
-    assert session(ran.pid) == []
-
-
-def session(number: int) -> list[int]:
-    """The processes of a session, but for those that wait to be reaped."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            state, _, _, own = (process / "stat").read_text().rpartition(")")[2].split()[:4]
-            if state != "Z" and int(own) == number:
-                found.append(int(process.name))
-    return found
+    assert processes(3, ran.pid) == []
 
 
 @slow

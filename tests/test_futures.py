@@ -172,9 +172,7 @@ def test_a_store_that_is_not_the_same_where_the_work_runs_is_named(tmp_path: Pat
     shutil.rmtree(tmp_path / "a.zarr")
     host = re.escape(socket.gethostname())
     with processes() as pool:
-        with pytest.raises(
-            ek.IncompleteError, match=rf"a\.zarr does not exist there \(on {host}\) · fix: let its path"
-        ):
+        with pytest.raises(ek.ResourceError, match=rf"a\.zarr does not exist there \(on {host}\) · fix: let its path"):
             ens.vote(0.5, executor=pool)
         one_store(tmp_path, 2)
         with pytest.raises(

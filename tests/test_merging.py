@@ -218,3 +218,52 @@ def test_options_that_a_count_does_not_use_are_refused(
     with pytest.raises(ek.UsageError, match="--part"):
         ensk("tune-thresholds", sigmoid / "a.zarr", "--val", sigmoid / "val.npz", "--part", "1/2", *options)
     assert not list(tmp_path.iterdir())
+
+
+SCORES: dict[str, tuple[str, ...]] = {
+    "Dice": (),
+    "IoU, empty pairs skipped": ("--metric", "iou", "--empty", "skip"),
+    "a convention": ("--convention", "kaggle"),
+    "without a class": ("--background", "x"),
+}
+
+
+@pytest.mark.parametrize("options", SCORES.values(), ids=SCORES)
+def test_scores_of_parts_are_the_wholes(
+    sigmoid: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensk("vote", sigmoid / "b.zarr", "--out", tmp_path / "masks.npz")
+    score = ["score", tmp_path / "masks.npz", "--val", sigmoid / "val.npz", *options]
+    capsys.readouterr()
+    ensk(*score, "--out", tmp_path / "whole.json", "--by-sample", tmp_path / "whole.csv")
+    told = capsys.readouterr().out
+    ensk(*score, "--json")
+    assert (tmp_path / "whole.json").read_text() == capsys.readouterr().out
+    for k in (1, 2, 3):
+        ensk(*score, "--out", tmp_path / "scores.json", "--part", f"{k}/3")
+    capsys.readouterr()
+    ensk("merge", tmp_path / "scores.json", "--out", tmp_path / "merged.json", "--by-sample", tmp_path / "merged.csv")
+    assert capsys.readouterr().out == told
+    assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert (tmp_path / "merged.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("convention", [(), ("--convention", "mmseg")], ids=["plain", "mmseg"])
+def test_confusion_of_parts_is_the_wholes(softmax: Path, tmp_path: Path, convention: tuple[str, ...]) -> None:
+    ensk("vote", softmax / "b.zarr", "--format", "label-map", "--out", tmp_path / "masks")
+    score = ["score", tmp_path / "masks", "--val", softmax / "val", *convention]
+    ensk(*score, "--out", tmp_path / "whole.json", "--confusion", tmp_path / "whole.npz")
+    for k in (1, 2):
+        ensk(*score, "--out", tmp_path / "scores.json", "--part", f"{k}/2")
+    merge = ["merge", tmp_path / "scores.json", "--out", tmp_path / "merged.json", "--confusion"]
+    ensk(*merge, tmp_path / "merged.npz")
+    assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_a_part_of_a_score_needs_a_file(sigmoid: Path) -> None:
+    score = ["score", sigmoid / "val.npz", "--val", sigmoid / "val.npz", "--part", "1/2"]
+    with refused(ek.UsageError, "option-invalid", "--part 1/2 without --out"):
+        ensk(*score)
+    with refused(ek.UsageError, "option-idle", "--confusion", "ensk merge"):
+        ensk(*score, "--out", "s.json", "--confusion", "m.csv")

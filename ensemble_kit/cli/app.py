@@ -23,6 +23,7 @@ from ensemble_kit.cli import (
     review,
     score,
     signals,
+    slurm,
     stack,
     tune_thresholds,
     verify,
@@ -113,6 +114,7 @@ def _text_stream(number: int) -> TextIO:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
+        slurm.TYPED.set(tuple(arguments))
         code = app(_spread(arguments), standalone_mode=False, prog_name="ensk")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.part_options import PartOption, part_of
 from ensemble_kit.cli.plain import size
@@ -163,6 +164,7 @@ def dump_logits(
         scale=scale,
         **values,  # checked by Recipe
     )
+    share = part_of(part, common)
     with common.progress() as listen:
         done = dumping.dump_logits(
             model,
@@ -175,7 +177,7 @@ def dump_logits(
             weights_key=weights_key,
             batch_size=batch_size,
             device=device,
-            part=part_of(part),
+            part=share,
             codec=codec,  # type: ignore[arg-type]  # checked by the store
             clamp=clamp,
             ids=ids,  # type: ignore[arg-type]
@@ -192,8 +194,13 @@ def dump_logits(
         )
     verb = "would write" if common.dry_run else "wrote"
     count = done.samples - done.resumed if common.dry_run else done.written
-    common.say(f"{verb} {count} samples, {size(done.bytes)}, to {out}")
-    common.answer({**asdict(done), "dry_run": common.dry_run})
+    line, told = f"{verb} {count} samples, {size(done.bytes)}, to {out}", asdict(done)
+    if common.dry_run:
+        tasks = slurm.tasks_of(share, done.samples, done.bytes)
+        told["sbatch"] = slurm.lines(tasks, slurm.words(), common.jobs, slurm.verifying(out))
+        line = slurm.told(line, told["sbatch"])
+    common.say(line)
+    common.answer({**told, "dry_run": common.dry_run})
 
 
 def _numbers(option: str, text: str | None, pair: str = "") -> list[float] | None:

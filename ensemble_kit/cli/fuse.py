@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.options import (
     MeanOption,
@@ -15,6 +16,7 @@ from ensemble_kit.cli.options import (
     TemperaturesOption,
     UpsampleOption,
     WeightsOption,
+    bytes_of,
     fusing,
 )
 from ensemble_kit.cli.part_options import PartOption, part_of
@@ -70,6 +72,7 @@ def fuse(
     from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
+    share = part_of(part, common)
     options = fusing(mean, upsample, weights, temperatures, samples)
     tuned = None if thresholds is None else resolve(thresholds)
     if thresholds is not None and not isinstance(tuned, ThresholdSet):
@@ -82,10 +85,8 @@ def fuse(
         item = "--member and --codec are of a store"
         raise UsageError("option-idle", "cannot use these options", item=item, fix="leave them out, or --format store")
     ensemble = open_ensemble(stores, tuned, options)
-    values: dict[str, Any] = {"kind": format, "codec": codec}  # checked by Fusing and the store
-    plan = Fusing(
-        ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, part=part_of(part), **values
-    )
+    values: dict[str, Any] = {"kind": format, "codec": codec, "part": share}  # checked by Fusing and the store
+    plan = Fusing(ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, **values)
     for line in plan.told():
         common.say(line)
     for doubt in plan.doubts():
@@ -93,7 +94,10 @@ def fuse(
     jobs = plan.threads(common.jobs, common.memory)
     if common.dry_run:
         planned = plan.plan()
-        common.answer({**asdict(planned), "dry_run": True}, f"would write {size(planned.bytes)} to {out}")
+        tasks = slurm.tasks_of(share, len(ensemble.samples), bytes_of(stores))
+        array = slurm.lines(tasks, slurm.words(), common.jobs, *([slurm.verifying(out)] if format == "store" else []))
+        plan_told = slurm.told(f"would write {size(planned.bytes)} to {out}", array)
+        common.answer({**asdict(planned), "dry_run": True, "tasks": tasks, "sbatch": array}, plan_told)
         return
     with common.progress() as listener:
         done = plan.run(Threads(jobs), listener)

@@ -11,6 +11,7 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.masks_out import MasksOut, Writing
 from ensemble_kit.cli.options import CsvOption, refuse_idle
 from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.scores_out import BySampleOption, ConfusionOption, ScoresOut
 
 
 def merge(
@@ -30,32 +31,38 @@ def merge(
         str | None, typer.Option("--format", help="Of masks: as for vote. Default: as the parts were made.")
     ] = None,
     csv: CsvOption = None,
+    confusion: ConfusionOption = None,
+    by_sample: BySampleOption = None,
 ) -> None:
     """Put the parts of a run together, none missing and none twice: the bytes are those of a whole run."""
-    from ensemble_kit.recipes import memory, merging, part_masks, part_statistics
+    from ensemble_kit.recipes import memory, merging, part_masks, part_scores, part_statistics
 
     paths = merging.found(parts)
     check_output(out, common, [*paths, like])
     memory.check(common.memory, memory.of_parts(paths), "merge")
     read = merging.read(paths)
     kind, plan = read[0].kind, read[0].plan
-    told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if kind != part_masks.KIND:
         refuse_idle(f"of {kind}", "merge masks", like=like, format=format, csv=csv)
+    if kind != part_scores.KIND:
+        refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
+    told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if common.dry_run:
-        common.answer(told, f"would merge {len(read)} parts")
-        return
-    if kind == part_statistics.KIND:
+        common.answer(told, f"would merge {len(read)} parts into {out}")
+    elif kind == part_statistics.KIND:
         counted = part_statistics.merged(read)
         counted.save(out)
         common.answer({**told, "samples": len(counted.samples)})
         common.say(f"wrote {out}: {len(counted.samples)} samples from {len(read)} parts")
-        return
-    writing = Writing.of({**plan["writing"], **Writing(format, csv, like).to_dict()})
-    output = MasksOut(part_masks.merged(read), writing, out, bool(plan.get("overlaps")))
-    writing.rehearse(output.voted, out, common.force)
-    output.write()
-    values = output.tell(common)
-    if str(out) != "-":
-        common.answer({**told, "rule": output.voted.rule, **values})
-    output.say_where(common)
+    elif kind == part_scores.KIND:
+        scores = part_scores.merged(read)
+        ScoresOut(out, confusion, by_sample).write(scores, scores.confusion, common)
+    else:
+        writing = Writing.of({**plan["writing"], **Writing(format, csv, like).to_dict()})
+        output = MasksOut(part_masks.merged(read), writing, out, bool(plan["overlaps"]))
+        writing.rehearse(output.voted, out, common.force)
+        output.write()
+        values = output.tell(common)
+        if str(out) != "-":
+            common.answer({**told, "rule": output.voted.rule, **values})
+        output.say_where(common)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ensemble_kit.formats.registry import Format
     from ensemble_kit.formats.sizes import ImageSize
     from ensemble_kit.masks.stream import Masks
+    from ensemble_kit.metrics.overlap import Overlap
 
 Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
 MeanOption = Annotated[
@@ -199,7 +200,7 @@ def bytes_of(stores: Sequence[Path]) -> int:
     return total
 
 
-def warn_of_formulas(common: Common, masks: Masks, out: Path) -> None:
+def warn_of_formulas(common: Common, masks: Masks | Overlap, out: Path) -> None:
     """Warn where a spreadsheet would take ids of a CSV for formulas; they are written verbatim, so that ids match."""
     if out.suffix.lower() == ".csv" or str(out) == "-":
         odd = [n for n in (*masks.samples, *masks.classes) if n.startswith(("=", "+", "-", "@", "\t", "\r"))]

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.working import working
 from ensemble_kit.errors import DamagedError, UsageError
-from ensemble_kit.execution.parts import WHOLE, Part
+from ensemble_kit.execution.parts import AUTO, WHOLE, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,12 @@ PartOption = Annotated[
 ]
 
 
-def part_of(text: str | None) -> Part:
-    """Read `--part`; without it, all is one part."""
+def part_of(text: str | None, common: Common) -> Part:
+    """Read `--part`; without it, or where a dry run asks what only a task can tell, all is one part."""
+    if text == AUTO and common.dry_run:
+        with suppress(UsageError):
+            return Part.parse(text)
+        return WHOLE
     return WHOLE if text is None else Part.parse(text)
 
 
@@ -127,3 +132,33 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
     with working(common, dask) as executor, common.progress() as listener:
         work = partial(part_statistics.count_part, tuning, truth, part, executor, listener)
         run_part(common, statistics, part, part_statistics.KIND, plan, work)
+
+
+def score_part(
+    common: Common, prediction: MaskSet, truth: MaskSet, options: Mapping[str, Any], part: Part, out: Path
+) -> None:
+    """Count a share of the samples of a score."""
+    from ensemble_kit.recipes import part_scores
+
+    part.check_has(len(truth.samples))
+    work = partial(part_scores.score_part, prediction, truth, options, part)
+    run_part(common, out, part, part_scores.KIND, part_scores.plan_of(prediction, truth, options), work)
+
+
+def counting_lines(
+    common: Common, part: Part, samples: int, read: int, statistics: Path | None, out: Path, countable: bool
+) -> list[str]:
+    """Return the lines of an array that counts, merges, and tunes with what is merged; none where it cannot.
+
+    Parameters
+    ----------
+    countable : whether all that is asked for follows from counts that parts keep.
+    """
+    if not countable:
+        return []
+    counts = statistics or Path(f"{out}.counts.npz")
+    decided = {"--out": 1, "--choose": 1, "--shared": 0, "--shrink": 0, "--no-shrink": 0, "--statistics": 1}
+    count = [*slurm.words(decided), "--statistics", str(counts)]
+    tune = [*slurm.words({"--statistics": 1}), "--statistics", str(counts)]
+    tasks = slurm.tasks_of(part, samples, read)
+    return slurm.lines(tasks, count, common.jobs, slurm.merging(counts), tune)

@@ -1,10 +1,11 @@
 """`ensk score`: masks against the ground truth."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.annotation_options import (
     IdOption,
     ImagesOption,
@@ -33,10 +34,11 @@ from ensemble_kit.cli.options import (
     class_names,
     csv_format,
     empty_value,
+    refuse_idle,
     size_of_images,
-    warn_of_formulas,
 )
-from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.part_options import PartOption, check_place, part_of, score_part
+from ensemble_kit.cli.scores_out import BySampleOption, ConfusionOption, ScoresOut
 from ensemble_kit.errors import UsageError
 
 _FLAGS: tuple[dict[str, str], ...] = ({}, {"--from": "--val-format", "--from-csv": "--val-csv"})
@@ -72,22 +74,8 @@ def score(
         bool,
         typer.Option("--include-background", help="Count the background where a --convention would leave it out."),
     ] = False,
-    confusion: Annotated[
-        Path | None,
-        typer.Option(
-            "--confusion",
-            help="Write the confusion matrix of exclusive classes: .csv, .json, or .npz with that of every sample.",
-        ),
-    ] = None,
-    by_sample: Annotated[
-        Path | None,
-        typer.Option(
-            "--by-sample",
-            metavar="FILE",
-            help="Write the score of every sample and class, with its pixels: sample,class,tp,pred,truth,value as .csv "
-            "or .json.",
-        ),
-    ] = None,
+    confusion: ConfusionOption = None,
+    by_sample: BySampleOption = None,
     format: ReadFormatOption = None,  # noqa: A002 - the option's name
     csv: ReadCsvOption = None,
     val_format: Annotated[
@@ -108,11 +96,12 @@ def score(
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
     paint: PaintShapesOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write what --json prints to this file, too.")] = None,
+    part: PartOption = None,
 ) -> None:
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
-    from ensemble_kit.metrics import confusion_file, overlap_file
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import annotated, formats_for, read_together, refuse_store
@@ -122,12 +111,16 @@ def score(
     if metric not in {None, "dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
     _check_together(convention, empty, eps, background, include_background)
-    if confusion is not None:
-        confusion_file.check_suffix(confusion)
-        check_output(confusion, common, [masks, val, classes], "--confusion")
-    if by_sample is not None:
-        overlap_file.check_suffix(by_sample)
-        check_output(by_sample, common, [masks, val, classes], "--by-sample")
+    share = part_of(part, common)
+    if share.of > 1:
+        refuse_idle("with --part, which only counts", "pass it to ensk merge", confusion=confusion, by_sample=by_sample)
+        if out is None:
+            item, fix = f"--part {share} without --out", "pass --out FILE: its name is that of the parts"
+            raise UsageError("option-invalid", "cannot keep a part's counts", item=item, fix=fix)
+    if out is not None:
+        check_place(out, share, common, [masks, val, classes])
+    files = ScoresOut(out, confusion, by_sample)
+    files.check(common, [masks, val, classes])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
     refuse_store(masks, "masks")
     refuse_store(val, "masks")
@@ -141,14 +134,26 @@ def score(
     both = read_together(paths, formats, size_of_images(image_size), class_names(classes), (), differ, _FLAGS, form)
     say_labels(common, both, paths)
     prediction, truth = kept(both, only, without)
-    found = recipe.score(prediction, truth, metric, how, background, include_background)
-    if confusion is not None:
-        matrix = found.confusion or exclusive.confusion(prediction, truth)  # which names the classes that overlap
-        confusion_file.write(matrix, confusion, force=common.force)
-    if by_sample is not None:
-        overlap_file.write(found.overlap, by_sample, force=common.force)
-        warn_of_formulas(common, truth, by_sample)
-    common.answer(found.to_dict(), *found.reports())
+    options: dict[str, Any] = {
+        "metric": metric,
+        "convention": how,
+        "background": background,
+        "include_background": include_background,
+    }
+    if common.dry_run:
+        tasks = slurm.tasks_of(share, len(truth.samples), 0)
+        array = [] if out is None else slurm.lines(tasks, slurm.words(), common.jobs, slurm.merging(out))
+        plan = f"would score {len(truth.samples)} samples x {len(truth.classes)} classes"
+        common.answer({"samples": len(truth.samples), "sbatch": array}, slurm.told(plan, array))
+        return
+    if share.of > 1:
+        score_part(common, prediction, truth, options, share, cast("Path", out))
+        return
+    found = recipe.score(prediction, truth, **options)
+    matrix = found.confusion
+    if confusion is not None and matrix is None:
+        matrix = exclusive.confusion(prediction, truth)  # which names the classes that overlap
+    files.write(found, matrix, common)
 
 
 def _check_together(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ensemble_kit.cli import signals
+from ensemble_kit.cli import signals, slurm
 from ensemble_kit.cli.annotation_options import (
     IdOption,
     ImagesOption,
@@ -44,7 +44,7 @@ from ensemble_kit.cli.options import (
     refuse_idle,
 )
 from ensemble_kit.cli.outputs import check_output
-from ensemble_kit.cli.part_options import PartOption, count_part, part_of, part_of_counts
+from ensemble_kit.cli.part_options import PartOption, count_part, counting_lines, part_of, part_of_counts
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.risk import refuse_idle_with_risk, risk_of, risk_set
 from ensemble_kit.cli.streams import printable
@@ -187,14 +187,14 @@ def tune_thresholds(
             "rule": rules or None,
         },
     )
-    share = part_of(part)
-    if share.of > 1:
-        idle: dict[str, object] = {"out": out, "search": search, "rule": rules or None, "choose": choose}
-        idle |= {"shared": shared or None, "shrink": None if shrink is None else True, "rank": rank or None}
-        idle |= {"method": None if method == "exact" else method, "compare": compared, "risk": risk, "least": least}
-        refuse_idle(
-            "with --part, which only counts", "tune with what is merged", **idle, calibration=calibration or None
-        )
+    share = part_of(part, common)
+    other: dict[str, Any] = {"search": search, "rule": rules or None, "rank": rank or None, "least": least}
+    other |= {"method": None if method == "exact" else method, "compare": compared, "risk": risk}
+    other["calibration"] = calibration or None
+    countable = all(value is None for value in other.values())
+    if share.of > 1 and not common.dry_run:
+        chosen = {"out": out, "choose": choose, "shared": shared or None, "shrink": None if shrink is None else True}
+        refuse_idle("with --part, which only counts", "tune with what is merged", **other, **chosen)
         out = part_of_counts(statistics, share)
     if not search and method == "exact":
         refuse_idle("without a search", "add --search", **of_search)
@@ -255,6 +255,7 @@ def tune_thresholds(
     for caution in tuning.warnings():
         common.warn(caution)
     if common.dry_run:
+        read = bytes_of(stores)
         plan = {
             "out": str(out),
             "samples": len(ensemble.samples),
@@ -263,16 +264,15 @@ def tune_thresholds(
             "search": search,
             "method": method if wanted_risk is None else "risk",
             "risk": None if wanted_risk is None else asdict(wanted_risk),
-            "bytes": bytes_of(stores),
+            "bytes": read,
         }
         verb = "tune" if wanted_risk is None else "calibrate"
         told = f"{len(ensemble.classes)} classes on {len(ensemble.samples)} samples into {out}"
         if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
             plan["passes"] = passes
-            told += (
-                f", in {passes[0]} to {passes[1]} passes over the stores, and some for folds that choose differently"
-            )
-        common.answer(plan, f"would read {size(bytes_of(stores))} and {verb} {told}")
+            told += f", in {passes[0]} to {passes[1]} passes, and some for folds that choose differently"
+        array = counting_lines(common, share, len(ensemble.samples), read, statistics, out, countable)
+        common.answer({**plan, "sbatch": array}, slurm.told(f"would read {size(read)} and {verb} {told}", array))
         return
     reading = TruthOptions(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint

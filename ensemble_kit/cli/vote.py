@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.fusion_options import FusionOption, read_fusion, tell_quality
@@ -178,11 +179,11 @@ def vote(
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     members = found_members(members)
-    like = None if like is None else existing(like)
+    asked, like = like, None if like is None else existing(like)
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
-    share = part_of(part)
+    share = part_of(part, common)
     check_place(out, share, common, [*members, *sets, like, labels, classes, image_size])
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
@@ -277,10 +278,14 @@ def vote(
     plan.check_memory(common.memory, common.jobs, in_pieces and share.of == 1, like)
     if common.dry_run:
         read = bytes_of(members)
-        common.answer({"out": str(out), "rules": texts, "bytes": read}, f"would read {size(read)} and write {out}")
+        tasks = slurm.tasks_of(share, len(names.samples), read)
+        array = [] if fusion else slurm.lines(tasks, slurm.words(), common.jobs, slurm.merging(out))
+        plan_told = f"would read {size(read)} and write {out}"
+        values = {"out": str(out), "rules": texts, "bytes": read, "tasks": tasks, "sbatch": array}
+        common.answer(values, slurm.told(plan_told, array))
         return
     if share.of > 1:
-        vote_part(common, plan, share, writing, out, dask)
+        vote_part(common, plan, share, replace(writing, like=asked), out, dask)
         return
     with working(common, dask) as executor, common.progress() as listener:
         found = plan.run(executor, listener)

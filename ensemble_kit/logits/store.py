@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ensemble_kit.access import reading
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError, UsageError, check_kind, some
+from ensemble_kit.errors import (
+    DamagedError,
+    IncompleteError,
+    MismatchError,
+    ResourceError,
+    UnsafeError,
+    UsageError,
+    check_kind,
+    some,
+)
 from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.logits import chunkfile, packed, records
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
@@ -342,7 +351,7 @@ def _opened(path: str, fingerprint: str, *_: object) -> LogitStore:
         store = LogitStore(path)
     except IncompleteError as error:
         item = f"{error.item} does not exist there"
-        raise IncompleteError("store-elsewhere", what, item=item, fix=everywhere) from None
+        raise ResourceError("store-elsewhere", what, item=item, fix=everywhere) from None
     if store.fingerprint != fingerprint:
         item = (
             f"{path} has the fingerprint {store.fingerprint[:16]} there, {fingerprint[:16]} where it was first opened"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ensemble_kit.errors import Caution, some
 from ensemble_kit.masks.maskset import MaskSet
@@ -23,6 +23,32 @@ _EXCLUSIVE = (
 )
 
 
+class Void(NamedTuple):
+    """Pixels of masks that are void: how many of how many, and in how many of how many samples."""
+
+    pixels: int
+    of_pixels: int
+    samples: int
+    of_samples: int
+
+    @classmethod
+    def of(cls, masks: MaskSet) -> Void:
+        """Count them."""
+        areas = [masks.void(s).area for s in masks.samples]
+        every = sum(math.prod(masks.image_size(s)) for s in masks.samples)
+        return cls(sum(areas), every, sum(area > 0 for area in areas), len(areas))
+
+    @property
+    def share(self) -> float:
+        """Share of all pixels."""
+        return self.pixels / self.of_pixels if self.of_pixels else 0.0
+
+    def told(self) -> list[str]:
+        """Say how much of a truth is void; nothing where none is."""
+        held = f"in {self.samples} of {self.of_samples} samples"
+        return [f"Void: {self.share:.2%} of the truth's pixels, {held}, do not count."] if self.samples else []
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of masks against their truth.
@@ -33,15 +59,16 @@ class Scores:
     measure : what the one figure is: that of the named convention, or the mean over pairs.
     confusion : of exclusive classes; None where classes of either side overlap.
     convention : the named one; None without.
-    prediction, truth : what was compared.
+    void : pixels that do not count, of the truth.
+    void_predicted : pixels of the prediction that count as pixels without a class.
     """
 
     overlap: Overlap
     measure: Measure
     confusion: Confusion | None
     convention: Named | None
-    prediction: MaskSet
-    truth: MaskSet
+    void: Void
+    void_predicted: Void
 
     @property
     def score(self) -> float:
@@ -54,10 +81,11 @@ class Scores:
         if self.convention is not None:
             name = "mIoU" if self.measure.is_miou else self.measure.title
             lines.append(f"{name} {self.score:.6f} {self.convention.told(self.measure)}")
-        lines += void_told(self.truth)
-        if self.prediction.has_void:
-            share = _void(self.prediction)[1]
-            lines.append(f"Void: {share:.2%} of the prediction's pixels count as pixels without a class.")
+        lines += self.void.told()
+        if self.void_predicted.samples:
+            lines.append(
+                f"Void: {self.void_predicted.share:.2%} of the prediction's pixels count as pixels without a class."
+            )
         if absent := self.overlap.absent:
             lines.append(f"In neither truth nor prediction: {some(absent, 10)}.")
         return lines
@@ -90,7 +118,7 @@ class Scores:
         """What the columns of the table by class hold."""
         o, m = self.overlap, self.measure
         image, pooled = (Measure(r, m.metric, o.convention, o.background) for r in ("mean", "pooled"))
-        void = "; void does not count" if self.truth.has_void else ""
+        void = "; void does not count" if self.void.samples else ""
         return (
             f"{m.title} per image: {_after(image.legend)}. {m.title} pooled: {_after(pooled.legend)}. "
             f"Positives: samples whose truth has the class. {image.counted[0].upper()}{image.counted[1:]}{void}."
@@ -99,7 +127,6 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON; None in place of NaN."""
         o, m = self.overlap, self.confusion
-        pixels, share, _ = _void(self.truth)
         return {
             "metric": self.measure.metric,
             "mean": _number(o.mean),
@@ -110,7 +137,7 @@ class Scores:
             "pooled_per_class": {c: _number(v) for c, v in o.pooled_per_class.items()},
             "convention": {"empty": o.convention.empty, "eps": o.convention.eps},
             "background": o.background,
-            "void": {"pixels": pixels, "share": round(share, 9)},
+            "void": {"pixels": self.void.pixels, "share": round(self.void.share, 9)},
             "absent": list(o.absent),
             "named": None
             if self.convention is None
@@ -163,8 +190,8 @@ def score(
         measure,
         confusion(prediction, truth, measure.background) if exclusive else None,
         found,
-        prediction,
-        truth,
+        Void.of(truth),
+        Void.of(prediction),
     )
 
 
@@ -175,16 +202,7 @@ def _after(legend: str) -> str:
 
 def void_told(truth: MaskSet) -> list[str]:
     """Say how much of a truth is void; nothing where none is."""
-    _, share, samples = _void(truth)
-    held = f"in {samples} of {len(truth.samples)} samples"
-    return [f"Void: {share:.2%} of the truth's pixels, {held}, do not count."] if truth.has_void else []
-
-
-def _void(truth: MaskSet) -> tuple[int, float, int]:
-    """Return the void pixels, their share of all pixels, and the samples that have some."""
-    areas = [truth.void(s).area for s in truth.samples]
-    every = sum(math.prod(truth.image_size(s)) for s in truth.samples)
-    return sum(areas), sum(areas) / every if every else 0.0, sum(area > 0 for area in areas)
+    return Void.of(truth).told()
 
 
 def _of_exclusive(m: Confusion) -> Report:

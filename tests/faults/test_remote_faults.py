@@ -80,13 +80,12 @@ ELSEWHERE = {
     "R14": "test_remote.py::test_wrong_keys_and_bucket, test_remote.py::test_urls_that_are_refused",
     "R17": "test_remote.py::test_commands_take_urls",
     "R18": "test_cluster.py::test_a_killed_worker_changes_nothing",
-    "R19": "test_cluster.py::test_workers_of_other_versions_are_refused_before_work",
+    "R19": "test_cluster.py::test_workers_of_other_versions_are_refused",
+    "R20": "test_futures.py::test_a_store_that_is_not_the_same_where_the_work_runs_is_named",
+    "R21": "test_cluster.py::test_work_that_kills_every_worker_is_named",
+    "R22": "test_cluster.py::test_a_local_cluster_listens_on_this_machine_alone",
 }
-NOT_HERE = {
-    "R20": "a worker opens a path as this process does, and its error names the path: Dask hands it on as it is",
-    "R21": "Dask restarts a worker that its own limit ends, and the tasks are done again as those of a killed one (R18)",
-    "R22": "a cluster of the kit's own is Dask's LocalCluster, which binds 127.0.0.1; others are the user's (docs/scale.md)",
-}
+NOT_HERE: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("case", READS, ids=lambda c: f"{c.id} {c.fault} x {c.times}")

@@ -158,12 +158,12 @@ ELSEWHERE = {
     "X17": "faults/test_load.py::test_a_model_that_never_ends",
     "X18": "faults/test_load.py::test_a_model_that_asks_for_terabytes",
     "X23": "test_formats_folders.py::test_names_that_leave_the_folder_are_refused",
+    "X34": "test_cluster.py::test_a_local_cluster_listens_on_this_machine_alone",
     "X33": "test_jit.py::test_broken_files_are_compiled_again, test_jit.py::test_a_home_that_cannot_be_used",
     "X27": "test_formats_folders.py::test_a_bomb_is_refused_by_its_header",
 }
 NOT_HERE = {
     "X03": "pyproject.toml requires torch >= 2.10, and `ensk doctor` and the backend say which is there",
-    "X34": "the kit starts no Dask, listens on no port, and unpickles nothing from a network (X38)",
 }
 
 

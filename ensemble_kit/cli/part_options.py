@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from ensemble_kit.cli.masks_out import Writing
     from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.tuning import Tuning
-    from ensemble_kit.recipes.vote import HardVote, SoftVote
+from ensemble_kit.recipes.vote import SoftVote
 
 Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
 

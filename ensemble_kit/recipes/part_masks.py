@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
+from ensemble_kit.decisions.clean import apply_rules
 from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
@@ -19,9 +20,10 @@ from ensemble_kit.masks import stream
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.made_store import record_of
 from ensemble_kit.recipes.part_file import PartFile
-from ensemble_kit.recipes.vote import HardVote, SoftVote
+from ensemble_kit.recipes.vote import SoftVote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +46,13 @@ def plan_of(vote: SoftVote | HardVote, writing: Mapping[str, Any]) -> dict[str, 
 def vote_part(
     vote: SoftVote | HardVote, part: Part, executor: Executor, listener: Listener
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-    """Vote on a share of the samples, and return the head and arrays of its `PartFile`."""
-    return packed(vote.on(part.share(vote.names().samples)).run(executor, listener).whole())
+    """Vote on a share of the samples, and return the head and arrays of its `PartFile`.
+
+    Rules of a hard vote are left to `merged`: whether classes exclude each other is told by the masks of all samples.
+    """
+    asked = vote.without_rules() if isinstance(vote, HardVote) else vote
+    own = asked.on(part.share(vote.names().samples))
+    return packed(own.run(executor, listener).whole())
 
 
 def merged(parts: Sequence[PartFile]) -> MaskSet:
@@ -54,7 +61,9 @@ def merged(parts: Sequence[PartFile]) -> MaskSet:
         shares = [unpacked(p.head, p.arrays) for p in parts]
         classes = shares[0].classes
         whole = stream.joined([s.arranged(s.samples, classes) for s in shares], classes, shares[0].rule)
-        return whole.arranged(joined([s.samples for s in shares]), classes)
+        whole = whole.arranged(joined([s.samples for s in shares]), classes)
+        plan = parts[0].plan
+        return apply_rules(whole, plan["rules"]) if "votes" in plan else whole
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise DamagedError(
             "part-invalid",

@@ -46,6 +46,8 @@ def merge(
         refuse_idle(f"of {kind}", "merge masks", like=like, format=format, csv=csv)
     if kind != part_scores.KIND:
         refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
+    files = ScoresOut(out, confusion, by_sample)
+    files.check(common, paths)
     told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if common.dry_run:
         common.answer(told, f"would merge {len(read)} parts into {out}")
@@ -56,7 +58,7 @@ def merge(
         common.say(f"wrote {out}: {len(counted.samples)} samples from {len(read)} parts")
     elif kind == part_scores.KIND:
         scores = part_scores.merged(read)
-        ScoresOut(out, confusion, by_sample).write(scores, scores.confusion, common)
+        files.write(scores, scores.confusion, common)
     else:
         writing = Writing.of({**plan["writing"], **Writing(format, csv, like).to_dict()})
         output = MasksOut(part_masks.merged(read), writing, out, bool(plan["overlaps"]))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.tuning import Tuning
-from ensemble_kit.recipes.vote import SoftVote
+    from ensemble_kit.recipes.vote import SoftVote
 
 Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
 
@@ -103,9 +103,12 @@ def vote_part(
     from ensemble_kit.recipes import part_masks
 
     part.check_has(len(vote.names().samples))
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_masks.vote_part, vote, part, executor, listener)
-        run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.to_dict()), work)
+
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_masks.vote_part(vote, part, executor, listener)
+
+    run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.to_dict()), work)
 
 
 def part_of_counts(statistics: Path | None, part: Part) -> Path:
@@ -129,10 +132,12 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
     from ensemble_kit.recipes import part_statistics
 
     part.check_has(len(tuning.ensemble.samples))
-    plan = part_statistics.plan_of(tuning, truth)
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_statistics.count_part, tuning, truth, part, executor, listener)
-        run_part(common, statistics, part, part_statistics.KIND, plan, work)
+
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_statistics.count_part(tuning, truth, part, executor, listener)
+
+    run_part(common, statistics, part, part_statistics.KIND, part_statistics.plan_of(tuning, truth), work)
 
 
 def score_part(

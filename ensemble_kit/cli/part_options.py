@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from ensemble_kit.cli.masks_out import Writing
     from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.tuning import Tuning
-    from ensemble_kit.recipes.vote import HardVote, SoftVote
+    from ensemble_kit.recipes.vote import SoftVote
 
 Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
 
@@ -131,9 +132,11 @@ def vote_part(
     """
     from ensemble_kit.recipes import part_masks
 
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_masks.vote_part, own, writing.files(), executor, listener)
-        run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.recorded()), work)
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_masks.vote_part(own, writing.files(), executor, listener)
+
+    run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.recorded()), work)
 
 
 def part_of_counts(statistics: Path | None, part: Part) -> Path:
@@ -159,9 +162,12 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
     plan = part_statistics.plan_of(tuning, truth)
     own = tuning.ensemble.on(share_of(tuning.ensemble.samples, part))
     at_once = part_statistics.room_of(tuning, own, truth, common.memory, common.jobs)
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_statistics.count_part, tuning, own, truth, at_once, executor, listener)
-        run_part(common, statistics, part, part_statistics.KIND, plan, work)
+
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_statistics.count_part(tuning, own, truth, at_once, executor, listener)
+
+    run_part(common, statistics, part, part_statistics.KIND, plan, work)
 
 
 def score_part(

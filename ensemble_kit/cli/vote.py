@@ -175,8 +175,9 @@ def vote(
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.masks import annotated, formats_for
-    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
+    from ensemble_kit.recipes.vote import SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     members = found_members(members)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
+from ensemble_kit.decisions.clean import apply_rules
 from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
@@ -19,9 +20,10 @@ from ensemble_kit.masks import stream
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.made_store import record_of
 from ensemble_kit.recipes.part_file import PartFile
-from ensemble_kit.recipes.vote import HardVote, SoftVote
+from ensemble_kit.recipes.vote import SoftVote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,12 +48,15 @@ def vote_part(
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Vote on a share of the samples, and return the head and arrays of its `PartFile`.
 
+    Rules of a hard vote are left to `merged`: whether classes exclude each other is told by the masks of all samples.
+
     Parameters
     ----------
     own : the vote on the share.
     files : where the files are that the whole is written with; `plan_of` knows their digests.
     """
-    head, arrays = packed(own.run(executor, listener).whole())
+    asked = own.without_rules() if isinstance(own, HardVote) else own
+    head, arrays = packed(asked.run(executor, listener).whole())
     return {**head, "files": files}, arrays
 
 
@@ -61,7 +66,9 @@ def merged(parts: Sequence[PartFile]) -> MaskSet:
         shares = [unpacked(p.head, p.arrays) for p in parts]
         classes = shares[0].classes
         whole = stream.joined([s.arranged(s.samples, classes) for s in shares], classes, shares[0].rule)
-        return whole.arranged(joined([s.samples for s in shares]), classes)
+        whole = whole.arranged(joined([s.samples for s in shares]), classes)
+        plan = parts[0].plan
+        return apply_rules(whole, plan["rules"]) if "votes" in plan else whole
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise DamagedError(
             "part-invalid",

@@ -102,7 +102,8 @@ def count_part(
         theirs, every = truth.arranged(own.samples, truth.classes), range(len(e.classes))
         tables = dict[int, ClassStatistics]()
         for some in (every[k : k + (at_once or len(every))] for k in every[:: at_once or len(every)]):
-            tables |= count(own, theirs, dict.fromkeys(some, (0, LEVELS)), executor, listener)
+            few = count(own, theirs, dict.fromkeys(some, (0, LEVELS)), executor, listener)
+            tables |= {c: few[c] if at_once is None else few[c].spilled() for c in some}
         counted = Statistics(own.samples, e.classes, tuple(tables[c] for c in every), "")
     head, arrays = counted.unpacked()
     names = dict(zip(e.samples, group_of(e.samples, tuning.groups), strict=True))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.execution.parts import Part, joined
-from trying import ensk
+from trying import ensk, refused
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
@@ -118,6 +118,10 @@ def test_parts_of_a_fusion_are_the_whole(kind: str, rng: np.random.Generator, tm
         return [p.read_bytes() for p in sorted((tmp_path / out).iterdir())]
 
     fuse("whole")
+    if kind == "store":
+        fuse("parts", "--part", "3/3")
+        with refused(ek.IncompleteError, "store-incomplete", "5 of 7 samples are missing", "run the same `ensk fuse"):
+            ensk("verify", tmp_path / "parts")
     for part in ("3/3", "1/3", "1/3", "2/3"):
         fuse("parts", "--part", part)
     assert values("parts") == values("whole")

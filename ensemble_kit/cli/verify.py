@@ -88,5 +88,5 @@ def _raise(found: Verification, opened: LogitStore) -> None:
             "store-incomplete",
             "cannot call a store complete",
             item=f"{store}: {len(found.missing)} of {found.samples} samples are missing: {some(found.missing)}",
-            fix=f"run the same `ensk dump-logits … --out {store}` again; it dumps what is missing",
+            fix=opened.again,
         )

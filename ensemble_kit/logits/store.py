@@ -256,7 +256,7 @@ class LogitStore:
         if not self.complete:
             what, counts = "cannot pack an unfinished store", f"{len(self.missing)} of {len(self.samples)}"
             item = f"{self.path}: {counts} samples are missing: {some(self.missing)}"
-            raise IncompleteError("store-incomplete", what, item=item, fix=self._dump_again())
+            raise IncompleteError("store-incomplete", what, item=item, fix=self.again)
         if not self._layout.ours:
             fix = "zip it with `zip -0 -r`; zarr's reader opens that"
             raise MismatchError("store-layout", "cannot pack a store of another layout", item=str(self.path), fix=fix)
@@ -284,10 +284,14 @@ class LogitStore:
             return IncompleteError("sample-unknown", what, item=item, fix="check the id, or dump the store with it")
         what, counts = "cannot read a sample that is not dumped yet", f"{len(self._records)} of {len(self.samples)}"
         item = f"{sample!r} in {self.path}, which holds {counts}"
-        return IncompleteError("sample-missing", what, item=item, fix=self._dump_again())
+        return IncompleteError("sample-missing", what, item=item, fix=self.again)
 
-    def _dump_again(self) -> str:
-        return f"run the same `ensk dump-logits … --out {self.path}` again; it dumps what is missing"
+    @property
+    def again(self) -> str:
+        """What writes the samples that are missing: the command that made the store."""
+        made = {"fused": "fuse", "stacked": "stack"}
+        command = next((made[key] for key in made if key in self.provenance), "dump-logits")
+        return f"run the same `ensk {command} … --out {self.path}` again; it writes what is missing"
 
     def __reduce__(self) -> tuple[Callable[..., LogitStore], tuple[object, ...]]:
         return _reopen, (str(self.path), self.fingerprint, self._stamp)

@@ -24,6 +24,7 @@ from ensemble_kit.execution.resident import PLAIN, used
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import RUNS
+from ensemble_kit.remote.copies import size_of
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.bagging import bytes_of_draws
@@ -82,7 +83,7 @@ def of_reading(paths: Sequence[Path]) -> float:
 
 def of_parts(paths: Sequence[Path]) -> float:
     """Project what merging the parts of a run takes: what they hold, and what is made of it."""
-    return held() + 3.0 * sum(path.stat().st_size for path in paths)
+    return held() + 3.0 * sum(size_of(path) or 0 for path in paths)
 
 
 def of_store(path: Path) -> float:

@@ -27,6 +27,8 @@ import typer.main
 from ensemble_kit.cli import app as app_module
 from ensemble_kit.cli.app import app
 from ensemble_kit.errors import EnskError
+from ensemble_kit.execution.parts import AUTO, Part
+from ensemble_kit.recipes.part_file import path_of
 
 IDLE = {"--debug", "--json", "--quiet", "--dry-run", "--help"}
 """Options that change no outcome."""
@@ -166,6 +168,7 @@ def without(argv: list[str], option: str) -> list[str]:
 def written_paths(argv: list[str]) -> set[Path]:
     """List the paths that a command line is told to write, or to mend."""
     outs = {Path(b.removeprefix("sqlite:///")) for a, b in pairwise(argv) if a in OUTPUTS}
+    outs |= {path_of(out, Part.parse(b)) for a, b in pairwise(argv) if a == "--part" and b != AUTO for out in outs}
     return outs | ({Path(argv[1])} if argv[:1] == ["repair"] and len(argv) > 1 else set())
 
 

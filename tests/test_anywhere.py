@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import nobody
 from ensemble_kit.recipes.tune import measure_of
 from ensemble_kit.recipes.tuning import Tuning
+from ensemble_kit.remote.objects import Objects
 from ensemble_kit.spec.scoring import Measure
 from trying import ensk
 
@@ -192,6 +194,27 @@ def parts(case: Case, out: Path) -> None:
     ensk("review", *case.test, "--thresholds", out / "set.json", "--out", out / "review.csv", "-q")
 
 
+def object_storage(case: Case, out: Path, base: str) -> None:
+    """Tune, vote and review by the command line on stores that were copied to a bucket, and the truth if it is a file."""
+    bucket = Objects(base)
+
+    def copied(path: Path) -> str:
+        folder = path
+        if path.suffix == ".zip":
+            folder = out / "unpacked" / path.stem
+            shutil.unpack_archive(path, folder)
+        files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else [folder]
+        for file in files:
+            name = file.relative_to(folder) if folder.is_dir() else ""
+            bucket.put(f"{path.name.replace('.zip', '.zarr')}/{name}".rstrip("/"), file.read_bytes())
+        return f"{base}/{path.name.replace('.zip', '.zarr')}"
+
+    truth = copied(case.truth) if case.truth.is_file() else case.truth
+    there = {path: copied(path) for path in dict.fromkeys([*case.val, *case.test])}
+    shutil.rmtree(out / "unpacked", ignore_errors=True)
+    shell(Case([there[p] for p in case.val], truth, [there[p] for p in case.test], case.out), out)  # type: ignore[list-item,arg-type]
+
+
 WAYS: dict[str, Callable[..., None]] = {
     "one thread": partial(python, jobs=1),
     "threads": partial(python, jobs=4),
@@ -200,9 +223,10 @@ WAYS: dict[str, Callable[..., None]] = {
     "command, one thread": lambda case, out: shell(case, out, "--jobs", 1),
     "command, dask": dask_shell,
     "command, parts": parts,
+    "command, S3": object_storage,
 }
-"""What must end in the same bytes; a way that takes a cluster as its third argument is given one of two processes."""
-CLUSTERED = {"dask", "command, dask"}
+"""What must end in the same bytes; a third argument is a cluster of two processes, or a prefix in a bucket."""
+NEEDED = {"dask": "cluster", "command, dask": "cluster", "command, S3": "s3"}
 
 
 def answers(folder: Path) -> dict[str, bytes]:
@@ -224,7 +248,9 @@ def wanted(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 def test_every_way_writes_the_bytes_of_one_thread(
     way: str, case: Case, wanted: dict[str, bytes], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    more = [request.getfixturevalue("cluster")] if way in CLUSTERED else []
+    if way == "command, S3":
+        pytest.importorskip("obstore")
+    more = [request.getfixturevalue(NEEDED[way])] if way in NEEDED else []
     WAYS[way](case, tmp_path, *more)
     found = answers(tmp_path)
     assert list(found) == list(wanted)

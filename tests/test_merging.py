@@ -98,6 +98,7 @@ def test_factors_of_parts_are_the_wholes(softmax: Path, tmp_path: Path) -> None:
 VOTES: dict[str, tuple[tuple[str, ...], str]] = {
     "soft, a CSV": (("--soft",), "out.csv"),
     "soft with rules": (("--rule", "drop-small:3", "--rule", "compete:0.9"), "out.csv"),
+    "hard, with rules": (("--hard", "--thresholds", "0.6", "--rule", "drop-small:12"), "out.csv"),
     "hard, of stores": (("--hard", "--quorum", "1"), "out.csv"),
     "npz": (("--soft",), "out.npz"),
     "COCO": (("--soft",), "out.json"),
@@ -177,6 +178,8 @@ def test_what_does_not_make_a_whole_is_refused(parts: Path, sigmoid: Path, tmp_p
         ensk("merge", one, three, *out)
     with refused(ek.UsageError, "part-twice", "both part 1/3"):
         ensk("merge", one, two, three, shutil.copy(one, tmp_path / "copy.part-1-of-3"), *out)
+    with refused(ek.UsageError, "part-twice", f"{one} is named twice"):
+        ensk("merge", parts, one, *out)
     with refused(ek.IncompleteError, "part-missing", "no.csv", "the files that --part wrote"):
         ensk("merge", tmp_path / "no.csv", *out)
     ensk("vote", sigmoid / "a.zarr", "--out", tmp_path / "other.csv", "--part", "2/3", "--thresholds", "0.25")
@@ -267,3 +270,20 @@ def test_a_part_of_a_score_needs_a_file(sigmoid: Path) -> None:
         ensk(*score)
     with refused(ek.UsageError, "option-idle", "--confusion", "ensk merge"):
         ensk(*score, "--out", "s.json", "--confusion", "m.csv")
+
+
+def test_rules_of_a_hard_vote_look_at_all_parts(tmp_path: Path) -> None:
+    """Only masks of all samples tell whether classes exclude each other, and rules keep them apart where they do."""
+    image = np.zeros((2, 6, 6), bool)
+    image[0, :, :3], image[1, :, 3:], image[1, 2, 1] = True, True, True
+    apart = image.copy()
+    apart[0, 2, 1] = False  # a hole in one class, filled by a speck of the other
+    masks = {(s, c): ek.encode((image if s == "p" else apart)[k]) for s in "pqrs" for k, c in enumerate("xy")}
+    ek.MaskSet(masks).write(tmp_path / "m.npz")
+    ek.MaskSet({**masks, ("q", "x"): masks["q", "x"]}).write(tmp_path / "n.npz")
+    vote = ["vote", tmp_path / "m.npz", tmp_path / "n.npz", "--rule", "drop-small:2", "--out"]
+    ensk(*vote, tmp_path / "whole.npz")
+    for k in (1, 2):
+        ensk(*vote, tmp_path / "out.npz", "--part", f"{k}/2")
+    ensk("merge", tmp_path / "out.npz", "--out", tmp_path / "merged.npz")
+    assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()

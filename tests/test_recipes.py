@@ -12,8 +12,9 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.recipes import hard_vote
+from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.tuning import Tuning
-from ensemble_kit.recipes.vote import HardVote
 from ensemble_kit.spec.scoring import Measure
 
 Make = Callable[..., ek.LogitStore]
@@ -30,9 +31,24 @@ def test_a_store_named_twice_is_voted_with_each_threshold(store: ek.LogitStore) 
     path = Path(store.path)
     ens = ek.Ensemble([store])
     for thresholds in ((0.3, 0.8), (0.8, 0.3)):
-        voted = HardVote((path, path), thresholds, voting, {}).run()
+        voted = HardVote((path, path), thresholds, voting, {}).run().whole()
         assert voted == ek.hard_vote([ens.vote(t) for t in thresholds], quorum=1)
         assert voted == ens.vote(0.3)
+
+
+def test_a_hard_vote_holds_a_few_samples(store: ek.LogitStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All members vote on some samples at a time; the masks, and the progress, are those of all at once."""
+    monkeypatch.setattr(hard_vote, "_AT_ONCE", 3)
+    ens = ek.Ensemble([store])
+    ens.vote(0.4).write(tmp_path / "m.npz")
+    plan, told = HardVote((Path(store.path),) * 2 + (tmp_path / "m.npz",), (0.3, 0.8), {"quorum": 2}, {}), []
+    stream = plan.run(listener=told.append)
+    assert [len(piece.samples) for piece in stream.pieces()][:2] == [3, 3]
+    assert stream.whole() == ek.hard_vote([ens.vote(t) for t in (0.3, 0.8, 0.4)], quorum=2)
+    once = told[: len(told) // 2]
+    n = 2 * len(ens.samples)
+    assert [e.done for e in once] == list(range(n + 1))
+    assert {e.total for e in once} == {n}
 
 
 def test_a_hard_vote_names_its_masks_before_the_work(store: ek.LogitStore, tmp_path: Path) -> None:
@@ -40,7 +56,7 @@ def test_a_hard_vote_names_its_masks_before_the_work(store: ek.LogitStore, tmp_p
     masks.write(tmp_path / "m.npz")
     members, voting = (Path(store.path), tmp_path / "m.npz"), {"quorum": 1}
     plan = HardVote(members, (0.6,), voting, {}, parse_rules("drop-small:2"), common=True)
-    names, voted = plan.names(), plan.run()
+    names, voted = plan.names(), plan.run().whole()
     assert (names.samples, names.classes, names.extent) == (voted.samples, voted.classes, voted.extent)
     assert (voted.samples, voted.classes) == (store.samples[2:6], store.classes)
     assert not any(names.values())

@@ -58,6 +58,21 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
         "set.json",
     ),
     "score": (["score", "val.csv", "--val", "val.csv", "--image-size", "16x16", "--out", "OUT/s.json"], "s.json"),
+    "score, and every pair": (
+        [
+            "score",
+            "val.csv",
+            "--val",
+            "val.csv",
+            "--image-size",
+            "16x16",
+            "--out",
+            "OUT/s.json",
+            "--by-sample=OUT/s.csv",
+        ],
+        "s.csv",
+    ),
+    "what is replaced": (["vote", "a b.zarr", "--force", "--out", "OUT/masks.csv"], "masks.csv"),
     "fuse": (["fuse", "a b.zarr", "--format", "npz", "--out", "OUT/fused"], "fused"),
 }
 
@@ -80,8 +95,10 @@ def test_the_lines_of_a_dry_run_give_the_wholes_bytes(
         return process.stdout
 
     run("whole")
+    if "--force" in words:
+        (tmp_path / "parts" / made).write_text("of another run")
     lines = json.loads(run("parts", "--dry-run", "--part", "1/2", "--json"))["sbatch"]
-    assert not list((tmp_path / "parts").iterdir())
+    assert [p.name for p in (tmp_path / "parts").iterdir()] == [made] * ("--force" in words)
     env = {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     ran = subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=folder, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -102,6 +119,40 @@ def test_what_parts_cannot_count_has_no_lines(
     assert "sbatch" in capsys.readouterr().out
     ensk(*tune, "--search", "least-area")
     assert "sbatch" not in capsys.readouterr().out
+
+
+WHOLE: dict[str, list[str]] = {
+    "to a pipe": ["vote", "a b.zarr", "--out", "-"],
+    "to a device": ["vote", "a b.zarr", "--out", "/dev/null"],
+    "in place of a store": ["fuse", "a b.zarr", "--out", "fused.zarr", "--force"],
+    "counts that are there": ["tune-thresholds", "a b.zarr", "--val", "val.csv", "--statistics", "COUNTS"],
+}
+
+
+@pytest.mark.parametrize("words", WHOLE.values(), ids=WHOLE)
+def test_what_tasks_would_refuse_has_no_lines(
+    folder: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    counts = tmp_path / "counts.npz"
+    if "COUNTS" in words:
+        tune = ["tune-thresholds", "a b.zarr", "--val", "val.csv", "--out", str(tmp_path / "set.json")]
+        ensk(*tune, "--statistics", counts)
+        capsys.readouterr()
+    ensk(*[w.replace("COUNTS", str(counts)) for w in words], "--dry-run")
+    told = capsys.readouterr().out
+    assert "would" in told
+    assert "sbatch" not in told
+
+
+def test_the_counts_of_a_set_without_a_name_need_no_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of sets is made by the command that writes a set."""
+    monkeypatch.chdir(tmp_path)
+    ensk("tune-thresholds", folder / "a b.zarr", "--val", folder / "val.csv", "--dry-run", "--json")
+    count = json.loads(capsys.readouterr().out)["sbatch"][0]
+    assert "--statistics a b.json.counts.npz --part" in count.replace("'", "").replace('"', "")
 
 
 def test_a_dry_run_asks_no_variables(

@@ -103,7 +103,7 @@ def convert(
     source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
     source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
     source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
-    check_output(out, common, [masks, like, classes, labels, image_size])
+    check_output(out, common, [masks, like, classes, labels, image_size], stdout=True)
     memory.check(common.memory, 1.2 * memory.of_reading([masks]), "convert")  # and what is written
     form = None if id is None else check_form(id)
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)

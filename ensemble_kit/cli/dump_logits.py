@@ -197,8 +197,9 @@ def dump_logits(
     line, told = f"{verb} {count} samples, {size(done.bytes)}, to {out}", asdict(done)
     if common.dry_run:
         tasks = slurm.tasks_of(share, done.samples, done.bytes)
-        told["sbatch"] = slurm.lines(tasks, slurm.words(), common.jobs, slurm.verifying(out))
-        line = slurm.told(line, told["sbatch"])
+        array = [] if common.force else slurm.lines(tasks, slurm.words(), common, slurm.verifying(out))
+        told["sbatch"] = array
+        line = slurm.told(line, array)
     common.say(line)
     common.answer({**told, "dry_run": common.dry_run})
 

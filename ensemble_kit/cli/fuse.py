@@ -95,7 +95,8 @@ def fuse(
     if common.dry_run:
         planned = plan.plan()
         tasks = slurm.tasks_of(share, len(ensemble.samples), bytes_of(stores))
-        array = slurm.lines(tasks, slurm.words(), common.jobs, *([slurm.verifying(out)] if format == "store" else []))
+        checks = [slurm.verifying(out)] if format == "store" else []
+        array = [] if common.force else slurm.lines(tasks, slurm.words(), common, *checks)
         plan_told = slurm.told(f"would write {size(planned.bytes)} to {out}", array)
         common.answer({**asdict(planned), "dry_run": True, "tasks": tasks, "sbatch": array}, plan_told)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import label_maps, say_written
 from ensemble_kit.cli.options import warn_of_formulas
+from ensemble_kit.errors import MismatchError
+from ensemble_kit.remote.copies import as_path, local
+from ensemble_kit.remote.urls import url_of
 
 if TYPE_CHECKING:
     from ensemble_kit.formats.maskformat import MaskFormat, Telling
@@ -65,16 +69,46 @@ class Writing:
         rehearse(ours, out, self.target(out), self.like, force)
         return ours
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options that were given, as JSON values."""
-        return {k: str(v) for k, v in asdict(self).items() if v is not None}
+    def recorded(self) -> dict[str, str]:
+        """Return the options that were given, of files their digests: parts of equal ones are written alike."""
+        digests = {name: _digest(path) for name, path in self.files().items()}
+        return {k: str(v) for k, v in asdict(self).items() if v is not None} | digests
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Writing:
-        """Read what `to_dict` wrote."""
-        given = {k: str(v) for k, v in values.items()}
-        like = given.pop("like", None)
-        return cls(**given, like=None if like is None else Path(like))
+    def files(self) -> dict[str, str]:
+        """Return where the files among the options are, from any folder."""
+        from ensemble_kit.formats.dialects import PRESETS
+
+        given = {"like": self.like, "labels": None if self.labels in PRESETS else self.labels}
+        return {k: url_of(path) or str(Path(path).absolute()) for k, path in given.items() if path is not None}
+
+    def over(self, recorded: Mapping[str, str], files: Mapping[str, str]) -> Writing:
+        """Return how parts are written that were made with other options, where these do not say it.
+
+        Parameters
+        ----------
+        recorded, files : of the parts; what describes their format holds for no other one.
+
+        Raises
+        ------
+        MismatchError
+            A file is gone, or another one than when the parts were made.
+        """
+        own = {k: v for k, v in asdict(self).items() if v is not None}
+        theirs = {k: v for k, v in recorded.items() if self.format is None or k in {"like", "id"}}
+        for name in [k for k in theirs if k in files and k not in own]:
+            path = theirs[name] = files[name]
+            if _digest(path) != recorded[name]:
+                item = f"--{name} {path} is not the file that they were made with"
+                fix = "put the former file back" + (", or pass --like with another" if name == "like" else "")
+                raise MismatchError("parts-differ", "cannot merge parts", item=item, fix=fix)
+        given = {**theirs, **own}
+        return Writing(**{**given, "like": as_path(given["like"]) if "like" in given else None})
+
+
+def _digest(path: str) -> str:
+    from ensemble_kit.dumping.sources import digest_of
+
+    return digest_of(local(path))
 
 
 @dataclass

@@ -35,17 +35,21 @@ def merge(
     by_sample: BySampleOption = None,
 ) -> None:
     """Put the parts of a run together, none missing and none twice: the bytes are those of a whole run."""
+    from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.recipes import memory, merging, part_masks, part_scores, part_statistics
 
     paths = merging.found(parts)
-    check_output(out, common, [*paths, like])
+    check_output(out, common, [*paths, like], stdout=True)
     memory.check(common.memory, memory.of_parts(paths), "merge")
     read = merging.read(paths)
     kind, plan = read[0].kind, read[0].plan
     if kind != part_masks.KIND:
+        check_output(out, common, paths)  # standard output takes masks only
         refuse_idle(f"of {kind}", "merge masks", like=like, format=format, csv=csv)
+    files = ScoresOut(out, confusion, by_sample)
     if kind != part_scores.KIND:
         refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
+    files.check(common, paths)
     told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if common.dry_run:
         common.answer(told, f"would merge {len(read)} parts into {out}")
@@ -56,9 +60,10 @@ def merge(
         common.say(f"wrote {out}: {len(counted.samples)} samples from {len(read)} parts")
     elif kind == part_scores.KIND:
         scores = part_scores.merged(read)
-        ScoresOut(out, confusion, by_sample).write(scores, scores.confusion, common)
+        files.write(scores, scores.confusion, common)
     else:
-        writing = Writing.of({**plan["writing"], **Writing(format, csv, like).to_dict()})
+        own = Writing(format, csv, None if like is None else existing(like))
+        writing = own.over(plan["writing"], read[0].head["files"])
         output = MasksOut(part_masks.merged(read), writing, out, bool(plan["overlaps"]))
         writing.rehearse(output.voted, out, common.force)
         output.write()

@@ -9,22 +9,32 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import UsageError
 
 
-def check_output(out: Path, common: Common, inputs: Sequence[Path | str | None] = (), option: str = "--out") -> None:
+def check_output(
+    out: Path,
+    common: Common,
+    inputs: Sequence[Path | str | None] = (),
+    option: str = "--out",
+    stdout: bool = False,
+) -> None:
     """Refuse, before any work, an output that cannot be written, or that would replace or lie in an input.
 
     Parameters
     ----------
     inputs : what the command reads; None where an option was not given.
     option : that names the output.
+    stdout : whether - stands for standard output.
 
     Raises
     ------
     UsageError
-        It exists and may not be replaced, is an input, lies in a store, or has no folder.
+        It exists and may not be replaced, is an input, lies in a store, or has no folder; it is standard output.
     ResourceError
         Its folder cannot be written to, or its disk is full.
     """
     if str(out) == "-":
+        if not stdout:
+            item, fix = f"{option} -", f"pass a file as {option}, or ./- for one of this name"
+            raise UsageError("output-is-stdout", "cannot write this to standard output", item=item, fix=fix)
         if common.json:
             raise UsageError(
                 "output-is-stdout",

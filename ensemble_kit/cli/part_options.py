@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from ensemble_kit.cli.masks_out import Writing
     from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.tuning import Tuning
-    from ensemble_kit.recipes.vote import HardVote, SoftVote
+    from ensemble_kit.recipes.vote import SoftVote
 
 Results = tuple[Mapping[str, Any], Mapping[str, "NDArray[Any]"]]
 
@@ -72,8 +73,10 @@ def run_part(
     if size_of(path) is not None and not common.force:
         with suppress(DamagedError):  # which is made again
             there = PartFile.load(path)
-    if there is not None and there.plan != plan:
-        item, fix = f"{path} is a part of another run", "pass --force to replace it, or another path"
+    if there is not None and (there.kind, there.part, there.plan) != (kind, part, plan):
+        same = there.part == part
+        item = f"{path} is {'a part of another run' if same else f'part {there.part} under another name'}"
+        fix = "pass --force to replace it, or another path"
         raise UsageError("output-exists", "cannot write a part", item=item, fix=fix)
     if there is None:
         PartFile(kind, part, plan, *work()).save(path)
@@ -82,29 +85,58 @@ def run_part(
     common.say(f"part {part} {done}: {path}; once all are there: ensk merge {quote(str(out))} --out {quote(str(out))}")
 
 
-def check_place(out: Path, part: Part, common: Common, inputs: Sequence[Path | str | None]) -> None:
+def check_place(
+    out: Path, part: Part, common: Common, inputs: Sequence[Path | str | None], stdout: bool = False
+) -> None:
     """Refuse, before any work, an output that cannot be written; of a part, its own file."""
+    from ensemble_kit.files import check_target, is_stream
     from ensemble_kit.recipes.part_file import path_of
 
     if part.of == 1:
-        check_output(out, common, inputs)
+        check_output(out, common, inputs, stdout=stdout)
         return
-    if str(out) == "-":
-        item, fix = f"--part {part} with --out -", "pass a file as --out: its name is that of the parts"
-        raise UsageError("option-invalid", "cannot write a part to standard output", item=item, fix=fix)
-    check_output(path_of(out, part), replace(common, force=True), inputs)  # one that is there is not done again
+    if str(out) == "-" or is_stream(out):
+        item, fix = f"--part {part} with --out {out}", "pass a file as --out: its name is that of the parts"
+        raise UsageError("option-invalid", "cannot write a part to a stream", item=item, fix=fix)
+    path = path_of(out, part)
+    check_target(path, force=True, folder=False)
+    check_output(path, replace(common, force=True), inputs)  # one that is there is not done again
+
+
+def share_of(samples: Sequence[str], part: Part) -> list[str]:
+    """Take a part's share of the samples.
+
+    Raises
+    ------
+    UsageError
+        There is none for it.
+    """
+    part.check_has(len(samples))
+    return part.share(samples)
 
 
 def vote_part(
-    common: Common, vote: SoftVote | HardVote, part: Part, writing: Writing, out: Path, dask: str | None
+    common: Common,
+    vote: SoftVote | HardVote,
+    own: SoftVote | HardVote,
+    part: Part,
+    writing: Writing,
+    out: Path,
+    dask: str | None,
 ) -> None:
-    """Vote on a share of the samples."""
+    """Vote on a share of the samples.
+
+    Parameters
+    ----------
+    own : the vote on them; `vote` is that on all.
+    """
     from ensemble_kit.recipes import part_masks
 
-    part.check_has(len(vote.names().samples))
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_masks.vote_part, vote, part, executor, listener)
-        run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.to_dict()), work)
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_masks.vote_part(own, writing.files(), executor, listener)
+
+    run_part(common, out, part, part_masks.KIND, part_masks.plan_of(vote, writing.recorded()), work)
 
 
 def part_of_counts(statistics: Path | None, part: Part) -> Path:
@@ -127,38 +159,45 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
     """Count a share of the samples of a tuning."""
     from ensemble_kit.recipes import part_statistics
 
-    part.check_has(len(tuning.ensemble.samples))
     plan = part_statistics.plan_of(tuning, truth)
-    with working(common, dask) as executor, common.progress() as listener:
-        work = partial(part_statistics.count_part, tuning, truth, part, executor, listener)
-        run_part(common, statistics, part, part_statistics.KIND, plan, work)
+    own = tuning.ensemble.on(share_of(tuning.ensemble.samples, part))
+    at_once = part_statistics.room_of(tuning, own, truth, common.memory, common.jobs)
+
+    def work() -> Results:
+        with working(common, dask) as executor, common.progress() as listener:
+            return part_statistics.count_part(tuning, own, truth, at_once, executor, listener)
+
+    run_part(common, statistics, part, part_statistics.KIND, plan, work)
 
 
 def score_part(
-    common: Common, prediction: MaskSet, truth: MaskSet, options: Mapping[str, Any], part: Part, out: Path
+    common: Common,
+    prediction: MaskSet,
+    truth: MaskSet,
+    options: Mapping[str, Any],
+    own: Sequence[str],
+    part: Part,
+    out: Path,
 ) -> None:
-    """Count a share of the samples of a score."""
+    """Count a share of the samples of a score, those of `own`."""
     from ensemble_kit.recipes import part_scores
 
-    part.check_has(len(truth.samples))
-    work = partial(part_scores.score_part, prediction, truth, options, part)
+    work = partial(part_scores.score_part, prediction, truth, options, own)
     run_part(common, out, part, part_scores.KIND, part_scores.plan_of(prediction, truth, options), work)
 
 
-def counting_lines(
-    common: Common, part: Part, samples: int, read: int, statistics: Path | None, out: Path, countable: bool
-) -> list[str]:
-    """Return the lines of an array that counts, merges, and tunes with what is merged; none where it cannot.
+def counting_lines(common: Common, part: Part, samples: int, read: int, counts: Path) -> list[str]:
+    """Return the lines of an array that counts, merges, and tunes with what is merged.
 
     Parameters
     ----------
-    countable : whether all that is asked for follows from counts that parts keep.
+    samples, read : how many there are, and the bytes that are read of them.
+    counts : where the merged counts go.
     """
-    if not countable:
-        return []
-    counts = statistics or Path(f"{out}.counts.npz")
     decided = {"--out": 1, "--choose": 1, "--shared": 0, "--shrink": 0, "--no-shrink": 0, "--statistics": 1}
     count = [*slurm.words(decided), "--statistics", str(counts)]
     tune = [*slurm.words({"--statistics": 1}), "--statistics", str(counts)]
+    if part.of > 1:
+        part.check_has(samples)
     tasks = slurm.tasks_of(part, samples, read)
-    return slurm.lines(tasks, count, common.jobs, slurm.merging(counts), tune)
+    return slurm.lines(tasks, count, common, slurm.merging(counts, common), tune)

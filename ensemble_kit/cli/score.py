@@ -37,7 +37,7 @@ from ensemble_kit.cli.options import (
     refuse_idle,
     size_of_images,
 )
-from ensemble_kit.cli.part_options import PartOption, check_place, part_of, score_part
+from ensemble_kit.cli.part_options import PartOption, check_place, part_of, score_part, share_of
 from ensemble_kit.cli.scores_out import BySampleOption, ConfusionOption, ScoresOut
 from ensemble_kit.errors import UsageError
 
@@ -112,7 +112,7 @@ def score(
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
     _check_together(convention, empty, eps, background, include_background)
     share = part_of(part, common)
-    if share.of > 1:
+    if share.of > 1 and not common.dry_run:
         refuse_idle("with --part, which only counts", "pass it to ensk merge", confusion=confusion, by_sample=by_sample)
         if out is None:
             item, fix = f"--part {share} without --out", "pass --out FILE: its name is that of the parts"
@@ -140,20 +140,28 @@ def score(
         "background": background,
         "include_background": include_background,
     }
+    own = share_of(truth.samples, share) if share.of > 1 else []
     if common.dry_run:
         tasks = slurm.tasks_of(share, len(truth.samples), 0)
-        array = [] if out is None else slurm.lines(tasks, slurm.words(), common.jobs, slurm.merging(out))
+        array = [] if out is None else _shared_out(common, tasks, files, out)
         plan = f"would score {len(truth.samples)} samples x {len(truth.classes)} classes"
         common.answer({"samples": len(truth.samples), "sbatch": array}, slurm.told(plan, array))
         return
     if share.of > 1:
-        score_part(common, prediction, truth, options, share, cast("Path", out))
+        score_part(common, prediction, truth, options, own, share, cast("Path", out))
         return
     found = recipe.score(prediction, truth, **options)
     matrix = found.confusion
     if confusion is not None and matrix is None:
         matrix = exclusive.confusion(prediction, truth)  # which names the classes that overlap
     files.write(found, matrix, common)
+
+
+def _shared_out(common: Common, tasks: int, files: ScoresOut, out: Path) -> list[str]:
+    """Return the lines of an array: parts only count, and their merge writes every file."""
+    count = slurm.words({"--confusion": 1, "--by-sample": 1})
+    merge = slurm.merging(out, common, confusion=files.confusion, by_sample=files.by_sample)
+    return slurm.lines(tasks, count, common, merge)
 
 
 def _check_together(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
+from ensemble_kit.cli.common import Common
 from ensemble_kit.execution.parts import AUTO, Part
 
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed")
@@ -43,16 +44,16 @@ def tasks_of(part: Part, samples: int, read: int) -> int:
     return part.of if part.of > 1 else max(1, min(samples, _MOST, max(2, -(-read // _BYTES))))
 
 
-def lines(tasks: int, command: Sequence[str], jobs: int | None, *then: Sequence[str]) -> list[str]:
+def lines(tasks: int, command: Sequence[str], common: Common, *then: Sequence[str]) -> list[str]:
     """Write the commands of an array and of what depends on it, for a shell.
 
     Parameters
     ----------
     command : what each task runs, without `--part`.
-    jobs : threads of a task; None: those of Slurm's default.
+    common : whose number of threads each task asks for; without one, those of Slurm's default.
     then : commands that run one after the other, once all tasks are done well.
     """
-    threads = "" if jobs is None else f" --cpus-per-task={jobs}"
+    threads = "" if common.jobs is None else f" --cpus-per-task={common.jobs}"
     each = shlex.quote(shlex.join([*command, "--part", AUTO]))
     array = f"sbatch --parsable --array=1-{tasks}{threads} --wrap {each}"
     if not then:
@@ -68,9 +69,16 @@ def told(plan: str, array: Sequence[str]) -> str:
     return "\n".join([plan, "as a Slurm array (--part 1/N sets the number of tasks):", *(f"  {a}" for a in array)])
 
 
-def merging(out: Path) -> list[str]:
-    """Return the command that merges the parts of an output."""
-    return [*_program(), "merge", str(out), "--out", str(out)]
+def merging(out: Path, common: Common, **more: Path | None) -> list[str]:
+    """Return the command that merges the parts of an output.
+
+    Parameters
+    ----------
+    more : other files that it writes, by their options.
+    """
+    others = [(f"--{name.replace('_', '-')}", str(path)) for name, path in more.items() if path is not None]
+    force = ["--force"] if common.force else []
+    return [*_program(), "merge", str(out), "--out", str(out), *(w for pair in others for w in pair), *force]
 
 
 def verifying(store: str) -> list[str]:

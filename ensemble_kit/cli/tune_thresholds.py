@@ -209,6 +209,7 @@ def tune_thresholds(
     others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
     if others is not None:
         check_comparable(ensemble, others)
+    asked = out
     if out is None:
         if not common.dry_run:
             FOLDER.mkdir(exist_ok=True)
@@ -271,7 +272,8 @@ def tune_thresholds(
         if isinstance(tuning, Tuning) and (passes := tuning.passes) is not None:
             plan["passes"] = passes
             told += f", in {passes[0]} to {passes[1]} passes, and some for folds that choose differently"
-        array = counting_lines(common, share, len(ensemble.samples), read, statistics, out, countable)
+        counts = statistics or Path(f"{asked or out.name}.counts.npz")  # the folder of sets may not be there yet
+        array = [] if kept or not countable else counting_lines(common, share, len(ensemble.samples), read, counts)
         common.answer({**plan, "sbatch": array}, slurm.told(f"would read {size(read)} and {verb} {told}", array))
         return
     reading = TruthOptions(
@@ -281,8 +283,7 @@ def tune_thresholds(
     if isinstance(tuning, Tuning) and statistics is not None and share.of > 1:
         count_part(common, tuning, truth, share, statistics, dask)
         return
-    kind = ContenderTable if by_argmax else Statistics
-    known = kind.load(statistics) if statistics and kept else None
+    known = (ContenderTable if by_argmax else Statistics).load(statistics) if statistics and kept else None
     save = (lambda counted: counted.save(statistics)) if statistics else None
     with working(common, dask) as executor, common.progress() as listener, _best_so_far(listener) as hear:
         tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)

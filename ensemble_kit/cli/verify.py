@@ -12,7 +12,8 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import Caution, DamagedError, IncompleteError, some
 
 if TYPE_CHECKING:
-    from ensemble_kit.logits.store import LogitStore, Verification
+    from ensemble_kit.logits.store import LogitStore
+    from ensemble_kit.logits.verification import Verification
 
 
 def verify(

@@ -42,7 +42,7 @@ from ensemble_kit.cli.options import (
     refuse_idle,
     size_of_images,
 )
-from ensemble_kit.cli.part_options import PartOption, check_place, part_of, vote_part
+from ensemble_kit.cli.part_options import PartOption, check_place, part_of, share_of, vote_part
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
@@ -168,14 +168,16 @@ def vote(
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
+    from ensemble_kit.files import is_stream
     from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.masks import annotated, formats_for
-    from ensemble_kit.recipes.vote import HardVote, SoftVote, open_ensemble
+    from ensemble_kit.recipes.vote import SoftVote, open_ensemble
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     members = found_members(members)
@@ -184,7 +186,7 @@ def vote(
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
     share = part_of(part, common)
-    check_place(out, share, common, [*members, *sets, like, labels, classes, image_size])
+    check_place(out, share, common, [*members, *sets, like, labels, classes, image_size], stdout=True)
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
@@ -275,17 +277,19 @@ def vote(
     if texts:
         common.say(f"post-processing: {', then '.join(texts)}")
     in_pieces = common.memory is not None and writing.kind(out).in_pieces(names, like)
-    plan.check_memory(common.memory, common.jobs, in_pieces and share.of == 1, like)
+    own = plan if share.of == 1 else plan.on(share_of(plan.names().samples, share))
+    own.check_memory(common.memory, common.jobs, in_pieces and share.of == 1, like)
     if common.dry_run:
         read = bytes_of(members)
         tasks = slurm.tasks_of(share, len(names.samples), read)
-        array = [] if fusion else slurm.lines(tasks, slurm.words(), common.jobs, slurm.merging(out))
+        whole = fusion is not None or str(out) == "-" or is_stream(out)
+        array = [] if whole else slurm.lines(tasks, slurm.words(), common, slurm.merging(out, common))
         plan_told = f"would read {size(read)} and write {out}"
         values = {"out": str(out), "rules": texts, "bytes": read, "tasks": tasks, "sbatch": array}
         common.answer(values, slurm.told(plan_told, array))
         return
     if share.of > 1:
-        vote_part(common, plan, share, replace(writing, like=asked), out, dask)
+        vote_part(common, plan, own, share, replace(writing, like=asked), out, dask)
         return
     with working(common, dask) as executor, common.progress() as listener:
         found = plan.run(executor, listener)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +30,7 @@ from ensemble_kit.logits import chunkfile, packed, records
 from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
 from ensemble_kit.logits.open import OPENING, PathLike, find
 from ensemble_kit.logits.records import Record
+from ensemble_kit.logits.verification import Damage, Verification
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
 
@@ -38,44 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A committed sample that cannot be read."""
-
-    sample: str
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `LogitStore.verify` found.
-
-    Parameters
-    ----------
-    path : the store.
-    samples : how many are declared.
-    checked : how many committed ones were read and compared.
-    damaged : those whose bytes are not what was written, with the reason.
-    missing : those that were never committed.
-    unknown : files in the array's folder that belong to no sample.
-    bytes : payload read.
-    """
-
-    path: str
-    samples: int
-    checked: int
-    damaged: tuple[Damage, ...]
-    missing: tuple[str, ...]
-    unknown: tuple[str, ...]
-    bytes: int
-
-    @property
-    def sound(self) -> bool:
-        """Nothing is damaged and nothing is missing."""
-        return not self.damaged and not self.missing
 
 
 class LogitStore:

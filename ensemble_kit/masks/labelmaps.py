@@ -12,7 +12,7 @@ import numpy as np
 from ensemble_kit.errors import UsageError, check_kind, check_number, check_several
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.geometry import Shape, check_image_size
-from ensemble_kit.spec.label_table import VALUES, LabelTable, counted
+from ensemble_kit.spec.label_table import VALUES, LabelTable, by_order, counted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -64,6 +64,23 @@ class LabelMap(NamedTuple):
         found = np.zeros(int(self.values.max()) + 1, np.int64)
         np.add.at(found, self.values, lengths)
         return Counter({value: n for value, n in enumerate(found.tolist()) if n})
+
+
+def table_of(
+    classes: Sequence[str] | Mapping[int, str], counts: Counter[int], first_value: int | None, void: list[int]
+) -> LabelTable:
+    """Return what each value means: of classes by value, or of a list of them by the values that occur.
+
+    Raises
+    ------
+    UsageError
+        A list of classes that has two readings.
+    """
+    ignored = [] if len(classes) >= 255 and void == [255] else void
+    if isinstance(classes, Mapping):
+        table = LabelTable(tuple(dict.fromkeys(classes.values())), dict(classes), source="classes by value")
+        return table.with_void(ignored)
+    return by_order(classes, counts, "the label maps", first_value, ignored)
 
 
 def check_arguments(labels: object, classes: object, void: int | Sequence[int] | None) -> list[int]:

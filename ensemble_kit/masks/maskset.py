@@ -13,11 +13,11 @@ from ensemble_kit.errors import IncompleteError, MismatchError, differ, some
 from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.checks import check_item, checked_void, no_mask
 from ensemble_kit.masks.idforms import IdForm, names_in
-from ensemble_kit.masks.labelmaps import LabelMap, check_arguments, classes_of, draw, overlap_of
+from ensemble_kit.masks.labelmaps import LabelMap, check_arguments, classes_of, draw, overlap_of, table_of
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.spec.geometry import Shape, as_text
-from ensemble_kit.spec.label_table import LabelTable, by_order, drawn_values
+from ensemble_kit.spec.label_table import drawn_values
 
 if TYPE_CHECKING:
     import os
@@ -231,13 +231,7 @@ class MaskSet(Mapping[Key, Runs]):
         ignored = check_arguments(labels, classes, void)
         maps = {sample: LabelMap.of(array, f"sample {sample!r}") for sample, array in labels.items()}
         counts = sum((m.counts() for m in maps.values()), Counter[int]())
-        if len(classes) >= 255 and ignored == [255]:
-            ignored = []
-        if isinstance(classes, Mapping):
-            table = LabelTable(tuple(dict.fromkeys(classes.values())), dict(classes), source="classes by value")
-            table = table.with_void(ignored)
-        else:
-            table = by_order(classes, counts, "the label maps", first_value, ignored)
+        table = table_of(classes, counts, first_value, ignored)
         table.check(counts, "the set of label maps", "pass classes as a mapping of value to name, or name void values")
         return cls.trusted(*classes_of(maps, table), exclusive=True)
 

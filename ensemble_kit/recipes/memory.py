@@ -168,12 +168,14 @@ def room_for_thresholds(
     entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
     tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
     curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)
-    kept = held() + (jobs or cores()) * _at_work(ensemble) + tables + curves + (_BOOTSTRAP if folds else 0)
+    kept = held() + (jobs or cores()) * _at_work(ensemble) + curves + (_BOOTSTRAP if folds else 0)
     kept += bytes_of_draws(len(ensemble.samples), ensemble.fusion.mean, folds) + _ROW * len(ensemble.samples)
     kept += _PIXELS if searches else 0
-    each = tables / len(classes)  # what a pass gathers before it becomes a table
-    check(budget, kept + each, "tune")
-    at_once = max(1, int((budget - kept) / each)) if each else None
+    each = tables / len(classes)  # of a class: its table, and as much that a pass gathers before it becomes one
+    at_once = None
+    if kept + 2 * tables > budget:  # tables go to files, and memory holds those of a pass
+        check(budget, kept + 2 * each, "tune")
+        at_once = min(max(1, int((budget - kept) / (2 * each))), max(1, len(classes) - 1))
     return Room(at_once, int(budget - kept + _PIXELS) if searches else None)
 
 

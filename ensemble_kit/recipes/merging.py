@@ -26,7 +26,8 @@ def found(paths: Sequence[Path]) -> list[Path]:
         own = [path] if is_part(path) else parts_of(path)
         if not own:
             item = f"{str(path)!r} is not a part, and there is no {path.name}.part-i-of-n beside it"
-            raise IncompleteError("part-missing", _WHAT, item=item, fix="pass the files that --part wrote")
+            fix = "pass the files that --part wrote, under the names that it gave them"
+            raise IncompleteError("part-missing", _WHAT, item=item, fix=fix)
         out += own
     return out
 
@@ -45,25 +46,23 @@ def read(paths: Sequence[Path]) -> list[PartFile]:
     DamagedError
         A file that is not a part.
     """
-    parts = {path: PartFile.load(path) for path in paths}
-    (first, one), *others = parts.items()
+    parts = [(path, PartFile.load(path)) for path in paths]
+    (first, one), *others = parts
     for path, other in others:
         mine = {"kind": one.kind, "parts": one.part.of, **one.plan}
         if apart := differences({"kind": other.kind, "parts": other.part.of, **other.plan}, mine):
             item = f"{path} and {first} are of two plans, there and here: {'; '.join(apart)}"
-            raise MismatchError(
-                "parts-differ", _WHAT, item=item, fix="pass the parts of one run, made with one command"
-            )
-    by_number: dict[int, Path] = {}
-    for path, part in parts.items():
-        same = by_number.setdefault(part.part.number, path)
-        if same is not path:
-            item = f"{same} and {path} are both part {part.part}"
-            raise UsageError("part-twice", _WHAT, item=item, fix="pass each part once")
+            fix = "name the parts of one run, made with one command, one by one"
+            raise MismatchError("parts-differ", _WHAT, item=item, fix=fix)
+    by_number: dict[int, tuple[Path, PartFile]] = {}
+    for path, part in parts:
+        if (same := by_number.setdefault(part.part.number, (path, part)))[1] is not part:
+            item = f"{same[0]} and {path} are both part {part.part}" if same[0] != path else f"{path} is named twice"
+            raise UsageError("part-twice", _WHAT, item=item, fix="name the parts one by one, each once")
     if missing := [Part(k, one.part.of) for k in range(1, one.part.of + 1) if k not in by_number]:
         listed = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        item = f"without {listed}; there are {some(list(map(str, parts)), 3)}"
+        item = f"without {listed}; there are {some(list(map(str, paths)), 3)}"
         out = str(first).rpartition(".part-")[0]
         fix = f"run the command with --part {missing[0]}, which writes {path_of(out, missing[0])}, and pass that too"
         raise IncompleteError("part-missing", _WHAT, item=item, fix=fix)
-    return [parts[by_number[k]] for k in sorted(by_number)]
+    return [by_number[k][1] for k in sorted(by_number)]

@@ -93,8 +93,8 @@ def path_of(out: str | os.PathLike[str], part: Part) -> Path:
 
 
 def is_part(path: Path) -> bool:
-    """Tell whether a file's name is that of a part."""
-    return _NAME.fullmatch(path.name) is not None
+    """Tell whether a file's name is that of a part; a folder is none."""
+    return _NAME.fullmatch(path.name) is not None and not path.is_dir()
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
+from ensemble_kit.decisions.clean import apply_rules
 from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
-from ensemble_kit.execution.parts import Part, joined
+from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks import stream
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.made_store import record_of
 from ensemble_kit.recipes.part_file import PartFile
-from ensemble_kit.recipes.vote import HardVote, SoftVote
+from ensemble_kit.recipes.vote import SoftVote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,10 +44,20 @@ def plan_of(vote: SoftVote | HardVote, writing: Mapping[str, Any]) -> dict[str, 
 
 
 def vote_part(
-    vote: SoftVote | HardVote, part: Part, executor: Executor, listener: Listener
+    own: SoftVote | HardVote, files: Mapping[str, str], executor: Executor, listener: Listener
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-    """Vote on a share of the samples, and return the head and arrays of its `PartFile`."""
-    return packed(vote.on(part.share(vote.names().samples)).run(executor, listener).whole())
+    """Vote on a share of the samples, and return the head and arrays of its `PartFile`.
+
+    Rules of a hard vote are left to `merged`: whether classes exclude each other is told by the masks of all samples.
+
+    Parameters
+    ----------
+    own : the vote on the share.
+    files : where the files are that the whole is written with; `plan_of` knows their digests.
+    """
+    asked = own.without_rules() if isinstance(own, HardVote) else own
+    head, arrays = packed(asked.run(executor, listener).whole())
+    return {**head, "files": files}, arrays
 
 
 def merged(parts: Sequence[PartFile]) -> MaskSet:
@@ -54,7 +66,9 @@ def merged(parts: Sequence[PartFile]) -> MaskSet:
         shares = [unpacked(p.head, p.arrays) for p in parts]
         classes = shares[0].classes
         whole = stream.joined([s.arranged(s.samples, classes) for s in shares], classes, shares[0].rule)
-        return whole.arranged(joined([s.samples for s in shares]), classes)
+        whole = whole.arranged(joined([s.samples for s in shares]), classes)
+        plan = parts[0].plan
+        return apply_rules(whole, plan["rules"]) if "votes" in plan else whole
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise DamagedError(
             "part-invalid",
@@ -100,7 +114,7 @@ def _record(vote: SoftVote | HardVote) -> dict[str, Any]:
     rules = list(map(str, vote.rules))
     if isinstance(vote, SoftVote):
         e = vote.ensemble
-        names = {"classes": list(e.classes), "samples": _digest(e.samples)}
+        names = {"classes": list(e.classes), "samples": digest_of_names(e.samples)}
         return {**record_of(e), **names, "decision": repr(vote.decision), "rules": rules}
     own = [_record(v) if isinstance(v, SoftVote) else {"masks": digest_of(v)} for v in vote.votes]
     return {"votes": own, "voting": dict(vote.voting), "rules": rules, "common": vote.common}
@@ -115,5 +129,6 @@ def digest_of(masks: MaskSet) -> str:
     return found.hexdigest()
 
 
-def _digest(names: Sequence[str]) -> str:
+def digest_of_names(names: Sequence[str]) -> str:
+    """Digest names in their order."""
     return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble_kit import __version__
 from ensemble_kit.errors import DamagedError, EnskError
-from ensemble_kit.execution.parts import Part, joined
+from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion
 from ensemble_kit.metrics.conventions import named
@@ -58,10 +58,9 @@ def plan_of(prediction: MaskSet, truth: MaskSet, how: Mapping[str, Any]) -> dict
 
 
 def score_part(
-    prediction: MaskSet, truth: MaskSet, how: Mapping[str, Any], part: Part
+    prediction: MaskSet, truth: MaskSet, how: Mapping[str, Any], own: Sequence[str]
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Count a share of the samples, and return the head and arrays of its `PartFile`."""
-    own = part.share(truth.samples)
     ours, theirs = (side.arranged(own, side.classes) for side in (prediction, truth))
     found = score(ours, theirs, **how)
     o, m = found.overlap, found.confusion

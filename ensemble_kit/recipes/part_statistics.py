@@ -10,9 +10,11 @@ from ensemble_kit import __version__
 from ensemble_kit.errors import DamagedError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
-from ensemble_kit.execution.parts import Part, joined
+from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.part_file import PartFile
+from ensemble_kit.recipes.part_masks import digest_of_names
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import class_statistics, contenders
@@ -26,6 +28,7 @@ from ensemble_kit.tuning.statistics import Statistics, check_truth, count, sourc
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.recipes.tuning import Tuning
 
 KIND = "statistics"
@@ -52,29 +55,56 @@ def plan_of(tuning: Tuning, truth: MaskSet) -> dict[str, Any]:
         "background": tuning.background,
         "measure": asdict(tuning.measure),
         "folds": tuning.split,
+        "groups": digest_of_names(group_of(e.samples, tuning.groups)),
         "seed": tuning.seed,
         "version": __version__,
     }
 
 
+def room_of(tuning: Tuning, own: Ensemble, truth: MaskSet, budget: int | None, jobs: int | None) -> int | None:
+    """Return how many classes of a share are counted at a time within a budget of bytes; None: all.
+
+    Parameters
+    ----------
+    own : the ensemble on the share.
+
+    Raises
+    ------
+    ResourceError
+        Not even one class fits.
+    """
+    if budget is None:
+        return None
+    if tuning.by_argmax:
+        full = exclusive_truth(tuning.ensemble, truth, tuning.background)
+        return memory.room_for_factors(budget, own, full, None, jobs).classes
+    return memory.room_for_thresholds(budget, own, truth, None, jobs, False, False, (0, LEVELS)).classes
+
+
 def count_part(
-    tuning: Tuning, truth: MaskSet, part: Part, executor: Executor, listener: Listener
+    tuning: Tuning, own: Ensemble, truth: MaskSet, at_once: int | None, executor: Executor, listener: Listener
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Count a share of the samples, and return the head and arrays of its `PartFile`.
 
     Thresholds are counted at every level, since the band that suffices depends on all samples; `merged` narrows it.
     Factors are counted as a whole run counts first, for ratios up to 32.
+
+    Parameters
+    ----------
+    own, at_once : as for `room_of`, and as it returns.
     """
     e = tuning.ensemble
-    own = e.on(part.share(e.samples))
     if tuning.by_argmax:
         full = exclusive_truth(e, truth, tuning.background)
         theirs = full.arranged(own.samples, full.classes)
         counted: Statistics | ContenderTable = gather(own, theirs, RATIOS[0], tuning.background, executor, listener)
     else:
-        bands = dict.fromkeys(range(len(e.classes)), (0, LEVELS))
-        tables = count(own, truth.arranged(own.samples, truth.classes), bands, executor, listener)
-        counted = Statistics(own.samples, e.classes, tuple(tables[c] for c in bands), "")
+        theirs, every = truth.arranged(own.samples, truth.classes), range(len(e.classes))
+        tables = dict[int, ClassStatistics]()
+        for some in (every[k : k + (at_once or len(every))] for k in every[:: at_once or len(every)]):
+            few = count(own, theirs, dict.fromkeys(some, (0, LEVELS)), executor, listener)
+            tables |= {c: few[c] if at_once is None else few[c].spilled() for c in some}
+        counted = Statistics(own.samples, e.classes, tuple(tables[c] for c in every), "")
     head, arrays = counted.unpacked()
     names = dict(zip(e.samples, group_of(e.samples, tuning.groups), strict=True))
     return {**head, "groups": [names[s] for s in own.samples]}, arrays

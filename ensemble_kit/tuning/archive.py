@@ -76,6 +76,8 @@ def load(path: Path, build: Callable[[dict[str, Any], Arrays], T], kind: Kind = 
             return build(json.loads(read("head").tobytes()), read)
     except FileNotFoundError:
         raise kind.missing(path) from None
+    except IsADirectoryError:
+        raise kind.invalid(path, "it is a folder") from None
     except (*stacks.HEADER_ERRORS, *stacks.ARCHIVE_ERRORS, AttributeError, IndexError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise

@@ -123,6 +123,7 @@ def _fractions(curve: Curve, ladder: NDArray[np.int64]) -> tuple[NDArray[Any], N
         if foot.shape[1] == 1 and not (skipped == skipped[:, :1]).all():
             foot = np.repeat(foot, ladder.size, axis=1)
         foot[some] = ~skipped[:, : foot.shape[1]]
+    t.release()
     return top, foot, measure.convention.eps if pooled else 0.0
 
 

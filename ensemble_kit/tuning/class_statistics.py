@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble_kit.execution import parts
+from ensemble_kit.files import blamed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Band = tuple[int, int]
 """Levels `low … high-1`."""
+_ALIGNED = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ClassStatistics:
     above, above_tp : int64 (samples,), those at `high` and above.
     truth : int64 (samples,), pixels of the truth that are not void.
     area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
+    mapped : the temporary file that holds the arrays by level, if they are `spilled`.
     """
 
     low: int
@@ -45,6 +51,7 @@ class ClassStatistics:
     truth: NDArray[np.int64]
     area: NDArray[Any] | None = None
     above_area: NDArray[np.int64] | None = None
+    mapped: mmap.mmap | None = field(default=None, compare=False, repr=False)
 
     def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
@@ -55,7 +62,43 @@ class ClassStatistics:
 
         tp, pred = np.empty_like(self.above), np.empty_like(self.above)
         counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
+        self.release()
         return tp, pred
+
+    def spilled(self) -> ClassStatistics:
+        """Return the same counts with the arrays by level in a temporary file, which vanishes with them.
+
+        Memory holds what is looked at, until `release`.
+
+        Raises
+        ------
+        ResourceError
+            The disk is full.
+        """
+        names = [name for name in _KINDS if getattr(self, name) is not None]
+        if not self.levels.size:
+            return self
+        places, size = dict[str, int](), 0
+        with blamed(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            for name in names:
+                array = np.ascontiguousarray(getattr(self, name))
+                places[name] = size
+                file.seek(size)
+                file.write(array.data)
+                size += -(-array.nbytes // _ALIGNED) * _ALIGNED
+            file.truncate(size)
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # kernels take no read-only arrays
+        arrays: dict[str, Any] = {
+            name: np.frombuffer(mapped, getattr(self, name).dtype, getattr(self, name).size, place)
+            for name, place in places.items()
+        }
+        return replace(self, mapped=mapped, **arrays)
+
+    def release(self) -> None:
+        """Give back the memory of what was looked at, where the arrays are in a file."""
+        if self.mapped is not None:
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
     def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
         """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.
@@ -97,7 +140,9 @@ class ClassStatistics:
     @cached_property
     def breaks(self) -> NDArray[np.int64]:
         """Levels that occur in any sample, ascending; between two of them no mask changes."""
-        return np.flatnonzero(np.bincount(self.levels, minlength=65536))
+        found = np.flatnonzero(np.bincount(self.levels, minlength=65536))
+        self.release()
+        return found
 
     def narrowed(self, low: int, high: int) -> ClassStatistics:
         """Return the counts of a narrower band, as counting in it returns them."""

@@ -43,7 +43,8 @@ def gather(
     ----------
     measures : what will be asked of the statistics.
     split, subsets : sample numbers of each fold, and the unions of folds whose best levels will be asked for.
-    at_once : how many classes a pass counts; fewer take less memory and more passes. Default: all.
+    at_once : how many classes a pass counts; where that is not all, their tables are kept in temporary files. Fewer
+        take less memory and more passes. Default: all.
 
     Raises
     ------
@@ -95,10 +96,13 @@ def count_until(
     """
     check_truth(ensemble, truth)
 
+    spills = at_once is not None and at_once < len(ensemble.classes)
+
     def counted(bands: Mapping[int, Band]) -> dict[int, ClassStatistics]:
         step, tables = at_once or len(bands), dict[int, ClassStatistics]()
         for first in range(0, len(bands), step):
-            tables |= count(ensemble, truth, dict(list(bands.items())[first : first + step]), executor, listener)
+            few = count(ensemble, truth, dict(list(bands.items())[first : first + step]), executor, listener)
+            tables |= {c: table.spilled() for c, table in few.items()} if spills else few
         return tables
 
     tables = widened(certain, len(ensemble.classes), counted)

@@ -50,6 +50,7 @@ class Curve:
                 options = a, b, c, convention.eps, empty, skip
                 counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
             counts.sum_steps(top, foot)
+        table.release()
 
     def scores(
         self,

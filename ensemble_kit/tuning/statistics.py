@@ -101,10 +101,12 @@ class Statistics:
         if head["format"] != FORMAT:
             raise ValueError(f"its format is {head['format']!r}")
         names = (*ARRAYS, *(AREAS if head.get("areas") else ()))
-        tables = tuple(
-            ClassStatistics(low, high, **{name: read(f"{name}_{c}") for name in names})
-            for c, (low, high) in enumerate(head["bands"])
-        )
+
+        def table(c: int, low: int, high: int) -> ClassStatistics:
+            arrays: dict[str, Any] = {name: read(f"{name}_{c}") for name in names}
+            return ClassStatistics(low, high, **arrays)
+
+        tables = tuple(table(c, low, high) for c, (low, high) in enumerate(head["bands"]))
         if len(tables) != len(head["classes"]) or any(not is_sound(t, len(head["samples"])) for t in tables):
             raise ValueError("its arrays do not fit each other")
         return cls(tuple(head["samples"]), tuple(head["classes"]), tables, head["source"])

@@ -9,7 +9,6 @@ a file is put when it is complete (`remote/uploads.py`), and no folder is writte
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
+from ensemble_kit.locks import lock_folder, lock_new, sweep
 from ensemble_kit.remote.uploads import check_object, folder_refused, try_upload, uploading
 from ensemble_kit.remote.urls import url_of
 
@@ -248,7 +248,7 @@ def _reserve(target: Path) -> tuple[Path, int]:
     while True:
         temporary = _sibling(target)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        if _locked(handle):
+        if lock_new(handle):
             return temporary, handle
         os.close(handle)
 
@@ -257,43 +257,14 @@ def _reserve_folder(target: Path) -> tuple[Path, int]:
     while True:
         temporary = _sibling(target)
         temporary.mkdir(mode=0o700)
-        with suppress(FileNotFoundError):  # another writer's sweep came between
-            handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            if _locked(handle):
-                return temporary, handle
-            os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    """Lock a sibling; false where another writer's sweep removed it just before."""
-    with suppress(OSError):  # a file system without locks: nothing is swept there either
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return os.fstat(handle).st_nlink > 0
+        if (handle := lock_folder(temporary)) is not None:
+            return temporary, handle
 
 
 def _sweep(target: Path, ours: Path) -> None:
     """Remove the siblings that killed writers of the same target left, but for ours."""
     stem = os.fsdecode(os.fsencode(target.name)[:200])
-    leftover = re.compile(re.escape(stem) + r"\.tmp-[0-9a-f]{16}")
-    for sibling in target.parent.iterdir():
-        if leftover.fullmatch(sibling.name) and sibling != ours:
-            with suppress(OSError):  # in use, or removed meanwhile
-                _remove_unlocked(sibling)
-
-
-def _remove_unlocked(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-        return
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    finally:
-        os.close(handle)
+    sweep(target.parent, re.compile(re.escape(stem) + r"\.tmp-[0-9a-f]{16}"), ours)
 
 
 def _sync_tree(folder: Path) -> None:

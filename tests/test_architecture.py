@@ -36,6 +36,7 @@ FLOORS = (
     "user_code",
     "files",
     "remote",
+    "locks",
     "access",
     "errors",
     "kernels",

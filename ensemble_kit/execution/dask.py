@@ -145,9 +145,19 @@ def cluster(address: str, jobs: int | None = None) -> Iterator[Executor]:
         }
         own |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
         with _undisturbed():
-            here = LocalCluster(**own)
+            here = _started(LocalCluster, own)
         with here, Client(here, set_as_default=False, direct_to_workers=True) as client:
             yield of_client(client)
+
+
+def _started(LocalCluster: Any, own: dict[str, Any]) -> Any:
+    """Start processes of this machine."""
+    try:
+        return LocalCluster(**own)
+    except (OSError, RuntimeError) as error:
+        item = f"{own['n_workers']} processes of this machine: {error}"
+        fix = "run it again; if they die of their memory, pass fewer --jobs, or leave --dask out"
+        raise ResourceError("dask-no-workers", "cannot start Dask workers", item=item, fix=fix) from None
 
 
 def _connected(address: str, jobs: int | None, Client: Any) -> Any:
@@ -155,9 +165,12 @@ def _connected(address: str, jobs: int | None, Client: Any) -> Any:
     if jobs is not None:
         item, fix = f"--jobs {jobs} beside --dask {address}", "leave it out: dask worker --nthreads says it there"
         raise UsageError("option-idle", "cannot set the threads of a Dask cluster", item=item, fix=fix)
+    from distributed.comm import resolve_address
+
     try:
+        resolve_address(address)  # a client of an address that is none would be waited for at the end, and fail again
         return Client(address, timeout=_CONNECTING, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// where Dask was told no certificates
         raise _unreachable(address, error) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -12,11 +13,14 @@ from typing import Any
 
 from ensemble_kit.access import reading
 from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.locks import lock_folder, sweep
 from ensemble_kit.remote.objects import Objects
 from ensemble_kit.remote.urls import split, url_of
 
 PathLike = str | os.PathLike[str]
 _WHAT = "cannot read a file behind a URL"
+_PREFIX = "ensk-copy-"
+_FOLDER = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")  # as `tempfile` calls it
 _ends: list[weakref.finalize[Any, Any]] = []
 
 
@@ -61,9 +65,10 @@ def local(path: PathLike) -> Path:
     prefix, key = split(url)
     objects = Objects(prefix)
     with reading(tempfile.gettempdir(), _WHAT):
-        copy = _shown(Path(tempfile.mkdtemp(prefix="ensk-"), key), url)
+        folder, handle = _reserve()
+        copy = _shown(folder / key, url)
         _ends[:] = [end for end in _ends if end.alive]
-        _ends.append(weakref.finalize(copy, shutil.rmtree, copy.parent, ignore_errors=True))
+        _ends.append(weakref.finalize(copy, _remove, folder, handle))
         with copy.open("wb") as file:
             if objects.fetch(key, file):
                 return copy
@@ -117,6 +122,20 @@ def remove_copies() -> None:
     """Remove all copies, whoever still holds their paths: a signal ends a process without removing them."""
     while _ends:
         _ends.pop()()
+
+
+def _reserve() -> tuple[Path, int]:
+    """Make a locked folder for a copy; remove those of processes that were killed."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if (handle := lock_folder(folder)) is not None:
+            sweep(folder.parent, _FOLDER, folder)
+            return folder, handle
+
+
+def _remove(folder: Path, handle: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
 def _shown(path: Path, url: str) -> UrlPath:

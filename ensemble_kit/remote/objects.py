@@ -216,7 +216,7 @@ class Objects:
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             fix = "check the URL, the endpoint, the credentials and the network, then run again; what is there is kept"
-            what, item = f"cannot {verb} an object", f"{self.name}/{key}: {_reason(error)}"
+            what, item = f"cannot {verb} an object", f"{self.name}/{key}".rstrip("/") + f": {_reason(error)}"
             raise ResourceError("remote", what, item=item, fix=fix) from None
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ensemble_kit.errors import UsageError, check_path
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https", "memory")
-_COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/+(.*))?", re.DOTALL)  # one letter is a drive of Windows
 
 
 def url_of(path: str | os.PathLike[str]) -> str | None:
@@ -19,24 +19,37 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     Raises
     ------
     UsageError
-        An unknown scheme, or credentials in the URL, where logs and histories would keep them.
+        An unknown scheme; no bucket, or `..`; credentials, which logs and histories would keep.
+
+    Examples
+    --------
+    >>> url_of(Path("s3://bucket/a.csv")), url_of("a.csv")
+    ('s3://bucket/a.csv', None)
     """
     check_path(path)
     text = os.fspath(path)
-    found = _COLLAPSED.fullmatch(text)
-    if found is None:
-        if "://" in text:
-            raise invalid(text.split("://")[0] + "://…", f"known are {', '.join(SCHEMES)}")
+    found = _URL.fullmatch(text)
+    if "://" not in text and (found is None or _is_path(text, found[1])):
         return None
-    if "://" not in text and Path(text).exists():
-        return None
-    url = urlsplit(f"{found[1]}://{found[2]}")
+    if found is None or found[1] not in SCHEMES:
+        scheme = text.partition(":")[0]
+        raise invalid(f"{scheme}://…", f"known are {', '.join(SCHEMES)}; a path of this machine has no scheme")
+    url = urlsplit(f"{found[1]}://{found[2] or ''}")
     if "@" in url.netloc or url.query or url.fragment:
         host = url.netloc.rpartition("@")[2]
         raise invalid(f"{found[1]}://{host}{url.path}", "it carries a user, a query or a fragment, not shown here")
     if not url.netloc:
         raise invalid(f"{found[1]}://", "it names no bucket or host")
+    if ".." in url.path.split("/"):
+        raise invalid(f"{found[1]}://{url.netloc}{url.path}", "'..' leads to no object")
     return f"{found[1]}://{url.netloc}{url.path}".rstrip("/")
+
+
+def _is_path(text: str, scheme: str) -> bool:
+    """Tell whether `scheme:` or `scheme:/…` is a path of this machine: it exists, or what it would be made in does."""
+    if scheme in SCHEMES:
+        return Path(text).exists()
+    return text == f"{scheme}:" or Path(f"{scheme}:").is_dir()
 
 
 def split(url: str) -> tuple[str, str]:

@@ -357,3 +357,11 @@ def test_arbitrary_bytes_never_fail_otherwise_than_by_name(tmp_path, raw):
     except EnskError as error:
         if str(path) not in str(error):
             raise
+
+
+def test_a_doubled_row_of_a_sample_submission_names_the_option_of_what_is_written(tmp_path: Path) -> None:
+    masks = MaskSet({("a", "x"): encode(np.eye(4, dtype=bool))})
+    (tmp_path / "like.csv").write_text("image_name,class,rle\na,x,\na,x,\n")
+    with pytest.raises(DamagedError, match=r"pass --csv rows=object"):
+        masks.write(tmp_path / "out.csv", like=tmp_path / "like.csv")
+    masks.write(tmp_path / "out.csv", like=tmp_path / "like.csv", csv="rows=object")

@@ -131,13 +131,14 @@ def id_fields(dialect: Dialect, key: Key) -> tuple[str, ...]:
 
 
 def doubled(
-    path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int], objects: str = "rows=object"
+    path: Path, rows: Sequence[tuple[str, ...]], lines: Sequence[int], objects: str, option: str = "--from-csv"
 ) -> DamagedError:
     """Make the error of rows of which one stands twice: name the first, by its lines.
 
     Parameters
     ----------
-    objects : what `--csv` would say if each row were an object.
+    objects : what would be said of the CSV if each row were an object.
+    option : that says it.
     """
     seen: dict[tuple[str, ...], int] = {}
     first, second, row = next(
@@ -145,7 +146,7 @@ def doubled(
     )
     item = f"{path}: {row if len(row) > 1 else row[0]!r} on line {first} and on line {second}"
     fix = (
-        f"keep one row for each sample and class; or, if each row is one object, pass --from-csv {objects} "
+        f"keep one row for each sample and class; or, if each row is one object, pass {option} {objects} "
         f"(csv={objects!r})"
     )
     return DamagedError("row-doubled", "cannot read a CSV file with a row twice", item=item, fix=fix)

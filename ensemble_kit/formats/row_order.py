@@ -105,7 +105,7 @@ def read_order(path: Path, dialect: Dialect, masks: Masks) -> RowOrder:
     rows = list(zip(*(table.column(c) for c in columns[:-1]), strict=True))
     listed = set(rows)
     if len(listed) < len(rows) and dialect.rows == "mask":
-        raise doubled(path, rows, table.lines)
+        raise doubled(path, rows, table.lines, "rows=object", "--csv")
     missing = [row if len(row) > 1 else row[0] for row in rows if row not in known]
     extra = [key for row, key in known.items() if row not in listed]
     counts = f"{path} has {len(rows)} rows, there are {len(known)} masks; "

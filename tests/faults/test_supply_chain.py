@@ -85,7 +85,8 @@ def test_vulnerabilities_have_an_address() -> None:
 def test_no_source_evaluates_or_unpickles() -> None:
     """ruff's bandit rules stand in the lint; these hold whatever a line asks it to ignore.
 
-    But for the cache of machine code, which is a pickle behind a checksum, in the user's own folder (X33, X38).
+    But for the cache of machine code, which is a pickle behind a checksum, in the user's own folder (X33, X38), and for
+    work that a process sends to the workers of its own pool or cluster, who unpickle whatever it sends.
     """
     modules, calls = {"pickle", "marshal", "shelve", "dill", "joblib", "yaml", "xmlrpc", "telnetlib"}, {"eval", "exec"}
     for path in sorted((ROOT / "ensemble_kit").rglob("*.py")):
@@ -93,7 +94,7 @@ def test_no_source_evaluates_or_unpickles() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and [a.name for a in node.names] != ["UnpicklingError"]:
                 names.append(node.module or "")
-            if path.name == "jit.py" and names == ["pickle"]:
+            if path.name in {"jit.py", "task.py"} and names == ["pickle"]:
                 continue
             assert not modules & {n.split(".")[0] for n in names}, path
             assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calls), path

@@ -24,7 +24,7 @@ from ensemble_kit.recipes.stack_store import equal
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.features import SampleFeatures
 from ensemble_kit.stacking.fit import fit
-from ensemble_kit.stacking.rows import Rows, coverage, draw
+from ensemble_kit.stacking.rows import PER_STRATUM, STRATA, Rows, coverage, draw, per_stratum
 
 CLASSES = ("w", "x", "y", "z")
 GOOD = {"a": (0, 2), "b": (1, 3)}
@@ -361,15 +361,24 @@ def test_coverage_is_the_share_of_the_cell(seed: int, image: tuple[int, int]) ->
     assert np.allclose(found, pieces.mean(axis=(1, 3)), atol=1e-6)
 
 
-def test_drawn_cells_stand_for_all() -> None:
+@pytest.mark.parametrize("most", [150, 7, 1])
+def test_drawn_cells_stand_for_all(most: int) -> None:
     rng = np.random.default_rng(0)
     fused, on, counts = rng.normal(-4, 4, 5000).astype(np.float32), rng.random(5000) < 0.3, rng.random(5000) < 0.9
-    which, share = draw(fused, on, counts, np.random.default_rng(1))
+    which, share = draw(fused, on, counts, np.random.default_rng(1), most)
+    assert which.size <= STRATA * most
     assert (np.diff(which) > 0).all()
     assert counts[which].all()
     assert share.sum() == pytest.approx(counts.sum())
     assert (share * on[which]).sum() == pytest.approx((counts & on).sum())
-    assert (share[(np.abs(fused[which]) < 1) & on[which]] < share.mean()).all()
+    assert most < 150 or (share[(np.abs(fused[which]) < 1) & on[which]] < share.mean()).all()
+
+
+def test_more_samples_give_fewer_cells_each() -> None:
+    """So that the cells of a class fit into memory, however many samples there are."""
+    assert per_stratum(85) == per_stratum(2000) == PER_STRATUM
+    assert all(1e6 < n * STRATA * per_stratum(n) <= 4e6 for n in (3000, 20_000, 300_000))
+    assert per_stratum(10**7) == 1
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 9))

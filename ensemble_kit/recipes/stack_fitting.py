@@ -31,7 +31,7 @@ from ensemble_kit.stacking import features
 from ensemble_kit.stacking.fit import ClassFit, FitClass
 from ensemble_kit.stacking.kept import KeptFits
 from ensemble_kit.stacking.model import StackModel
-from ensemble_kit.stacking.rows import PER_STRATUM, STRATA, DrawRows, Rows
+from ensemble_kit.stacking.rows import STRATA, DrawRows, Rows, per_stratum
 from ensemble_kit.tuning.folds import Groups, group_of, make_folds
 from ensemble_kit.tuning.statistics import check_truth
 from ensemble_kit.tuning.truth import items_with_truth
@@ -195,7 +195,7 @@ class Stacking:
         todo = [c for c, name in enumerate(e.classes) if name not in kept]
         for at in range(0, len(todo), at_once):
             some_of = todo[at : at + at_once]
-            work = DrawRows(e.inputs, tuple(some_of), self.seed)
+            work = DrawRows(e.inputs, tuple(some_of), self.seed, per_stratum(len(e.samples)))
             items = items_with_truth(e.samples, truth, e.classes)
             drawn: list[list[Rows]] = list(executor.map(work, items, "drawing cells", listener))
             by_name = {e.classes[c]: [rows[k] for rows in drawn] for k, c in enumerate(some_of)}
@@ -222,7 +222,7 @@ class Stacking:
             "members": [[m.name, m.fingerprint] for m in e.records],
             "classes": list(e.classes),
             "features": [*self.features, *features.SCALES, features.NEAR],
-            "rows": PER_STRATUM,
+            "rows": per_stratum(len(e.samples)),
             "folds": [[e.samples[s] for s in fold.tolist()] for fold in self.samples_of_folds],
             "seed": self.seed,
         }
@@ -242,7 +242,9 @@ class Stacking:
         """
         e = self.store.ensemble
         classes, sample = len(e.classes), self.store.bytes_at_work
-        rows = len(e.samples) * STRATA * PER_STRATUM * (4 * len(self.features) + 12)
+        cells = self.store.bytes_of_sample // (2 * classes)  # of the grid
+        drawn = min(cells, STRATA * per_stratum(len(e.samples)))
+        rows = len(e.samples) * drawn * (4 * len(self.features) + 12)
         held, each = projected.held(), sample + 3 * rows  # rows are joined, and cut into folds, while they are fitted
         projected.check(memory, held + each + rows, "fit a stack")
         threads = jobs or cores()

@@ -20,11 +20,18 @@ if TYPE_CHECKING:
     from ensemble_kit.spec.geometry import Shape
 
 PER_STRATUM = 150
-"""Most cells of a stratum; whichever are drawn stand for all of it."""
+"""Most cells of a stratum of a sample; whichever are drawn stand for all of it."""
+_CELLS = 4_000_000
+"""About the most cells of a class: more samples give fewer each, so that memory is bounded."""
 _EDGES = (-6.0, -3.0, -1.0, 1.0, 3.0)
 """Fused logits between the strata, each of which is parted again by the truth: undecided cells get the most rows."""
 
 STRATA = 2 * len(_EDGES) + 2
+
+
+def per_stratum(samples: int) -> int:
+    """Return how many cells of a stratum are drawn of each of so many samples, at most."""
+    return max(1, min(PER_STRATUM, _CELLS // (STRATA * samples)))
 
 
 class Rows(NamedTuple):
@@ -49,11 +56,13 @@ class DrawRows:
     Parameters
     ----------
     classes : class numbers.
+    most : cells of a stratum, at most.
     """
 
     inputs: Inputs
     classes: tuple[int, ...]
     seed: int
+    most: int = PER_STRATUM
 
     def __call__(self, item: Item) -> list[Rows]:
         """Draw the rows of each class."""
@@ -66,14 +75,20 @@ class DrawRows:
             if known is not None:
                 on = np.divide(on, known, out=np.zeros_like(on), where=known > 0)
             key = f"{self.seed} {item.sample!r} {self.inputs.classes[c]!r}"
-            which, share = draw(seen.fused(c).ravel(), on.ravel() >= 0.5, weight.ravel() > 0, _generator(key))
+            which, share = draw(
+                seen.fused(c).ravel(), on.ravel() >= 0.5, weight.ravel() > 0, _generator(key), self.most
+            )
             columns = [np.broadcast_to(f, seen.shape).ravel()[which] for f in seen.of(c)]
             out.append(Rows(np.stack(columns, axis=1), on.ravel()[which], weight.ravel()[which] * share))
         return out
 
 
 def draw(
-    fused: NDArray[np.float32], on: NDArray[np.bool_], counts: NDArray[np.bool_], rng: np.random.Generator
+    fused: NDArray[np.float32],
+    on: NDArray[np.bool_],
+    counts: NDArray[np.bool_],
+    rng: np.random.Generator,
+    most: int = PER_STRATUM,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Draw cells by strata of the fused logit and the truth, without replacement.
 
@@ -86,7 +101,7 @@ def draw(
     which, share = [], []
     for k in range(STRATA):
         cells = np.flatnonzero((stratum == k) & counts)
-        taken = cells if cells.size <= PER_STRATUM else rng.choice(cells, PER_STRATUM, replace=False, shuffle=False)
+        taken = cells if cells.size <= most else rng.choice(cells, most, replace=False, shuffle=False)
         which.append(taken)
         share.append(np.full(taken.size, cells.size / max(taken.size, 1)))
     found = np.concatenate(which)

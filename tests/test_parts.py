@@ -127,3 +127,6 @@ def test_parts_of_a_fusion_are_the_whole(kind: str, rng: np.random.Generator, tm
     assert values("parts") == values("whole")
     with pytest.raises(ek.UsageError, match="without --force"):
         fuse("parts", "--part", "1/3", "--force")
+    with refused(ek.UsageError, "part-empty", "--part 8/9", "7 samples"):
+        fuse("more", "--part", "8/9")
+    assert not (tmp_path / "more").exists()

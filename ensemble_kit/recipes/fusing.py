@@ -77,7 +77,7 @@ class Fusing:
     ------
     UsageError
         `out` is a member, a file, or a folder of other things; a power mean of exclusive classes; uncertainty of a
-        store behind a URL; a part that replaces what is there.
+        store behind a URL; a part that replaces what is there, or that no sample is left for.
     MismatchError
         What is there was fused of other members, or in another way.
     """
@@ -101,6 +101,7 @@ class Fusing:
             fix = "pass mean='probability', or 'logit', the normalised geometric mean (--mean)"
             raise UsageError("softmax-option", "cannot keep power means of exclusive classes", item=item, fix=fix)
         refuse_member(self.ensemble, self.out)
+        self.part.check_has(len(self.ensemble.samples))
         if self.overwrite and self.part.of > 1:
             item = f"part {self.part} would remove what the other parts wrote"
             fix = "pass another --out, and run the parts without --force"

@@ -2,12 +2,13 @@
 PYTHON ?= python3
 TORCH  ?= torch
 TORCHVISION ?= torch torchvision
+SHARED := --dist loadfile --no-loadscope-reorder
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-optimized coverage mutation soak example example-test lint bench bench-test bench-compare docs figures floors clean
+.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint bench bench-test bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -40,17 +41,21 @@ $(EXAMPLE_STAMP): pyproject.toml Makefile $(EXAMPLE)/requirements.txt
 demo: $(STAMP)        ## three real networks, real images, one submission CSV with a score
 	$(BIN)/ensk demo --out demo-out --force
 
+# One worker more than cores: tests wait for disks, timers and processes that they start.
 test: $(STAMP)        ## the suite, but for benchmarks
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/test_benchmarks.py
+	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) $(SHARED) --ignore tests/test_benchmarks.py
 
 bench-test: $(STAMP)  ## every benchmark once, on little data
 	$(BIN)/python -m pytest -n auto --dist load tests/test_benchmarks.py
 
-check: lint            ## lint and the fast tests, in under two minutes
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+check: $(STAMP)       ## lint and the fast tests, side by side, in under two minutes
+	$(MAKE) -j2 lint fast-test
+
+fast-test: $(STAMP)   ## the tests that are not marked slow
+	$(BIN)/python -m pytest -n auto $(SHARED) -m "not slow"
 
 test-optimized: $(STAMP) ## the whole suite under python -O, children too; its own assertions hold
-	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto --dist loadfile
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" -n auto $(SHARED)
 
 soak: $(STAMP)        ## an hour of every command in one process: nothing may grow
 	ENSK_SOAK=3600 $(BIN)/python -m pytest tests/faults/test_load.py -k hours_of_work
@@ -65,13 +70,58 @@ COVERED := $(wildcard $(foreach t,store writer packed remote codecs ingest runs 
   faults/test_security faults/test_remote_faults faults/test_stateful faults/test_matching faults/test_numerics, \
   tests/$(if $(findstring /,$t),$t,test_$t).py))
 coverage: $(STAMP)    ## branch coverage of store, masks and formats; fails below 95 %
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(COVERED)
+	$(BIN)/python -m pytest -n auto $(SHARED) --cov --cov-report=term:skip-covered $(COVERED)
 
 example: $(EXAMPLE_STAMP) ## hand bones: images made, three networks trained, tuned, voted, scored (examples/hand_bones)
 	$(EXAMPLE_BIN)/python $(EXAMPLE)/run.py --out hand-bones-out
 
 example-test: $(EXAMPLE_STAMP) ## the suite of examples/hand_bones
 	OMP_WAIT_POLICY=PASSIVE $(EXAMPLE_BIN)/python -m pytest $(EXAMPLE)/tests
+
+# nnU-Net joins the environment of the large example, whose torch and torchvision it needs too: each is gigabytes.
+VOLUMES := examples/volumes
+VOLUMES_STAMP := $(EXAMPLE_VENV)/.nnunet-installed
+$(VOLUMES_STAMP): $(EXAMPLE_STAMP) $(VOLUMES)/requirements.txt $(VOLUMES)/requirements-nnunet.txt
+	$(EXAMPLE_BIN)/python -m pip install -q -r $(VOLUMES)/requirements.txt
+	$(EXAMPLE_BIN)/python -m pip install -q --no-deps -r $(VOLUMES)/requirements-nnunet.txt
+	touch $(VOLUMES_STAMP)
+
+nnunet-test: $(VOLUMES_STAMP) ## networks of nnU-Net, trained in a minute, and its own answers against the kit's
+	OMP_NUM_THREADS=1 $(EXAMPLE_BIN)/python -m pytest $(VOLUMES)/tests
+
+# The frameworks whose trainers the kit writes for: they need neither torchvision nor CUDA, so torch is as small as TORCH says.
+TRAINERS := tests/trainers
+TRAINERS_VENV := .venv-trainers
+TRAINERS_BIN  := $(TRAINERS_VENV)/bin
+TRAINERS_STAMP := $(TRAINERS_VENV)/.installed
+$(TRAINERS_STAMP): pyproject.toml Makefile $(TRAINERS)/requirements.txt
+	$(PYTHON) -m venv $(TRAINERS_VENV)
+	$(TRAINERS_BIN)/python -m pip install -q --upgrade pip
+	$(TRAINERS_BIN)/python -m pip install -q $(TORCH)
+	$(TRAINERS_BIN)/python -m pip install -q $(TORCH) -e . -r $(TRAINERS)/requirements.txt
+	$(TRAINERS_BIN)/python -c 'import cv2' 2>/dev/null || \
+	  $(TRAINERS_BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	touch $(TRAINERS_STAMP)
+
+environments: $(STAMP) $(EXAMPLE_STAMP) $(TRAINERS_STAMP) ## those of all tests; with -j3 they are made side by side
+
+trainers-test: $(TRAINERS_STAMP) ## each training framework runs a small network, alone and in two processes, killed and resumed
+	$(TRAINERS_BIN)/python -m pytest $(TRAINERS) --ignore $(TRAINERS)/examples
+
+# Frameworks with an example of their own, in the environment of the large example too: they need torchvision. Ultralytics
+# is under the AGPL-3.0, and nothing but its example imports it.
+FRAMEWORKS := $(TRAINERS)/examples
+FRAMEWORKS_STAMP := $(EXAMPLE_VENV)/.frameworks-installed
+$(FRAMEWORKS_STAMP): $(EXAMPLE_STAMP) examples/trainers/requirements.txt
+	$(EXAMPLE_BIN)/python -m pip install -q setuptools wheel
+	$(EXAMPLE_BIN)/python -m pip install -q -r examples/trainers/requirements.txt
+	touch $(FRAMEWORKS_STAMP)
+
+frameworks-test: $(FRAMEWORKS_STAMP) ## mmsegmentation, TorchGeo and Ultralytics likewise, by their examples
+	$(EXAMPLE_BIN)/python -m pytest $(FRAMEWORKS)
+
+gpu-test: $(EXAMPLE_STAMP) ## what only a GPU shows, in 8 minutes; where there is none it says so
+	$(EXAMPLE_BIN)/python tests/gpu/run.py
 
 lint: $(STAMP)        ## ruff and mypy
 	$(BIN)/ruff check .
@@ -82,6 +132,7 @@ bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/
 	$(BIN)/python -m pip install -q -e '.[bench]'
 	$(BIN)/python tests/benchmarks/run.py --page docs/performance.md --readme README.md $(if $(USGRA),--usgra $(USGRA))
 	$(BIN)/python tests/benchmarks/run.py --table exclusive --page docs/performance.md
+	$(BIN)/python tests/benchmarks/run.py --table volumes --page docs/performance.md
 	$(BIN)/python tests/benchmarks/growth.py
 
 docs: $(STAMP)        ## write the generated pages: docs/cli.md, api.md, errors.md, and what `ensk explain` reads
@@ -97,12 +148,12 @@ bench-compare: $(STAMP) ## our own times now against those of a revision: make b
 # torch 2.3 is the first that was built for NumPy 2 (on PyPI a CUDA build of gigabytes: FLOOR_TORCH=torch tries the others
 # without it); typer 0.16 warns about releases of click after it
 FLOOR_TORCH ?= torch==2.3.0
-FLOORS = $(FLOOR_TORCH) numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.*
+FLOORS = $(FLOOR_TORCH) numpy==2.0.* scipy==1.13.* numba==0.60.* pandas==2.2.2 optuna==4.0.* opencv-python==4.10.* zarr==3.1.0 typer==0.16.* rich==13.8.* nibabel==5.2.* pynrrd==1.1.1
 floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(PYTHON) -m venv $(VENV)-floors
 	$(VENV)-floors/bin/python -m pip install -q --upgrade pip
 	$(VENV)-floors/bin/python -m pip install -q -e '.[dev]' $(FLOORS) 'click==8.1.*'
-	$(VENV)-floors/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)-floors/bin/python -m pytest -n auto $(SHARED)
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) demo-out hand-bones-out dist .coverage* htmlcov
+	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist .coverage* htmlcov

@@ -13,6 +13,7 @@ _HOME = {
     "Runs": "masks.runs",
     "encode": "masks.runs",
     "MaskSet": "masks.maskset",
+    "Geometry": "spec.affine",
     "read_masks": "formats.reading",
     "hard_vote": "decisions.hard",
     "Staple": "decisions.staple",
@@ -31,6 +32,7 @@ _HOME = {
     "dice": "metrics.overlap",
     "iou": "metrics.overlap",
     "confusion": "metrics.confusion",
+    "overlay": "masks.drawing",
     "EnskError": "errors",
     "UsageError": "errors",
     "DamagedError": "errors",
@@ -45,6 +47,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "DamagedError",
     "Ensemble",
     "EnskError",
+    "Geometry",
     "IncompleteError",
     "LockedError",
     "LogitStore",
@@ -70,6 +73,7 @@ __all__ = [  # spelt out, because type checkers do not evaluate it
     "hard_vote",
     "iou",
     "measure_calibration",
+    "overlay",
     "read_masks",
     "tune_thresholds",
     "vote",
@@ -98,6 +102,7 @@ if TYPE_CHECKING:
     from ensemble_kit.formats.reading import read_masks
     from ensemble_kit.logits.store import LogitStore
     from ensemble_kit.logits.writer import LogitWriter
+    from ensemble_kit.masks.drawing import overlay
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.masks.runs import Runs, encode
     from ensemble_kit.metrics.confusion import confusion
@@ -108,6 +113,7 @@ if TYPE_CHECKING:
     from ensemble_kit.recipes.stack import Stack
     from ensemble_kit.recipes.stack_fitting import fit_stack
     from ensemble_kit.recipes.tune import tune_thresholds
+    from ensemble_kit.spec.affine import Geometry
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.reliability import measure_calibration
 

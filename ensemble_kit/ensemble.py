@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemble_kit import joining
 from ensemble_kit.decisions.decision import Decision, vote
 from ensemble_kit.decisions.given import decision_of, level_of
-from ensemble_kit.decisions.recorded import recorded, recorded_rules
+from ensemble_kit.decisions.recorded import recorded, rules_of
 from ensemble_kit.decisions.review import Review, review
 from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.errors import IncompleteError, UsageError, check_choice, check_kind, check_several, some
+from ensemble_kit.errors import IncompleteError, check_choice, check_kind, check_several, some
 from ensemble_kit.execution.choosing import Given, chosen
 from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.joining.fusing import check_fusion, fuse
+from ensemble_kit.joining.given import Members, members_of
+from ensemble_kit.joining.members import check_members
+from ensemble_kit.joining.samples import check_geometries, join_samples
+from ensemble_kit.logits.folds import StoreMember, apart, called, stores_of
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores.class_sets import ClassSets, beside, joined_classes, view
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Activation, Fusion, Upsample, Weights
 from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.labels import check_names
 from ensemble_kit.spec.mean import Mean
-from ensemble_kit.thresholds.records import MemberRecord
+from ensemble_kit.thresholds.members import MemberRecord
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 if TYPE_CHECKING:
@@ -40,7 +44,9 @@ class Ensemble:
 
     Parameters
     ----------
-    members : paths or `LogitStore`s. Their order makes no difference. Classes are joined by name.
+    members : paths or `LogitStore`s, whose order makes no difference; or a mapping, name → path or list of paths.
+        Several stores of one name are the folds of one member: of different samples they are joined, of the same ones
+        they are averaged (docs/concepts.md#rule-18-folds). Classes are joined by name.
     weights : one number per member (in the order of `members`), a mapping by member name, or for each member a
         row with one number per class. Default: equal.
     mean : "probability" averages scores; "logit" averages logits clipped to ±16; "power:R" averages scores to the
@@ -50,11 +56,13 @@ class Ensemble:
         boundaries.
     temperatures : one number per member; logits are divided by it. Default: 1.
     samples : "same" refuses members of different samples; "common" takes the samples that all of them hold, and
-        `dropped` counts the others.
+        `dropped` counts the others. Folds that share some samples are averaged on those that all of them hold.
+    classes : "same" refuses members of different classes, "common" takes those that all of them have, "union" those of
+        any: a class is then fused over the members that have it (docs/concepts.md#rule-17-members-of-other-class-sets).
 
     Attributes
     ----------
-    members : the stores, sorted by name.
+    members : the stores, sorted by name; of a member that was given a name, `Folds` of its stores.
     classes, samples : names, in the order of the answer.
     fusion : how members are fused, a `Fusion`.
     dropped : samples that are not in every member.
@@ -63,12 +71,12 @@ class Ensemble:
     Raises
     ------
     MismatchError
-        Members of different classes, samples, image sizes or activations.
+        Members of different classes, samples, image sizes or activations, or of volumes of different geometries.
     UsageError
         Weights, temperatures or options that cannot mean anything.
     """
 
-    members: tuple[LogitStore, ...]
+    members: tuple[StoreMember, ...]
     classes: tuple[str, ...]
     samples: tuple[str, ...]
     fusion: Fusion
@@ -77,44 +85,39 @@ class Ensemble:
 
     def __init__(
         self,
-        members: Iterable[str | os.PathLike[str] | LogitStore],
+        members: Members,
         weights: Weights | None = None,
         mean: Mean | str = "probability",
         upsample: Upsample | None = None,
         temperatures: Sequence[float] | Mapping[str, float] | None = None,
         samples: Literal["same", "common"] = "same",
+        classes: ClassSets = "same",
     ) -> None:
-        if isinstance(members, (str, os.PathLike, LogitStore)):
-            members = [members]
-        check_several("members", members, "pass a list of stores: their paths, or LogitStores")
-        given = [m if isinstance(m, LogitStore) else LogitStore(m) for m in members]
-        if not given:
-            raise UsageError("members-none", "cannot fuse members", item="there is none", fix="pass at least one store")
         check_choice("samples", samples, ("same", "common"))
+        given = members_of(members, samples == "common")
         order = sorted(range(len(given)), key=lambda k: (given[k].member, given[k].fingerprint))
-        stores = tuple(given[k] for k in order)
-        joining.check_members(stores)
-        fusion = joining.fuse(stores, order, weights, Mean.of(mean), upsample, temperatures)
-        held, dropped = joining.join_samples(stores, samples)
-        self._fill(stores, stores[0].classes, held, fusion, dropped, tuple(order))
+        joined = tuple(given[k] for k in order)
+        check_members(joined)
+        names = joined_classes(joined, classes)
+        fusion = fuse(joined, names, order, weights, Mean.of(mean), upsample, temperatures)
+        held, dropped = join_samples(joined, samples)
+        check_geometries([slot for member in joined for slot in apart(member)], held)
+        self._fill(joined, names, held, fusion, dropped, tuple(order))
 
-    def _fill(
-        self,
-        members: tuple[LogitStore, ...],
-        classes: tuple[str, ...],
-        samples: tuple[str, ...],
-        fusion: Fusion,
-        dropped: int,
-        order: tuple[int, ...],
-    ) -> None:
-        values = (members, classes, samples, fusion, dropped, order)
+    def _fill(self, *values: object) -> None:
         for name, value in zip((f.name for f in fields(self)), values, strict=True):
             object.__setattr__(self, name, value)
 
     def _with(self, **changes: Any) -> Ensemble:
         other = object.__new__(Ensemble)
-        other._fill(**{f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(self)})
+        other._fill(*(changes.get(f.name, getattr(self, f.name)) for f in fields(self)))
         return other
+
+    @classmethod
+    def of_set(cls, tuned: ThresholdSet, members: Members, samples: Literal["same", "common"] = "same") -> Ensemble:
+        """Open members and fuse them as a set was tuned: also of their classes it takes what the set did."""
+        check_kind("the set", tuned, ThresholdSet)
+        return cls(members, samples=samples, classes=tuned.member_classes).as_tuned(tuned)
 
     def with_fusion(
         self,
@@ -140,14 +143,14 @@ class Ensemble:
         """
         if fusion is not None:
             check_kind("the fusion", fusion, Fusion)
-        joining.check_fusion(fusion, self.fusion, len(self.classes))
+        check_fusion(fusion, self.fusion, self.classes, self.members)
         now = self.fusion if fusion is None else fusion
-        changed = joining.fuse(
-            self.members, self.order, weights, now.mean if mean is None else Mean.of(mean),
+        changed = fuse(
+            self.members, self.classes, self.order, weights, now.mean if mean is None else Mean.of(mean),
             now.upsample if upsample is None else upsample, temperatures,
         )  # fmt: skip
         if weights is None:
-            changed = replace(changed, weights=now.weights)
+            changed = replace(changed, weights=now.weights, original=now.original)
         if temperatures is None:
             changed = replace(changed, temperatures=now.temperatures)
         return self._with(fusion=changed)
@@ -181,9 +184,11 @@ class Ensemble:
     def as_tuned(self, tuned: ThresholdSet) -> Ensemble:
         """Return the same members, fused as the set was tuned: its mean, upsampling, weights and temperatures."""
         check_kind("the set", tuned, ThresholdSet)
-        tuned.check_members(self.classes, self.records)
-        by_class = dict(zip(tuned.names, tuned.fusion.weights, strict=True))
-        return self.with_fusion(replace(tuned.fusion, weights=tuple(by_class[c] for c in self.classes)))
+        tuned.check_members(self.classes, self.records, self.member_classes)
+        f, numbers = tuned.fusion, {name: k for k, name in enumerate(tuned.names)}
+        rows = [numbers[c] for c in self.classes]
+        original = tuple(f.original[k] for k in rows) if f.original else ()
+        return self.with_fusion(replace(f, weights=tuple(f.weights[k] for k in rows), original=original))
 
     @property
     def activation(self) -> Activation:
@@ -191,14 +196,36 @@ class Ensemble:
         return self.members[0].activation
 
     @property
+    def stores(self) -> tuple[tuple[str, LogitStore], ...]:
+        """All stores of all members, each with what it is called: its member's name, of folds with the store's."""
+        return tuple(pair for member in self.members for pair in called(member))
+
+    @property
+    def lacking(self) -> dict[str, tuple[str, ...]]:
+        """The members that lack some of the classes, and which."""
+        return beside({m.member: m.classes for m in self.members}, self.classes)[1]
+
+    @property
+    def left_out(self) -> dict[str, tuple[str, ...]]:
+        """The members that have further classes, which other members lack, and which."""
+        return beside({m.member: m.classes for m in self.members}, self.classes)[0]
+
+    @property
+    def member_classes(self) -> ClassSets:
+        """Which classes are taken of members that have different ones; "same" where all have the same."""
+        return "union" if self.lacking else "common" if self.left_out else "same"
+
+    @property
     def records(self) -> tuple[MemberRecord, ...]:
         """The members as a threshold set records them."""
-        return tuple(MemberRecord.of(m) for m in self.members)
+        return tuple(MemberRecord.of(m.member, m.fingerprint, stores_of(m)) for m in self.members)
 
     @property
     def inputs(self) -> Inputs:
-        """What a fused sample takes: members, classes and fusion."""
-        return Inputs(self.members, self.classes, self.fusion)
+        """What a fused sample takes: members, of those that are averaged each fold; classes and fusion."""
+        slots = [apart(member) for member in self.members]
+        members = tuple(view(slot, self.classes) for own in slots for slot in own)
+        return Inputs(members, self.classes, self.fusion.spread([len(own) for own in slots]))
 
     def __repr__(self) -> str:
         names = ", ".join(self.fusion.members)
@@ -210,16 +237,21 @@ class Ensemble:
         """Return (H, W) of a sample's image."""
         return self.members[0].image_size(sample)
 
+    def without_nodata(self, truth: MaskSet) -> MaskSet:
+        """Return the truth, without the pixels at which a scene's image holds no data: they count neither way."""
+        voids = self.inputs.voids(sample for sample in self.samples if sample in truth.extent.sizes)
+        return truth.with_void({sample: own | truth.void(sample) for sample, own in voids.items()}) if voids else truth
+
     def levels(self, sample: str) -> NDArray[np.uint16]:
         """Fuse a sample on the finest member's grid: uint16 (C, h, w), by rules 1 to 3 of docs/concepts.md.
 
         Where members' grids or boxes differ, each is interpolated to the finest one's box; cells outside it are 0.
         """
-        return FusedSample(self.inputs, sample, "scores").levels()
+        return open_sample(self.inputs, sample, "scores").levels()
 
     def sample(self, sample: str) -> FusedSample:
         """Open a sample for decisions and counts, without fusing anything yet."""
-        return FusedSample(self.inputs, sample)
+        return open_sample(self.inputs, sample)
 
     def level_of(self, threshold: float) -> int:
         """Turn a threshold in [0, 1] into the level that decides, on the scale of the mean.
@@ -247,7 +279,7 @@ class Ensemble:
             A threshold outside [0, 1].
         """
         if isinstance(given, ThresholdSet):
-            given.check_fits(self.classes, self.records, self.fusion)
+            given.check_fits(self.classes, self.records, self.fusion, self.member_classes)
             decision = recorded(given)
         else:
             decision = decision_of(given, self.inputs)
@@ -283,7 +315,7 @@ class Ensemble:
             A threshold outside [0, 1], a rule that cannot be read, both jobs and an executor.
         """
         where = chosen(executor, jobs, listener)
-        return vote(self.inputs, self.samples, self.decision(decision), _rules(rules, decision), where, listener)
+        return vote(self.inputs, self.samples, self.decision(decision), rules_of(rules, decision), where, listener)
 
     def review(
         self,
@@ -308,11 +340,4 @@ class Ensemble:
             As for `vote`.
         """
         where = chosen(executor, jobs, listener)
-        return review(self.inputs, self.samples, self.decision(decision), _rules(rules, decision), where, listener)
-
-
-def _rules(given: Iterable[Rule | str] | Rule | str | None, decision: Any) -> tuple[Rule, ...]:
-    """Read rules; by default those of a set."""
-    if given is None:
-        return recorded_rules(decision) if isinstance(decision, ThresholdSet) else ()
-    return parse_rules(given)
+        return review(self.inputs, self.samples, self.decision(decision), rules_of(rules, decision), where, listener)

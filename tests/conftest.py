@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of torch and BLAS wait by spinning
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
+
+collect_ignore = ["trainers"]
+"""Tests that `make trainers-test` runs, in an environment of their own."""
 
 KINDS = ["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])]
 """Of object stores; Azure's where its emulator is installed."""
@@ -21,14 +26,31 @@ KINDS = ["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])]
 EXAMPLES = int(os.environ.get("ENSK_EXAMPLES", "60"))
 """Of each property; fewer for mutation testing, more for a night's soak."""
 
-for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"):  # the tests of terminals set them; a pipe has none
-    os.environ.pop(name, None)
+OF_OTHERS = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+for name in list(os.environ):  # of a terminal, a launcher, a batch system: tests of them set their own
+    if name in OF_OTHERS or name.startswith(("SLURM_", "OMPI_")):
+        del os.environ[name]
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"  # a set that is made twice is the same at midnight too
 
 pytest.register_assert_rewrite(
-    "harness", "pseudo", "followups", "trying"
+    "forms", "harness", "pseudo", "followups", "trying", "warm"
 )  # their assertions hold under `python -O` too, as those of tests do
 import followups  # noqa: E402 - behind the line before
+
+LONGEST = ("test_argmax_kernels", "test_pages", "test_volume_argmax", "test_load", "test_memory", "test_examples",
+           "test_found", "test_writing", "test_cluster", "test_anywhere", "test_many_processes", "test_search",
+           "test_dump_logits", "test_auto", "test_stack")  # fmt: skip
+"""Files that take half of the time: they begin first, so that no worker is left alone with one at the end.
+
+On a fresh clone the first two workers compile other kernels than each other: the one those of exclusive classes, a minute
+of them, the other those of the commands, which are cached when the first one comes to them.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    last = len(LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else last)
+
 
 settings.register_profile("kit", deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 settings.load_profile("kit")
@@ -78,6 +100,16 @@ def make_store(tmp_path: Path) -> Callable[..., ek.LogitStore]:
         return write_store(tmp_path / f"{name or f'm{next(count)}'}.zarr", *args, **options)
 
     return make
+
+
+@pytest.fixture(scope="module", params=["one grid", "grids", "volumes", "scenes"])
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The formats of stores, for tests of the store that hold in each: `harness` makes and hurts stores of this one."""
+    import harness
+
+    harness.use(request.param)
+    yield request.param
+    harness.use("one grid")
 
 
 @pytest.fixture(scope="session")

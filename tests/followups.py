@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +24,10 @@ import pytest
 import typer.core
 import typer.main
 
+import warm
 from ensemble_kit.cli import app as app_module
 from ensemble_kit.cli.app import app
+from ensemble_kit.cli.commands import COMMANDS, Commands
 from ensemble_kit.errors import EnskError
 from ensemble_kit.execution.parts import AUTO, Part
 from ensemble_kit.recipes.part_file import path_of
@@ -92,10 +94,11 @@ class Options(NamedTuple):
 def commands() -> dict[str, Options]:
     """List every command with its options, as the command line itself knows them."""
     group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
+    assert isinstance(group, Commands)
+    context = group.make_context("ensk", [])
     found = {}
-    for name, command in group.commands.items():
-        options = [p for p in command.params if isinstance(p, typer.core.TyperOption)]
+    for name in COMMANDS:
+        options = [p for p in group.get_command(context, name).params if isinstance(p, typer.core.TyperOption)]
         named = {o: p for p in options for o in (*p.opts, *p.secondary_opts)}
         flags = frozenset(o for o, p in named.items() if p.is_flag)
         found[name] = Options(frozenset(named) - flags, flags)
@@ -104,7 +107,7 @@ def commands() -> dict[str, Options]:
 
 def named_options(text: str) -> Iterator[str]:
     """Yield every long option that a text names."""
-    for match in re.finditer(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text):
+    for match in re.finditer(r"(?<![\w-])--[a-z][a-z_-]*[a-z]", text):
         yield match.group()
 
 
@@ -202,7 +205,7 @@ class Collector:
 
     def listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Hear the command line in this process and in those that tests start."""
-        call, run = typer.core.TyperGroup.main, subprocess.run
+        call, run, fork = typer.core.TyperGroup.main, subprocess.run, warm.run
 
         def main(group: typer.core.TyperGroup, args: Any = None, *rest: Any, **options: Any) -> Any:
             try:
@@ -213,15 +216,22 @@ class Collector:
 
         def started(command: Any, *rest: Any, **options: Any) -> Any:
             ran = run(command, *rest, **options)
-            words = [str(w) for w in command] if isinstance(command, (list, tuple)) else []
+            return hear(command if isinstance(command, (list, tuple)) else [], ran, options.get("cwd"))
+
+        def forked(*words: object, **options: Any) -> Any:
+            return hear(words, fork(*words, **options), options.get("cwd"))
+
+        def hear(command: Sequence[object], ran: Any, cwd: Any) -> Any:
+            words = [str(w) for w in command]
             at = next((k for k, w in enumerate(words) if Path(w).name in {"ensk", "ensemble_kit"}), None)
             if at is not None and ran.returncode and isinstance(ran.stderr, str):
                 for code, item, fix in ERROR.findall(ran.stderr):
-                    self.note(words[at + 1 :], Path(options.get("cwd") or Path.cwd()), code, item, fix)
+                    self.note(words[at + 1 :], Path(cwd or Path.cwd()), code, item, fix)
             return ran
 
         monkeypatch.setattr(typer.core.TyperGroup, "main", main)
         monkeypatch.setattr(subprocess, "run", started)
+        monkeypatch.setattr(warm, "run", forked)
 
     def follow(self, place: Path | None) -> None:
         """Follow what was heard since the last call, where no file outside `place` would be written.
@@ -260,7 +270,10 @@ def _run(line: list[str], cwd: Path) -> tuple[int, list[tuple[str, str]], str]:
     A process of many tests holds more than a command does. Returns its exit code,
     the codes and items of its errors, and what it said.
     """
-    if line[0] == "dump-logits" or "--memory" in line:
+    if line[0] == "dump-logits" and "--memory" not in line:
+        forked = warm.ensk(*line, cwd=cwd)
+        return forked.returncode, [(code, item) for code, item, _ in ERROR.findall(forked.stderr)], forked.stderr
+    if "--memory" in line:
         command = [sys.executable, "-m", "ensemble_kit", *line]
         ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
         return ran.returncode, [(code, item) for code, item, _ in ERROR.findall(ran.stderr)], ran.stderr

@@ -52,9 +52,10 @@ EXPLAINED = {
     "ManyRuns.joined: starts, ends, counts = zip(*((m.starts, m.ends, np.diff(m.offsets)) for m in several), strict=True)  [True → False]": "every one gives three arrays",
     "texts: cuts = np.clip(np.arange(len(masks) + 2) - 1, 0, len(masks) - 1)  [2 → 3]": "the kernel counts the texts by their masks; a longer array of cuts is not looked at",
     "_fault: value = int(digits[:20])  [20 → 21]": "21 digits are beyond any image as well",
-    "hard_vote: indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
-    "hard_vote: members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
-    "hard_vote: for given, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
+    "_voted: indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]  [1 → 2]": "NumPy takes any negative length for the one that is not known",
+    "_voted: members = np.empty((len(masks), 4), np.int64)  [4 → 5]": "the kernel reads the first four columns",
+    "_voted: for given, own, where in zip(masks, members, indices, strict=True):  [True → False]": "all three are made of the same members",
+    "hard_vote: heard = [m for m, weight in zip(masks, weights, strict=True) if weight]  [True → False]": "there is a weight for each member",
     "VoteWeights.of: if sum(known) * unit > _MOST:  [sum(known) * unit > _MOST → sum(known) * unit >= _MOST]": "2^60 itself is as far from an overflow as what is below it",
 }
 """Survivors that no test can notice, as the report names them, and why: the function, the statement, the change."""

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import warm
+
 COMMAND = (sys.executable, "-m", "ensemble_kit")
 PLAIN = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
@@ -44,10 +46,13 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
         kept = {k: v for k, v in os.environ.items() if k not in PLAIN}
-        self.process = subprocess.Popen(
-            [*COMMAND, *map(str, command)], cwd=cwd, env=kept | {"TERM": "xterm-256color"} | (env or {}),
-            text=True, start_new_session=True, **{"stdin": slave, "stdout": slave, "stderr": slave} | redirected,
-        )  # fmt: skip
+        env = kept | {"TERM": "xterm-256color"} | (env or {})
+        options = {"stdin": slave, "stdout": slave, "stderr": slave, "start_new_session": True} | redirected
+        self.process: subprocess.Popen[str] | warm.Process
+        if not warm.unlike(env):
+            self.process = warm.Process("ensk", *command, cwd=cwd, env=env, **options)
+        else:
+            self.process = subprocess.Popen([*COMMAND, *map(str, command)], cwd=cwd, env=env, text=True, **options)
         os.close(slave)
         self.others: tuple[str, str] = ("", "")
         TERMINALS.append(self)

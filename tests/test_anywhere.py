@@ -137,9 +137,10 @@ def python(case: Case, out: Path, executor: Given = None, jobs: int | None = Non
     found.review(tuned.set, jobs=jobs, executor=executor).write(out / "review.csv")
 
 
-def processes(case: Case, out: Path) -> None:
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        python(case, out, pool)
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as found:
+        yield found
 
 
 @contextmanager
@@ -218,15 +219,15 @@ def object_storage(case: Case, out: Path, base: str) -> None:
 WAYS: dict[str, Callable[..., None]] = {
     "one thread": partial(python, jobs=1),
     "threads": partial(python, jobs=4),
-    "processes": processes,
+    "processes": python,
     "dask": dask_python,
     "command, one thread": lambda case, out: shell(case, out, "--jobs", 1),
     "command, dask": dask_shell,
     "command, parts": parts,
     "command, S3": object_storage,
 }
-"""What must end in the same bytes; a third argument is a cluster of two processes, or a prefix in a bucket."""
-NEEDED = {"dask": "cluster", "command, dask": "cluster", "command, S3": "s3"}
+"""What must end in the same bytes; a third argument is a pool or a cluster of two processes, or a prefix in a bucket."""
+NEEDED = {"processes": "pool", "dask": "cluster", "command, dask": "cluster", "command, S3": "s3"}
 
 
 def answers(folder: Path) -> dict[str, bytes]:

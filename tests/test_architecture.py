@@ -27,6 +27,7 @@ FLOORS = (
     "metrics",
     "dumping",
     "formats",
+    "trainers",
     "masks",
     "logits",
     "backends",

@@ -14,8 +14,8 @@ from conftest import smooth_logits
 from ensemble_kit.kernels import argmax as kernels
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.scores import argmax, layouts
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import Mean
@@ -61,7 +61,7 @@ def inputs_of(
 def check(inputs: Inputs, factors: list[int], least: int = 0) -> None:
     values, C = oracle(inputs), len(inputs.classes)
     label = oracle_label(inputs, values, factors, least)
-    decided = FusedSample(inputs, "a").winners(factors, least or None).masks(label.shape)
+    decided = open_sample(inputs, "a").winners(factors, least or None).masks(label.shape)
     assert decided == [ek.encode(label == c) for c in range(C)]
 
 

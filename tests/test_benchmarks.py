@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ RUN = BENCHMARKS / "run.py"
 ROOT = BENCHMARKS.parents[1]
 sys.path.append(str(BENCHMARKS))
 
+import commands  # noqa: E402
 import tables  # noqa: E402
 from compare import report  # noqa: E402 - scripts, not a package
 from measure import Bar, Row, interleaved  # noqa: E402
@@ -22,16 +24,37 @@ from measure import Bar, Row, interleaved  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-def test_a_quick_run_of_exclusive_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("table", "least"), [("exclusive", 20), ("volumes", 12), ("components", 10)])
+def test_a_quick_run_of_a_table(table: str, least: int, tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    page.write_text("<!-- exclusive -->\nstale words\n<!-- /exclusive -->\n")
-    command = [sys.executable, str(RUN), "--table", "exclusive", "--quick", "--ours", "--out", str(tmp_path)]
+    page.write_text(f"<!-- {table} -->\nstale words\n<!-- /{table} -->\n")
+    command = [sys.executable, str(RUN), "--table", table, "--quick", "--ours", "--out", str(tmp_path)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, "--page", str(page)], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "benchmarks-exclusive.json").read_text())
-    assert len(record["rows"]) >= 20
+    record = json.loads((tmp_path / f"benchmarks-{table}.json").read_text())
+    assert len(record["rows"]) >= least
     assert page.read_text().count("\n| ") == 1 + len(record["rows"])
+
+
+def test_the_commands_of_nnunet_are_measured(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- nnunet -->\nstale words\n<!-- /nnunet -->\n")
+    command = [sys.executable, str(BENCHMARKS / "nnunet_commands.py"), "--heads", "3", "--grid", "4", "20", "24"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "--page", str(page)], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^\| `ensk ([a-z-]+)` \| [0-9.]+ s \| ([0-9]+) MiB \|$", page.read_text(), re.MULTILINE)
+    assert [name for name, _ in told] == ["dump-logits", "tune-thresholds", "vote", "score"]
+    assert all(50 < int(peak) < 1024 for _, peak in told)
+
+
+def test_a_commands_peak_is_its_own_and_not_that_of_who_started_it(tmp_path: Path) -> None:
+    held = bytearray(300 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])  # the pages are there
+    small = commands.run(["explain", "usage"], tmp_path)
+    assert 10 << 20 < small.peak < len(held)
+    assert small.seconds > 0
 
 
 def test_object_storage_is_measured(tmp_path: Path) -> None:

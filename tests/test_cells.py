@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.kernels import tables
+from ensemble_kit.scores.fusing import open_sample
+from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.spec.fusion import Fusion, integer_weights
+from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.spec.mean import Mean, levels_of_q
 from test_scores import check_counts, effective_levels
 
 Make = Callable[..., ek.LogitStore]
@@ -48,6 +56,9 @@ CASES: dict[str, dict[str, Any]] = {
         "image": (280, 520),
         "upsample": "scores",
     },  # more pixels in the band than are sorted
+    "eight times, spans of more quads than are evaluated together": {"grid": (24, 150), "image": (192, 1200)},
+    "few columns": {"grid": (70, 9), "image": (280, 30)},
+    "few columns, upsample scores": {"grid": (70, 15), "image": (70, 45), "upsample": "scores"},
     "image narrower than the grid": {
         "grid": (8, 140),
         "image": (32, 139),
@@ -89,3 +100,77 @@ def test_many_short_runs_outgrow_their_room(make_store: Make) -> None:
     levels = {0: 32768, 2: 40000}
     for c, runs in zip(levels, ens.sample("a").decide(levels).masks((384, 512)), strict=True):
         assert runs == ek.encode(effective_levels(ens, "a", c) >= levels[c])
+
+
+SHARES = st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda v: sum(v) > 0.01)
+
+
+@given(
+    q=st.lists(st.integers(0, 65535), min_size=4, max_size=4),
+    spread=st.sampled_from([1, 10, 1000, 65535]),
+    shares=SHARES,
+)
+def test_a_mean_of_levels_is_near_the_level_of_the_mean(q: list[int], spread: int, shares: list[float]) -> None:
+    """What settles quads by their fused corners: rule 3's `P` bends by at most `LOGISTIC_BEND`."""
+    corners = np.minimum(q[0] + np.array(q) % (spread + 1), 65535)
+    weights = np.array(shares) / sum(shares)
+    at_mean = int(tables.q_levels()[int(weights @ corners + 0.5)])
+    mean = float(weights @ tables.q_levels()[corners])
+    assert abs(at_mean - mean) <= tables.LOGISTIC_BEND * float(np.ptp(corners)) ** 2 / 8 + 5
+
+
+def test_the_bend_is_that_of_the_logistic_curve() -> None:
+    x = np.linspace(-16, 16, 200001)
+    p = tables.sigmoid(x)
+    steepest = float(np.abs(p * (1 - p) * (1 - 2 * p)).max()) * 65535 * (32 / 65535) ** 2
+    assert 0.95 * tables.LOGISTIC_BEND < steepest < tables.LOGISTIC_BEND
+
+
+class Held:
+    """A member that holds the logits (1, h, w) of one sample."""
+
+    classes, activation = ("x",), "sigmoid"
+
+    def __init__(self, name: str, logits: np.ndarray, image: tuple[int, int]) -> None:
+        self.member, self._logits, self._image = name, logits, image
+
+    def read(self, sample: str) -> np.ndarray:
+        return self._logits
+
+    def placement(self, sample: str) -> Placement:
+        _, h, w = self._logits.shape
+        return Placement((h, w), Box(0, 0, h, w), self._image)
+
+
+@pytest.mark.slow
+@given(
+    seed=st.integers(0, 1 << 32),
+    shape=st.tuples(st.integers(2, 7), st.integers(2, 90), st.integers(1, 9)),
+    middle=st.sampled_from([-2.9, 0.0, 0.7, 2.9]),
+    spread=st.sampled_from([0.05, 0.3, 1.0, 3.0]),
+    mean=st.sampled_from(["probability", "logit", "power:0.5"]),
+)
+def test_unsure_members_are_decided_and_counted_as_the_oracle_does(
+    seed: int, shape: tuple[int, int, int], middle: float, spread: float, mean: str
+) -> None:
+    """Members that are all near one level, each with noise of its own: nearly every quad is mixed, many settle late."""
+    rng, (h, w, up), how = np.random.default_rng(seed), shape, Mean.of(mean)
+    image, names = (h * up, w * up), ("a", "b", "c")[: rng.integers(1, 4)]
+    arrays = [(middle + spread * rng.normal(size=(1, h, w))).astype(np.float16) for _ in names]
+    held = tuple(Held(name, z, image) for name, z in zip(names, arrays, strict=True))
+    weights = integer_weights(rng.integers(1, 4, len(names)).tolist(), names)
+    truth = np.repeat(rng.random((h * up, w)) < 0.5, up, axis=1)
+    by_q = [ref.q(z[0]) for z in arrays]
+    at_pixels = [levels_of_q(how)[ref.rounded(ref.interpolate(z, image))] for z in by_q]
+    on_grid = ref.fuse(by_q if mean == "logit" else [how.scale[ref.level(z[0])] for z in arrays], list(weights))
+    for upsample, wanted in (
+        ("logits", ref.fuse(at_pixels, list(weights))),
+        ("scores", ref.image_from_scores(on_grid, image)),
+    ):
+        sample = open_sample(Inputs(held, ("x",), Fusion(how, upsample, names, (weights,), (1.0,) * len(names))), "x")
+        pixels, hits = ref.level_counts(wanted, truth)
+        for level in rng.choice(wanted.reshape(-1), 3).tolist():
+            for near in (level, min(level + 1, 65535)):
+                assert sample.runs(0, near) == ek.encode(wanted >= near), (upsample, near)
+            high = min(level + 2000, 65536)
+            check_counts(sample.counts({0: (level, high)}, [ek.encode(truth)]).of(0), pixels, hits, level, high)

@@ -48,7 +48,7 @@ def test_counts_on_a_ladder_are_those_at_each_level(seed: int) -> None:
     t = table_of(rng, 6)
     ladder = np.unique(rng.integers(t.low, t.high + 1, 20))
     tp, pred = (np.empty((6, ladder.size), np.int64) for _ in range(2))
-    ladders.counts_on_ladder(ladder, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp, tp, pred)
+    ladders.counts_on_ladder(np.arange(6), ladder, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp, tp, pred)
     for j, level in enumerate(ladder.tolist()):
         np.testing.assert_array_equal((tp[:, j], pred[:, j]), t.at(level))
 
@@ -59,7 +59,10 @@ def test_the_best_of_draws_is_the_oracles(seed: int, wide: bool, eps: float) -> 
     draws, top = rng.multinomial(5, np.full(5, 0.2), size=7), rng.random((5, 11)).round(1)
     foot = rng.integers(0, 3, (5, 11 if wide else 1)).astype(np.float64)
     order, out = rng.permutation(11), np.empty(7, np.int64)
-    ladders.best_of_draws(draws, top, foot, eps, order, out)
+    tops, feet = np.full((7, 11), eps), np.full((7, foot.shape[1]), eps)
+    for some in (slice(0, 2), slice(2, 5)):
+        ladders.add_to_draws(draws.astype(np.uint8), some.start, top[some], foot[some], tops, feet)
+    ladders.best_of_draws(tops, feet, order, out)
     assert out.tolist() == reference_ladders.best_of_draws(draws, top, foot, eps, order.tolist())
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import ensemble_kit as ek
+import warm
+from ensemble_kit.cli import warming
+from ensemble_kit.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +26,12 @@ Ran = subprocess.CompletedProcess[str]
 
 
 def ensk(*arguments: object, cwd: Path | None = None) -> Ran:
-    return subprocess.run([ENSK, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+    return warm.ensk(*arguments, cwd=cwd)
+
+
+def started(*arguments: object) -> Ran:
+    """Run the script that is installed."""
+    return subprocess.run([ENSK, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def fails(code: int, name: str, *arguments: object, cwd: Path | None = None) -> str:
@@ -45,7 +53,7 @@ def rows_of(path: Path) -> list[list[str]]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that one run of `ensk demo` leaves."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    ran = ensk("demo", "--out", out, "--json")
+    ran = started("demo", "--out", out, "--json")
     assert ran.returncode == 0, ran.stderr
     (out / "demo-result.json").write_text(ran.stdout)
     (out / "demo-talk.txt").write_text(ran.stderr)
@@ -69,7 +77,7 @@ def test_demo_runs_the_whole_chain(demo: Path) -> None:
 
 def test_a_printed_command_gives_the_same_bytes(demo: Path, tmp_path: Path) -> None:
     line = next(c for c in json.loads((demo / "demo-result.json").read_text())["commands"] if "submission.csv" in c)
-    ran = ensk(*[a if not a.endswith(".csv") else tmp_path / "again.csv" for a in line.split()[1:]])
+    ran = started(*[a if not a.endswith(".csv") else tmp_path / "again.csv" for a in line.split()[1:]])
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "again.csv").read_bytes() == (demo / "submission.csv").read_bytes()
 
@@ -92,7 +100,7 @@ def test_the_road_from_the_command_line_is_the_road_from_python(demo: Path, tmp_
 
 def test_tuned_score_is_the_score_of_the_vote(demo: Path, tmp_path: Path) -> None:
     stores = [demo / f"{n}_val.zarr" for n in NETWORKS]
-    ran = ensk("tune-thresholds", *stores, "--val", demo / "data/val/masks", "--out", tmp_path / "t.json", "--json")
+    ran = started("tune-thresholds", *stores, "--val", demo / "data/val/masks", "--out", tmp_path / "t.json", "--json")
     assert ran.returncode == 0, ran.stderr
     printed = json.loads(ran.stdout)["validation"]["in_sample"]
     assert ensk("vote", *stores, "--thresholds", tmp_path / "t.json", "--out", tmp_path / "val.csv").returncode == 0
@@ -181,10 +189,34 @@ def test_inspect_all_three_kinds(demo: Path) -> None:
 
 
 def test_doctor() -> None:
-    values = json.loads(ensk("doctor", "--json").stdout)
+    values = json.loads(started("doctor", "--json").stdout)
     assert values["versions"]["ensemble_kit"] == ek.__version__
     assert values["threads"] == len(os.sched_getaffinity(0))
     assert "numba" in ensk("doctor").stdout
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    warming.write_inputs(folder)
+    return folder
+
+
+@pytest.mark.parametrize("line", warming.COMMANDS)
+def test_what_warms_the_kernels_runs(line: str, tiny: Path) -> None:
+    ran = ensk(*line.split(), "-q", "--force", cwd=tiny)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_nothing_is_warmed_where_machine_code_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [ENSK, "doctor", "--warm"]
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "file")}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 5
+    assert "error[cache-unusable] " in ran.stderr
+    planned = json.loads(ensk("doctor", "--warm", "--dry-run", "--json").stdout)
+    assert planned["commands"] == list(warming.COMMANDS)
 
 
 def test_score_names_its_convention(demo: Path) -> None:
@@ -226,8 +258,8 @@ def test_debug_shows_the_traceback(demo: Path, tmp_path: Path) -> None:
 
 
 def test_terminal_escapes_are_not_printed(tmp_path: Path) -> None:
-    ran = ensk("inspect", tmp_path / "\x1b[31mred")
-    assert ran.returncode != 0
+    ran = started("inspect", tmp_path / "\x1b[31mred")
+    assert ran.returncode == 4
     assert "\x1b" not in ran.stderr
 
 
@@ -235,6 +267,14 @@ def test_help_is_quick() -> None:
     """Within 2.5 times `import typer`; medians of interleaved runs, by the processes' own CPU time."""
     ratio = measure(lambda: [str(ENSK), "--help"]) / measure(lambda: [sys.executable, "-c", "import typer"])
     assert ratio < 2.5
+
+
+def test_a_command_imports_no_other() -> None:
+    """Each pays for its own imports only."""
+    code = "import sys; from ensemble_kit.cli.app import _run; _run(['explain', 'usage']); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    modules = {f"ensemble_kit.cli.{name.replace('-', '_')}" for name in COMMANDS}
+    assert modules.intersection(loaded) == {"ensemble_kit.cli.explain"}
 
 
 def measure(command: Callable[[], list[str]]) -> float:

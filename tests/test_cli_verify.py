@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import warm
 from ensemble_kit.logits.writer import LogitWriter
 
 IDS = ["a.png", "b.png", "c.png"]
 
 
 def ensk(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from ensemble_kit.cli.app import main; main()"
-    return subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)
+    return warm.run("-W", "error", "-m", "ensemble_kit", *arguments)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from ensemble_kit.kernels import competition as kernels
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.scores import competition
-from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.spec.mean import Mean, levels_of_probability
 
 Make = Callable[..., ek.LogitStore]
@@ -54,7 +54,7 @@ def ensemble(make: Make, seed: int, grids: Any = ((9, 9), (9, 9)), activation: s
 
 def chances(ens: ek.Ensemble) -> np.ndarray:
     """The oracle's probabilities of every class and pixel, as levels: uint16 (C, H, W)."""
-    fused = FusedSample(ens.inputs, "s")
+    fused = open_sample(ens.inputs, "s")
     levels = (fused.values(0, 33) + (32768 if ens.fusion.upsample == "logits" else 0)) >> 16
     return np.floor(65535 * ens.fusion.mean.probabilities(levels) + 0.5).astype(np.uint16)
 
@@ -111,11 +111,11 @@ def test_compete_after_the_rank_rule(make_store: Make) -> None:
 
 def test_bands_and_floors_change_nothing(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ens = ensemble(make_store, 6)
-    fused = FusedSample(ens.inputs, "s")
+    fused = open_sample(ens.inputs, "s")
     masks = dict(enumerate(fused.decide(dict.fromkeys(range(4), 20000)).masks(fused.image)))
     whole = competition.beaten(fused, range(4), masks)
     monkeypatch.setattr(competition, "AT_ONCE", 200)
-    fresh = FusedSample(ens.inputs, "s")  # nothing was decided, so that its floor is a guess
+    fresh = open_sample(ens.inputs, "s")  # nothing was decided, so that its floor is a guess
     for one, other in zip(competition.beaten(fresh, range(4), masks), whole, strict=True):
         assert one.positions.size
         for a, b in ((one.positions, other.positions), (one.levels, other.levels), (one.tops, other.tops)):
@@ -126,7 +126,7 @@ def test_bands_and_floors_change_nothing(make_store: Make, monkeypatch: pytest.M
 def test_beaten_tells_every_pixel_that_another_class_beats(options: dict[str, Any], make_store: Make) -> None:
     """What tuning counts: of the pixels from a floor on, those with a higher rival, their levels and the highest."""
     ens = ensemble(make_store, 7, **options)
-    fused, p = FusedSample(ens.inputs, "s"), chances(ens).reshape(4, -1)
+    fused, p = open_sample(ens.inputs, "s"), chances(ens).reshape(4, -1)
     floors = {0: ens.level_of(0.2), 2: ens.level_of(0.05), 3: ens.level_of(0.6)}
     masks = dict(zip(floors, fused.decide(floors).masks(fused.image), strict=True))
     for c, found in zip(floors, competition.beaten(fused, [0, 2, 3], masks), strict=True):

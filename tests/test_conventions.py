@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from ensemble_kit.metrics import confusion_file
 from ensemble_kit.metrics.conventions import CONVENTIONS
 from ensemble_kit.recipes.score import Scores, score
@@ -192,7 +192,7 @@ def test_the_matrix_is_written(suffix: str, tmp_path: Path) -> None:
 
 
 def ensk(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ensemble_kit", *map(str, words)], capture_output=True, text=True)
+    return warm.ensk(*words)
 
 
 @pytest.mark.slow

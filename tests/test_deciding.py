@@ -18,6 +18,7 @@ from ensemble_kit.decisions.recorded import recorded
 from ensemble_kit.masks.cover import cover
 from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.hard_vote import HardVote
+from ensemble_kit.recipes.members import members_of
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.thresholds.comparison import SetComparison
 from ensemble_kit.thresholds.records import ClassFactor, DecisionRecord
@@ -164,7 +165,7 @@ def test_what_does_not_go_together(
 
 
 def test_hard_votes_decide_stores_as_soft_ones_do(stores: list[ek.LogitStore], ens: ek.Ensemble) -> None:
-    paths = tuple(Path(str(s.path)) for s in stores)
+    paths = tuple(members_of([Path(str(s.path)) for s in stores]))
     deciding = Deciding(kind="argmax", background="background")
     voted = HardVote(paths, (None,), {"quorum": 1}, {}, deciding=deciding).run().whole()
     own = [ek.Ensemble([s]).vote(ek.Argmax(background="background")) for s in stores]

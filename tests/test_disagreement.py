@@ -22,7 +22,7 @@ from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import reference_disagreement as oracle
 from ensemble_kit.kernels import tables
 from ensemble_kit.recipes.fusing import Fusing
-from ensemble_kit.scores import layouts
+from ensemble_kit.scores import layouts, space
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import PROBABILITY
 from trying import put, refused
@@ -52,10 +52,12 @@ def evaluated(scores: np.ndarray, weights: np.ndarray, joint: bool) -> tuple[np.
     order = np.repeat(np.arange(classes)[:, None], count, 1)
     laid = layouts.members(list(held), [place] * count, order, np.repeat(weights[None], classes, 0))
     scoring = layouts.scoring(layouts.Recipe("scores", (1.0,) * count, PROBABILITY, False))
-    axes = layouts.axes((place.box.shape,) * count, place.image)
+    solid = [place.solid] * count
+    by_set = np.repeat(weights[None, None], classes, 1)
+    pixels = space.of_image(solid, space.boxes(solid), by_set, np.zeros(classes, np.int64))
     most = int((np.log2(classes) if joint else 1) * 2**40)
     table = tables.entropies(not joint)
-    return kernels.disagreement(0, grid[0], table, most, joint, laid, scoring, np.empty(0, np.int64), axes)
+    return kernels.disagreement(0, grid[0], table, most, joint, laid, scoring, tables.exponentials()[:0], pixels)
 
 
 levels = st.tuples(st.integers(1, 4), st.integers(2, 3), st.integers(1, 3), st.integers(1, 5)).flatmap(

@@ -14,6 +14,7 @@ MODULES = [
     m.name
     for m in pkgutil.walk_packages(ensemble_kit.__path__, "ensemble_kit.")
     if not m.name.startswith(("ensemble_kit.backends", "ensemble_kit.demo", "ensemble_kit.cli"))
+    and m.name != "ensemble_kit.trainers.lightning"  # whose class is the framework's, which is not installed here
 ]
 
 

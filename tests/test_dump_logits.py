@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 import exported
+import warm
 from ensemble_kit import dumping
 from ensemble_kit.dumping import dump_logits
 from ensemble_kit.dumping.preprocess import Preprocess
@@ -136,12 +137,53 @@ def test_a_letterbox_of_the_images_own_size_is_exact(folder: Path, tmp_path: Pat
 def test_a_window_slides_over_images_of_any_size(folder: Path, tmp_path: Path, tta: tuple[str, ...]) -> None:
     recipe = Recipe(SHIFT, tile=16, overlap=0.5, tta=tta)
     done = dump(folder, tmp_path / "a.zarr", recipe=recipe)
-    assert done.grid == (32, 32)
     store = LogitStore(tmp_path / "a.zarr")
+    assert done.grid is store.grid is None
+    assert done.bytes == 2 * 3 * sum(32 * 32 if k % 3 == 0 else 32 * 20 if k % 3 == 1 else 18 * 32 for k in range(7))
     for sample in store.samples:
         image = np.asarray(Image.open(folder / sample)) / 255 - 0.5
+        assert store.placement(sample).grid == image.shape[:2]
         assert store.box(sample) == (0, 0, *image.shape[:2])
         assert np.abs(put_back(store, sample) - image).max() < 1e-3
+
+
+@pytest.mark.parametrize("tta", [(), ("hflip", "rot90")], ids=["once", "hflip,rot90"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_images_at_their_native_size(folder: Path, tmp_path: Path, batch: int, tta: tuple[str, ...]) -> None:
+    def strict(x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2] % 8 == x.shape[3] % 8 == 0
+        return x
+
+    prep = SHIFT.but(size="native", divisor=8)
+    dump(folder, tmp_path / "a.zarr", strict, Recipe(prep, tta=tta), batch_size=batch)
+    store = LogitStore(tmp_path / "a.zarr")
+    assert {store.placement(s).grid for s in store.samples} == {(32, 32), (32, 24), (24, 32)}
+    for sample in store.samples:
+        image = np.asarray(Image.open(folder / sample)) / np.float32(255) - np.float32(0.5)
+        assert store.image_size(sample) == store.box(sample).shape == image.shape[:2]
+        assert np.abs(put_back(store, sample) - image).max() < 1e-3
+
+
+def test_a_native_size_with_a_stride(folder: Path, tmp_path: Path) -> None:
+    dump(folder, tmp_path / "a.zarr", every_4th, Recipe(SHIFT.but(size="native")))
+    store = LogitStore(tmp_path / "a.zarr")
+    assert store.grid == (8, 8)  # images of up to 32 are all padded to 32
+    assert store.box("im1.png") == (0, 0, 8, 5) and store.box("im2.png") == (0, 0, 5, 8)
+    said: list[str] = []
+    dump(folder, tmp_path / "b.zarr", every_4th, Recipe(SHIFT.but(size="native", divisor=1)), say=said.append)
+    assert any("padded to multiples of 1" in line for line in said)
+    assert any("each on a grid of its own, of up to 8 x 8" in line for line in said)
+    exported.onnx(nn.Conv2d(3, 3, 1), tmp_path / "net.onnx", (32, 32))
+    with pytest.raises(MismatchError, match="each image's own size, the model takes only 32 x 32"):
+        dump(folder, tmp_path / "c.zarr", tmp_path / "net.onnx", Recipe(SHIFT.but(size="native")))
+
+
+def test_parts_agree_on_grids(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(SHIFT.but(size="native", divisor=4))
+    dump(folder, tmp_path / "whole.zarr", recipe=recipe)
+    for part in ((3, 7), (1, 7), (2, 7), (7, 7), (4, 7), (5, 7), (6, 7)):
+        dump(folder, tmp_path / "parts.zarr", recipe=recipe, part=part, member="whole")
+    assert contents(tmp_path / "parts.zarr") == contents(tmp_path / "whole.zarr")
 
 
 def test_windows_do_not_depend_on_the_other_images(folder: Path, tmp_path: Path) -> None:
@@ -492,7 +534,7 @@ def test_a_store_of_probabilities_is_not_resumed_as_logits(tmp_path: Path) -> No
 def test_exclusive_probabilities_add_up_to_one(tmp_path: Path, values: tuple[float, float], total: str) -> None:
     array = np.stack([np.full((4, 4), v, np.float32) for v in values])
     with writer(tmp_path / "a.zarr", domain="probabilities", activation="softmax") as out:
-        fair = np.full((2, 4, 4), 0.5, np.float32)
+        fair = np.stack([np.full((4, 4), v, np.float32) for v in (0.4, 0.6)])
         fair[0, 2, 2] += 0.009
         out.write("a", fair, (8, 8))
         with pytest.raises(DamagedError, match=f"'b'.*{total}") as caught:
@@ -591,8 +633,14 @@ def test_arrays_of_nnunet_and_damaged_ones(folder: Path, tmp_path: Path) -> None
     with pytest.raises(IncompleteError, match=r"im2\.png"):
         dump(folder, tmp_path / "a.zarr", arrays, recipe)
     np.savez(arrays / "im2.npz", probabilities=np.full((3, 4, 4), 1 / 3))
-    with pytest.raises(MismatchError, match="4 x 4"):
-        dump(folder, tmp_path / "b.zarr", arrays, recipe)
+    said: list[str] = []
+    dump(folder, tmp_path / "b.zarr", arrays, recipe, say=said.append)
+    store = LogitStore(tmp_path / "b.zarr")
+    assert store.grid is None and store.read("im2.png").shape == (3, 4, 4) and store.read("im1.png").shape == (3, 8, 9)
+    assert "each on a grid of its own, of up to 8 x 9" in said[0]
+    np.savez(arrays / "im2.npz", probabilities=np.full((3, 32, 18), 1 / 3))
+    with pytest.raises(MismatchError, match=r"im2\.npz' has 32 x 18 values, its image 18 x 32"):
+        dump(folder, tmp_path / "c.zarr", arrays, recipe)
     with pytest.raises(UsageError, match="--tta"):
         dump(folder, tmp_path / "b.zarr", arrays, Recipe(tta=("hflip",)))
 
@@ -625,7 +673,7 @@ def place(folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-COMMAND = (sys.executable, "-W", "error", "-c", "from ensemble_kit.cli.app import main; main()", "dump-logits")
+COMMAND = ("-W", "error", "-m", "ensemble_kit", "dump-logits")
 
 
 def line(model: str, out: str, *more: str) -> list[str]:
@@ -633,12 +681,13 @@ def line(model: str, out: str, *more: str) -> list[str]:
 
 
 def ensk(place: Path, model: str, out: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line(model, out, *more), cwd=place, capture_output=True, text=True, timeout=120)
+    return warm.run(*line(model, out, *more), cwd=place)
 
 
 @pytest.mark.slow
 def test_a_run_of_the_command(place: Path) -> None:
-    ran = ensk(place, "mynet:Net", "net.zarr", "--preprocess", "prep.json", "--json", "--batch-size", "2")
+    words = line("mynet:Net", "net.zarr", "--preprocess", "prep.json", "--json", "--batch-size", "2")
+    ran = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     answer = json.loads(ran.stdout)
     assert answer["written"] == answer["samples"] == 7
@@ -703,10 +752,7 @@ def test_a_killed_run_is_resumed(place: Path, number: int) -> None:
     options = ("--size", "32", "--batch-size", "1", "--member", "net")
     assert ensk(place, "mynet:Net", "whole.zarr", *options).returncode == 0
     chunks = place / "a.zarr" / "logits"
-    process = subprocess.Popen(
-        line("mynet:Net", "a.zarr", *options), cwd=place, env={**os.environ, "SLOW": "0.3"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = warm.Process(*line("mynet:Net", "a.zarr", *options), cwd=place, env={**os.environ, "SLOW": "0.3"})
     deadline = time.monotonic() + 60
     while len(list(chunks.glob("c.*"))) < 2:
         assert process.poll() is None
@@ -728,9 +774,7 @@ def test_two_processes_share_the_work(place: Path) -> None:
     options = ("--size", "32", "--member", "net", "--id", "stem", "--batch-size", "1")
     assert ensk(place, "mynet:Net", "whole.zarr", *options).returncode == 0
     parts = [line("mynet:Net", "a.zarr", *options, "--part", f"{i}/2") for i in (1, 2)]
-    running = [subprocess.Popen(part, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-               for part in parts]  # fmt: skip
-    for process in running:
+    for process in [warm.Process(*part, cwd=place) for part in parts]:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert contents(place / "a.zarr") == contents(place / "whole.zarr")

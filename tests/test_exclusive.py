@@ -15,8 +15,8 @@ import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.kernels import exclusive, tables
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import Mean
@@ -120,7 +120,7 @@ def drawn_inputs(draw: st.DrawFn, activation: str) -> Inputs:
 @given(st.data())
 def test_values_winners_and_counts_are_the_oracles(activation: str, data: st.DataObject) -> None:
     inputs = data.draw(drawn_inputs(activation))
-    fused, values = FusedSample(inputs, "a"), oracle(inputs)
+    fused, values = open_sample(inputs, "a"), oracle(inputs)
     C, H, W = values.shape
     first = data.draw(st.integers(0, H))
     assert np.array_equal(fused.values(0, H), values)

@@ -17,6 +17,8 @@ from conftest import smooth_logits
 from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import factors as kernels
 from ensemble_kit.kernels import reference as ref
+from ensemble_kit.kernels import tables
+from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable, concatenated, room_of
 from ensemble_kit.tuning.factors import tune_factors
@@ -26,6 +28,7 @@ from ensemble_kit.tuning.linesearch import FactorSearch
 from ensemble_kit.tuning.search import contending
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.undecided import Setting
+from ensemble_kit.tuning.sweeps import Widening, fit
 
 Values = list[np.ndarray]
 
@@ -107,6 +110,25 @@ def test_line_searches_are_the_oracle(case: Any, measure: Measure, ratio: int, c
     assert np.array_equal(again.tp, search.tp)
     assert np.array_equal(again.pred, search.pred)
     assert again.score == found.score
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("adds", [False, True], ids=["factors multiply", "factors add"])
+def test_fits_that_end_at_factors_far_apart_are_exact(seed: int, adds: bool) -> None:
+    """A table holds for factors within its ratio: wider ones are taken where those of other classes are further apart."""
+    rng, values, truth = np.random.default_rng(seed), list[np.ndarray](), list[np.ndarray]()
+    for _ in range(3):
+        z = rng.normal(0, 4, (4, 60))
+        p = np.exp(z - z.max(0))
+        values.append(np.floor(65535 * 65536 * (1 + (z - z.max(0)) / 32 if adds else p / p.sum(0))).astype(np.int64))
+        truth.append(rng.choice(4, 60, p=[0.05, 0.05, 0.8, 0.1]))
+    wider = Widening(lambda ratio: table_of(values, truth, ratio, adds), [table_of(values, truth, RATIOS[0], adds)])
+    found = fit(wider.tables[0], MIOU, wider)
+    assert found == fit(table_of(values, truth, RATIOS[-1], adds), MIOU, wider)
+    offsets = tables.offsets(np.array(found.factors)).tolist() if adds else None
+    won = [ref.winners(v[:, :, None], list(found.factors), offsets)[:, 0] for v in values]
+    confusion = np.stack([ref.confusion_of(w, t, 4) for w, t in zip(won, truth, strict=True)])
+    assert found.score == pytest.approx(objective(MIOU)(confusion), abs=1e-12)
 
 
 # --- ensembles ----------------------------------------------------------------------------------------------
@@ -389,7 +411,9 @@ def test_settled_pixels_are_those_that_no_factor_changes(
     room = room_of(ratio, ens.fusion.mean.of_logits)
     decided, doubt = np.zeros((5, 4), np.int64), np.zeros((room.shifts.size - 1, 4, 4), np.int32)
     far = np.zeros((*doubt.shape, 2), np.int32)
-    values, truth = scores.open_values(0, IMAGE[0], scores.leaders(ratio), labels, kernels.VOID, decided)
+    masks, void = ManyRuns.of([ek.encode(labels == c) for c in range(4)]), ek.encode(labels == kernels.VOID)
+    parts = list(scores.open_values(masks, void, ratio, decided))
+    values, truth = np.concatenate([v for v, _ in parts], axis=1), np.concatenate([t for _, t in parts])
     settled = decided.sum()
     assert settled + truth.size == labels.size - 2 * IMAGE[1]
     found = kernels.gather(values, truth, room, decided, far, doubt)

@@ -14,8 +14,8 @@ from followups import Collector, commands, follow_ups, named_commands, named_opt
 
 CODES = json.loads((Path(ensemble_kit.cli.__file__).parent / "codes.json").read_text())
 FIXES = sorted({way["fix"] for code in CODES.values() for way in code["raised"]})
-OTHERS = {"--force-reinstall", "--no-deps", "--nthreads", "--help"}
-"""Options of pip and of dask worker, and one that every command has."""
+OTHERS = {"--force-reinstall", "--no-deps", "--nthreads", "--help", "--save_probabilities", "--co"}
+"""Options of pip, of dask worker, of nnU-Net and of rio, and one that every command has."""
 VOTE = ["vote", "a.zarr", "--out", "o.csv", "--least", "0.5"]
 
 

@@ -36,6 +36,7 @@ HARD_IDS = [
     "-",
     "'",
 ]
+pytestmark = pytest.mark.filterwarnings("ignore:.*differ only in case")  # names that are drawn, such as None, NONE
 ids = st.one_of(
     st.sampled_from(HARD_IDS),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),

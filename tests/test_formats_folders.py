@@ -22,6 +22,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs, encode
 from test_formats_csv import HARD_IDS, ids, mask_sets
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*differ only in case")  # names that are drawn, such as None, NONE
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 names_ok = ids.filter(lambda n: "\0" not in n and not n.startswith(("/", "\\")) and ".." not in n)
 sets = mask_sets(classes=st.lists(names_ok, min_size=1, max_size=3, unique=True))

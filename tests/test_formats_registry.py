@@ -19,10 +19,15 @@ from ensemble_kit.formats.maskformat import MaskFormat, suffix_of
 from ensemble_kit.formats.reading import read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, named
 from ensemble_kit.formats.writing import fits, kind_of_output, rehearse, write_masks
+from ensemble_kit.spec.georeference import GeoReference
 
 READ_ONLY = ["cvat", "label-studio", "coco-panoptic", "sa-1b"]
 """Tested with files of other programs in tests/cases/test_foreign.py."""
-EVERY = {name: known for name, known in FORMATS.items() if name not in READ_ONLY} | {"toy": toy_format.FORMAT}
+VOLUMES = [name for name, known in FORMATS.items() if 2 not in known.ranks]
+"""Tested in tests/test_volume_files.py and tests/test_volume_writing.py."""
+EVERY = {name: known for name, known in FORMATS.items() if name not in READ_ONLY + VOLUMES} | {"toy": toy_format.FORMAT}
+SCENES = {"geotiff", "class-geotiffs"}
+"""They hold georeferenced images."""
 SHAPES = {"0": (3, 4), "1": (3, 4)}
 """Names that a lone `.npy`, which holds none, gives too."""
 
@@ -44,7 +49,13 @@ def masks_for(known: MaskFormat) -> ek.MaskSet:
     dialect = PRESETS.get(known.name)
     classes = fixed.get(known.name, ("mask",) if dialect and dialect.by_sample else ("x", "y"))
     at = np.arange(12).reshape(3, 4)
-    return ek.MaskSet({(s, c): ek.encode((at + int(s)) % 5 == k) for s in SHAPES for k, c in enumerate(classes)})
+    masks = ek.MaskSet({(s, c): ek.encode((at + int(s)) % 5 == k) for s in SHAPES for k, c in enumerate(classes)})
+    if known.name not in SCENES:
+        return masks
+    reference = GeoReference("", (10, 0, 0, 0, -10, 0))
+    return masks.arranged(["0"] if known.suffix else masks.samples, masks.classes).with_geometry(
+        dict.fromkeys(SHAPES, reference)
+    )
 
 
 def target(known: MaskFormat, folder: Path) -> Path:

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits, write_store
 from ensemble_kit.cli.app import app
 from ensemble_kit.kernels import reference as ref
@@ -276,9 +275,23 @@ def test_a_folder_of_other_things_is_left_alone(make_store: Make, rng: np.random
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
 
 
-def run(out: Path, kind: str, stores: list[Path]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ensemble_kit", "fuse", *map(str, stores), "--out", str(out), "--format", kind]
-    return subprocess.Popen([*command, "--jobs", "1", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_folder_that_another_process_begins_is_shared(
+    make_store: Make, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Its index has no name yet; nor has it where that process was killed."""
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / f"fused.json.tmp-{'0' * 16}").touch()
+    ens = ek.Ensemble(members(make_store, rng, ((12, 15),)))
+    ek.fuse(ens, tmp_path / "f", "npz")
+    assert sorted(p.name for p in (tmp_path / "f").iterdir()) == ["a.png.npz", "b.png.npz", "fused.json"]
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "fused.json.tmp-notes").touch()
+    with pytest.raises(ek.UsageError, match="did not write"):
+        ek.fuse(ens, tmp_path / "g", "npz")
+
+
+def run(out: Path, kind: str, stores: list[Path]) -> warm.Process:
+    return warm.Process("ensk", "fuse", *stores, "--out", out, "--format", kind, "--jobs", "1", "-q")
 
 
 def content(out: Path, kind: str, ids: list[str]) -> list[bytes]:
@@ -298,7 +311,7 @@ def test_killed_and_run_again_ends_in_the_same_bytes(kind: str, rng: np.random.G
     for path in stores:
         write_store(path, {s: smooth_logits(rng, (6, 96, 96)) for s in ids}, (192, 192), tuple("abcdef"))
     with run(tmp_path / "whole", kind, stores) as process:
-        assert process.communicate(timeout=200)[1] == b""
+        assert process.communicate(timeout=200)[1] == ""
     out, killed = tmp_path / "cut", 0
     for seed in range(3):
         before = _there(out, kind)
@@ -312,7 +325,7 @@ def test_killed_and_run_again_ends_in_the_same_bytes(kind: str, rng: np.random.G
         assert before <= _there(out, kind)  # what was there stays
     assert killed == 3
     with run(out, kind, stores) as process:
-        assert process.communicate(timeout=200)[1] == b""
+        assert process.communicate(timeout=200)[1] == ""
     assert content(out, kind, ids) == content(tmp_path / "whole", kind, ids)
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp") or ".tmp-" in p.name]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ensemble_kit as ek
-from ensemble_kit.errors import DamagedError, UsageError
+from ensemble_kit.errors import UsageError
 from ensemble_kit.logits import description, layout
 from ensemble_kit.logits.layout import StoreSpec
 from ensemble_kit.logits.records import Record
@@ -78,33 +78,24 @@ def test_images_have_two_axes() -> None:
 
 @BOTH
 @pytest.mark.parametrize("codec", ["none", "lossless"])
-def test_a_description_has_any_rank(place: Placement, codec: layout.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "RANKS", (2, 3))
+@pytest.mark.parametrize("fixed", [True, False], ids=["one grid", "grids"])
+def test_a_description_has_any_rank(place: Placement, codec: layout.Codec, fixed: bool) -> None:
     rank = len(place.grid)
-    spec = StoreSpec("m", ("a", "b"), ("s",), place.grid, "sigmoid", codec=codec)
+    spec = StoreSpec("m", ("a", "b"), ("s",), place.grid if fixed else None, "sigmoid", codec=codec)
     found, how = description.parse(spec.group_json(), spec.array_json(), "m.zarr")
     assert found == spec
     assert how == spec.layout
-    assert how.key(7) == ".".join(["c", "7", "0", *"0" * rank])
-    assert spec.payload == 2 * 2 * np.prod(place.grid)
-    names = json.loads(spec.array_json())["dimension_names"]
-    assert names == ["sample", "class", *["z", "y", "x"][-rank:]]
-    record = Record("s", 0, place, "0" * 16)
+    own = not fixed or rank == 3
+    assert spec.format == ("ensk.logits/2" if own else "ensk.logits/1")
+    assert how.key(7) == ("7" if own else "c.7.0.0.0")
+    array = spec.array(place)
+    assert array.size == 2 * 2 * np.prod(place.grid)
+    names = json.loads(spec.sample_json("s", array, "default") if own else spec.array_json())["dimension_names"]
+    assert names[-rank - 1 :] == ["class", *["z", "y", "x"][-rank:]]
+    record = Record("s", 0, array, "0" * 16)
     line = json.loads(json.dumps(record.to_json()))
     assert line["box"] == [*place.box.start, *place.box.stop]
-    assert Record.from_json(line, place.grid) == record
-
-
-def test_two_axes_are_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"grid=\(9, 24, 20\) for 1 classes") as caught:
-        ek.LogitWriter(tmp_path / "m.zarr", ["a"], ["s"], grid=VOLUME.grid)
-    assert caught.value.code == "grid-invalid"
-    assert not (tmp_path / "m.zarr").exists()
-    with monkeypatch.context() as patched:
-        patched.setattr(layout, "RANKS", (2, 3))
-        spec = StoreSpec("m", ("a",), ("s",), VOLUME.grid, "sigmoid")
-    with pytest.raises(DamagedError, match="shape"):
-        description.parse(spec.group_json(), spec.array_json(), "m.zarr")
+    assert Record.from_json(line, spec) == record
 
 
 def test_a_batch_says_a_size_and_a_box_for_each(tmp_path: Path) -> None:
@@ -112,3 +103,37 @@ def test_a_batch_says_a_size_and_a_box_for_each(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="4 whole numbers") as caught:
             out.write("s", np.full((1, 4, 4), -3.0), (8, 8), box=(0, 0, 0, 4, 4, 4))
         assert caught.value.code == "batch-invalid"
+
+
+@BOTH
+def test_what_says_the_same_is_the_same(place: Placement) -> None:
+    rank = len(place.grid)
+    spelled = Placement.of(place.grid, place.image, place.box, Box.whole(place.image), ["linear"] * rank)
+    assert spelled == place and spelled.covered == Box.whole(place.image) and spelled.kinds == ("linear",) * rank
+    cropped = Placement.of(place.grid, place.image, place.box, (*[3] * rank, *[9] * rank), ["nearest"] * rank)
+    assert cropped.covered.shape == (6,) * rank and cropped != place
+    assert cropped.kinds == ("nearest",) * rank
+    assert pickle.loads(pickle.dumps(cropped)) == cropped
+
+
+@BOTH
+@pytest.mark.parametrize("wrong", ["beyond", "empty", "rank"])
+def test_a_window_outside_its_image_is_refused(place: Placement, wrong: str) -> None:
+    rank = len(place.grid)
+    start, stop = [0] * rank, list(place.image)
+    if wrong == "beyond":
+        stop[-1] += 1
+    elif wrong == "empty":
+        start[-1] = stop[-1]
+    window = (*start, *stop) if wrong != "rank" else (*start, *stop, 1, 2)
+    with pytest.raises(UsageError, match=as_text(place.image)) as caught:
+        Placement.of(place.grid, place.image, None, window)
+    assert caught.value.code == "window-outside-image"
+
+
+@BOTH
+@pytest.mark.parametrize("kinds", [("linear",), ("linear", "cubic", "linear")[:2], ("nearest",) * 4])
+def test_kinds_of_axes_are_one_for_each(place: Placement, kinds: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="one for each axis") as caught:
+        Placement.of(place.grid, place.image, axes=kinds)  # type: ignore[arg-type]
+    assert caught.value.code == "axis-kinds"

@@ -146,7 +146,8 @@ def bytes_of_stores(folder: Path) -> Path:
             box = dict.fromkeys(logits, (2, 0, 21, 19))
             about = {"created": "2026-11-23", "model": "drawn"}
             write_store(path, logits, sizes, CLASSES, box, activation=activation, provenance=about, **options)
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = "sample", "class"  # for xarray: newer than these digests, compared with zarr's own in test_xarray.py
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.parent.name not in names)
     out = folder / "digests.txt"
     out.write_text("\n".join(f"{p.relative_to(folder)} {digest(p)}" for p in files))
     return out

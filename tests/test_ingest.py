@@ -213,3 +213,13 @@ def test_any_floats_round_as_numpy_does(array: np.ndarray) -> None:
         wanted = np.clip(array.astype("<f2"), np.float16(-65504), np.float16(65504))
         assert got.saturated == np.count_nonzero(np.abs(array) > 65504)
     np.testing.assert_array_equal(got.codes, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f2"])
+def test_numbers_below_the_normal_ones_of_fp16_round_as_numpy_does(dtype: str) -> None:
+    halves = (np.arange(2200) + 0.5) / 2**24  # ties between two codes, up to beyond 2^-14, and what lies beside them
+    some = np.concatenate([[0, 2.0**-14, 2.0**-14 - 2.0**-26, 5e-324, 70.0], halves, np.nextafter(halves, 1)])
+    array = np.stack([np.concatenate([some, np.nextafter(halves, 0)])] * 2).astype(dtype)
+    array[1] *= -1
+    codes = recognise(array[:, None]).narrow().view("<u2")
+    assert np.array_equal(codes[:, 0], array.astype("<f2").view("<u2"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from llvmlite import binding
 
 from ensemble_kit.kernels import jit
 
@@ -51,6 +53,37 @@ def test_second_process_compiles_nothing(filled: Path) -> None:
     assert answer(run(filled)) == [6, 1]
     for folder in (filled / "ensemble_kit", *(p for p in (filled / "ensemble_kit").iterdir() if p.is_dir())):
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_loading_machine_code_fills_no_registries(tmp_path: Path) -> None:
+    """Loaded code needs Numba's runtime only: its registries import half of Numba, and SciPy (DESIGN 85)."""
+    program = """
+import sys, numpy as np, ensemble_kit as ek
+rising = np.linspace(-9, 9, 3 * 40 * 40).reshape(3, 40, 40).astype(np.float16)
+masks = ek.vote([rising, rising[:, ::2, ::2]], image_size=(90, 90))
+print(masks.sum(), sum(m in sys.modules for m in ("scipy.linalg", "numba.np.arraymath", "numba.np.arrayobj")))
+"""
+    area, compiled = answer(run(tmp_path, program))
+    assert 0 < area < 3 * 90 * 90
+    assert compiled == 3
+    assert answer(run(tmp_path, program)) == [area, 0]
+
+
+@pytest.mark.parametrize("option", [{"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_OPT": "1"}], ids=["bounds", "optimisation"])
+def test_options_of_the_compiler_have_code_of_their_own(filled: Path, tmp_path: Path, option: dict[str, str]) -> None:
+    """Code without the check was loaded by who asked for it, and the other way round."""
+    shutil.copytree(filled, tmp_path / "home")
+    assert answer(run(tmp_path / "home", **option)) == [6, 0]
+    assert answer(run(tmp_path / "home", **option)) == [6, 1]
+    assert answer(run(tmp_path / "home")) == [6, 1]
+
+
+def test_an_index_outside_is_found_where_it_is_asked_for(tmp_path: Path) -> None:
+    outside = PROGRAM.replace(
+        "runs.overlap(starts, ends, starts, ends)", "runs.overlap(starts, ends[:1], starts, ends)"
+    )
+    assert run(tmp_path, outside).returncode == 0
+    assert "IndexError" in run(tmp_path, outside, NUMBA_BOUNDSCHECK="1").stderr
 
 
 class Bomb:
@@ -97,6 +130,17 @@ def test_a_source_in_a_sub_folder_counts(tmp_path: Path) -> None:
         (tmp_path / path).write_text(text)
         seen.add(jit.digest(tmp_path))
     assert len(seen) == 5
+
+
+def test_a_processor_of_the_same_name_with_fewer_features_has_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code for instructions that a virtual machine hides would end the process that loads it."""
+    here = jit.digest(tmp_path)
+    features = binding.get_host_cpu_features()
+    features["avx2"] = not features.get("avx2", False)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    assert jit.digest(tmp_path) != here
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "none"])

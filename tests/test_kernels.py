@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -268,8 +269,47 @@ def test_every_kernel_stands_behind_the_fence() -> None:
     for path in Path(runs.__file__).parent.rglob("*.py"):
         source = path.read_text()
         imported = re.findall(r"^(?:from|import) (\S+)", source, re.MULTILINE)
-        allowed = ("__future__", "numpy", "numba", "functools", "typing", "collections.abc", "ensemble_kit.kernels")
+        allowed = (
+            "__future__",
+            "numpy",
+            "numba",
+            "functools",
+            "math",
+            "typing",
+            "collections.abc",
+            "ensemble_kit.kernels",
+        )
+        if path.name.startswith("reference"):
+            allowed += ("fractions",)  # oracles may take exact fractions
         if path.name != "jit.py":  # which keeps files
             assert all(name.startswith(allowed) for name in imported), path
         assert "fastmath=" not in source
         assert "parallel=" not in source.split('"""', 2)[-1]
+
+
+def test_pieces_of_kernels_are_used_by_kernels_only() -> None:
+    """What `inline` and `routine` compile has no entry from Python: a call from there would end the process."""
+    folder = Path(runs.__file__).parent
+    pieces = {
+        (path.stem, node.name)
+        for path in folder.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and {"inline", "routine"} & {ast.unparse(d) for d in node.decorator_list}
+    }
+    assert len(pieces) > 100
+    for path in [*folder.parent.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]:
+        if path.parent == folder:
+            continue
+        tree = ast.parse(path.read_text())
+        used = {
+            ((node.module or "").rpartition(".")[2], alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ensemble_kit.kernels.")
+            for alias in node.names
+        }
+        used |= {
+            (node.value.id, node.attr)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        assert not used & pieces, path

@@ -81,6 +81,28 @@ def test_exclusive_and_painted_are_the_oracles(stack: np.ndarray) -> None:
             masks.labels("a")
 
 
+@given(stacks, st.integers(1, 14))
+def test_bands_of_rows_are_the_label_map(stack: np.ndarray, height: int) -> None:
+    masks, values = set_of(stack), {f"c{k}": 7 + k for k in range(len(stack))}
+    wanted = reference.painted(list(stack), list(values.values()), 0)
+    bands = list(masks.label_bands("a", values, paint=True, height=height))
+    assert [len(band) for band in bands[:-1]] == [height] * (len(bands) - 1)
+    assert np.array_equal(np.concatenate(bands), wanted)
+    if masks.exclusive:
+        assert np.array_equal(np.concatenate(list(masks.label_bands("a", values, False, height))), wanted)
+    else:
+        with pytest.raises(ek.MismatchError, match="overlap"):
+            masks.label_bands("a", values, False, height)
+
+
+@given(maps, st.integers(1, 14))
+def test_a_label_map_that_comes_in_bands_is_cut_as_a_whole(labels: np.ndarray, height: int) -> None:
+    bands = [labels[first : first + height] for first in range(0, len(labels), height)]
+    found, wanted = LabelMap.of_slices(bands, labels.shape, "a"), LabelMap.of(labels, "a")
+    assert found.edges.tolist() == wanted.edges.tolist()
+    assert (found.values.tolist(), found.shape) == (wanted.values.tolist(), wanted.shape)
+
+
 def test_the_overlap_is_found_in_its_sample() -> None:
     apart, both = ek.Runs([0], [2], (1, 4)), ek.Runs([1], [3], (1, 4))
     masks = ek.MaskSet({("a", "x"): apart, ("a", "y"): ek.Runs.empty((1, 4)), ("b", "x"): apart, ("b", "y"): both})

@@ -22,7 +22,9 @@ placements = st.builds(
     st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 6), st.integers(1, 8),
 )  # fmt: skip
 records = st.builds(
-    lambda row, place, crcs, *numbers: Record(SAMPLES[row], row, place, crcs, *numbers),
+    lambda row, place, crcs, saturated, take, stored, source: Record(
+        SAMPLES[row], row, SPEC.array(place), crcs, saturated, take, (stored,) if stored else (), source
+    ),
     st.integers(0, len(SAMPLES) - 1), placements, st.binary(min_size=8, max_size=8).map(bytes.hex),
     st.integers(0, 2**40), st.integers(1, 9), st.integers(0, 2**40),
     st.one_of(st.just(""), st.text(max_size=8), st.binary(min_size=16, max_size=16).map(bytes.hex)),
@@ -45,7 +47,7 @@ def test_columns_give_back_every_record(given: list[Record]) -> None:
 
 @pytest.mark.parametrize("row", range(len(SAMPLES)), ids=SAMPLES)
 def test_a_line_as_it_is_written_is_read_without_json(row: int) -> None:
-    record = Record(SAMPLES[row], row, Placement.of(GRID, (80, 60)), "00c0ffee12345678", source="ab" * 16)
+    record = Record(SAMPLES[row], row, SPEC.array(Placement.of(GRID, (80, 60))), "00c0ffee12345678", source="ab" * 16)
     assert Lines(SPEC).read(to_line(record.to_json())) == ('"' not in SAMPLES[row])
 
 
@@ -75,11 +77,11 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize("change", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_what_contradicts_itself_is_no_record_though_its_checksum_is_right(change: dict[str, object]) -> None:
-    record = Record("a.png", 0, Placement.of(GRID, (80, 60)), "00c0ffee12345678")
+    record = Record("a.png", 0, SPEC.array(Placement.of(GRID, (80, 60))), "00c0ffee12345678")
     raw = to_line(record.to_json() | change)
     assert not Lines(SPEC).read(raw)
     try:
-        read = Record.from_json(from_line(raw[:-1]) or {}, GRID)
+        read = Record.from_json(from_line(raw[:-1]) or {}, SPEC)
     except (KeyError, TypeError, ValueError):
         return
     assert not read.belongs_to(SPEC)

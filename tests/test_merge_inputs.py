@@ -173,6 +173,6 @@ def test_a_budget_holds_for_parts(made: Path, tmp_path: Path, monkeypatch: pytes
     from ensemble_kit.recipes import memory
 
     monkeypatch.setattr(memory, "room_for_thresholds", lambda *_: memory.Room(1))
-    ensk(*tune, tmp_path / "blocks.npz", "--part", "1/2", "--memory", "4GB")
+    ensk(*tune, tmp_path / "blocks.npz", "--part", "1/2", "--memory", f"{memory.held() / 1e9 + 1:.1f}GB")
     blocks, plain = (path_of(tmp_path / name, Part(1, 2)).read_bytes() for name in ("blocks.npz", "counts.npz"))
     assert blocks == plain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits
 from ensemble_kit.reports import plots
 from ensemble_kit.reports.html import report_html
@@ -136,8 +136,7 @@ for cell in cells:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_notebook_runs(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    command = [sys.executable, "-W", "error", "-c", RUN, path]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    ran = warm.run("-W", "error", "-c", RUN, path, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("html ") == 3
     assert ran.stdout.count("png ") == 1

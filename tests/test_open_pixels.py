@@ -6,7 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ensemble_kit as ek
 from ensemble_kit.kernels import factors as kernels
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
@@ -45,7 +49,9 @@ def test_open_pixels_have_the_values_of_whole_rows(
     scores = fused(logits, image)
     truth = rng.integers(0, classes + 1, image).astype(np.uint16)
     decided = np.zeros((classes + 1, classes), np.int64)
-    values, labels = scores.open_values(0, image[0], scores.leaders(RATIOS[0]), truth, kernels.VOID, decided)
+    masks, void = ManyRuns.of([ek.encode(truth == c) for c in range(classes)]), Runs.empty(image)
+    parts = list(scores.open_values(masks, void, RATIOS[0], decided))
+    values, labels = np.concatenate([v for v, _ in parts], axis=1), np.concatenate([t for _, t in parts])
     whole, room = scores.values(0, image[0]).reshape(classes, -1), room_of(RATIOS[0], adds=False)
     found = []
     for v, t in ((values, labels), (whole, truth.ravel())):
@@ -62,4 +68,4 @@ def fused(logits: Values, image: tuple[int, int]) -> FusedSample:
     members = tuple(InMemory(name, classes, z, image) for name, z in zip(names, logits, strict=True))
     weights = (integer_weights([1.0] * len(names), names),) * len(classes)
     fusion = Fusion(PROBABILITY, "logits", names, weights, (1.0,) * len(names))
-    return FusedSample(Inputs(members, classes, fusion), "x")
+    return open_sample(Inputs(members, classes, fusion), "x")

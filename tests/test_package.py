@@ -21,10 +21,10 @@ HEAVY = {"torch", "numba", "pandas", "optuna", "cv2", "matplotlib", "zarr", "sci
 
 def test_public_names() -> None:
     assert sorted(ek.__all__) == [
-        "Argmax", "DamagedError", "Ensemble", "EnskError", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
+        "Argmax", "DamagedError", "Ensemble", "EnskError", "Geometry", "IncompleteError", "LockedError", "LogitStore", "LogitWriter",
         "MaskSet", "MismatchError", "RankRule", "ResourceError", "Runs", "Simple", "Stack", "Staple", "ThresholdSet",
         "Thresholds", "UnsafeError", "UsageError", "confusion", "control_risk", "dice", "encode", "fit_stack", "fuse",
-        "hard_vote", "iou", "measure_calibration", "read_masks", "tune_thresholds", "vote",
+        "hard_vote", "iou", "measure_calibration", "overlay", "read_masks", "tune_thresholds", "vote",
     ]  # fmt: skip
     for name in ek.__all__:
         assert getattr(ek, name).__doc__, name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, ResourceError, UnsafeError, UsageError
 from ensemble_kit.logits.open import is_store
@@ -247,7 +247,7 @@ def test_a_new_name_for_a_file_is_no_other_file(store: LogitStore, tmp_path: Pat
 @pytest.mark.slow
 def test_the_command(store: LogitStore, tmp_path: Path) -> None:
     def ensk(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        return warm.ensk(*arguments, cwd=tmp_path)
 
     plan = ensk("convert", "m.zarr", "--out", "m.zip", "--dry-run", "--json")
     assert json.loads(plan.stdout)["bytes"] == store.stored_bytes

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pages
+import warm
 from ensemble_kit.cli.explain import CODES, EXITS
 from pages.codes import Codes, Raised, used
 
@@ -46,13 +47,16 @@ def test_every_block_runs_or_says_why_not(page: Path) -> None:
 )
 def test_blocks_run_as_written(page: Path, tmp_path: Path) -> None:
     """In order, in one new folder for each page."""
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path}
     for language, told, code in blocks(page):
         if told != "run":
             continue
-        shell = ["bash", "-euo", "pipefail", "-c", code]
-        command = shell if language == "bash" else [sys.executable, "-W", "error", "-c", code]
-        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        if language == "bash":
+            shell = ["bash", "-euo", "pipefail", "-c", code]
+            ran = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, text=True)
+        else:
+            ran = warm.run("-W", "error", "-c", code, cwd=tmp_path, env=env)
         assert ran.returncode == 0, f"{code}\n{ran.stderr}"
 
 
@@ -155,9 +159,7 @@ def test_a_code_that_cannot_be_told_is_named(source: str) -> None:
 
 
 def explained(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ensemble_kit", "explain", *words], capture_output=True, text=True, check=False
-    )
+    return warm.ensk("explain", *words)
 
 
 def test_explain_tells_meaning_fix_and_exit_code() -> None:

@@ -11,7 +11,8 @@ from scipy import ndimage
 
 import ensemble_kit as ek
 from ensemble_kit.decisions.clean import apply_rules
-from ensemble_kit.decisions.rules import FillHoles, parse_rules
+from ensemble_kit.decisions.connected import FillHoles
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.kernels import components, contacts, reference
 from ensemble_kit.masks.packed import ManyRuns
 
@@ -46,7 +47,7 @@ def cleaned(labels: np.ndarray, rules: list[str]) -> np.ndarray:
     """What the rules do, pixel by pixel: 0 … 2 of the classes, 3 without one, 4 void without one."""
     labels = labels.copy()
     for rule in parse_rules(rules):
-        connectivity = rule.connectivity  # type: ignore[attr-defined]
+        connectivity = rule.neighbours(labels.shape)
         for k, name in enumerate(NAMES):
             if not rule.covers(name):
                 continue
@@ -88,8 +89,8 @@ def test_a_partition_stays_one(labels: np.ndarray, rules: list[str]) -> None:
 def test_contacts_are_the_oracles(labels: np.ndarray, connectivity: int) -> None:
     masks = [ek.encode(labels == k) for k in range(5)]
     H, W = labels.shape
-    starts, ends, numbers, areas = components.components(masks[0].starts, masks[0].ends, W, connectivity)
-    found = contacts.contacts(starts, ends, numbers, areas.size, *ManyRuns.of(masks), H, W)
+    starts, ends, numbers, areas = components.components(masks[0].starts, masks[0].ends, H, W, connectivity)
+    found = contacts.contacts(starts, ends, numbers, areas.size, *ManyRuns.of(masks), 1, H, W)
     parts, count = ndimage.label(labels == 0, STRUCTURE[connectivity])
     order = sorted(range(1, count + 1), key=lambda n: int((parts == n).reshape(-1).argmax()))
     whole = np.ones_like(labels, bool)

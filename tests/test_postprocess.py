@@ -18,9 +18,11 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 import ensemble_kit as ek
+import warm
 from ensemble_kit.decisions.clean import apply_rules
+from ensemble_kit.decisions.connected import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest, parse_rule, parse_rules
+from ensemble_kit.decisions.rules import Gate, parse_rule, parse_rules
 from ensemble_kit.kernels import components
 
 Make = Callable[..., ek.LogitStore]
@@ -67,7 +69,7 @@ def union(shape: tuple[int, ...], chosen: list[np.ndarray]) -> np.ndarray:
 @given(masks, connectivity)
 def test_components_are_scipys(mask: np.ndarray, neighbours: int) -> None:
     runs = ek.encode(mask)
-    starts, ends, labels, areas = components.components(runs.starts, runs.ends, mask.shape[1], neighbours)
+    starts, ends, labels, areas = components.components(runs.starts, runs.ends, *mask.shape, neighbours)
     wanted = parts(mask, neighbours)
     assert areas.tolist() == [int(part.sum()) for part in wanted]
     assert (starts // mask.shape[1] == (ends - 1) // mask.shape[1]).all()  # no piece crosses a row end
@@ -189,7 +191,7 @@ def test_texts(text: str, rule: Rule) -> None:
 
 def test_other_spellings() -> None:
     assert parse_rule("keep-largest:1") == KeepLargest()
-    assert parse_rule("drop-small:200,connectivity=8") == DropSmall(200)
+    assert parse_rule("drop-small:200,connectivity=8") == DropSmall(200, connectivity=8)
     assert parse_rule("gate:1,1") == parse_rule("gate:1.00,1") == Gate(1, 1)
     assert parse_rules("fill-holes") == parse_rules([FillHoles()]) == (FillHoles(),)
     whole = DropSmall(np.int64(3), connectivity=np.int64(4))  # type: ignore[arg-type]
@@ -199,7 +201,7 @@ def test_other_spellings() -> None:
 BAD = (
     "", "drop", "Drop-small:3", " fill-holes", "fill-holes ", "drop-small", "drop-small:", "drop-small:0",
     "drop-small:-1", "drop-small:1.5", "drop-small:1e3", "drop-small:1,2", "drop-small:0%", "drop-small:101%",
-    "drop-small:%", "drop-small:५", "drop-small:3,connectivity=6", "drop-small:3,connectivity=",
+    "drop-small:%", "drop-small:५", "drop-small:3,connectivity=5", "drop-small:3,connectivity=",
     "drop-small:connectivity=4,3", "drop-small:9999999999999999999", "drop-small:1" + "0" * 5000, "keep-largest:0",
     "keep-largest:1,2", "keep-largest:a", "fill-holes:", "fill-holes:0", "fill-holes:1%", "gate", "gate:0.5",
     "gate:50%,3", "gate:1.1,3", "gate:0.5,0", "gate:nan,3", "gate:0.5,3,connectivity=4", "gate:.5,3",
@@ -219,7 +221,7 @@ BAD_VALUES: dict[str, Callable[[], Any]] = {
     "boolean": lambda: DropSmall(True),
     "float": lambda: DropSmall(2.0),  # type: ignore[arg-type]
     "share of NaN": lambda: DropSmall(min_share=float("nan")),
-    "connectivity 6": lambda: DropSmall(3, connectivity=6),  # type: ignore[arg-type]
+    "connectivity 5": lambda: DropSmall(3, connectivity=5),  # type: ignore[arg-type]
     "none kept": lambda: KeepLargest(0),
     "text": lambda: FillHoles("3"),  # type: ignore[arg-type]
     "top as text": lambda: Gate("0.5", 3),  # type: ignore[arg-type]
@@ -287,7 +289,7 @@ def test_vote_with_rules(mean: Any, upsample: Any, make_store: Make, rng: np.ran
 
 
 def ensk(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ENSK, *map(str, arguments)], capture_output=True, text=True)
+    return warm.ensk(*arguments)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -253,11 +254,33 @@ def test_a_head_of_odd_stride_is_stretched_or_refused() -> None:
     assert grid_box(Box(0, 0, 513, 513), (513, 513), (129, 129)) == (0, 0, 129, 129)
 
 
-def test_own_size_needs_a_canvas_that_holds_all() -> None:
+def test_images_of_their_own_size_have_canvases_of_their_own() -> None:
     prep = Preprocess()
-    assert prep.canvas([(100, 50), (60, 90)], (4, 4), least=64) == (100, 92)
-    assert prep.place((60, 90), (100, 92), (4, 4)) == (0, 0, 60, 92)
-    assert prep.canvas([(10, 10)], (4, 4), least=64) == (64, 64)
+    assert prep.canvas((100, 50), (4, 4), least=64) == (100, 64)
+    assert prep.place((60, 90), (64, 92), (4, 4)) == (0, 0, 60, 92)
+    assert prep.canvas((10, 10), (4, 4), least=64) == (64, 64)
+
+
+@given(st.integers(1, 999), st.integers(1, 999), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 16, 32, 24]))
+def test_native_inputs_are_padded_to_multiples(h: int, w: int, stride: int, divisor: int) -> None:
+    prep, align = Preprocess("native", divisor=divisor), (stride, stride)
+    canvas, box = prep.canvas((h, w), align), prep.place((h, w), None, align)
+    for side, image, end in zip(canvas, (h, w), box.stop, strict=True):
+        assert side % divisor == side % stride == 0
+        assert end <= side < end + math.lcm(divisor, stride)
+        assert abs(end - image) * 2 <= stride or end == stride
+    assert stride > 1 or box == (0, 0, h, w)
+    x, placed = prep.apply(np.full((h, w, 3), 255, np.uint8), None, align)
+    assert placed == box and x.shape == (3, *canvas)
+    assert (x[:, *box.slices] == 1).all() and x.sum() == 3 * math.prod(box.shape)
+
+
+def test_a_native_size_is_kept_in_the_json_form() -> None:
+    prep = Preprocess("native", divisor=64)
+    assert Preprocess.from_dict(prep.to_dict()) == prep and prep.to_dict()["divisor"] == 64
+    assert "divisor" not in Preprocess("native").to_dict()
+    with pytest.raises(UsageError, match="divisor"):
+        Preprocess("native", divisor=0)
 
 
 def test_json_form_is_strict(tmp_path: Path) -> None:

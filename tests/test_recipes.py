@@ -14,6 +14,7 @@ from conftest import smooth_logits
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.recipes import hard_vote
 from ensemble_kit.recipes.hard_vote import HardVote
+from ensemble_kit.recipes.members import members_of
 from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Measure
 
@@ -31,7 +32,7 @@ def test_a_store_named_twice_is_voted_with_each_threshold(store: ek.LogitStore) 
     path = Path(store.path)
     ens = ek.Ensemble([store])
     for thresholds in ((0.3, 0.8), (0.8, 0.3)):
-        voted = HardVote((path, path), thresholds, voting, {}).run().whole()
+        voted = HardVote(tuple(members_of([path, path])), thresholds, voting, {}).run().whole()
         assert voted == ek.hard_vote([ens.vote(t) for t in thresholds], quorum=1)
         assert voted == ens.vote(0.3)
 
@@ -41,7 +42,10 @@ def test_a_hard_vote_holds_a_few_samples(store: ek.LogitStore, monkeypatch: pyte
     monkeypatch.setattr(hard_vote, "_AT_ONCE", 3)
     ens = ek.Ensemble([store])
     ens.vote(0.4).write(tmp_path / "m.npz")
-    plan, told = HardVote((Path(store.path),) * 2 + (tmp_path / "m.npz",), (0.3, 0.8), {"quorum": 2}, {}), []
+    plan, told = (
+        HardVote(tuple(members_of([*[Path(store.path)] * 2, tmp_path / "m.npz"])), (0.3, 0.8), {"quorum": 2}, {}),
+        [],
+    )
     stream = plan.run(listener=told.append)
     assert [len(piece.samples) for piece in stream.pieces()][:2] == [3, 3]
     assert stream.whole() == ek.hard_vote([ens.vote(t) for t in (0.3, 0.8, 0.4)], quorum=2)
@@ -54,7 +58,7 @@ def test_a_hard_vote_holds_a_few_samples(store: ek.LogitStore, monkeypatch: pyte
 def test_a_hard_vote_names_its_masks_before_the_work(store: ek.LogitStore, tmp_path: Path) -> None:
     masks = ek.Ensemble([store]).vote(0.4).arranged(store.samples[2:6][::-1], ("y", "x"))
     masks.write(tmp_path / "m.npz")
-    members, voting = (Path(store.path), tmp_path / "m.npz"), {"quorum": 1}
+    members, voting = tuple(members_of([Path(store.path), tmp_path / "m.npz"])), {"quorum": 1}
     plan = HardVote(members, (0.6,), voting, {}, parse_rules("drop-small:2"), common=True)
     names, voted = plan.names(), plan.run().whole()
     assert (names.samples, names.classes, names.extent) == (voted.samples, voted.classes, voted.extent)
@@ -81,7 +85,7 @@ def test_a_hard_vote_is_refused_before_the_work(
     masks.arranged(store.samples[:4], store.classes).write(tmp_path / "m.npz")
     given = {"thresholds": (0.5,), "voting": {}, "fusing": {}} | options
     with pytest.raises(ek.EnskError) as caught:
-        HardVote((tmp_path / "m.npz", Path(store.path)), **given)
+        HardVote(tuple(members_of([tmp_path / "m.npz", Path(store.path)])), **given)
     assert caught.value.code == code
 
 

@@ -334,7 +334,7 @@ def written(*arguments: Any, **options: Any) -> Callable[[Path], object]:
     (written(IDS, VALUES, (8.5, 12)), UsageError, "batch-invalid", "8.5"),
     (written(IDS, VALUES, (8, 12), grid=7), UsageError, "grid-invalid", "grid=7"),
     (written(IDS, VALUES, (8, 12), grid=(4, float("inf"))), UsageError, "grid-invalid", "inf"),
-    (written(IDS, VALUES, (8, 12), grid=(4, 6, 1)), UsageError, "grid-invalid", "(4, 6, 1)"),
+    (written(IDS, VALUES, (8, 12), grid=(4, 6, 1, 1)), UsageError, "grid-invalid", "(4, 6, 1, 1)"),
     (written(IDS, VALUES, (8, 12), classes="xy"), UsageError, "name-invalid", "classes='xy'"),
     (written(IDS, VALUES, (8, 12), samples={"a", "b"}), UsageError, "name-invalid", "samples="),
     (written("a", np.full((2, *GRID), 0.4), (8, 12), domain="probabilities", activation="softmax"), DamagedError,
@@ -418,14 +418,14 @@ def test_leftovers_of_the_living_and_of_yesterday(tmp_path: Path) -> None:
 
 def test_a_manifest_of_strangers(tmp_path: Path) -> None:
     """Lines whose checksum holds and which are not a record, a head or a sample of this store."""
-    from ensemble_kit.logits import records
+    from ensemble_kit.logits import description, records
 
     store(tmp_path)
     (segment,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
     head, line, *rest = segment.read_bytes().splitlines(keepends=True)
     told = records.from_line(line.rstrip(b"\n"))
     assert told is not None
-    record = records.Record.from_json(told, GRID)
+    record = records.Record.from_json(told, description.describe(tmp_path / "m.zarr")[0])
     for lines, words in (
         ([records.to_line({"format": "else/1"}), line], "does not begin with a head"),
         ([head, records.to_line(replace(record, row=7).to_json())], "does not belong to this store"),

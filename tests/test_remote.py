@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits
 from ensemble_kit.errors import (
     DamagedError,
@@ -316,7 +317,7 @@ def test_commands_take_urls(s3: str, tmp_path: Path) -> None:
     make(tmp_path / "m.zarr")
 
     def ensk(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True)
+        return warm.ensk(*arguments)
 
     done = ensk("verify", f"{s3}/m.zarr", "--json")
     assert done.returncode == 0, done.stderr

@@ -70,8 +70,8 @@ def test_the_score_is_that_of_the_vote(what: str, kind: str, folds: int | None, 
 
 
 def best_inside(ens: ek.Ensemble, truth: ek.MaskSet, name: str, others: dict[str, int], rules: list[str]) -> float:
-    """The best score of a class over 300 levels, the others' levels given."""
-    levels = np.linspace(0, 65535, 300).astype(int).tolist()
+    """The best score of a class over 100 levels, the others' levels given."""
+    levels = np.linspace(0, 65535, 100).astype(int).tolist()
     scores = []
     for level in levels:
         masks = ens.vote(ek.Thresholds({**others, name: level}), rules=rules)
@@ -79,6 +79,7 @@ def best_inside(ens: ek.Ensemble, truth: ek.MaskSet, name: str, others: dict[str
     return max(scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rules",
     [
@@ -126,6 +127,7 @@ def test_rules_that_counts_do_not_tell_are_refused(
         ek.tune_thresholds(ens, truth, rules=rules, search=search)
 
 
+@pytest.mark.slow
 def test_the_search_goes_with_weights(make_store: Make) -> None:
     ens, truth = case(3, make_store, samples=6)
     search = Search(("weights", "compete", "least-area"), trials=3)
@@ -158,6 +160,7 @@ def test_out_of_fold_is_what_sets_do_that_never_saw_the_fold(
     assert crossed.score.value == crossed.scores["tuned"], "what the interval is of"
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 2**32),

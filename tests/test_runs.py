@@ -127,7 +127,7 @@ def test_adjacent_runs_become_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "mask", [np.ones((2, 2)), np.ones(3, bool), np.ones((0, 3), bool), np.ones((2, 2, 1), bool), np.array([["a"]])]
+    "mask", [np.ones((2, 2)), np.ones(3, bool), np.ones((0, 3), bool), np.ones((2, 2, 1, 1), bool), np.array([["a"]])]
 )
 def test_encode_refuses(mask: np.ndarray) -> None:
     with pytest.raises(UsageError, match="cannot encode a mask"):

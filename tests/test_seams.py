@@ -6,7 +6,7 @@ Formats have a file of their own (`test_formats_registry.py`), backends `test_ba
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from ensemble_kit.execution.executor import Executor, Threads
 from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.recipes.vote import SoftVote
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs, Member
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.search.plan import Search
@@ -93,18 +93,25 @@ def test_an_executor_gives_the_bytes_of_one_thread(executor: Executor, ens: ek.E
         ens.vote(0.4, jobs=2, executor=executor)
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    found = Processes()
+    with found.pool:
+        yield found
+
+
 @pytest.mark.slow
-def test_work_runs_in_other_processes(ens: ek.Ensemble) -> None:
+def test_work_runs_in_other_processes(ens: ek.Ensemble, processes: Processes) -> None:
     """Every kind of work there is: a vote, counts, components, sizes, undecided pixels, the rank rule, a shift."""
     truth = ens.vote(0.45)
     wanted = Search(("weights", "post"), trials=3)
     run: Callable[[Executor], Any] = Tuning(ens, Measure(), None, search=wanted, rank=True, compared=ens).run  # type: ignore[assignment]
     here = run(truth, executor=Threads(1))  # type: ignore[call-arg]
-    there = run(truth, executor=Processes())  # type: ignore[call-arg]
+    there = run(truth, executor=processes)  # type: ignore[call-arg]
     assert there.set == here.set
     assert there.rank == here.rank
     assert there.shift.to_dict() == here.shift.to_dict()
-    assert ens.vote(there.set.levels and 0.4, ["drop-small:4"], executor=Processes()) == ens.vote(0.4, ["drop-small:4"])
+    assert ens.vote(there.set.levels and 0.4, ["drop-small:4"], executor=processes) == ens.vote(0.4, ["drop-small:4"])
 
 
 class Arrays:
@@ -129,7 +136,7 @@ def test_a_member_need_not_be_a_store(ens: ek.Ensemble) -> None:
     members = tuple(Arrays(m.member, {s: m.read(s) for s in ens.samples}) for m in ens.members)
     inputs = Inputs(members, ens.classes, ens.fusion)  # type: ignore[arg-type]
     assert vote(inputs, ens.samples, Thresholds(30000), (), Threads(2)) == ens.vote(Thresholds(30000))
-    assert FusedSample(inputs, "s0", "scores").levels().tobytes() == ens.levels("s0").tobytes()
+    assert open_sample(inputs, "s0", "scores").levels().tobytes() == ens.levels("s0").tobytes()
 
 
 def test_an_ensemble_never_changes(ens: ek.Ensemble) -> None:

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits, write_store
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
 from ensemble_kit.kernels import undecided as kernels
-from ensemble_kit.scores import exclusive, layouts
+from ensemble_kit.scores import exclusive, layouts, space
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
@@ -37,6 +38,7 @@ from ensemble_kit.tuning.search.storage import locked
 from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
 from ensemble_kit.tuning.search.undecided import Setting
+from ensemble_kit.tuning.search.units import Sizes
 
 ENSK = Path(sys.executable).with_name("ensk")
 IMAGE, CLASSES, NAMES = (40, 50), ("x", "y"), ("a", "b", "c")
@@ -117,8 +119,7 @@ def test_undecided_pixels_of_exclusive_classes(stride: int, rng: np.random.Gener
     scoring = layouts.scoring(layouts.Recipe("shares", (1.0,) * 2, LOGIT, interpolate_members=True))
     laid = layouts.members(codes, placements, order, np.ones((3, 2), int)), scoring
     few, band = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride)), (20000, 40000)
-    axes = layouts.axes(tuple(b.shape for b in boxes), IMAGE)
-    found = exclusive.undecided(laid, axes, [band] * 3, stride, [ek.encode(t) for t in truth])
+    found = exclusive.undecided(laid, space.of_whole(placements), [band] * 3, stride, [ek.encode(t) for t in truth])
     for c in range(3):
         wanted = ref.undecided(np.stack([i[c] for i in images])[few], truth[c][few[1:]], *band)
         assert found[c][1:] == wanted[1:]
@@ -232,7 +233,7 @@ def test_kept_components_are_those_of_plain_python(groups: list[list[tuple[int, 
     areas = np.array([a for g in groups for a, _ in g], np.int64)
     hits = np.array([min(a, h) for g in groups for a, h in g], np.int64)
     pred, tp = np.empty(len(groups), np.int64), np.empty(len(groups), np.int64)
-    kernels.kept_components(offsets, areas, hits, least, most, pred, tp)
+    kernels.kept_components(offsets, areas, hits, np.array([least]), most, pred, tp)
     for k, group in enumerate(groups):
         own = [a for a, _ in group], [min(a, h) for a, h in group]
         assert (pred[k], tp[k]) == ref.kept_components(*own, least, most)
@@ -327,6 +328,7 @@ def hill(params: Params) -> float:
     return -((params["u"] - 0.3) ** 2) - (np.log(params["v"] / 7) ** 2) / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "grid"])
 def test_a_resumed_study_ends_as_one_that_was_not_stopped(sampler: Any, tmp_path: Path) -> None:
     whole = studies.run(Plan(30, sampler=sampler), SPACE, [FIRST], hill, {})
@@ -470,7 +472,7 @@ def test_rules_are_found_where_they_help(tmp_path: Path) -> None:
     assert tuned.score > ek.tune_thresholds(ens, truth).score + 0.02
     assert "fill-holes" in tuned.rules
     assert tuned.score == ek.dice(ens.vote(tuned), truth).mean
-    assert cleaning.rules_of({"drop-small": 1, "keep-largest": 0, "fill-holes": 0}) == ()
+    assert cleaning.rules_of({"drop-small": 1, "keep-largest": 0, "fill-holes": 0}, Sizes()) == ()
 
 
 def test_softmax_members_are_searched_too(tmp_path: Path, truth: ek.MaskSet, rng: np.random.Generator) -> None:
@@ -584,12 +586,25 @@ def test_metrics_that_fail_are_named(ens: ek.Ensemble, truth: ek.MaskSet) -> Non
 
 def command(stores: list[Path], out: Path, *more: object) -> list[str]:
     val = stores[0].with_name("val.csv")
-    words = [ENSK, "tune-thresholds", *stores, "--val", val, "--format", "handbone", "--out", out, "--folds", 0, *more]
+    words = [
+        "ensk",
+        "tune-thresholds",
+        *stores,
+        "--val",
+        val,
+        "--format",
+        "handbone",
+        "--out",
+        out,
+        "--folds",
+        0,
+        *more,
+    ]
     return [str(w) for w in words]
 
 
 def ensk(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False)
+    return warm.run(*words, cwd=cwd)
 
 
 @pytest.mark.slow
@@ -598,7 +613,7 @@ def test_a_killed_search_goes_on_to_the_same_end(stores: list[Path], tmp_path: P
     whole = ensk(tmp_path, *command(stores, tmp_path / "whole.json", *options))
     assert whole.returncode == 0, whole.stderr
     words = command(stores, tmp_path / "killed.json", *options, "--storage", "sqlite:///killed.db")
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    process = warm.Process(*words, cwd=tmp_path)
     for _ in range(600):
         if finished(tmp_path / "killed.db") >= 5 or process.poll() is not None:
             break
@@ -631,7 +646,7 @@ def finished(path: Path) -> int:
 def test_an_interrupted_search_says_the_best_and_writes_nothing(stores: list[Path], tmp_path: Path) -> None:
     words = command(stores, tmp_path / "set.json", "--search", "weights", "--trials", 10**6)
     words += ["--storage", "sqlite:///s.db"]
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = warm.Process(*words, cwd=tmp_path)
     while finished(tmp_path / "s.db") < 3 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
-from ensemble_kit.decisions.rules import DropSmall
+from ensemble_kit.decisions.connected import DropSmall
 from ensemble_kit.execution.executor import Item, Threads
 from ensemble_kit.kernels import sizes as kernels
 from ensemble_kit.spec.mean import LEVELS
@@ -86,7 +86,7 @@ def test_every_level_and_size_counts_as_labelling_the_mask_does(
     ensemble, truth = make_pair(tmp_path, rng, **case)
     bands = dict.fromkeys(range(2), band)
     found = sizes.curves(ensemble, truth, bands, SIZES, Measure(), Threads(1))
-    work = sizes.CountSizes(ensemble.inputs, tuple(bands.items()), tuple(SIZES))
+    work = sizes.CountSizes(ensemble.inputs, tuple(bands.items()), tuple(map(DropSmall, SIZES)))
     low, high = band[0], min(band[1], LEVELS - 1)
     for level in {low, high, *rng.integers(low, high + 1, 12).tolist()}:
         means = np.zeros((2, len(SIZES)))
@@ -119,14 +119,14 @@ def test_pixels_are_evaluated_as_the_vote_decides_them(tmp_path: Path, rng: np.r
 
 
 def test_the_plane_of_nodes_is_handed_back_empty(rng: np.random.Generator) -> None:
-    nodes = np.zeros(14 * 17, np.int32)
+    nodes = np.zeros((1, 14, 17), np.int32)
     above = ek.encode(rng.random((12, 15)) < 0.2)
     band = ek.encode(rng.random((12, 15)) < 0.5) - above
     positions = np.flatnonzero(band.decode().reshape(-1))
     levels = rng.integers(1, 9, positions.size).astype(np.uint16)
-    falling = np.argsort(levels, kind="stable")[::-1]
+    falling = np.argsort(levels, kind="stable")[::-1].copy()
     kernels.by_level(
-        above.starts, above.ends, positions, levels, falling, band.starts, band.ends, 15, np.array([1, 4]), nodes
+        above.starts, above.ends, positions, levels, falling, band.starts, band.ends, np.array([1, 4]), nodes
     )
     assert not nodes.any()
 

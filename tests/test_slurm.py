@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits, write_store
 from trying import ensk
 
@@ -88,9 +89,7 @@ def test_the_lines_of_a_dry_run_give_the_wholes_bytes(
 
     def run(where: str, *more: str) -> str:
         command = [w.replace("OUT", str(tmp_path / where)) for w in words]
-        process = subprocess.run(
-            [sys.executable, "-m", "ensemble_kit", *command, *more], cwd=folder, capture_output=True, text=True
-        )
+        process = warm.ensk(*command, *more, cwd=folder)
         assert process.returncode == 0, process.stderr
         return process.stdout
 
@@ -99,7 +98,7 @@ def test_the_lines_of_a_dry_run_give_the_wholes_bytes(
         (tmp_path / "parts" / made).write_text("of another run")
     lines = json.loads(run("parts", "--dry-run", "--part", "1/2", "--json"))["sbatch"]
     assert [p.name for p in (tmp_path / "parts").iterdir()] == [made] * ("--force" in words)
-    env = {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": os.pathsep.join([str(folder / "bin"), str(warm.commands()), os.environ["PATH"]])}
     ran = subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=folder, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 

@@ -82,6 +82,7 @@ def content(path: Path) -> list[bytes]:
     return [store.read(s).tobytes() for s in store.samples]
 
 
+@pytest.mark.slow
 def test_it_learns_who_is_right(made: Any) -> None:
     folder, _, others, _, truth, stack = made
     assert stack.scores.stack_tuned > 0.97
@@ -120,6 +121,7 @@ def test_results_do_not_depend_on_jobs_order_or_memory(made: Any, tmp_path: Path
     assert one_by_one.run(val)[0].digest == stack.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "done"), [("fitting", 2), ("stacking", 5)], ids=["while fitting", "while writing"])
 def test_an_ended_run_is_resumed_to_the_same_bytes(made: Any, tmp_path: Path, verb: str, done: int) -> None:
     folder, members, _, val, _, stack = made
@@ -258,6 +260,7 @@ def test_exclusive_classes_put_out_probabilities_that_add_up(tmp_path: Path) -> 
     assert stack.scores.gain.low > 0
 
 
+@pytest.mark.slow
 def test_the_command_fits_applies_tunes_and_votes(
     made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,6 +473,7 @@ def test_another_store_is_refused_before_the_fit(made: Any, tmp_path: Path) -> N
         Stacking(ek.Ensemble(members), tmp_path / "new.zarr").applied(ek.Ensemble(others), folder / "stacked.zarr")
 
 
+@pytest.mark.slow
 def test_void_samples_and_absent_classes_say_nothing(made: Any, tmp_path: Path) -> None:
     """Of truth that is void everywhere nothing is learnt: the prior; a class that no sample has counts in no gain."""
     _, members, _, val, _, _ = made

@@ -21,23 +21,36 @@ from ensemble_kit.formats.writing import rehearse, telling_of, write_masks
 from ensemble_kit.masks.cover import Covering, cover
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.stream import Masks, MaskStream, pieces_of
+from ensemble_kit.spec.affine import Geometry
+from ensemble_kit.spec.georeference import GeoReference
 
 SAMPLES = {f"s{k}": (3 + k % 3, 4) for k in range(7)}
 WRITTEN = {name: known for name, known in FORMATS.items() if known.writes} | {"toy": toy_format.FORMAT}
+RANKED = {f"{name} {rank}D": (known, rank) for name, known in WRITTEN.items() for rank in sorted(known.ranks)}
+PLACE, SCENE = Geometry.of(np.diag([0.8, 0.8, 5, 1])), GeoReference("", (10, 0, 0, 0, -10, 0))
+SCENES = {"geotiff", "class-geotiffs"}
 
 
-def masks_for(known: MaskFormat, sizes: dict[str, tuple[int, int]] | None = None) -> ek.MaskSet:
+def masks_for(known: MaskFormat, sizes: dict[str, tuple[int, int]] | None = None, rank: int = 2) -> ek.MaskSet:
     """Masks that the format takes: classes apart, those that a dialect fixes, of one size where it has to be."""
     dialect = PRESETS.get(known.name)
     classes = (dialect and dialect.classes) or (("mask",) if dialect and dialect.by_sample else ("x", "y"))
     sizes = sizes or (dict.fromkeys(SAMPLES, (3, 4)) if known.name == "npy" else SAMPLES)
-    return ek.MaskSet(
+    depth = (2,) * (rank - 2)
+    masks = ek.MaskSet(
         {
-            (s, c): ek.encode((np.arange(h * w).reshape(h, w) * 7 + j) % 5 == k)
+            (s, c): ek.encode((np.arange(h * w * 2 ** (rank - 2)).reshape(*depth, h, w) * 7 + j) % 5 == k)
             for j, (s, (h, w)) in enumerate(sizes.items())
             for k, c in enumerate(classes)
         }
     )
+    place = SCENE if known.name in SCENES else PLACE if rank == 3 else None
+    return masks if place is None else masks.with_geometry(dict.fromkeys(masks.samples, place))
+
+
+def ending(known: MaskFormat) -> str:
+    """What a path with several samples ends in: files of volumes and scenes hold one."""
+    return known.suffix if 2 in known.ranks and known.name not in SCENES else ""
 
 
 def stream_of(masks: ek.MaskSet, asked: list[str] | None = None, size: int = 2) -> MaskStream:
@@ -59,30 +72,30 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("order", ["own", "like", "like, rows apart"])
-@pytest.mark.parametrize("known", WRITTEN.values(), ids=WRITTEN)
-def test_a_stream_is_written_as_the_set_is(known: MaskFormat, order: str, tmp_path: Path) -> None:
-    masks, like, asked = masks_for(known), None, list[str]()
+@pytest.mark.parametrize(("known", "rank"), RANKED.values(), ids=RANKED)
+def test_a_stream_is_written_as_the_set_is(known: MaskFormat, rank: int, order: str, tmp_path: Path) -> None:
+    masks, like, asked = masks_for(known, rank=rank), None, list[str]()
     samples = masks.samples
     if order != "own":
         like, dialect = tmp_path / "like.csv", known if known.name in PRESETS else FORMATS["handbone"]
         samples = masks.samples[::-1]
-        write_masks(masks.arranged(samples, masks.classes[::-1]), like, dialect)
+        write_masks(masks_for(known).arranged(samples, masks.classes[::-1]), like, dialect)
         if order == "like, rows apart":
             header, *rows = like.read_text().splitlines(keepends=True)
             like.write_text("".join([header, *rows[::2], *rows[1::2]]))
     for name, given_masks in (("set", masks), ("stream", stream_of(masks, asked))):
-        write_masks(given_masks, tmp_path / f"{name}{known.suffix}", known, like=like)
-    assert content(tmp_path / f"set{known.suffix}") == content(tmp_path / f"stream{known.suffix}")
+        write_masks(given_masks, tmp_path / f"{name}{ending(known)}", known, like=like)
+    assert content(tmp_path / f"set{ending(known)}") == content(tmp_path / f"stream{ending(known)}")
     apart = order == "like, rows apart" and known.suffix == ".csv" and len(masks.classes) > 1
     assert known.in_pieces(masks, like) == (not apart and known is not toy_format.FORMAT)
     assert asked == list(masks.samples if apart else samples if order == "like" else asked)
     assert sorted(asked) == sorted(masks.samples)  # each once
 
 
-@pytest.mark.parametrize("known", WRITTEN.values(), ids=WRITTEN)
-def test_pieces_are_written_as_they_come(known: MaskFormat, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("known", "rank"), RANKED.values(), ids=RANKED)
+def test_pieces_are_written_as_they_come(known: MaskFormat, rank: int, tmp_path: Path) -> None:
     """No format but one that says so holds pieces back: each is gone when the next one is made."""
-    masks, alive, most = masks_for(known), list[int](), 0
+    masks, alive, most = masks_for(known, rank=rank), list[int](), 0
 
     def make(samples: Sequence[str]) -> Iterator[ek.MaskSet]:
         nonlocal most
@@ -94,15 +107,15 @@ def test_pieces_are_written_as_they_come(known: MaskFormat, tmp_path: Path) -> N
             yield piece
             del piece
 
-    write_masks(MaskStream(masks.extent, make), tmp_path / f"m{known.suffix}", known)
+    write_masks(MaskStream(masks.extent, make), tmp_path / f"m{ending(known)}", known)
     assert most <= 3 if known.in_pieces(masks, None) else most == len(SAMPLES)
     assert known.in_pieces(masks, None) == (known is not toy_format.FORMAT)
 
 
-@pytest.mark.parametrize("known", WRITTEN.values(), ids=WRITTEN)
-def test_a_rehearsal_makes_no_mask(known: MaskFormat, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("known", "rank"), RANKED.values(), ids=RANKED)
+def test_a_rehearsal_makes_no_mask(known: MaskFormat, rank: int, tmp_path: Path) -> None:
     asked = list[str]()
-    rehearse(stream_of(masks_for(known), asked), tmp_path / f"m{known.suffix}", known)
+    rehearse(stream_of(masks_for(known, rank=rank), asked), tmp_path / f"m{ending(known)}", known)
     assert not asked
     assert not list(tmp_path.iterdir())
 
@@ -167,13 +180,14 @@ def test_what_is_said_comes_from_pieces_as_from_the_set(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_drawn_over_in_every_piece_is_told() -> None:
-    from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.label_meaning import LabelMaps
+    from ensemble_kit.formats.registry import named
 
     full, half = ek.encode(np.ones((2, 2), bool)), ek.encode(np.eye(2, dtype=bool))
     masks = ek.MaskSet({(s, c): full if c == "b" or (c == "a" and s == "2") else half for s in "123" for c in "abc"})
     for order, hidden in (("a=1,b=2,c=3", "'a'"), ("b=1,a=2,c=3", None), ("a=1,c=2,b=3", "'a', 'c'")):
         paint = {part[0]: int(part[2]) for part in order.split(",")}
-        telling = telling_of(stream_of(masks), LabelMaps(paint=paint).format(), None)
+        telling = telling_of(stream_of(masks), named(LabelMaps(paint=paint)), None)
         assert telling is not None
         for piece in stream_of(masks, size=1).watched(telling.add).pieces():
             assert piece

@@ -20,11 +20,12 @@ import pytest
 from rich.cells import cell_len
 
 import ensemble_kit as ek
+import warm
 from ensemble_kit.cli import bar, progress
 from ensemble_kit.cli.bar import Bar
 from ensemble_kit.cli.progress import Pace
 from ensemble_kit.execution.events import Progress
-from pseudo import COLOUR, COMMAND, TERMINALS, Terminal, screen
+from pseudo import COLOUR, TERMINALS, Terminal, screen
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +111,7 @@ SLOW = {"a machine": pytest.mark.slow}  # it imports torch and OpenCV to see whe
 
 
 def piped(place: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *command], cwd=place, env=os.environ | env, capture_output=True, text=True)
+    return warm.ensk(*command, cwd=place, env=os.environ | env)
 
 
 def words(text: str) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits
 from ensemble_kit.spec.mean import Mean
-from ensemble_kit.thresholds.thresholdset import find
+from ensemble_kit.thresholds.finding import find
 
 Make = Callable[..., ek.LogitStore]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import ensemble_kit as ek
+import warm
 from conftest import smooth_logits, write_store
 from ensemble_kit.decisions.rank import RankRule
 from ensemble_kit.decisions.thresholds import Thresholds
@@ -253,7 +253,7 @@ def label_maps(folder: Path) -> Path:
 
 
 def ensk(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ensemble_kit", *map(str, words)], capture_output=True, text=True)
+    return warm.ensk(*words)
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out.npz", "masks"])

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import warm
 from ensemble_kit.errors import EnskError, LockedError, ResourceError, UsageError
 from ensemble_kit.logits.records import from_line
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.logits.writer import LogitWriter
+from opened import Opened
 
 CLASSES, GRID = ["a", "b"], (16, 16)
 IDS = [f"s{k}" for k in range(40)]
@@ -43,10 +45,6 @@ def attempt(path: str, ids: list[str], seed: int, results: Any) -> None:
         results.put(0)
     except EnskError as error:
         results.put(error.exit_code)
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def is_whole(path: Path) -> None:
@@ -128,9 +126,8 @@ with LogitWriter(sys.argv[1], t.CLASSES, t.IDS, t.GRID, member="m") as out:
 """
 
 
-def start(path: Path) -> subprocess.Popen[str]:
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
-    return subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+def start(path: Path) -> warm.Process:
+    return warm.Process("-c", SCRIPT.format(tests=str(Path(__file__).parent)), path, stdout=subprocess.PIPE)
 
 
 def finish(path: Path) -> list[str]:
@@ -275,7 +272,7 @@ def test_size_limit_of_files(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     room = tmp_path / "room"
     room.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(room)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(room)], capture_output=True).returncode:
         pytest.skip("cannot mount a tmpfs")
     try:
         with pytest.raises(ResourceError, match="No space left") as caught:
@@ -316,10 +313,10 @@ def test_a_dead_writers_lock_vanishes(tmp_path: Path) -> None:
 
 def test_memory_and_descriptors_do_not_grow(tmp_path: Path) -> None:
     ids = [f"i{k}" for k in range(200)]
-    before = descriptors()
+    opened = Opened()
     with LogitWriter(tmp_path / "m.zarr", CLASSES, ids, GRID) as out:
         for name in ids:
             out.write(name, value(1), (16, 16))
-            assert descriptors() <= before + 18
-    assert descriptors() <= before
+            assert opened.descriptors() <= 18
+    assert opened.descriptors() == 0
     assert LogitStore(tmp_path / "m.zarr").complete

@@ -19,13 +19,15 @@ class Serial:
 
 
 class Processes:
-    """Work in two processes that are started anew, so that work and items have to be pickled whole."""
+    """Work in two processes that were started, not forked, so that work and items have to be pickled whole."""
+
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
 
     def map(self, work: Callable[[Item], Any], items: Items, verb: str, listener: Listener = nobody) -> Iterator[Any]:
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-            for k, (sample, result) in enumerate(zip(items.samples, pool.map(work, items), strict=True)):
-                listener(Progress(verb, k + 1, len(items), k + 1, sample))
-                yield result
+        for k, (sample, result) in enumerate(zip(items.samples, self.pool.map(work, items), strict=True)):
+            listener(Progress(verb, k + 1, len(items), k + 1, sample))
+            yield result
 
 
 _: list[type[Executor]] = [Serial, Processes]

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ensemble_kit.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+UNDECIDED = (
+    "return what is there before argmax or the threshold, (B, C, h, w); a network that was exported with argmax inside "
+    "is exported again without it"
+)
+"""What to do about an output that was decided already."""
 
 
 class Network(Protocol):
@@ -73,3 +81,16 @@ class Options:
     output: str | int | None = None
     weights_key: str | None = None
     say: Callable[[str], None] = lambda _: None
+
+
+def check_undecided(shape: tuple[int, ...], kind: str) -> None:
+    """Refuse whole numbers, which are classes or what is on, and no logits.
+
+    Raises
+    ------
+    UsageError
+        They are.
+    """
+    if "int" in kind or "bool" in kind:
+        item = f"the network put out {shape} of type {kind}"
+        raise UsageError("output-class-map", "cannot store a class map in place of logits", item=item, fix=UNDECIDED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.backends.choosing import Output, choose
-from ensemble_kit.backends.network import Options
+from ensemble_kit.backends.network import Options, check_undecided
 from ensemble_kit.errors import (
     DamagedError,
     MismatchError,
@@ -75,7 +75,9 @@ class OnnxNetwork:
             found = self._session.run(names, {self._input.name: np.ascontiguousarray(x)})
             choose([Output(n, np.shape(v)) for n, v in zip(names, found, strict=True)], None, ordered=True)
         outputs = self._session.run([self._output], {self._input.name: np.ascontiguousarray(x)})
-        return np.asarray(outputs[0]).astype(np.float32, copy=False)
+        found = np.asarray(outputs[0])
+        check_undecided(found.shape, str(found.dtype))
+        return found.astype(np.float32, copy=False)
 
     def get(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return outputs as they are: onnxruntime works on NumPy arrays."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import user_code
 from ensemble_kit.backends.choosing import Output, choose
-from ensemble_kit.backends.network import Options
+from ensemble_kit.backends.network import Options, check_undecided
 from ensemble_kit.errors import (
     DamagedError,
     EnskError,
@@ -61,6 +61,7 @@ class TorchNetwork:
         with torch.inference_mode(), cast:
             found = logits_of(self._run(x), self._output, self._say)
             self._say = _silent  # what was taken is told once
+            check_undecided(tuple(found.shape), str(found.dtype))
             return found.to(self._device, torch.float32)
 
     def get(self, y: torch.Tensor) -> NDArray[np.float32]:

@@ -10,36 +10,12 @@ from typing import Annotated, TextIO
 import typer
 
 from ensemble_kit import __version__
-from ensemble_kit.cli import (
-    convert,
-    demo,
-    doctor,
-    dump_logits,
-    explain,
-    fuse,
-    inspect,
-    merge,
-    repair,
-    review,
-    score,
-    signals,
-    slurm,
-    stack,
-    tune_thresholds,
-    verify,
-    vote,
-)
-from ensemble_kit.cli.common import command
+from ensemble_kit.cli import signals, slurm
+from ensemble_kit.cli.commands import SETTINGS, Commands
 from ensemble_kit.cli.streams import mute, printable, talk
 from ensemble_kit.errors import EnskError
 
-app = typer.Typer(
-    invoke_without_command=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(cls=Commands, invoke_without_command=True, **SETTINGS)
 
 
 @app.callback()
@@ -53,26 +29,6 @@ def about(
     elif context.invoked_subcommand is None:
         talk(context.get_help())
         raise typer.Exit(2)
-
-
-for name, module in {
-    "dump-logits": dump_logits.dump_logits,
-    "tune-thresholds": tune_thresholds.tune_thresholds,
-    "vote": vote.vote,
-    "fuse": fuse.fuse,
-    "stack": stack.stack,
-    "merge": merge.merge,
-    "review": review.review,
-    "score": score.score,
-    "inspect": inspect.inspect,
-    "verify": verify.verify,
-    "repair": repair.repair,
-    "convert": convert.convert,
-    "explain": explain.explain,
-    "demo": demo.demo,
-    "doctor": doctor.doctor,
-}.items():
-    app.command(name)(command(module))  # type: ignore[arg-type]
 
 
 _SEVERAL = {"--compare", "--apply"}
@@ -146,7 +102,7 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         mute()
         return 0
-    if isinstance(error, MemoryError):
+    if _ran_out(error):
         return _report("memory", "cannot continue: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an unnamed file"
@@ -171,6 +127,13 @@ def _exit_code(error: Exception) -> int:
         return _report("usage", f"cannot run {command}: {text} · fix: see {command} --help", 2)
     message = f"a bug in ensk: {type(error).__name__}: {error}"
     return _report("bug", f"{message} · fix: run again with --debug and report the traceback", 1)
+
+
+def _ran_out(error: BaseException | None) -> bool:
+    """Whether memory ran out: by an error of its own, of a library that was not loaded, or behind another error."""
+    if isinstance(error, ImportError):
+        return any(word in str(error) for word in ("failed to map segment", "annot allocate memory"))
+    return error is not None and (isinstance(error, MemoryError) or _ran_out(error.__cause__ or error.__context__))
 
 
 def _report(code: str, message: str, exit_code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
@@ -16,11 +17,14 @@ from ensemble_kit.cli.label_options import (
     ExceptOption,
     FirstValueOption,
     LabelsOption,
+    LikeImageOption,
     OnlyOption,
     PaintOption,
+    SpacingOption,
     VoidOption,
     kept,
     label_maps,
+    say_geometry_lost,
     say_labels,
     say_written,
 )
@@ -38,7 +42,7 @@ from ensemble_kit.cli.plain import size
 from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
-    from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.label_meaning import LabelMaps
     from ensemble_kit.formats.maskformat import MaskFormat
     from ensemble_kit.masks.maskset import MaskSet
 
@@ -65,6 +69,12 @@ def convert(
     drop_void: Annotated[
         bool, typer.Option("--drop-void", help="Write void pixels as pixels without a class.")
     ] = False,
+    drop_geometry: Annotated[
+        bool,
+        typer.Option("--drop-geometry", help="Forget where volumes lie, so that --like-image or --spacing says it."),
+    ] = False,
+    like_image: LikeImageOption = None,
+    spacing: SpacingOption = None,
     like: Annotated[
         Path | None, typer.Option("--like", help="Sample submission that gives the header and the order of rows.")
     ] = None,
@@ -93,23 +103,26 @@ def convert(
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.masks import renamed
+    from ensemble_kit.recipes.members import unnamed
     from ensemble_kit.remote.copies import local
 
-    if is_store(masks):
+    if is_store(unnamed(masks)):
         memory.check(common.memory, memory.of_store(masks), "convert")
         _pack(masks, out, common)
         return
     masks, like = local(masks), None if like is None else existing(like)
-    source, target = _formats(masks, out, format_, from_, like, (csv, from_csv))
-    source, target = _with_labels(masks, source, target, from_, label_maps(labels, first_value, void, paint))
+    maps = label_maps(labels, first_value, void, paint, like_image, spacing)
+    source, target = _formats(masks, out, format_, from_, like, (csv, from_csv), maps.of_volumes)
+    source, target = _with_labels(masks, source, target, from_, maps)
     source = source.reading(read_annotations(images, score, skip_empty, paint if paint == SHAPES else None))
-    check_output(out, common, [masks, like, classes, labels, image_size], stdout=True)
+    check_output(out, common, [masks, like, like_image, classes, labels, image_size], stdout=True)
     memory.check(common.memory, 1.2 * memory.of_reading([masks]), "convert")  # and what is written
     form = None if id is None else check_form(id)
     read = read_masks(masks, source, size_of_images(image_size), class_names(classes), id=form)
     say_labels(common, [read], [masks])
     (read,) = kept([read], only, without)
     read = renamed(read.without_void() if drop_void else read, form, like, target)
+    read = read.with_geometry({}) if drop_geometry else read
     plan = {
         "in": str(masks),
         "from": source.name,
@@ -128,6 +141,7 @@ def convert(
     telling = telling_of(read, target, like)
     write_masks(read if telling is None else read.watched(telling.add), out, target, like=like, force=common.force)
     say_written(common, telling, out)
+    say_geometry_lost(common, read, target, out)
     warn_of_formulas(common, read, out)
     if str(out) == "-" or is_stream(out):
         common.say(_words(plan))  # stdout may hold the masks
@@ -169,23 +183,26 @@ def _formats(
     from_: str | None,
     like: Path | None,
     csv: tuple[str | None, str | None],
+    volumes: LabelMaps,
 ) -> tuple[MaskFormat, MaskFormat]:
     """Decide which format is read and which one is written.
 
     `--from` names the input's and `--format` the output's. Without `--from`, a `--format` that the output's name rules
     out (`--format handbone --out masks.json`) is the input's, and one that fits the output is also the input's if the
-    input is ambiguous (a CSV whose header several dialects share). `--from-csv` and `--csv` likewise.
+    input is ambiguous (a CSV whose header several dialects share). `--from-csv` and `--csv` likewise. Where `volumes`
+    says where they lie, a folder is one of volumes.
     """
     from ensemble_kit.formats.csv_options import CsvOptions
     from ensemble_kit.formats.reading import check_csv, kind_of, recognise
     from ensemble_kit.formats.registry import named
     from ensemble_kit.formats.submission import CSV
-    from ensemble_kit.formats.writing import fits, kind_of_output
+    from ensemble_kit.formats.writing import fits, for_labels, kind_of_output
 
     written, read = csv
     if format_ is not None and from_ is None and not fits(format_, out):
         format_, from_ = None, format_
-    target = named(format_) if format_ is not None else kind_of_output(out, like)
+    chosen = for_labels(out, format_, like, volumes) if format_ is None else format_
+    target = named(chosen) if chosen is not None else kind_of_output(out, like)
     if written is not None and read is None and target.suffix != CSV.suffix:
         written, read = None, written
     if written is not None:
@@ -214,9 +231,10 @@ def _with_labels(
     from ensemble_kit.formats.registry import named, with_labels
     from ensemble_kit.recipes.masks import formats_for
 
-    arrays, writes = source.name in {"npy", "npz"} and from_ is None, target.name == "label-map"
-    reads = arrays or source.name == "label-map"
-    taken = replace(options, labels=options.labels if reads or not writes else None, paint=None)
+    arrays, writes = source.name in {"npy", "npz"} and from_ is None, target.has_values
+    reads = arrays or source.has_values
+    labels = options.labels if reads or not writes else None
+    taken = replace(options, labels=labels, paint=None, like_image=None, spacing=None)
     made = replace(options, labels=options.labels if writes else None, first_value=None, void=None)
     (how,) = formats_for([path], [None if arrays else source], taken)
     return source if how is None else named(how), named(with_labels(target, made) or target)
@@ -227,7 +245,7 @@ def _projected(masks: MaskSet, target: MaskFormat, out: Path, like: Path | None)
     from ensemble_kit.formats.writing import write_to
 
     if target.builder(out):
-        return sum(runs.shape[0] * runs.shape[1] + 1024 for runs in masks.values())  # and a header a file
+        return sum(math.prod(runs.shape) + 1024 for runs in masks.values())  # and a header a file
     sink = _Sink()
     write_to(masks, cast(BinaryIO, sink), target, like)
     return sink.count

@@ -32,5 +32,6 @@ def demo(
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             context.find_root().command.main([*arguments, "-q"], standalone_mode=False)
 
+    common.say("a first run compiles kernels for this machine, once; ensk doctor --warm does it beforehand")
     result = run(out, execute, common.say, common.force)
     common.answer(result.values, result.report)

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,20 +28,33 @@ _PACKAGES = [
     "typer",
     "rich",
     "pillow",
+    "jinja2",
     "fastcrc",
     "onnxruntime",
     "safetensors",
     "matplotlib",
     "obstore",
     "distributed",
+    "nibabel",
+    "pynrrd",
 ]
 
 
 def doctor(
     common: Common,
     path: Annotated[Path, typer.Option("--path", help="Folder on the disk that stores will be written to.")] = Path(),
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm",
+            help="Compile the kernels of common commands now, in --jobs processes: no first run waits for them.",
+        ),
+    ] = False,
 ) -> None:
     """Show what this machine has: versions, threads, memory, devices, disk."""
+    if warm:
+        _warm(common)
+        return
     disk = shutil.disk_usage(here(path, "cannot show a disk"))
     values: dict[str, Any] = {
         "python": platform.python_version(),
@@ -60,6 +74,20 @@ def doctor(
         **{k: v or "not installed" for k, v in values["versions"].items()},
     }
     common.answer(values, shown, *(f"problem: {p}" for p in values["problems"]))
+
+
+def _warm(common: Common) -> None:
+    from ensemble_kit.cli import warming
+
+    processes = cores() if common.jobs is None else common.jobs
+    if common.dry_run:
+        common.answer({"commands": list(warming.COMMANDS)}, "\n".join(f"ensk {line}" for line in warming.COMMANDS))
+        return
+    begin = time.monotonic()
+    warming.warm(processes, common.say)
+    seconds = round(time.monotonic() - begin, 1)
+    values = {"commands": list(warming.COMMANDS), "processes": processes, "seconds": seconds}
+    common.answer(values, f"compiled the kernels of {len(warming.COMMANDS)} commands in {seconds} s")
 
 
 def _version(name: str) -> str | None:

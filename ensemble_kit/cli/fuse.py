@@ -9,8 +9,10 @@ import typer
 
 from ensemble_kit.cli import slurm
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import LikeImageOption, SpacingOption, label_maps
 from ensemble_kit.cli.options import (
     MeanOption,
+    MemberClassesOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
@@ -33,7 +35,7 @@ def fuse(
         typer.Option(
             "--format",
             help="store: a member for other ensembles; npz: averaged probabilities at the image's size, a file for "
-            "each sample.",
+            "each sample; nifti, of volumes: the same, SAMPLE/CLASS.nii.gz.",
         ),
     ] = "store",
     member: Annotated[
@@ -52,6 +54,7 @@ def fuse(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    member_classes: MemberClassesOption = None,
     uncertainty: Annotated[
         bool,
         typer.Option(
@@ -63,29 +66,43 @@ def fuse(
     codec: Annotated[
         str, typer.Option("--codec", help="Of the store. none, or lossless: about half the size, slower to read.")
     ] = "none",
+    like_image: LikeImageOption = None,
+    spacing: SpacingOption = None,
     part: PartOption = None,
 ) -> None:
     """Fuse stores and keep the scores: as a store, for ensembles of ensembles and stacking, or as probabilities."""
     from ensemble_kit.execution.executor import Threads
+    from ensemble_kit.formats.volume_geometries import Geometries
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.fusing import Fusing
-    from ensemble_kit.recipes.vote import open_ensemble
+    from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
+    members = members_of(stores)
+    stores = paths_of(members)
     share = part_of(part, common)
-    options = fusing(mean, upsample, weights, temperatures, samples)
+    options = fusing(mean, upsample, weights, temperatures, samples, member_classes)
     tuned = None if thresholds is None else resolve(thresholds)
     if thresholds is not None and not isinstance(tuned, ThresholdSet):
         item = f"--thresholds {thresholds} is a number, and nothing is decided here"
         raise UsageError("option-idle", "cannot use --thresholds here", item=item, fix="leave it out, or pass a set")
-    if tuned is not None and (given := [k for k, v in options.items() if v is not None and k != "samples"]):
+    if tuned is not None and (
+        given := [k for k, v in options.items() if v is not None and k not in {"samples", "classes"}]
+    ):
         item = f"--{' and --'.join(given)} beside --thresholds, which says how members are fused"
         raise UsageError("option-idle", "cannot fuse in two ways", item=item, fix="pass one of the two")
-    if format == "npz" and (member is not None or codec != "none"):
+    if format != "store" and (member is not None or codec != "none"):
         item = "--member and --codec are of a store"
         raise UsageError("option-idle", "cannot use these options", item=item, fix="leave them out, or --format store")
-    ensemble = open_ensemble(stores, tuned, options)
-    values: dict[str, Any] = {"kind": format, "codec": codec, "part": share}  # checked by Fusing and the store
+    ensemble = open_ensemble(members, tuned, options)
+    maps = label_maps(like_image=like_image, spacing=spacing)
+    geometries = Geometries(maps.like_image, maps.spacing)
+    values: dict[str, Any] = {
+        "kind": format,
+        "codec": codec,
+        "part": share,
+        "geometries": geometries,
+    }
     plan = Fusing(ensemble, out, member=member, overwrite=common.force, uncertainty=uncertainty, **values)
     for line in plan.told():
         common.say(line)

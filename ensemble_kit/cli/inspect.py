@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from ensemble_kit.cli.annotation_options import ImagesOption, ScoreOption, SkipEmptyOption, read_annotations
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.inspect_folds import inspect_folds
 from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption, label_maps
 from ensemble_kit.cli.options import (
     ClassesOption,
@@ -24,7 +26,7 @@ from ensemble_kit.errors import UsageError
 
 if TYPE_CHECKING:
     from ensemble_kit.cli.plain import Shown
-    from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.label_meaning import LabelMaps
     from ensemble_kit.formats.maskformat import Annotations
     from ensemble_kit.formats.registry import Format
 
@@ -36,7 +38,9 @@ def inspect(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="A logit store, a threshold set or a mask file; or two threshold sets.", metavar="PATH [PATH]"
+            help="A logit store, a threshold set or a mask file; or two threshold sets; or stores, [NAME=]STORE, whose "
+            "folds are shown for each name.",
+            metavar="PATH [PATH]",
         ),
     ],
     common: Common,
@@ -50,23 +54,36 @@ def inspect(
     images: ImagesOption = None,
     score: ScoreOption = None,
     skip_empty: SkipEmptyOption = False,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="Of a store: read up to three samples, and tell the share of undecided cells, and the seconds that a "
+            "vote and a tuning of all samples take, measured on these.",
+        ),
+    ] = False,
 ) -> None:
-    """Show what a store, a threshold set or a mask file holds; of two threshold sets, how they differ."""
+    """Show what a store, a threshold set or a mask file holds; of two sets, how they differ; of stores, their folds."""
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.recipes import memory
+    from ensemble_kit.recipes.members import members_of, paths_of
     from ensemble_kit.remote.copies import local
 
     options = read_annotations(images, score, skip_empty)
+    members = members_of(paths)
+    paths = paths_of(members)
     if len(paths) == 1 and not is_store(paths[0]):
         paths = [local(paths[0])]
     path = paths[0]
     masks = not is_store(path) and path.suffix != ".json"
     needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
     memory.check(common.memory, needed(paths), "inspect")
-    if len(paths) > 1:
+    if is_store(path) and (len(paths) > 1 or members[0].name is not None):
+        values, shown = inspect_folds(members)
+    elif len(paths) > 1:
         values, shown = _two_sets(paths)
     elif is_store(path):
-        values, shown = _store(path)
+        values, shown = _store(path, speed)
     elif path.suffix == ".json" and _is_set(path):
         values, shown = _set(path)
     else:
@@ -75,8 +92,10 @@ def inspect(
     common.answer(values, *shown)
 
 
-def _store(path: Path) -> Found:
+def _store(path: Path, speed: bool) -> Found:
     from ensemble_kit.logits.store import LogitStore
+    from ensemble_kit.spec.affine import Geometry
+    from ensemble_kit.spec.georeference import GeoReference
 
     store = LogitStore(path)
     missing = set(store.missing)
@@ -86,7 +105,8 @@ def _store(path: Path) -> Found:
         "member": store.member,
         "activation": store.activation,
         "classes": list(store.classes),
-        "grid": list(store.grid),
+        "grid": list(store.grid) if store.grid else _between([store.placement(s).grid for s in held]),
+        "rank": store.rank,
         "samples": len(store.samples),
         "committed": len(held),
         "codec": store.codec + ("" if store.clamp is None else f", limited to ±{store.clamp:g}"),
@@ -95,7 +115,34 @@ def _store(path: Path) -> Found:
         "image sizes": sorted("x".join(map(str, size)) for size in set(map(store.image_size, held))),
         "fingerprint": store.fingerprint,
     }
+    if tiled := [len(m.boxes) for m in map(store.mosaic, held) if m is not None]:
+        values["tiles"] = f"{_between([(n,) for n in tiled])}, of {len(tiled)} scenes, blended in the vote"
+    if bare := [v for v in map(store.void, held) if v is not None]:
+        values["no data"] = f"{sum(int((v.ends - v.starts).sum()) for v in bare)} pixels of {len(bare)} scenes"
+    if scenes := [g for g in map(store.geometry, held) if isinstance(g, GeoReference)]:
+        values["georeferences"] = sorted({g.as_text() for g in scenes})[:3]
+    if store.rank == 3:
+        known = [g for g in map(store.geometry, held) if isinstance(g, Geometry)]
+        values["spacing"] = (
+            f"{_between([g.spacing for g in known])} mm, of {len(known)} volumes" if known else "not known"
+        )
+        values["orientation"] = sorted({g.orientation for g in known})
+    windows = sum(store.placement(s).window is not None for s in held)
+    if windows:
+        values["samples with a window"] = windows
+    if "paint" in store.provenance:
+        values["label maps"] = f"--paint {store.provenance['paint']}"
+    if speed:
+        from ensemble_kit.recipes.regime import regime
+
+        values |= regime(store)
     return {**values, "provenance": store.provenance}, [values]
+
+
+def _between(shapes: Sequence[Sequence[float]]) -> str:
+    """Say between which values sizes lie, axis by axis."""
+    ends = [(min(axis), max(axis)) for axis in zip(*shapes, strict=True)]
+    return " x ".join(f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in ends) if ends else "not known"
 
 
 def _is_set(path: Path) -> bool:
@@ -137,7 +184,7 @@ def _set(path: Path) -> Found:
     )
     head = {
         "kind": "threshold set",
-        "members": list(f.members),
+        "members": [f"{m.name} ({len(m.folds)} folds)" if m.folds else m.name for m in tuned.members],
         "mean": f.mean,
         "upsample": f.upsample,
         "decision": recorded(tuned).told(),
@@ -146,6 +193,8 @@ def _set(path: Path) -> Found:
         "score, in-sample": f"{tuned.score:.6f}",
         "created": tuned.created,
     }
+    if tuned.member_classes != "same":
+        head["classes of members"] = tuned.member_classes
     if tuned.rules:
         head["rules"] = ", then ".join(tuned.rules)
     if tuned.guarantee is not None:
@@ -160,7 +209,8 @@ def _score(value: float) -> str:
 
 def _two_sets(paths: list[Path]) -> Found:
     from ensemble_kit.thresholds.comparison import SetComparison
-    from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
+    from ensemble_kit.thresholds.finding import find
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     if len(paths) > 2:
         raise UsageError(
@@ -197,6 +247,8 @@ def _masks(path: Path, how: Format | None, image_size: Any, classes: Any) -> Fou
         "classes": list(masks.classes),
         "image sizes": sorted("x".join(map(str, size)) for size in set(map(masks.image_size, masks.samples))),
     }
+    if spacings := {own.as_text().rpartition(", first")[0] for own in masks.extent.geometry.values()}:
+        values["voxels"] = sorted(spacings)
     if masks.rule is not None:
         values["read as"] = masks.rule
     values["exclusive"] = masks.exclusive

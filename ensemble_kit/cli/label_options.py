@@ -12,9 +12,10 @@ from ensemble_kit.cli.common import Common
 from ensemble_kit.errors import MismatchError, UsageError, some
 
 if TYPE_CHECKING:
-    from ensemble_kit.formats.label_map import LabelMaps
-    from ensemble_kit.formats.maskformat import Telling
+    from ensemble_kit.formats.label_meaning import LabelMaps
+    from ensemble_kit.formats.maskformat import MaskFormat, Telling
     from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.masks.stream import Masks
 
 LabelsOption = Annotated[
     str | None,
@@ -62,9 +63,33 @@ PaintOption = Annotated[
     ),
 ]
 
+LikeImageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--like-image",
+        metavar="FOLDER",
+        help="Of volumes and GeoTIFFs that are written: the folder of their images (or the image of one), whose "
+        "headers, or crs and transform, are kept. Masks of volumes that lie there in other axes are turned to those of "
+        "the image. Default: where the masks lie.",
+    ),
+]
+SpacingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--spacing",
+        metavar="ZxYxX",
+        help="Of written volumes without a geometry: millimetres between voxels, such as 5x0.8x0.8.",
+    ),
+]
+
 
 def label_maps(
-    labels: str | None = None, first_value: int | None = None, void: str | None = None, paint: str | None = None
+    labels: str | None = None,
+    first_value: int | None = None,
+    void: str | None = None,
+    paint: str | None = None,
+    like_image: Path | None = None,
+    spacing: str | None = None,
 ) -> LabelMaps:
     """Read the options of label maps.
 
@@ -73,9 +98,9 @@ def label_maps(
     UsageError
         A text of another form.
     """
-    from ensemble_kit.formats.label_map import LabelMaps
+    from ensemble_kit.formats.label_meaning import LabelMaps
 
-    return LabelMaps(labels, first_value, _values(void), _painted(paint))
+    return LabelMaps(labels, first_value, _values(void), _painted(paint), _images(like_image), _spacing(spacing))
 
 
 def say_labels(common: Common, sets: Sequence[MaskSet], paths: Sequence[Path]) -> None:
@@ -93,12 +118,43 @@ def say_written(common: Common, telling: Telling | None, out: Path) -> None:
             common.warn(caution)
 
 
+def say_geometry_lost(common: Common, masks: Masks, target: MaskFormat, out: Path) -> None:
+    """Say that where volumes or scenes lie is not kept, where the format cannot hold it."""
+    geometries = masks.extent.geometry
+    if geometries and ("folder" if target.builder(out) else "file") not in target.keeps_geometry:
+        solid = any(len(masks.image_size(sample)) == 3 for sample in geometries)
+        kept = (
+            "nifti, nrrd, npz and folders of npy" if solid else "geotiff, class-geotiffs, npz and folders of label-map"
+        )
+        told = f"where {len(geometries)} of {len(masks.samples)} samples lie is left out"
+        common.say(f"{out}: {told}: {target.name} does not hold it; {kept} do")
+
+
 def _values(text: str | None) -> tuple[int, ...] | None:
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and int(part) < 65536 for part in parts):
         item, fix = f"--void {text!r}", "pass values from 0 to 65535 with commas between, such as 0,255"
         raise UsageError("option-invalid", "cannot use values as void", item=item, fix=fix)
     return None if text is None else tuple(map(int, parts))
+
+
+def _images(path: Path | None) -> Path | None:
+    from ensemble_kit.formats.maskformat import existing
+
+    return None if path is None else existing(path)
+
+
+def _spacing(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        found = ()
+    if len(found) != 3:
+        item, fix = f"--spacing {text!r}", "pass millimetres along z, y, x, such as --spacing 5x0.8x0.8"
+        raise UsageError("option-invalid", "cannot use a spacing", item=item, fix=fix)
+    return found
 
 
 def _painted(text: str | None) -> dict[str, int] | None:

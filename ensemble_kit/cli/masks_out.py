@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.cli.common import Common
-from ensemble_kit.cli.label_options import label_maps, say_written
+from ensemble_kit.cli.label_options import label_maps, say_geometry_lost, say_written
 from ensemble_kit.cli.options import warn_of_formulas
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.remote.copies import as_path, local
@@ -27,7 +28,7 @@ class Writing:
 
     Parameters
     ----------
-    format, csv, like, labels, paint : as the options of these names.
+    format, csv, like, labels, paint, like_image, spacing : as the options of these names.
     id : the form that ids of samples are brought to; None: they stay as they are.
     """
 
@@ -37,13 +38,15 @@ class Writing:
     labels: str | None = None
     paint: str | None = None
     id: str | None = None
+    like_image: Path | None = None
+    spacing: str | None = None
 
     def target(self, out: Path) -> Format | None:
         """Return the format to write; None is told by the name of `out`."""
         from ensemble_kit.formats.csv_options import CsvOptions
         from ensemble_kit.formats.writing import for_csv, for_labels
 
-        maps = label_maps(self.labels, paint=self.paint)
+        maps = label_maps(self.labels, paint=self.paint, like_image=self.like_image, spacing=self.spacing)
         return for_csv(out, for_labels(out, self.format, self.like, maps), self.like, CsvOptions.of(self.csv))
 
     def kind(self, out: Path) -> MaskFormat:
@@ -78,7 +81,8 @@ class Writing:
         """Return where the files among the options are, from any folder."""
         from ensemble_kit.formats.dialects import PRESETS
 
-        given = {"like": self.like, "labels": None if self.labels in PRESETS else self.labels}
+        labels = None if self.labels in PRESETS else self.labels
+        given = {"like": self.like, "labels": labels, "like_image": self.like_image}
         return {k: url_of(path) or str(Path(path).absolute()) for k, path in given.items() if path is not None}
 
     def over(self, recorded: Mapping[str, str], files: Mapping[str, str]) -> Writing:
@@ -94,21 +98,30 @@ class Writing:
             A file is gone, or another one than when the parts were made.
         """
         own = {k: v for k, v in asdict(self).items() if v is not None}
-        theirs = {k: v for k, v in recorded.items() if self.format is None or k in {"like", "id"}}
+        theirs = {k: v for k, v in recorded.items() if self.format is None or k in _OF_ANY_FORMAT}
         for name in [k for k in theirs if k in files and k not in own]:
             path = theirs[name] = files[name]
             if _digest(path) != recorded[name]:
                 item = f"--{name} {path} is not the file that they were made with"
                 fix = "put the former file back" + (", or pass --like with another" if name == "like" else "")
+                item = item.replace("--like_image", "--like-image")
                 raise MismatchError("parts-differ", "cannot merge parts", item=item, fix=fix)
-        given = {**theirs, **own}
-        return Writing(**{**given, "like": as_path(given["like"]) if "like" in given else None})
+        given: dict[str, Any] = {**theirs, **own}
+        return Writing(**given | {k: as_path(given[k]) for k in ("like", "like_image") if k in given})
+
+
+_OF_ANY_FORMAT = {"like", "id", "like_image", "spacing"}
 
 
 def _digest(path: str) -> str:
+    """Digest a file, or of a folder the names and sizes of its files."""
     from ensemble_kit.dumping.sources import digest_of
 
-    return digest_of(local(path))
+    found = local(path)
+    if not found.is_dir():
+        return digest_of(found)
+    files = sorted((p.relative_to(found).as_posix(), p.stat().st_size) for p in found.rglob("*") if p.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:32]
 
 
 @dataclass
@@ -119,12 +132,15 @@ class MasksOut:
     ----------
     voted : masks under the ids of the members.
     overlaps : whether exclusive classes are decided each by itself, so that it is said how they cover the pixels.
+    soft : whether stores were fused: then pixels are void where scenes hold no data alone, which the stores say, and
+        formats without void leave them without a class.
     """
 
     voted: Masks
     writing: Writing
     out: Path
     overlaps: bool = False
+    soft: bool = False
     masks: Masks = field(init=False)
     _telling: Telling | None = field(init=False)
     _covering: Covering = field(init=False)
@@ -133,8 +149,10 @@ class MasksOut:
         from ensemble_kit.formats.writing import telling_of
         from ensemble_kit.masks.cover import Covering
 
-        self.masks, self._covering = self.writing.renamed(self.voted, self.out), Covering()
-        self._telling = telling_of(self.masks, self.writing.kind(self.out), self.writing.like)
+        kind = self.writing.kind(self.out)
+        voted = self.voted.without_void() if self.soft and not kind.holds_void else self.voted
+        self.masks, self._covering = self.writing.renamed(voted, self.out), Covering()
+        self._telling = telling_of(self.masks, kind, self.writing.like)
 
     def write(self) -> None:
         """Make the masks, if they are still to be made, and write them."""
@@ -152,6 +170,7 @@ class MasksOut:
         if TOLD in (self.masks.rule or ""):
             common.say(f"post-processing: {TOLD}")
         say_written(common, self._telling, self.out)
+        say_geometry_lost(common, self.masks, self.writing.kind(self.out), self.out)
         warn_of_formulas(common, self.masks, self.out)
         values: dict[str, Any] = {"samples": len(self.masks.samples), "classes": list(self.masks.classes)}
         if self.overlaps:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import LikeImageOption, SpacingOption
 from ensemble_kit.cli.masks_out import MasksOut, Writing
 from ensemble_kit.cli.options import CsvOption, refuse_idle
 from ensemble_kit.cli.outputs import check_output
@@ -31,6 +32,8 @@ def merge(
         str | None, typer.Option("--format", help="Of masks: as for vote. Default: as the parts were made.")
     ] = None,
     csv: CsvOption = None,
+    like_image: LikeImageOption = None,
+    spacing: SpacingOption = None,
     confusion: ConfusionOption = None,
     by_sample: BySampleOption = None,
 ) -> None:
@@ -39,13 +42,15 @@ def merge(
     from ensemble_kit.recipes import memory, merging, part_masks, part_scores, part_statistics
 
     paths = merging.found(parts)
-    check_output(out, common, [*paths, like], stdout=True)
+    check_output(out, common, [*paths, like, like_image], stdout=True)
     memory.check(common.memory, memory.of_parts(paths), "merge")
     read = merging.read(paths)
     kind, plan = read[0].kind, read[0].plan
     if kind != part_masks.KIND:
         check_output(out, common, paths)  # standard output takes masks only
-        refuse_idle(f"of {kind}", "merge masks", like=like, format=format, csv=csv)
+        refuse_idle(
+            f"of {kind}", "merge masks", like=like, format=format, csv=csv, like_image=like_image, spacing=spacing
+        )
     files = ScoresOut(out, confusion, by_sample)
     if kind != part_scores.KIND:
         refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
@@ -62,9 +67,9 @@ def merge(
         scores = part_scores.merged(read)
         files.write(scores, scores.confusion, common)
     else:
-        own = Writing(format, csv, None if like is None else existing(like))
+        own = Writing(format, csv, None if like is None else existing(like), like_image=like_image, spacing=spacing)
         writing = own.over(plan["writing"], read[0].head["files"])
-        output = MasksOut(part_masks.merged(read), writing, out, bool(plan["overlaps"]))
+        output = MasksOut(part_masks.merged(read), writing, out, bool(plan["overlaps"]), "votes" not in plan)
         writing.rehearse(output.voted, out, common.force)
         output.write()
         values = output.tell(common)

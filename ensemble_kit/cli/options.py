@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from ensemble_kit.formats.sizes import ImageSize
     from ensemble_kit.masks.stream import Masks
     from ensemble_kit.metrics.overlap import Overlap
+    from ensemble_kit.recipes.members import MemberPaths
 
-Stores = Annotated[list[Path], typer.Argument(help="Logit stores, one per member.", metavar="STORE...")]
+STORES = (
+    "Logit stores, a member each: STORE or NAME=STORE. The same NAME again is another fold of that member: of other "
+    "samples they are joined, of the same ones averaged"
+)
+Stores = Annotated[list[Path], typer.Argument(help=f"{STORES}.", metavar="[NAME=]STORE...")]
 MeanOption = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +55,15 @@ SamplesOption = Annotated[
     str | None,
     typer.Option(
         "--samples", help="same (default): members must hold the same samples; common: take the samples that all hold."
+    ),
+]
+MemberClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--member-classes",
+        metavar="SETS",
+        help="same (default): members must have the same classes; common: take those that all have; union: take all, "
+        "and fuse each over the members that have it.",
     ),
 ]
 DecideOption = Annotated[
@@ -106,6 +120,12 @@ TruthCsvOption = Annotated[
     str | None,
     typer.Option("--csv", "--from-csv", "--val-csv", metavar="OPTIONS", help=f"Of a CSV of ground truth: {CSV_TEXT}."),
 ]
+ValFormatOption = Annotated[
+    str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
+]
+ValCsvOption = Annotated[
+    str | None, typer.Option("--val-csv", metavar="OPTIONS", help="Of a CSV of ground truth: as --csv.")
+]
 EpsOption = Annotated[float, typer.Option("--eps", help="Added to numerator and denominator of the score.")]
 
 
@@ -132,7 +152,12 @@ def empty_value(text: str) -> Any:
 
 
 def fusing(
-    mean: str | None, upsample: str | None, weights: str | None, temperatures: str | None, samples: str | None
+    mean: str | None,
+    upsample: str | None,
+    weights: str | None,
+    temperatures: str | None,
+    samples: str | None,
+    classes: str | None = None,
 ) -> dict[str, Any]:
     """Collect the options of `Ensemble`; None where the user gave none."""
     return {
@@ -141,17 +166,20 @@ def fusing(
         "weights": numbers("--weights", weights),
         "temperatures": numbers("--temperatures", temperatures),
         "samples": samples,
+        "classes": classes,
     }
 
 
-def found_members(members: Sequence[Path]) -> list[Path]:
+def found_members(members: Sequence[MemberPaths]) -> list[MemberPaths]:
     """Return the members, of mask files behind URLs their copies; refuse those that do not exist, before any work."""
     from ensemble_kit.logits.open import is_store
     from ensemble_kit.logits.packed import is_packed
+    from ensemble_kit.recipes.members import on_this_machine, paths_of
     from ensemble_kit.remote.copies import local
 
-    stores = [is_store(m) for m in members]
-    found = [m if store else local(m) for m, store in zip(members, stores, strict=True)]
+    paths = paths_of(members)
+    stores = [is_store(m) for m in paths]
+    found = [m if store else local(m) for m, store in zip(paths, stores, strict=True)]
     missing = [str(m) for m, store in zip(found, stores, strict=True) if not store and not m.exists()]
     if packed := [str(m) for m, store in zip(found, stores, strict=True) if not store and is_packed(m)]:
         item, fix = f"{some(packed)} is packed", "copy it to this machine and pass its path, or pass an unpacked store"
@@ -163,7 +191,7 @@ def found_members(members: Sequence[Path]) -> list[Path]:
             item=f"{some(missing)} not found",
             fix="check the paths of the members",
         )
-    return found
+    return on_this_machine(members, found)
 
 
 def refuse_idle(how: str, other: str, /, **options: object) -> None:
@@ -194,7 +222,7 @@ def bytes_of(stores: Sequence[Path]) -> int:
     for path in stores:
         if is_store(path):
             store = LogitStore(path)
-            total += store.bytes_per_sample * (len(store.samples) - len(store.missing))
+            total += store.total_bytes
         elif path.is_file():
             total += path.stat().st_size
     return total

@@ -22,7 +22,10 @@ def repair(
     """Keep what is sound in a damaged store, move the rest aside, and list what to dump again; nothing is deleted."""
     from ensemble_kit.logits.repair import repair as mend
     from ensemble_kit.recipes import memory
+    from ensemble_kit.recipes.members import unnamed
+    from ensemble_kit.remote.copies import here
 
+    store = unnamed(here(store, "cannot repair a store"))
     memory.check(common.memory, memory.of_repair(store), "repair")
     with common.progress() as listen:
         done = mend(store, dry_run=common.dry_run, listener=listen)

@@ -12,6 +12,7 @@ from ensemble_kit.cli.options import (
     DecideOption,
     LeastOption,
     MeanOption,
+    MemberClassesOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
@@ -54,6 +55,7 @@ def review(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    member_classes: MemberClassesOption = None,
     dask: DaskOption = None,
 ) -> None:
     """Rank samples for review, without truth: those whose masks are expected to have the lowest Dice come first."""
@@ -61,17 +63,20 @@ def review(
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
+    from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
     from ensemble_kit.recipes.review import SCORE, report
-    from ensemble_kit.recipes.vote import SoftVote, open_ensemble
+    from ensemble_kit.recipes.vote import SoftVote
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
+    members = members_of(stores)
+    stores = paths_of(members)
     check_work(common, dask)
     check_number("--first", first, "pass 0 or more", least=0)
     check_suffix(out)
     threshold = None if thresholds is None else resolve(thresholds)
     path = threshold.path if isinstance(threshold, ThresholdSet) else None
     check_output(out, common, [*stores, path])
-    ensemble = open_ensemble(stores, threshold, fusing(mean, upsample, weights, temperatures, samples))
+    ensemble = open_ensemble(members, threshold, fusing(mean, upsample, weights, temperatures, samples, member_classes))
     deciding = Deciding(threshold, decide, background, least)
     plan = SoftVote.of(ensemble, deciding, parse_rules(rules or []))
     for line in (deciding.assumed(ensemble), *plan.told()):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def risk_set(name: str | None) -> ThresholdSet | None:
     """Find the set whose fusion and rules are used."""
-    from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
+    from ensemble_kit.thresholds.finding import find
+    from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
     return None if name is None else ThresholdSet.load(find(name))
 

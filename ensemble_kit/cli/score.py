@@ -30,7 +30,8 @@ from ensemble_kit.cli.options import (
     EpsOption,
     ImageSizeOption,
     ReadCsvOption,
-    ReadFormatOption,
+    ValCsvOption,
+    ValFormatOption,
     class_names,
     csv_format,
     empty_value,
@@ -76,14 +77,18 @@ def score(
     ] = False,
     confusion: ConfusionOption = None,
     by_sample: BySampleOption = None,
-    format: ReadFormatOption = None,  # noqa: A002 - the option's name
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(
+            "--format",
+            "--from",
+            help="Format of the masks. Default: recognised. nnunet: recognised, and --out (default: summary.json "
+            "beside the masks) is written as nnU-Net's summary.json.",
+        ),
+    ] = None,
     csv: ReadCsvOption = None,
-    val_format: Annotated[
-        str | None, typer.Option("--val-format", help="Format of the ground truth. Default: recognised.")
-    ] = None,
-    val_csv: Annotated[
-        str | None, typer.Option("--val-csv", metavar="OPTIONS", help="Of a CSV of ground truth: as --csv.")
-    ] = None,
+    val_format: ValFormatOption = None,
+    val_csv: ValCsvOption = None,
     image_size: ImageSizeOption = None,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
@@ -102,16 +107,23 @@ def score(
     """Score masks against the ground truth, per class and overall, and name the convention."""
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.metrics import confusion as exclusive
+    from ensemble_kit.metrics import nnunet_summary
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes import score as recipe
     from ensemble_kit.recipes.masks import annotated, formats_for, read_together, refuse_store
+    from ensemble_kit.recipes.members import unnamed
     from ensemble_kit.remote.copies import local
     from ensemble_kit.spec.scoring import Convention
 
     if metric not in {None, "dice", "iou"}:
         raise UsageError("option-invalid", "cannot score", item=f"--metric {metric!r}", fix="pass dice or iou")
     _check_together(convention, empty, eps, background, include_background)
-    share = part_of(part, common)
+    share, summary = part_of(part, common), format == "nnunet"
+    if summary and share.of > 1:
+        item, fix = f"--format nnunet with --part {share}", "leave --part out: a summary is of all samples"
+        raise UsageError("option-invalid", "cannot write a summary of a part", item=item, fix=fix)
+    if summary:
+        format, out = None, out or (masks / "summary.json" if masks.is_dir() else masks.parent / "summary.json")  # noqa: A001
     if share.of > 1 and not common.dry_run:
         refuse_idle("with --part, which only counts", "pass it to ensk merge", confusion=confusion, by_sample=by_sample)
         if out is None:
@@ -119,21 +131,22 @@ def score(
             raise UsageError("option-invalid", "cannot keep a part's counts", item=item, fix=fix)
     if out is not None:
         check_place(out, share, common, [masks, val, classes])
-    files = ScoresOut(out, confusion, by_sample)
+    files = ScoresOut(out, confusion, by_sample, summary)
     files.check(common, [masks, val, classes])
     how = convention or Convention(eps, "skip-truth" if empty == "skip-truth" else empty_value(empty or "1"))
-    refuse_store(masks, "masks")
+    refuse_store(unnamed(masks), "masks")
     refuse_store(val, "masks")
     paths = [local(masks), local(val)]
     given = [csv_format(format, csv), csv_format(val_format, val_csv)]
-    formats = formats_for(paths, given, label_maps(labels, first_value, void))
+    maps = label_maps(labels, first_value, void)
+    formats = formats_for(paths, given, maps)
     formats = annotated(paths, formats, read_annotations(images, score, skip_empty, paint))
     form = None if id is None else check_form(id)
-    differ = only is not None or without is not None
+    differ = only is not None or without is not None or summary
     memory.check(common.memory, memory.of_reading(paths), "score")
     both = read_together(paths, formats, size_of_images(image_size), class_names(classes), (), differ, _FLAGS, form)
     say_labels(common, both, paths)
-    prediction, truth = kept(both, only, without)
+    prediction, truth = kept(both if not summary else list(map(nnunet_summary.foreground, both)), only, without)
     options: dict[str, Any] = {
         "metric": metric,
         "convention": how,
@@ -154,6 +167,10 @@ def score(
     matrix = found.confusion
     if confusion is not None and matrix is None:
         matrix = exclusive.confusion(prediction, truth)  # which names the classes that overlap
+    if summary:
+        content = nnunet_summary.summary(found.overlap, truth, maps.table, masks, val)
+        nnunet_summary.write(content, cast("Path", out), force=common.force)
+        common.say(f"{out}: nnU-Net's summary.json, foreground_mean Dice {content['foreground_mean']['Dice']:.6f}")
     files.write(found, matrix, common)
 
 

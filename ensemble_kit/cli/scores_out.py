@@ -45,11 +45,13 @@ class ScoresOut:
     ----------
     out : all figures, as `--json` prints them.
     confusion, by_sample : as the options of these names.
+    summary : whether `out` gets nnU-Net's summary.json in place of all figures.
     """
 
     out: Path | None = None
     confusion: Path | None = None
     by_sample: Path | None = None
+    summary: bool = False
 
     def check(self, common: Common, inputs: Sequence[Path | str | None]) -> None:
         """Refuse, before any work, what cannot be written."""
@@ -85,7 +87,7 @@ class ScoresOut:
         if self.by_sample is not None:
             overlap_file.write(scores.overlap, self.by_sample, force=common.force)
             warn_of_formulas(common, scores.overlap, self.by_sample)
-        if self.out is not None:
+        if self.out is not None and not self.summary:
             text = json.dumps(scores.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
             with atomic_write(self.out, force=common.force) as file:
                 file.write(text.encode() + b"\n")

@@ -12,14 +12,17 @@ from ensemble_kit.cli.annotation_options import IdOption, ImagesOption, PaintSha
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import ExceptOption, FirstValueOption, LabelsOption, OnlyOption, VoidOption
 from ensemble_kit.cli.options import (
+    STORES,
     ClassesOption,
     ImageSizeOption,
+    MemberClassesOption,
     SamplesOption,
     TruthCsvOption,
     TruthFormatOption,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
+from ensemble_kit.cli.told import tell_members
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import GroupsOption
 from ensemble_kit.errors import UsageError
@@ -34,7 +37,10 @@ def stack(
     common: Common,
     stores: Annotated[
         list[Path] | None,
-        typer.Argument(help="Logit stores to fit on, one per member; none with a fitted --model", metavar="[STORE...]"),
+        typer.Argument(
+            help=f"{STORES}. None with a fitted --model",
+            metavar="[[NAME=]STORE...]",
+        ),
     ] = None,
     val: Annotated[Path | None, typer.Option("--val", help="Ground truth: masks of the stores' samples.")] = None,
     out: Annotated[
@@ -43,7 +49,11 @@ def stack(
     ] = None,
     apply: Annotated[
         list[Path] | None,
-        typer.Option("--apply", metavar="STORE...", help="The members' stores of other samples, such as the test set."),
+        typer.Option(
+            "--apply",
+            metavar="[NAME=]STORE...",
+            help="The members' stores of other samples, such as the test set; given again for each.",
+        ),
     ] = None,
     to: Annotated[
         str | None, typer.Option("--to", help="Store of their stacked logits to write, with the fit of all samples.")
@@ -63,6 +73,7 @@ def stack(
     ] = None,
     groups: GroupsOption = None,
     samples: SamplesOption = None,
+    member_classes: MemberClassesOption = None,
     format: TruthFormatOption = None,  # noqa: A002 - the option's name
     csv: TruthCsvOption = None,
     image_size: ImageSizeOption = None,
@@ -79,16 +90,19 @@ def stack(
     paint: PaintShapesOption = None,
 ) -> None:
     """Fit a second stage that sees members' logits in context, and keep its logits as stores, members like others."""
+    from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
     from ensemble_kit.recipes.stack import Stack
     from ensemble_kit.recipes.stack_fitting import Stacking
-    from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.tuning.folds import read_groups
 
     reading = TruthOptions(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
     )
-    options = {"samples": samples}
-    others = None if apply is None else open_ensemble(apply, 0.5, options)
+    members = members_of(stores or [])
+    options = {"samples": samples, "classes": member_classes}
+    others = None if apply is None else open_ensemble(members_of(apply), 0.5, options)
+    if others is not None:
+        tell_members(others, common)
     if (apply is None) != (to is None):
         item, fix = "--apply without --to" if to is None else "--to without --apply", "pass both, or neither"
         raise UsageError("stack-usage", "cannot apply a stack", item=item, fix=fix)
@@ -113,11 +127,12 @@ def stack(
             "pass the ground truth as --val MASKS and the store to write as --out STORE",
         )
         raise UsageError("stack-usage", "cannot fit a stack", item=item, fix=fix)
-    ensemble = open_ensemble(stores, 0.5, options)
+    ensemble = open_ensemble(members, 0.5, options)
     split: int | str = "auto" if folds is None else folds
+    tell_members(ensemble, common)
     stacking = Stacking(ensemble, out, split, read_groups(groups), common.seed, model, member, common.force)
     later = None if others is None or to is None else stacking.applied(others, to)
-    inputs = [*stores, *(apply or ()), val, classes, groups]
+    inputs = [*paths_of(members), *paths_of(members_of(apply or [])), val, classes, groups]
     outputs = {"--model": stacking.file, "--out": Path(out), "--to": None if to is None else Path(to)}
     for option, path in outputs.items():
         if path is not None and url_of(path) is None and (path.parent.is_dir() or not common.dry_run):

@@ -31,6 +31,7 @@ from ensemble_kit.cli.options import (
     ImageSizeOption,
     LeastOption,
     MeanOption,
+    MemberClassesOption,
     SamplesOption,
     Stores,
     TemperaturesOption,
@@ -48,6 +49,7 @@ from ensemble_kit.cli.part_options import PartOption, count_part, counting_lines
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.risk import refuse_idle_with_risk, risk_of, risk_set
 from ensemble_kit.cli.streams import printable
+from ensemble_kit.cli.told import default_out, tell_members
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.tuning_options import (
     AlphaOption,
@@ -79,7 +81,7 @@ from ensemble_kit.cli.tuning_options import (
     TuneDecideOption,
 )
 from ensemble_kit.cli.working import check_work, working
-from ensemble_kit.errors import Caution, UsageError
+from ensemble_kit.errors import UsageError
 from ensemble_kit.execution.events import Listener, Progress
 
 
@@ -117,6 +119,7 @@ def tune_thresholds(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    member_classes: MemberClassesOption = None,
     format: TruthFormatOption = None,  # noqa: A002 - the option's name
     csv: TruthCsvOption = None,
     image_size: ImageSizeOption = None,
@@ -146,12 +149,11 @@ def tune_thresholds(
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.controlling import Controlling
+    from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
     from ensemble_kit.recipes.together import choice_of
     from ensemble_kit.recipes.tune import measure_of
     from ensemble_kit.recipes.tuning import Tuning, decides_by_argmax
-    from ensemble_kit.recipes.vote import open_ensemble
     from ensemble_kit.remote.copies import size_of
-    from ensemble_kit.thresholds.thresholdset import FOLDER
     from ensemble_kit.tuning.contenders import ContenderTable
     from ensemble_kit.tuning.folds import read_groups
     from ensemble_kit.tuning.reliability import check_measurable, measure_calibration
@@ -161,6 +163,8 @@ def tune_thresholds(
     from ensemble_kit.tuning.statistics import Statistics
 
     check_work(common, dask)
+    members = members_of(stores)
+    stores = paths_of(members)
     of_search = {
         "trials": None if trials == 200 else trials,
         "timeout": timeout,
@@ -201,29 +205,24 @@ def tune_thresholds(
     if search and not set(map(str.strip, search.split(","))) - {"compete", "least-area"}:
         refuse_idle("with a search from counts", "add weights, mean, temperature or post to --search", **of_search)
     wanted_risk, base = risk_of(risk, alpha, delta, risk_over), risk_set(thresholds)
-    fused = fusing(mean, upsample, weights, temperatures, samples)
-    ensemble = open_ensemble(stores, 0.5 if base is None else base, fused)
+    fused = fusing(mean, upsample, weights, temperatures, samples, member_classes)
+    ensemble = open_ensemble(members, 0.5 if base is None else base, fused)
     if calibration:
         check_measurable(ensemble)
         memory.check(common.memory, memory.of_calibration(ensemble, common.jobs), "measure calibration", all_told=False)
-    others = open_ensemble(compared, 0.5, {"samples": samples}) if compared else None
+    alike = {"samples": samples, "classes": member_classes or ensemble.member_classes}
+    others = open_ensemble(members_of(compared), 0.5, alike) if compared else None
     if others is not None:
         check_comparable(ensemble, others)
     asked = out
-    if out is None:
-        if not common.dry_run:
-            FOLDER.mkdir(exist_ok=True)
-        suffix = "" if wanted_risk is None else f"-{wanted_risk.kind}-{wanted_risk.alpha:g}"
-        out = FOLDER / f"{'+'.join(ensemble.fusion.members)}{suffix}.json"
+    out = out or default_out(ensemble, wanted_risk, common)
     if out.parent.is_dir() or not common.dry_run:
         writes = replace(common, force=True) if share.of > 1 else common  # a part that is there is not done again
         check_output(out, writes, [*stores, val, classes, statistics, None if base is None else base.path])
     kept = statistics is not None and size_of(statistics) is not None
     if statistics is not None and share.of == 1 and not kept:
         _check_statistics(statistics, out, common)
-    if ensemble.dropped:
-        doubt = f"{ensemble.dropped} samples are not held by every member and are left out"
-        common.warn(Caution(doubt, "dump them for every member, if they should count"))
+    tell_members(ensemble, common)
     own = metric_search.load(metric) if metric and metric_search.is_own(metric) else None
     by_argmax = wanted_risk is None and decides_by_argmax(ensemble, cast("Any", decide))
     absent = None if empty is None else empty_value(empty)

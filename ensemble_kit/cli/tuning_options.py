@@ -110,7 +110,7 @@ ComparedOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--compare",
-        metavar="STORE...",
+        metavar="[NAME=]STORE...",
         help="The members' stores of other images, such as the test set, to compare their scores with validation, "
         "per class.",
     ),

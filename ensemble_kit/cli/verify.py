@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,18 +22,20 @@ def verify(
     common: Common,
 ) -> None:
     """Check every checksum of a store; exit 3 if anything is damaged, 4 if anything is missing."""
+    from ensemble_kit.logits import coordinates, description
     from ensemble_kit.logits.spare import copy_fault
     from ensemble_kit.logits.store import LogitStore
     from ensemble_kit.recipes import memory
+    from ensemble_kit.recipes.members import unnamed
 
-    opened = LogitStore(store)
-    memory.check(common.memory, memory.of_store(store) + 2 * opened.bytes_per_sample, "verify")
+    opened = LogitStore(unnamed(store))
+    memory.check(common.memory, memory.of_store(store) + 2 * opened.bytes_per_chunk, "verify")
     shown = opened.path
     if common.dry_run:
         held = len(opened.samples) - len(opened.missing)
-        total = held * opened.bytes_per_sample
         common.answer(
-            {"store": str(shown), "samples": held, "bytes": total}, f"would read {held} samples, {size(total)}"
+            {"store": str(shown), "samples": held, "bytes": opened.total_bytes},
+            f"would read {held} samples, {size(opened.total_bytes)}",
         )
         return
     with common.progress() as listen:
@@ -44,13 +47,24 @@ def verify(
     )
     common.answer(_values(found, opened.fingerprint), sound if found.sound else _listing(found))
     _raise(found, opened)
-    fault = copy_fault(Path(found.path)) if Path(found.path).is_dir() else ""
+    root = Path(found.path)
+    if not root.is_dir():
+        return
+    fault = copy_fault(root)
     if fault:
         raise DamagedError(
             "store-copy",
             "cannot trust the copy of a store's description",
             item=f"{shown}, logits/manifest/description.json: {fault}; the samples are sound",
-            fix=f"run `ensk repair {shown}`, which writes it again",
+            fix=f"run `ensk repair {shlex.quote(str(shown))}`, which writes it again",
+        )
+    changed = coordinates.damaged(root, description.describe(root)[0])
+    if changed:
+        raise DamagedError(
+            "store-coordinates",
+            "cannot trust the names that xarray reads of a store",
+            item=f"{shown}, {some(changed)}: gone or changed; the samples are sound",
+            fix=f"run `ensk repair {shlex.quote(str(shown))}`, which writes them again",
         )
 
 
@@ -75,12 +89,13 @@ def _listing(found: Verification) -> str:
 
 def _raise(found: Verification, opened: LogitStore) -> None:
     store = opened.path
-    if found.damaged:
+    hurt = list(dict.fromkeys(d.sample for d in found.damaged))  # of a volume, several slabs may be
+    if hurt:
         raise DamagedError(
             "store-damaged",
             "cannot trust a store",
-            item=f"{store}: {len(found.damaged)} of {found.samples} samples are damaged: "
-            f"{some([d.sample for d in found.damaged])} ({', '.join(d.key for d in found.damaged[:5])})",
+            item=f"{store}: {len(hurt)} of {found.samples} samples are damaged: "
+            f"{some(hurt)} ({', '.join(d.key for d in found.damaged[:5])})",
             fix=opened.mending([d.key for d in found.damaged]),
         )
     if found.missing:

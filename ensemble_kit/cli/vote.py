@@ -15,7 +15,9 @@ from ensemble_kit.cli.label_options import (
     SHAPES,
     FirstValueOption,
     LabelsOption,
+    LikeImageOption,
     PaintOption,
+    SpacingOption,
     VoidOption,
     label_maps,
 )
@@ -29,6 +31,7 @@ from ensemble_kit.cli.options import (
     ImageSizeOption,
     LeastOption,
     MeanOption,
+    MemberClassesOption,
     SamplesOption,
     TemperaturesOption,
     UpsampleOption,
@@ -49,7 +52,14 @@ from ensemble_kit.errors import Caution, UsageError
 
 
 def vote(
-    members: Annotated[list[Path], typer.Argument(help="Logit stores, or mask files.", metavar="STORE_OR_MASKS...")],
+    members: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Logit stores, or mask files, a member each: PATH or NAME=PATH. The same NAME again is another fold "
+            "of that member: stores of other samples are joined, those of the same ones averaged.",
+            metavar="[NAME=]STORE_OR_MASKS...",
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -89,15 +99,16 @@ def vote(
         typer.Option(
             "--rule",
             metavar="RULE",
-            help="Post-processing, in the order given; may be repeated: drop-small:200 (components, pixels) or "
-            "drop-small:0.05% (of the image), least-area:120 or least-area:0.05% (empty if the whole mask is "
-            "smaller), keep-largest:1, fill-holes or fill-holes:50 (largest hole), gate:0.75,2000 (empty unless 2000 "
+            help="Post-processing, in the order given; may be repeated: drop-small:200 (components, pixels), "
+            "drop-small:0.05% (of the image) or drop-small:100mm3 (of a volume), least-area:120 or least-area:0.05% "
+            "(empty if the whole mask is smaller), keep-largest:1, keep-largest:together (of all classes but the "
+            "background as one mask), fill-holes or fill-holes:50 (largest hole), fill-holes:slices (of a volume, "
+            "each by itself), gate:0.75,2000 (empty unless 2000 "
             "pixels lie at or above 0.75; --soft only), compete:0.8 (off where another class's score is higher: "
             "below 0.8 of the highest; --soft only), nested@WT,TC,ET (each inside the class before it) or "
             "nested:grow@WT,TC,ET (each takes the pixels of the class behind it). Append @Radius,Ulna to a rule to "
-            "apply it to these classes only; with connectivity=4 as its last argument, corners do not touch. With "
-            "--hard, rules "
-            "apply to the voted masks.",
+            "apply it to these classes only; with connectivity=4 as its last argument, corners do not touch (volumes: "
+            "6, 18 or 26, the default). With --hard, rules apply to the voted masks.",
         ),
     ] = None,
     like: Annotated[Path | None, typer.Option("--like", help="Sample submission that gives the order of rows.")] = None,
@@ -127,6 +138,7 @@ def vote(
     weights: WeightsOption = None,
     temperatures: TemperaturesOption = None,
     samples: SamplesOption = None,
+    member_classes: MemberClassesOption = None,
     quorum: Annotated[
         float | None,
         typer.Option("--quorum", help="With --hard: weight that turns a pixel on. Default: more than half."),
@@ -158,6 +170,8 @@ def vote(
     first_value: FirstValueOption = None,
     void: VoidOption = None,
     paint: PaintOption = None,
+    like_image: LikeImageOption = None,
+    spacing: SpacingOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
     images: ImagesOption = None,
     score: ScoreOption = None,
@@ -166,36 +180,38 @@ def vote(
     part: PartOption = None,
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
+    from ensemble_kit.decisions.clean import told_of
     from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.maskformat import existing
     from ensemble_kit.formats.registry import named
-    from ensemble_kit.logits.open import is_store
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
     from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.masks import annotated, formats_for
-    from ensemble_kit.recipes.vote import SoftVote, open_ensemble
+    from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
+    from ensemble_kit.recipes.vote import SoftVote
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
-    members = found_members(members)
+    voting = found_members(members_of(members))
+    members = paths_of(voting)
     asked, like = like, None if like is None else existing(like)
     check_work(common, dask)
     given = tuple(resolve(t) for t in thresholds or []) or (None,)
     sets = [t.path for t in given if isinstance(t, ThresholdSet)]
     share = part_of(part, common)
-    check_place(out, share, common, [*members, *sets, like, labels, classes, image_size], stdout=True)
+    check_place(out, share, common, [*members, *sets, like, labels, classes, image_size, like_image], stdout=True)
     steps = parse_rules(rules or [])
     maps = label_maps(labels, first_value, void, paint)
     drawn = read_annotations(images, score, skip_empty, paint if paint == SHAPES else None)
     form = None if id is None else check_form(id)
-    writes = format is not None and named(format).name == "label-map"
-    stores = [is_store(m) for m in members]
+    writes = format is not None and named(format).has_values
+    stores = [m.is_store for m in voting]
     hard = not all(stores) if hard is None else hard
     ids = None if hard and like is None else id  # of a hard vote, members gave them
-    writing = Writing(format, csv, like, labels if writes else None, paint, ids)
+    writing = Writing(format, csv, like, labels if writes else None, paint, ids, like_image, spacing)
     if share.of > 1:
         refuse_idle("with --part: members' quality is estimated over all samples", "vote in one run", fusion=fusion)
     writing.target(out)  # options that do not go together are refused first
@@ -203,7 +219,7 @@ def vote(
         refuse_idle("on mask files, which are counted in this process", "vote over stores", dask=dask)
     own_weights = numbers("--weights", weights)
     if hard:
-        refuse_idle("with --hard", "vote with --soft", temperatures=temperatures)
+        refuse_idle("with --hard", "vote with --soft", temperatures=temperatures, member_classes=member_classes)
         options: dict[str, Any] = {
             "weights": own_weights,
             "quorum": quorum,
@@ -215,8 +231,9 @@ def vote(
         reads = (first_value, void) != (None, None)
         deciding = Deciding(None, decide, background, least, rank_temperature)
         formats = _formats_of(stores, from_, from_csv)
-        kinds = formats_for(members, formats, replace(maps, paint=None), not writes or reads)
-        rule = rule_of(len(members), **options)
+        files = [m.paths[0] for m in voting]
+        kinds = formats_for(files, formats, replace(maps, paint=None), not writes or reads)
+        rule = rule_of(len(voting), **options)
         if isinstance(rule, VoteRule) and rule.logic:
             common.warn(Caution(f"rule: {rule}", "pass --quorum N for a rule between AND and OR, or add members"))
         else:
@@ -227,7 +244,7 @@ def vote(
             )
         memory.check(common.memory, memory.of_reading(members), "vote", all_told=False)
         plan: HardVote | SoftVote = HardVote(
-            tuple(members),
+            tuple(voting),
             given,
             options,
             {"mean": mean, "upsample": upsample},
@@ -235,7 +252,7 @@ def vote(
             size_of_images(image_size),
             class_names(classes),
             samples == "common",
-            tuple(annotated(members, kinds, drawn)),
+            tuple(annotated(files, kinds, drawn)),
             deciding,
             form,
         )
@@ -258,11 +275,11 @@ def vote(
             raise UsageError(
                 "soft-needs-stores",
                 "cannot fuse scores",
-                item=f"{stores.count(False)} of {len(members)} members are not stores, {len(given)} thresholds",
+                item=f"{stores.count(False)} of {len(voting)} members are not stores, {len(given)} thresholds",
                 fix="pass logit stores only and one --thresholds, or vote with --hard",
             )
         deciding = Deciding(given[0], decide, background, least, rank_temperature)
-        fused = open_ensemble(members, given[0], fusing(mean, upsample, weights, temperatures, samples))
+        fused = open_ensemble(voting, given[0], fusing(mean, upsample, weights, temperatures, samples, member_classes))
         plan = SoftVote.of(fused, deciding, tuple(steps))
         if assumed := deciding.assumed(fused):
             common.say(assumed)
@@ -275,7 +292,7 @@ def vote(
     names = writing.rehearse(plan.names(), out, common.force or share.of > 1)
     texts = [str(rule) for rule in plan.rules]
     if texts:
-        common.say(f"post-processing: {', then '.join(texts)}")
+        common.say(f"post-processing: {', then '.join(told_of(plan.rules, plan.names().extent))}")
     in_pieces = common.memory is not None and writing.kind(out).in_pieces(names, like)
     own = plan if share.of == 1 else plan.on(share_of(plan.names().samples, share))
     own.check_memory(common.memory, common.jobs, in_pieces and share.of == 1, like)
@@ -293,7 +310,8 @@ def vote(
         return
     with working(common, dask) as executor, common.progress() as listener:
         found = plan.run(executor, listener)
-        output = MasksOut(found, writing, out, isinstance(plan, SoftVote) and plan.may_overlap)
+        soft = isinstance(plan, SoftVote)
+        output = MasksOut(found, writing, out, isinstance(plan, SoftVote) and plan.may_overlap, soft)
         output.write()
     values = output.tell(common)
     told, reports = tell_quality(common, found, str(out) == "-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -52,7 +52,7 @@ class Compete(ScoreRule):
         """The ratio as the integer that decides, 65536 for 1."""
         return int(65536 * self.ratio + 0.5)
 
-    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+    def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
         """Yield each mask without the pixels where its class is beaten."""
         from ensemble_kit.scores import competition
 
@@ -63,7 +63,7 @@ class Compete(ScoreRule):
         rivals = [c for c, name in enumerate(known) if self.covers(name)]
         beaten = competition.beaten(scores, rivals, masks)
         for k, found in zip(own, beaten, strict=True):
-            yield k, decided.masks[k] - found.below(self.in_65536)
+            yield {k: decided.masks[k] - found.below(self.in_65536)}
 
     def masks_alone(self) -> UsageError:
         """Make the error of the rule where there are only masks."""
@@ -97,8 +97,8 @@ class Nested(Rule):
     --------
     >>> masks = [Runs([0], [3], (1, 8)), Runs([2], [5], (1, 8)), Runs([2], [8], (1, 8))]
     >>> decided = Decided(("WT", "TC", "ET"), masks)
-    >>> [mask.text() for _, mask in Nested(("WT", "TC")).changed(decided)]
-    ['3 1']
+    >>> [{k: mask.text() for k, mask in new.items()} for new in Nested(("WT", "TC")).changed(decided)]
+    [{1: '3 1'}]
     """
 
     kind = "nested"
@@ -114,13 +114,13 @@ class Nested(Rule):
         if not isinstance(self.grow, bool):
             raise self._invalid("grow", "pass True or False")
 
-    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+    def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
         """Yield each mask that has one outside of it, or with `grow` one inside, in the order in which they change."""
         order = [decided.names.index(name) for name in self.classes or ()]
         steps = pairwise(reversed(order) if self.grow else order)
         for before, k in steps:
             mask, other = decided.masks[k], decided.masks[before]
-            yield k, mask | other if self.grow else mask & other
+            yield {k: mask | other if self.grow else mask & other}
 
     def _arguments(self) -> tuple[str, ...]:
         return ("grow",) if self.grow else ()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ensemble_kit.decisions.partition import TOLD, share_out
 from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule
 from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.errors import MismatchError, UsageError, some
+from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.spec.affine import Geometry
+from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.georeference import WorldGeometry
 
 
 def check_classes(rules: Iterable[Rule], classes: Sequence[str]) -> None:
@@ -67,6 +71,33 @@ def refuse_across(rules: Iterable[Rule], otherwise: str = "decide each class by 
             )
 
 
+def told_of(rules: Iterable[Rule], extent: Extent) -> list[str]:
+    """Write each rule, and what it is in these volumes: over how many neighbours, and of how many voxels for mm³.
+
+    Raises
+    ------
+    UsageError
+        A rule that has no meaning for one of the images: a connectivity of another number of axes, or a size in mm³
+        where a sample has no geometry.
+    """
+    images = {(size, extent.geometry.get(sample)): sample for sample, size in extent.sizes.items()}
+    return [str(rule) + _in_volumes(rule, images) for rule in rules]
+
+
+def _in_volumes(rule: Rule, images: Mapping[tuple[Shape, WorldGeometry | None], str]) -> str:
+    words, sizes = list[str](), set[int]()
+    for (shape, own), sample in images.items():
+        geometry = own if isinstance(own, Geometry) else None
+        neighbours = rule.neighbours(shape)
+        if len(shape) == 3 and hasattr(rule, "connectivity") and not words:
+            words.append(f"over {neighbours} neighbours")
+        if (voxels := rule.in_voxels(geometry, f"sample {sample!r}")) is not None:
+            sizes.add(voxels)
+    if sizes:
+        words.append(f"{min(sizes)} to {max(sizes)} voxels" if len(sizes) > 1 else f"{min(sizes)} voxels")
+    return f" ({', '.join(words)})" if words else ""
+
+
 def clean(decided: Decided, rules: Iterable[Rule], void: Runs | None = None) -> None:
     """Apply rules to one sample's masks, in their order, each to the classes that it holds for; `decided` is changed.
 
@@ -76,11 +107,12 @@ def clean(decided: Decided, rules: Iterable[Rule], void: Runs | None = None) -> 
         (`partition.share_out`). None: they may overlap.
     """
     for rule in rules:
-        for k, mask in rule.changed(decided):
-            if void is None:
+        for after in rule.changed(decided):
+            if void is not None:
+                share_out(decided.masks, after, void, rule.neighbours(void.shape))
+                continue
+            for k, mask in after.items():
                 decided.masks[k] = mask
-            else:
-                share_out(decided.masks, k, mask, void, getattr(rule, "connectivity", 8))
 
 
 def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> MaskSet:
@@ -93,7 +125,7 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     ------
     UsageError
         A rule that needs scores, such as a gate: pass it to `Ensemble.vote`. A rule that nests classes which exclude
-        each other.
+        each other. A rule of images for a volume, the reverse, or one in mm³ for a sample without a geometry.
     MismatchError
         A rule for a class that the set does not have.
 
@@ -106,6 +138,7 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
     known = parse_rules(rules)
     refuse_score_rules(known)
     check_classes(known, masks.classes)
+    told = told_of(known, masks.extent)
     nests = [rule for rule in known if rule.across]
     exclusive = bool(known) and len(masks.classes) > 1 and masks.exclusive
     if exclusive and nests:
@@ -115,9 +148,11 @@ def apply_rules(masks: MaskSet, rules: Iterable[Rule | str] | Rule | str) -> Mas
         exclusive = False  # the masks overlap nowhere because most are empty
     cleaned = []
     for sample in masks.samples:
-        decided = Decided(masks.classes, [masks[sample, name] for name in masks.classes])
+        own = [masks[sample, name] for name in masks.classes]
+        where = masks.geometry(sample)
+        decided = Decided(masks.classes, own, geometry=where if isinstance(where, Geometry) else None)
         clean(decided, known, masks.void(sample) if exclusive else None)
         cleaned += decided.masks
-    return masks.with_runs(
-        ManyRuns.of(cleaned), "; ".join(filter(None, (masks.rule, TOLD if exclusive else None))) or None
-    )
+    solid = ", then ".join(told) if told != list(map(str, known)) else None
+    words = "; ".join(filter(None, (masks.rule, solid, TOLD if exclusive else None)))
+    return masks.with_runs(ManyRuns.of(cleaned), words or None)

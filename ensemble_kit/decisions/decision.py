@@ -6,18 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ensemble_kit.decisions.clean import check_classes, clean, refuse_across
+from ensemble_kit.decisions.clean import check_classes, clean, refuse_across, told_of
 from ensemble_kit.decisions.partition import TOLD
 from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
-from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import MaskStream, pieces_of
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.spec.affine import Geometry
+from ensemble_kit.spec.geometry import Shape
 
 
 class Decision(Protocol):
@@ -65,18 +67,21 @@ class Vote:
     decision: Decision
     rules: tuple[Rule, ...] = ()
 
-    def __call__(self, item: Item) -> tuple[tuple[int, int], ManyRuns]:
+    def __call__(self, item: Item) -> tuple[Shape, ManyRuns]:
         """Return the image's shape, and the masks of the classes that are kept."""
-        scores = FusedSample(self.inputs, item.sample)
+        scores = open_sample(self.inputs, item.sample)
         return scores.image, self.of(scores)
 
     def of(self, scores: FusedSample) -> ManyRuns:
         """Return the masks of the classes that are kept."""
         classes, decided, kept = self.inputs.classes, self.decision(scores), self.decision.written(self.inputs.classes)
-        if not self.rules and kept == classes:
+        void = self.inputs.void(scores.sample)
+        if not self.rules and kept == classes and void is None:
             return decided
         masks = [decided.mask(classes.index(name), scores.image) for name in kept]
-        sample = Decided(kept, masks, scores)
+        masks = masks if void is None else [mask - void for mask in masks]
+        geometry = self.inputs.geometry(scores.sample)
+        sample = Decided(kept, masks, scores, geometry if isinstance(geometry, Geometry) else None)
         clean(sample, self.rules, Runs.empty(scores.image) if self.decision.excludes(self.inputs) else None)
         return ManyRuns.of(sample.masks)
 
@@ -114,7 +119,7 @@ def stream_vote(
         A rule for other classes.
     UsageError
         A rule that looks at scores where those of a class mean nothing by themselves, or across classes that exclude
-        each other.
+        each other; or a rule of images for volumes, or the reverse.
     """
     classes = decision.written(inputs.classes)
     check_classes(rules, classes)
@@ -122,11 +127,14 @@ def stream_vote(
         inputs.check_each_class()
     if decision.excludes(inputs):
         refuse_across(rules)
-    told = decision.told() + (f"; {TOLD}" if rules and decision.excludes(inputs) else "")
+    extent = inputs.extent(samples, classes)
+    ruled = ", then ".join(told_of(rules, extent)) if any(len(size) == 3 for size in extent.sizes.values()) else ""
+    partition = TOLD if rules and decision.excludes(inputs) else ""
+    told = "; ".join(filter(None, (decision.told(), ruled, partition)))
 
     def make(wanted: Sequence[str]) -> Iterator[MaskSet]:
         found = executor.map(Vote(inputs, decision, rules), Items(wanted), "voting", listener)
-        return pieces_of(((s, *one) for s, one in zip(wanted, found, strict=True)), classes, told)
+        pieces = pieces_of(((s, *one) for s, one in zip(wanted, found, strict=True)), classes, told)
+        return (piece.with_void(voids) if (voids := inputs.voids(piece.samples)) else piece for piece in pieces)
 
-    sizes = {sample: inputs.members[0].placement(sample).image for sample in samples}
-    return MaskStream(Extent(classes, sizes), make, told)
+    return MaskStream(extent, make, told)

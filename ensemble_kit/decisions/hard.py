@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ensemble_kit.decisions.abstaining import abstaining, together
 from ensemble_kit.decisions.label_fusion import Fusion, FusionRule, fuse_labels, method_of, refuse_beside
 from ensemble_kit.decisions.plurality import LabelRule, label_vote
 from ensemble_kit.decisions.voting import VoteWeights, refused
 from ensemble_kit.errors import check_choice, check_kind
-from ensemble_kit.masks.alignment import check_aligned
+from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
@@ -148,7 +149,8 @@ def hard_vote(
         caller's. By label: "staple" alone.
     names : of the members, in `.quality` and in its warnings; default: "member 1", "member 2", …
 
-    A member abstains at its void pixels; where all abstain no class is on.
+    A member abstains at its void pixels, and outside of the windows that it saw (`MaskSet.with_windows`), where another
+    one saw the image; where all abstain no class is on.
 
     Returns
     -------
@@ -177,18 +179,39 @@ def hard_vote(
         check_kind(f"member {k}", member, MaskSet)
     if not masks:
         raise refused("members-none", "there is no member", "pass at least one mask set")
-    from ensemble_kit.kernels import runs as kernels
-
     rule = rule_of(len(masks), weights, quorum, ties, empty, by, fusion)
     first = masks[0]
     for k, other in enumerate(masks[1:], start=2):
-        check_aligned(other.extent, first.extent, (f"member {k}", "member 1"))
+        both = f"member {k}", "member 1"
+        if other.classes != first.classes:
+            check_same_classes(other.classes, first.classes, both, "cannot vote", _of_classes(masks))
+        check_aligned(other.extent, first.extent, both)
+        first = first.with_geometry({**other.extent.geometry, **first.extent.geometry})
+    masks = [first, *masks[1:]]
+    weights = [1] * len(masks) if isinstance(rule, FusionRule) else list(rule.votes.weights)
+    heard = [m for m, weight in zip(masks, weights, strict=True) if weight]
+    return _voted(abstaining(masks, weights), rule, names).with_windows(together(heard))
+
+
+def _of_classes(masks: Sequence[MaskSet]) -> str:
+    """Say how masks of different classes can be voted on."""
+    common = [name for name in masks[0].classes if all(name in other.classes for other in masks)]
+    keep = f"keep those that all have (ensk convert FILE --only {','.join(common)}; masks.arranged(samples, {common}))"
+    fuse = "fuse members' scores, each class over those that have it (ensk vote STORE... --soft --member-classes union)"
+    return f"{keep}; or {fuse}" if common else fuse
+
+
+def _voted(masks: Sequence[MaskSet], rule: VoteRule | LabelRule | FusionRule, names: Sequence[str] | None) -> MaskSet:
+    """Vote over members that fit each other."""
+    from ensemble_kit.kernels import runs as kernels
+
     if isinstance(rule, FusionRule):
         return fuse_labels(masks, rule, names)
     if isinstance(rule, LabelRule):
         return label_vote(masks, rule)
     if any(m.has_void for m in masks):
         return _vote_with_void(masks, rule)
+    first = masks[0]
     indices = [m.indices(first.samples, first.classes).reshape(-1) for m in masks]
     members = np.empty((len(masks), 4), np.int64)
     for given, own, where in zip(masks, members, indices, strict=True):

@@ -174,8 +174,8 @@ def _by_class(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
             for sample, own, index in zip(group, votes, which, strict=True):
                 found[rows[sample], c] = own.runs(labels[index] - 1, 1)
     runs = ManyRuns.joined([found[s, c] for s in range(S) for c in range(C)])
-    sizes = first.extent.sizes
-    fused = MaskSet.trusted(sizes, names, runs, np.arange(S * C).reshape(S, C), str(rule))
+    sizes, geometry = first.extent.sizes, first.extent.geometry
+    fused = MaskSet.trusted(sizes, names, runs, np.arange(S * C).reshape(S, C), str(rule)).with_geometry(geometry)
     fused.quality = _quality(masks, rule, _figures(told, len(masks)), [what for row in told for what in row])
     return fused
 
@@ -240,6 +240,7 @@ def _by_label(masks: Sequence[MaskSet], rule: FusionRule) -> MaskSet:
         {} if unlabelled else {s: many.mask(indices[k, -1], first.image_size(s)) for k, s in enumerate(first.samples)}
     )
     fused = MaskSet.trusted(first.extent.sizes, names, many, indices[:, :C], str(rule), void, exclusive=True)
+    fused = fused.with_geometry(first.extent.geometry)
     own, shape = slice(L - C, None), (len(groups), len(masks), L)
     figures = {
         name: np.array([getattr(e, name) for e in estimates]).reshape(shape)[:, :, own].transpose(0, 2, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,41 +15,49 @@ TOLD = (
 )
 """What post-processing does to such classes, in words."""
 
+_NONE, _BACK = -1, -2
+"""Who gets a component that no mask does: no class, or the masks that it was in."""
 
-def share_out(masks: list[Runs], changed: int, after: Runs, void: Runs, connectivity: int) -> None:
-    """Put another mask in the place of one of several that exclude each other, so that they still do.
 
-    Pixels that the mask gains are taken from the others. Of those that it loses, every component goes to the mask with
-    which its pixels share most sides, of equal ones to the first. Pixels that no mask has and that are not void count
-    as one more mask, behind all others. A component without a neighbour stays where it was. So where every pixel is in
-    a mask or void, every pixel stays in one.
+def share_out(masks: list[Runs], after: Mapping[int, Runs], void: Runs, connectivity: int) -> None:
+    """Put other masks in the place of some of several that exclude each other, so that they still do.
+
+    Pixels that a mask gains are taken from the others. Of those that are lost, every component goes to the mask with
+    which its pixels share most sides (of voxels: faces), of equal ones to the first. Pixels that no mask has and that
+    are not void count as one more mask, behind all others. A component without a neighbour stays where it was. So
+    where every pixel is in a mask or void, every pixel stays in one.
 
     Parameters
     ----------
     masks : is changed in place.
-    changed : which of them becomes `after`.
-    connectivity : 4 or 8, of the components.
+    after : what some of them become, by number.
+    connectivity : of the components: 4 or 8, of volumes 6, 18 or 26.
     """
     from ensemble_kit.kernels import components as kernels
     from ensemble_kit.kernels.contacts import contacts
 
-    before, (H, W) = masks[changed], after.shape
-    if gained := after - before:
-        for k, mask in enumerate(masks):
-            masks[k] = mask - gained
-    masks[changed] = after
-    lost = before - after
+    before, shape = {k: masks[k] for k in after}, void.shape
+    D, H, W = (1, *shape)[-3:]
+    for k, mask in after.items():
+        if gained := mask - before[k]:
+            for other in range(len(masks)):
+                masks[other] -= gained
+        masks[k] = mask
+    lost = _union([before[k] - mask for k, mask in after.items()])
+    if len(after) > 1:
+        lost -= _union(list(after.values()))
     if not lost:
         return
-    starts, ends, labels, areas = kernels.components(lost.starts, lost.ends, W, connectivity)
+    starts, ends, labels, areas = kernels.components(lost.starts, lost.ends, H, W, connectivity)
     rivals = ManyRuns.of([*masks, lost, void - _union(masks) if void else void])
-    sides = contacts(starts, ends, labels, areas.size, *rivals, H, W)
-    own = sides[:, : len(masks)]
+    sides = contacts(starts, ends, labels, areas.size, *rivals, D, H, W)
+    shared = sides[:, : len(masks)]
     free = sides[:, -1] - sides[:, :-1].sum(1)
-    winner = np.where(own.max(1) >= np.maximum(free, 1), own.argmax(1), np.where(free > 0, -1, changed))
-    for k in set(winner.tolist()) - {-1}:
-        given = Runs.trusted(kernels.keep(starts, ends, labels, winner == k), after.shape)
-        masks[k] |= given
+    winner = np.where(shared.max(1) >= np.maximum(free, 1), shared.argmax(1), np.where(free > 0, _NONE, _BACK))
+    for k in set(winner.tolist()) - {_NONE}:
+        given = Runs.trusted(kernels.keep(starts, ends, labels, winner == k), shape)
+        for own, part in [(k, given)] if k != _BACK else [(own, given & mask) for own, mask in before.items()]:
+            masks[own] |= part
 
 
 def _union(masks: Sequence[Runs]) -> Runs:

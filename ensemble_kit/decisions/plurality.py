@@ -84,7 +84,8 @@ def label_vote(masks: Sequence[MaskSet], rule: LabelRule) -> MaskSet:
         own, void[sample] = _vote_sample([(m, w) for m, w in zip(masks, rule.votes.weights, strict=True)], sample, rule)
         voted += own
     indices = np.arange(len(first)).reshape(len(first.samples), len(first.classes))
-    return MaskSet.trusted(first.extent.sizes, first.classes, ManyRuns.of(voted), indices, str(rule), void)
+    won = MaskSet.trusted(first.extent.sizes, first.classes, ManyRuns.of(voted), indices, str(rule), void)
+    return won.with_geometry(first.extent.geometry)
 
 
 def _vote_sample(members: Sequence[tuple[MaskSet, int]], sample: str, rule: LabelRule) -> tuple[list[Runs], Runs]:

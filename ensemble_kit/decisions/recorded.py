@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.rank import RankRule
@@ -21,6 +23,13 @@ def recorded(tuned: SetFields) -> Decision:
     if record.kind == "rank":
         return RankRule.of(tuned)
     return Thresholds({c.name: c.level for c in tuned.classes})
+
+
+def rules_of(given: Iterable[Rule | str] | Rule | str | None, decision: object) -> tuple[Rule, ...]:
+    """Read what the user passes as rules; None: those of the decision, if it is a set."""
+    if given is None:
+        return recorded_rules(decision) if isinstance(decision, SetFields) else ()
+    return parse_rules(given)
 
 
 def recorded_rules(tuned: SetFields) -> tuple[Rule, ...]:

@@ -22,8 +22,10 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.files import atomic_write
 from ensemble_kit.formats.table import format_row
+from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores import fused
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("rank", "sample", "score")
+_AT_ONCE = 1 << 23
+"""Scores that are held at a time where classes have to be evaluated together."""
 FLOOR = 0.1
 """Probability below which a pixel counts as background: summed over a whole image, what networks leave there weighs
 more than an object does (tests/benchmarks/review.py)."""
@@ -70,7 +74,7 @@ class ExpectDice:
         inputs, kept = self.inputs, self.decision.written(self.inputs.classes)
         image, decided = Vote(inputs, self.decision, self.rules)(item)
         masks = [decided.mask(k, image) for k in range(len(kept))]
-        scores, numbers = FusedSample(inputs, item.sample), [inputs.classes.index(name) for name in kept]
+        scores, numbers = open_sample(inputs, item.sample), [inputs.classes.index(name) for name in kept]
         shared = inputs.activation == "softmax" and inputs.fusion.mean.of_logits
         mean = PROBABILITY if shared else inputs.fusion.mean
         alone = self.decision.excludes(inputs)  # p outside of a mask lies in another class's, and is counted there
@@ -96,11 +100,17 @@ def _scores(scores: FusedSample, numbers: list[int], masks: list[Runs], band: tu
 
 def _shares(scores: FusedSample, numbers: list[int], masks: list[Runs], band: tuple[int, int]) -> Iterator[Counts]:
     """Do the same for averaged logits of exclusive classes, whose shares exist only where all classes are known."""
-    levels = fused.image_levels(scores, of_shares=True)
-    for c, mask in zip(numbers, masks, strict=True):
-        own, inside = levels[c], mask.decode()
-        pixels = np.bincount(own.reshape(-1), minlength=LEVELS)
-        hits = np.bincount(own[inside], minlength=LEVELS)
+    counts, packed, width = np.zeros((2, len(numbers), LEVELS), np.int64), ManyRuns.of(masks), scores.image[-1]
+    step = max(1, _AT_ONCE // (len(scores.inputs.classes) * width))
+    for first in range(0, scores.rows, step):
+        stop = min(first + step, scores.rows)
+        levels = fused.image_levels(scores, of_shares=True, rows=(first, stop))
+        own = packed.between(first * width, stop * width)
+        here = ManyRuns(own.starts - first * width, own.ends - first * width, own.offsets)
+        for k, (c, mask) in enumerate(zip(numbers, here.masks((stop - first, width)), strict=True)):
+            counts[0, k] += np.bincount(levels[c].reshape(-1), minlength=LEVELS)
+            counts[1, k] += np.bincount(levels[c][mask.decode()], minlength=LEVELS)
+    for pixels, hits in zip(*counts, strict=True):
         found = band[0] + np.flatnonzero(pixels[band[0] :])
         yield found.astype(np.uint16), pixels[found], hits[found]
 

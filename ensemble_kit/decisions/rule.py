@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +15,15 @@ from ensemble_kit.decisions.ruletext import RuleText
 from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.spec.affine import Geometry
+from ensemble_kit.spec.geometry import Shape, as_text
 from ensemble_kit.spec.labels import check_names
 
-Connectivity = Literal[4, 8]
+Connectivity = Literal[4, 8, 6, 18, 26]
+"""Neighbours over which components connect: 4 or 8 in an image, 6, 18 or 26 in a volume."""
+
+NEIGHBOURS: Mapping[int, tuple[int, ...]] = {2: (4, 8), 3: (6, 18, 26)}
+"""The connectivities by the number of axes; the last one is the default, all that touch by a corner."""
 
 _WHOLE = range(1, 10**18)
 
@@ -30,11 +37,13 @@ class Decided:
     names : of the classes.
     masks : one for each of them.
     scores : what they were decided from; None where only masks are known.
+    geometry : where the volume lies in the world, which says how large a voxel is; None where nothing says it.
     """
 
     names: Sequence[str]
     masks: list[Runs]
     scores: FusedSample | None = None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +81,10 @@ class Rule(ABC):
         object.__setattr__(self, "classes", check_names("classes", self.classes))
 
     @abstractmethod
-    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
-        """Yield the number of each class that the rule holds for, and its mask as the rule leaves it.
+    def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
+        """Yield masks of classes that the rule holds for, as it leaves them, by the number of the class.
 
-        The caller puts each mask in its place before the next one is made.
+        Masks that change together are yielded together; the caller puts them in their places before the next are made.
         """
 
     @abstractmethod
@@ -91,9 +100,52 @@ class Rule(ABC):
         """Tell whether the rule holds for a class."""
         return self.classes is None or name in self.classes
 
+    def neighbours(self, shape: Shape) -> int:
+        """Return over how many neighbours components connect in an image (H, W) or a volume (D, H, W).
+
+        Raises
+        ------
+        UsageError
+            The rule's connectivity is one of the other.
+        """
+        allowed = NEIGHBOURS[len(shape)]
+        own: int | None = getattr(self, "connectivity", None)
+        if own is not None and own not in allowed:
+            where = "a volume" if len(shape) == 3 else "an image"
+            others = ", ".join(map(str, allowed[:-1]))
+            fix = f"pass connectivity={others} or {allowed[-1]}, or leave it out for {allowed[-1]}"
+            raise invalid(f"rule {str(self)!r} on {where} of {as_text(shape)}", fix)
+        return allowed[-1] if own is None else own
+
+    @property
+    def mm3(self) -> float | None:
+        """The size that the rule compares with, where it is in mm³."""
+        return None
+
+    def in_voxels(self, geometry: Geometry | None, which: str = "the volume") -> int | None:
+        """Return the size in mm³ as the least number of voxels that have it; None where the rule has none.
+
+        Parameters
+        ----------
+        which : what messages call the volume.
+
+        Raises
+        ------
+        UsageError
+            Nothing says how large a voxel is.
+        """
+        if self.mm3 is not None and geometry is None:
+            raise UsageError(
+                "rule-geometry",
+                "cannot post-process",
+                item=f"rule {str(self)!r} counts mm³, and {which} has no geometry that says how large a voxel is",
+                fix="pass the size in voxels (pixels), or masks or stores of volumes that have an affine",
+            )
+        return None if self.mm3 is None or geometry is None else max(1, geometry.voxels(self.mm3))
+
     def __str__(self) -> str:
-        connectivity = getattr(self, "connectivity", 8)
-        told = None if connectivity == 8 else str(connectivity)
+        connectivity = getattr(self, "connectivity", None)
+        told = None if connectivity is None else str(connectivity)
         return str(RuleText(self.kind, self._arguments(), told, self.classes))
 
     def _set_whole(self, name: str, allowed: Container[int] = _WHOLE, fix: str = "pass a whole number ≥ 1") -> None:
@@ -114,6 +166,19 @@ class Rule(ABC):
             raise self._invalid(name, fix)
         object.__setattr__(self, name, float(value))
 
+    def _set_mm3(self, name: str) -> None:
+        """Check that a parameter is a finite number above 0, and make it a float."""
+        value = getattr(self, name)
+        is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+        if not is_number or not 0 < value < math.inf:
+            raise self._invalid(name, "pass mm³, a finite number above 0")
+        object.__setattr__(self, name, float(value))
+
+    def _check_connectivity(self) -> None:
+        """Check that a parameter `connectivity` is one of images or of volumes, or None."""
+        if getattr(self, "connectivity", None) is not None:
+            self._set_whole("connectivity", (4, 8, 6, 18, 26), "pass 4 or 8 (images), or 6, 18 or 26 (volumes)")
+
     def _invalid(self, name: str, fix: str) -> UsageError:
         return invalid(f"{self.kind} with {name}={getattr(self, name)!r}", fix)
 
@@ -122,14 +187,14 @@ class MaskRule(Rule):
     """A rule that looks at one mask by itself."""
 
     @abstractmethod
-    def apply(self, runs: Runs) -> Runs:
-        """Return the mask as the rule leaves it."""
+    def apply(self, runs: Runs, geometry: Geometry | None = None) -> Runs:
+        """Return the mask as the rule leaves it; sizes in mm³ need the volume's geometry."""
 
-    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+    def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
         """Yield each mask as `apply` returns it."""
         for k, name in enumerate(decided.names):
             if self.covers(name):
-                yield k, self.apply(decided.masks[k])
+                yield {k: self.apply(decided.masks[k], decided.geometry)}
 
 
 class ScoreRule(Rule):

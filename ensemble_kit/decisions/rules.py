@@ -4,8 +4,11 @@
 
     drop-small:200              drop components of fewer than 200 pixels
     drop-small:0.05%            … of fewer than 0.05 % of the image's pixels
+    drop-small:100mm3           … of fewer voxels than have 100 mm³, by the volume's affine; so least-area, fill-holes
     keep-largest                keep the largest component; keep-largest:2 the two largest
+    keep-largest:together       … of all classes but the background as one mask; keep-largest:2,together
     fill-holes                  fill every hole; fill-holes:50 those of at most 50 pixels
+    fill-holes:slices           … of every slice of a volume by itself; fill-holes:50,slices
     gate:0.75,2000              empty the mask unless at least 2000 pixels lie at or above 0.75
     least-area:120              empty the mask if it has fewer than 120 pixels; least-area:0.05% of the image
     compete:0.8                 take a pixel from a class whose score is below 0.8 x the highest of all classes
@@ -13,154 +16,27 @@
     nested@WT,TC,ET             cut each mask to the one of the class before it
     nested:grow@WT,TC,ET        … or add to each mask the one of the class behind it
 
-`connectivity=4` may stand as the last argument (`drop-small:200,connectivity=4`); the default is 8. Without `@` a
-rule holds for every class. Everything behind the first `@` is the list of classes, as in a line of CSV: a name that
-holds a comma stands in double quotes, and a double quote inside them is written twice.
+`connectivity=4` may stand as the last argument (`drop-small:200,connectivity=4`); the default is 8. In volumes it is 6,
+18 or 26, the default, and pixels are voxels. Without `@` a rule holds for every class. Everything behind the first `@`
+is the list of classes, as in a line of CSV: a name that holds a comma stands in double quotes, and a double quote
+inside them is written twice.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
 from ensemble_kit.decisions.across import Compete, Nested
-from ensemble_kit.decisions.areas import AreaRule, LeastArea
-from ensemble_kit.decisions.rule import Connectivity, Decided, MaskRule, Rule, ScoreRule, invalid
+from ensemble_kit.decisions.areas import LeastArea
+from ensemble_kit.decisions.connected import DropSmall, FillHoles, KeepLargest
+from ensemble_kit.decisions.rule import Decided, Rule, ScoreRule, invalid
 from ensemble_kit.decisions.ruletext import RuleText, decimal, plain, whole
 from ensemble_kit.errors import UsageError, check_several
 from ensemble_kit.masks.runs import Runs
-
-
-@dataclass(frozen=True)
-class DropSmall(AreaRule):
-    """Drop the components that are smaller than a number of pixels or a share of the image.
-
-    Parameters
-    ----------
-    min_area : pixels that a component needs to stay, at least 1.
-    min_share : the same as a share of the image's pixels, in (0, 1]; exactly one of the two is given.
-    connectivity : 8 joins pixels that touch by a corner, 4 does not.
-
-    Examples
-    --------
-    >>> DropSmall(2).apply(Runs([0, 5], [3, 6], (2, 6))).text()
-    '1 3'
-    >>> str(DropSmall(min_share=0.0005, classes=("Radius",)))
-    'drop-small:0.05%@Radius'
-    """
-
-    kind = "drop-small"
-    form = "drop-small:200 (pixels) or drop-small:0.05% (of the image)"
-    monotone = True
-    connectivity: Connectivity = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
-
-    def apply(self, runs: Runs) -> Runs:
-        """Return the mask without its small components."""
-        from ensemble_kit.kernels import components as kernels
-
-        W = runs.shape[1]
-        left = kernels.drop_small(runs.starts, runs.ends, W, self.connectivity, self.least(runs.shape))
-        return Runs.trusted(left, runs.shape)
-
-
-@dataclass(frozen=True)
-class KeepLargest(MaskRule):
-    """Keep the k largest components; of equal ones the one whose first pixel (row by row) comes first.
-
-    Parameters
-    ----------
-    k : how many stay, at least 1.
-    connectivity : 8 joins pixels that touch by a corner, 4 does not.
-
-    Examples
-    --------
-    >>> KeepLargest().apply(Runs([0, 4], [2, 7], (2, 8))).text()
-    '5 3'
-    """
-
-    kind = "keep-largest"
-    form = "keep-largest or keep-largest:2"
-    k: int = 1
-    connectivity: Connectivity = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set_whole("k")
-        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
-
-    def apply(self, runs: Runs) -> Runs:
-        """Return the mask with its k largest components only."""
-        from ensemble_kit.kernels import components as kernels
-
-        left = kernels.keep_largest(runs.starts, runs.ends, runs.shape[1], self.connectivity, self.k)
-        return Runs.trusted(left, runs.shape)
-
-    def _arguments(self) -> tuple[str, ...]:
-        return () if self.k == 1 else (str(self.k),)
-
-    @staticmethod
-    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
-        (k,) = arguments or ("1",)
-        return {"k": whole(k)}
-
-
-@dataclass(frozen=True)
-class FillHoles(MaskRule):
-    """Fill holes: components of the background that do not touch the image's border.
-
-    With the default connectivity this is `scipy.ndimage.binary_fill_holes`.
-
-    Parameters
-    ----------
-    largest : pixels of the largest hole that is filled; None fills all.
-    connectivity : of the mask. 8 (default) makes the background 4-connected, 4 makes it 8-connected: background that
-        touches the outside by a corner is then not a hole.
-
-    Examples
-    --------
-    >>> FillHoles().apply(Runs([0, 5, 8], [4, 6, 12], (3, 4))).text()
-    '1 4 6 1 9 4'
-    >>> FillHoles().apply(Runs([0, 6], [5, 12], (3, 4))).text()
-    '1 12'
-    """
-
-    kind = "fill-holes"
-    form = "fill-holes or fill-holes:50"
-    monotone = True
-    largest: int | None = None
-    connectivity: Connectivity = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.largest is not None:
-            self._set_whole("largest")
-        self._set_whole("connectivity", (4, 8), "pass 4 or 8")
-
-    def apply(self, runs: Runs) -> Runs:
-        """Return the mask with its holes filled."""
-        from ensemble_kit.kernels import components as kernels
-
-        H, W = runs.shape
-        largest = H * W if self.largest is None else min(self.largest, H * W)
-        filled = kernels.fill_holes(runs.starts, runs.ends, H, W, self.connectivity, largest)
-        return Runs.trusted(filled, runs.shape)
-
-    def _arguments(self) -> tuple[str, ...]:
-        return () if self.largest is None else (str(self.largest),)
-
-    @staticmethod
-    def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
-        if not arguments:
-            return {}
-        (largest,) = arguments
-        return {"largest": whole(largest)}
 
 
 @dataclass(frozen=True)
@@ -192,14 +68,14 @@ class Gate(ScoreRule):
         self._set_number("top")
         self._set_whole("min_area")
 
-    def changed(self, decided: Decided) -> Iterator[tuple[int, Runs]]:
+    def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
         """Yield each mask, empty where too few pixels of its class lie at or above the top threshold."""
         scores = self.scores_of(decided)
         level = scores.inputs.fusion.mean.level_of(self.top)
         for k, name in enumerate(decided.names):
             if self.covers(name):
                 mask, c = decided.masks[k], scores.inputs.classes.index(name)
-                yield k, self.decide(mask, scores.runs(c, level).area) if mask else mask
+                yield {k: self.decide(mask, scores.runs(c, level).area) if mask else mask}
 
     def decide(self, runs: Runs, above: int) -> Runs:
         """Return the mask, or an empty one where fewer than `min_area` pixels lie at or above the top threshold."""
@@ -239,7 +115,7 @@ def parse_rule(text: str) -> Rule:
     Examples
     --------
     >>> parse_rule("keep-largest:2@Radius,Ulna")
-    KeepLargest(classes=('Radius', 'Ulna'), k=2, connectivity=8)
+    KeepLargest(classes=('Radius', 'Ulna'), k=2, connectivity=None, together=False)
     """
     try:
         taken = RuleText.of(text)

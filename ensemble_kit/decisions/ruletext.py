@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+MM3 = "mm3"
+"""What stands behind a size in cubic millimetres."""
+
 _CONNECTIVITY = "connectivity="
 _WHOLE = re.compile(r"\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
@@ -77,6 +80,12 @@ def decimal(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text):
         raise ValueError(text)
     return Decimal(text)
+
+
+def cubic(text: str) -> float | None:
+    """Read a size in mm³, `100mm3` or `100mm³`; None for one without this unit, ValueError for no number before it."""
+    bare = text.replace("³", "3")
+    return float(decimal(bare.removesuffix(MM3))) if bare.endswith(MM3) else None
 
 
 def plain(number: Decimal) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ensemble_kit.errors import (
     UsageError,
     some,
 )
+from ensemble_kit.formats.volume_files import name_of
 from ensemble_kit.logits.plausible import with_background
 
 if TYPE_CHECKING:
@@ -62,6 +63,40 @@ class ArrayForm:
         MismatchError
             The array's shape does not fit the classes.
         """
+        raw = self.numbers(path)
+        self._check_bytes(path, raw.nbytes)
+        values = self._squeezed(raw, path).astype(np.float32)
+        return values if self.scale is None else values / np.float32(self.scale)
+
+    def grid(self, path: Path) -> tuple[int, int]:
+        """Read (h, w) from what a file says of its shape; raises as `read` does."""
+        shape = self.declared(path)
+        _, h, w = self._squeezed(np.broadcast_to(np.float32(0), shape), path).shape
+        return h, w
+
+    def declared(self, path: Path) -> tuple[int, ...]:
+        """Read the shape that a file declares."""
+        try:
+            if path.suffix.lower() == ".npy":
+                with path.open("rb") as file:
+                    return _head(file)
+            with zipfile.ZipFile(path) as archive, archive.open(f"{self._key(archive, path)}.npy") as member:
+                return _head(member)
+        except EnskError:
+            raise
+        except Exception as error:
+            raise _unread(path, error) from error
+
+    def key_in(self, path: Path) -> str:
+        """Return the name of the array in an archive."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return self._key(archive, path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise _unread(path, error) from error
+
+    def numbers(self, path: Path) -> NDArray[Any]:
+        """Read an array as it is: mapped, of a .npy file."""
         raw = self._raw(path)
         if raw.dtype.kind not in "fiu":
             fix = "save numbers: float16, float32, or integers with --scale"
@@ -70,34 +105,36 @@ class ArrayForm:
             item = f"{str(path)!r} holds {raw.dtype} up to {int(raw.max(initial=0))}"
             fix = "pass --scale with what the values were multiplied by, such as --scale 10000"
             raise UsageError("scale-missing", "cannot tell what integers mean", item=item, fix=fix)
-        values = self._squeezed(raw, path).astype(np.float32)
-        return values if self.scale is None else values / np.float32(self.scale)
+        return raw
 
     def _raw(self, path: Path) -> NDArray[Any]:
         try:
             if path.suffix.lower() == ".npy":
-                array = np.lib.format.open_memmap(path, mode="r")  # refuses objects, and a file shorter than it says
-                self._check_bytes(path, array.nbytes)
-                return np.asarray(array)
+                # refuses objects, and a file shorter than it says
+                return np.asarray(np.lib.format.open_memmap(path, mode="r"))
             return self._from_archive(path)
         except (EnskError, MemoryError):
             raise
         except Exception as error:
-            fix = "copy the file again; arrays of objects are never unpickled, save plain numbers"
-            raise _damaged("array-damaged", f"{str(path)!r}: {error}", fix) from error
+            raise _unread(path, error) from error
 
     def _from_archive(self, path: Path) -> NDArray[Any]:
         with zipfile.ZipFile(path) as archive:
-            sizes = {e.filename.removesuffix(".npy"): e.file_size for e in archive.infolist()}
+            key = self._key(archive, path)
+            self._check_bytes(path, archive.getinfo(f"{key}.npy").file_size)
+        with np.load(path, allow_pickle=False) as file:
+            return np.asarray(file[key])
+
+    def _key(self, archive: zipfile.ZipFile, path: Path) -> str:
+        """Find which array of an archive is meant."""
+        sizes = [e.filename.removesuffix(".npy") for e in archive.infolist()]
         key = self.key if self.key is not None else next(iter(sizes), None)
         if key not in sizes or (self.key is None and len(sizes) > 1):
             item = f"{str(path)!r} holds {some(sorted(sizes)) or 'none'}"
             item += "" if self.key is None else f", not {self.key!r}"
             fix = "pass --key with one of its names"
             raise UsageError("key-missing", "cannot tell which array is meant", item=item, fix=fix)
-        self._check_bytes(path, sizes[key])
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file[key])
+        return key
 
     def _check_bytes(self, path: Path, size: int) -> None:
         if size > self.limit:
@@ -151,11 +188,13 @@ def _four_axes(path: Path, shape: tuple[int, ...], count: int) -> MismatchError:
         axes = "(Z, Y, X, C)"
     each = "slice" if what == "a volume" else "sample"
     fix = f"save each {each} as an array (C, h, w) of its own, beside an image of its own"
+    if what == "a volume":
+        fix += "; or pass the volumes as --images (NIfTI, NRRD, MetaImage), one for each array"
     return MismatchError(
         "array-is-volume",
         f"cannot take {what} for a sample",
         item=f"{str(path)!r} is {shape}: four axes, {axes}; a sample has (C, h, w)",
-        fix=fix + ("; volumes come with a later version" if what == "a volume" else ""),
+        fix=fix,
     )
 
 
@@ -194,7 +233,21 @@ def match(images: Mapping[str, Path], folder: Path, root: Path) -> dict[str, Pat
 
 def _candidates(image: Path) -> Iterable[str]:
     bases = {image.as_posix(), image.with_suffix("").as_posix(), image.name, image.stem}
+    bases |= {name_of(image.as_posix()), name_of(image.name)}  # case_1.nii.gz: case_1.npz
     return sorted(base + suffix for base in bases for suffix in SUFFIXES)
+
+
+def _head(file: IO[bytes]) -> tuple[int, ...]:
+    """Read the shape that an array declares."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, _ = read(file)
+    return tuple(shape)
+
+
+def _unread(path: Path, error: Exception) -> DamagedError:
+    fix = "copy the file again; arrays of objects are never unpickled, save plain numbers"
+    return _damaged("array-damaged", f"{str(path)!r}: {error}", fix)
 
 
 def _damaged(code: str, item: str, fix: str) -> DamagedError:

@@ -26,6 +26,7 @@ from ensemble_kit.dumping.decoding import (
 )
 from ensemble_kit.errors import Caution, DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.png_rows import check_rows
+from ensemble_kit.formats.volume_files import name_of
 from ensemble_kit.masks.idforms import IdForm, check_form
 from ensemble_kit.remote.copies import here
 
@@ -121,13 +122,13 @@ def identify(paths: Sequence[Path], folder: str | Path, form: IdForm = "name") -
     """
     root = Path(folder)
     make: dict[str, Callable[[Path], str]] = {
-        "name": lambda p: p.name,
-        "stem": lambda p: p.stem,
+        "name": lambda p: name_of(p.name),  # a volume is called as its masks are, without its suffix
+        "stem": lambda p: p.stem if name_of(p.name) == p.name else name_of(p.name),
         "path": lambda p: p.relative_to(root).as_posix(),
     }
-    name_of, by_id = make[check_form(form)], dict[str, list[Path]]()
+    called, by_id = make[check_form(form)], dict[str, list[Path]]()
     for path in paths:
-        by_id.setdefault(name_of(path), []).append(path)
+        by_id.setdefault(called(path), []).append(path)
     clashes = {i: p for i, p in by_id.items() if len(p) > 1}
     if clashes:
         first, files = next(iter(clashes.items()))

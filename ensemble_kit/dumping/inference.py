@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from ensemble_kit.dumping.intensity import DepthCheck, check_window
 from ensemble_kit.dumping.outputs import failing_as, outputs_of, told
 from ensemble_kit.dumping.preprocess import Size, check_alignment, grid_box, not_aligned
 from ensemble_kit.dumping.recipe import Recipe
-from ensemble_kit.dumping.sources import Failure, Piece, digest_of, read_ahead, unreadable
+from ensemble_kit.dumping.sources import Failure, Grids, Piece, digest_of, read_ahead, unreadable
 from ensemble_kit.errors import DamagedError, EnskError, MismatchError, ResourceError, check_number
-from ensemble_kit.spec.geometry import Box
+from ensemble_kit.spec.geometry import Box, as_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,19 +41,25 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Head:
-    """What the first sample showed: sizes of the input and of the grid, and what boxes are aligned to.
+    """What the first sample showed, and the largest input.
 
     Parameters
     ----------
-    canvas, grid : (h, w) of the input and of the network's outputs for it.
     align : the multiples of input pixels on which images and windows are placed.
-    cells : (h, w) of the grid that the network makes of one window.
+    steps : (h, w), cells of the grid that the network makes of `align` pixels.
+    cells : (h, w) of the grid that it makes of one window.
+    largest : (h, w) of the largest input.
     """
 
-    canvas: Size
-    grid: Size
-    align: Size = (1, 1)
+    align: Size
+    steps: Size
     cells: Size = (1, 1)
+    largest: Size = (0, 0)
+
+    def grid(self, canvas: Size) -> Size:
+        """Return the (h, w) of the grid that the network makes of an input."""
+        (h, w), (a, b), (p, q) = canvas, self.align, self.steps
+        return h // a * p, w // b * q
 
 
 class NetworkSource:
@@ -82,17 +89,20 @@ class NetworkSource:
         """Return what ran."""
         return self._network.record()
 
-    def path(self, sample: str) -> Path:
-        """Return a sample's image."""
-        return self._paths[sample]
+    def digest(self, sample: str) -> str:
+        """Digest a sample's image."""
+        return digest_of(self._paths[sample])
 
-    def learn(self, todo: Sequence[str]) -> Size:
+    def learn(self, todo: Sequence[str]) -> Grids:
         """Run the first sample that can be read, alone; its output is kept if the image was placed as it should be."""
         sample, image = self._first_image(todo)
         self._decoded = image.nbytes
         head = self._learn_window(image, sample) if self._recipe.tile else self._learn_whole(image, sample)
-        self._head = head
-        return head.grid
+        canvases = self._canvases(head)
+        largest = max(h for h, _ in canvases.values()), max(w for _, w in canvases.values())
+        self._head = replace(head, largest=largest)
+        grids = {canvas: head.grid(canvas) for canvas in set(canvases.values())}
+        return Grids.of(list(grids.values()), [grids[canvases[s]] for s in todo if s in canvases])
 
     def _first_image(self, todo: Sequence[str]) -> tuple[str, NDArray[Any]]:
         for sample in todo:
@@ -125,35 +135,43 @@ class NetworkSource:
         x, box = prep.apply(image)
         output = self._forward(x[None], [sample])
         canvas, grid = (x.shape[1], x.shape[2]), (output.shape[2], output.shape[3])
-        stretched = prep.resize == "stretch"
-        align = (1, 1) if stretched else check_alignment(canvas, grid, "letterboxed images")
-        if prep.place(size, canvas, align) == box:
+        what = "images at their own sizes" if prep.fixed is None else "letterboxed images"
+        stretched = prep.fixed is not None and prep.resize == "stretch"
+        align = canvas if stretched else check_alignment(canvas, grid, what)
+        head = _Head(align, (align[0] * grid[0] // canvas[0], align[1] * grid[1] // canvas[1]))
+        if (prep.canvas(size, align), prep.place(size, canvas, align)) == (canvas, box):
             source = digest_of(self._paths[sample])
             self._first = Piece(sample, output[0], size, grid_box(box, canvas, grid), source)
-        return _Head(canvas, grid, align)
+        return head
 
     def _learn_window(self, image: NDArray[Any], sample: str) -> _Head:
         prep, tile = self._recipe.preprocess, self._recipe.tile or 0
-        x, _ = prep.apply(image, prep.canvas([image.shape[:2]], least=tile))
+        x, _ = prep.apply(image, prep.canvas((image.shape[0], image.shape[1]), least=tile))
         output = self._forward(x[None, :, :tile, :tile], [sample])
         cells = output.shape[2], output.shape[3]
         align = check_alignment((tile, tile), cells, "a sliding window")
-        canvas = prep.canvas(self._all_sizes() if prep.size is None else [], align, least=tile)
+        canvas = prep.fixed or align
         if canvas[0] % align[0] or canvas[1] % align[1]:
             item = f"a sliding window: an input of {canvas[0]} x {canvas[1]} with a stride of {align[0]} x {align[1]}"
             raise not_aligned(item, f"pass a --size that {align[0]} and {align[1]} divide")
-        grid = canvas[0] * cells[0] // tile, canvas[1] * cells[1] // tile
-        return _Head(canvas, grid, align, cells)
+        return _Head(align, (align[0] * cells[0] // tile, align[1] * cells[1] // tile), cells)
 
-    def _all_sizes(self) -> list[Size]:
-        """Read the size of every image of the store, so that all parts (`--part i/n`) agree on one grid."""
-        sizes = []
-        for path in self._paths.values():
+    def _canvas(self, size: Size, align: Size) -> Size:
+        """Return the (h, w) of the input of an image of (H, W)."""
+        return self._recipe.preprocess.canvas(size, align, self._recipe.tile or 1)
+
+    def _canvases(self, head: _Head) -> dict[str, Size]:
+        """Find the input of every image of the store, so that all parts (`--part i/n`) agree on its grids."""
+        fixed = self._recipe.preprocess.fixed
+        if fixed is not None:
+            return dict.fromkeys(self._paths, fixed)
+        found = {}
+        for sample, path in self._paths.items():
             try:
-                sizes.append(image_size(path, self._recipe.preprocess.arrays))
+                found[sample] = self._canvas(image_size(path, self._recipe.preprocess.arrays), head.align)
             except (DamagedError, ResourceError):  # `pieces` names it
                 continue
-        return sizes
+        return found
 
     def check_memory(self, budget: int) -> None:
         """Refuse where images read ahead and one batch would not fit."""
@@ -168,11 +186,11 @@ class NetworkSource:
         """Project the bytes held with so many prepared images ahead, without those of the framework."""
         head = self._head
         assert head is not None
-        inputs = 4 * self._recipe.preprocess.feeds * head.canvas[0] * head.canvas[1]
-        outputs = 4 * len(self._classes) * head.grid[0] * head.grid[1]
+        inputs = 4 * self._recipe.preprocess.feeds * math.prod(head.largest)
+        outputs = 4 * len(self._classes) * math.prod(head.grid(head.largest))
         copies = 3 if self._recipe.tta else 2
         if self._recipe.tile is not None:
-            fraction = self._recipe.tile**2 / (head.canvas[0] * head.canvas[1])
+            fraction = self._recipe.tile**2 / math.prod(head.largest)
             batch = int(self._batch * fraction * (inputs + copies * outputs)) + 2 * outputs
         else:
             batch = self._batch * (2 * inputs + copies * outputs)
@@ -199,9 +217,14 @@ class NetworkSource:
         with closing(read_ahead(left, self._prepare, self._jobs, self._ahead())) as stream:
             for sample, future in stream:
                 try:
-                    batch.append(future.result())
+                    one = future.result()
                 except (DamagedError, ResourceError) as error:
                     yield Failure(sample, error)
+                    continue
+                if batch and batch[0].x.shape != one.x.shape:  # only inputs of one size are run together
+                    yield from self._run(batch)
+                    batch = []
+                batch.append(one)
                 if len(batch) >= limit:
                     yield from self._run(batch)
                     batch = []
@@ -212,8 +235,9 @@ class NetworkSource:
         assert head is not None
         source = digest_of(self._paths[sample])
         image = self._read(sample)
-        x, box = self._recipe.preprocess.apply(image, head.canvas, head.align)
-        return _Prepared(sample, x, (image.shape[0], image.shape[1]), box, source)
+        size = image.shape[0], image.shape[1]
+        x, box = self._recipe.preprocess.apply(image, self._canvas(size, head.align), head.align)
+        return _Prepared(sample, x, size, box, source)
 
     def _run(self, batch: Sequence[_Prepared]) -> Iterator[Piece]:
         """Run a batch; where it fails as a whole, run its images alone, so that the error names the one at fault."""
@@ -225,15 +249,18 @@ class NetworkSource:
             for one in batch:
                 yield self._piece(one, self._slide(one) if self._recipe.tile else self._alone(one))
             return
+        failed = ""
         try:
             outputs = outputs_of(self._network, np.stack([one.x for one in batch]), self._classes)
         except EnskError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's model raises
+            failed = told(error)
+        if failed:  # past the handler, whose traceback holds all that the batch left on the device
             for one in batch:
                 yield self._piece(one, self._alone(one))
             self._batch = 1
-            self._say(f"the model fails on {len(batch)} images at a time, so they run one by one: {told(error)}")
+            self._say(f"the model fails on {len(batch)} images at a time, so they run one by one: {failed}")
             return
         for one, output in zip(batch, outputs, strict=True):
             yield self._piece(one, output)
@@ -241,11 +268,13 @@ class NetworkSource:
     def _piece(self, one: _Prepared, output: NDArray[np.float32]) -> Piece:
         head = self._head
         assert head is not None
-        if output.shape[1:] != head.grid:
-            item = f"sample {one.sample!r} has a grid of {output.shape[1:]}, the first had {head.grid}"
+        canvas, grid = (one.x.shape[1], one.x.shape[2]), (output.shape[1], output.shape[2])
+        if grid != head.grid(canvas):
+            told = f"{as_text(grid)} of an input of {as_text(canvas)}, {as_text(head.grid(canvas))} by the first one"
+            item = f"sample {one.sample!r} has a grid of {told}"
             fix = "let the network put out one grid for one size of input"
             raise MismatchError("model-output", "cannot store outputs of two sizes", item=item, fix=fix)
-        return Piece(one.sample, output, one.image, grid_box(one.box, head.canvas, head.grid), one.source)
+        return Piece(one.sample, output, one.image, grid_box(one.box, canvas, grid), one.source)
 
     def _alone(self, one: _Prepared) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._forward(one.x[None], [one.sample])[0]

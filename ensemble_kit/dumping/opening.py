@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from ensemble_kit import backends
 from ensemble_kit.backends import Network
@@ -62,7 +63,9 @@ def with_channels(recipe: Recipe, network: Network) -> Recipe:
     prep = recipe.preprocess
     if prep.channels != "grey" or prep.count is not None or network.channels == 3:
         return recipe
-    size = (recipe.tile, recipe.tile) if recipe.tile is not None else prep.size
+    size = (recipe.tile, recipe.tile) if recipe.tile is not None else prep.fixed
+    if prep.size == "native":
+        size = size or (8 * prep.divisor, 8 * prep.divisor)
     if network.channels == 1 or (size is not None and not _takes(network, 3, size) and _takes(network, 1, size)):
         return replace(recipe, preprocess=prep.but(count=1))
     return recipe
@@ -80,26 +83,31 @@ def _takes(network: Network, channels: int, size: Size) -> bool:
 
 def with_size(recipe: Recipe, network: Network) -> Recipe:
     """Settle the input's size: what was asked for, the only one that the network takes, or a refusal."""
-    tile, size = recipe.tile, recipe.preprocess.size
+    tile, prep = recipe.tile, recipe.preprocess
+    size: Size | Literal["native"] | None = prep.fixed if tile is not None else prep.size
     asked = (tile, tile) if tile is not None else size
     if network.size is not None and asked is not None and asked != network.size:
-        item = f"{asked[0]} x {asked[1]}, the model takes only {network.size[0]} x {network.size[1]}"
+        told = "each image's own size" if asked == "native" else f"{asked[0]} x {asked[1]}"
+        item = f"{told}, the model takes only {network.size[0]} x {network.size[1]}"
         fix = "pass the model's own --size (or --tile), or export it with free sizes"
         raise MismatchError("model-size", "cannot feed images of this size to the model", item=item, fix=fix)
     if tile is None:
         size = size or network.size
         if size is None:
             item = "neither --size nor --tile was passed"
-            fix = "pass --size HxW as the network was trained, or --tile N for a sliding window"
+            fix = (
+                "pass --size HxW as the network was trained, --size native for each image's own, or --tile N for a "
+                "sliding window"
+            )
             raise UsageError("size-missing", "cannot tell the size of the network's input", item=item, fix=fix)
-        if size[0] != size[1] and "rot90" in recipe.tta:
+        if size != "native" and size[0] != size[1] and "rot90" in recipe.tta:
             item = f"--tta rot90 with --size {size[0]}x{size[1]}"
             raise _option("cannot turn images by 90°", item, "pass a square --size, or leave rot90 out")
-    elif size is not None and min(size) < tile:
-        item = f"--tile {tile} on images of {size[0]} x {size[1]}"
+    elif prep.fixed is not None and min(prep.fixed) < tile:
+        item = f"--tile {tile} on images of {prep.fixed[0]} x {prep.fixed[1]}"
         fix = "pass a smaller --tile, a larger --size, or no --size for images as they are"
         raise _option("cannot slide a window", item, fix)
-    return replace(recipe, preprocess=recipe.preprocess.but(size=size))
+    return replace(recipe, preprocess=replace(prep, size=size))
 
 
 def _option(what: str, item: str, fix: str) -> UsageError:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from ensemble_kit.backends import Network
 
+_OF_MEMORY = re.compile(r"out of memory|not enough memory|ALLOC_FAILED|(can't|failed to) allocate", re.IGNORECASE)
+
 
 def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.float32]:
     """Run a batch (B, channels, h, w); return float32 (B, C, h', w').
@@ -29,6 +31,7 @@ def outputs_of(network: Network, x: NDArray[np.float32], classes: Sequence[str])
     item = f"outputs {tuple(y.shape)} for {len(x)} images, {len(classes)} classes: {some(classes)}"
     if y.ndim != 4 or y.shape[0] != len(x):
         fix = "let the network put out (B, C, h, w), one map for each class of each image"
+        fix += ", which are there before argmax" if y.ndim == 3 else ""
         raise MismatchError("model-output", "cannot use the model's outputs as maps of classes", item=item, fix=fix)
     if y.shape[1] != len(classes):
         second = "let the network put out (B, C, h, w), classes second"
@@ -48,7 +51,7 @@ def failing_as(samples: Sequence[str], takes: int | None = None, given: int | No
         raise
     except Exception as error:
         item = f"at sample {some(samples)}: {told(error)}"
-        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        if is_of_memory(error):
             fix = "pass a smaller --batch-size or --size, --tile, or --device cpu"
             raise ResourceError("model-memory", "cannot run the model: out of memory", item=item, fix=fix) from error
         told_by_torch = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
@@ -58,6 +61,16 @@ def failing_as(samples: Sequence[str], takes: int | None = None, given: int | No
             raise channels_differ(takes, given, told(error)) from error
         fix = "see its traceback with --debug; samples before this one are committed"
         raise DamagedError("model-failed", "cannot run the model", item=item, fix=fix) from error
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Tell whether a model failed for want of memory.
+
+    Of CUDA only the allocator raises `OutOfMemoryError`: cuDNN and cuBLAS, whose workspaces come on top, raise a
+    RuntimeError, and so do torch's allocator on a CPU and onnxruntime's.
+    """
+    known = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return known or _OF_MEMORY.search(str(error)) is not None
 
 
 def channels_differ(takes: int, given: int, why: str = "") -> MismatchError:

@@ -8,7 +8,7 @@ grid cell: at stride 1 any pixel will do, at stride 4 the scaled image is rounde
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -41,7 +41,8 @@ class Preprocess:
 
     Parameters
     ----------
-    size : (h, w) of the input; None keeps each image's own size, which only a sliding window can use.
+    size : (h, w) of the input. "native" keeps each image's own size, padded at the bottom and on the right to multiples
+        of `divisor`; None does so too, for a sliding window, which needs no padding.
     resize : "stretch" fills the input and changes the aspect; "letterbox" keeps it and pads the rest.
     mean, std : one value per channel, or one for all, on the 0..1 scale, in the order of `channels`: 0 <= mean <= 1,
         0 < std <= 1. A network that was trained on 0..255 has mean 0 and std 1/255.
@@ -54,9 +55,10 @@ class Preprocess:
     normalise : "zscore" subtracts each image's own mean and divides by its standard deviation, channel by channel,
         as read; padding is then 0, the image's mean.
     count : how many channels the network is fed with: 1 or 3 with "grey". None: 3, or the number of `channels`.
+    divisor : of the sides of a "native" input: the network's deepest stride.
     """
 
-    size: Size | None = None
+    size: Size | Literal["native"] | None = None
     resize: Resize = "stretch"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -67,10 +69,13 @@ class Preprocess:
     window: tuple[float, float] | None = None
     normalise: Normalise = "none"
     count: int | None = None
+    divisor: int = 32
 
     def __post_init__(self) -> None:
-        if self.size is not None:
+        if self.size is not None and self.size != "native":
             object.__setattr__(self, "size", parse_size(self.size))
+        if not is_whole(self.divisor, 2**12):
+            raise invalid("divisor", self.divisor, "what the sides of the network's input must be multiples of: 32")
         for name, choice in (("resize", Resize), ("anchor", Anchor), ("normalise", Normalise)):
             if getattr(self, name) not in get_args(choice):
                 raise invalid(name, getattr(self, name), " or ".join(get_args(choice)))
@@ -92,6 +97,11 @@ class Preprocess:
             raise invalid("window", self.window, "the only one: a range says the same as a window")
         if self.normalise == "zscore" and (set(self.mean), set(self.std)) != ({0.0}, {1.0}):
             raise invalid("normalise", "zscore", "the only one, without mean and std: it is computed from each image")
+
+    @property
+    def fixed(self) -> Size | None:
+        """The (h, w) that every input has; None where images keep their own sizes."""
+        return None if self.size == "native" else self.size
 
     @property
     def feeds(self) -> int:
@@ -148,10 +158,10 @@ class Preprocess:
     def place(self, image: Size, canvas: Size | None = None, align: Size = (1, 1)) -> Box:
         """Compute which pixels of the input an image of (H, W) covers.
 
-        `canvas` is the input's (h, w) where `size` is None; `align` the multiples that the box must fall on.
+        `canvas` is the input's (h, w) where it is not fixed; `align` the multiples that the box must fall on.
         """
-        canvas = self.canvas([image], align) if canvas is None else canvas
-        if self.size is None:
+        canvas = self.canvas(image, align) if canvas is None else canvas
+        if self.fixed is None:
             return Box(0, 0, *_own_size(image, align))
         if self.resize == "stretch":
             return Box(0, 0, *canvas)
@@ -159,12 +169,13 @@ class Preprocess:
         spans = [_span(*v, scale, self.anchor) for v in zip(image, canvas, align, strict=True)]
         return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
 
-    def canvas(self, images: Sequence[Size], align: Size = (1, 1), least: int = 1) -> Size:
-        """Compute the input's (h, w): `size`, or else the smallest that holds every image, at least `least`."""
-        if self.size is not None:
-            return self.size
-        own = [_own_size(image, align) for image in images]
-        return tuple(max(_up(least, a), *(s[k] for s in own)) for k, a in enumerate(align))  # type: ignore[return-value]
+    def canvas(self, image: Size, align: Size = (1, 1), least: int = 1) -> Size:
+        """Compute the input's (h, w): the fixed one, or else the smallest that holds the image, at least `least`."""
+        if self.fixed is not None:
+            return self.fixed
+        steps = [math.lcm(a, self.divisor if self.size == "native" else 1) for a in align]
+        own = zip(_own_size(image, align), steps, strict=True)
+        return tuple(_up(max(n, least), step) for n, step in own)  # type: ignore[return-value]
 
     def apply(
         self, image: NDArray[Any], canvas: Size | None = None, align: Size = (1, 1)
@@ -175,7 +186,7 @@ class Preprocess:
         type where that tells the range, else after the range and the z-score.
         """
         size = image.shape[0], image.shape[1]
-        canvas = self.canvas([size], align) if canvas is None else canvas
+        canvas = self.canvas(size, align) if canvas is None else canvas
         box = self.place(size, canvas, align)
         pixels = self._ordered(image)
         if not self.by_type:
@@ -209,7 +220,7 @@ class Preprocess:
         return grey
 
 
-_LATER: dict[str, object] = {"range": None, "window": None, "normalise": "none", "count": None}
+_LATER: dict[str, object] = {"range": None, "window": None, "normalise": "none", "count": None, "divisor": 32}
 """Options that former versions did not record: without them a record stays what it was."""
 
 
@@ -256,7 +267,7 @@ def parse_size(value: object) -> Size:
     if len(numbers) == 1:
         numbers *= 2
     if len(numbers) != 2 or not all(0 < n <= 2**16 for n in numbers):
-        raise invalid("size", value, "HEIGHTxWIDTH such as 512x640, or one number for both")
+        raise invalid("size", value, "HEIGHTxWIDTH such as 512x640, one number for both, or native")
     return numbers[0], numbers[1]
 
 

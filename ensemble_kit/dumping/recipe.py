@@ -68,12 +68,26 @@ class Recipe:
             check_number("--scale", self.scale, "pass what the values were multiplied by, such as 10000", above=0)
 
     def __str__(self) -> str:
+        return self.told()
+
+    def told(self, tiles: bool = False) -> str:
+        """Say it in words.
+
+        Parameters
+        ----------
+        tiles : whether windows are kept as the tiles of a scene, and blended in the vote alone.
+        """
         prep, told = self.preprocess, [f"{self.domain} of {self.activation} classes"]
-        if prep.size is not None:
-            told.append(f"input {prep.size[0]} x {prep.size[1]} by {prep.resize}")
+        if prep.fixed is not None:
+            told.append(f"input {prep.fixed[0]} x {prep.fixed[1]} by {prep.resize}")
+        elif self.tile is None:
+            told.append(f"images at their own sizes, padded to multiples of {prep.divisor}")
         if self.tile is not None:
             windows = f"windows of {self.tile} x {self.tile} that overlap by {self.overlap:g}"
-            told.append(f"{windows}, {self.tile_weights} weights")
+            blended = (
+                "kept as tiles, which a vote blends by weights of its own" if tiles else f"{self.tile_weights} weights"
+            )
+            told.append(f"{windows}, {blended}")
         mean, std = (" ".join(f"{v:g}" for v in values) for values in (prep.mean, prep.std))
         shown = f"{prep.channels} as one channel" if prep.count == 1 else f"{prep.channels}"
         shown += " channels" if prep.arrays else ""

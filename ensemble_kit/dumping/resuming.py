@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ensemble_kit.dumping.sources import digest_of
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, some
 
 _FREE = {"versions", "device", "seed", "created"}
@@ -98,14 +97,14 @@ def check_replaceable(out: str | os.PathLike[str]) -> None:
 
 
 def changed(
-    earlier: Begun, samples: Sequence[str], path: Callable[[str], Path], jobs: int, redo: bool, out: str | Path
+    earlier: Begun, samples: Sequence[str], digest: Callable[[str], str], jobs: int, redo: bool, out: str | Path
 ) -> list[str]:
     """List the samples whose file is another one than when they were dumped.
 
     Parameters
     ----------
     samples : those to look at.
-    path : of the file of a sample.
+    digest : of what a sample is made from; "" where it cannot be read.
     redo : whether they are dumped again; if not, they are refused.
 
     Raises
@@ -115,8 +114,8 @@ def changed(
     """
     known = [s for s in samples if s in earlier.sources]
     with ThreadPoolExecutor(jobs) as pool:
-        digests = pool.map(lambda sample: digest_of(path(sample)), known)
-        found = [s for s, digest in zip(known, digests, strict=True) if digest and digest != earlier.sources[s]]
+        digests = pool.map(digest, known)
+        found = [s for s, now in zip(known, digests, strict=True) if now and now != earlier.sources[s]]
     if found and not redo:
         item = f"{len(found)} of {len(samples)} changed since {str(out)!r} was written: {some(found)}"
         fix = "pass --redo to dump these samples again, or put the former files back"

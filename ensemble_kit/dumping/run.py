@@ -9,6 +9,7 @@ store says what is committed, so that any run resumes where the last one stopped
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ from ensemble_kit.dumping.opening import open_network
 from ensemble_kit.dumping.preprocess import Size
 from ensemble_kit.dumping.recipe import Recipe
 from ensemble_kit.dumping.resuming import Begun, begun, changed
-from ensemble_kit.dumping.sources import Failure, Piece, Source, array_source
+from ensemble_kit.dumping.scene_source import SceneSource
+from ensemble_kit.dumping.sources import Failure, Piece, Source, TiledPiece, array_source
+from ensemble_kit.dumping.tile_source import tile_source
 from ensemble_kit.errors import Caution, DamagedError, UsageError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
@@ -52,7 +55,8 @@ class Dumped:
     samples : how many this run was to dump: with `part` only its share.
     resumed : how many of them were in the store before.
     written : how many this run wrote.
-    classes, grid : shape (C, h, w) of a sample; the grid is None where nothing was left to do.
+    classes, grid : shape (C, h, w) of a sample; the grid is None where each sample has its own, or nothing was left to
+        do.
     bytes : written by this run, or with `dry_run` projected.
     """
 
@@ -81,6 +85,8 @@ def dump_logits(
     codec: Codec = "none",
     clamp: float | None = None,
     ids: IdForm = "name",
+    scenes: str | Path | None = None,
+    checked: bool = False,
     trust: bool = False,
     jobs: int | None = None,
     memory: int | None = None,
@@ -107,6 +113,10 @@ def dump_logits(
     codec : "none", or "lossless": about half the size, read at about a sixth of the speed.
     clamp : limit logits to ± this; recorded in the store, and cannot be undone.
     ids : what a sample is called: its file's "name", its "stem", or its "path" below the folder.
+    scenes : the images are tiles of these scenes, which are the samples: a GeoTIFF, a folder of them, or a CSV of
+        tile, scene, row, column. A model that runs takes the folder of `images` itself: windows of `recipe.tile` are
+        read from its GeoTIFFs, and become their tiles.
+    checked : take values as they are said to be, whatever they look like, as of `LogitWriter`.
     trust : allow files of models and weights that can run code.
     jobs, memory : threads that read ahead, and a budget of bytes for images and outputs, without the framework's
         weights and activations.
@@ -138,40 +148,44 @@ def dump_logits(
         item = f"part {part[0]}/{part[1]} would remove what the other parts wrote"
         fix = "pass another --out, and run the parts without --force"
         raise UsageError("option-invalid", "cannot replace a store by parts", item=item, fix=fix)
-    mine = Part(*part).checked().share(list(paths))
     workers = jobs if jobs is not None else min(cores(), MAX_READERS)
+    share = Part(*part).checked()
     source: Source
-    if isinstance(model, str | Path) and Path(model).is_dir():
+    is_folder = isinstance(model, str | Path) and Path(model).is_dir()
+    if scenes is not None and (is_folder or Path(scenes).resolve() != Path(images).resolve()):
+        paths, source = tile_source(model, scenes, paths, Path(images), recipe, names, workers, memory, weights)
+    elif isinstance(model, str | Path) and is_folder:
         source = array_source(Path(model), recipe, names, paths, Path(images), workers, memory, weights)
     else:
         network, recipe = open_network(model, recipe, names, weights, weights_key, device, trust, seed, say)
-        say(str(recipe))
-        source = NetworkSource(network, recipe, names, paths, batch_size, workers, memory, say)
+        say(recipe.told(tiles=scenes is not None))
+        if scenes is not None:
+            source = SceneSource(network, recipe, names, paths, batch_size)
+        else:
+            source = NetworkSource(network, recipe, names, paths, batch_size, workers, memory, say)
+    mine = share.share(list(paths))
     record = source.record()
-    provenance = {**record, **recipe.to_dict(), "versions": _versions(record), "seed": seed}
+    provenance = {**record, **recipe.to_dict(), "versions": versions(record), "seed": seed}
     bound = clamp_code(clamp, settle_activation(given, names))
     if bound is not None:
         provenance["clamp"] = clamp = value_of(bound)
     member = member or member_name(model, weights)
     ours = {**provenance, "classes": list(names), "samples": set(paths), "member": member, "codec": codec}
     earlier = Begun() if force else begun(out, ours)
-    again = frozenset(changed(earlier, mine, source.path, workers, redo, out))
+    again = frozenset(changed(earlier, mine, source.digest, workers, redo, out))
     todo = [s for s in mine if s not in earlier.committed or s in again]
     done = Dumped(str(out), len(mine), len(mine) - len(todo), 0, len(names), None, 0)
     if not todo:
         say(f"{out}: all {len(mine)} samples are there already")
         return done
-    grid = source.learn(todo)
+    grids = source.learn(todo)
     if memory is not None:
         source.check_memory(memory)
-    projected = len(todo) * len(names) * grid[0] * grid[1] * HALF
-    say(
-        f"{out}: {len(todo)} of {len(mine)} samples to dump, {len(names)} classes on a grid of "
-        f"{grid[0]} x {grid[1]}, {projected / 1e6:.1f} MB"
-    )
+    projected = grids.cells * len(names) * HALF
+    say(f"{out}: {len(todo)} of {len(mine)} samples to dump, {len(names)} classes {grids}, {projected / 1e6:.1f} MB")
     check_space(out, projected, force)
     if dry_run:
-        return replace(done, grid=grid, bytes=projected)
+        return replace(done, grid=grids.grid, bytes=projected)
     from ensemble_kit.logits.writer import LogitWriter
 
     with (
@@ -179,7 +193,7 @@ def dump_logits(
             os.fspath(out),
             names,
             list(paths),
-            grid,
+            grids.grid,
             activation=given,
             member=member,
             domain=recipe.domain,
@@ -187,11 +201,12 @@ def dump_logits(
             provenance=provenance,
             codec=codec,
             clamp=clamp,
+            checked=checked,
         ) as writer,
         closing(source.pieces(todo)) as pieces,
     ):
-        written, failures = _write(writer, pieces, again, replace(done, grid=grid), listen)
-    _report(failures, written, out)
+        written, failures = _write(writer, pieces, again, replace(done, grid=grids.grid), listen, say)
+    report(failures, written, out)
     return written
 
 
@@ -215,10 +230,11 @@ def member_name(model: object, weights: str | Path | None = None) -> str:
 
 def _write(
     writer: Any,
-    pieces: Iterator[Piece | Failure],
+    pieces: Iterator[Piece | TiledPiece | Failure],
     again: frozenset[str],
     done: Dumped,
     listen: Listener,
+    say: Callable[[str], None],
 ) -> tuple[Dumped, list[Failure]]:
     """Write pieces as they come; collect the failures, which do not stop the others."""
     failures: list[Failure] = []
@@ -227,24 +243,38 @@ def _write(
         if isinstance(piece, Failure):
             failures.append(piece)
             continue
-        how = {"source": piece.source, "again": piece.sample in again}
-        writer.write(piece.sample, piece.values, image_size=piece.image, box=piece.box, **how)
-        done = replace(done, written=done.written + 1, bytes=done.bytes + piece.values.size * HALF)
+        again_here = piece.sample in again
+        if isinstance(piece, TiledPiece):
+            if piece.void is not None:
+                share = f"{piece.void.area} of {math.prod(piece.image)} pixels"
+                say(f"{piece.sample}: {share} hold no data: they are void in every answer")
+            where: dict[str, Any] = {"image_size": piece.image, "geometry": piece.reference}
+            where |= {"source": piece.source, "again": again_here, "void": piece.void}
+            writer.write_tiles(piece.sample, piece.tiles, piece.boxes, piece.grid, **where)
+            size = piece.cells * done.classes
+        else:
+            how = {"source": piece.source, "again": again_here}
+            writer.write(piece.sample, piece.values, image_size=piece.image, box=piece.box, **how)
+            size = piece.values.size
+        done = replace(done, written=done.written + 1, bytes=done.bytes + size * HALF)
         listen(Progress("dumping", done.resumed + done.written, done.samples, done.written, piece.sample, done.bytes))
     return done, failures
 
 
-def _report(failures: Sequence[Failure], done: Dumped, out: str | Path) -> None:
+def report(failures: Sequence[Failure], done: Dumped, out: str | Path) -> None:
+    """Refuse what could not be read, after all other samples are committed."""
     if failures:
-        listed = "; ".join(f"{f.sample!r}: {f.error.item}" for f in failures[:10])
+        listed = "; ".join(f"{f.sample!r}: {f.error.what}: {f.error.item}" for f in failures[:10])
         more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
         item = f"{listed}{more}; the other {done.resumed + done.written} are committed in {str(out)!r}"
         what = f"cannot read {len(failures)} of {done.samples} samples"
-        fix = "mend these files and run the same command again: only they are left to do"
+        fix = failures[0].error.fix if len({f.error.code for f in failures}) == 1 else "mend these files"
+        fix += "; then run the command again: only they are left to do"
         raise DamagedError("images-unreadable", what, item=item, fix=fix)
 
 
-def _versions(record: Mapping[str, Any]) -> dict[str, str]:
+def versions(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions that a store's provenance keeps."""
     from importlib.metadata import version
 
     return {

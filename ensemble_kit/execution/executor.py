@@ -7,7 +7,8 @@ other processes or on other machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -16,6 +17,7 @@ from ensemble_kit.errors import check_number
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, Progress, nobody
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -96,25 +98,37 @@ class Threads:
     def map(self, work: Callable[[Item], T], items: Items, verb: str, listener: Listener = nobody) -> Iterator[T]:
         """Do the work in threads; one job runs in the calling thread. See `Executor.map`."""
         listener(Progress(verb, 0, len(items)))
-        threads = self.jobs or cores()  # where memory is too short to start a thread, one job still runs
-        results = map(work, items) if threads == 1 else _pooled(work, items, threads)
+        results = in_threads(work, items, self.jobs or cores())
         for k, (sample, result) in enumerate(zip(items.samples, results, strict=True)):
             listener(Progress(verb, k + 1, len(items), k + 1, sample))
             yield result
 
 
-def _pooled(work: Callable[[Item], T], items: Items, threads: int) -> Iterator[T]:
+def in_threads(work: Callable[[A], T], items: Iterable[A], threads: int) -> Iterator[T]:
+    """Do the work on every item, at most two a thread in flight, and yield the results in the order of the items.
+
+    One thread is the calling one: where memory is too short to start another, that still runs.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="ensk-sample")
-    waiting: list[Future[T]] = []
-    ahead = iter(items)
+    waiting: deque[Future[T]] = deque()
     try:
-        for _ in items.samples:
-            while len(waiting) < 2 * threads and (following := next(ahead, None)) is not None:
-                waiting.append(pool.submit(work, following))
-            yield waiting.pop(0).result()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the samples in flight
 
 
 THREADS = Threads()
 """The default: one thread for each core."""
+
+
+def threads_here(executor: Executor) -> int:
+    """Count the threads that work of this process may take beside an executor: its own, or one for each core."""
+    return (executor.jobs if isinstance(executor, Threads) else None) or cores()

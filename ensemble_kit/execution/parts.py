@@ -83,6 +83,22 @@ class Part(NamedTuple):
 WHOLE = Part(1, 1)
 
 
+def launched(environment: Mapping[str, str] = os.environ) -> Part:
+    """Tell which of the processes of a launcher this is: torchrun, srun or mpirun; the whole where none started it.
+
+    A task of an array is a run of its own, whose processes torchrun may start.
+
+    Raises
+    ------
+    UsageError
+        The variables are not numbers, or not those of one of the processes.
+    """
+    for process, processes in sorted(_LAUNCHERS, key=lambda names: names[0] != "RANK"):
+        if process in environment and processes in environment:
+            return Part(_number(environment, process) + 1, _number(environment, processes)).checked()
+    return WHOLE
+
+
 def joined(shares: Sequence[Sequence[T]]) -> list[T]:
     """Put all shares of some items, in the order of their parts, back into the order of the items."""
     total, n = sum(map(len, shares)), len(shares)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, check_several, some
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.labels import check_names
 

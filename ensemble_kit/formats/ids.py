@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, some
 from ensemble_kit.formats.classes import ONLY_CLASS, check_wanted
 from ensemble_kit.formats.dialects import Dialect
-from ensemble_kit.masks.maskset import Key
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.stream import Masks
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
 from ensemble_kit.formats.filenames import check_inside, file_names
-from ensemble_kit.formats.sizes import declared_size
+from ensemble_kit.formats.sizes import declared_depth, declared_size
 from ensemble_kit.masks.stream import Masks
-from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.geometry import AXES, Shape
+from ensemble_kit.spec.georeference import WorldGeometry, fields_of, geometry_of
 
 INDEX = "index.json"
 _MARK = "ensk.masks/1"
@@ -27,16 +28,19 @@ class Index:
     kind : the format's name.
     classes : (name, folder), in order; the folder is "" where classes share files.
     values : of the classes, where files hold values; empty where they do not.
-    samples : (id, file, (H, W)), in order; the file is relative to the folder (of the class).
+    samples : (id, file, size of the image), in order; the file is relative to the folder (of the class).
+    geometries : where samples lie in the world or on the Earth, where that is known and files do not say it.
     """
 
     kind: str
     classes: tuple[tuple[str, str], ...]
     samples: tuple[tuple[str, str, Shape], ...]
     values: tuple[int, ...] = ()
+    geometries: Mapping[str, WorldGeometry] = field(default_factory=dict)
 
     def save(self, folder: Path, name: str = INDEX) -> None:
         """Write the index into the folder."""
+        geometries = {i: fields_of(self.geometries[i]) if i in self.geometries else {} for i, _, _ in self.samples}
         values = [{"value": v} for v in self.values] or [{}] * len(self.classes)
         (folder / name).write_bytes(
             strict_json.dump(
@@ -44,7 +48,7 @@ class Index:
                     "format": _MARK,
                     "kind": self.kind,
                     "classes": [{"name": n, "folder": f} | v for (n, f), v in zip(self.classes, values, strict=True)],
-                    "samples": [{"id": i, "file": f, "height": H, "width": W} for i, f, (H, W) in self.samples],
+                    "samples": [{"id": i, "file": f} | _as_keys(size) | geometries[i] for i, f, size in self.samples],
                 }
             )
         )
@@ -67,11 +71,11 @@ class Index:
         try:
             classes = tuple((_text(c["name"]), _text(c["folder"])) for c in value["classes"])
             samples = tuple(
-                (_text(s["id"]), _text(s["file"]), declared_size(s["height"], s["width"], f"{path}, {s['id']!r}"))
-                for s in value["samples"]
+                (_text(s["id"]), _text(s["file"]), _size(s, f"{path}, {s['id']!r}")) for s in value["samples"]
             )
             values = tuple(_value(c["value"]) for c in value["classes"] if "value" in c)
-            index = cls(_text(value["kind"]), classes, samples, values)
+            geometries = {s["id"]: own for s in value["samples"] if (own := geometry_of(s)) is not None}
+            index = cls(_text(value["kind"]), classes, samples, values, geometries)
         except (KeyError, TypeError) as error:
             raise _damaged(path, f"a key is missing or of another type ({error})") from None
         if values and (len(values) != len(classes) or len(set(values)) != len(values)):
@@ -99,19 +103,33 @@ class Index:
             raise MismatchError("files-extra", what, item=item, fix=fix)
 
 
-def index_of(kind: str, masks: Masks, suffix: str, folders: Sequence[str] = ()) -> Index:
-    """Build the index of masks that are about to be written."""
+def index_of(
+    kind: str, masks: Masks, suffix: str, folders: Sequence[str] = (), *, keeps_geometry: bool = False
+) -> Index:
+    """Build the index of masks that are about to be written; `keeps_geometry`: with where they lie."""
     files = file_names(masks.samples, suffix)
     classes = tuple(zip(masks.classes, folders or [""] * len(masks.classes), strict=True))
-    return Index(kind, classes, tuple((s, files[s], masks.image_size(s)) for s in masks.samples))
+    samples = tuple((s, files[s], masks.image_size(s)) for s in masks.samples)
+    return Index(kind, classes, samples, geometries=masks.extent.geometry if keeps_geometry else {})
 
 
 def files_under(folder: Path, suffix: str) -> list[str]:
-    """List the files of one kind, relative, sorted; hidden ones are left out."""
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.name.lower().endswith(suffix)]
+    """List the files of one kind, relative, sorted; hidden ones are left out, and folders that are called as files."""
+    named = (path for path in folder.rglob("*") if path.name.lower().endswith(suffix))
+    found = [path.relative_to(folder) for path in named if not path.is_dir()]
     return sorted(
         path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts) and path.name != INDEX
     )
+
+
+def _as_keys(size: Shape) -> dict[str, int]:
+    """Name the sizes of an image's axes."""
+    return dict(zip([word for _, word in AXES[-len(size) :]], size, strict=True))
+
+
+def _size(sample: dict[str, Any], where: str) -> Shape:
+    """Read what `_as_keys` wrote."""
+    return (*declared_depth(sample.get("depth"), where), *declared_size(sample["height"], sample["width"], where))
 
 
 def _text(value: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError
 from ensemble_kit.formats.npz import named_stacks
 from ensemble_kit.formats.png_codec import grey_of, read_labels
-from ensemble_kit.formats.sizes import check_bitmap
+from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
 from ensemble_kit.formats.stacks import Stack
 from ensemble_kit.masks.labelmaps import LabelMap
 from ensemble_kit.spec.label_table import LabelTable, in_pixels
@@ -27,12 +27,13 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Of the files of a folder; a file by itself is an `.npy` or an `.npz`."""
 
 
-def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> LabelMap:
+def read_image(path: Path, table: LabelTable | None, binary: bool = False, solid: bool | None = None) -> LabelMap:
     """Read one label map; colours become values by the table's colours.
 
     Parameters
     ----------
     binary : whether black and white stored as colours are the values 0 and 255.
+    solid : whether it is a volume; None: as its axes say.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def read_image(path: Path, table: LabelTable | None, binary: bool = False) -> La
         check_numbered(table, str(path))
         with path.open("rb") as file:
             stack = Stack.open(file, path.stat().st_size, str(path))
-            return _of_stack(stack, [""])[""]
+            return _of_stack(stack, [""], solid)[""]
     pixels, palette = read_labels(path) if path.suffix.lower() == ".png" else _tiff(path)
     grey = grey_of(pixels) if binary and pixels.ndim == 3 else None
     if grey is not None and set(np.unique(grey).tolist()) <= {0, 255}:
@@ -75,34 +76,63 @@ def check_numbered(table: LabelTable | None, where: str) -> None:
         raise UsageError("label-ambiguous", "cannot tell the classes of a label map", item=item, fix=fix)
 
 
-def read_arrays(path: Path) -> dict[str, LabelMap]:
-    """Read the label maps of one `.npy`, (N, H, W) or (H, W), or of an `.npz`, one array a sample or a stack.
+def read_arrays(path: Path, sizes: ImageSizes) -> dict[str, LabelMap]:
+    """Read the label maps of one `.npy` or of an `.npz`, one array a sample or a stack.
 
-    The samples of an `.npy` are called by their row, or as the file where there is one.
+    An `.npy` is (H, W), (N, H, W), or of volumes (N, D, H, W); one volume, (D, H, W), where that is the size that was
+    passed. Its samples are called by their row, or as the file where there is one.
     """
     out: dict[str, LabelMap] = {}
     if path.suffix.lower() == ".npz":
-        for names, stack in named_stacks(path):
-            out |= _of_stack(stack, names)
+        for names, stack, solid in named_stacks(path, sizes):
+            out |= _of_stack(stack, names, solid)
         return out
     with path.open("rb") as file:
         stack = Stack.open(file, path.stat().st_size, str(path))
-        return _of_stack(stack, [path.stem] if len(stack.shape) == 2 else [str(k) for k in range(stack.shape[0])])
+        known, axes = sizes.known(path.stem), len(stack.shape)
+        solid = None if known is None else len(known) == 3
+        is_one = axes == 2 or (axes == 3 and solid is True)
+        return _of_stack(stack, [path.stem] if is_one else [str(k) for k in range((*stack.shape, 0)[0])], solid)
 
 
-def _of_stack(stack: Stack, names: Sequence[str]) -> dict[str, LabelMap]:
-    if len(stack.shape) not in {2, 3} or stack.dtype.kind not in "bui" or math.prod(stack.shape[:-2]) != len(names):
-        item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W)"
-        rank = len(stack.shape)
-        if stack.dtype.kind == "f" and rank in {2, 3}:
-            fix = "save labels as integers, labels.astype(np.uint8); of scores (C, H, W) save scores.argmax(0)"
-            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
-        if rank == 3 and stack.shape[-1] in {3, 4}:
-            fix = "save colours as PNG, which --labels FILE reads by the table's colours"
-            raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
-        fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
-        raise MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
-    return {name: LabelMap.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
+def _of_stack(stack: Stack, names: Sequence[str], solid: bool | None) -> dict[str, LabelMap]:
+    """Read images (N, H, W) or volumes (N, D, H, W), or without the first axis where there is one name.
+
+    Parameters
+    ----------
+    solid : whether they are volumes; None: where the axes are not those of so many images, if there are values that
+        binary masks do not have, which may have as many axes.
+    """
+    axes, guessed = len(stack.shape), solid is None
+    if solid is None:
+        solid = axes == 4 or (axes == 3 and len(names) == 1 and stack.shape[0] != 1)
+    coloured = guessed and axes == 3 and stack.shape[0] != len(names) and stack.shape[-1] in {3, 4}
+    several = math.prod(stack.shape[: -3 if solid else -2]) if axes in {2, 3, 4} else 0
+    if coloured or stack.dtype.kind not in "bui" or several != len(names) or (solid and axes == 2):
+        raise _unfit(stack, coloured)
+    if not solid:
+        return {name: LabelMap.of(bitmap, stack.where) for name, bitmap in zip(names, stack.bitmaps(), strict=True)}
+    slices, shape = stack.bitmaps(), stack.shape[-3:]
+    out = {name: LabelMap.of_slices(islice(slices, shape[0]), shape, stack.where) for name in names}
+    next(slices, None)  # which compares the checksum of a zip entry
+    if guessed and all(np.isin(found.values, [0, 1, 255]).all() for found in out.values()):
+        raise _unfit(stack, coloured=False)
+    return out
+
+
+def _unfit(stack: Stack, coloured: bool) -> MismatchError:
+    item = f"{stack.where} has the shape {stack.shape}, {stack.dtype}; label maps are integers (H, W) or (N, H, W), "
+    item += "of volumes (D, H, W) or (N, D, H, W)"
+    fix = "save the label of every pixel; for masks (samples, classes, H, W) pass --format npy or npz"
+    if stack.dtype.kind == "f" and len(stack.shape) in {2, 3, 4}:
+        fix = "save labels as integers, labels.astype(np.uint8); of scores, classes first, save scores.argmax(0)"
+    elif coloured:
+        fix = (
+            "save colours as PNG, which --labels FILE reads by the table's colours; of a volume pass --image-size DxHxW"
+        )
+    elif stack.dtype.kind in "bui" and len(stack.shape) in {3, 4}:
+        fix += "; a volume of one class is read with --image-size DxHxW"
+    return MismatchError("stack-shape", "cannot read a stack of label maps", item=item, fix=fix)
 
 
 def _tiff(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
@@ -188,8 +218,3 @@ def _check_palette(found: LabelMap, palette: NDArray[np.uint8], table: LabelTabl
 
 def _packed(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
-
-
-def total(maps: dict[str, LabelMap]) -> Counter[int]:
-    """Count the pixels of each value in a set."""
-    return sum((m.counts() for m in maps.values()), Counter[int]())

@@ -12,6 +12,7 @@ from typing import Any
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError, check_kind
 from ensemble_kit.formats.label_presets import PRESETS, VOID, Row
+from ensemble_kit.formats.nnunet_dataset import Dataset
 from ensemble_kit.formats.table import Table, read_table
 from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.label_table import VALUES, Colour, LabelTable
@@ -36,7 +37,8 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
     `colour` (`#rrggbb` or `[r,g,b]`), or `r`, `g`, `b`. Without values, as in CVAT's labelmap.txt, it reads colours
     only. JSON is a list of objects with these keys, an object of names by value, or of values by name (also under
     `labels`, as in nnU-Net's dataset.json, whose label `ignore` is void, under `id2label` or `categories`). Several
-    values may name one class; a row named `void` is void.
+    values may name one class; a row named `void` is void. With nnU-Net's `regions_class_order` classes are regions,
+    which overlap.
 
     Raises
     ------
@@ -60,7 +62,8 @@ def load_table(source: str | PathLike[str] | Mapping[int, str] | LabelTable) -> 
         raise IncompleteError("labels-missing", "cannot read a table of labels", item=item, fix=fix)
     head = path.read_bytes()[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if path.suffix.lower() == ".json" or head[:1] in {b"[", b"{"}:
-        return table_of(_of_json(path), str(path))
+        content = strict_json.load(path)
+        return _of_regions(content, str(path)) or table_of(_of_json(content, path), str(path))
     if head.startswith(_CVAT.encode()):
         return replace(table_of(_of_cvat(path), str(path)), numbered=False)
     if numbered := _of_lines(path):
@@ -138,8 +141,21 @@ def _of_cvat(path: Path) -> list[tuple[int, str, Colour | None]]:
     return rows
 
 
-def _of_json(path: Path) -> list[Row]:
-    content = strict_json.load(path)
+def _of_regions(content: Any, where: str) -> LabelTable | None:
+    """Read the regions of an nnU-Net dataset.json, which overlap; None where it is something else."""
+    if not isinstance(content, dict) or "regions_class_order" not in content:
+        return None
+    dataset = Dataset.of(content, where)
+    if dataset.activation == "softmax":
+        return None
+    values: dict[int, str | None] = {0: None}
+    for name, own in dataset.heads.items():
+        values |= {value: name for value in own if value not in values}
+    void = frozenset() if dataset.ignore is None else frozenset({dataset.ignore})
+    return LabelTable(dataset.classes, values, void, source=where, regions=dataset.heads)
+
+
+def _of_json(content: Any, path: Path) -> list[Row]:
     key = next((k for k in _KEYS if isinstance(content, dict) and isinstance(content.get(k), (list, dict))), None)
     if key is not None:
         content = content[key]

@@ -1,14 +1,16 @@
 """Label maps are written as a folder of PNGs, indexed or 16-bit grey, with an `index.json`; or as one `.npz`.
 
 Both keep names, order, sizes and the value of each class. The `.npz` has `samples`, `classes`, `values` and `labels`
-(N, H, W), or arrays `0`, `1`, … (H, W) in place of `labels` where the samples differ in size.
+(N, H, W), or arrays `0`, `1`, … (H, W) in place of `labels` where the samples differ in size. Volumes are (D, H, W) in
+place of (H, W), and in a folder one `.npy` each.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -44,7 +46,7 @@ class Drawing:
     paint: Mapping[str, int] | None = None
 
     def build(self, masks: Masks, folder: Path) -> None:
-        """Write one indexed PNG a sample, or 16-bit grey where a value is above 255, with the index.
+        """Write one indexed PNG a sample, or 16-bit grey where a value is above 255; of volumes `.npy`; and the index.
 
         Raises
         ------
@@ -52,11 +54,18 @@ class Drawing:
             Two classes of a sample overlap, or the table lacks a class.
         """
         values = self.values(masks)
-        index = replace(index_of("label-map", masks, ".png"), values=tuple(values[name] for name in masks.classes))
-        index.save(folder)
-        palette = _palette(self.table)
-        for (_, file, _), labels in zip(index.samples, self._labels(masks, values), strict=True):
-            write_png(folder / file, labels, palette if labels.dtype == np.uint8 else None)
+        solid = any(len(masks.image_size(sample)) == 3 for sample in masks.samples)
+        index = index_of("label-map", masks, ".npy" if solid else ".png", keeps_geometry=True)
+        replace(index, values=tuple(values[name] for name in masks.classes)).save(folder)
+        palette, kind = palette_of(self.table), kind_of(drawn_values(tuple(values), values))
+        for (_, file, size), slices in zip(index.samples, self._slices(masks, values), strict=True):
+            if solid:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                with (folder / file).open("wb") as out:
+                    npz.put_parts(out, kind, size, slices)
+                continue
+            (labels,) = slices
+            write_png(folder / file, labels, palette if kind == np.uint8 else None)
 
     def write(self, masks: Masks, out: BinaryIO) -> None:
         """Write an `.npz` with the names and values, deflated; raise as `build` does."""
@@ -65,16 +74,23 @@ class Drawing:
         shapes = [masks.image_size(s) for s in masks.samples]
         with zipfile.ZipFile(out, "w") as archive:
             npz.put_names(archive, masks)
+            npz.put_geometries(archive, masks)
             npz.put_array(archive, "values", np.array([values[name] for name in masks.classes], np.int64))
-            labels = self._labels(masks, values)
+            labels = self._slices(masks, values)
             if len(set(shapes)) == 1:
-                npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), labels)
+                npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), chain.from_iterable(labels))
             else:
-                for k, own in enumerate(labels):
-                    npz.put_array(archive, str(k), own)
+                for k, (shape, slices) in enumerate(zip(shapes, labels, strict=False)):  # none in a rehearsal
+                    npz.put_arrays(archive, str(k), kind, shape, slices)
 
-    def _labels(self, masks: Masks, values: Mapping[str, int]) -> Iterator[NDArray[np.unsignedinteger]]:
-        return (piece.labels(sample, values, paint=self.paint is not None) for piece, sample in by_sample(masks))
+    def _slices(self, masks: Masks, values: Mapping[str, int]) -> Iterator[Iterable[NDArray[np.unsignedinteger]]]:
+        """Draw the label map of each sample: one array (H, W), of a volume its slices one at a time."""
+        for piece, sample in by_sample(masks):
+            how = sample, values, self.paint is not None
+            if len(piece.image_size(sample)) == 3:
+                yield (band[0] for band in piece.label_bands(*how))
+            else:
+                yield [piece.labels(*how)]
 
     def values(self, masks: Masks) -> dict[str, int]:
         """Return the value of each class, in the order in which they are drawn.
@@ -136,7 +152,7 @@ class _Drawn(Telling):
         named = ", ".join(f"{value} {name!r}" for name, value in self._values.items())
         without = f"no class {self._none}"
         if self._none == self._void:
-            without = f"no class {self._void}, as void ({self._rest.shares.none:.2%} of the pixels)"
+            without = f"no class {self._void}, as void ({self._rest.bare} pixels)"
         return f"label maps are written with: {named}; {without}; void {self._void}"
 
     def doubts(self) -> list[Caution]:
@@ -153,7 +169,7 @@ def _seen(masks: MaskSet, sample: str, order: Sequence[str], name: str) -> bool:
     return seen.area > 0
 
 
-def _palette(table: LabelTable | None) -> bytes:
-    """256 colours: the table's, and PASCAL VOC's for values without one."""
+def palette_of(table: LabelTable | None) -> bytes:
+    """Return 256 colours, three bytes each: the table's, and PASCAL VOC's for values without one."""
     known = table.colours if table is not None else {}
     return bytes(part for value in range(256) for part in known.get(value, voc_colour(value)))

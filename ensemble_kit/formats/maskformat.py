@@ -104,6 +104,10 @@ OPTION_OF = {"images": "--images", "score": "--score", "skip_empty": "--skip-emp
 """How the command line calls each."""
 
 
+EITHER = frozenset({"file", "folder"})
+"""Of `MaskFormat.keeps_geometry`: a file as well as a folder."""
+
+
 def always(*_: object) -> bool:
     """Tell that masks are written as they are made, whatever the order of samples (`MaskFormat.in_pieces`)."""
     return True
@@ -154,6 +158,9 @@ class MaskFormat:
     index : name of the file by which a folder is known as one that the kit wrote, and may replace.
     holds_void : whether void pixels are kept, apart from those without a class.
     takes : the options of `Annotations` that `read` takes as keywords.
+    labelled : returns the format with what the user says of label maps (`LabelMaps`); None: it holds none.
+    ranks : how many axes the images may have that are written.
+    keeps_geometry : whether what is written says where volumes and scenes lie: as a "file", as a "folder", or both.
     """
 
     name: str
@@ -170,6 +177,9 @@ class MaskFormat:
     index: str = INDEX
     holds_void: bool = False
     takes: frozenset[str] = frozenset()
+    labelled: Callable[[Any], MaskFormat] | None = None
+    ranks: frozenset[int] = frozenset({2})
+    keeps_geometry: frozenset[str] = frozenset()
 
     def reading(self, options: Annotations) -> MaskFormat:
         """Return the format that reads with these options.
@@ -189,6 +199,11 @@ class MaskFormat:
     def writes(self) -> bool:
         """Whether the format is written, not only read."""
         return self.write is not None or self.build is not None
+
+    @property
+    def has_values(self) -> bool:
+        """Whether its files are label maps, whose values mean classes."""
+        return self.labelled is not None and self.telling is not None
 
     def may_be(self, folder: bool) -> bool:
         """Tell whether a folder, or a file, can be of this format."""

@@ -1,14 +1,15 @@
-"""Masks in an `.npz`: `samples`, `classes` (text) and `masks` (N, C, H, W).
+"""Masks in an `.npz`: `samples`, `classes` (text) and `masks` (N, C, H, W), of volumes (N, C, D, H, W).
 
-Where the samples differ in size, there are arrays `0`, `1`, … (C, H, W) in place of `masks`. Arrays that are named by
-sample, (C, H, W), or (H, W) for one class, are read too.
+Where the samples differ in size, there are arrays `0`, `1`, … (C, H, W) or (C, D, H, W) in place of `masks`. Arrays
+that are named by sample, (C, H, W) or (C, D, H, W), or (H, W) for one class, are read too. Where samples lie is kept
+as arrays, too (`npz_geometry`).
 """
 
 from __future__ import annotations
 
 import errno
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -18,21 +19,25 @@ import numpy as np
 from ensemble_kit.errors import EnskError, UsageError
 from ensemble_kit.formats.classes import need_classes
 from ensemble_kit.formats.index import Index
-from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
+from ensemble_kit.formats.maskformat import EITHER, Contents, MaskFormat, always
+from ensemble_kit.formats.npz_geometry import NAMES, arrays_of, geometries_of
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.stacks import (
     ARCHIVE_ERRORS,
     Stack,
     damaged,
+    is_volume,
     of_sample,
     of_stack,
     put_sample,
     put_stack,
     whole,
 )
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import Masks, by_sample
+from ensemble_kit.spec.georeference import WorldGeometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,13 +62,18 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
         entries = _entries(archive, path)
         stored = _names(archive, entries.get("classes"), path)
         rows = _names(archive, entries.get("samples"), path)
-        arrays = {name: info for name, info in entries.items() if name not in {"samples", "classes"}}
+        geometries = _geometries(archive, entries, rows, path)
+        others = {"samples", "classes", *(NAMES if rows is not None else ())}
+        arrays = {name: info for name, info in entries.items() if name not in others}
         names = stored if stored is not None else need_classes(classes, str(path))
         masks: dict[Key, Runs] = {}
         if set(arrays) == {"masks"}:
             with archive.open(arrays["masks"]) as file:
                 stack = Stack.open(file, arrays["masks"].file_size, f"{path}, 'masks'")
-                masks = of_stack(stack, rows, names, sizes)
+                if is_volume(stack, "masks", rows, len(names), sizes):
+                    masks = of_sample(stack, rows[0] if rows else "masks", names, sizes)
+                else:
+                    masks = of_stack(stack, rows, names, sizes)
         else:
             if rows is not None and set(arrays) != {str(k) for k in range(len(rows))}:
                 raise damaged(path, f"it names {len(rows)} samples and has {len(arrays)} arrays")
@@ -73,27 +83,33 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None) -> MaskSe
                     stack = Stack.open(file, info.file_size, f"{path}, {name!r}")
                     masks |= of_sample(stack, sample, names, sizes)
     samples = rows if rows is not None else tuple(dict.fromkeys(s for s, _ in masks))
-    return whole(path, samples, names, masks, classes)
+    return whole(path, samples, names, masks, classes).with_geometry(geometries)
 
 
-def named_stacks(path: Path) -> Iterator[tuple[Sequence[str], Stack]]:
+def named_stacks(path: Path, sizes: ImageSizes) -> Iterator[tuple[Sequence[str], Stack, bool | None]]:
     """Open the arrays of an `.npz` one after the other, each with the names of the samples that it holds.
 
-    An array (N, H, W) by itself holds those that `samples` names, or is called by its rows; any other holds one. Beside
-    `classes`, `values` says the value of each class.
+    The last value says whether they are volumes; None where only the axes tell.
+
+    An array (N, H, W) or (N, D, H, W) by itself holds those that `samples` names, or is called by its rows; any other
+    holds one, as does (D, H, W) beside one name. Beside `classes`, `values` says the value of each class.
     """
     with _opened(path) as archive:
         entries = _entries(archive, path)
         rows = _names(archive, entries.get("samples"), path)
-        others = {"samples", "classes", *(["values"] if "classes" in entries else [])}
+        others = {"samples", "classes", *(["values"] if "classes" in entries else []), *(NAMES if rows else ())}
         arrays = {name: info for name, info in entries.items() if name not in others}
         for name, info in arrays.items():
             with archive.open(info) as file:
                 stack = Stack.open(file, info.file_size, f"{path}, {name!r}")
-                if len(arrays) == 1 and len(stack.shape) == 3:
-                    yield rows or [str(k) for k in range(stack.shape[0])], stack
+                known, axes = sizes.known(rows[0] if rows else name), len(stack.shape)
+                solid = None if known is None else len(known) == 3
+                several = len(arrays) == 1 and axes in {3, 4} and not (rows is None and axes == 3 and solid)
+                if several:
+                    names = rows or [str(k) for k in range(stack.shape[0])]
                 else:
-                    yield [rows[int(name)] if rows and name.isdigit() and int(name) < len(rows) else name], stack
+                    names = [rows[int(name)] if rows and name.isdigit() and int(name) < len(rows) else name]
+                yield names, stack, axes - several == 3 if "values" in entries else solid
 
 
 def holds_labels(path: Path) -> bool:
@@ -125,10 +141,31 @@ def labels_index(path: Path) -> Index:
     return Index("label-map", tuple((name, "") for name in names), (), values)
 
 
+def geometries_in(path: Path) -> dict[str, WorldGeometry]:
+    """Read where the samples of an `.npz` lie, of those of which it says so."""
+    with _opened(path) as archive:
+        entries = _entries(archive, path)
+        return _geometries(archive, entries, _names(archive, entries.get("samples"), path), path)
+
+
+def _geometries(
+    archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], rows: Sequence[str] | None, path: Path
+) -> dict[str, WorldGeometry]:
+    arrays = {}
+    for name in NAMES & entries.keys() if rows is not None else ():
+        with archive.open(entries[name]) as file:
+            stack = Stack.open(file, entries[name].file_size, f"{path}, {name!r}")
+            if entries[name].file_size > _NAMES_LIMIT or stack.columns_first:
+                raise damaged(f"{path}, {name!r}", f"it is {stack.dtype} of shape {stack.shape}")
+            arrays[name] = np.frombuffer(file.read(), stack.dtype).reshape(stack.shape)
+    return geometries_of(arrays, rows or (), path)
+
+
 def write(masks: Masks, out: BinaryIO) -> None:
     """Write an `.npz` with the names, deflated."""
     with zipfile.ZipFile(out, "w") as archive:
         put_names(archive, masks)
+        put_geometries(archive, masks)
         if len({masks.image_size(s) for s in masks.samples}) == 1:
             with _entry(archive, "masks") as file:
                 put_stack(file, masks)
@@ -147,6 +184,12 @@ def put_names(archive: zipfile.ZipFile, masks: Masks) -> None:
         put_array(archive, title, np.array(names, np.str_))
 
 
+def put_geometries(archive: zipfile.ZipFile, masks: Masks) -> None:
+    """Write where samples lie, of those of which it is known."""
+    for name, array in arrays_of(masks).items():
+        put_array(archive, name, array)
+
+
 def put_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
     """Write one array."""
     with _entry(archive, name) as file:
@@ -157,11 +200,16 @@ def put_arrays(
     archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: Sequence[int], parts: Iterable[NDArray[Any]]
 ) -> None:
     """Write one array of that dtype and shape, part by part."""
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(shape)}
     with _entry(archive, name) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(part.tobytes())
+        put_parts(file, kind, shape, parts)
+
+
+def put_parts(file: IO[bytes], kind: np.dtype[Any], shape: Sequence[int], parts: Iterable[NDArray[Any]]) -> None:
+    """Write one array to an open file, part by part."""
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for part in parts:
+        file.write(part.tobytes())
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
@@ -220,4 +268,14 @@ def _sniff(contents: Contents) -> bool:
     return (head.startswith(b"PK\x03\x04") and first.endswith(b".npy")) or contents.path.suffix.lower() == ".npz"
 
 
-FORMAT = MaskFormat("npz", read, sniff=_sniff, write=write, in_pieces=always, suffix=".npz", is_folder=False)
+FORMAT = MaskFormat(
+    "npz",
+    read,
+    sniff=_sniff,
+    write=write,
+    in_pieces=always,
+    suffix=".npz",
+    is_folder=False,
+    ranks=frozenset({2, 3}),
+    keeps_geometry=EITHER,
+)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.errors import DamagedError
-from ensemble_kit.formats.png_rows import CHANNELS, SIGNATURE, chunks, read_rows
-from ensemble_kit.formats.sizes import check_bitmap
+from ensemble_kit.formats.bitmaps import runs_of_bands, runs_of_bitmap
+from ensemble_kit.formats.png_rows import CHANNELS, SIGNATURE, chunks, read_bands, read_rows
+from ensemble_kit.formats.sizes import PIXEL_LIMIT, check_bitmap, declared_size
+from ensemble_kit.masks.runs import Runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_BAND = 1 << 21  # pixels that are decoded at a time, where not all are at once
 _GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6
 _MODES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
@@ -30,6 +33,26 @@ def read_png(path: Path) -> NDArray[Any]:
         It is not a whole PNG, or not 1-bit or 8-bit grey.
     """
     return decode_png(path.read_bytes(), path)
+
+
+def read_mask(path: Path) -> Runs:
+    """Read the mask of a binary PNG; grey of 8 bits that no bitmap should hold is decoded some rows at a time.
+
+    Raises
+    ------
+    DamagedError
+        It is not a whole PNG, not 1-bit or 8-bit grey, holds other values, or is too large to be decoded at once.
+    """
+    raw = path.read_bytes()
+    width, height, *how = struct.unpack(">IIBBBBB", raw[16:29]) if len(raw) > 28 else (0, 0)
+    if width * height <= PIXEL_LIMIT or how != [8, _GREY, 0, 0, 0]:
+        return runs_of_bitmap(decode_png(raw, path), str(path))
+    _checked(raw, path, at_once=False)
+    try:
+        bands = read_bands(raw, max(1, _BAND // width))
+        return runs_of_bands(bands, declared_size(height, width, str(path)), str(path))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
 
 
 def decode_png(raw: bytes, path: str | Path) -> NDArray[Any]:
@@ -115,14 +138,15 @@ def _by_pillow(raw: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     return pixels.astype(np.uint16) if pixels.dtype == np.int32 else pixels, palette  # 16 bits of an older Pillow
 
 
-def _checked(raw: bytes, path: str | Path) -> tuple[int, int]:
+def _checked(raw: bytes, path: str | Path, at_once: bool = True) -> tuple[int, int]:
     """Check a PNG's size and checksums, which decoders check in part; return its depth and colour type."""
     if raw[:8] != SIGNATURE or raw[12:16] != b"IHDR" or len(raw) < 33:
         raise _damaged(path, "it is not a PNG")
     width, height, depth, kind = struct.unpack(">IIBB", raw[16:26])
     if not (0 < width < 2**31 and 0 < height < 2**31):
         raise _damaged(path, f"it declares {height} x {width} pixels")
-    check_bitmap((height, width), str(path))
+    if at_once:
+        check_bitmap((height, width), str(path))
     try:
         for name, _, sound in chunks(raw):
             if not sound:

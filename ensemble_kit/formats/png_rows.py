@@ -8,6 +8,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -42,6 +48,38 @@ def read_rows(raw: bytes) -> bytes | None:
         check_rows(raw)
         return None
     return b"".join(_inflated(raw))
+
+
+def read_bands(raw: bytes, rows: int) -> Iterator[NDArray[np.uint8]]:
+    """Decode 8-bit grey, not interlaced, some rows at a time, uint8 (n, W); raises ValueError where any is missing.
+
+    Memory holds one band, however large the image is.
+    """
+    from ensemble_kit.kernels.png import unfilter
+
+    width, above, done = struct.unpack(">I", raw[16:20])[0], b"", 0
+    stride, held = width + 1, bytearray()
+
+    def decoded(size: int) -> NDArray[np.uint8]:
+        nonlocal above, done
+        # the last row of the band before, as a row without a filter, is what the first one refers to
+        before = b"\0" + above if above else b""
+        block = np.frombuffer(before + bytes(held[:size]), np.uint8).reshape(-1, stride)
+        del held[:size]
+        out = np.empty((len(block), width), np.uint8)
+        wrong = unfilter(block, 1, out)
+        if wrong >= 0:
+            raise ValueError(f"row {done + wrong - (1 if above else 0)} has a filter that does not exist")
+        found = out[1:] if above else out
+        above, done = out[-1].tobytes(), done + len(found)
+        return found
+
+    for part in _inflated(raw):
+        held += part
+        if len(held) >= rows * stride:
+            yield decoded(len(held) // stride * stride)
+    if held:
+        yield decoded(len(held))
 
 
 def _inflated(raw: bytes) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from ensemble_kit.access import reading
 from ensemble_kit.errors import Caution, DamagedError, UsageError, some, warn
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.index import Index
-from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.label_meaning import LabelMaps
 from ensemble_kit.formats.maskformat import Annotations, Contents, MaskFormat, existing
 from ensemble_kit.formats.registry import FORMATS, FORMER, Format, named, with_csv, with_labels
 from ensemble_kit.formats.settling import recognise as recognise_dialect
@@ -49,8 +49,8 @@ def read_masks(
         `labels` and `images`.
     format : the name of a format (`handbone`, `kaggle`, `png`, `coco`, …), or a `Dialect` of CSV. Default: told by
         the contents of the path, where they can be of one format only.
-    image_size : (H, W) of all samples, or a mapping of sample to (H, W). Needed where the file does not say it
-        (CSV); elsewhere the two are compared.
+    image_size : (H, W) of all samples, (D, H, W) of volumes, or a mapping of samples to these. Needed where the file
+        does not say it (CSV); elsewhere the two are compared.
     classes : the classes to expect, in the order to return them. Needed where the file does not name them (joined
         ids, label maps and stacks made by hand); elsewhere they must be those of the file.
     labels : of label maps, what each value means: a JSON or CSV file of value, name and colour, a preset
@@ -93,7 +93,8 @@ def read_masks(
     source = existing(path)
     with reading(source, _WHAT):
         ignored = (void,) if isinstance(void, int) else None if void is None else tuple(void)
-        how = with_csv(with_labels(format, LabelMaps(labels, first_value, ignored)), CsvOptions.of(csv))
+        options = LabelMaps(labels, first_value, ignored)
+        how = with_csv(with_labels(format or _holder(source, options), options), CsvOptions.of(csv))
         chosen = kind_of(source) if how is None else named(how)
         if isinstance(how, CsvOptions):
             check_csv(source, how)
@@ -101,11 +102,20 @@ def read_masks(
             found, wanted = ("a file", "a folder") if chosen.is_folder else ("a folder", "a file")
             item, fix = f"{source} is {found}", f"pass {wanted}, or another --format"
             raise UsageError("format-unfit", f"cannot read masks as {chosen.name}", item=item, fix=fix)
-        options = Annotations(None if images is None else existing(images), score, skip_empty, paint)
-        sizes = ImageSizes(image_size, None if id is None else check_form(id))
-        masks = chosen.reading(options).read(source, sizes, classes)
+        annotations = Annotations(None if images is None else existing(images), score, skip_empty, paint)
+        sizes = ImageSizes(image_size, None if id is None else check_form(id), chosen.ranks)
+        masks = chosen.reading(annotations).read(source, sizes, classes)
     _check_names(source, masks)
     return masks if id is None else masks.renamed(id, tuple(image_size) if isinstance(image_size, Mapping) else None)
+
+
+def _holder(source: Path, options: LabelMaps) -> MaskFormat | None:
+    """Return the format of the label maps that options are said of, where the contents tell one."""
+    if options == LabelMaps():
+        return None
+    contents = Contents(source)
+    found = [known for known in FORMATS.values() if known.has_values and known.sniff(contents)]
+    return found[0] if len(found) == 1 else None
 
 
 def _check_names(source: Path, masks: MaskSet) -> None:
@@ -176,6 +186,7 @@ def kind_of(path: str | os.PathLike[str]) -> MaskFormat:
     fix = f"pass --format, one of {', '.join(f.name for f in possible)}"
     if found:
         item = f"{contents.path} can be {some(f.name for f in found)}"
+        fix = f"pass --from {' or '.join(f.name for f in found)}; what is of the other is then left out"
         raise UsageError("format-ambiguous", what, item=item, fix=fix)
     raise UsageError("format-unknown", what, item=f"no format recognises {contents.path}", fix=fix)
 

@@ -6,8 +6,11 @@ from dataclasses import fields
 
 from ensemble_kit.errors import UsageError
 from ensemble_kit.formats import (
+    class_geotiffs,
+    class_volumes,
     coco,
     cvat,
+    geotiff,
     label_map,
     labelme,
     labelstudio,
@@ -17,10 +20,12 @@ from ensemble_kit.formats import (
     png,
     sa1b,
     submission,
+    tiff_tags,
+    volume_formats,
 )
 from ensemble_kit.formats.csv_options import CsvOptions
 from ensemble_kit.formats.dialects import PRESETS, Dialect
-from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.label_meaning import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat
 
 FORMATS: dict[str, MaskFormat] = {
@@ -31,6 +36,10 @@ FORMATS: dict[str, MaskFormat] = {
         npz.FORMAT,
         png.FORMAT,
         label_map.FORMAT,
+        geotiff.FORMAT,
+        class_geotiffs.FORMAT,
+        *volume_formats.FORMATS,
+        class_volumes.FORMAT,
         coco.FORMAT,
         labelme.FORMAT,
         cvat.FORMAT,
@@ -62,11 +71,15 @@ def with_labels(chosen: Format | None, options: LabelMaps) -> Format | None:
     """
     if options == LabelMaps():
         return chosen
-    if chosen is None or named(chosen).name == label_map.FORMAT.name:
+    if chosen is None:
         return options
+    if (how := named(chosen).labelled) is not None:
+        return how(options)
     given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
     item = f"{', '.join('--' + name.replace('_', '-') for name in given)} with the format {named(chosen).name!r}"
     fix = "leave it out, or pass --format label-map (and to write one a folder as --out)"
+    if options.of_volumes != LabelMaps():
+        fix = "leave it out, or pass --format nifti, nrrd or class-volumes, which hold volumes"
     raise UsageError("option-idle", "cannot use options of label maps", item=item, fix=fix)
 
 
@@ -102,7 +115,11 @@ def named(chosen: Format) -> MaskFormat:
     if isinstance(chosen, MaskFormat):
         return chosen
     if isinstance(chosen, LabelMaps):
-        return chosen.format()
+        scenes = chosen.like_image is not None and tiff_tags.holds_scenes(chosen.like_image)
+        volumes = chosen.like_image is not None or chosen.spacing is not None
+        how = (geotiff.FORMAT if scenes else volume_formats.NIFTI if volumes else label_map.FORMAT).labelled
+        assert how is not None
+        return how(chosen)
     if isinstance(chosen, Dialect):
         return submission.of_dialect(chosen)
     if isinstance(chosen, CsvOptions):

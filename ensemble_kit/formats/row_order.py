@@ -16,7 +16,7 @@ from ensemble_kit.formats.settling import Purpose, Settled, settle
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import read_table
 from ensemble_kit.masks.idforms import difference
-from ensemble_kit.masks.maskset import Key
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.stream import Masks
 
 

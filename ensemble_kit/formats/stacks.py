@@ -1,6 +1,6 @@
 """Arrays of masks in open files, bool or integer {0, 1} or {0, 255}; nothing is ever unpickled.
 
-A stack is read and written bitmap by bitmap, so memory does not grow with it.
+A stack is read and written bitmap by bitmap, of volumes slice by slice, so memory does not grow with it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UnsafeError
-from ensemble_kit.formats.bitmaps import runs_of_bitmap
+from ensemble_kit.formats.bitmaps import runs_of_bitmap, runs_of_volume
 from ensemble_kit.formats.classes import assemble, order_classes
 from ensemble_kit.formats.sizes import ImageSizes, check_bitmap
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.labelmaps import draw_slices
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import Masks
 
@@ -108,30 +112,62 @@ class Stack:
 
 
 def of_stack(stack: Stack, rows: Sequence[str] | None, names: Sequence[str], sizes: ImageSizes) -> dict[Key, Runs]:
-    """Read (N, C, H, W) as masks; without `rows` the samples are called by their number."""
-    if len(stack.shape) != 4 or stack.shape[1] != len(names) or (rows is not None and stack.shape[0] != len(rows)):
-        wanted = f"({len(rows) if rows is not None else 'samples'}, {len(names)}, height, width)"
-        raise _unfit(stack, wanted)
-    samples = rows if rows is not None else [str(k) for k in range(stack.shape[0])]
+    """Read (N, C, H, W) or (N, C, D, H, W) as masks; without `rows` the samples are called by their number."""
+    known = len(rows) if rows is not None else stack.shape[0] if stack.shape else 0
+    if len(stack.shape) not in {4, 5} or stack.shape[:2] != (known, len(names)):
+        count = known if rows is not None else "samples"
+        raise _unfit(stack, f"({count}, {len(names)}, height, width) or ({count}, {len(names)}, depth, height, width)")
+    samples = rows if rows is not None else [str(k) for k in range(known)]
     for sample in samples:
         sizes.of(sample, stack.shape[2:], stack.where)
-    keys = ((s, c) for s in samples for c in names)
-    return {
-        key: runs_of_bitmap(p, f"{stack.where}, sample {key[0]!r}, class {key[1]!r}")
-        for key, p in zip(keys, stack.bitmaps(), strict=True)
-    }
+    keys = [(s, c) for s in samples for c in names]
+    wheres = (f"{stack.where}, sample {sample!r}, class {name!r}" for sample, name in keys)
+    return dict(zip(keys, _encoded(stack, len(stack.shape) - 2, wheres), strict=True))
 
 
 def of_sample(stack: Stack, sample: str, names: Sequence[str], sizes: ImageSizes) -> dict[Key, Runs]:
-    """Read (C, H, W), or (H, W) where there is one class."""
-    plain = len(stack.shape) == 2 and len(names) == 1
-    if not plain and (len(stack.shape) != 3 or stack.shape[0] != len(names)):
-        raise _unfit(stack, f"({len(names)}, height, width)")
-    sizes.of(sample, stack.shape[-2:], stack.where)
-    return {
-        (sample, name): runs_of_bitmap(p, f"{stack.where}, class {name!r}")
-        for name, p in zip(names, stack.bitmaps(), strict=True)
-    }
+    """Read (C, H, W), or (C, D, H, W) of a volume; where there is one class also (H, W).
+
+    (D, H, W) of one class is read where the sample is known to be a volume: it may as well be other classes' images.
+    """
+    axes, known = len(stack.shape), sizes.known(sample)
+    plain = len(names) == 1 and (axes == 2 or (axes == 3 and known is not None and len(known) == 3))
+    if not plain and (axes not in {3, 4} or stack.shape[0] != len(names)):
+        one = ", or with --image-size DxHxW a volume of the class" if axes == 3 and len(names) == 1 else ""
+        raise _unfit(stack, f"({len(names)}, height, width) or ({len(names)}, depth, height, width){one}")
+    rank = axes if plain else axes - 1
+    sizes.of(sample, stack.shape[-rank:], stack.where)
+    wheres = (f"{stack.where}, class {name!r}" for name in names)
+    return dict(zip([(sample, name) for name in names], _encoded(stack, rank, wheres), strict=True))
+
+
+def is_volume(stack: Stack, sample: str, rows: Sequence[str] | None, count: int, sizes: ImageSizes) -> bool:
+    """Tell whether four axes are the classes of one volume, (C, D, H, W), and not images, (N, C, H, W).
+
+    What the numbers of samples and classes leave open is an image, unless the size that was passed is a volume's.
+
+    Parameters
+    ----------
+    sample : what the one would be called.
+    rows : names of the samples, if there are any.
+    count : of the classes.
+    """
+    if len(stack.shape) != 4 or stack.shape[0] != count or (rows is not None and len(rows) != 1):
+        return False
+    known = sizes.known(rows[0] if rows else sample)
+    of_images = stack.shape[1] == count and (rows is None or stack.shape[0] == 1)
+    return len(known) == 3 if known is not None else not of_images
+
+
+def _encoded(stack: Stack, rank: int, wheres: Iterable[str]) -> Iterator[Runs]:
+    """Encode masks of so many axes, one after the other."""
+    bitmaps, shape = stack.bitmaps(), stack.shape[-rank:]
+    for where in wheres:
+        if rank == 2:
+            yield runs_of_bitmap(next(bitmaps), where)
+        else:
+            yield runs_of_volume(islice(bitmaps, shape[0]), shape, where)
+    next(bitmaps, None)  # which compares the checksum of a zip entry
 
 
 def whole(
@@ -145,19 +181,27 @@ def whole(
 
 
 def put_stack(file: IO[bytes], masks: Masks) -> None:
-    """Write all masks, of one size, as one array, bool (N, C, H, W)."""
+    """Write all masks, of one size, as one array, bool (N, C, H, W) or (N, C, D, H, W)."""
     shape = (len(masks.samples), len(masks.classes), *masks.image_size(masks.samples[0]))
     _put_header(file, shape)
     for piece in masks.pieces():
         for runs in piece.values():
-            file.write(runs.decode().tobytes())
+            _put(file, runs)
 
 
 def put_sample(file: IO[bytes], masks: MaskSet, sample: str) -> None:
-    """Write the masks of one sample as an array, bool (C, H, W)."""
+    """Write the masks of one sample as an array, bool (C, H, W) or (C, D, H, W)."""
     _put_header(file, (len(masks.classes), *masks.image_size(sample)))
     for name in masks.classes:
-        file.write(masks[sample, name].decode().tobytes())
+        _put(file, masks[sample, name])
+
+
+def _put(file: IO[bytes], runs: Runs) -> None:
+    if len(runs.shape) == 2:
+        file.write(runs.decode().tobytes())
+        return
+    for drawn in draw_slices(ManyRuns.of([runs]), np.zeros(1, np.int64), Runs.empty(runs.shape), ([1], 0, 0)):
+        file.write(drawn.tobytes())
 
 
 def _put_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -166,7 +210,7 @@ def _put_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 
 def _unfit(stack: Stack, wanted: str) -> MismatchError:
     item = f"{stack.where} has the shape {stack.shape}, not {wanted}"
-    may_be_labels = stack.dtype.kind in "iu" and len(stack.shape) in {2, 3}
+    may_be_labels = stack.dtype.kind in "iu" and len(stack.shape) in {2, 3, 4}
     labels = "; a label map, one class a pixel, is read by --format label-map (a truth by ensk score --val-format)"
     fix = f"pass the classes of the stack, in its order{labels if may_be_labels else ''}"
     return MismatchError("stack-shape", "cannot read a stack of masks", item=item, fix=fix)

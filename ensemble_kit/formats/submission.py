@@ -26,9 +26,10 @@ from ensemble_kit.formats.settling import Settled, for_writing, settle
 from ensemble_kit.formats.size_table import has_sizes
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.formats.table import Table, format_row, quoted, read_table
-from ensemble_kit.masks.maskset import Key, MaskSet
+from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.objects import components, united
 from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import Masks
 from ensemble_kit.spec.geometry import Shape
@@ -39,10 +40,8 @@ _BATCH = 256
 _CELL = 32767
 """Most characters that a spreadsheet's cell holds."""
 
-_WHOLE_FIX = (
-    "write one row for every sample and class, also for empty masks; or, if what has no row is empty, pass "
-    "--from-csv rows=object (csv='rows=object')"
-)
+_WHOLE_FIX = "write one row for every sample and class, also for empty masks"
+_OBJECTS_FIX = f"{_WHOLE_FIX}; or, if what has no row is empty, pass --from-csv rows=object (csv='rows=object')"
 
 
 def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, how: Dialect | CsvOptions) -> MaskSet:
@@ -249,7 +248,7 @@ def _whole(
     if len(keys) < len(samples) * len(names) and not dialect.has_holes:
         missing = [(s, c) for s in samples for c in names if (s, c) not in keys]
         item = f"{path}: {len(missing)} of {len(samples) * len(names)} (sample, class) rows: {some(missing, 10)}"
-        raise IncompleteError("rows-missing", "cannot read masks: rows are missing", item=item, fix=_WHOLE_FIX)
+        raise IncompleteError("rows-missing", "cannot read masks: rows are missing", item=item, fix=_OBJECTS_FIX)
     return names
 
 

@@ -25,7 +25,10 @@ class Unread(NamedTuple):
     fix: str
 
 
-_SLICES = "save each slice, or the image itself, as a PNG of labels in a folder (--format label-map), or export COCO"
+_SLICES = (
+    "save a segmentation as NIfTI or NRRD (3D Slicer, SimpleITK), or each image as a PNG of labels in a folder "
+    "(--format label-map)"
+)
 _COCO = "export COCO instances with segmentations"
 
 
@@ -71,9 +74,6 @@ def _is_yolo(c: Contents) -> bool:
 
 
 UNREAD: tuple[Unread, ...] = (
-    Unread("NIfTI", _ends(".nii", ".nii.gz"), _SLICES),
-    Unread("NRRD", _ends(".nrrd", ".seg.nrrd", ".nhdr"), _SLICES),
-    Unread("MetaImage", _ends(".mha", ".mhd"), _SLICES),
     Unread("DICOM", lambda c: _starts(b"DICM", at=128)(c) or _ends(".dcm")(c), _SLICES),
     Unread("a compressed CSV", _ends(".csv.zip", ".csv.gz", ".csv.bz2", ".csv.xz"), "unpack it, and pass the .csv"),
     Unread("a zip archive", _starts(b"PK\x03\x04"), "unpack it, and pass the file or folder that was inside"),

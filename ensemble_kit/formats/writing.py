@@ -14,18 +14,33 @@ from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.files import atomic_folder, atomic_write, blamed, check_name, check_target, is_stream, spooled
 from ensemble_kit.formats.classes import order_classes
 from ensemble_kit.formats.csv_options import CsvOptions
-from ensemble_kit.formats.label_map import LabelMaps
+from ensemble_kit.formats.label_meaning import LabelMaps
 from ensemble_kit.formats.maskformat import MaskFormat, Telling, existing, suffix_of
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_csv, with_labels
 from ensemble_kit.formats.row_order import read_order, settled_order
 from ensemble_kit.formats.submission import CSV
-from ensemble_kit.masks.alignment import Extent
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks, MaskStream
 from ensemble_kit.remote.copies import as_path
+from ensemble_kit.spec.geometry import as_text
 from ensemble_kit.spec.label_table import in_pixels
 
-_FILES = {".csv", ".json", ".npy", ".npz", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".zip"}
+_FILES = {
+    ".csv",
+    ".json",
+    ".npy",
+    ".npz",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".zip",
+    ".nii",
+    ".gz",
+    ".nrrd",
+    ".mha",
+}
 """Suffixes that no folder of masks has."""
 
 _STREAM = ".csv"
@@ -42,6 +57,8 @@ def write_masks(
     labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
     paint: Mapping[str, int] | None = None,
     csv: CsvOptions | Mapping[str, Any] | str | None = None,
+    like_image: str | os.PathLike[str] | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> None:
     """Write masks to a file or a folder. A failure leaves there what was there before.
 
@@ -58,6 +75,9 @@ def write_masks(
     labels : of label maps, a table of values and colours, as for `read_masks`.
     paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
     csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
+    like_image : of volumes and GeoTIFFs, the folder of their images, or the image of one, whose headers are kept.
+        Default: they lie where the masks do.
+    spacing : of volumes without a geometry, millimetres between voxels along z, y, x.
 
     Raises
     ------
@@ -70,7 +90,8 @@ def write_masks(
     """
     target = as_path(path)
     like = None if like is None else existing(like)
-    wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint))
+    images, steps = None if like_image is None else existing(like_image), None if spacing is None else tuple(spacing)
+    wanted = for_labels(target, format, like, LabelMaps(labels, paint=paint, like_image=images, spacing=steps))
     chosen = _chosen(target, for_csv(target, wanted, like, CsvOptions.of(csv)), like)
     if str(path) == "-":
         with blamed(Path("standard output")), spooled(sys.stdout.buffer) as out:
@@ -105,7 +126,9 @@ def rehearse(
     if str(path) != "-" and not is_stream(target):
         check_target(target, force=force, folder=builds, mark=chosen.index)
     if builds:
-        chosen.check(_ordered(names, like, None))
+        ordered = _ordered(names, like, None)
+        _check_rank(ordered, chosen)
+        chosen.check(ordered)
     else:
         write_to(_without_a_mask(names, chosen), io.BytesIO(), chosen, like)
 
@@ -210,14 +233,28 @@ def _suffixes() -> set[str]:
 def _ready(masks: Masks, chosen: MaskFormat, like: str | os.PathLike[str] | None, classes: Sequence[str] | None) -> Any:
     """Give masks as a format takes them: in order, without what it cannot hold, and whole where it needs them so."""
     ordered = _ordered(masks, like, classes)
+    _check_rank(ordered, chosen)
     if not chosen.in_pieces(ordered, None):
         ordered = ordered.whole()
     return ordered if chosen.holds_void else ordered.watched(partial(_check_void, chosen=chosen))
 
 
 def _without_a_mask(names: Masks, chosen: MaskFormat) -> Masks:
-    extent = Extent(names.classes, {sample: names.image_size(sample) for sample in names.samples})
+    extent = names.extent
     return MaskStream(extent, lambda _: iter(())) if chosen.in_pieces(names, None) else MaskSet.empty(extent)
+
+
+def _check_rank(masks: Masks, chosen: MaskFormat) -> None:
+    """Refuse volumes where a format holds images, and images where it holds volumes."""
+    for sample in masks.samples:
+        size = masks.image_size(sample)
+        if len(size) not in chosen.ranks:
+            volume = len(size) == 3
+            item = f"sample {sample!r} is {as_text(size)}, {'a volume' if volume else 'an image'}"
+            held = "images" if volume else "volumes"
+            fix = f"pass --format {'nifti, nrrd, npz, npy or label-map' if volume else 'label-map, png, npz or a CSV'}"
+            what = f"cannot write masks as {chosen.name}, which holds {held}"
+            raise UsageError("format-unfit", what, item=item, fix=fix)
 
 
 def _check_void(masks: MaskSet, chosen: MaskFormat) -> None:

@@ -6,8 +6,9 @@ averaging members change nothing: the pixel has that class, too (`scores/argmax.
 does not do: scores are rounded, and equal ones go to the first class.
 """
 
+from ensemble_kit.kernels.candidates import top_address
 from ensemble_kit.kernels.conversions import keys_of, lower_half, narrowed, numbers, upper_half, widened
-from ensemble_kit.kernels.desk import CELLS, column_of, members_of, rows_of
+from ensemble_kit.kernels.desk import CELLS, FLOCK, column_of, members_of, rows_of, slots_of
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.lanes import (
     all_ints,
@@ -32,25 +33,54 @@ STEP = 4
 
 @kernel
 def put_agreement(row, g, desk):
-    """Find what the members of a grid agree upon in the cells of one row."""
-    labels, width = _labels(row, g, desk), load64(desk.cells + 8 * g)
-    first, stop = members_of(g, desk)
+    """Find what the members of a grid agree upon in the cells of one row of an image."""
+    _put_agreement(row, 1, 0, g, _labels(row, g, desk), desk)
+
+
+@kernel
+def put_flock(g, slot, row, height, desk):
+    """Find what the members of a grid agree upon in a slice, from row `row` on; return up to which row."""
+    rows = min(max(1, FLOCK // desk.width), height - row)
+    _put_agreement(row, rows, slot, g, _slice_labels(row, slot, g, desk), desk)
+    return row + rows
+
+
+@kernel
+def put_between(row, g, desk):
+    """Find what the members of a grid agree upon in one row of the cells of both slices."""
+    labels, (slot, slot2) = _labels(row, g, desk), slots_of(g, desk)
+    before, behind = _slice_labels(row, slot, g, desk), _slice_labels(row, slot2, g, desk)
+    for block in range(0, desk.width + 1, CELLS):
+        a = load_long(before + 2 * block)
+        if slot2 != slot:
+            a = select(equal(a, load_long(behind + 2 * block)), a, all_long(-1))
+        store(labels + 2 * block, a)
+
+
+@inline
+def _put_agreement(first_row, rows, slot, g, labels, desk):
+    """Write the classes of so many rows of cells to the address `labels`; the last cell is repeated behind."""
+    width, (first, stop), pitch = load64(desk.cells + 8 * g), members_of(g, desk), 2 * (desk.width + CELLS)
     for m in range(first, stop):
-        _put_leaders(row, m, width, desk)
+        _put_leaders(first_row, rows, slot, m, width, desk)
         margins = desk.margins + 4 * m * desk.classes
-        for block in range(0, width, CELLS):
-            x = min(block, width - CELLS)
-            best, second, label = _leaders(block, desk)
-            tops = desk.tops + 4 * (((row & 1) * desk.members + m) * desk.width + x)
-            low = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
-            high = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
-            if m != first:
-                before = load_long(labels + 2 * x)
-                low = select(equal(low, widened(lower_half(before))), low, all_ints(-1))
-                high = select(equal(high, widened(upper_half(before))), high, all_ints(-1))
-            store(labels + 2 * x, narrowed(low))
-            store(labels + 2 * x + 32, narrowed(high))
-    store(labels + 2 * width, all_long(load64(labels + 2 * width - 8) >> 48))
+        for row in range(rows):
+            own, top_row = labels + pitch * row, top_address(m, slot, first_row + row, desk)
+            for block in range(0, width, CELLS):
+                x = min(block, width - CELLS)
+                best, second, label = _leaders(row, block, desk)
+                tops = top_row + 4 * x
+                low = _leads(lower_half(best), lower_half(second), lower_half(label), tops, margins)
+                high = _leads(upper_half(best), upper_half(second), upper_half(label), tops + 64, margins)
+                if m != first:
+                    before = load_long(own + 2 * x)
+                    low = select(equal(low, widened(lower_half(before))), low, all_ints(-1))
+                    high = select(equal(high, widened(upper_half(before))), high, all_ints(-1))
+                store(own + 2 * x, narrowed(low))
+                store(own + 2 * x + 32, narrowed(high))
+    for row in range(rows):
+        behind = labels + pitch * row + 2 * width
+        store(behind, all_long(load64(behind - 8) >> 48))
 
 
 @inline
@@ -59,29 +89,42 @@ def _labels(row, g, desk):
 
 
 @inline
-def _put_leaders(row, m, width, desk):
-    """Find the largest and the second largest key of a member's cells, and the class: three vectors for 32 cells."""
-    at, offset = desk.at + 8 * m * desk.classes, 2 * row * load64(desk.widths + 8 * m)
-    for c0 in range(0, desk.classes, STEP):
-        for block in range(0, width, CELLS):
-            best, second, label = all_long(-32768), all_long(-32768), all_long(0)
-            if c0:
-                best, second, label = _leaders(block, desk)
-            codes = offset + 2 * min(block, width - CELLS)
-            for c in range(c0, min(c0 + STEP, desk.classes)):
-                key = keys_of(load_long(load64(at + 8 * c) + codes))
-                label = select(greater(key, best), all_long(c), label)
-                second = maximum(second, minimum(key, best))
-                best = maximum(best, key)
-            leaders = desk.leaders + 6 * block
-            store(leaders, best)
-            store(leaders + 64, second)
-            store(leaders + 128, label)
+def _slice_labels(row, slot, g, desk):
+    return desk.slice_labels + 2 * ((2 * g + slot) * desk.kept + row) * (desk.width + CELLS)
 
 
 @inline
-def _leaders(block, desk):
-    leaders = desk.leaders + 6 * block
+def _put_leaders(first_row, rows, slot, m, width, desk):
+    """Find the largest and the second largest key of a member's cells, and the class: three vectors for 32 cells."""
+    at = desk.at + 8 * (slot * desk.members + m) * desk.classes
+    pitch = 2 * load64(desk.widths + 8 * m)
+    for c0 in range(0, desk.classes, STEP):
+        for row in range(rows):
+            offset = pitch * (first_row + row)
+            for block in range(0, width, CELLS):
+                best, second, label = all_long(-32768), all_long(-32768), all_long(0)
+                if c0:
+                    best, second, label = _leaders(row, block, desk)
+                codes = offset + 2 * min(block, width - CELLS)
+                for c in range(c0, min(c0 + STEP, desk.classes)):
+                    key = keys_of(load_long(load64(at + 8 * c) + codes))
+                    label = select(greater(key, best), all_long(c), label)
+                    second = maximum(second, minimum(key, best))
+                    best = maximum(best, key)
+                leaders = _leaders_at(row, block, desk)
+                store(leaders, best)
+                store(leaders + 64, second)
+                store(leaders + 128, label)
+
+
+@inline
+def _leaders_at(row, block, desk):
+    return desk.leaders + 6 * (row * (desk.width + CELLS) + block)
+
+
+@inline
+def _leaders(row, block, desk):
+    leaders = _leaders_at(row, block, desk)
     return load_long(leaders), load_long(leaders + 64), load_long(leaders + 128)
 
 

@@ -7,11 +7,11 @@ is kept besides runs.
 
 import numpy as np
 
-from ensemble_kit.kernels.agreement import find_undecided, put_agreement, put_quads, put_strips
+from ensemble_kit.kernels.agreement import find_undecided, put_agreement, put_between, put_quads, put_strips
 from ensemble_kit.kernels.closer_look import SPAN, look
-from ensemble_kit.kernels.desk import column_of, desk_of, make_arrays
-from ensemble_kit.kernels.exact_pixel import exact_label, make_pixel_room
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.desk import IMAGE, column_of, desk_of, make_arrays, of_volume
+from ensemble_kit.kernels.exact_pixel import CORNERS, exact_label, make_pixel_room
+from ensemble_kit.kernels.jit import inline, kernel, routine
 from ensemble_kit.kernels.labels import runs_of
 from ensemble_kit.kernels.stretches import append_row, longer, make_stretches
 from ensemble_kit.kernels.words import address_of, load64
@@ -31,23 +31,24 @@ def decide(contest, exactly, grids):
     exact : how many pixels took integers.
     """
     H, W = grids.row_fractions.shape[1], grids.strip_of.size
-    arrays = make_arrays(contest, grids)
+    arrays = make_arrays(contest, grids, np.int64(2), np.int64(0))  # literals would be compiled apart
     stretches, n, undecided, exact = _walk(arrays, make_stretches(4 * W + 4096), contest, exactly, grids)
     starts, ends, offsets = runs_of(stretches.starts[:n], stretches.labels[:n], H * W, contest.at.shape[1])
     return starts, ends, offsets, undecided, exact
 
 
-@kernel
+@routine
 def _walk(arrays, stretches, contest, exactly, grids):
     """Go through the bands; return the stretches of labels, how many, and the numbers of `decide`."""
-    W, rows, strips = grids.strip_of.size, arrays.rows, grids.cols.shape[1]
-    desk, columns = desk_of(contest, arrays, grids), np.empty(strips, np.int64)
-    room, held = make_pixel_room(contest.at.shape[1]), np.full((grids.cells.size, 2), -1, np.int64)
+    W, rows, columns = grids.strip_of.size, arrays.rows, np.empty(grids.cols.shape[1], np.int64)
+    no_fractions = np.zeros((1, 0), np.int64)
+    desk = desk_of(contest, arrays, grids, IMAGE, no_fractions)
+    room, held = make_pixel_room(contest.at.shape[1], CORNERS[:4]), np.full((grids.cells.size, 2), -1, np.int64)
     labels = arrays.quads[0] if desk.strip_labels == desk.quads else arrays.strips
     n, undecided, exact = np.int64(0), np.int64(0), np.int64(0)
     for band in range(grids.row_at.size - 1):
         first, stop = grids.row_at[band], grids.row_at[band + 1]
-        _agree(band, held, arrays.rows_of, grids, desk)
+        agree(band, held, arrays.rows_of, grids, desk)
         found = find_undecided(desk, address_of(columns))
         undecided += found
         for x in range(W):
@@ -56,11 +57,11 @@ def _walk(arrays, stretches, contest, exactly, grids):
             for y in range(1, stop - first):
                 for x in range(W):
                     rows[y, x] = rows[0, x]
-            _look_closer(first, stop, found, address_of(columns), desk)
+            look_closer(first, stop, found, address_of(columns), desk)
             exact += arrays.close[0]
             for k in range(1, arrays.close[0] + 1):
                 y, x = arrays.close[k] // W, arrays.close[k] % W
-                rows[y - first, x] = exact_label(y, x, band, contest, exactly, grids, room)
+                rows[y - first, x] = exact_label(0, y, x, arrays.rows_of, no_fractions, contest, exactly, grids, room)
             arrays.close[0] = 0
         if n + (stop - first) * W > stretches.starts.size:
             stretches = longer(stretches, n, 2 * n + (stop - first) * W)
@@ -70,8 +71,11 @@ def _walk(arrays, stretches, contest, exactly, grids):
 
 
 @inline
-def _agree(band, held, rows_of, grids, desk):
-    """Find the class of each strip of a band; `held` are the rows whose agreement is known."""
+def agree(band, held, rows_of, grids, desk):
+    """Find the class of each strip of a band; `held` are the rows whose agreement is known.
+
+    Of a volume they are those of two slices, `rows_of[2:]`.
+    """
     for g in range(grids.cells.size):
         r, r2 = grids.upper[g, band], grids.lower[g, band]
         if rows_of[0, g] == r and rows_of[1, g] == r2:
@@ -80,13 +84,16 @@ def _agree(band, held, rows_of, grids, desk):
         for row in (r, r2):
             if held[g, row & 1] != row:
                 held[g, row & 1] = row
-                put_agreement(row, g, desk)
+                if of_volume(desk):
+                    put_between(row, g, desk)
+                else:
+                    put_agreement(row, g, desk)
         put_quads(g, desk)
     put_strips(desk)
 
 
 @kernel
-def _look_closer(y0, y1, found, strips, desk):
+def look_closer(y0, y1, found, strips, desk):
     """Look at undecided strips, those that stand close together at once."""
     e = 0
     while e < found:

@@ -14,6 +14,7 @@ class Members(NamedTuple):
     addresses : int64 (M,), where a member's box begins in the class that it has first.
     class_bytes : int64 (M,), bytes from one class to the next.
     widths : int64 (M,), cells of a row of the member's grid.
+    slice_bytes : int64 (M,), bytes from one slice of the member's grid to the next.
     order : int64 (C, M), where each class stands in each member.
     weights : int64 (C, M), adding up to 65536 in each row.
     """
@@ -21,6 +22,7 @@ class Members(NamedTuple):
     addresses: NDArray[np.int64]
     class_bytes: NDArray[np.int64]
     widths: NDArray[np.int64]
+    slice_bytes: NDArray[np.int64]
     order: NDArray[np.int64]
     weights: NDArray[np.int64]
 
@@ -36,6 +38,7 @@ class Scoring(NamedTuple):
     by_key : uint16 (T, 65536), what a code becomes in the end, by key + 32768: codes in the order of their scores.
     key_masks : int16 (2,), what turns a code into its key; see `tables.key_masks`.
     interpolate_members : interpolate each member, then fuse (upsample="logits"); if not, fuse first ("scores").
+    bend : at most the second derivative of the curve whose points `score_table` rounds; inf where it is not known.
     """
 
     tables: NDArray[np.uint16]
@@ -44,6 +47,7 @@ class Scoring(NamedTuple):
     by_key: NDArray[np.uint16]
     key_masks: NDArray[np.int16]
     interpolate_members: bool
+    bend: float
 
 
 class Reach(NamedTuple):
@@ -96,8 +100,10 @@ class UndecidedPixels(NamedTuple):
 
     Parameters
     ----------
-    values : uint16 (n, M); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
-    above, above_hits, truth : int64 (samples,), pixels decided on for all weights, hits among those, hits in all.
+    values : uint16 (n, M); group g has the rows `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. Sample s has the
+        groups from s times the number of sets of members on, one for each set that has a say somewhere.
+    above, above_hits, truth : int64 (groups,), pixels decided on for all weights, hits among those, hits in all.
+    inside : int64 (groups,), pixels in all; looked at where no member of the set weighs anything.
     """
 
     values: NDArray[np.uint16]
@@ -106,6 +112,7 @@ class UndecidedPixels(NamedTuple):
     above: NDArray[np.int64]
     above_hits: NDArray[np.int64]
     truth: NDArray[np.int64]
+    inside: NDArray[np.int64]
 
 
 class Score(NamedTuple):
@@ -181,7 +188,7 @@ class Contest(NamedTuple):
     ----------
     kind : what is compared, one of those above; where members are each interpolated, it is their `q`, in integers.
     firsts : int64 (G + 1,), where the members of each grid begin; they stand together.
-    at : int64 (M, C), where each class begins in each member's box.
+    at : int64 (M, C), where each class begins in each member's box; of a volume (2 M, C), in one slice and in another.
     widths : int64 (M,), cells from one row to the next of the member's grid.
     weights : float32 (M, C), of sum 1 for each class.
     heaviest : float32 (M,), the largest of each member.

@@ -7,7 +7,7 @@ too close to call.
 import numpy as np
 
 from ensemble_kit.kernels.conversions import numbers, power_of_two
-from ensemble_kit.kernels.desk import PIXELS, column_of, members_of, rows_of
+from ensemble_kit.kernels.desk import PIXELS, column_of, members_of, of_volume, side_of
 from ensemble_kit.kernels.jit import inline
 from ensemble_kit.kernels.lanes import (
     add,
@@ -49,17 +49,30 @@ def on_grid(desk):
 
 
 @inline
-def cells_at(m, c, row, first, desk):
+def cells_at(m, c, slot, row, first, desk):
     """Logits of 16 cells."""
-    return numbers(
-        load_shorts(load64(desk.at + 8 * (m * desk.classes + c)) + 2 * (row * load64(desk.widths + 8 * m) + first))
-    )
+    at, codes = cells_from(m, slot, row, first, desk)
+    return numbers(load_shorts(load64(at + 8 * c) + codes))
 
 
 @inline
-def tops_at(m, row, first, desk):
+def cells_from(m, slot, row, first, desk):
+    """Where the addresses of a member's classes stand, and how far behind each of them cells lie."""
+    at = desk.at + 8 * (slot * desk.members + m) * desk.classes
+    return at, 2 * (row * load64(desk.widths + 8 * m) + first)
+
+
+@inline
+def top_address(m, slot, row, desk):
+    """Where a member's largest logits of a row of cells are kept."""
+    number = slot * desk.kept + row if of_volume(desk) else row & 1
+    return desk.tops + 4 * (number * desk.members + m) * desk.width
+
+
+@inline
+def tops_at(m, slot, row, first, desk):
     """A member's largest logits in 16 cells."""
-    return load_floats(desk.tops + 4 * (((row & 1) * desk.members + m) * desk.width + first))
+    return load_floats(top_address(m, slot, row, desk) + 4 * first)
 
 
 @inline
@@ -71,12 +84,12 @@ def put_windows(s0, s1, desk):
         first = min(c0, width - PIXELS)
         last = min(column_of(g, s1, desk) + load64(desk.across + 8 * g), width - 1)
         store64(desk.windows + 8 * g, first)
-        inside, before, (r, r2) = first_lanes(last - first + 1), first_lanes(c0 - first), rows_of(g, desk)
-        begin, stop = members_of(g, desk)
-        for m in range(begin, stop):
-            for s in range(2):
-                top = select(before, never, select(inside, tops_at(m, r2 if s else r, first, desk), never))
-                store(desk.limits + 64 * (2 * m + s), top)
+        inside, before, (begin, stop) = first_lanes(last - first + 1), first_lanes(c0 - first), members_of(g, desk)
+        for s in range(len(desk.sides)):
+            row, slot, _ = side_of(g, s, desk)
+            for m in range(begin, stop):
+                top = select(before, never, select(inside, tops_at(m, slot, row, first, desk), never))
+                store(desk.limits + 64 * (4 * m + s), top)
 
 
 @inline
@@ -86,16 +99,18 @@ def put_peaks(desk):
     The j-th cells of all members' windows stand in one lane, wherever they lie: a bound needs no more.
     """
     for c in range(desk.classes):
-        peak = all_floats(LOWEST)
-        for g in range(desk.grids):
-            (r, r2), (begin, stop), first = rows_of(g, desk), members_of(g, desk), load64(desk.windows + 8 * g)
-            for m in range(begin, stop):
-                scale = all_floats(float_at(desk.scales + 4 * m))
-                for s in range(1 if r2 == r else 2):
-                    limit = load_floats(desk.limits + 64 * (2 * m + s))
-                    below = subtract(cells_at(m, c, r2 if s else r, first, desk), limit)
-                    peak = maximum(peak, multiply(below, scale))
-        store(desk.peaks + 64 * c, peak)
+        store(desk.peaks + 64 * c, all_floats(LOWEST))
+    for g in range(desk.grids):
+        (begin, stop), first = members_of(g, desk), load64(desk.windows + 8 * g)
+        for s in range(len(desk.sides)):
+            row, slot, counts = side_of(g, s, desk)
+            for m in range(begin, stop if counts else begin):
+                limit, scale = load_floats(desk.limits + 64 * (4 * m + s)), all_floats(float_at(desk.scales + 4 * m))
+                at, codes = cells_from(m, slot, row, first, desk)
+                for c in range(desk.classes):
+                    below = subtract(numbers(load_shorts(load64(at + 8 * c) + codes)), limit)
+                    peak = load_floats(desk.peaks + 64 * c)
+                    store(desk.peaks + 64 * c, maximum(peak, multiply(below, scale)))
 
 
 @inline

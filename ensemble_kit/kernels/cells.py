@@ -3,21 +3,13 @@
 import numpy as np
 
 from ensemble_kit.kernels.jit import kernel
+from ensemble_kit.kernels.lanes import all_ints, greater, load_ints, word
 from ensemble_kit.kernels.maps import maps_of
-from ensemble_kit.kernels.quads import (
-    MIXED,
-    ON,
-    find_events,
-    find_sides,
-    fused_between,
-    look_closer,
-    make_room,
-    mark,
-    neighbours,
-    rows_in_use,
-    score_cells,
-)
+from ensemble_kit.kernels.quads import MIXED, ON, any_between, find_events, find_kinds, mark, neighbours, rows_in_use
 from ensemble_kit.kernels.runs import grown, split_edges
+from ensemble_kit.kernels.settling import score_cells, settle
+from ensemble_kit.kernels.spans import LANES, end_of_span, evaluate, make_room, walk_of
+from ensemble_kit.kernels.words import lowest
 
 
 @kernel
@@ -37,13 +29,13 @@ def decide(classes, levels, reach, members, scoring, pixels):
     row_at, h = pixels.row_at, pixels.row_at.size - 1
     room = make_room(members, scoring, pixels)
     down = neighbours(pixels.row_fractions, row_at)
-    across = neighbours(pixels.col_fractions, pixels.col_at).max()
+    across = any_between(pixels.col_fractions)
     edges, n = np.empty(16384, np.int64), np.int64(0)  # as literals, n, r and on had `_decide_rows` compiled twice
     offsets = np.zeros(classes.size + 1, np.int64)
     for k in range(classes.size):
-        maps = maps_of(members, classes[k])
-        mark(maps, reach.firsts[k], reach.spans[k], room.columns.size, room.any_bits, room.all_bits)
-        used = rows_in_use(room.any_bits)
+        maps, events = maps_of(members, classes[k]), room.events
+        mark(maps, reach.firsts[k], reach.spans[k], events.columns.size, events.any_bits, events.all_bits)
+        used = rows_in_use(events.any_bits)
         r, on = np.int64(0), np.bool_(False)
         while r < h:
             r, n, on = _decide_rows(r, edges, n, on, levels[k], k * h, used, down, across, maps, scoring, pixels, room)
@@ -63,10 +55,9 @@ def _decide_rows(first, edges, n, on, level, row_offset, used, down, across, map
 
     Growing `edges` in here would keep it in memory for the sake of the rare case: the walk took five times as long.
     """
-    row_at, row_fractions, col_at, col_fractions = pixels
-    columns, kinds, interpolate_members = room.columns, room.kinds, scoring.interpolate_members
-    h, w, W = row_at.size - 1, col_at.size - 1, col_fractions.size
-    sides = np.empty((2, maps.weights.size if interpolate_members else 1), np.int64)
+    row_at, row_fractions, col_at, _ = pixels
+    columns, kinds, walk = room.events.columns, room.events.kinds, walk_of(maps, scoring, pixels, room)
+    h, W = row_at.size - 1, pixels.col_fractions.size
     for r in range(first, h):
         if row_at[r] == row_at[r + 1]:
             continue
@@ -76,35 +67,35 @@ def _decide_rows(first, edges, n, on, level, row_offset, used, down, across, map
                 n, on = n + 1, False
             continue
         r2 = min(r + down[r], h - 1)
-        found = find_events(r, r2, across, room)
-        score_cells(r, r2, across, found, row_offset, maps, scoring, room)
-        found = look_closer(r, r2, across, found, level, level, maps.weights, interpolate_members, room)
+        if find_kinds(r, r2, across, walk.events):
+            score_cells(r, r2, row_offset, walk)
+            settle(r, r2, across, level, level, walk)
+        found = find_events(walk.events)
         most = 1
         for e in range(found):
             most += col_at[columns[e] + 1] - col_at[columns[e]] if kinds[e] == MIXED else 1
         if n + (row_at[r + 1] - row_at[r]) * most > edges.size:
             return r, n, on
         for y in range(row_at[r], row_at[r + 1]):
-            fy = row_fractions[y]
-            for e in range(found):
+            e = 0
+            while e < found:
                 c = columns[e]
                 if kinds[e] != MIXED:
                     edges[n] = y * W + col_at[c]  # written always, kept where the state changes: nothing to mispredict
                     n += on != (kinds[e] == ON)
                     on = kinds[e] == ON
+                    e += 1
                     continue
-                find_sides(room.scores, r, r2, c, min(c + across, w - 1), fy, sides)
-                if interpolate_members:
-                    for x in range(col_at[c], col_at[c + 1]):
-                        now = fused_between(sides, col_fractions[x], scoring.score_table, maps.weights) >= level
-                        edges[n] = y * W + x
-                        n += now != on
-                        on = now
-                else:
-                    left, right = sides[0, 0], sides[1, 0]
-                    for x in range(col_at[c], col_at[c + 1]):
-                        now = (256 - col_fractions[x]) * left + col_fractions[x] * right >= level << 16
-                        edges[n] = y * W + x
-                        n += now != on
-                        on = now
+                e = end_of_span(e, found, columns, kinds)
+                stop = columns[e - 1] + 1
+                evaluate(r, r2, across, c, stop, row_fractions[y], walk, walk.levels)
+                begin, size = y * W + col_at[c], col_at[stop] - col_at[c]
+                for x in range(0, size, LANES):
+                    reached = word(greater(load_ints(walk.levels + 4 * x), all_ints(level - 1)))
+                    change = (reached ^ ((reached << 1) | on)) & ((1 << min(size - x, LANES)) - 1)
+                    while change != 0:
+                        edges[n] = begin + x + lowest(change)
+                        n += 1
+                        change &= change - 1
+                        on = not on
     return h, n, on

@@ -13,14 +13,15 @@ from ensemble_kit.kernels.candidates import (
     put_windows,
     tops_at,
 )
-from ensemble_kit.kernels.conversions import as_floats, cooled_q_of, narrowed, power_of_two, q_of
-from ensemble_kit.kernels.desk import CELLS, PIXELS, members_of, rows_of
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.conversions import as_floats, cooled_q_of, narrowed, power_of_two, q_of, without_byte
+from ensemble_kit.kernels.desk import CELLS, PIXELS, members_of, of_volume, side_of
+from ensemble_kit.kernels.jit import inline, kernel, routine
 from ensemble_kit.kernels.judging import ROUNDED, in_octaves, judge
 from ensemble_kit.kernels.lanes import (
     add,
     all_floats,
     all_ints,
+    both,
     divide,
     double_at,
     first_lanes,
@@ -51,7 +52,10 @@ ENOUGH = np.float32(1e-3)
 
 @kernel
 def look(s0, s1, y0, y1, desk):
-    """Find the classes of the rows `y0 … y1 - 1` of pixels of the strips `s0 … s1`; list those too close to call."""
+    """Find the classes of the rows `y0 … y1 - 1` of pixels of the strips `s0 … s1`; list those too close to call.
+
+    Of a volume they are the rows of all slices of the image that are decided together.
+    """
     put_windows(s0, s1, desk)
     put_peaks(desk)
     if adds(desk):
@@ -69,26 +73,34 @@ def look(s0, s1, y0, y1, desk):
     _evaluate(s0, s1, y0, y1, near, rest, False, desk)
 
 
-@kernel
+@routine
 def _evaluate(s0, s1, y0, y1, near, rest, again, desk):
     """Write the classes of the pixels; with `again`, stop where classes that are not near could win, and say so."""
     _put_lines(near, desk)
     begin, stop = load64(desk.col_at + 8 * s0), load64(desk.col_at + 8 * s1 + 8)
-    for x in range(begin, stop, PIXELS):
-        _put_slopes(x, near, desk)
-        n = min(PIXELS, stop - x)
-        for y in range(y0, y1):
-            out = desk.rows + 2 * ((y - y0) * (desk.pixels + CELLS) + x)
-            label, close, best = judge(y, near, rest, desk)
-            bits = word(close) & ((1 << n) - 1)
-            if again and word(greater(all_floats(rest + desk.absolute), best)) & ((1 << n) - 1):
-                return True
-            store(out, select(first_lanes(n), narrowed(label), load_shorts(out)))
-            while bits != 0:
-                found = load64(desk.close) + 1
-                store64(desk.close, found)
-                store64(desk.close + 8 * found, y * desk.pixels + x + lowest(bits))
-                bits &= bits - 1
+    for z in range(desk.slices if of_volume(desk) else 1):
+        deep = False
+        if of_volume(desk):
+            for g in range(desk.grids):
+                deep |= load64(desk.slice_fractions + 8 * (z * desk.grids + g)) != 0
+        if deep:
+            _mix(z, near, desk)
+        for x in range(begin, stop, PIXELS):
+            _put_slopes(x, near, deep, desk)
+            n = min(PIXELS, stop - x)
+            for y in range(y0, y1):
+                row = z * desk.height + y
+                out = desk.rows + 2 * ((row if of_volume(desk) else y - y0) * (desk.pixels + CELLS) + x)
+                label, close, best = judge(y, near, rest, deep, desk)
+                bits = word(close) & ((1 << n) - 1)
+                if again and word(greater(all_floats(rest + desk.absolute), best)) & ((1 << n) - 1):
+                    return True
+                store(out, select(first_lanes(n), narrowed(label), load_shorts(out)))
+                while bits != 0:
+                    found = load64(desk.close) + 1
+                    store64(desk.close, found)
+                    store64(desk.close + 8 * found, row * desk.pixels + x + lowest(bits))
+                    bits &= bits - 1
     return False
 
 
@@ -99,19 +111,19 @@ def _class(k, desk):
 
 
 @inline
-def _below(m, c, row, first, desk):
+def _below(m, c, slot, row, first, desk):
     """How far 16 cells of a class lie below their largest logit, in octaves, at least -32 logits."""
     scale = all_floats(float_at(desk.scales + 4 * m))
-    below = subtract(cells_at(m, c, row, first, desk), tops_at(m, row, first, desk))
+    below = subtract(cells_at(m, c, slot, row, first, desk), tops_at(m, slot, row, first, desk))
     return maximum(multiply(below, scale), all_floats(LOWEST))
 
 
 @inline
-def _q(m, c, row, first, desk):
+def _q(m, c, slot, row, first, desk):
     """Q of 16 cells."""
     cells, tops, temperature = (
-        cells_at(m, c, row, first, desk),
-        tops_at(m, row, first, desk),
+        cells_at(m, c, slot, row, first, desk),
+        tops_at(m, slot, row, first, desk),
         double_at(desk.temperatures + 8 * m),
     )
     return q_of(cells, tops) if temperature == 1 else cooled_q_of(cells, tops, temperature)
@@ -119,35 +131,42 @@ def _q(m, c, row, first, desk):
 
 @inline
 def _put_lines(near, desk):
-    """Put the scores of 16 cells of two rows of each grid into `lines`."""
+    """Put the scores of 16 cells of the rows of each grid into `lines`."""
     for g in range(desk.grids):
-        (r, r2), (begin, end), first = rows_of(g, desk), members_of(g, desk), load64(desk.windows + 8 * g)
-        for s in range(1 if r2 == r else 2):
-            row = r2 if s else r
-            for m in range(begin, end):
+        (begin, end), first = members_of(g, desk), load64(desk.windows + 8 * g)
+        for s in range(len(desk.sides)):
+            row, slot, counts = side_of(g, s, desk)
+            lines = desk.lines + _block(desk) * (s >> 1) + 64 * (s & 1)
+            for m in range(begin, end if counts else begin):
                 if on_grid(desk):
-                    _add_line(m, row, first, s, near, desk)
+                    _add_line(m, slot, row, first, lines, near, desk)
                     continue
                 for k in range(near):
-                    line = desk.lines + 64 * (2 * (m * desk.classes + k) + s)
-                    store(line, _q(m, _class(k, desk), row, first, desk))
+                    line = lines + 128 * (m * desk.classes + k)
+                    store(line, _q(m, _class(k, desk), slot, row, first, desk))
 
 
 @inline
-def _add_line(m, row, first, s, near, desk):
+def _block(desk):
+    """Bytes of the lines, or the slopes, of one slice."""
+    return 128 * desk.members * desk.classes
+
+
+@inline
+def _add_line(m, slot, row, first, lines, near, desk):
     """Add a member's scores of 16 cells to those of the members before it; multiply by factors after the last."""
     share, total = all_floats(1), all_floats(0)
     for k in range(near):
         if not adds(desk):
-            score = power_of_two(_below(m, _class(k, desk), row, first, desk))
+            score = power_of_two(_below(m, _class(k, desk), slot, row, first, desk))
             total = add(total, score)
         else:
-            score = in_octaves(_q(m, _class(k, desk), row, first, desk))
+            score = in_octaves(_q(m, _class(k, desk), slot, row, first, desk))
         store(desk.powers + 64 * k, score)
     if not adds(desk):
         share = divide(share, total)
     for k in range(near):
-        line, score, c = desk.lines + 64 * (2 * k + s), load_floats(desk.powers + 64 * k), _class(k, desk)
+        line, score, c = lines + 128 * k, load_floats(desk.powers + 64 * k), _class(k, desk)
         sofar = all_floats(0)
         if m:
             sofar = load_floats(line)
@@ -160,8 +179,31 @@ def _add_line(m, row, first, s, near, desk):
 
 
 @inline
-def _put_slopes(x, near, desk):
-    """Interpolate the lines of cells to 16 pixels from `x` on."""
+def _mix(z, near, desk):
+    """Interpolate the lines of two slices of cells to slice `z` of the image, into `mixed`."""
+    behind = desk.lines + _block(desk)
+    for g in range(desk.grids):
+        fraction = load64(desk.slice_fractions + 8 * (z * desk.grids + g))
+        begin, stop = members_of(g, desk)
+        if on_grid(desk):
+            share = all_floats(np.float32(fraction) / np.float32(256))
+            for line in range(0, 128 * near, 64):
+                a = load_floats(desk.lines + line)
+                store(desk.mixed + line, multiply_add(subtract(load_floats(behind + line), a), share, a))
+            continue
+        fz = all_ints(fraction)
+        for m in range(begin, stop):
+            first = 128 * m * desk.classes
+            for line in range(first, first + 128 * near, 64):
+                a = load_ints(desk.lines + line)
+                between = multiply(subtract(load_ints(behind + line), a), fz)
+                store(desk.mixed + line, add(multiply(a, all_ints(256)), between))
+
+
+@inline
+def _put_slopes(x, near, deep, desk):
+    """Interpolate the lines of cells to 16 pixels from `x` on; those between two slices if `deep`."""
+    lines = desk.mixed if deep else desk.lines
     for g in range(desk.grids):
         at = 4 * (g * (desk.pixels + PIXELS) + x)
         left = subtract(load_ints(desk.left + at), all_ints(load64(desk.windows + 8 * g)))
@@ -173,16 +215,30 @@ def _put_slopes(x, near, desk):
             for m in range(begin, stop):
                 for k in range(near):
                     line = 128 * (m * desk.classes + k)
-                    top = _across(desk.lines + line, left, right, fx)
-                    store(desk.slopes + line, multiply(top, all_ints(256)))
-                    store(desk.slopes + line + 64, subtract(_across(desk.lines + line + 64, left, right, fx), top))
+                    top = _across(lines + line, left, right, fx)
+                    foot = _across(lines + line + 64, left, right, fx)
+                    if deep:
+                        _put_parts(top, foot, desk.slopes + line, desk.slopes + line + _block(desk))
+                    else:
+                        store(desk.slopes + line, multiply(top, all_ints(256)))
+                        store(desk.slopes + line + 64, subtract(foot, top))
             continue
         share = multiply(as_floats(fx), all_floats(1 / 256))
         for k in range(near):
             line = 128 * k
-            top = _between(desk.lines + line, left, right, share)
+            top = _between(lines + line, left, right, share)
             store(desk.slopes + line, top)
-            store(desk.slopes + line + 64, subtract(_between(desk.lines + line + 64, left, right, share), top))
+            store(desk.slopes + line + 64, subtract(_between(lines + line + 64, left, right, share), top))
+
+
+@inline
+def _put_parts(top, foot, upper, lowest_byte):
+    """Store what `judging._octaves` takes: scores × 2^16 that fill 32 bits, times 256, would not fit."""
+    low, low2 = both(top, all_ints(255)), both(foot, all_ints(255))
+    store(upper, subtract(top, low))
+    store(upper + 64, subtract(without_byte(foot), without_byte(top)))
+    store(lowest_byte, add(multiply(low, all_ints(256)), all_ints(1 << 23)))
+    store(lowest_byte + 64, subtract(low2, low))
 
 
 @inline

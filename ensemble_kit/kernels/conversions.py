@@ -198,4 +198,4 @@ def _shifted(bits):
     return shifted
 
 
-upper_bits, halved = _shifted(16), _shifted(1)
+upper_bits, without_byte, halved = _shifted(16), _shifted(8), _shifted(1)

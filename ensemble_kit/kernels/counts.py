@@ -49,7 +49,8 @@ def add_score_steps(
                 value, one = (a * t + eps) / (p + b * truth[s] - c * t + eps), 1
             level = np.int64(levels[k]) if k < offsets[s + 1] else high
             total[level - low] += value - last
-            counted[level - low] += one - was
+            if one != was:
+                counted[level - low] += one - was
             last, was = value, one
 
 
@@ -73,6 +74,46 @@ def sum_steps(total, counted):
     for k in range(total.size - 2, -1, -1):
         total[k] += total[k + 1]
         counted[k] += counted[k + 1]
+
+
+@kernel
+def mark_levels(levels, seen):
+    """Mark the levels that occur; `seen` has 65,536 marks."""
+    for level in levels:
+        seen[level] = True
+
+
+@kernel
+def mean_of_folds(which, top, foot, out):
+    """Write `top / foot`, both summed over the rows `which` in that order, and 1 where the foot is 0.
+
+    `top` is (folds, n), `foot` the same or (folds, 1) where it is one for all.
+    """
+    wide = foot.shape[1] == out.size
+    feet = np.zeros(foot.shape[1], np.int64)
+    out[:] = 0
+    for k in which:
+        for j in range(out.size):
+            out[j] += top[k, j]
+        for j in range(feet.size):
+            feet[j] += foot[k, j]
+    if wide:
+        for j in range(out.size):
+            out[j] = out[j] / feet[j] if feet[j] else 1.0
+    else:
+        under = np.float64(feet[0])
+        for j in range(out.size):
+            out[j] = out[j] / under if under else 1.0
+
+
+@kernel
+def add_segments(values, columns, first, out):
+    """Add what holds from segment to segment to the levels `first` and above of a band; one ends at each column."""
+    start = 0
+    for j in range(columns.size):
+        for i in range(max(start - first, 0), min(columns[j] + 1 - first, out.size)):
+            out[i] += values[j]
+        start = columns[j] + 1
 
 
 @inline

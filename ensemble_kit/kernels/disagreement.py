@@ -10,8 +10,8 @@ from ensemble_kit.kernels.jit import kernel
 
 
 @kernel
-def disagreement(first, stop, entropies, most, joint, members, scoring, exponentials, axes):
-    """Evaluate the rows `first … stop - 1` of the image.
+def disagreement(first, stop, entropies, most, joint, members, scoring, exponentials, space):
+    """Evaluate the rows `first … stop - 1` of the image, counted through all slices; 0 where no member has a say.
 
     Parameters
     ----------
@@ -23,22 +23,29 @@ def disagreement(first, stop, entropies, most, joint, members, scoring, exponent
     -------
     variance, information : uint16 (C, rows, W) and (C or 1, rows, W); 65535 stands for 1/4, and for `most`.
     """
-    room, classes, width = make_row_room(members, axes), members.order.shape[0], axes.cols.shape[1]
+    room, classes, width = make_row_room(members, space), members.order.shape[0], space.cols.shape[1]
     variance = np.empty((classes, stop - first, width), np.uint16)
     information = np.empty((1 if joint else classes, stop - first, width), np.uint16)
     total = np.empty((3, classes, width), np.int64)
     gained = np.empty((information.shape[0], width), np.int64)
     for y in range(first, stop):
         total[:], gained[:] = 0, 0
-        for m in range(members.addresses.size):
-            put_scores(y, m, members, scoring, exponentials, axes, room, room.scores)
-            for c in range(classes):
-                weight = members.weights[c, m]
-                for x in range(width):
-                    level = room.scores[c, x]
-                    total[0, c, x] += weight * level
-                    total[1, c, x] += weight * level * level
-                    total[2, c, x] += weight * entropies[level]
+        for k in range(space.col_at.size - 1):
+            a, b = space.col_at[k], space.col_at[k + 1]
+            own = space.sets[space.slice_box[y // space.rows.shape[1]], space.row_box[y % space.rows.shape[1]], k]
+            if own < 0:
+                continue
+            for m in range(members.addresses.size):
+                if space.weights[own, :, m].max() == 0:
+                    continue
+                put_scores(y, a, b, m, members, scoring, exponentials, space, room, room.scores)
+                for c in range(classes):
+                    weight = space.weights[own, c, m]
+                    for x in range(a, b):
+                        level = room.scores[c, x]
+                        total[0, c, x] += weight * level
+                        total[1, c, x] += weight * level * level
+                        total[2, c, x] += weight * entropies[level]
         for c in range(classes):
             into = gained[0 if joint else c]
             for x in range(width):

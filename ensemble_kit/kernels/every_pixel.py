@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.kernels.conversions import as_floats, halved, narrowed, unsigned, upper_bits
 from ensemble_kit.kernels.desk import PIXELS
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.jit import inline, kernel, routine
 from ensemble_kit.kernels.labels import runs_of
 from ensemble_kit.kernels.lanes import (
     add,
@@ -142,7 +142,7 @@ def decide(maps, scales, grids):
     return runs_of(stretches.starts[:n], stretches.labels[:n], size, classes)
 
 
-@kernel
+@routine
 def _walk(room, maps, scales, grids):
     """Go through the bands, so many at a time, tile by tile; `room` outlives the addresses that are taken of it."""
     W, bands, most = grids.strip_of.size, grids.row_at.size - 1, 0
@@ -157,9 +157,11 @@ def _walk(room, maps, scales, grids):
             room.held[:] = -1
             for band in range(begin, stop):
                 _put_lines(band, x, min(x + TILE, W), maps, grids, room.cells, tile.lines, room.held)
-                rows[0], rows[1] = grids.upper[:, band] & 1, grids.lower[:, band] & 1
+                for m in range(rows.shape[1]):
+                    rows[0, m], rows[1, m] = grids.upper[m, band] & 1, grids.lower[m, band] & 1
                 for y in range(grids.row_at[band], grids.row_at[band + 1]):
-                    rows[2] = grids.row_fractions[:, y]
+                    for m in range(rows.shape[1]):
+                        rows[2, m] = grids.row_fractions[m, y]
                     out = address_of(labels) + 2 * ((y - y0) * labels.shape[1] + x)
                     _judge(min(TILE, W - x), out, tile, scales, room)
         if n + (y1 - y0) * W > stretches.starts.size:
@@ -192,7 +194,7 @@ def _tile_of(room, maps, grids):
     )
 
 
-@kernel
+@routine
 def _put_lines(band, x0, x1, maps, grids, cells, lines, held):
     """Interpolate the two rows of cells of each grid across the pixels of a tile, times 256, where not done yet."""
     members, classes = maps.at.shape
@@ -235,7 +237,7 @@ def _put_across(x0, x1, first, behind, step, left, fractions, cells, line):
         store(line + 4 * (x - x0), add(multiply(near, all_ints(256)), multiply(far, fx)))
 
 
-@kernel
+@routine
 def _judge(width, out, tile, scales, room):
     """Write the labels of a row of pixels of a tile."""
     half, least = 32768 if tile.rounded else 0, scales.least
@@ -300,7 +302,7 @@ def _scaled(x, width, tile, scales, room):
     return label, winning
 
 
-@kernel
+@routine
 def _exact(x, bits, label, winning, tile, scales, room):
     """Correct the labels and values of the winners of some of 16 pixels."""
     values, found = room.values, room.found

@@ -1,4 +1,4 @@
-"""One pixel of exclusive classes in integers, from the logits of its four cells (docs/concepts.md, rules 9 and 10)."""
+"""One pixel of exclusive classes in integers, from the logits of its cells (docs/concepts.md, rules 9, 10 and 13)."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,20 @@ from ensemble_kit.kernels.exclusive import exclusive_q
 from ensemble_kit.kernels.fuse import softmax_levels
 from ensemble_kit.kernels.jit import inline, kernel
 
+CORNERS = (0, 1, 2, 3, 4, 5, 6, 7)
+"""The cells around a voxel, of which a pixel of an image has four.
+
+Bits of a number tell where the cell lies: 1 is right, 2 is below, 4 is behind.
+"""
+
 
 class PixelRoom(NamedTuple):
-    """What the evaluation of a pixel needs, of four cells; `logits` and `own` have classes in the member's order."""
+    """What the evaluation of a pixel needs; `logits` and `own` have classes in the member's order.
 
+    `corners` are its cells' numbers: how long the tuple is a compiled kernel knows.
+    """
+
+    corners: tuple[int, ...]
     logits: NDArray[np.float32]
     own: NDArray[np.uint16]
     scores: NDArray[np.uint16]
@@ -23,36 +33,40 @@ class PixelRoom(NamedTuple):
 
 
 @inline
-def make_pixel_room(classes):
-    """Make the room of a pixel."""
+def make_pixel_room(classes, corners):
+    """Make the room of a pixel of an image, the first four of `CORNERS`, or of a volume."""
     return PixelRoom(
-        np.empty((classes, 4), np.float32),
-        np.empty((classes, 4), np.uint16),
-        np.empty((classes, 4), np.uint16),
-        np.empty((classes, 4), np.int64),
+        corners,
+        np.empty((classes, len(corners)), np.float32),
+        np.empty((classes, len(corners)), np.uint16),
+        np.empty((classes, len(corners)), np.uint16),
+        np.empty((classes, len(corners)), np.int64),
         np.empty(classes, np.int64),
         np.empty(classes, np.int64),
     )
 
 
 @kernel
-def exact_label(y, x, band, contest, exactly, grids, room):
-    """Find the class of a pixel of a band; -1 for none."""
+def exact_label(z, y, x, rows_of, slice_fractions, contest, exactly, grids, room):
+    """Find the class of a pixel of the band that lies between the rows of cells `rows_of`; -1 for none."""
     values, between, cells = room.values, room.between, room.cells
+    volume = len(room.corners) == len(CORNERS)
     values[:], cells[:] = 0, 32768
     for g in range(grids.cells.size):
         c, fy, fx = np.int64(grids.left[g, x]), grids.row_fractions[g, y], np.int64(grids.fractions[g, x])
         c2 = min(c + grids.across[g], grids.cells[g] - 1)
         for m in range(contest.firsts[g], contest.firsts[g + 1]):
-            _put_scores(m, grids.upper[g, band], grids.lower[g, band], c, c2, contest, exactly, room)
+            _put_scores(m, g, c, c2, rows_of, contest, exactly, room)
             if not exactly.interpolate_members:
                 for k in range(values.size):
-                    for corner in range(4):
+                    for corner in room.corners:
                         cells[k, corner] += exactly.weights[m, k] * np.int64(room.scores[k, corner])
                 continue
             for k in range(values.size):
-                a, b, d, e = room.scores[k]
-                value = _interpolated(np.int64(a), np.int64(b), np.int64(d), np.int64(e), fy, fx)
+                value = _interpolated(room.scores[k], 0, fy, fx)
+                if volume:
+                    fz = slice_fractions[z, g]
+                    value = ((256 - fz) * value + fz * _interpolated(room.scores[k], 4, fy, fx)) >> 8
                 between[k] = (value + 32768) >> 16
             if not exactly.of_logits:
                 _put_shares(between, exactly.exponentials)
@@ -61,8 +75,12 @@ def exact_label(y, x, band, contest, exactly, grids, room):
     if not exactly.interpolate_members:  # members of one grid
         fy, fx = grids.row_fractions[0, y], np.int64(grids.fractions[0, x])
         for k in range(values.size):
-            a, b, d, e = cells[k, 0] >> 16, cells[k, 1] >> 16, cells[k, 2] >> 16, cells[k, 3] >> 16
-            values[k] = _interpolated(a, b, d, e, fy, fx)
+            for corner in room.corners:
+                cells[k, corner] >>= 16
+            values[k] = _interpolated(cells[k], 0, fy, fx)
+            if volume:
+                fz = slice_fractions[z, 0]
+                values[k] = ((256 - fz) * values[k] + fz * _interpolated(cells[k], 4, fy, fx)) >> 8
     label, best = 0, values[0] * exactly.factors[0] + exactly.offsets[0]
     for k in range(1, values.size):
         score = values[k] * exactly.factors[k] + exactly.offsets[k]
@@ -74,19 +92,23 @@ def exact_label(y, x, band, contest, exactly, grids, room):
 
 
 @inline
-def _put_scores(m, r, r2, c, c2, contest, exactly, room):
-    """Put a member's `q`, or levels of its softmax, at the four cells around a pixel into `scores`."""
+def _put_scores(m, g, c, c2, rows_of, contest, exactly, room):
+    """Put a member's `q`, or levels of its softmax, at the cells around a pixel into `scores`."""
     for k in range(room.values.size):
         own = exactly.order[m, k]
-        for corner in range(4):
-            row, column = r2 if corner & 2 else r, c2 if corner & 1 else c
-            room.logits[own, corner] = number_at(contest.at[m, k] + 2 * (row * contest.widths[m] + column))
+        for corner in room.corners:
+            row, column, slot = rows_of[(corner >> 1) & 1, g], c2 if corner & 1 else c, 0
+            if len(room.corners) == len(CORNERS):
+                slot = rows_of[2 + (corner >> 2), g]
+            begin = contest.at[slot * contest.widths.size + m, k]
+            room.logits[own, corner] = number_at(begin + 2 * (row * contest.widths[m] + column))
     if exactly.interpolate_members or exactly.of_logits:
         exclusive_q(room.logits, exactly.temperatures[m], room.own)
     else:  # a sum in float32, which the order of classes changes
         softmax_levels(room.logits, exactly.temperatures[m], room.own)
     for k in range(room.values.size):
-        room.scores[k] = room.own[exactly.order[m, k]]
+        for corner in room.corners:
+            room.scores[k, corner] = room.own[exactly.order[m, k], corner]
 
 
 @inline
@@ -101,8 +123,11 @@ def _level(label, values, exactly):
 
 
 @inline
-def _interpolated(a, b, c, d, fy, fx):
-    return (256 - fy) * ((256 - fx) * a + fx * b) + fy * ((256 - fx) * c + fx * d)
+def _interpolated(cells, first, fy, fx):
+    """Interpolate four cells of a slice, from number `first` on: level × 65536."""
+    upper = (256 - fx) * np.int64(cells[first]) + fx * np.int64(cells[first + 1])
+    lower = (256 - fx) * np.int64(cells[first + 2]) + fx * np.int64(cells[first + 3])
+    return (256 - fy) * upper + fy * lower
 
 
 @inline

@@ -13,7 +13,7 @@ from ensemble_kit.kernels.conversions import (
 from ensemble_kit.kernels.exclusive import exclusive_q
 from ensemble_kit.kernels.exponentials import high_cooled, high_exponential, low_cooled, low_exponential
 from ensemble_kit.kernels.fuse import softmax_levels
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.jit import inline, kernel, routine
 from ensemble_kit.kernels.lanes import (
     add,
     all_floats,
@@ -62,7 +62,8 @@ def put_levels(at, temperature, order, out):
         levels = np.empty(out.shape, np.uint16)
         softmax_levels(_few(at, out.shape[1]), temperature, levels)
         for c in range(at.size):
-            out[order[c]] = levels[c]
+            for k in range(levels.shape[1]):
+                out[order[c], k] = levels[c, k]
         return
     scratch = np.empty((at.size, LANES), np.float32)
     for block in range(0, out.shape[1], LANES):
@@ -95,7 +96,7 @@ def _top(at, first):
     return top
 
 
-@kernel
+@routine
 def _one(at, c, cell, temperature):
     """The exponential of one cell in float64, rounded."""
     top = np.float32(-65504)

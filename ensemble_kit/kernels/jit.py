@@ -4,10 +4,11 @@ No `parallel=True` (its thread pools kill forked children or abort under two Pyt
 samples instead) and no `fastmath` (it removes exact rounding).
 
 Machine code is kept in a folder of the user's own, named by a digest of every kernel's source, of Python's and
-Numba's versions and of the processor: editing one file never leaves a stale caller of it behind, which Numba's own
-per-file stamps would. A cut file stops a program that reads it as Numba does, and a damaged one runs; so each file
-begins with a checksum, and one that does not hold is compiled again. The checksum is not a signature: the files are
-pickles, and the user who can write them can run any program already.
+Numba's versions, of Numba's options (NUMBA_BOUNDSCHECK=1 is another code), and of the processor's name and features
+(virtual machines of one processor may lack some, and a home may be shared): editing one file never leaves a stale
+caller of it behind, which Numba's own per-file stamps would. A cut file stops a program that reads it as Numba does,
+and a damaged one runs; so each file begins with a checksum, and one that does not hold is compiled again. The checksum
+is not a signature: the files are pickles, and the user who can write them can run any program already.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from typing import Any
 import llvmlite.binding
 import numba
 from numba.core import config
+from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 _CHECKSUM = hashlib.sha256().digest_size
@@ -46,9 +49,12 @@ def _own_folder(path: Path) -> bool:
 
 
 def digest(sources: Path) -> str:
-    """Digest what machine code depends on: the sources of a folder and its sub-folders, Numba, and the processor."""
+    """Digest what machine code depends on: the sources in a folder and below it, Numba, its options, the processor."""
     found = hashlib.sha256(f"{sys.implementation.cache_tag} {numba.__version__} {llvmlite.__version__}".encode())
-    found.update(f"{llvmlite.binding.get_host_cpu_name()} {config.CPU_NAME} {config.CPU_FEATURES}".encode())
+    processor = llvmlite.binding
+    found.update(f" {processor.get_host_cpu_name()} {processor.get_host_cpu_features().flatten()}".encode())
+    found.update(f" {config.CPU_NAME} {config.CPU_FEATURES} {config.ENABLE_AVX}".encode())
+    found.update(f" {config.BOUNDSCHECK} {config.OPT} {config.DEBUGINFO_DEFAULT}".encode())
     for source in sorted(sources.rglob("*.py")):
         found.update(f"\n{source.relative_to(sources).as_posix()}\n".encode() + source.read_bytes())
     return found.hexdigest()[:16]
@@ -71,30 +77,42 @@ def _open_cache() -> str:
 _FOLDER = _open_cache()
 
 
-class _CheckedFiles:
-    """A kernel's machine code, one file a signature: a checksum, then a pickle of Numba's key and of what it keeps.
+def is_kept() -> bool:
+    """Whether machine code outlives this process."""
+    return Path(_FOLDER).parent.name == "ensemble_kit"
 
-    In place of Numba's `IndexDataCacheFile`, whose files carry no checksum.
+
+class _Cache:
+    """A kernel's machine code, one file a signature: a checksum, then a pickle of its key and of what Numba keeps.
+
+    In place of Numba's `FunctionCache`, whose files carry no checksum, and which fills Numba's registries before it
+    loads anything: that imports half of Numba, and SciPy, for a quarter of a second. Machine code needs the runtime
+    only (arrays that kernels make), and a compiler fills the registries itself.
     """
 
-    def __init__(self, folder: str, function: Callable[..., Any]) -> None:
-        self._folder, self._name = Path(folder), f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.cache_path, self._name = _FOLDER, f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
-    def load(self, key: Any) -> Any:
-        """Return what was saved under a key; None where nothing was, or where the file is not as it was written."""
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what was saved under a signature; None where nothing was, or the file is not as it was written."""
         try:
-            raw = self._path(key).read_bytes()
+            raw = self._path(signature).read_bytes()
         except OSError:
             return None
         checksum, content = raw[:_CHECKSUM], raw[_CHECKSUM:]
         if hashlib.sha256(content).digest() != checksum:
             return None
-        found, data = pickle.loads(content)  # noqa: S301 - as it was written, in the user's own folder
-        return data if found == key else None
+        rtsys.initialize(context)
+        found, result = pickle.loads(content)  # noqa: S301 - as it was written, in the user's own folder
+        return CompileResult._rebuild(context, *result) if found == signature else None
 
-    def save(self, key: Any, data: Any) -> None:
+    def save_overload(self, signature: Any, result: Any) -> None:
         """Keep machine code; a full disk costs the next process a compilation, and this one nothing."""
-        content, path = dumps((key, data)), self._path(key)
+        if result.library.has_dynamic_globals:  # addresses of this process
+            return
+        *parts, environments = result._reduce()
+        parts.append(tuple(e for e in environments if e.consts))  # the others would only be imported
+        content, path = dumps((signature, parts)), self._path(signature)
         draft = path.with_suffix(f".{secrets.token_hex(8)}")
         try:
             draft.write_bytes(hashlib.sha256(content).digest() + content)
@@ -103,28 +121,30 @@ class _CheckedFiles:
             with suppress(OSError):
                 draft.unlink()
 
-    def flush(self) -> None:
-        """Forget every signature."""
-        for path in self._folder.glob(f"{self._name}-*.code"):
-            path.unlink(missing_ok=True)
-
-    def _path(self, key: Any) -> Path:
-        return self._folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+    def _path(self, signature: Any) -> Path:
+        digest = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return Path(self.cache_path, f"{self._name}-{digest}.code")
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at first call, without the GIL, and keep the machine code in the kit's own cache folder."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _FOLDER
-    try:
-        made = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    finally:
-        config.CACHE_DIR = before
+    made = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     if not config.DISABLE_JIT:
-        made._cache._cache_file = _CheckedFiles(made.stats.cache_path, function)
+        made._cache = _Cache(function)
     return made
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a piece of kernels into each of them: a call would pass every array as seven numbers on the stack."""
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    """Compile a piece of kernels into each of them: a call would pass every array as seven numbers on the stack.
+
+    It has no entry from Python, since unpacking arguments was a tenth of all compilation: a call from there would end
+    the process, so `tests/test_kernels.py` fails on one.
+    """
+    return numba.njit(
+        nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+
+
+def routine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a piece of kernels that they call; it has no entry from Python either."""
+    return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)

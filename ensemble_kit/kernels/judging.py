@@ -4,7 +4,7 @@ import numpy as np
 
 from ensemble_kit.kernels.arguments import ALONE, EACH, LINEAR_EACH
 from ensemble_kit.kernels.candidates import adds
-from ensemble_kit.kernels.conversions import as_floats, power_of_two, upper_bits
+from ensemble_kit.kernels.conversions import as_floats, power_of_two, upper_bits, without_byte
 from ensemble_kit.kernels.desk import members_of
 from ensemble_kit.kernels.jit import inline
 from ensemble_kit.kernels.lanes import (
@@ -45,11 +45,14 @@ def in_octaves(q):
 
 
 @inline
-def judge(y, near, rest, desk):
-    """Find the strongest class of 16 pixels of row `y`, int32, where it is too close to call, and its score."""
+def judge(y, near, rest, deep, desk):
+    """Find the strongest class of 16 pixels of row `y`, int32, where it is too close to call, and its score.
+
+    `deep` tells that the slopes are those of pixels between two slices.
+    """
     unsure = all_floats(0)
     if desk.kind <= LINEAR_EACH:
-        unsure = _fuse(y, near, desk)
+        unsure = _fuse(y, near, deep, desk)
     label, winning, best, second = all_ints(-1), all_floats(0), all_floats(0), all_floats(0)
     if adds(desk):
         best, second = all_floats(-1e30), all_floats(rest)
@@ -64,7 +67,7 @@ def judge(y, near, rest, desk):
             own = load_floats(desk.fused + 64 * k)
             score = add(own, factor)
         elif desk.kind == ALONE:
-            own = _octaves(0, k, fy, desk)
+            own = _octaves(0, k, fy, deep, desk)
             score = add(own, factor)
         else:
             slope = desk.slopes + 128 * k
@@ -100,7 +103,7 @@ def judge(y, near, rest, desk):
 
 
 @inline
-def _fuse(y, near, desk):
+def _fuse(y, near, deep, desk):
     """Fuse the scores of members that are interpolated, into `fused`; return how much a small rest of shares weighs."""
     unsure = all_floats(0)
     for g in range(desk.grids):
@@ -109,7 +112,7 @@ def _fuse(y, near, desk):
         for m in range(begin, stop):
             share, total = all_floats(1), all_floats(0)
             for k in range(near):
-                score = _octaves(m, k, fy, desk)
+                score = _octaves(m, k, fy, deep, desk)
                 if desk.kind == EACH:
                     score = power_of_two(score)
                     total = add(total, score)
@@ -128,11 +131,17 @@ def _fuse(y, near, desk):
 
 
 @inline
-def _octaves(m, k, fy, desk):
-    """Scores of 16 pixels between two rows of cells, logits below the largest: their rounded `q`."""
+def _octaves(m, k, fy, deep, desk):
+    """Scores of 16 pixels between two rows of cells, logits below the largest: their rounded `q`.
+
+    Between two slices 40 bits are rounded to 16: what the lowest byte of two rows adds is carried to the others.
+    """
     slope = desk.slopes + 128 * (m * desk.classes + k)
-    value = add(load_ints(slope), multiply(load_ints(slope + 64), fy))
-    return in_octaves(upper_bits(add(value, all_ints(32768))))
+    value, carried = add(load_ints(slope), multiply(load_ints(slope + 64), fy)), all_ints(32768)
+    if deep:
+        low = slope + 128 * desk.members * desk.classes
+        carried = without_byte(add(load_ints(low), multiply(load_ints(low + 64), fy)))
+    return in_octaves(upper_bits(add(value, carried)))
 
 
 @inline

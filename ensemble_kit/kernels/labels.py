@@ -75,8 +75,8 @@ def runs_of(edges, owners, size, classes):
 
 
 @kernel
-def paint(starts, ends, first, stop, values, out):
-    """Draw masks into a flat label map, later ones over earlier ones.
+def paint(starts, ends, first, stop, values, begin, out):
+    """Draw the pixels from position `begin` on of masks into a flat piece of a label map, later over earlier ones.
 
     Parameters
     ----------
@@ -84,9 +84,17 @@ def paint(starts, ends, first, stop, values, out):
     values : (masks,), of the map's type.
     """
     for k in range(first.size):
-        value = values[k]
-        for i in range(first[k], stop[k]):
-            for p in range(starts[i], ends[i]):
+        value, low, high = values[k], first[k], stop[k]
+        while low < high:  # the first run that ends behind `begin`
+            middle = (low + high) // 2
+            if ends[middle] <= begin:
+                low = middle + 1
+            else:
+                high = middle
+        for i in range(low, stop[k]):
+            if starts[i] >= begin + out.size:
+                break
+            for p in range(max(starts[i] - begin, 0), min(ends[i] - begin, out.size)):
                 out[p] = value
 
 

@@ -106,22 +106,29 @@ def store(typingctx, address, lanes):
     return types.void(types.int64, lanes), generate
 
 
+def _gather(builder, lanes, address, indices, bits=None):
+    """Load the number of four bytes at `address` that each index names; 0 where a bit is not set."""
+    wide, kind = ir.VectorType(ir.IntType(64), lanes.count), vector_of(lanes)
+    offsets = builder.shl(builder.sext(indices, wide), ir.Constant(wide, [2] * lanes.count))
+    pointers = builder.inttoptr(
+        builder.add(repeated(builder, address, lanes.count), offsets),
+        ir.VectorType(KINDS[lanes.kind].as_pointer(), lanes.count),
+    )
+    mask = ir.VectorType(ir.IntType(1), lanes.count)
+    form = ir.FunctionType(kind, [pointers.type, I32, mask, kind])
+    name = f"llvm.masked.gather.v{lanes.count}{'f' if lanes is FLOATS else 'i'}32.v{lanes.count}p0"
+    gather = cgutils.get_or_insert_function(builder.module, form, name)
+    bits, other = (ir.Constant(mask, [1] * lanes.count), ir.Undefined) if bits is None else (bits, None)
+    return builder.call(gather, [pointers, ir.Constant(I32, 4), bits, ir.Constant(kind, other)])
+
+
 def _pick(lanes):
     @intrinsic
     def pick(typingctx, address, indices):
         """Load the number at `address` that each index (int32) names."""
 
         def generate(context, builder, signature, arguments):
-            wide, kind = ir.VectorType(ir.IntType(64), lanes.count), vector_of(lanes)
-            offsets = builder.shl(builder.sext(arguments[1], wide), ir.Constant(wide, [2] * lanes.count))
-            addresses = builder.add(repeated(builder, arguments[0], lanes.count), offsets)
-            pointers = builder.inttoptr(addresses, ir.VectorType(KINDS[lanes.kind].as_pointer(), lanes.count))
-            bits = ir.VectorType(ir.IntType(1), lanes.count)
-            form = ir.FunctionType(kind, [pointers.type, I32, bits, kind])
-            name = f"llvm.masked.gather.v{lanes.count}{'f' if lanes is FLOATS else 'i'}32.v{lanes.count}p0"
-            gather = cgutils.get_or_insert_function(builder.module, form, name)
-            every = ir.Constant(bits, [1] * lanes.count)
-            return builder.call(gather, [pointers, ir.Constant(I32, 4), every, ir.Constant(kind, ir.Undefined)])
+            return _gather(builder, lanes, *arguments)
 
         return lanes(types.int64, INTS), generate
 
@@ -129,6 +136,45 @@ def _pick(lanes):
 
 
 pick, pick_ints = _pick(FLOATS), _pick(INTS)
+
+
+def _short(builder, address, indices, bits=None):
+    """Load 16-bit numbers by the pair of numbers in which each lies, so that nothing behind the array is read."""
+    one, four = constant(INTS, 1), constant(INTS, 4)
+    pair = _gather(builder, INTS, address, builder.lshr(indices, one), bits)
+    place = builder.shl(builder.and_(indices, one), four)
+    return builder.and_(builder.lshr(pair, place), constant(INTS, 0xFFFF))
+
+
+@intrinsic
+def pick_shorts(typingctx, address, indices):
+    """Load the 16-bit number without a sign at `address`, of an array of an even length, that each index names."""
+
+    def generate(context, builder, signature, arguments):
+        return _short(builder, *arguments)
+
+    return INTS(types.int64, INTS), generate
+
+
+@intrinsic
+def pick_some_shorts(typingctx, address, indices, bits):
+    """Do the same where a bit is set; 0 elsewhere."""
+
+    def generate(context, builder, signature, arguments):
+        return _short(builder, *arguments)
+
+    return INTS(types.int64, INTS, bits), generate
+
+
+@intrinsic
+def bits_of(typingctx, mask):
+    """Take the lowest 16 bits of an int64 as the bits of 16 lanes, lane 0 lowest."""
+
+    def generate(context, builder, signature, arguments):
+        lowest = builder.trunc(arguments[0], ir.IntType(16))
+        return builder.bitcast(lowest, ir.VectorType(ir.IntType(1), 16))
+
+    return Lanes("bit", 16)(types.int64), generate
 
 
 # --- numbers -------------------------------------------------------------------------------------------------
@@ -153,6 +199,17 @@ all_floats, all_ints, all_long = (
     _splat(INTS, types.int32),
     _splat(LONG_SHORTS, types.int16),
 )
+
+
+@intrinsic
+def all_at(typingctx, address):
+    """Repeat the int32 at an address in every lane."""
+
+    def generate(context, builder, signature, arguments):
+        loaded = builder.load(builder.inttoptr(arguments[0], I32.as_pointer()))
+        return repeated(builder, loaded, INTS.count)
+
+    return INTS(types.int64), generate
 
 
 def _lanewise(real, whole):

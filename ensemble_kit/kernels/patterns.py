@@ -6,7 +6,7 @@ adds, multiplies and divides float64 in a fixed order: the same bits on every ma
 
 import numpy as np
 
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.jit import inline, kernel, routine
 from ensemble_kit.kernels.runs import grown
 
 _MIX = np.int64(-7046029254386353131)  # odd: 2^64 divided by the golden ratio
@@ -91,7 +91,7 @@ def _free(total, slots):
     return slot
 
 
-@kernel
+@routine
 def _filled(sums, count, room):
     """Put the first `count` patterns into a table of so many slots, a power of two."""
     slots = np.full(room, -1, np.int64)

@@ -21,7 +21,8 @@ def unfilter(rows, step, out):
         if kind > 4:
             return y
         if kind == 0:
-            out[y] = rows[y, 1:]
+            for x in range(out.shape[1]):
+                out[y, x] = rows[y, 1 + x]
             continue
         for x in range(out.shape[1]):
             left = np.int64(out[y, x - step]) if x >= step else np.int64(0)

@@ -4,7 +4,8 @@ The codes whose score reaches a level are one interval of the 65,536 (`fused.py`
 64 cells at a time and keeps two bits a cell: whether *any* member reaches the level, and whether *all* do. A *quad*
 is a cell and its right, lower and diagonal neighbour; bilinear interpolation is a convex combination and every
 table is monotone, so the pixels between four cells that no member has on are off, and those between four that all
-have on are on, without arithmetic. What is left, about 0.2 % of a bone's image, is evaluated exactly.
+have on are on, without arithmetic. What is left, about 0.2 % of a bone's image and a tenth to a half of an image of
+which members are not sure, is *mixed*: `settling.py` bounds it closer, and `spans.py` evaluates the rest.
 
 A walk over the rows of quads turns bits into *events*: the quads where what the pixels are (off, on, or mixed)
 changes. No image of levels and no mask is made. Where no pixel lies between two rows or columns of cells, as on an
@@ -17,42 +18,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble_kit.kernels.jit import inline, kernel
-from ensemble_kit.kernels.words import AHEAD, code_at, codes_within, fetch, half_up, lowest
+from ensemble_kit.kernels.words import (
+    AHEAD,
+    address_of,
+    code_at,
+    codes_within,
+    fetch,
+    half_up,
+    load64,
+    lowest,
+    store8,
+    store64,
+)
 
 OFF, ON, MIXED = 0, 1, 2
 
 
-class Room(NamedTuple):
-    """What a walk over the quads of one class after another needs.
+class Events(NamedTuple):
+    """Bits of one class's cells, and what a row of quads makes of them.
 
     Parameters
     ----------
     any_bits, all_bits : int64 (h, words), bits of all cells, as `mark` sets them.
-    columns, kinds : int64 and int8 (w,), events of one row of quads.
-    scores : int64 (2, w, n), of the cells of two rows; one score, or with `interpolate_members` two of each member.
-    scored_rows : int64 (2, w), the row, counted through all classes, whose scores stand there.
+    on, mixed : int64 (words,), bits of one row of quads: all pixels on; some pixel on, or not known.
+    columns : int64 (w,), where the events of one row of quads are.
+    kinds : int8 (w,), what the pixels are from there on.
     """
 
     any_bits: NDArray[np.int64]
     all_bits: NDArray[np.int64]
+    on: NDArray[np.int64]
+    mixed: NDArray[np.int64]
     columns: NDArray[np.int64]
     kinds: NDArray[np.int8]
-    scores: NDArray[np.int64]
-    scored_rows: NDArray[np.int64]
+
+
+class EventsAt(NamedTuple):
+    """Addresses of the arrays of `Events`, and the cells of a row: no reference is counted when they are used."""
+
+    any_bits: int
+    all_bits: int
+    on: int
+    mixed: int
+    columns: int
+    kinds: int
+    width: int
 
 
 @inline
-def make_room(members, scoring, pixels):
-    """Make the room of a walk."""
-    h, w, n = pixels.row_at.size - 1, pixels.col_at.size - 1, 1
-    if scoring.interpolate_members:
-        n = 2 * members.addresses.size
-    any_bits, all_bits = np.empty((h, (w + 63) // 64), np.int64), np.empty((h, (w + 63) // 64), np.int64)
-    columns, kinds = np.empty(w, np.int64), np.empty(w, np.int8)
-    scores, scored_rows = np.empty((2, w, n), np.int64), np.empty((2, w), np.int64)
-    for c in range(w):
-        scored_rows[0, c], scored_rows[1, c] = -1, -1
-    return Room(any_bits, all_bits, columns, kinds, scores, scored_rows)
+def make_events(h, w):
+    """Make room for the bits and events of a grid."""
+    words = (w + 63) // 64
+    any_bits, all_bits = np.empty((h, words), np.int64), np.empty((h, words), np.int64)
+    on, mixed = np.empty(words, np.int64), np.empty(words, np.int64)
+    return Events(any_bits, all_bits, on, mixed, np.empty(w, np.int64), np.empty(w, np.int8))
+
+
+@inline
+def events_at(events):
+    """Take the addresses of events; the caller keeps the arrays alive."""
+    return EventsAt(
+        address_of(events.any_bits),
+        address_of(events.all_bits),
+        address_of(events.on),
+        address_of(events.mixed),
+        address_of(events.columns),
+        address_of(events.kinds),
+        events.columns.size,
+    )
 
 
 @kernel
@@ -104,6 +137,15 @@ def neighbours(fractions, at):
 
 
 @inline
+def any_between(fractions):
+    """Tell, 0 or 1, whether some pixel lies between two cells (`neighbours().max()` takes half a second to compile)."""
+    found = np.int64(0)
+    for x in range(fractions.size):
+        found |= fractions[x] != 0
+    return found
+
+
+@inline
 def rows_in_use(bits):
     """Tell which rows of quads have a bit in one of their two rows of cells."""
     h = bits.shape[0]
@@ -119,21 +161,23 @@ def rows_in_use(bits):
 
 
 @inline
-def find_events(r, r2, across, room):
-    """Write the quads of rows `r` and `r2` where the kind of the pixels changes, or is mixed; return how many.
+def find_kinds(r, r2, across, at):
+    """Set the bits of the quads of rows `r` and `r2` that are on, and of those that are mixed; tell whether any is.
 
-    A quad at the right edge of the grid has itself for a neighbour, and so has every quad without `across`.
+    A quad at the right edge of the grid has itself for a neighbour, and so has every quad without `across`. `at` is
+    EventsAt.
     """
-    any_bits, all_bits, columns, kinds = room.any_bits, room.all_bits, room.columns, room.kinds
-    words, n = any_bits.shape[1], 0
-    was_on, was_mixed = np.int64(0), np.int64(0)  # of the last quad before this word
-    some, every = any_bits[r, 0] | any_bits[r2, 0], all_bits[r, 0] & all_bits[r2, 0]
-    for k in range(words):
+    pitch, seen = 8 * ((at.width + 63) // 64), np.int64(0)
+    any_upper, any_lower = at.any_bits + r * pitch, at.any_bits + r2 * pitch
+    all_upper, all_lower = at.all_bits + r * pitch, at.all_bits + r2 * pitch
+    some, every = load64(any_upper) | load64(any_lower), load64(all_upper) & load64(all_lower)
+    for k in range(0, pitch, 8):
         valid = np.int64(-1)
-        if k + 1 < words:
-            some_next, every_next = any_bits[r, k + 1] | any_bits[r2, k + 1], all_bits[r, k + 1] & all_bits[r2, k + 1]
+        if k + 8 < pitch:
+            some_next = load64(any_upper + k + 8) | load64(any_lower + k + 8)
+            every_next = load64(all_upper + k + 8) & load64(all_lower + k + 8)
         else:
-            end = columns.size - 64 * k
+            end = at.width - 8 * k
             some_next, every_next = some >> (end - 1), every >> (end - 1)
             if end < 64:  # the cell behind the last one repeats it
                 valid = (np.int64(1) << end) - 1
@@ -144,99 +188,29 @@ def find_events(r, r2, across, room):
             maybe |= half_up(some) | (some_next << 63)
             on &= half_up(every) | (every_next << 63)
         mixed = maybe & ~on & valid
-        event = ((on ^ ((on << 1) | was_on)) | mixed | (mixed << 1) | was_mixed) & valid
+        store64(at.on + k, on)
+        store64(at.mixed + k, mixed)
+        seen |= mixed
+        some, every = some_next, every_next
+    return seen != 0
+
+
+@inline
+def find_events(at):
+    """Write the quads where the kind of the pixels changes, or is mixed; return how many. `at` is EventsAt."""
+    n, was_on, was_mixed = 0, np.int64(0), np.int64(0)  # of the last quad before this word
+    for k in range(0, at.width, 64):
+        on, mixed, end = load64(at.on + k // 8), load64(at.mixed + k // 8), at.width - k
+        event = (on ^ ((on << 1) | was_on)) | mixed | (mixed << 1) | was_mixed
+        if end < 64:
+            event &= (np.int64(1) << end) - 1
         if k == 0:
             event |= 1  # the row before may have ended in any state
         while event != 0:
             bit = lowest(event)
             event &= event - 1
-            columns[n] = 64 * k + bit
-            kinds[n] = ON if (on >> bit) & 1 else MIXED if (mixed >> bit) & 1 else OFF
+            store64(at.columns + 8 * n, k + bit)
+            store8(at.kinds + n, ON if (on >> bit) & 1 else MIXED if (mixed >> bit) & 1 else OFF)
             n += 1
         was_on, was_mixed = (on >> 63) & 1, (mixed >> 63) & 1
-        some, every = some_next, every_next
     return n
-
-
-@inline
-def score_cells(r, r2, across, n, row_offset, maps, scoring, room):
-    """Put the scores of cells (r, c) and (r2, c) of mixed quads into `scores[row & 1, c]`, unless they are there.
-
-    One score, the fused one; or with `interpolate_members` each member's `q`, then what `score_table` makes of each.
-    Quads share cells with their neighbours: three of four are there already. `row_offset` is the rows of all classes
-    before this one.
-    """
-    addresses, widths, weights = maps.addresses, maps.widths, maps.weights
-    tables, table_of, score_table = scoring.tables, scoring.table_of, scoring.score_table
-    columns, kinds, scores, scored_rows = room.columns, room.kinds, room.scores, room.scored_rows
-    members, h, w, line = addresses.size, room.any_bits.shape[0], columns.size, np.int64(-1)
-    for e in range(n):
-        if kinds[e] != MIXED:
-            continue
-        if columns[e] >> 5 != line and r + 3 < h:  # outlines go on: ask for the cells that the next rows will need
-            line = columns[e] >> 5
-            for m in range(members):
-                fetch(addresses[m] + 2 * ((r + 3) * widths[m] + columns[e]))
-        follows = e + 1 < n and kinds[e + 1] == MIXED and columns[e + 1] == columns[e] + 1
-        for corner in range(2 if follows or not across else 4):  # the right corners are the next quad's left ones
-            row = r2 if corner & 1 else r
-            c = min(columns[e] + (corner >> 1), w - 1)
-            if scored_rows[row & 1, c] == row_offset + row:
-                continue
-            scored_rows[row & 1, c] = row_offset + row
-            if scoring.interpolate_members:
-                for m in range(members):
-                    score = np.int64(tables[table_of[m], code_at(addresses[m] + 2 * (row * widths[m] + c))])
-                    scores[row & 1, c, m] = score
-                    scores[row & 1, c, members + m] = score_table[score]
-                continue
-            total = np.int64(32768)  # nothing is stored on the way: the arrays above need not be looked up again
-            for m in range(members):
-                code = code_at(addresses[m] + 2 * (row * widths[m] + c))
-                total += weights[m] * np.int64(tables[table_of[m], code])
-            scores[row & 1, c, 0] = total >> 16
-
-
-@inline
-def look_closer(r, r2, across, n, low, high, weights, interpolate_members, room):
-    """Turn mixed quads whose corners allow it into OFF (all pixels below `low`) or ON (all reach `high`).
-
-    Events that then change nothing are dropped; return how many are left.
-    """
-    columns, kinds, scores = room.columns, room.kinds, room.scores
-    kept, members, w = 0, weights.size, columns.size
-    for e in range(n):
-        c, kind = columns[e], kinds[e]
-        if kind == MIXED:
-            c2 = min(c + across, w - 1)
-            least, most = np.int64(32768), np.int64(32768)
-            for m in range(members if interpolate_members else 1):
-                k = members + m if interpolate_members else 0
-                a, b, d, f = scores[r & 1, c, k], scores[r & 1, c2, k], scores[r2 & 1, c, k], scores[r2 & 1, c2, k]
-                if interpolate_members:
-                    least += weights[m] * min(a, b, d, f)
-                    most += weights[m] * max(a, b, d, f)
-                else:
-                    least, most = min(a, b, d, f) << 16, max(a, b, d, f) << 16
-            kind = OFF if most >> 16 < low else ON if least >> 16 >= high else MIXED
-        if e == 0 or kind == MIXED or kind != kinds[kept - 1]:
-            columns[kept], kinds[kept] = c, kind
-            kept += 1
-    return kept
-
-
-@inline
-def find_sides(scores, r, r2, c, c2, fy, sides):
-    """Interpolate a quad's left and right cells down to one row of pixels: level x 256 of every score, (2, scores)."""
-    for m in range(sides.shape[1]):
-        sides[0, m] = (256 - fy) * scores[r & 1, c, m] + fy * scores[r2 & 1, c, m]
-        sides[1, m] = (256 - fy) * scores[r & 1, c2, m] + fy * scores[r2 & 1, c2, m]
-
-
-@inline
-def fused_between(sides, fx, score_table, weights):
-    """The effective level of one pixel between two sides, each member interpolated first."""
-    total = np.int64(32768)
-    for m in range(weights.size):
-        total += weights[m] * score_table[((256 - fx) * sides[0, m] + fx * sides[1, m] + 32768) >> 16]
-    return total >> 16

@@ -253,9 +253,12 @@ def unfiltered(rows: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
 
 
 def contacts(component: NDArray[np.bool_], mask: NDArray[np.bool_]) -> int:
-    """How many pixel sides a component shares with a mask."""
-    pairs = ((component[1:], mask[:-1]), (component[:-1], mask[1:]), (component[:, 1:], mask[:, :-1]))
-    return sum(int((a & b).sum()) for a, b in (*pairs, (component[:, :-1], mask[:, 1:])))
+    """How many pixel sides, or faces of voxels, a component shares with a mask."""
+    count = 0
+    for axis in range(component.ndim):
+        a, b = np.moveaxis(component, axis, 0), np.moveaxis(mask, axis, 0)
+        count += int((a[1:] & b[:-1]).sum()) + int((a[:-1] & b[1:]).sum())
+    return count
 
 
 def text(mask: NDArray[np.bool_], order: str = "C", base: int = 1, relative: bool = False) -> str:

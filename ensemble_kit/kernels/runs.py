@@ -129,12 +129,22 @@ def overlaps(a_starts, a_ends, a_offsets, b_starts, b_ends, b_offsets, out):
     for k in range(out.size):
         total, i, j = np.int64(0), a_offsets[k], b_offsets[k]
         i_end, j_end = a_offsets[k + 1], b_offsets[k + 1]
-        while i < i_end and j < j_end:
-            both = min(a_ends[i], b_ends[j]) - max(a_starts[i], b_starts[j])
-            total += max(both, 0)
-            first = a_ends[i] < b_ends[j]  # no branch: which ends first is as good as random
-            i += first
-            j += not first
+        if i < i_end and j < j_end:
+            a_start, a_end, b_start, b_end = a_starts[i], a_ends[i], b_starts[j], b_ends[j]
+            while (
+                True
+            ):  # by a branch: without one each step waits for the loads of the one before, 1.5 to 3 times as long
+                total += max(min(a_end, b_end) - max(a_start, b_start), 0)
+                if a_end < b_end:
+                    i += 1
+                    if i == i_end:
+                        break
+                    a_start, a_end = a_starts[i], a_ends[i]
+                else:
+                    j += 1
+                    if j == j_end:
+                        break
+                    b_start, b_end = b_starts[j], b_ends[j]
         out[k] = total
 
 

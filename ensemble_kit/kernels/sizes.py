@@ -67,8 +67,8 @@ def _score(r, c, m, maps, scoring):
 
 
 @kernel
-def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends, width, sizes, nodes):
-    """Count pixels and truth pixels of one class's mask at every level, cleaned by every size; 8-connected.
+def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends, sizes, nodes):
+    """Count pixels and truth pixels of one class's mask at every level, cleaned by every size; 8- or 26-connected.
 
     Parameters
     ----------
@@ -77,14 +77,17 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
     falling : int64 (n,), their order by falling level.
     truth_starts, truth_ends : int64, runs of the truth.
     sizes : int64 (S,), ascending; a component stays at a size if it has at least that many pixels.
-    nodes : int32 ((H + 2) * (W + 2),) of zeros, left so: which node each pixel of the padded image is, from 1 on.
+    nodes : int32 (1, H + 2, W + 2) of an image, (D + 2, H + 2, W + 2) of a volume, of zeros, and left so: which node
+        each pixel is, from 1 on, with a row, a column and of a volume a slice more on each side.
 
     Returns
     -------
     levels, int64 (k,), falling, those that occur, after 65536 for the runs alone; pixels and truth pixels that are left
     at each of them and above, int64 (k, S).
     """
-    piece_starts, piece_ends, labels, areas = components(starts, ends, width, 8)
+    solid, height, width = nodes.shape[0] > 1, nodes.shape[1] - 2, nodes.shape[2] - 2
+    piece_starts, piece_ends, labels, areas = components(starts, ends, height, width, 26 if solid else 8)
+    flat, line, slab = nodes.reshape(-1), width + 2, (height + 2) * (width + 2) if solid else 0
     first, n, S = areas.size, positions.size, sizes.size
     parent, rank = np.empty(first + n, np.int64), np.zeros(first + n, np.int64)
     area, hits = np.empty(first + n, np.int64), np.zeros(first + n, np.int64)
@@ -97,9 +100,9 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
         while u < truth_starts.size and truth_starts[u] < q:
             hits[label] += min(q, truth_ends[u]) - max(p, truth_starts[u])
             u += 1
-        at = _padded(p, width)
+        at = _padded(p, height, width, slab)
         for k in range(at, at + q - p):
-            nodes[k] = label + 1
+            flat[k] = label + 1
     t = 0
     for i in range(n):
         while t < truth_starts.size and truth_ends[t] <= positions[i]:
@@ -113,24 +116,25 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
         found[rank[i]] += hits[i]
     out_levels = np.empty(n + 1, np.int64)
     out_pixels, out_hits = np.empty((n + 1, S), np.int64), np.empty((n + 1, S), np.int64)
-    level, count, line = np.int64(65536), 0, width + 2
+    level, count = np.int64(65536), 0
     for i in range(n):
         k = falling[i]
         if levels[k] != level:
             _write_row(count, level, pixels, found, out_levels, out_pixels, out_hits)
             count += 1
             level = np.int64(levels[k])
-        node, at = first + k, _padded(positions[k], width)
+        node, at = first + k, _padded(positions[k], height, width, slab)
         parent[node], area[node] = node, 1
-        nodes[at] = node + 1
+        flat[at] = node + 1
         own = node
         pixels[0] += 1
         found[0] += hits[node]
-        for dy in (-line, 0, line):
-            for near in range(at + dy - 1, at + dy + 2):
-                if nodes[near] == 0 or near == at:
+        for side in range(9 if solid else 3):  # rows of neighbours: of its own slice, the one before, the one behind
+            middle = at + (0, -slab, slab)[side // 3] + (side % 3 - 1) * line
+            for near in range(middle - 1, middle + 2):
+                if flat[near] == 0 or near == at:
                     continue
-                other = root(parent, np.int64(nodes[near]) - 1)
+                other = root(parent, np.int64(flat[near]) - 1)
                 if other == own:
                     continue
                 pixels[rank[other]] -= area[other]
@@ -155,18 +159,20 @@ def by_level(starts, ends, positions, levels, falling, truth_starts, truth_ends,
     _write_row(count, level, pixels, found, out_levels, out_pixels, out_hits)
     count += 1
     for i in range(piece_starts.size):
-        at = _padded(piece_starts[i], width)
+        at = _padded(piece_starts[i], height, width, slab)
         for k in range(at, at + piece_ends[i] - piece_starts[i]):
-            nodes[k] = 0
+            flat[k] = 0
     for i in range(n):
-        nodes[_padded(positions[i], width)] = 0
+        flat[_padded(positions[i], height, width, slab)] = 0
     return out_levels[:count], out_pixels[:count], out_hits[:count]
 
 
 @inline
-def _padded(position, width):
-    """Where a pixel lies in an image with one more row and column on each side."""
-    return position + 2 * (position // width) + width + 3
+def _padded(position, height, width, slab):
+    """Where a pixel lies in an image with one more row and column on each side; `slab` is 0 of one slice alone."""
+    row = position // width
+    z = row // height
+    return slab * (z + 1) + (row - z * height + 1) * (width + 2) + position - row * width + 1
 
 
 @inline

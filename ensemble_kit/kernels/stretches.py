@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble_kit.kernels.jit import inline, kernel
+from ensemble_kit.kernels.jit import kernel
 from ensemble_kit.kernels.lanes import equal, load_long, word
 from ensemble_kit.kernels.words import address_of, lowest
 
@@ -25,7 +25,7 @@ class Stretches(NamedTuple):
     labels: NDArray[np.int16]
 
 
-@inline
+@kernel
 def make_stretches(room):
     """Make room for so many stretches."""
     return Stretches(np.empty(room, np.int64), np.empty(room, np.int16))

@@ -55,6 +55,10 @@ def q_levels() -> Levels:
     return _frozen(level_of_probability(sigmoid(logit_of_q(np.arange(65536)))))
 
 
+LOGISTIC_BEND = 65535 * (2 * LOGIT_RANGE / 65535) ** 2 / 10
+"""Above the second derivative of a level by its `q`: that of the logistic curve is at most 1 / (6 √3) = 0.0962."""
+
+
 @lru_cache(maxsize=1)
 def identity() -> Levels:
     """Every value as it is, uint16 (65536,)."""
@@ -136,8 +140,26 @@ def _bits(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def axis(n_in: int, n_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Left neighbour and fraction (of 256) of the right one of each output index: half-pixel centres, edges clamped."""
-    o = np.arange(n_out, dtype=np.int64)
-    numerator = np.maximum((2 * o + 1) * n_in - n_out, 0)
+    return cells_around(2 * np.arange(n_out, dtype=np.int64) + 1, 1, (0, n_out), n_in)
+
+
+def cells_around(
+    centres: NDArray[np.int64], unit: int, window: tuple[int, int], n_in: int, nearest: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cell before each point of an axis, and fraction (of 256) of the cell behind it, by rules 3, 5 and 15.
+
+    Parameters
+    ----------
+    centres : int64 (n,), points of the image's axis, in halves of `1 / unit` pixels.
+    window : first pixel, and the one behind the last, that the cells cover.
+    n_in : cells.
+    nearest : take the nearer cell, with a fraction of 0.
+    """
+    n_out = (window[1] - window[0]) * unit
+    inside = (centres - 2 * window[0] * unit) * n_in
+    if nearest:
+        return np.clip(inside // (2 * n_out), 0, n_in - 1), np.zeros_like(inside)
+    numerator = np.maximum(inside - n_out, 0)
     i = numerator // (2 * n_out)
     f = (256 * (numerator - 2 * n_out * i) + n_out) // (2 * n_out)
     at_edge = i >= n_in - 1

@@ -112,7 +112,7 @@ def _put_values(m, y0, y1, x0, x1, stride, maps, scoring, axes, room, pixels):
 
 
 @kernel
-def curve(pixels, samples, table, low, high, score, pooled, room):
+def curve(pixels, samples, table, silent, fills, low, high, score, pooled, room):
     """Fuse one class's undecided pixels, score it at every level of `low … high`, and return the best level.
 
     Only levels that occur are visited: each sample adds the *differences* of its score between them, and one sum
@@ -123,25 +123,33 @@ def curve(pixels, samples, table, low, high, score, pooled, room):
     ----------
     pixels : UndecidedPixels.
     samples : numbers of the samples that count.
-    table : uint32 (M, 65536), the member's integer weight times the level of a value; a pixel's level is
-        `(sum + 32768) >> 16`.
+    table : uint32 (S, M, 65536), of each set the member's integer weight times the level of a value; a pixel's level
+        is `(sum + 32768) >> 16`.
+    silent : bool (S,), whether no member of the set weighs anything.
+    fills : whether the pixels of silent sets are on, at every level.
     score : Score.
     pooled : score the pixels of all samples together.
     room : CurveRoom; `top` and `counted` are written in `low … high`.
     """
-    values, offsets, splits, above, above_hits, truth = pixels
+    values, offsets, splits, above, above_hits, truth, inside = pixels
     counts, touched, top, counted = room
     top[low : high + 1] = 0
     counted[low : high + 1] = 0
     pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
     half = np.uint64(0xFFFFFFFF)
     for k in range(samples.size):
-        s = samples[k]
-        pred += above[s]
-        tp += above_hits[s]
-        area += truth[s]
-        _scatter(values, offsets[s], splits[s], table, low, high, np.uint64(1), counts, touched)
-        _scatter(values, splits[s], offsets[s + 1], table, low, high, np.uint64(1) << np.uint64(32), counts, touched)
+        for j in range(silent.size):
+            g = samples[k] * silent.size + j
+            area += truth[g]
+            if silent[j]:
+                pred += inside[g] if fills else 0
+                tp += truth[g] if fills else 0
+                continue
+            pred += above[g]
+            tp += above_hits[g]
+            own, begin, split, end = table[j], offsets[g], splits[g], offsets[g + 1]
+            _scatter(values, begin, split, own, low, high, np.uint64(1), counts, touched)
+            _scatter(values, split, end, own, low, high, np.uint64(1) << np.uint64(32), counts, touched)
         if pooled and k + 1 < samples.size:
             continue
         value, one = 0.0, 0
@@ -202,25 +210,26 @@ def _highest(bits):
 
 @kernel
 def kept_components(offsets, areas, hits, least, most, pred, tp):
-    """Write the pixels and hits of each group's components that have at least `least` pixels.
+    """Write the pixels and hits of each group's components that have at least so many pixels.
 
-    Group g has the components `offsets[g]:offsets[g+1]`; of those only the `most` largest count (0: all), of equal
-    ones the first.
+    Group g has the components `offsets[g]:offsets[g+1]`, and `least[g % least.size]` pixels are enough; of those only
+    the `most` largest count (0: all), of equal ones the first.
     """
     taken = np.empty(max(most, 1), np.int64)
     for g in range(offsets.size - 1):
         pred[g] = 0
         tp[g] = 0
+        enough = least[g % least.size]
         if most == 0:
             for i in range(offsets[g], offsets[g + 1]):
-                if areas[i] >= least:
+                if areas[i] >= enough:
                     pred[g] += areas[i]
                     tp[g] += hits[i]
             continue
         for k in range(most):
             best = -1
             for i in range(offsets[g], offsets[g + 1]):
-                free = areas[i] >= least
+                free = areas[i] >= enough
                 for j in range(k):
                     free &= taken[j] != i
                 if free and (best < 0 or areas[i] > areas[best]):

@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 from collections.abc import Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _POPULATE_READ = 22  # of madvise, since Linux 5.14; Python has no name for it
 _BLOCK = 1 << 19
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "overlay", "bcachefs"}
 
 
 class Body(Protocol):
@@ -116,3 +118,33 @@ def _mapped(fd: int, size: int, offset: int, cached: bool) -> NDArray[np.uint8]:
     if cached:
         mapped.madvise(_POPULATE_READ)
     return np.frombuffer(mapped, np.uint8)[ahead:]
+
+
+def available_memory() -> int:
+    """Return the machine's free memory in bytes; 0 where it is not known."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def is_local(root: Path) -> bool:
+    """Tell whether a path is on a disk of this machine, where a mapping does not fault."""
+    return file_system(root) in _LOCAL
+
+
+def file_system(root: Path) -> str:
+    """Name the file system of a path; empty where it is not known."""
+    best, kind = "", ""
+    try:
+        for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+            _, point, name, *_ = line.split(" ")
+            inside = root.is_relative_to(point.replace("\\040", " "))
+            if inside and len(point) >= len(best):
+                best, kind = point, name
+    except (OSError, ValueError):
+        return ""
+    return kind

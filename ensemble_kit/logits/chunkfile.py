@@ -59,12 +59,12 @@ def damaged_classes(payload: NDArray[np.uint8], crcs: Sequence[int]) -> list[int
     return [k for k, (one, before, after) in enumerate(rows) if crc(one, before) != after]
 
 
-def write(path: Path, payload: NDArray[np.uint8], checksum: int) -> int:
-    """Write a new chunk file and start its way to the disk; return its open descriptor, not yet synced."""
+def write(path: Path, *parts: bytes | memoryview) -> int:
+    """Write a new file of some parts and start its way to the disk; return its open descriptor, not yet synced."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     fd = os.open(path, flags, 0o666)
     try:
-        left = [payload.data, memoryview(checksum.to_bytes(TRAILER, "little"))]
+        left = [memoryview(part) for part in parts]
         while left:
             done = os.writev(fd, left)
             while left and done >= len(left[0]):
@@ -110,6 +110,15 @@ def open_file(path: Path) -> tuple[int, Stamp]:
         fix = "run `ensk repair` on the store, which moves it aside, then the same dump again"
         raise DamagedError("store-foreign", "cannot read what is not a regular file", item=str(path), fix=fix)
     return fd, Stamp(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a path below a folder that leads through a link."""
+    parent = path.parent
+    while parent != folder and parent.is_relative_to(folder):
+        if parent.is_symlink():
+            raise link(parent)
+        parent = parent.parent
 
 
 def link(path: Path) -> UnsafeError:

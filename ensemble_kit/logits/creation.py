@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,8 +15,12 @@ from pathlib import Path
 
 from ensemble_kit.errors import EnskError, ResourceError, UsageError
 from ensemble_kit.files import sync_folder
-from ensemble_kit.logits import description, layout, segments, spare
+from ensemble_kit.logits import coordinates, description, layout, segments, spare
 from ensemble_kit.logits.layout import ARRAY, MANIFEST, META, StoreSpec
+
+_BLOCKED = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+"""Of a rename to where something else stands."""
+_LEFT, _STAGED = re.compile(r"\..*\.tmp"), re.compile(r"\.\d+\.\d+\.[0-9a-f]{16}\.tmp")
 
 
 def join_or_create(root: Path, wanted: StoreSpec, overwrite: bool) -> StoreSpec:
@@ -85,11 +91,16 @@ def _build(root: Path, spec: StoreSpec) -> Path:
             folder / spare.COPY: spare.to_copy(group, array),
             folder / segments.LOCK: b"",
         }
+        if spec.own:
+            files[folder / META] = layout.MANIFEST_JSON
         for path, content in files.items():
             with path.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        for key, content in coordinates.files(spec).items():  # not synced: nothing of ours reads them
+            (aside / key).parent.mkdir(exist_ok=True)
+            (aside / key).write_bytes(content)
         for made in (folder, aside / ARRAY, aside):
             sync_folder(made)
     except BaseException:
@@ -128,9 +139,11 @@ def _replace(root: Path, spec: StoreSpec) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what dead writers left half written."""
-    with os.scandir(folder) as entries:
-        left = [e.path for e in entries if e.name.startswith(".") and e.name.endswith(".tmp")]
+    """Remove what dead writers left half written: beside the manifest, and of older versions beside the samples."""
+    left = list[str]()
+    for inside, form in ((folder, _LEFT), (folder / MANIFEST, _STAGED)):
+        with os.scandir(inside) as entries:
+            left += [e.path for e in entries if form.fullmatch(e.name)]
     alive = segments.living(folder / MANIFEST) if left else set()
     for path in map(Path, left):
         if path.name.split(".")[-2] not in alive:
@@ -157,6 +170,10 @@ def no_resource(error: OSError, path: Path, item: str) -> ResourceError:
         errno.EDQUOT: "make room in the quota and run again; what is committed is kept",
         errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
         errno.EFBIG: "raise the limit of a file's size (ulimit -f), then run again",
+        **dict.fromkeys(
+            _BLOCKED, f"run `ensk repair {shlex.quote(str(path))}`, which moves aside what stands there; then again"
+        ),
     }.get(error.errno or 0, "check the path, its permissions and the disk, then run again")
-    item = f"{item} in {path}: {error.strerror or error}{free}"
+    named = os.path.relpath(error.filename2 or error.filename or path, path) if (error.errno or 0) in _BLOCKED else ""
+    item = f"{item} in {path}: {named}{': ' * bool(named)}{error.strerror or error}{free}"
     return ResourceError("store-write", "cannot write to a store", item=item, fix=fix)

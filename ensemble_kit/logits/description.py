@@ -16,16 +16,16 @@ from ensemble_kit.errors import DamagedError, IncompleteError, UnsafeError, Usag
 from ensemble_kit.logits import chunkfile, layout, shards
 from ensemble_kit.logits.layout import (
     ARRAY,
-    FORMAT,
+    FORMATS,
     FORMER_META,
     MANIFEST,
-    MAX_CHUNK,
     MAX_META,
     META,
     Codec,
     Layout,
     StoreSpec,
 )
+from ensemble_kit.logits.samplearray import MAX_CHUNK
 
 _KNOWN_CODECS = {"bytes", "crc32c", "transpose", "gzip", "zstd", "blosc", "sharding_indexed"}
 _TOO_LARGE = "refuse to open a store"
@@ -91,8 +91,13 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
     about, laid = f"{path}/{META}", f"{path}/{ARRAY}/{META}"  # every message names the file
     own = _own(_load(group, about), about)
     meta = _load(array, laid)
-    shape = _array_shape(meta, laid)
+    version = own.pop("format")
+    alone = version == FORMATS[1]
+    if alone and (meta.get("zarr_format") != 3 or meta.get("node_type") != "group"):
+        raise _broken(laid, f"{ARRAY} is not a zarr v3 group, as in {version}")
+    shape = [] if alone else _array_shape(meta, laid)
     try:
+        grid = own.get("grid") if alone else shape[2:]
         provenance, clamp = own.get("provenance", {}), own.get("clamp")
         if clamp is not None and (type(clamp) not in {int, float} or not 0 < clamp <= 65504):
             raise TypeError(f"clamp {layout.shortened(clamp)}")
@@ -100,18 +105,23 @@ def parse(group: bytes, array: bytes, path: object) -> tuple[StoreSpec, Layout]:
             member=own["member"],
             classes=_names(own["classes"]),
             samples=_names(own["samples"]),
-            grid=tuple(shape[2:]),
+            grid=None if grid is None else tuple(grid),
             activation=own["activation"],
             provenance=provenance if isinstance(provenance, dict) else {},
             store=str(own["store"]),
             clamp=clamp,
+            codec=own["codec"] if alone else "none",
         )
+        if spec.format != version:
+            raise TypeError(f"grid {layout.shortened(grid)}")
     except (KeyError, TypeError, UsageError) as error:
         raise _broken(about, f"its attributes: {error}") from None
+    if alone:
+        return spec, spec.layout
     if shape[:2] != [len(spec.samples), len(spec.classes)]:
         named = f"names of {len(spec.samples)} x {len(spec.classes)}"
         raise _broken(laid, f"array of {shape[0]} samples x {shape[1]} classes, {named}")
-    how = _layout(meta, spec, laid)
+    how = _layout(meta, shape, laid)
     return (replace(spec, codec="lossless") if how.codec == "lossless" else spec), how
 
 
@@ -146,8 +156,8 @@ def _own(group: dict[str, Any], path: object) -> dict[str, Any]:
         item, fix = f"{path}: its attributes have no `ensemble_kit`", "make a store with `ensk dump-logits`"
         what = "cannot read a zarr group as a store of logits"
         raise DamagedError("store-foreign", what, item=item, fix=f"{fix}; it also takes a folder of arrays")
-    if own["format"] != FORMAT:
-        item = f"{path}: {own['format']!r}, this ensk reads {FORMAT!r}"
+    if own["format"] not in FORMATS:
+        item = f"{path}: {own['format']!r}, this ensk reads {' and '.join(FORMATS)}"
         fix = "install the ensk that wrote it, or a newer one"
         raise UsageError("store-version", "cannot read a store of another version", item=item, fix=fix)
     check = own.pop("check", None)  # the first stores have none
@@ -162,7 +172,7 @@ def _array_shape(meta: dict[str, Any], path: object) -> list[int]:
         raise _broken(path, f"{ARRAY} is not a zarr v3 array of float16 (data_type {meta.get('data_type')!r})")
     if meta.get("fill_value") != "NaN":
         raise _broken(path, f"fill value {meta.get('fill_value')!r} instead of NaN: missing data would look like data")
-    if not _are_sizes(shape) or len(shape) - 2 not in layout.RANKS:
+    if not _are_sizes(shape) or len(shape) != 4:
         raise _broken(path, f"shape {layout.shortened(shape)}")
     if 2 * math.prod(shape[1:]) > MAX_CHUNK or shape[0] > MAX_META:
         raise chunkfile.too_large(f"{path}: shape {shape}, at most {MAX_CHUNK} bytes a sample", _TOO_LARGE)
@@ -173,7 +183,7 @@ def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(v) is int and v > 0 for v in value)
 
 
-def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
+def _layout(meta: dict[str, Any], shape: list[int], path: object) -> Layout:
     codecs = meta.get("codecs")
     grid, keys = meta.get("chunk_grid"), meta.get("chunk_key_encoding")
     try:
@@ -185,7 +195,7 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
         _check_codecs(cast(Any, codecs), path)
     except (TypeError, KeyError, IndexError, AttributeError):
         raise _broken(path, "its chunks, keys or codecs are not described") from None
-    if not _are_sizes(chunk) or len(chunk) != 1 + len(spec.shape):
+    if not _are_sizes(chunk) or len(chunk) != len(shape):
         raise _broken(path, f"chunks of {layout.shortened(chunk)}")
     if 2 * math.prod(chunk) > MAX_CHUNK:
         raise chunkfile.too_large(f"{path}: chunks of {chunk}, at most {MAX_CHUNK} bytes each", _TOO_LARGE)
@@ -194,9 +204,10 @@ def _layout(meta: dict[str, Any], spec: StoreSpec, path: object) -> Layout:
     if meta.get("storage_transformers"):
         raise _undecodable("refuse to decode a store", f"{path}: it has storage transformers")
     codec: Codec | Literal["other"] = "other"
-    if chunk == [1, *spec.shape]:
-        codec = "none" if codecs == layout.PLAIN else "lossless" if codecs == shards.codecs(spec.shape) else "other"
-    return Layout(codec, len(spec.grid), separator, "c" if encoding == "default" else "")
+    if chunk == [1, *shape[1:]]:
+        packed = shards.codecs((1, 1, *shape[2:]))
+        codec = "none" if codecs == layout.PLAIN else "lossless" if codecs == packed else "other"
+    return Layout(codec, 2, separator, "c" if encoding == "default" else "")
 
 
 def _check_codecs(codecs: Sequence[Mapping[str, Any]], path: object, guarded: bool = False) -> None:

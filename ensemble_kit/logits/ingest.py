@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,10 +22,18 @@ _LARGEST_CODE, _INF_CODE, _ONE_CODE, _SIGN = 0x7BFF, 0x7C00, 0x3C00, 0x8000
 
 
 class Logits(NamedTuple):
-    """One sample, ready to be stored: little-endian contiguous fp16 (C, h, w), and how many values saturated."""
+    """A sample or a slab of one, ready to be stored.
+
+    Parameters
+    ----------
+    codes : little-endian contiguous fp16 (C, …).
+    saturated : how many values were cut.
+    unit : whether "logits" all lie in [0, 1], as probabilities do; False where `seen`.
+    """
 
     codes: NDArray[np.float16]
     saturated: int
+    unit: bool
 
 
 def clamp_code(clamp: float | None, activation: Activation) -> int | None:
@@ -60,19 +69,41 @@ def logits(
     domain: Domain,
     activation: Activation,
     clamp: int | None = None,
+) -> Logits:
+    """Turn one sample (C, h, w) into storable logits, as `slab` does.
+
+    Raises
+    ------
+    DamagedError
+        What `slab` raises, or "logits" that all lie in [0, 1].
+    """
+    out = slab(array, sample, classes, domain, activation, clamp)
+    if out.unit:
+        raise are_probabilities(sample, exclusive(array, len(classes)))
+    return out
+
+
+def slab(
+    array: Floats,
+    sample: str,
+    classes: Sequence[str],
+    domain: Domain,
+    activation: Activation,
+    clamp: int | None = None,
     seen: bool = False,
 ) -> Logits:
-    """Turn one sample (C, h, w) into storable logits.
+    """Turn a sample (C, h, w), or a slab of a volume (C, n, h, w), into storable logits.
 
     Probabilities become logit(p) with sigmoid and log p with softmax, in float64. Values beyond the largest fp16
     saturate at ±65504 and are counted. `clamp` is the fp16 code of a bound that they are then limited to. `seen` says
-    that other samples have shown that these are logits: one alone may then lie in [0, 1].
+    that other samples have shown that these are logits: one alone may then lie in [0, 1]. Otherwise a sample all of
+    whose slabs do is for `are_probabilities` to refuse.
 
     Raises
     ------
     DamagedError
         NaN (named with its class and count), probabilities outside [0, 1] or, of exclusive classes, that do not add up
-        to 1, or "logits" that all lie in [0, 1].
+        to 1.
     """
     if domain == "probabilities":
         array = recognise(_log_odds(array, sample, classes, activation))
@@ -93,20 +124,24 @@ def logits(
             saturated += _saturate(bits[k], array.class_map(k))
         largest, lowest = max(largest, positive), max(lowest, any_sign)
     unit = domain == "logits" and not seen and largest <= _ONE_CODE and lowest <= _SIGN
-    if unit and within_unit(array, len(classes)):
-        what = "cannot take an array for logits: every value lies in [0, 1], as probabilities do"
-        fix = 'pass domain="probabilities" (--domain probabilities), or the network\'s output before its activation'
-        if exclusive(array, len(classes)):
-            fix = 'pass domain="probabilities", activation="softmax" (--domain probabilities --activation softmax): '
-            fix += "the classes add up to 1 at every pixel; or the network's output before its activation"
-        raise DamagedError("logits-are-probabilities", what, item=f"sample {sample!r}", fix=fix)
+    unit = unit and within_unit(array, len(classes))
     if clamp is not None and max(largest, lowest - _SIGN) > clamp:
         if not codes.flags.writeable:
             codes = codes.copy()
         # two integer minima, since positive codes rise as int16 and all negative ones lie above them as uint16
         np.minimum(codes.view(np.int16), np.int16(clamp), out=codes.view(np.int16))
         np.minimum(codes.view(np.uint16), np.uint16(_SIGN | clamp), out=codes.view(np.uint16))
-    return Logits(codes, saturated)
+    return Logits(codes, saturated, unit)
+
+
+def are_probabilities(sample: str, adding_up: bool) -> DamagedError:
+    """Say that "logits" all lie in [0, 1]; `adding_up`: and the classes add up to 1."""
+    what = "cannot take an array for logits: every value lies in [0, 1], as probabilities do"
+    fix = 'pass domain="probabilities" (--domain probabilities), or the network\'s output before its activation'
+    if adding_up:
+        fix = 'pass domain="probabilities", activation="softmax" (--domain probabilities --activation softmax): '
+        fix += "the classes add up to 1 at every pixel; or the network's output before its activation"
+    return DamagedError("logits-are-probabilities", what, item=f"sample {sample!r}", fix=fix)
 
 
 def _saturate(bits: NDArray[np.uint16], values: NDArray[Any]) -> int:
@@ -136,18 +171,20 @@ def _not_a_number(item: str) -> DamagedError:
 def _log_odds(array: Floats, sample: str, classes: Sequence[str], activation: Activation) -> NDArray[np.float32]:
     out, total = np.empty(array.shape, np.float32), np.zeros(array.shape[1:])
     for k, name in enumerate(classes):
-        p = array.class_map(k).astype(np.float64)
-        nan = int(np.isnan(p).sum())
-        if nan:
-            raise _not_a_number(f"sample {sample!r}, class {name!r}: {nan} of {p.size} probabilities")
-        if p.min() < 0 or p.max() > 1:
+        given = array.class_map(k)
+        low, high = float(given.min()), float(given.max())
+        if math.isnan(low):
+            nan = int(np.isnan(given).sum())
+            raise _not_a_number(f"sample {sample!r}, class {name!r}: {nan} of {given.size} probabilities")
+        if low < 0 or high > 1:
             what = "cannot take an array for probabilities: values lie outside [0, 1]"
-            item = f"sample {sample!r}, class {name!r}: {p.min():.6g} to {p.max():.6g}"
+            item = f"sample {sample!r}, class {name!r}: {low:.6g} to {high:.6g}"
             fix = 'pass domain="logits" (--domain logits) if no activation was applied; divide bytes by 255'
             raise DamagedError("probabilities-outside", what, item=item, fix=fix)
-        with np.errstate(divide="ignore"):
-            out[k] = np.log(p) - np.log1p(-p) if activation == "sigmoid" else np.log(p)
+        p = given.astype(np.float64)
         total += p
+        with np.errstate(divide="ignore"):
+            out[k] = np.log(p) - np.log1p(-p) if activation == "sigmoid" else np.log(p, out=p)
     if activation == "softmax":
         _check_sum(total, sample, len(classes))
     return out
@@ -163,4 +200,6 @@ def _check_sum(total: NDArray[np.float64], sample: str, classes: int) -> None:
         item = f"sample {sample!r}: {classes} classes add up to {worst:.4g} at {pixels}"
         fix = 'pass activation="sigmoid" (--activation sigmoid) if classes may overlap; else pass every class, '
         fix += "the background too, divided by their sum"
+        if worst == 0:
+            fix += "; where a margin of zeros is what pads a crop, pass box= and window= of the cells and pixels inside"
         raise DamagedError("probabilities-sum", what, item=item, fix=fix)

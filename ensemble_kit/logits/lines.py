@@ -7,20 +7,21 @@ which says what is wrong with it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from array import array
 from binascii import hexlify, unhexlify
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.logits import chunkfile
-from ensemble_kit.logits.layout import StoreSpec
-from ensemble_kit.logits.records import CHECK, Record
-from ensemble_kit.spec.geometry import Box, Placement
+from ensemble_kit.logits import chunkfile, records
+from ensemble_kit.logits.layout import Layout, StoreSpec
+from ensemble_kit.logits.records import CHECK, DIGEST, Record
+from ensemble_kit.logits.samplearray import Keys, SampleArray, from_fields
+from ensemble_kit.spec.geometry import Placement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _NUMBER = rb"(0|[1-9]\d{0,17})"
 _NUMBERS = rb"\[[\d,]+\]"
 _NONE = -1
-_DIGEST = 16  # bytes; 32 hex digits
+_KEYS: tuple[Keys, Keys] = ("default", "v2")
 _BEFORE_CHECK = -len(CHECK) - 1
 
 
@@ -42,17 +43,19 @@ class Lines:
 
     def __init__(self, spec: StoreSpec) -> None:
         self._spec, self._bytes_of_crcs = spec, 4 * len(spec.classes)
+        laid = rb'"grid":[^\x00-\x1f\x80-\xff]+?' if spec.own else rb'"image_size":%b,"box":%b' % (_NUMBERS, _NUMBERS)
         self._form = re.compile(
-            rb'\{"sample":"([^"\x00-\x1f\x80-\xff]*)","row":%b,"image_size":(%b,"box":%b),"digest":"([0-9a-f]{32})",'
-            rb'"saturated":%b,"crcs":"(.{%d})"(?:,"stored":%b)?(?:,"source":"([^"\\\x00-\x1f\x80-\xff]*)")?'
-            rb'(?:,"take":%b)?,"check":"(.{8})"\}\n'
-            % (_NUMBER, _NUMBERS, _NUMBERS, _NUMBER, 2 * self._bytes_of_crcs, _NUMBER, _NUMBER)
+            rb'\{"sample":"([^"\x00-\x1f\x80-\xff]*)","row":%b,(%b),"digest":"([0-9a-f]{32})",'
+            rb'"saturated":%b,"crcs":"((?:.{%d})%b)"(?:,"stored":(\d{1,18}|%b))?(?:,"source":"([^"\\\x00-\x1f\x80-\xff]*)")?'
+            rb'(?:,"keys":"(v2)")?(?:,"spacing":\[[^\]]+\])?(?:,"take":%b)?,"check":"(.{8})"\}\n'
+            % (_NUMBER, laid, _NUMBER, 2 * self._bytes_of_crcs, b"+" if spec.own else b"", _NUMBERS, _NUMBER)
         )
-        self._tail = b"\0%d\0%b\0" % (len(spec.classes), str(spec.grid).encode())
-        self._placements: list[Placement] = []
-        self._numbers: dict[Placement, int] = {}
+        self.arrays: list[SampleArray] = []
+        """Every array once; `placed` numbers that of each line."""
+        self._numbers: dict[SampleArray, int] = {}
         self._written: dict[bytes, int] = {}
-        self.rows, self._takes, self._saturated, self._stored, self._placed, self._ends = (array("q") for _ in range(6))
+        self.rows, self._takes, self._saturated, self._stored, self.placed, self._ends = (array("q") for _ in range(6))
+        self._chunks, self._keys = array("q"), bytearray()
         self._crcs, self._digests, self._sources = bytearray(), bytearray(), bytearray()
         self.before = array("q")
         """The line before of the same sample, -1 where there is none."""
@@ -67,7 +70,7 @@ class Lines:
         found = self._form.fullmatch(raw)
         if found is None:
             return False
-        sample, row_text, laid, digest, saturated, crcs, stored, source, take, check = found.groups()
+        sample, row_text, laid, digest, saturated, crcs, stored, source, keys, take, check = found.groups()
         row = int(row_text)
         try:
             name = sample.decode("ascii")
@@ -77,40 +80,51 @@ class Lines:
             packed, place = unhexlify(crcs), self._written.get(laid)
             if place is None:
                 place = self._place(laid)
-        except (ValueError, TypeError):  # of a UnicodeError and a placement, too
+            sizes = json.loads(stored) if stored else 0
+        except records.NO_RECORD:
             return False
-        bound = hashlib.sha256(b"%b\0%d%b%b" % (sample, row, self._tail, crcs[-8:])).digest()[:_DIGEST]
+        own = self.arrays[place]
         sound = (
             row < len(self._spec.samples)
             and self._spec.samples[row] == name
+            and len(packed) == self._bytes_of_crcs * own.count
+            and (not stored or (len(sizes) == own.count if isinstance(sizes, list) else not own.has_slabs))
             and b"%08x" % chunkfile.crc(raw[:_BEFORE_CHECK] + b"}") == check
-            and hexlify(bound) == digest
+            and hexlify(bound := records.digest(sample, row, own, crcs)) == digest
             and hexlify(packed) == crcs
         )
         if sound:
-            self._append(row, place, packed, bound, source or b"", int(take or 1), int(saturated), int(stored or 0))
+            held = [sizes] * own.count if not isinstance(sizes, list) else sizes
+            numbers = int(take or 1), int(saturated), keys is not None
+            self._append(row, place, packed, bound, source or b"", held, *numbers)
         return sound
 
     def add(self, record: Record) -> None:
         """Take a record."""
-        place, source = self._number(record.placement), record.source.encode("utf-8", "surrogatepass")
-        numbers = record.take, record.saturated, record.stored
-        self._append(record.row, place, bytes.fromhex(record.crcs), bytes.fromhex(record.digest), source, *numbers)
+        place, source = self._number(record.array), record.source.encode("utf-8", "surrogatepass")
+        stored = record.stored or [0] * record.array.count
+        numbers = record.take, record.saturated, record.keys != "default"
+        self._append(
+            record.row, place, bytes.fromhex(record.crcs), bytes.fromhex(record.digest), source, stored, *numbers
+        )
 
     def record(self, line: int) -> Record:
         """Return a line as a record."""
-        row, numbers = self.rows[line], (self._saturated[line], self._takes[line], self._stored[line])
-        sample, place, crcs = self._spec.samples[row], self.placement(line), self.crcs_of(line).hex()
-        return Record(sample, row, place, crcs, *numbers, self.source(line))
+        row, own = self.rows[line], self.array(line)
+        sizes = self._stored[self._first(line) : self._chunks[line]]
+        stored = tuple(sizes) if sizes[0] else ()
+        crcs, keys = self.crcs_of(line).hex(), _KEYS[self._keys[line]]
+        numbers = self._saturated[line], self._takes[line]
+        return Record(self._spec.samples[row], row, own, crcs, *numbers, stored, self.source(line), keys)
 
     def source(self, line: int) -> str:
         """Return the digest of the file that a line's logits were made from; "" where none was recorded."""
         begin = self._ends[line - 1] if line else 0
         return self._sources[begin : self._ends[line]].decode("utf-8", "surrogatepass")
 
-    def placement(self, line: int) -> Placement:
-        """Return where the image of a line's sample lies, and how large it is."""
-        return self._placements[self._placed[line]]
+    def array(self, line: int) -> SampleArray:
+        """Return the array of a line's sample."""
+        return self.arrays[self.placed[line]]
 
     def saturated(self, line: int) -> int:
         """Return how many values of a line's sample were cut."""
@@ -118,23 +132,60 @@ class Lines:
 
     def digest(self, line: int) -> str:
         """Return the digest of a line."""
-        return self._digests[line * _DIGEST : (line + 1) * _DIGEST].hex()
+        return self._digests[line * DIGEST : (line + 1) * DIGEST].hex()
+
+    def content(self, line: int) -> tuple[str, int]:
+        """Return what tells the files of a line's sample: its digest, and how they are named."""
+        return self.digest(line), self._keys[line]
 
     def take(self, line: int) -> int:
         """Return which take of its sample a line is."""
         return self._takes[line]
 
-    def stored(self) -> NDArray[np.int64]:
-        """Return the bytes of every line's chunk where the layout does not tell them, else 0: int64."""
-        return np.array(self._stored, np.int64)
-
     def crcs_of(self, line: int) -> bytes:
         """Return the checksums of one line as bytes."""
-        return bytes(self._crcs[line * self._bytes_of_crcs : (line + 1) * self._bytes_of_crcs])
+        return bytes(self._crcs[self._first(line) * self._bytes_of_crcs : self._chunks[line] * self._bytes_of_crcs])
 
-    def crcs(self, lines: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the checksums of some lines as bytes: uint8 (lines, 4 × classes)."""
-        return np.frombuffer(self._crcs, np.uint8).reshape(-1, self._bytes_of_crcs)[lines]
+    def last_crcs(self, lines: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the last checksum of some lines: uint32 (lines)."""
+        chunks = np.array(self._chunks, np.int64)[lines] - 1
+        return np.ascontiguousarray(self._table()[chunks, -4:]).view(np.uint32).reshape(-1)
+
+    def same_crcs(self, lines: NDArray[np.int64], other: Lines, theirs: NDArray[np.int64]) -> bool:
+        """Tell whether some lines have the checksums of as many others."""
+        if self._of_one_chunk and other._of_one_chunk:
+            return np.array_equal(self._table()[lines], other._table()[theirs])
+        pairs = zip(lines.tolist(), theirs.tolist(), strict=True)
+        return all(self.crcs_of(one) == other.crcs_of(two) for one, two in pairs)
+
+    @property
+    def _of_one_chunk(self) -> bool:
+        return len(self._stored) == len(self)
+
+    def _table(self) -> NDArray[np.uint8]:
+        """Return the checksums of every chunk as bytes: uint8 (chunks, 4 × classes)."""
+        return np.frombuffer(self._crcs, np.uint8).reshape(-1, self._bytes_of_crcs)
+
+    def _first(self, line: int) -> int:
+        """Return where the chunks of a line begin."""
+        return self._chunks[line - 1] if line else 0
+
+    def chunks(self, lines: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the chunks of some lines: int64 rows of line, number in its sample and bytes of its file."""
+        ends, plain = np.array(self._chunks, np.int64), [a.payload + chunkfile.TRAILER for a in self.arrays]
+        counts = np.diff(ends, prepend=0)[lines]
+        owners, number = (
+            np.repeat(lines, counts),
+            np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
+        )
+        sizes = np.array(self._stored, np.int64)[np.repeat(ends[lines] - counts, counts) + number]
+        missing = np.array(plain, np.int64)[np.array(self.placed, np.int64)[owners]] if plain else sizes
+        return np.stack([owners, number, np.where(sizes == 0, missing, sizes)], axis=1)
+
+    def key(self, line: int, number: int, how: Layout) -> str:
+        """Return the path of a chunk inside the folder of `logits`."""
+        own, array = how.key(self.rows[line]), self.array(line)
+        return f"{own}/{array.key(number, _KEYS[self._keys[line]])}" if array.own else own
 
     def chain(self, row: int) -> Iterator[int]:
         """Yield the lines of a row's sample, the last one first."""
@@ -150,14 +201,17 @@ class Lines:
         crcs: bytes,
         digest: bytes,
         source: bytes,
+        stored: Iterable[int],
         take: int,
         saturated: int,
-        stored: int,
+        other_keys: bool,
     ) -> None:
         self._takes.append(take)
         self._saturated.append(saturated)
-        self._stored.append(stored)
-        self._placed.append(place)
+        self._stored.extend(stored)
+        self._chunks.append(len(self._stored))
+        self._keys.append(other_keys)
+        self.placed.append(place)
         self._crcs += crcs
         self._digests += digest
         self._sources += source
@@ -167,16 +221,18 @@ class Lines:
         self.rows.append(row)
 
     def _place(self, laid: bytes) -> int:
-        """Read an image's size and its box."""
-        both = json.loads(b'{"image_size":%b}' % laid)
-        placement = Placement(self._spec.grid, Box(*both["box"]), tuple(both["image_size"]))
-        self._written[laid] = self._number(placement)
+        """Read how a sample lies; what is not spelled as it is written is not taken."""
+        fields, spec = json.loads(b"{%b}" % laid), self._spec
+        own = from_fields(fields, len(spec.classes), spec.grid, spec.own)
+        if own.laid != laid:
+            raise ValueError(laid)
+        self._written[laid] = self._number(own)
         return self._written[laid]
 
-    def _number(self, placement: Placement) -> int:
-        number = self._numbers.setdefault(placement, len(self._placements))
-        if number == len(self._placements):
-            self._placements.append(placement)
+    def _number(self, own: SampleArray) -> int:
+        number = self._numbers.setdefault(own, len(self.arrays))
+        if number == len(self.arrays):
+            self.arrays.append(own)
         return number
 
 
@@ -206,9 +262,30 @@ class Records(Mapping[str, Record]):
         row = self._spec.rows.get(sample)  # type: ignore[call-overload]
         return row is not None and self.current[row] != _NONE
 
-    def placement(self, sample: str) -> Placement:
-        """Return where a committed sample's image lies, and how large it is."""
-        return self._lines.placement(self._line(sample))
+    def array(self, sample: str) -> SampleArray:
+        """Return how a committed sample's logits are cut, and where its image lies."""
+        return self._lines.array(self._line(sample))
+
+    def arrays(self) -> Mapping[SampleArray, int]:
+        """Return the different arrays of committed samples, and how many samples have each."""
+        placed = np.array(self._lines.placed, np.int64)[self._counting()]
+        numbers, counts = np.unique(placed, return_counts=True)
+        return Counter({self._lines.arrays[k]: n for k, n in zip(numbers.tolist(), counts.tolist(), strict=True)})
+
+    @property
+    def rank(self) -> int:
+        """Axes of the samples' grids; 0 while nothing is known of any."""
+        return len(self._lines.arrays[0].grid) if self._lines.arrays else 0
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of committed samples as they are stored."""
+        return int(self._lines.chunks(self._counting())[:, 2].sum())
+
+    def chunks(self, how: Layout) -> Iterator[tuple[int, str, int]]:
+        """Yield row, path inside the folder of `logits` and bytes of every chunk of committed samples."""
+        lines = self._lines
+        for line, number, size in lines.chunks(self._counting()).tolist():
+            yield lines.rows[line], lines.key(line, number, how), size
 
     def saturated(self, sample: str) -> int:
         """Return how many values of a committed sample were cut."""
@@ -222,16 +299,10 @@ class Records(Mapping[str, Record]):
         """Return the declared samples that are not committed, in order."""
         return [sample for sample, line in zip(self._spec.samples, self.current, strict=True) if line == _NONE]
 
-    def chunks(self, plain: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of committed samples and the bytes of their chunks, `plain` where the layout tells them."""
-        sizes = self._lines.stored()[self._counting()]
-        return self._rows(), np.where(sizes == 0, plain, sizes)
-
     def twins(self) -> list[tuple[str, ...]]:
         """Name the samples whose checksums are equal, in order: those whose last ones are, and then all."""
         lines = self._counting()
-        last = np.ascontiguousarray(self._lines.crcs(lines)[:, -4:]).view(np.uint32).reshape(-1)
-        _, index, counts = np.unique(last, return_inverse=True, return_counts=True)
+        _, index, counts = np.unique(self._lines.last_crcs(lines), return_inverse=True, return_counts=True)
         groups: dict[bytes, list[str]] = {}
         for line in lines[counts[index] > 1].tolist():
             groups.setdefault(self._lines.crcs_of(line), []).append(self._spec.samples[self._lines.rows[line]])
@@ -243,7 +314,7 @@ class Records(Mapping[str, Record]):
             ours, theirs = set(self), set(other)
             return ours == theirs and all(self[sample].crcs == other[sample].crcs for sample in ours)
         return np.array_equal(self._rows(), other._rows()) and all(
-            np.array_equal(self._lines.crcs(a), other._lines.crcs(b))
+            self._lines.same_crcs(a, other._lines, b)
             for a, b in zip(_blocks(self._counting()), _blocks(other._counting()), strict=True)
         )
 
@@ -252,7 +323,7 @@ class Records(Mapping[str, Record]):
         samples, lines = self._spec.samples, self._lines
         for row in sorted(self._rows().tolist(), key=samples.__getitem__):
             line = self.current[row]
-            yield samples[row], lines.placement(line), lines.digest(line)
+            yield samples[row], lines.array(line).placement, lines.digest(line)
 
     def _line(self, sample: str) -> int:
         line = self.current[self._spec.rows[sample]]

@@ -25,7 +25,7 @@ from ensemble_kit.errors import DamagedError
 from ensemble_kit.logits import chunkfile
 from ensemble_kit.logits.layout import StoreSpec
 from ensemble_kit.logits.lines import Lines, Records
-from ensemble_kit.logits.records import FORMAT, SUFFIX, Record, from_line
+from ensemble_kit.logits.records import FORMAT, NO_RECORD, SUFFIX, Record, from_line
 
 
 @dataclass(slots=True)
@@ -210,8 +210,8 @@ class Manifest:
 
     def _record(self, segment: _Segment, body: Mapping[str, Any]) -> Record:
         try:
-            record = Record.from_json(body, self._spec.grid)
-        except (KeyError, TypeError, ValueError) as error:
+            record = Record.from_json(body, self._spec)
+        except NO_RECORD as error:
             raise self._damaged(segment, segment.lines, f"it is not a record of a sample ({error})") from None
         if not record.belongs_to(self._spec):
             about = f"sample {record.sample!r} in row {record.row} with {len(record.crcs) // 8} classes"
@@ -244,9 +244,10 @@ class Manifest:
         """Decide which of a sample's lines counts."""
         lines, digest = self._entries(row), self._lines.digest
         if whole is not None:
-            marked = {digest(line) for line in lines if self._states[line] == _MARKED}
+            content = self._lines.content
+            marked = {content(line) for line in lines if self._states[line] == _MARKED}
             for line in lines:
-                if digest(line) not in marked and not whole(self._lines.record(line)):
+                if content(line) not in marked and not whole(self._lines.record(line)):
                     self._states[line] = _DROPPED
             lines = self._entries(row)
         if not lines:

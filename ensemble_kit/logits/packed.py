@@ -19,9 +19,18 @@ import numpy as np
 
 from ensemble_kit.errors import DamagedError, EnskError, UnsafeError, some
 from ensemble_kit.files import atomic_write
-from ensemble_kit.logits import chunkfile, description
+from ensemble_kit.logits import chunkfile, coordinates, description
 from ensemble_kit.logits.body import Body, FileBody
-from ensemble_kit.logits.layout import ARRAY, FORMER_META, MANIFEST, MAX_META, META, Layout, StoreSpec
+from ensemble_kit.logits.layout import (
+    ARRAY,
+    FORMER_META,
+    MANIFEST,
+    MANIFEST_JSON,
+    MAX_META,
+    META,
+    Layout,
+    StoreSpec,
+)
 from ensemble_kit.logits.manifest import HeldManifest, Manifest
 from ensemble_kit.logits.records import SUFFIX, Record, to_segment
 
@@ -193,9 +202,14 @@ def _damaged(path: Path, item: str) -> DamagedError:
 
 
 def pack(
-    spec: StoreSpec, chunks: Iterator[tuple[Record, NDArray[np.uint8]]], out: str | os.PathLike[str], force: bool
+    spec: StoreSpec,
+    samples: Iterator[tuple[Record, Iterator[tuple[str, bytes | NDArray[np.uint8]]]]],
+    out: str | os.PathLike[str],
+    force: bool,
 ) -> int:
-    """Write a packed store from the stored bytes of every sample; return its size. Equal stores give equal bytes.
+    """Write a packed store from key and stored bytes of every sample's files; return its size.
+
+    Equal stores give equal bytes.
 
     Raises
     ------
@@ -209,9 +223,14 @@ def pack(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as into:
             _add(into, file, META, spec.group_json())
             _add(into, file, f"{ARRAY}/{META}", spec.array_json())
-            for record, content in chunks:
-                _add(into, file, f"{ARRAY}/{spec.layout.key(record.row)}", content.data)
+            for key, text in coordinates.files(spec).items():
+                _add(into, file, key, text)
+            for record, files in samples:
+                for key, content in files:
+                    _add(into, file, key, content if isinstance(content, bytes) else content.data)
                 records.append(record)
+            if spec.own:
+                _add(into, file, f"{ARRAY}/{MANIFEST}/{META}", MANIFEST_JSON)
             _add(into, file, f"{ARRAY}/{MANIFEST}/packed.jsonl", to_segment(spec.store, records))
         return file.tell()
 

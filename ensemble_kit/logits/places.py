@@ -73,7 +73,10 @@ class Folder:
 
     def open(self, key: str) -> Body:
         """Open a regular file, never through a link."""
-        fd, stamp = chunkfile.open_file(self._root / key)
+        path = self._root / key
+        if key.count("/") > 1:  # 3 µs, which a chunk in the folder itself is spared
+            chunkfile.check_inside(path, self._root / ARRAY)
+        fd, stamp = chunkfile.open_file(path)
         return FileBody(fd, stamp, stamp.size)
 
     def entries(self) -> Sequence[str]:

@@ -99,4 +99,6 @@ def exclusive(array: Floats, classes: int) -> bool:
 def with_background(found: int, classes: Sequence[str]) -> str:
     """Say what one map more than classes usually is; nothing where it is another number."""
     more = found == len(classes) + 1 and not any(is_background(name) for name in classes)
-    return "; one map more is often the background: name it, too, with --activation softmax" if more else ""
+    return (
+        "; one map more is often the background: name it in --classes, too, with --activation softmax" if more else ""
+    )

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ensemble_kit.errors import DamagedError, UsageError, some
-from ensemble_kit.logits import description, layout
+from ensemble_kit.logits import coordinates, description, layout
 from ensemble_kit.logits.chunks import Chunks
 from ensemble_kit.logits.layout import ARRAY, META, StoreSpec
 from ensemble_kit.logits.manifest import HeldManifest
-from ensemble_kit.logits.records import Record, committed_otherwise, to_line, to_segment
+from ensemble_kit.logits.records import Record, check_rank, committed_otherwise, to_line, to_segment
 from ensemble_kit.logits.remote import ALL, AT_ONCE, COMMITS, Remote
+from ensemble_kit.logits.remotestage import RemoteStage
+from ensemble_kit.logits.samplearray import SampleArray
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,31 +36,45 @@ class RemoteSink:
 
     def missing(self) -> list[str]:
         """Samples that nobody has committed, or whose object is gone."""
-        done, key = self._manifest.records, self.spec.layout.key
-        return [s for row, s in enumerate(self.spec.samples) if s not in done or key(row) not in self._present]
+        done, rows, gone = self._manifest.records, self.spec.rows, set[int]()
+        for row, key, _ in done.chunks(self.spec.layout):
+            if key not in self._present:
+                gone.add(row)
+        return [s for s in self.spec.samples if s not in done or rows[s] in gone]
 
-    def commit(self, record: Record, content: NDArray[np.uint8], checksum: int, again: bool = False) -> None:
-        """Put a sample and then its commit."""
+    def committed(self, sample: str) -> Record | None:
+        """Return what is known of a sample that was there on opening, or is this writer's: others are not asked."""
+        there = self._manifest.records.get(sample)
+        return there if there is not None and self._chunks.whole(there) else None
+
+    def read(self, record: Record) -> NDArray[np.float16]:
+        """Return the logits of a committed sample, verified."""
+        return self._chunks.read(record)
+
+    def stage(self, sample: str, array: SampleArray) -> RemoteStage:
+        """Begin a sample, beside the one that is there."""
+        there = self._manifest.records.get(sample)
+        return RemoteStage(self._remote, self.spec.layout, self.spec.rows[sample], array, there)
+
+    def commit(self, record: Record, stage: RemoteStage, again: bool = False) -> bool:
+        """Put what is left of a sample, and then its commit; return False where it is there already."""
         there = self._manifest.records.get(record.sample)
         if there is not None and not again and self._settled(there, record):
-            return
-        taken = replace(record, take=self._manifest.next_take(record.sample))
+            return False
+        check_rank(self._manifest.records.rank, record, self._remote.name)
+        taken = replace(record, take=self._manifest.next_take(record.sample), keys=stage.keys)
         if self._compact:
             self._expand()
         if there is not None:
             self._announce(there, taken)
-        name = self.spec.layout.key(record.row)
-        key, body = f"{ARRAY}/{name}", content.tobytes() + checksum.to_bytes(4, "little")
-        before = None
-        if not self._remote.put(key, body, new=there is None):
-            other = self._remote.get(f"{COMMITS}/{record.row}.jsonl")
-            if other is not None:
-                self._join(record, other)
-                return
-            before = self._remote.get(key)  # of a dead writer, or of one who is about to commit
-            self._remote.put(key, body)
-        self._put_commit(taken, new=there is None, before=before)
-        self._present.add(name)
+        stage.finish(self.spec.sample_json(record.sample, record.array, stage.keys))
+        if stage.other is not None:
+            self._join(record, stage.other)
+            return False
+        new = self._put_commit(taken, stage, new=there is None)
+        self._present.update(taken.key(self.spec.layout, k) for k in range(taken.array.count))
+        stage.settle()
+        return new
 
     def flush(self) -> None:
         """Do nothing: a commit is durable when its put returns."""
@@ -78,7 +94,7 @@ class RemoteSink:
 
         So of many writers all but the last ask for few commits, and the last one for those of all.
         """
-        key, absent = self.spec.layout.key, self.missing()
+        absent = self.missing()
         if any(sample in self._manifest.records for sample in absent):  # its object is gone
             return False
         for first in range(0, len(absent), AT_ONCE):
@@ -91,7 +107,9 @@ class RemoteSink:
                     self._manifest.hold(f"{row}.jsonl", found[row], self._chunks.whole)
                 except DamagedError:  # nothing of this writer's: whoever opens the store is told
                     return False
-                self._present.add(key(row))  # it is put before its commit
+                record = self._manifest.records.get(self.spec.samples[row])
+                if record is not None:  # its objects are put before its commit
+                    self._present.update(record.key(self.spec.layout, k) for k in range(record.array.count))
         return not self.missing()
 
     def release(self) -> None:
@@ -105,14 +123,14 @@ class RemoteSink:
             raise committed_otherwise(there, record, self._remote.name)
         return True
 
-    def _put_commit(self, record: Record, *, new: bool, before: bytes | None) -> None:
+    def _put_commit(self, record: Record, stage: RemoteStage, *, new: bool) -> bool:
         key, content = f"{COMMITS}/{record.row}.jsonl", to_segment(self.spec.store, [record])
         if self._remote.put(key, content, new=new):
             self._keep(record, content)
-            return
-        if before is not None:  # another was faster, and this writer's object has replaced that one's
-            self._remote.put(f"{ARRAY}/{self.spec.layout.key(record.row)}", before)
+            return True
+        stage.restore()  # another was faster, and what this writer has put has replaced that one's
         self._join(record, self._remote.get(key) or b"")
+        return False
 
     def _join(self, record: Record, content: bytes) -> None:
         """Add another writer's commit of a sample; refuse one of other content."""
@@ -150,6 +168,10 @@ class RemoteSink:
         if self._remote.get(META) is None:
             if not overwrite and (self._remote.listing(f"{COMMITS}/") or self._remote.get(f"{ARRAY}/{META}")):
                 self._check_unfinished(wanted)
+            if wanted.own:
+                self._remote.put(f"{COMMITS}/{META}", layout.MANIFEST_JSON)
+            for key, content in coordinates.files(wanted).items():
+                self._remote.put(key, content)
             self._remote.put(f"{ARRAY}/{META}", wanted.array_json(), new=True)
             self._remote.put(META, wanted.group_json(), new=True)  # last: it is what makes it a store
         spec, how = self._remote.describe()
@@ -158,7 +180,8 @@ class RemoteSink:
 
     def _check_unfinished(self, wanted: StoreSpec) -> None:
         """Resume where a writer was killed before the group's description; refuse what has lost it."""
-        foreign = self._remote.listing(f"{COMMITS}/") or self._remote.get(f"{ARRAY}/{META}") != wanted.array_json()
+        committed = [key for key in self._remote.listing(f"{COMMITS}/") if not key.endswith(f"/{META}")]
+        foreign = committed or self._remote.get(f"{ARRAY}/{META}") not in {None, wanted.array_json()}
         if foreign and self._remote.get(META) is None:  # asked once more: another writer may have put it meanwhile
             fix = "restore zarr.json from a copy, or pass another URL"
             raise description.not_a_store(f"{self._remote.name}: no {META}", fix)
@@ -167,7 +190,8 @@ class RemoteSink:
         """Delete a store of ours, its commits first; an object store knows no living writers."""
         keys = self._remote.listing()
         known = {META, f"{ARRAY}/{META}"}
-        foreign = [k for k in keys if k not in known and not k.startswith((f"{ARRAY}/c.", f"{COMMITS}/"))]
+        ours = f"{COMMITS}/", f"{ARRAY}/c.", *(f"{ARRAY}/{digit}" for digit in range(10))
+        foreign = [k for k in keys if k not in known and k not in coordinates.KEYS and not k.startswith(ours)]
         if foreign:
             what = "refuse to replace a prefix that holds more than a store of logits"
             item, fix = f"{self._remote.name}: {some(foreign, 3)}", "pass another URL"

@@ -10,42 +10,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, UnsafeError, UsageError, some
 from ensemble_kit.execution.events import Listener, Progress, nobody
-from ensemble_kit.files import sync_folder
-from ensemble_kit.logits import chunkfile, description, records, segments, spare
+from ensemble_kit.logits import chunkfile, coordinates, description, records, segments, spare
 from ensemble_kit.logits.chunks import Chunks
-from ensemble_kit.logits.layout import ARRAY, MANIFEST, MAX_META, META, Layout, StoreSpec
+from ensemble_kit.logits.layout import ARRAY, MANIFEST, MANIFEST_JSON, MAX_META, META, Layout, StoreSpec
 from ensemble_kit.logits.lines import Lines
 from ensemble_kit.logits.manifest import Manifest
 from ensemble_kit.logits.open import PathLike, resolve
 from ensemble_kit.logits.places import Folder
 from ensemble_kit.logits.records import Record
+from ensemble_kit.logits.repair_steps import Step, Work
 from ensemble_kit.remote.copies import here
-
-QUARANTINE = "quarantine"
-"""Folder beside the manifest's segments: neither zarr nor a reader of ours looks into it."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a repair: done, or with `dry_run` only planned.
-
-    Parameters
-    ----------
-    what : in words.
-    path : the file of the store that it is about, relative.
-    to : where that file was moved, relative; "" where it was made.
-    """
-
-    what: str
-    path: str
-    to: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +87,7 @@ def repair(path: PathLike, *, dry_run: bool = False, listener: Listener = nobody
             raise chunkfile.link(folder)
     if segments.living(manifest):
         raise segments.busy(manifest)
-    work = _Work(root, manifest, dry_run, [])
+    work = Work(root, manifest, dry_run, [])
     with work.locked():
         spec, how = _description(work)
         kept, lost = _records(work, spec, Chunks(Folder(root), spec, how), how, listener)
@@ -115,62 +95,7 @@ def repair(path: PathLike, *, dry_run: bool = False, listener: Listener = nobody
     return Repaired(str(root), tuple(work.steps), len(kept), missing, lost)
 
 
-@dataclass
-class _Work:
-    """The store, and the steps so far; each is taken as it is noted, unless this is a dry run."""
-
-    root: Path
-    manifest: Path
-    dry: bool
-    steps: list[Step]
-    _aside: Path | None = None
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep writers out; the lock's own file is made where it is gone."""
-        lock = self.manifest / segments.LOCK
-        if not lock.is_file():
-            self.note("made anew: writers wait for each other with it", lock)
-            if self.dry:
-                yield
-                return
-            self.manifest.mkdir(parents=True, exist_ok=True)
-            lock.touch()
-        with segments.committing(self.manifest, wait=False):
-            yield
-
-    def note(self, what: str, path: Path, to: str = "") -> None:
-        """Note a step."""
-        self.steps.append(Step(what, path.relative_to(self.root).as_posix(), to))
-
-    def move_aside(self, path: Path, why: str) -> None:
-        """Move a file, a folder or a link into quarantine under a name of its own."""
-        if self._aside is None:
-            self._aside = self.manifest / QUARANTINE / secrets.token_hex(4)
-            if not self.dry:
-                self._aside.mkdir(parents=True)
-        inside = path.relative_to(self.root).as_posix()
-        target = self._aside / inside.replace("/", "~")
-        if not self.dry:
-            path.rename(target)
-            sync_folder(path.parent)
-            sync_folder(target.parent)
-        self.note(f"moved aside: {why}", path, target.relative_to(self.root).as_posix())
-
-    def write(self, path: Path, content: Iterable[bytes], what: str) -> None:
-        """Make a file of the store, durable before it has its name."""
-        if not self.dry:
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-            with temporary.open("xb") as file:
-                file.writelines(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        self.note(what, path)
-
-
-def _description(work: _Work) -> tuple[StoreSpec, Layout]:
+def _description(work: Work) -> tuple[StoreSpec, Layout]:
     """Read the store's description; where that is damaged, restore it from the copy."""
     files = (work.root / META, work.root / ARRAY / META)
     try:
@@ -184,6 +109,8 @@ def _description(work: _Work) -> tuple[StoreSpec, Layout]:
         why = error.item.partition(": ")[2] or error.item
     else:
         _restore_copy(work, files)
+        _restore_node(work, found[0])
+        _restore_coordinates(work, found[0])
         return found
     found = description.parse(*copies, work.root)
     for file, content in zip(files, copies, strict=True):
@@ -191,10 +118,12 @@ def _description(work: _Work) -> tuple[StoreSpec, Layout]:
             if os.path.lexists(file):
                 work.move_aside(file, why)
             work.write(file, [content], "made from the copy beside the manifest")
+    _restore_node(work, found[0])
+    _restore_coordinates(work, found[0])
     return found
 
 
-def _restore_copy(work: _Work, files: tuple[Path, Path]) -> None:
+def _restore_copy(work: Work, files: tuple[Path, Path]) -> None:
     """Write the copy anew where it is damaged."""
     fault = spare.copy_fault(work.root)
     if fault:
@@ -205,6 +134,32 @@ def _restore_copy(work: _Work, files: tuple[Path, Path]) -> None:
         work.write(copy, [content], "made from the description")
 
 
+def _restore_node(work: Work, spec: StoreSpec) -> None:
+    """Write the description of the manifest's folder anew, by which zarr passes it over in a group."""
+    file = work.manifest / META
+    if spec.own and not _is_intact(file, MANIFEST_JSON):
+        if os.path.lexists(file):
+            work.move_aside(file, "it was changed")
+        work.write(file, [MANIFEST_JSON], "made anew: zarr passes the manifest over by it")
+
+
+def _restore_coordinates(work: Work, spec: StoreSpec) -> None:
+    """Write the arrays of names anew where they are damaged: they follow from the description."""
+    contents, fresh = coordinates.files(spec), set[Path]()
+    for key in coordinates.damaged(work.root, spec):
+        file = work.root / key
+        folder = file.parent
+        if folder.is_symlink() or not folder.is_dir():
+            if folder not in fresh and os.path.lexists(folder):
+                work.move_aside(folder, "it is not a folder")
+            if not work.dry:
+                folder.mkdir()
+            fresh.add(folder)
+        elif folder not in fresh and os.path.lexists(file):
+            work.move_aside(file, "it was changed")
+        work.write(file, [contents[key]], "made from the description")
+
+
 def _is_intact(file: Path, content: bytes) -> bool:
     try:
         return chunkfile.read_small(file, MAX_META) == content
@@ -213,7 +168,7 @@ def _is_intact(file: Path, content: bytes) -> bool:
 
 
 def _records(
-    work: _Work, spec: StoreSpec, chunks: Chunks, how: Layout, listener: Listener
+    work: Work, spec: StoreSpec, chunks: Chunks, how: Layout, listener: Listener
 ) -> tuple[Set[str], tuple[str, ...]]:
     """Find the samples that are whole, and those that were lost; write the manifest anew where it says otherwise."""
     folder = work.manifest
@@ -224,14 +179,19 @@ def _records(
     kept: dict[str, int] = {}
     reasons: dict[str, str] = {}
     listener(Progress("checking", 0, len(claimed)))
+    read = 0
     for k, row in enumerate(claimed, 1):
         sample = spec.samples[row]
-        found, why = _proved(chunks, claims, row)
+        found, why, lost = _proved(chunks, claims, row)
         if found is not None:
             kept[sample] = found
+            read += claims.array(found).size
+            if lost:
+                _describe_again(work, spec, claims.record(found), lost)
         else:
             reasons[sample] = why
-        listener(Progress("checking", k, len(claimed), k, sample, k * spec.payload))
+        listener(Progress("checking", k, len(claimed), k, sample, read))
+    _clear(work, spec, how, claims)
     if not trouble and not reasons:
         return kept.keys(), ()
     for sample, why in reasons.items():
@@ -248,6 +208,22 @@ def _records(
             )
             work.move_aside(folder / name, trouble.get(name, lost))
     return kept.keys(), tuple(s for s in spec.samples if s in reasons)
+
+
+def _clear(work: Work, spec: StoreSpec, how: Layout, claims: Lines) -> None:
+    """Move aside what keeps a sample that is not there yet from being written: no writer leaves such."""
+    for row, line in enumerate(claims.latest):
+        path = work.root / ARRAY / how.key(row)
+        if line < 0 and os.path.lexists(path) and _blocks(path, spec.own):
+            work.move_aside(path, f"it stands where sample {spec.samples[row]!r} belongs")
+
+
+def _blocks(path: Path, own: bool) -> bool:
+    """Tell whether a sample's files cannot be renamed to where they belong."""
+    if not own or path.is_symlink() or not path.is_dir():
+        return own or path.is_dir()
+    with os.scandir(path) as entries:
+        return any(entry.is_dir(follow_symlinks=False) for entry in entries)
 
 
 def _trouble(folder: Path, spec: StoreSpec) -> dict[str, str]:
@@ -274,23 +250,28 @@ def _claims(folder: Path, names: list[str], spec: StoreSpec) -> Lines:
                 if body.get("format") == records.FORMAT and body.get("store") != spec.store:
                     break  # another store's segment
                 try:
-                    record = Record.from_json(body, spec.grid)
-                except (KeyError, TypeError, ValueError):
+                    record = Record.from_json(body, spec)
+                except records.NO_RECORD:
                     continue
                 if record.belongs_to(spec):
                     found.add(record)
     return found
 
 
-def _proved(chunks: Chunks, claims: Lines, row: int) -> tuple[int | None, str]:
-    """Take a sample's latest line that fits its bytes; two that both fit them must say the same."""
+def _proved(chunks: Chunks, claims: Lines, row: int) -> tuple[int | None, str, str]:
+    """Take a sample's latest line that fits its bytes; two that both fit them must say the same.
+
+    Returns the line, why there is none, and what is wrong with the description of an array of its own.
+    """
     why, lines = "", sorted(claims.chain(row), key=lambda line: (-claims.take(line), line))
     for line in lines:
         record = claims.record(line)
         try:
-            chunks.read(record, trust=False)
-        except (DamagedError, UnsafeError) as error:
-            why = why or getattr(error, "reason", "") or error.item
+            faults = {d.key.endswith(f"/{META}"): d.reason for d in chunks.faults(record)}
+        except DamagedError as error:  # a former line, whose sample was written again since
+            faults = {False: error.item}
+        if False in faults:
+            why = why or faults[False]
             continue
         others = set()
         if len(lines) > 1:
@@ -298,6 +279,14 @@ def _proved(chunks: Chunks, claims: Lines, row: int) -> tuple[int | None, str]:
             others = {(r.placement, r.saturated) for r in same}
         if len(others) > 1:
             images = some(sorted(str(p.image) for p, _ in others))
-            return None, f"two lines give it different images: {images}"
-        return line, ""
-    return None, why
+            return None, f"two lines give it different images: {images}", ""
+        return line, "", faults.get(True, "")
+    return None, why, ""
+
+
+def _describe_again(work: Work, spec: StoreSpec, record: Record, why: str) -> None:
+    """Write the description of a sample that is an array of its own anew: it follows from its line."""
+    file = work.root / ARRAY / spec.layout.key(record.row) / META
+    if os.path.lexists(file):
+        work.move_aside(file, f"sample {record.sample!r}: {why}")
+    work.write(file, [spec.sample_json(record.sample, record.array, record.keys)], "made from the manifest")

@@ -38,15 +38,15 @@ class ShardError(ValueError):
         self.reason, self.number = reason, number
 
 
-def codecs(shape: Shape) -> list[dict[str, Any]]:
-    """Return the array's codecs as zarr's metadata has them."""
+def codecs(inner: Shape) -> list[dict[str, Any]]:
+    """Return the array's codecs as zarr's metadata has them; `inner` is the shape of one class in a chunk."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     blosc = {"typesize": 2, "cname": "lz4", "clevel": _LEVEL, "shuffle": "shuffle", "blocksize": 0}
     return [
         {
             "name": "sharding_indexed",
             "configuration": {
-                "chunk_shape": [1, 1, *shape[1:]],
+                "chunk_shape": list(inner),
                 "codecs": [little, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
                 "index_codecs": [little, {"name": "crc32c"}],
                 "index_location": "end",

@@ -7,40 +7,36 @@ the manifest (`manifest.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ensemble_kit.access import reading
 from ensemble_kit.errors import (
-    DamagedError,
     IncompleteError,
     MismatchError,
     ResourceError,
-    UnsafeError,
     UsageError,
-    check_kind,
     some,
 )
 from ensemble_kit.execution.events import Listener, Progress, nobody
-from ensemble_kit.logits import chunkfile, packed, records
-from ensemble_kit.logits.chunks import Chunks, SampleDamagedError
+from ensemble_kit.logits import packed, tiles
+from ensemble_kit.logits.chunks import Chunks
+from ensemble_kit.logits.described import DescribedStore
 from ensemble_kit.logits.open import OPENING, PathLike, find
 from ensemble_kit.logits.records import Record
 from ensemble_kit.logits.verification import Damage, Verification
-from ensemble_kit.spec.fusion import Activation
-from ensemble_kit.spec.geometry import Box, Placement, Shape, as_text
+from ensemble_kit.spec.geometry import as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from xarray import DataArray
 
-T = TypeVar("T")
 
-
-class LogitStore:
+class LogitStore(DescribedStore):
     """The logits of one member, read and verified.
 
     What is committed is looked up once, when the store is opened. Reading is safe from many threads and after a fork.
@@ -72,89 +68,20 @@ class LogitStore:
     def __init__(self, path: PathLike) -> None:
         with reading(path, OPENING):
             self._place = find(path)
-            self._spec, self._layout = self._place.describe()
+            spec, how = self._place.describe()
             self._stamp = self._place.stamp
-            self._chunks = Chunks(self._place, self._spec, self._layout)
-            manifest = self._place.manifest(self._spec)
+            self._chunks = Chunks(self._place, spec, how)
+            manifest = self._place.manifest(spec)
             manifest.refresh(self._chunks.whole)
-        self.path: Path | str = self._place.name if "://" in self._place.name else Path(self._place.name)
-        self._records = manifest.records
-
-    @property
-    def member(self) -> str:
-        """Name of the network."""
-        return self._spec.member
-
-    @property
-    def uuid(self) -> str:
-        """The store's own id, made when it was begun; a copy of it has the same, and so has its `.zip`."""
-        return self._spec.store
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the array's axis."""
-        return self._spec.classes
-
-    @property
-    def samples(self) -> tuple[str, ...]:
-        """All declared samples, in order, committed or not."""
-        return self._spec.samples
-
-    @property
-    def grid(self) -> Shape:
-        """(h, w) of the raster that the network put out."""
-        return self._spec.grid
-
-    @property
-    def activation(self) -> Activation:
-        """What turns these logits into probabilities: "sigmoid" or "softmax"."""
-        return self._spec.activation
-
-    @property
-    def codec(self) -> str:
-        """How samples are stored: "none", "lossless", or "other", which zarr's reader reads."""
-        return self._layout.codec
-
-    @property
-    def clamp(self) -> float | None:
-        """The bound that logits were limited to when they were written, if any."""
-        return self._spec.clamp
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Where the logits come from, as the writer recorded it."""
-        return self._spec.provenance
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hex digest of what the store says and holds; equal content gives equal fingerprints."""
-        return records.fingerprint(self._spec, self._records.digests())
-
-    @property
-    def missing(self) -> list[str]:
-        """Declared samples that are not committed, in order."""
-        return self._records.missing()
-
-    @property
-    def complete(self) -> bool:
-        """Every declared sample is committed."""
-        return len(self._records) == len(self._spec.samples)
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Size of a sample's logits."""
-        return self._spec.payload
-
-    @property
-    def stored_bytes(self) -> int:
-        """Size of the committed samples as they are stored."""
-        return int(self._records.chunks(self._spec.payload + chunkfile.TRAILER)[1].sum())
+        name = self._place.name
+        super().__init__(name if "://" in name else Path(name), spec, how, manifest.records)
+        self._chunks.reader.bytes = self.total_bytes
 
     def read(self, sample: str, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
-        """Read a sample, verified: float16 (C, h, w).
+        """Read a sample, verified: float16 (C, h, w), or (C, d, h, w) of a volume.
 
         Without `out` the result is read-only, and maps the file where the store fits the machine's free memory.
-        With `out`, a contiguous float16 (C, h, w), it is read into that and no memory is made.
+        With `out`, a contiguous float16 of that shape, it is read into that and no memory is made.
 
         Raises
         ------
@@ -164,64 +91,83 @@ class LogitStore:
             Its chunk is gone, cut, changed, or another's; names the key and, where it is known, the class.
         """
         record = self._asked(self._records.__getitem__, sample)
+        tiles.check_whole(record)
         if out is not None and (
-            out.shape != self._spec.shape
+            out.shape != record.array.shape
             or out.dtype != np.dtype("<f2")
             or not out.flags.c_contiguous
             or not out.flags.writeable
         ):
-            item = f"{out.dtype} of shape {out.shape} instead of a writeable contiguous float16 {self._spec.shape}"
+            item = f"{out.dtype} of shape {out.shape} instead of a writeable contiguous float16 {record.array.shape}"
             fix = "pass np.empty(shape, np.float16), or no `out`"
             raise UsageError("out-invalid", "cannot read a sample into an array", item=item, fix=fix)
         return self._chunks.read(record, out)
 
-    def placement(self, sample: str) -> Placement:
-        """Return where a sample's image lies on the grid, and how large it is."""
-        return self._asked(self._records.placement, sample)
+    def read_slab(self, sample: str, first: int, stop: int) -> NDArray[np.float16]:
+        """Read some slices of a volume, verified: float16 (C, stop - first, h, w), read-only.
 
-    def image_size(self, sample: str) -> Shape:
-        """Return (H, W) of a sample's image in pixels."""
-        return self.placement(sample).image
+        Only their chunks are read, of at most 16 MiB unless a slice has more; one of which slices are still held is not
+        read again. Each class of the result is contiguous.
 
-    def box(self, sample: str) -> Box:
-        """Return the cells of the grid that cover a sample's image."""
-        return self.placement(sample).box
+        Raises
+        ------
+        UsageError
+            The sample is an image, or does not have these slices.
+        IncompleteError, DamagedError
+            As `read` does; damage of other slices is not noticed.
+        """
+        record = self._asked(self._records.__getitem__, sample)
+        array = record.array
+        whole = all(isinstance(v, int | np.integer) for v in (first, stop))
+        if not whole or len(array.grid) != 3 or not 0 <= first < stop <= array.grid[0]:
+            item = f"slices {first} to {stop} of sample {sample!r}, whose grid is {as_text(array.grid)}"
+            fix = f"pass 0 <= first < stop <= {array.grid[0]}" if len(array.grid) == 3 else "read the image with `read`"
+            raise UsageError("slices-invalid", "cannot read slices of a volume", item=item, fix=fix)
+        return self._chunks.read_slices(record, first, stop)
 
-    def saturated(self, sample: str) -> int:
-        """Count the values that were cut to ±65504."""
-        return self._asked(self._records.saturated, sample)
+    def read_tile(self, sample: str, number: int) -> NDArray[np.float16]:
+        """Read a tile of a scene, verified: float16 (C, h, w) of its box; raise as `read_slab` does."""
+        record = self._asked(self._records.__getitem__, sample)
+        tiles.check_tile(record, number)
+        return tiles.cut(record, number, self._chunks.read_slices(record, number, number + 1))
 
-    def source(self, sample: str) -> str:
-        """Return the digest of the file that a sample's logits were made from; "" where none was recorded."""
-        return self._asked(self._records.source, sample)
+    def to_xarray(self, sample: str | None = None) -> DataArray:
+        """Return all logits as a lazy DataArray (sample, class, y, x), or of one sample (class, y, x); z before y.
 
-    @property
-    def twins(self) -> list[tuple[str, ...]]:
-        """Samples whose logits are equal to the last bit: the same image under two names, or two blank ones."""
-        return self._records.twins()
+        A sample is read, and verified, when values of it are asked for; `.chunk(sample=1)` makes Dask's chunks of them.
 
-    def same_logits(self, other: LogitStore) -> bool:
-        """Tell whether another store holds the same samples with logits that are equal to the last bit."""
-        return bool(self._records) and self.classes == other.classes and self._records.same_crcs(other._records)
+        Raises
+        ------
+        UsageError
+            Each sample has its own grid, and none is named; or xarray is not installed.
+        IncompleteError, DamagedError
+            Where values are asked for: as `read`.
+        """
+        from ensemble_kit.logits.dataarray import labelled
+
+        about = {"member": self.member, "activation": self.activation}
+        if sample is not None:
+            record = self._asked(self._records.__getitem__, sample)
+            tiles.check_whole(record)
+            about["image_size"] = as_text(self.image_size(sample))
+            return labelled(self, (sample,), record.array.grid, about).isel(sample=0)
+        if self.grid is None:
+            item, fix = f"{self.path}: each sample has a grid of its own", "pass the id of one: to_xarray(sample)"
+            raise UsageError("sample-needed", "cannot make one array of a store", item=item, fix=fix)
+        return labelled(self, self.samples, self.grid, about)
 
     def verify(self, listener: Listener = nobody) -> Verification:
         """Read every committed sample again and compare it with its digest; nothing is raised for damage."""
-        damaged, done, total = [], 0, len(self._records)
+        damaged, done, total, read = list[Damage](), 0, len(self._records), 0
         listener(Progress("verifying", 0, total))
-        buffer = np.empty(self._spec.shape, "<f2")
+        scratch = np.empty(max((array.payload for array in self._records.arrays()), default=0), np.uint8)
         for sample in self._spec.samples:
             record = self._records.get(sample)
             if record is None:
                 continue
-            try:
-                self._chunks.read(record, buffer, trust=False)
-            except (DamagedError, UnsafeError) as error:
-                if error.code in {"store-changed", "zip-changed"}:
-                    raise
-                why = error.reason if isinstance(error, SampleDamagedError) else f"{error.what}: {error.item}"
-                damaged.append(Damage(sample, self._chunks.key(record), why))
-            done += 1
-            listener(Progress("verifying", done, total, done, sample, done * self._spec.payload))
+            damaged += self._chunks.faults(record, scratch)
+            done, read = done + 1, read + record.array.size
+            listener(Progress("verifying", done, total, done, sample, read))
         with reading(self.path, OPENING):
             unknown = self._chunks.unknown()
         return Verification(
@@ -231,7 +177,7 @@ class LogitStore:
             tuple(damaged),
             tuple(self.missing),
             unknown,
-            done * self._spec.payload,
+            read,
         )
 
     def mending(self, keys: Sequence[str]) -> str:
@@ -262,36 +208,12 @@ class LogitStore:
             raise MismatchError("store-layout", "cannot pack a store of another layout", item=str(self.path), fix=fix)
         return packed.pack(self._spec, self._stored(listen), out, force)
 
-    def _stored(self, listen: Listener) -> Iterator[tuple[Record, NDArray[np.uint8]]]:
+    def _stored(self, listen: Listener) -> Iterator[tuple[Record, Iterator[tuple[str, bytes | NDArray[np.uint8]]]]]:
         total = len(self.samples)
         for done, sample in enumerate(self.samples, 1):
             record = self._records[sample]
             yield record, self._chunks.stored(record)
             listen(Progress("packing", done, total, done, sample))
-
-    def _asked(self, known: Callable[[str], T], sample: str) -> T:
-        """Ask what is known of a sample; say why nothing is."""
-        check_kind("a sample", sample, str, "pass the id of one sample")
-        try:
-            return known(sample)
-        except KeyError:
-            raise self._not_there(sample) from None
-
-    def _not_there(self, sample: str) -> IncompleteError:
-        if sample not in self._spec.rows:
-            what, known = "cannot read a sample that a store does not have", some(self.samples, 3)
-            item = f"{sample!r} in {self.path} ({len(self.samples)} samples: {known})"
-            return IncompleteError("sample-unknown", what, item=item, fix="check the id, or dump the store with it")
-        what, counts = "cannot read a sample that is not dumped yet", f"{len(self._records)} of {len(self.samples)}"
-        item = f"{sample!r} in {self.path}, which holds {counts}"
-        return IncompleteError("sample-missing", what, item=item, fix=self.again)
-
-    @property
-    def again(self) -> str:
-        """What writes the samples that are missing: the command that made the store."""
-        made = {"fused": "fuse", "stacked": "stack"}
-        command = next((made[key] for key in made if key in self.provenance), "dump-logits")
-        return f"run the same `ensk {command} … --out {self.path}` again; it writes what is missing"
 
     def __reduce__(self) -> tuple[Callable[..., LogitStore], tuple[object, ...]]:
         return _reopen, (str(self.path), self.fingerprint, self._stamp)
@@ -299,7 +221,7 @@ class LogitStore:
     def __repr__(self) -> str:
         return (
             f"LogitStore({self.member!r}, {len(self._records)} of {len(self.samples)} samples x "
-            f"{len(self.classes)} classes on {as_text(self.grid)}, {self.activation})"
+            f"{len(self.classes)} classes on {as_text(self.grid) if self.grid else 'a grid each'}, {self.activation})"
         )
 
 

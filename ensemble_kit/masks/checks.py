@@ -17,6 +17,18 @@ def check_item(key: tuple[str, str], runs: Runs) -> None:
         raise no_mask(f"{type(runs).__name__} for {key!r}")
 
 
+def sizes_of(masks: Mapping[tuple[str, str], Runs]) -> dict[str, Shape]:
+    """Return the size of every sample's image; refuse masks of two sizes for one."""
+    sizes: dict[str, Shape] = {}
+    for (sample, name), runs in masks.items():
+        size = sizes.setdefault(sample, runs.shape)
+        if size != runs.shape:
+            what, which = "cannot hold masks of two sizes for one sample", f"sample {sample!r}, class {name!r}"
+            fix = "give every class of a sample the size of its image"
+            raise differ(what, which, as_text(runs.shape), as_text(size), fix, "mask-size-differs")
+    return sizes
+
+
 def checked_void(void: Mapping[str, Runs] | None, sizes: Mapping[str, Shape]) -> Mapping[str, Runs]:
     """Refuse void of a sample without masks, or of another size than these."""
     if void is not None:

@@ -39,6 +39,11 @@ class Covering:
             self._several += int(lengths[depth > 1].sum())
 
     @property
+    def bare(self) -> int:
+        """Count of the pixels so far that no class has."""
+        return self._none
+
+    @property
     def shares(self) -> Cover:
         """The shares so far."""
         pixels = self._pixels

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from ensemble_kit.errors import UsageError, check_kind, check_number, check_several
+from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, check_several
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.geometry import Shape, check_image_size
 from ensemble_kit.spec.label_table import VALUES, LabelTable, by_order, counted
@@ -43,7 +43,7 @@ class LabelMap(NamedTuple):
         array = np.asarray(labels)
         if array.ndim not in {2, 3} or 0 in array.shape or array.dtype.kind not in "bui":
             item = f"{where} is an array of shape {array.shape}, {array.dtype}"
-            raise _invalid(item, "pass integers of shape (H, W): the label of every pixel")
+            raise _invalid(item, "pass integers of shape (H, W), or (D, H, W) of a volume: the label of every pixel")
         if array.dtype.kind == "b":
             array = array.view(np.uint8)
         elif array.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
@@ -57,6 +57,20 @@ class LabelMap(NamedTuple):
         flat = np.ascontiguousarray(array).reshape(-1)
         edges = kernels.stretches(flat)
         return cls(edges, flat[edges], check_image_size(array.shape, array.ndim))
+
+    @classmethod
+    def of_slices(cls, slices: Iterable[ArrayLike], shape: Shape, where: str) -> LabelMap:
+        """Cut a volume's slices, or bands of an image's rows, one after the other; raise as `of` does."""
+        return cls.joined([cls.of(one, where) for one in slices], shape)
+
+    @classmethod
+    def joined(cls, slices: Sequence[LabelMap], shape: Shape) -> LabelMap:
+        """Make the label map of a volume of those of its slices, or of an image of those of bands of its rows."""
+        firsts = np.cumsum([0, *(math.prod(own.shape) for own in slices[:-1])])
+        edges = np.concatenate([own.edges + first for first, own in zip(firsts, slices, strict=True)])
+        values = np.concatenate([own.values for own in slices])
+        begins = np.diff(values.astype(np.int32), prepend=-1) != 0  # a stretch goes on over the end of a slice
+        return cls(edges[begins], values[begins], check_image_size(shape, len(shape)))
 
     def counts(self) -> Counter[int]:
         """Count the pixels of each value."""
@@ -112,10 +126,16 @@ def classes_of(
     """
     from ensemble_kit.kernels import labels as kernels
 
-    owners, count = table.owners(), len(table.classes) + 1  # void is the last
-    found = [ManyRuns(*kernels.runs_of(m.edges, owners[m.values], math.prod(m.shape), count)) for m in maps.values()]
-    runs = ManyRuns.joined(found)
-    indices = np.arange(len(found) * count).reshape(len(found), count)
+    count = len(table.classes) + 1  # void is the last
+    owners, each = ([table.owners()], count) if not table.regions else (table.owners_apart(), 1)
+    runs = ManyRuns.joined(
+        [
+            ManyRuns(*kernels.runs_of(m.edges, own[m.values], math.prod(m.shape), each))
+            for m in maps.values()
+            for own in owners
+        ]
+    )
+    indices = np.arange(len(maps) * count).reshape(len(maps), count)
     void = {s: runs.mask(indices[row, -1], m.shape) for row, (s, m) in enumerate(maps.items())}
     return {s: m.shape for s, m in maps.items()}, table.classes, runs, indices[:, :-1], str(table), void
 
@@ -149,6 +169,29 @@ def overlap_of(runs: ManyRuns, indices: NDArray[np.int64]) -> tuple[int, int, in
     return row, pair[0], pair[1]
 
 
+def check_apart(runs: ManyRuns, indices: NDArray[np.int64], sample: str, classes: Sequence[str]) -> None:
+    """Refuse masks of a sample that share a pixel.
+
+    Parameters
+    ----------
+    indices : int64 (1, classes), which mask of `runs` is whose.
+
+    Raises
+    ------
+    MismatchError
+        It names two classes.
+    """
+    if (found := overlap_of(runs, indices)) is not None:
+        raise MismatchError(
+            "classes-overlap",
+            "cannot make a label map: it has one class a pixel",
+            item=f"sample {sample!r}: classes {classes[found[1]]!r} and {classes[found[2]]!r} overlap",
+            fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones (of LabelMe, "
+            "CVAT and Label Studio --paint shapes, in the order of their shapes); write a file a class, of volumes by "
+            "--format class-volumes, of scenes by class-geotiffs; or vote with --decide argmax",
+        )
+
+
 def kind_of(values: tuple[list[int], int, int]) -> np.dtype[Any]:
     """Return the dtype of a label map that is drawn with these values, as `draw` takes them."""
     own, _, ignored = values
@@ -162,15 +205,44 @@ def draw(runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[l
     ----------
     values : of each mask, of a pixel without one, and of void, which is drawn last.
     """
+    return draw_rows(runs, indices, void, values, (0, void.shape[0]))
+
+
+def draw_rows(
+    runs: ManyRuns,
+    indices: NDArray[np.int64],
+    void: Runs,
+    values: tuple[list[int], int, int],
+    rows: tuple[int, int],
+) -> NDArray[Any]:
+    """Draw the rows from `rows[0]` to before `rows[1]` of what `draw` draws (of a volume its slices)."""
     from ensemble_kit.kernels import labels as kernels
 
     own, empty, ignored = values
     kind = kind_of(values)
-    out = np.full(math.prod(void.shape), empty, kind)
-    kernels.paint(runs.starts, runs.ends, runs.offsets[indices], runs.offsets[indices + 1], np.array(own, kind), out)
+    shape = (rows[1] - rows[0], *void.shape[1:])
+    begin = rows[0] * math.prod(void.shape[1:])
+    out = np.full(math.prod(shape), empty, kind)
+    each = runs.offsets[indices], runs.offsets[indices + 1]
+    kernels.paint(runs.starts, runs.ends, *each, np.array(own, kind), begin, out)
     whole = np.array([[0], [len(void)]])
-    kernels.paint(void.starts, void.ends, *whole, np.array([ignored], kind), out)
-    return out.reshape(void.shape)
+    kernels.paint(void.starts, void.ends, *whole, np.array([ignored], kind), begin, out)
+    return out.reshape(shape)
+
+
+def draw_slices(
+    runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[list[int], int, int]
+) -> Iterator[NDArray[Any]]:
+    """Draw masks of a volume as `draw` does, one slice (H, W) at a time."""
+    return (band[0] for band in draw_bands(runs, indices, void, values, 1))
+
+
+def draw_bands(
+    runs: ManyRuns, indices: NDArray[np.int64], void: Runs, values: tuple[list[int], int, int], height: int
+) -> Iterator[NDArray[Any]]:
+    """Draw masks as `draw` does, `height` rows at a time, of a volume slices; the last band may be lower."""
+    for first in range(0, void.shape[0], height):
+        yield draw_rows(runs, indices, void, values, (first, min(first + height, void.shape[0])))
 
 
 def _invalid(item: str, fix: str) -> UsageError:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import IncompleteError, MismatchError, differ, some
-from ensemble_kit.masks.alignment import Extent
-from ensemble_kit.masks.checks import check_item, checked_void, no_mask
+from ensemble_kit.errors import IncompleteError, UsageError, some
+from ensemble_kit.masks.checks import check_item, checked_void, no_mask, sizes_of
+from ensemble_kit.masks.drawing import picture
 from ensemble_kit.masks.idforms import IdForm, names_in
-from ensemble_kit.masks.labelmaps import LabelMap, check_arguments, classes_of, draw, overlap_of, table_of
+from ensemble_kit.masks.labelmaps import (
+    LabelMap,
+    check_apart,
+    check_arguments,
+    classes_of,
+    draw,
+    draw_bands,
+    overlap_of,
+    table_of,
+)
 from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.packedmasks import Key, PackedMasks
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.spec.geometry import Shape, as_text
 from ensemble_kit.spec.label_table import drawn_values
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import ArrayLike, NDArray
-
-Key = tuple[str, str]
-"""Names of a sample and a class."""
+    from PIL.Image import Image
 
 
-class MaskSet(Mapping[Key, Runs]):
+class MaskSet(PackedMasks):
     """Masks by (sample, class); joined by these names, never by position.
 
     Every sample holds every class (an empty mask is an entry too), and all masks of a sample have one size. The runs
@@ -68,87 +75,10 @@ class MaskSet(Mapping[Key, Runs]):
             item = f"{len(missing)} of {len(missing) + len(masks)} (sample, class) pairs: {some(missing)}"
             fix = "give every sample every class; an empty mask is Runs.empty((H, W))"
             raise IncompleteError("masks-missing", "cannot make a mask set with holes", item=item, fix=fix)
-        sizes: dict[str, Shape] = {}
-        for (sample, name), runs in masks.items():
-            size = sizes.setdefault(sample, runs.shape)
-            if size != runs.shape:
-                what, which = "cannot hold masks of two sizes for one sample", f"sample {sample!r}, class {name!r}"
-                fix = "give every class of a sample the size of its image"
-                raise differ(what, which, as_text(runs.shape), as_text(size), fix, "mask-size-differs")
+        sizes = sizes_of(masks)
         runs_of_all = ManyRuns.of([masks[s, c] for s in samples for c in classes])
         indices = np.arange(len(masks)).reshape(len(samples), len(classes))
         self._fill(sizes, classes, runs_of_all, indices, rule, checked_void(void, sizes))
-
-    @classmethod
-    def trusted(
-        cls,
-        sizes: Mapping[str, Shape],
-        classes: tuple[str, ...],
-        runs: ManyRuns,
-        indices: NDArray[np.int64],
-        rule: str | None = None,
-        void: Mapping[str, Runs] | None = None,
-        exclusive: bool | None = None,
-    ) -> MaskSet:
-        """Wrap runs that are known to be sound. Nothing is checked or copied.
-
-        Parameters
-        ----------
-        sizes : size of each sample's image, in the samples' order.
-        runs : of all masks, in any order.
-        indices : int64 (samples, classes), which mask of `runs` is that of each sample and class.
-        exclusive : whether no pixel lies in two classes of its sample; None: not known.
-        """
-        self = cls.__new__(cls)
-        self._fill(sizes, classes, runs, indices, rule, void)
-        self._exclusive = exclusive
-        return self
-
-    @classmethod
-    def empty(cls, extent: Extent) -> MaskSet:
-        """Make the masks without a pixel of these samples and classes."""
-        none, shape = np.zeros(0, np.int64), (len(extent.sizes), len(extent.classes))
-        return cls.trusted(
-            extent.sizes, extent.classes, ManyRuns(none, none, np.zeros(2, np.int64)), np.zeros(shape, np.int64)
-        )
-
-    def _fill(
-        self,
-        sizes: Mapping[str, Shape],
-        classes: tuple[str, ...],
-        runs: ManyRuns,
-        indices: NDArray[np.int64],
-        rule: str | None,
-        void: Mapping[str, Runs] | None,
-    ) -> None:
-        self.samples, self.classes, self.rule = tuple(sizes), classes, rule
-        self.quality: Any = None
-        """How well each member votes, of a fusion by STAPLE or SIMPLE (`hard_vote`); None of other masks."""
-        self._void = {sample: runs for sample, runs in (void or {}).items() if runs.area}
-        self._sizes, self._runs, self._indices = sizes, runs, indices
-        self._exclusive: bool | None = None
-        self._rows = {sample: k for k, sample in enumerate(self.samples)}
-        self._columns = {name: k for k, name in enumerate(classes)}
-
-    def image_size(self, sample: str) -> Shape:
-        """Return the size of a sample's image, (H, W)."""
-        try:
-            return self._sizes[sample]
-        except (KeyError, TypeError):
-            item = f"{sample!r} is not among {some(self.samples, 3)}"
-            raise IncompleteError(
-                "sample-unknown", "cannot find a sample in a mask set", item=item, fix="pass one of .samples"
-            ) from None
-
-    def void(self, sample: str) -> Runs:
-        """Return the pixels of a sample that count neither as prediction nor as truth."""
-        size = self.image_size(sample)
-        return self._void.get(sample) or Runs.empty(size)
-
-    @property
-    def has_void(self) -> bool:
-        """Whether any sample has void pixels."""
-        return bool(self._void)
 
     @property
     def exclusive(self) -> bool:
@@ -182,20 +112,24 @@ class MaskSet(Mapping[Key, Runs]):
         >>> masks.labels("a").tolist()
         [[1, 1], [0, 2]]
         """
+        return draw(self._runs, *self._layers(sample, values, paint))
+
+    def label_bands(
+        self, sample: str, values: Mapping[str, int] | Sequence[int] | None, paint: bool, height: int = 1
+    ) -> Iterator[NDArray[np.unsignedinteger]]:
+        """Return a label map in bands of `height` rows, of a volume slices, drawn one at a time; as `labels` does."""
+        return draw_bands(self._runs, *self._layers(sample, values, paint), height)
+
+    def _layers(
+        self, sample: str, values: Mapping[str, int] | Sequence[int] | None, paint: bool
+    ) -> tuple[NDArray[np.int64], Runs, tuple[list[int], int, int]]:
+        """Return what `draw` takes: masks, in the order in which they are drawn, void and values."""
         void = self.void(sample)
         order = tuple(values) if isinstance(values, Mapping) and set(values) == set(self.classes) else self.classes
-        drawn = drawn_values(order, values)
-        indices = self.indices((sample,), order)
-        if not paint and self._exclusive is not True and (found := overlap_of(self._runs, indices)) is not None:
-            pair = f"{order[found[1]]!r} and {order[found[2]]!r}"
-            raise MismatchError(
-                "classes-overlap",
-                "cannot make a label map: it has one class a pixel",
-                item=f"sample {sample!r}: classes {pair} overlap",
-                fix="pass --paint CLASS=VALUE,… (paint=…), which draws later classes over earlier ones (of LabelMe, "
-                "CVAT and Label Studio --paint shapes, in the order of their shapes); or vote with --decide argmax",
-            )
-        return draw(self._runs, indices[0], void, drawn)
+        drawn, indices = drawn_values(order, values), self.indices((sample,), order)
+        if not paint and self._exclusive is not True:
+            check_apart(self._runs, indices, sample, order)
+        return indices[0], void, drawn
 
     @classmethod
     def from_labels(
@@ -209,7 +143,7 @@ class MaskSet(Mapping[Key, Runs]):
 
         Parameters
         ----------
-        labels : integers (H, W) by sample.
+        labels : integers (H, W) or (D, H, W) by sample.
         classes : names by value; or a list, whose first class has the value 0 if it is background, and 1 (0 being no
             class) if none is and the value of the last class occurs.
         void : values that count neither as prediction nor as truth; 255 names a class where there are 255 or more.
@@ -235,17 +169,6 @@ class MaskSet(Mapping[Key, Runs]):
         table.check(counts, "the set of label maps", "pass classes as a mapping of value to name, or name void values")
         return cls.trusted(*classes_of(maps, table), exclusive=True)
 
-    @property
-    def extent(self) -> Extent:
-        """The classes, and the samples with the sizes of their images."""
-        return Extent(self.classes, self._sizes)
-
-    def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskSet:
-        """Return the masks of these samples and classes, in this order; no run is copied."""
-        sizes = {sample: self._sizes[sample] for sample in samples}
-        void = {sample: self._void[sample] for sample in samples if sample in self._void}
-        return MaskSet.trusted(sizes, tuple(classes), self._runs, self.indices(samples, classes), self.rule, void)
-
     def renamed(self, form: IdForm, like: Sequence[str] | None = None) -> MaskSet:
         """Return the same masks under the ids that `ensemble_kit.masks.idforms.names_in` gives.
 
@@ -258,9 +181,9 @@ class MaskSet(Mapping[Key, Runs]):
 
     def called(self, names: Mapping[str, str]) -> MaskSet:
         """Return the same masks under new names of samples, by the old ones."""
-        sizes = {names[sample]: size for sample, size in self._sizes.items()}
-        void = {names[sample]: runs for sample, runs in self._void.items()}
-        return MaskSet.trusted(sizes, self.classes, self._runs, self._indices, self.rule, void, self._exclusive)
+        extent, void = self.extent.called(names), {names[sample]: runs for sample, runs in self._void.items()}
+        out = MaskSet.trusted(extent.sizes, self.classes, self._runs, self._indices, self.rule, void, self._exclusive)
+        return out.within(extent)
 
     def pieces(self) -> Iterator[MaskSet]:
         """Return all masks as one piece, as a format takes them (`MaskStream.pieces`)."""
@@ -276,46 +199,61 @@ class MaskSet(Mapping[Key, Runs]):
             look(self)
         return self
 
+    def with_void(self, void: Mapping[str, Runs]) -> MaskSet:
+        """Return the same masks, with other void pixels of some samples."""
+        out = copy.copy(self)
+        out._void = {sample: runs for sample, runs in {**self._void, **void}.items() if runs.area}
+        return out
+
     def without_void(self) -> MaskSet:
         """Return the same masks, with every pixel counting."""
-        return MaskSet.trusted(self._sizes, self.classes, self._runs, self._indices, self.rule)
+        return MaskSet.trusted(self._sizes, self.classes, self._runs, self._indices, self.rule).within(self.extent)
 
     def with_runs(self, runs: ManyRuns, rule: str | None) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
         indices = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
-        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule, self._void)
+        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule, self._void).within(self.extent)
 
-    def indices(self, samples: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-        """Return which mask of `packed` is that of each sample and class, int64 (samples, classes)."""
-        if (samples, classes) == (self.samples, self.classes):
-            return self._indices
-        rows, columns = [self._rows[s] for s in samples], [self._columns[c] for c in classes]
-        return self._indices[np.ix_(np.array(rows, np.intp), np.array(columns, np.intp))]
+    def plot(
+        self, sample: str, image: ArrayLike | None = None, classes: Sequence[str] | None = None, opacity: float = 0.35
+    ) -> Image:
+        """Draw the masks of a sample on its image, with the names of classes below: a picture that a notebook shows.
 
-    def indices_of(self, keys: Sequence[Key]) -> NDArray[np.int64]:
-        """Return which mask of `packed` is that of each key, int64 (n,)."""
-        return self._indices[[self._rows[s] for s, _ in keys], [self._columns[c] for _, c in keys]]
+        Parameters
+        ----------
+        image : grey (H, W) or RGB (H, W, 3) of any type; None: on black.
+        classes : which ones; default: those that have a pixel.
+        opacity : of the colours, in [0, 1].
 
-    @property
-    def packed(self) -> ManyRuns:
-        """The runs of all masks, and perhaps of others, for kernels; `indices` tells which mask is whose."""
-        return self._runs
+        Returns
+        -------
+        PIL.Image.Image
+            `.save(path)` writes it. `ensemble_kit.overlay` gives the array without the names.
 
-    def __getitem__(self, key: Key) -> Runs:
-        if not isinstance(key, tuple):
-            raise KeyError(key)
-        try:
-            sample, name = key
-            index = self._indices[self._rows[sample], self._columns[name]]
-        except (KeyError, TypeError, ValueError):
-            raise KeyError(key) from None
-        return self._runs.mask(index, self._sizes[sample])
+        Raises
+        ------
+        UsageError
+            Masks of a volume, a sample or class that is not there.
+        MismatchError
+            The image is of another size.
 
-    def __iter__(self) -> Iterator[Key]:
-        return product(self.samples, self.classes)
-
-    def __len__(self) -> int:
-        return self._indices.size
+        Examples
+        --------
+        >>> masks = MaskSet({("a", "bone"): Runs([0], [20], (40, 60))})
+        >>> masks.plot("a").size
+        (60, 64)
+        """
+        if sample not in self.samples:
+            item, fix = f"no sample is called {sample!r}; there are {some(self.samples, 3)}", "pass one of .samples"
+            raise UsageError("sample-unknown", "cannot draw masks on an image", item=item, fix=fix)
+        if unknown := [name for name in classes or () if name not in self.classes]:
+            item, fix = (
+                f"no class is called {some(unknown)}; there are {some(self.classes, 40)}",
+                "pass some of .classes",
+            )
+            raise UsageError("classes-unknown", "cannot draw masks on an image", item=item, fix=fix)
+        names = [c for c in self.classes if self[sample, c].area] if classes is None else classes
+        return picture({name: self[sample, name] for name in names}, image, self.image_size(sample), opacity)
 
     def __repr__(self) -> str:
         return f"MaskSet({len(self.samples)} samples x {len(self.classes)} classes)"
@@ -329,20 +267,20 @@ class MaskSet(Mapping[Key, Runs]):
         labels: str | os.PathLike[str] | Mapping[int, str] | None = None,
         paint: Mapping[str, int] | None = None,
         csv: Mapping[str, Any] | str | None = None,
+        like_image: str | os.PathLike[str] | None = None,
+        spacing: Sequence[float] | None = None,
     ) -> None:
         """Write the masks to a file or a folder, as `ensemble_kit.formats.writing.write_masks` does.
 
         Parameters
         ----------
         path : where to write. A failure leaves there what was there before.
-        format : name of the format (`handbone`, `png`, `label-map`, `coco`, …); default: told by the path's name.
-        like : a sample submission, whose header and order of rows are kept. It must name the same (sample, class)
-            pairs.
-        force : whether to replace what is there.
-        labels : of label maps, a table of values and colours: a file, a preset such as `voc`, or names by value.
-        paint : of label maps, the value of each class; where classes overlap the one that is named later is drawn over.
+        format : name of the format (`handbone`, `png`, `label-map`, `nifti`, …); default: told by the path's name.
+        like : a sample submission, whose header and order of rows are kept.
+        labels, paint : of label maps, a table of values and colours; the value of each class, later ones drawn over.
         csv : of a CSV, what differs from the preset, or the whole dialect, as for `read_masks`.
+        like_image, spacing : of volumes, the folder of images whose headers are kept; or millimetres along z, y, x.
         """
-        from ensemble_kit.formats.writing import write_masks
+        from ensemble_kit.formats import writing
 
-        write_masks(self, path, format=format, like=like, force=force, labels=labels, paint=paint, csv=csv)
+        writing.write_masks(self, path, format, like, force, None, labels, paint, csv, like_image, spacing)

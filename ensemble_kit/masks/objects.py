@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def components(mask: Runs) -> list[Runs]:
     """Split a mask into its connected components, in the order of their first pixels.
 
-    Pixels that touch by a corner are connected (8 neighbours), as for the rules of post-processing and for
-    `skimage.measure.label`; `scipy.ndimage.label` takes 4 by default.
+    Pixels that touch by a corner are connected (8 neighbours, 26 in a volume), as for the rules of post-processing and
+    for `skimage.measure.label`; `scipy.ndimage.label` takes 4 and 6 by default.
 
     Examples
     --------
@@ -30,7 +30,8 @@ def components(mask: Runs) -> list[Runs]:
 
     if not mask:
         return []
-    starts, ends, labels, areas = kernels.components(mask.starts, mask.ends, mask.shape[1], 8)
+    neighbours = 8 if len(mask.shape) == 2 else 26
+    starts, ends, labels, areas = kernels.components(mask.starts, mask.ends, *mask.shape[-2:], neighbours)
     order = np.argsort(labels, kind="stable")
     starts, ends, labels = starts[order], ends[order], labels[order]
     first = _first_of_group((starts[1:] > ends[:-1]) | (labels[1:] != labels[:-1]), starts.size)

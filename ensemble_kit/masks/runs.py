@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +20,20 @@ _AND, _OR, _XOR, _WITHOUT = 8, 14, 6, 2  # truth tables of `kernels.runs.combine
 
 
 class Runs:
-    """A mask of an image as half-open intervals `[start, end)` over its row-major flattening.
+    """A mask of an image or a volume as half-open intervals `[start, end)` over its row-major flattening.
 
     Parameters
     ----------
     starts, ends : int64 (n,), sorted and disjoint, each run at least one pixel long. Adjacent runs become one, so
         that equal masks are equal values.
-    shape : size of the image, (H, W).
+    shape : size of the image, (H, W), or of the volume, (D, H, W).
 
     Raises
     ------
     DamagedError
         Runs that are unsorted, overlap, are empty, or leave the image.
+    UsageError
+        A shape of another number of axes.
 
     Examples
     --------
@@ -45,7 +47,7 @@ class Runs:
     __slots__ = ("__dict__", "ends", "shape", "starts")
 
     def __init__(self, starts: ArrayLike, ends: ArrayLike, shape: Shape) -> None:
-        self.shape: Shape = check_image_size(shape)
+        self.shape: Shape = check_image_size(shape, None)
         s, e = _positions(starts), _positions(ends)
         sound = s.size == e.size and bool(np.all(s < e)) and bool(np.all(e[:-1] <= s[1:]))
         if not sound or (s.size and (s[0] < 0 or e[-1] > math.prod(self.shape))):
@@ -68,7 +70,7 @@ class Runs:
     @classmethod
     def empty(cls, shape: Shape) -> Runs:
         """Make the mask without a pixel."""
-        return cls.trusted((np.zeros(0, np.int64), np.zeros(0, np.int64)), check_image_size(shape))
+        return cls.trusted((np.zeros(0, np.int64), np.zeros(0, np.int64)), check_image_size(shape, None))
 
     @cached_property
     def area(self) -> int:
@@ -83,10 +85,16 @@ class Runs:
         return out.reshape(self.shape)
 
     def transposed(self) -> Runs:
-        """Return the mask of the transposed image, W × H: its row-major runs are this one's column-major runs."""
+        """Return the mask of the transposed image, W × H: its row-major runs are this one's column-major runs.
+
+        Raises
+        ------
+        UsageError
+            A mask of a volume.
+        """
         from ensemble_kit.kernels import runs as kernels
 
-        H, W = self.shape
+        H, W = check_flat(self.shape, "cannot number pixels column by column")
         kept: Runs | None = self.__dict__.get("_transposed")  # of a mask that came column by column
         return kept if kept is not None else Runs.trusted(kernels.transpose(self.starts, self.ends, H, W), (W, H))
 
@@ -155,9 +163,14 @@ class Runs:
 
         Parameters
         ----------
-        order : "C" counts pixels along rows, "F" down columns.
+        order : "C" counts pixels along rows, slice by slice; "F" down columns, of an image only.
         base : number of the first pixel, 0 or 1.
         relative : count each start from the end of the run before it; only the first start then has the base.
+
+        Raises
+        ------
+        UsageError
+            A volume with order="F".
         """
         from ensemble_kit.kernels import rle as kernels
 
@@ -176,14 +189,24 @@ class Runs:
         ------
         DamagedError
             Anything else, naming the number at fault.
+        UsageError
+            A volume with order="F".
         """
         check_options(order, base)
-        shape = check_image_size(shape)
+        shape = check_image_size(shape, None)
+        if order == "F":
+            check_flat(shape, "cannot number pixels column by column")
         edges = parse_text(text, shape, base, relative)
         return cls.trusted(edges, shape) if order == "C" else cls.trusted(edges, shape[::-1]).transposed()
 
     def coco(self) -> dict[str, Any]:
-        """Return the mask as pycocotools has it: `{"size": [H, W], "counts": bytes}`, compressed, column-major."""
+        """Return the mask as pycocotools has it: `{"size": [H, W], "counts": bytes}`, compressed, column-major.
+
+        Raises
+        ------
+        UsageError
+            A mask of a volume.
+        """
         from ensemble_kit.kernels import rle as kernels
 
         return {"size": list(self.shape), "counts": kernels.counts_to_coco(self.coco_counts()).tobytes()}
@@ -192,6 +215,7 @@ class Runs:
         """Return COCO's uncompressed counts, int64: column-major lengths of off, on, off, … from the first pixel."""
         from ensemble_kit.kernels import rle as kernels
 
+        check_flat(self.shape, "cannot write a COCO RLE")
         laid = self.transposed()
         return kernels.coco_counts(laid.starts, laid.ends, math.prod(self.shape))
 
@@ -230,7 +254,7 @@ def _array(values: ArrayLike) -> NDArray[Any]:
 
 
 def encode(mask: ArrayLike) -> Runs:
-    """Encode a mask, bool or integer (H, W); what is not zero is on.
+    """Encode a mask, bool or integer (H, W) or (D, H, W); what is not zero is on.
 
     Raises
     ------
@@ -245,20 +269,46 @@ def encode(mask: ArrayLike) -> Runs:
     from ensemble_kit.kernels import runs as kernels
 
     array = _array(mask)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "bui":
+    if array.ndim not in {2, 3} or 0 in array.shape or array.dtype.kind not in "bui":
         raise UsageError(
             "mask-invalid",
             "cannot encode a mask",
             item=f"array of shape {array.shape}, {array.dtype}",
-            fix="pass bool or integers of shape (H, W); for scores pass `scores >= threshold`",
+            fix="pass bool or integers of shape (H, W), or (D, H, W) of a volume; for scores pass "
+            "`scores >= threshold`",
         )
-    H, W = array.shape
+    if array.ndim == 3 and not array.flags.c_contiguous:
+        return of_slices(array, array.shape)
     if array.itemsize != 1:
         array = array != 0
     if array.flags.f_contiguous and not array.flags.c_contiguous:  # copying it to rows took 14 of 15 ms
+        H, W = array.shape
         laid = Runs.trusted(kernels.encode_bytes(array.T.reshape(-1).view(np.uint8)), (W, H))
         runs = laid.transposed()
         runs.__dict__["_transposed"] = laid
         return runs
     flat = np.ascontiguousarray(array).reshape(-1)
-    return Runs.trusted(kernels.encode_bytes(flat.view(np.uint8)), (H, W))
+    return Runs.trusted(kernels.encode_bytes(flat.view(np.uint8)), array.shape)
+
+
+def of_slices(slices: Iterable[NDArray[Any]], shape: Shape) -> Runs:
+    """Encode a volume (D, H, W) whose slices, bool or integer (H, W), come one after the other."""
+    from ensemble_kit.kernels import runs as kernels
+
+    found, size = [kernels.encode_bytes(np.ravel(one != 0).view(np.uint8)) for one in slices], math.prod(shape[1:])
+    starts, ends = (np.concatenate([one[k] + z * size for z, one in enumerate(found)]) for k in (0, 1))
+    return Runs(starts, ends, shape)
+
+
+def check_flat(shape: Shape, what: str) -> Shape:
+    """Refuse a volume where only images have a meaning.
+
+    Raises
+    ------
+    UsageError
+        It names the kinds of files that hold volumes.
+    """
+    if len(shape) != 2:
+        fix = "take rows of slices (order='C'), or write .npz, .npy, NIfTI or NRRD, which hold volumes; or take a slice"
+        raise UsageError("volume-unfit", f"{what} of a volume", item=f"its size is {as_text(shape)}", fix=fix)
+    return shape

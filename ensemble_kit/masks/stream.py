@@ -11,6 +11,7 @@ from ensemble_kit.masks.idforms import IdForm, names_in
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.georeference import WorldGeometry
 
 MASKS, RUNS = 256, 1 << 18
 """Masks of a piece, as many as a CSV formats in one call; and runs after which a piece ends all the same: 4 MB."""
@@ -39,7 +40,7 @@ class MaskStream:
 
     def __init__(self, extent: Extent, make: Make, rule: str | None = None) -> None:
         self.samples, self.classes, self.rule = tuple(extent.sizes), extent.classes, rule
-        self._sizes, self._make = extent.sizes, make
+        self.extent, self._make = extent, make
 
     @classmethod
     def of(cls, masks: MaskSet) -> MaskStream:
@@ -48,7 +49,11 @@ class MaskStream:
 
     def image_size(self, sample: str) -> Shape:
         """Return the size of a sample's image, (H, W)."""
-        return self._sizes[sample]
+        return self.extent.sizes[sample]
+
+    def geometry(self, sample: str) -> WorldGeometry | None:
+        """Return where a sample's volume lies in the world, or its scene on the Earth; None where nothing says it."""
+        return self.extent.geometry.get(sample)
 
     def pieces(self) -> Iterator[MaskSet]:
         """Make the masks: those of some samples at a time, in the order of `samples`."""
@@ -57,22 +62,28 @@ class MaskStream:
     def whole(self) -> MaskSet:
         """Make the masks of all samples, and hold them."""
         found = list(self.pieces())
-        return found[0] if len(found) == 1 else joined(found, self.classes, self.rule)
+        whole = found[0] if len(found) == 1 else joined(found, self.classes, self.rule)
+        return whole.within(self.extent)
 
     def arranged(self, samples: Sequence[str], classes: Sequence[str]) -> MaskStream:
         """Return the masks of these samples and classes, to be made in this order."""
-        names, sizes = tuple(classes), {sample: self._sizes[sample] for sample in samples}
-        if names == self.classes:
-            return MaskStream(Extent(names, sizes), self._make, self.rule)
-        make = self._make  # the stream that is arranged is not kept
-        return MaskStream(Extent(names, sizes), lambda s: (p.arranged(p.samples, names) for p in make(s)), self.rule)
+        extent = self.extent.arranged(samples, classes)
+        if extent.classes == self.classes:
+            return MaskStream(extent, self._make, self.rule)
+        make, names = self._make, extent.classes  # the stream that is arranged is not kept
+        return MaskStream(extent, lambda s: (p.arranged(p.samples, names) for p in make(s)), self.rule)
 
     def renamed(self, form: IdForm, like: Sequence[str] | None = None) -> MaskStream:
         """Return the same masks under the ids of `MaskSet.renamed`."""
         new = names_in(self.samples, form, like)
         old, make = {name: sample for sample, name in new.items()}, self._make
-        extent = Extent(self.classes, {new[sample]: size for sample, size in self._sizes.items()})
+        extent = self.extent.called(new)
         return MaskStream(extent, lambda s: (p.called(new) for p in make([old[name] for name in s])), self.rule)
+
+    def without_void(self) -> MaskStream:
+        """Return the same masks, with every pixel counting."""
+        make = self._make
+        return MaskStream(self.extent, lambda samples: (piece.without_void() for piece in make(samples)), self.rule)
 
     def watched(self, *looks: Callable[[MaskSet], object]) -> MaskStream:
         """Return the same masks, each piece of which is shown to these before it is taken."""
@@ -83,7 +94,7 @@ class MaskStream:
                     look(piece)
                 yield piece
 
-        return MaskStream(Extent(self.classes, self._sizes), make, self.rule)
+        return MaskStream(self.extent, make, self.rule)
 
 
 Masks = MaskSet | MaskStream
@@ -123,7 +134,12 @@ def joined(pieces: Sequence[MaskSet], classes: tuple[str, ...], rule: str | None
     firsts = np.cumsum([0, *(piece.packed.offsets.size - 1 for piece in pieces)])
     indices = [p.indices(p.samples, classes) + first for p, first in zip(pieces, firsts[:-1], strict=True)]
     rows = np.concatenate([np.zeros((0, len(classes)), np.int64), *indices])
-    return MaskSet.trusted(sizes, classes, ManyRuns.joined([p.packed for p in pieces]), rows, rule, void)
+    geometry, windows = (
+        {sample: own for piece in pieces for sample, own in getattr(piece.extent, name).items()}
+        for name in ("geometry", "windows")
+    )
+    whole = MaskSet.trusted(sizes, classes, ManyRuns.joined([p.packed for p in pieces]), rows, rule, void)
+    return whole.within(Extent(classes, sizes, geometry, windows))
 
 
 def _piece(

@@ -134,23 +134,28 @@ class Controlling:
 
     def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work."""
-        out = alike([(m.member, m) for m in self.ensemble.members])
+        out = alike(self.ensemble.stores)
         if self.base is not None and not self.base.validation.seen:
             doubt = "the set does not record which samples it was tuned on, since a former version wrote it"
             out.append(Caution(doubt, "make sure that none of them is among these, or tune it again"))
         if apart := twins_apart(self.ensemble, self.groups):
             doubt = f"{len(apart)} pairs of samples have identical logits but different groups: {some(apart)}"
             out.append(Caution(doubt, "pass --groups that hold such samples together, or take one of each"))
-        f = self.ensemble.fusion
-        if self.base is None and (_is_chosen(f.weights, f.temperatures) or f.mean != PROBABILITY):
+        f, e = self.ensemble.fusion, self.ensemble
+        own = [set(member.classes) for member in e.members]
+        held = [  # a member weighs nothing in a class that it lacks, which nobody chose
+            [weight for weight, classes in zip(row, own, strict=True) if name in classes]
+            for name, row in zip(e.classes, f.weights, strict=True)
+        ]
+        if self.base is None and (_is_chosen(held, f.temperatures) or f.mean != PROBABILITY):
             doubt = (
                 "weights, temperatures or a mean are given, and the guarantee only holds if other samples chose them"
             )
             out.append(Caution(doubt, "pass the set that they are of with --thresholds (base=), or leave them out"))
-        for m in self.ensemble.members:
-            fused = m.provenance.get("fused")
+        for name, store in self.ensemble.stores:
+            fused = store.provenance.get("fused")
             if isinstance(fused, Mapping) and _is_chosen(list(fused["weights"].values()), fused["temperatures"]):
-                doubt = f"{m.member!r} was fused with weights, and the guarantee only holds if other samples chose them"
+                doubt = f"{name!r} was fused with weights, and the guarantee only holds if other samples chose them"
                 out.append(
                     Caution(doubt, "fuse its members by equal weights, or pass them with the set as --thresholds")
                 )
@@ -175,6 +180,7 @@ class Controlling:
         ResourceError
             The budget is too small, by what a few samples show.
         """
+        truth = self.ensemble.without_nodata(truth)
         check_truth(self.ensemble, truth)
         if budget is not None:
             every = (0, LEVELS)
@@ -285,6 +291,7 @@ class Controlling:
             validation,
             {"method": "risk", "seed": 0, "trials": None},
             {name: Curve(table, measure, split) for name, table in zip(e.classes, tables, strict=True)},
+            member_classes=e.member_classes,
         )
         told = control.guarantee(counts, e.classes, levels)
         return replace(found, rules=tuple(map(str, self._rules)), guarantee=told)

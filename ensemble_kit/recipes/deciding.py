@@ -11,7 +11,8 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice
 from ensemble_kit.spec.scoring import Convention
-from ensemble_kit.thresholds.thresholdset import ThresholdSet, find
+from ensemble_kit.thresholds.finding import find
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
 
 Threshold = ThresholdSet | float | None
 """A set, a number for every class, or None: whatever is usual for the stores."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from ensemble_kit.decisions.areas import AreaRule
@@ -15,10 +14,13 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution
 from ensemble_kit.execution.executor import Executor
+from ensemble_kit.logits.folds import apart
 from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.shifted import doubted
+from ensemble_kit.scores.class_sets import view
 from ensemble_kit.scores.inputs import Inputs
+from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.folds import Groups, group_of
@@ -81,15 +83,22 @@ def doubted_members(ensemble: Ensemble, truth: MaskSet, executor: Executor, by_a
     decision = Argmax() if by_argmax else Thresholds(ensemble.level_of(0.5))
     out = []
     for m, member in enumerate(ensemble.members):
-        f = ensemble.fusion
-        weights, heat = ((LEVELS,),) * len(ensemble.classes), f.temperatures[m : m + 1]
-        fusion = replace(f, members=(member.member,), weights=weights, temperatures=heat)
-        masks = vote(Inputs((member,), ensemble.classes, fusion), samples, decision, (), executor)
-        told = doubted(masks.arranged(samples, names), wanted)
+        alone = _alone(ensemble, m)
+        own = [name for name in names if name in alone.classes]
+        masks = vote(alone, samples, decision, (), executor)
+        told = doubted(masks.arranged(samples, own), wanted.arranged(samples, own)) if own else None
         if told is not None:
             doubt = f"member {member.member!r}, looked at in {len(samples)} samples: {told}"
             out.append(Caution(doubt, "compare the order of its classes with that of its network's outputs, and --val"))
     return out
+
+
+def _alone(ensemble: Ensemble, m: int) -> Inputs:
+    """Return what a fused sample takes of member number `m` alone: its folds, and the classes that it has."""
+    member, f = ensemble.members[m], ensemble.fusion
+    classes, folds = tuple(c for c in ensemble.classes if c in member.classes), apart(member)
+    one = Fusion(f.mean, f.upsample, f.members[m : m + 1], ((LEVELS,),) * len(classes), f.temperatures[m : m + 1])
+    return Inputs(tuple(view(fold, classes) for fold in folds), classes, one.spread([len(folds)]))
 
 
 def emptying(rules: Iterable[Rule], images: Iterable[Shape]) -> list[Caution]:

@@ -1,36 +1,34 @@
-"""A folder of fused values: an `.npz` for each sample, as `numpy.load` reads it, and an index.
+"""A folder of fused values: an `.npz` for each sample, as `numpy.load` reads it, or a folder of NIfTI, and an index.
 
 Files appear whole, one after the other; a second run writes those that are not there.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ensemble_kit import strict_json
 from ensemble_kit.dumping.resuming import differences
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import MismatchError
+from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener
-from ensemble_kit.execution.executor import Executor, Item, Items
+from ensemble_kit.execution.executor import Executor, Items
 from ensemble_kit.files import atomic_write, check_space, check_target
 from ensemble_kit.formats.filenames import file_names
-from ensemble_kit.scores import disagreement, fused
-from ensemble_kit.scores.inputs import Inputs
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ensemble_kit.formats.volume_geometries import Geometries
+from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.masks.stream import MaskStream
+from ensemble_kit.recipes.fused_files import Wanted, WriteArrays, WriteVolumes, files_of
+from ensemble_kit.scores import fused
+from ensemble_kit.spec.geometry import as_text
 
 FORMAT, INDEX = "ensk.fused/1", "fused.json"
 BESIDE, BESIDE_INDEX = "ensk.uncertainty/1", "uncertainty.json"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same values give the same bytes on any day
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class FusedFolder:
         logits, beside whose store the folder stands.
     uncertainty : whether variance and mutual information are written.
     overwrite : replace what is there.
+    geometries : volumes are written as NIfTI, where these say that they lie; None: arrays.
 
     Raises
     ------
@@ -61,6 +60,26 @@ class FusedFolder:
     probabilities: bool
     uncertainty: bool
     overwrite: bool
+    geometries: Geometries | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be written as NIfTI.
+
+        Raises
+        ------
+        UsageError
+            An image, or a volume whose place nothing says.
+        IncompleteError, MismatchError
+            Images of the samples that are missing, or of other sizes or geometries.
+        """
+        if self.geometries is None:
+            return
+        for sample, size in self._extent.sizes.items():
+            if len(size) != 3:
+                item = f"sample {sample!r} is {as_text(size)}, an image"
+                what, fix = "cannot write fused scores as NIfTI, which holds volumes", "pass --format npz, or store"
+                raise UsageError("format-unfit", what, item=item, fix=fix)
+        self.geometries.check(MaskStream(self._extent, lambda _: iter(())))
 
     @property
     def there(self) -> frozenset[str]:
@@ -76,7 +95,7 @@ class FusedFolder:
                 item=f"{str(folder)!r}: {'; '.join(apart)}",
                 fix="run with the options it was begun with, pass another --out, or replace it with --force",
             )
-        return frozenset(s for s, file in self._files.items() if (folder / file).is_file())
+        return frozenset(s for s in self._files if all((folder / file).is_file() for file in self._files_of(s)))
 
     @property
     def differences(self) -> list[str]:
@@ -87,12 +106,9 @@ class FusedFolder:
 
     def bytes_of(self, sample: str) -> int:
         """Return the bytes of a sample's arrays, before they are compressed."""
-        e, place = self.ensemble, fused.placement(self.ensemble.inputs, sample)
-        cells = int(np.prod(place.image if self.probabilities else place.grid))
-        maps = len(e.classes) * self.probabilities
-        if self.uncertainty:
-            maps += len(e.classes) + (1 if e.activation == "softmax" else len(e.classes))
-        return 4 * maps * cells
+        place = fused.placement(self.ensemble.inputs, sample)
+        cells = math.prod(place.image if self.probabilities else place.grid)
+        return 4 * cells * sum(map(len, self._maps.values()))
 
     def run(self, samples: Sequence[str], executor: Executor, listener: Listener) -> None:
         """Fuse and write those of some samples that are not there yet."""
@@ -102,14 +118,29 @@ class FusedFolder:
             return
         check_space(folder, sum(map(self.bytes_of, todo)), self.overwrite)
         folder.mkdir(exist_ok=True)
-        if self.overwrite or not self._index.is_file():  # another process may have begun, and be at its first sample
+        if self.overwrite:
             _empty(self._index)
+        if not self._index.is_file():  # another process may have begun, and be at its first sample
             with atomic_write(self._index) as out:
                 out.write(strict_json.dump(self._content()))
-        files = tuple(sorted(self._files.items()))
-        work = WriteFused(self.ensemble.inputs, str(folder.absolute()), files, self.probabilities, self.uncertainty)
+        inputs, files = self.ensemble.inputs, tuple(sorted(self._files.items()))
+        where = inputs, self._wanted, str(folder.absolute()), files
+        work = WriteArrays(*where) if self.geometries is None else WriteVolumes(*where, self.geometries, self._extent)
         for _ in executor.map(work, Items(todo), "fusing" if self.probabilities else "comparing", listener):
             pass
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(self.probabilities, self.uncertainty)
+
+    @property
+    def _maps(self) -> dict[str, Sequence[str]]:
+        return self._wanted.maps(self.ensemble.inputs)
+
+    @property
+    def _extent(self) -> Extent:
+        e = self.ensemble
+        return e.inputs.extent(e.samples, e.classes)
 
     @property
     def _index(self) -> Path:
@@ -117,13 +148,23 @@ class FusedFolder:
 
     @property
     def _files(self) -> dict[str, str]:
-        return file_names(self.ensemble.samples, ".npz", taken=[self._index.name], flat=True)
+        """The file of each sample, or its folder."""
+        suffix = ".npz" if self.geometries is None else ""
+        return file_names(self.ensemble.samples, suffix, taken=[self._index.name], flat=True)
+
+    def _files_of(self, sample: str) -> list[str]:
+        """Name a sample's files."""
+        own = self._files[sample]
+        return [own] if self.geometries is None else [f"{own}/{file}" for file in files_of(self._maps)]
 
     def _content(self) -> dict[str, Any]:
         e = self.ensemble
         head: dict[str, Any] = {"format": FORMAT if self.probabilities else BESIDE, "fused": self.record}
         if self.probabilities and self.uncertainty:
             head["uncertainty"] = True
+        if self.geometries is not None:
+            maps = [one for own in self._maps.values() for one in own]
+            head["files"] = dict(zip(maps, files_of(self._maps), strict=True))
         samples = [{"id": s, "file": file, **self._place(s)} for s, file in self._files.items()]
         return {**head, "classes": list(e.classes), "samples": samples}
 
@@ -133,56 +174,6 @@ class FusedFolder:
             return {}
         place = fused.placement(self.ensemble.inputs, sample)
         return {"box": list(place.box), "image": list(place.image)}
-
-
-@dataclass(frozen=True)
-class WriteFused:
-    """The work of fusing one sample and writing its file; returns nothing."""
-
-    inputs: Inputs
-    folder: str
-    files: tuple[tuple[str, str], ...]
-    probabilities: bool
-    uncertainty: bool
-
-    def __call__(self, item: Item) -> None:
-        """Write the sample's file, whole or not at all."""
-        with (
-            atomic_write(Path(self.folder) / dict(self.files)[item.sample]) as out,
-            zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        ):
-            if self.probabilities:
-                _put_codes(archive, "probabilities", *fused.probabilities(self.inputs, item.sample))
-            if self.uncertainty:
-                evaluate = disagreement.in_image if self.probabilities else disagreement.on_grid
-                found, table = evaluate(self.inputs, item.sample), disagreement.bits(self.inputs)
-                _put_codes(archive, "variance", found.variance, disagreement.variances())
-                joint = self.inputs.activation == "softmax"
-                _put_codes(archive, "mutual_information", found.information[0] if joint else found.information, table)
-            names = np.array(self.inputs.classes, np.str_)
-            _put(archive, "classes", names.shape, names.dtype, [names])
-
-
-def _put_codes(archive: zipfile.ZipFile, name: str, codes: NDArray[np.uint16], table: NDArray[np.float32]) -> None:
-    """Write what codes stand for, one of the first axis at a time."""
-    _put(archive, name, codes.shape, table.dtype, (table[own] for own in codes))
-
-
-def _put(
-    archive: zipfile.ZipFile,
-    name: str,
-    shape: Sequence[int],
-    dtype: np.dtype[Any],
-    parts: Iterator[NDArray[Any]] | Sequence[NDArray[Any]],
-) -> None:
-    """Write an array, part by part, as `numpy.load` reads it."""
-    info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
-    with archive.open(info, "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).tobytes())
 
 
 def _by_id(content: Any) -> Any:
@@ -196,6 +187,12 @@ def _by_id(content: Any) -> Any:
 def _empty(index: Path) -> None:
     """Remove what an earlier fusion left in its folder: the files that its index names, and the index."""
     if index.is_file():
-        for entry in strict_json.load(index)["samples"]:
-            (index.parent / Path(entry["file"]).name).unlink(missing_ok=True)
+        content = strict_json.load(index)
+        inside = [Path(file).name for file in (content.get("files") or {}).values()]
+        for entry in content["samples"]:
+            own = index.parent / Path(entry["file"]).name
+            for file in [own / name for name in inside] or [own]:
+                file.unlink(missing_ok=True)
+            if inside and own.is_dir() and not any(own.iterdir()):
+                own.rmdir()
         index.unlink()

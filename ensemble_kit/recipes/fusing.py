@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, check_path, some, warn
@@ -21,18 +20,22 @@ from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Item
 from ensemble_kit.execution.parts import WHOLE, Part
+from ensemble_kit.formats.maskformat import existing
+from ensemble_kit.formats.volume_geometries import Geometries
 from ensemble_kit.logits.layout import Codec
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.fused_folder import FusedFolder
 from ensemble_kit.recipes.made_store import MadeStore, how_fused, record_of, refuse_member
+from ensemble_kit.recipes.members import counted, told_members
 from ensemble_kit.remote.urls import url_of
 from ensemble_kit.scores import fused
 from ensemble_kit.scores.inputs import Inputs
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-Kind = Literal["store", "npz"]
+Kind = Literal["store", "npz", "nifti"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class Fusing:
     ----------
     ensemble : members, and how they are fused.
     out : the store's path, or that of a folder.
-    kind : "store" or "npz".
+    kind : "store", "npz" or, of volumes, "nifti".
     member : name of the store; default: the members' names, joined by "+".
     codec : of the store, as for `LogitWriter`.
     overwrite : replace what is there.
     uncertainty : whether members' disagreement is kept: beside the probabilities of a sample, or in a folder beside
         the store, `beside`.
     part : the share of the samples to fuse; what all shares write into one store or folder is the whole.
+    geometries : what says where volumes lie that are written as NIfTI, where the members do not.
 
     Raises
     ------
@@ -90,16 +94,25 @@ class Fusing:
     overwrite: bool = False
     uncertainty: bool = False
     part: Part = WHOLE
+    geometries: Geometries = field(default_factory=Geometries)
 
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
         check_path(self.out)
-        check_choice("format", self.kind, ("store", "npz"), "cannot keep fused scores")
-        mean = self.ensemble.fusion.mean
+        check_choice("format", self.kind, get_args(Kind), "cannot keep fused scores")
+        mean, e = self.ensemble.fusion.mean, self.ensemble
+        for sample in e.samples:
+            fused.check_placed(e.inputs, sample)
+        if self.geometries != Geometries() and self.kind != "nifti":
+            item = f"like_image and spacing with format={self.kind!r}, which keeps the place of the members, or none"
+            fix = "leave them out (--like-image, --spacing), or pass format='nifti' (--format nifti)"
+            raise UsageError("option-idle", "cannot place fused scores", item=item, fix=fix)
         if self.ensemble.activation == "softmax" and mean.power not in {None, 1.0}:
             item = f"mean={str(mean)!r}: its values do not add up to 1 over the classes, as probabilities of a pixel do"
             fix = "pass mean='probability', or 'logit', the normalised geometric mean (--mean)"
             raise UsageError("softmax-option", "cannot keep power means of exclusive classes", item=item, fix=fix)
+        if self._folder is not None:
+            self._folder.check()
         refuse_member(self.ensemble, self.out)
         self.part.check_has(len(self.ensemble.samples))
         if self.overwrite and self.part.of > 1:
@@ -116,24 +129,30 @@ class Fusing:
         """Name of the store as a member."""
         return "+".join(self.ensemble.fusion.members) if self.member is None else self.member
 
-    def record(self) -> dict[str, Any]:
-        """Return where the scores come from: members with their fingerprints, and how they were fused."""
-        return record_of(self.ensemble)
-
     def told(self) -> list[str]:
         """Say what is fused, and what is kept of it."""
         f, e = self.ensemble.fusion, self.ensemble
-        lines = [f"fused: mean of {f.mean} over {', '.join(f.members)}"]
+        lines = [f"fused: mean of {f.mean} over {', '.join(counted(e))}", *told_members(e)]
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
         if self.kind == "store":
-            lines.append(f"kept: logits on the finest grid, as the member {self.name!r}; thresholds and rules are not")
+            where = "on the finest grid"
+            if apart := self._apart:
+                where += f", of {len(apart)} samples at the image's size, since members saw different windows"
+            lines.append(f"kept: logits {where}, as the member {self.name!r}; thresholds and rules are not")
+            if e.activation == "softmax" and e.lacking:
+                lines.append("a vote with it divides scores by their sum: argmax is the same, --least is not")
         else:
             lines.append("kept: probabilities at the image's size, float32")
         if self.uncertainty:
-            where = f"in the folder {self.beside}" if self.kind == "store" else "beside them"
-            lines.append(f"kept: variance of the members' probabilities and mutual information in bits, {where}")
+            beside = f"in the folder {self.beside}" if self.kind == "store" else "beside them"
+            lines.append(f"kept: variance of the members' probabilities and mutual information in bits, {beside}")
         return lines
+
+    @property
+    def _apart(self) -> list[str]:
+        """The samples whose members saw different windows of the image."""
+        return [s for s in self.ensemble.samples if not fused.share_window(self.ensemble.inputs, s)]
 
     def doubts(self) -> list[Caution]:
         """Say where no members disagree, since there is only one; and which folder beside the store is of another."""
@@ -144,15 +163,14 @@ class Fusing:
         if not alone:
             return []
         of = "every class" if len(alone) == len(classes) else f"the classes {some(alone)}"
-        return [
-            Caution(f"only one member weighs in {of}: its disagreement is 0 everywhere", "fuse two or more members")
-        ]
+        doubt = f"only one member weighs in {of}: its disagreement is 0 everywhere"
+        return [Caution(doubt, "fuse two or more members")]
 
     def _left_beside(self) -> list[Caution]:
         """Warn of what an earlier fusion of other members left beside the store."""
         if self.kind != "store":
             return []
-        apart = FusedFolder(self.ensemble, self.beside, self.record(), False, True, False).differences
+        apart = FusedFolder(self.ensemble, self.beside, record_of(self.ensemble), False, True, False).differences
         if not apart:
             return []
         doubt = f"{self.beside} is of another fusion: {'; '.join(apart)}"
@@ -175,18 +193,24 @@ class Fusing:
         """
         if memory is None:
             return jobs
-        e, classes = self.ensemble, len(self.ensemble.classes)
-        places = [fused.placement(e.inputs, s) for s in e.samples]
-        each = sum(m.bytes_per_sample for m in e.members) * (2 if e.activation == "softmax" else 1)  # as codes, too
-        if self.kind == "store":
-            each += classes * max(int(np.prod(p.grid)) for p in places) * (8 if self.uncertainty else 6)
-        else:  # codes of 16 bits, some rows of 64, and a class in float32 with its bytes, when it is written
-            codes = classes * (4 if self.uncertainty else 2)
-            each += max(codes * int(np.prod(p.image)) + 1024 * classes * p.image[1] for p in places)
-            each += 8 * max(int(np.prod(p.image)) for p in places)
+        each = max(map(self._bytes_at_work, self.ensemble.samples))
         held = projected.held()
         projected.check(memory, held + each, "fuse")
-        return min(jobs or cores(), int(memory - held) // each)
+        return min(jobs or cores(), int((memory - held) // each))
+
+    def _bytes_at_work(self, sample: str) -> float:
+        """Project what a thread holds of a sample, or of a volume's slab."""
+        e, classes, place = self.ensemble, len(self.ensemble.classes), fused.placement(self.ensemble.inputs, sample)
+        rows = 1024 * classes * place.image[-1]
+        if len(place.grid) == 3:  # codes of a whole volume go to a file
+            return projected.at_work(e) + 3 * fused.SLAB + rows + 8 * math.prod(place.image[1:])
+        each = sum(m.bytes_per_sample for m in e.members) * (2 if e.activation == "softmax" else 1)  # as codes, too
+        if self.kind == "store":
+            return each + classes * math.prod(place.grid) * (8 if self.uncertainty else 6)
+        # codes of 16 bits, some rows of 64, and a class in float32 with its bytes, when it is written
+        return (
+            each + classes * (4 if self.uncertainty else 2) * math.prod(place.image) + rows + 8 * math.prod(place.image)
+        )
 
     def run(self, executor: Executor, listener: Listener = nobody) -> Fused:
         """Fuse and write what is not there yet."""
@@ -219,14 +243,15 @@ class Fusing:
     @property
     def _folder(self) -> FusedFolder | None:
         """The folder that is written: of probabilities, or of uncertainty beside a store; None if there is neither."""
-        images = self.kind == "npz"
+        images = self.kind != "store"
         if not (images or self.uncertainty):
             return None
-        path = self.out if images else self.beside
-        return FusedFolder(self.ensemble, path, self.record(), images, self.uncertainty, self.overwrite)
+        path, record = self.out if images else self.beside, record_of(self.ensemble)
+        geometries = self.geometries if self.kind == "nifti" else None
+        return FusedFolder(self.ensemble, path, record, images, self.uncertainty, self.overwrite, geometries)
 
     def _store_bytes(self, samples: Sequence[str]) -> int:
-        cells = sum(int(np.prod(fused.placement(self.ensemble.inputs, s).grid)) for s in samples)
+        cells = sum(math.prod(fused.placement(self.ensemble.inputs, s).grid) for s in samples)
         return 2 * cells * len(self.ensemble.classes)
 
     def _provenance(self) -> dict[str, Any]:
@@ -235,7 +260,8 @@ class Fusing:
         models = [[r.name, r.model] for r in e.records]
         network = hashlib.sha256(json.dumps([models, how_fused(e)], sort_keys=True).encode()).hexdigest()
         told = ", ".join(f"{r.name} {r.fingerprint[:16]}" for r in e.records)
-        return {"model": f"fused of {told}", "fused": self.record(), "network_sha256": network, "domain": "logits"}
+        model, record = f"fused of {told}", record_of(e)
+        return {"model": model, "fused": record, "network_sha256": network, "domain": "logits"}
 
     @property
     def _store(self) -> MadeStore:
@@ -246,12 +272,13 @@ class Fusing:
 
 @dataclass(frozen=True)
 class _Logits:
-    """The work of fusing one sample on the grid."""
+    """The work of fusing a sample on its grid, or a slab of it, which an item carries."""
 
     inputs: Inputs
 
     def __call__(self, item: Item) -> NDArray[np.float16]:
-        return fused.logits(self.inputs, item.sample)
+        whole = len(fused.placement(self.inputs, item.sample).grid) == 2
+        return fused.logits(self.inputs, item.sample, None if whole else item.truth)
 
 
 def fuse(
@@ -265,6 +292,8 @@ def fuse(
     jobs: int | None = None,
     executor: Given = None,
     listener: Listener = nobody,
+    like_image: str | os.PathLike[str] | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> Fused:
     """Keep the fused scores of an ensemble: as a store, a member for other ensembles, or as averaged probabilities.
 
@@ -277,8 +306,8 @@ def fuse(
     ----------
     ensemble : members, and how they are fused; `Ensemble.as_tuned` fuses as a set was tuned.
     out : path of the store; of a folder with format="npz".
-    format : "store", or "npz": a file for each sample, with `probabilities`, float32 (C, H, W) at the image's size,
-        and `classes`.
+    format : "store"; or "npz": a file for each sample, with `probabilities`, float32 (C, H, W) or (C, D, H, W) at the
+        image's size, and `classes`; or "nifti", of volumes: `SAMPLE/CLASS.nii.gz`, float32.
     member : name of the store as a member; default: the members' names, joined by "+".
     codec : of the store, as for `LogitWriter`.
     overwrite : replace what is there; otherwise what is there is resumed.
@@ -287,6 +316,7 @@ def fuse(
         beside its probabilities; of a store on its grid, in a folder of such files beside it, `out` with
         `.uncertainty` in place of `.zarr` (docs/concepts.md#how-far-members-disagree).
     jobs, executor, listener : as for `Ensemble.vote`.
+    like_image, spacing : of NIfTI, where the volumes lie, as for `MaskSet.write`; default: as the members say.
 
     Raises
     ------
@@ -310,7 +340,9 @@ def fuse(
     ('a+b', 0.3017578125)
     """
     where = chosen(executor, jobs, listener)
-    plan = Fusing(ensemble, out, format, member, codec, overwrite, uncertainty)
+    images = None if like_image is None else existing(like_image)
+    geometries = Geometries(images, None if spacing is None else tuple(spacing))
+    plan = Fusing(ensemble, out, format, member, codec, overwrite, uncertainty, geometries=geometries)
     for doubt in plan.doubts():
         warn(doubt)
     return plan.run(where, listener)

@@ -16,8 +16,8 @@ from ensemble_kit.execution.events import Listener, Progress, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.formats.registry import Format
 from ensemble_kit.formats.sizes import ImageSize
-from ensemble_kit.joining import check_distinct, twice
-from ensemble_kit.logits.open import is_store
+from ensemble_kit.joining.members import check_distinct, twice
+from ensemble_kit.logits.store import LogitStore
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks, MaskStream
@@ -25,7 +25,8 @@ from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.doubts import alike, emptying
 from ensemble_kit.recipes.masks import read_together
-from ensemble_kit.recipes.vote import SoftVote, open_ensemble
+from ensemble_kit.recipes.members import MemberPaths, open_ensemble, told_members
+from ensemble_kit.recipes.vote import SoftVote
 
 _AT_ONCE = 256
 """Samples that all members vote on before their masks are counted."""
@@ -37,6 +38,7 @@ class HardVote:
 
     Parameters
     ----------
+    members : stores or mask files; the folds of one decide by their joined or averaged scores, as one.
     thresholds : one for all stores, or one for each in their order, None for what is usual; mask files need none.
     voting : options of `hard_vote`: weights, quorum, ties, empty, by, fusion.
     fusing : options of each store: mean, upsample.
@@ -55,7 +57,7 @@ class HardVote:
         Members of different samples, classes or sizes, a set that was tuned for another store, rules for other classes.
     """
 
-    members: tuple[Path, ...]
+    members: tuple[MemberPaths, ...]
     thresholds: tuple[Threshold, ...]
     voting: Mapping[str, Any]
     fusing: Mapping[str, Any]
@@ -69,7 +71,7 @@ class HardVote:
 
     votes: tuple[SoftVote | MaskSet, ...] = field(init=False, repr=False)
     """Each heard member's own vote, or its masks."""
-    heard: tuple[Path, ...] = field(init=False, repr=False)
+    heard: tuple[MemberPaths, ...] = field(init=False, repr=False)
     """The members that weigh something; the others are not read."""
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class HardVote:
         weights = self.voting.get("weights") or [1.0] * len(self.members)
         heard = [k for k, weight in enumerate(weights) if weight]
         _check_distinct([self.members[k] for k in heard])
-        stores = [k for k, m in enumerate(self.members) if is_store(m)]
+        stores = [k for k, m in enumerate(self.members) if m.is_store]
         if len(self.thresholds) not in {1, len(stores)}:
             raise UsageError(
                 "thresholds-count",
@@ -88,18 +90,20 @@ class HardVote:
                 fix="pass --thresholds once for all stores, or once for each in their order",
             )
         own = self.thresholds if len(self.thresholds) == len(stores) else self.thresholds * len(stores)
+        fusing = {**self.fusing, "samples": "common"} if self.common else self.fusing
         parts: dict[int, SoftVote | MaskSet] = {  # by the member's number: a store may be named twice
             k: SoftVote.of(
-                open_ensemble([self.members[k]], threshold, self.fusing), replace(self.deciding, threshold=threshold)
+                open_ensemble([self.members[k]], threshold, fusing), replace(self.deciding, threshold=threshold)
             )
             for k, threshold in zip(stores, own, strict=True)
             if k in heard
         }
         votes = [(vote, t) for k, t in zip(stores, own, strict=True) if isinstance(vote := parts.get(k), SoftVote)]
-        check_distinct([vote.ensemble.members[0] for vote, _ in votes], [threshold for _, threshold in votes])
+        opened = [(store, threshold) for vote, threshold in votes for _, store in vote.ensemble.stores]
+        check_distinct([store for store, _ in opened], [threshold for _, threshold in opened])
         known = [_names(vote) for vote in parts.values()]
         files = [k for k in heard if k not in parts]
-        paths = [self.members[k] for k in files]
+        paths = [self.members[k].paths[0] for k in files]
         formats = None if self.formats is None else [self.formats[k] for k in files]
         read = read_together(paths, formats, self.image_size, self.classes, known, id=self.id)
         parts.update(zip(files, read, strict=True))
@@ -110,17 +114,27 @@ class HardVote:
         self.names()
 
     def told(self) -> list[str]:
-        """Say how label maps among the members were read."""
+        """Say how label maps among the members were read, and which members have folds."""
         read = zip(self.heard, self.votes, strict=True)
         silent = [f"not read, since it weighs nothing: {m}" for m in self.members if m not in self.heard]
         seen = dict.fromkeys(line for p in self.votes if isinstance(p, SoftVote) for line in p.seen_told())
         rules = [f"{path}: {m.rule}" for path, m in read if isinstance(m, MaskSet) and m.rule is not None]
-        return [*silent, *rules, *seen]
+        stores = [p.ensemble for p in self.votes if isinstance(p, SoftVote)]
+        folds, told = [line for e in stores for line in told_members(e)], []
+        if any(e.inputs.extent(e.samples, ()).windows for e in stores):
+            told.append("where a store saw only a window of the image, it does not vote outside of it")
+            if len(stores) < len(self.votes):
+                told.append("masks of files do not say what was seen: they count all over the image")
+        return [*silent, *rules, *folds, *seen, *told]
 
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
         read = list(zip(self.heard, self.votes, strict=True))
-        out = alike([(str(path), p if isinstance(p, MaskSet) else p.ensemble.members[0]) for path, p in read])
+        held: list[tuple[str, LogitStore | MaskSet]] = []
+        for member, own in read:
+            stores = [("", own)] if isinstance(own, MaskSet) else own.ensemble.stores
+            held += [(name if len(stores) > 1 else str(member), one) for name, one in stores]
+        out = alike(held)
         empty = self.names()
         out += emptying(self.rules, map(empty.image_size, empty.samples))
         if any(isinstance(p, SoftVote) and p.tuned is not None and p.tuned.guarantee is not None for p in self.votes):
@@ -194,7 +208,7 @@ class HardVote:
         return [v.run(executor, listener).whole() if isinstance(v, SoftVote) else v for v in self.votes]
 
     def _voted(self, masks: Sequence[MaskSet], voting: Mapping[str, Any]) -> MaskSet:
-        names = [m.name for m in self.heard]
+        names = [m.label for m in self.heard]
         if len(set(names)) < len(names):
             names = _numbered(list(map(str, self.heard)))
         voted = hard_vote(_common(masks) if self.common else masks, **voting, names=names)
@@ -224,16 +238,17 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [f"{n} ({names[: k + 1].count(n)})" if names.count(n) > 1 else n for k, n in enumerate(names)]
 
 
-def _check_distinct(members: Sequence[Path]) -> None:
+def _check_distinct(members: Sequence[MemberPaths]) -> None:
     """Refuse one file or folder of masks twice, through a link too; stores are known when they are open."""
     known: dict[tuple[int, int], Path] = {}
     for member in members:
-        if is_store(member) or not member.exists():
+        path = member.paths[0]
+        if member.is_store or not path.exists():
             continue
-        state = member.stat()
-        first = known.setdefault((state.st_dev, state.st_ino), member)
-        if first is not member:
-            raise twice(list(dict.fromkeys(map(str, (first, member)))), "one file or folder")
+        state = path.stat()
+        first = known.setdefault((state.st_dev, state.st_ino), path)
+        if first is not path:
+            raise twice(list(dict.fromkeys(map(str, (first, path)))), "one file or folder")
 
 
 def _names(part: SoftVote | MaskSet) -> MaskSet:

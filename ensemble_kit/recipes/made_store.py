@@ -1,10 +1,11 @@
-"""A store of logits that are made of members' logits, sample by sample: it resumes as a dump does."""
+"""A store of logits that are made of members' logits, sample by sample, volumes slab by slab: it resumes as a dump."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import __version__
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ensemble_kit.scores.inputs import Inputs
     from ensemble_kit.spec.fusion import Activation
 
 
@@ -70,14 +72,16 @@ class MadeStore:
         verb: str,
         executor: Executor,
         listener: Listener,
+        by_slab: bool = True,
     ) -> int:
         """Write those of some samples that are not there yet, and return how many they are.
 
         Parameters
         ----------
-        work : makes a sample's logits.
+        work : makes the logits of one of a sample's `fused.slabs`, which an item carries as its truth; or of all of it.
         samples : of the ensemble; the store declares all of the ensemble's, whichever are written.
         needed : projects the bytes of samples that are to be written.
+        by_slab : whether volumes are made slab by slab.
 
         Raises
         ------
@@ -89,11 +93,17 @@ class MadeStore:
         if not todo:
             return 0
         check_space(self.out, needed(todo), self.overwrite)
+        places = [fused.placement(e.inputs, s) for s in e.samples]
+        geometry = e.inputs.extent(e.samples, e.classes).geometry
+        scenes = geometry and len(places[0].grid) == 2  # a store of one grid of images keeps no geometry
+        plain = not scenes and not e.inputs.voids(e.samples)
+        plain = plain and not any(p.window is not None or p.axes for p in places)
+        one = plain and len({p.grid for p in places}) == 1
         with LogitWriter(
             self.out,
             self.classes,
             e.samples,
-            fused.placement(e.inputs, todo[0]).grid,
+            places[0].grid if one else None,
             activation=self.activation,
             member=self.member,
             overwrite=stale,
@@ -101,9 +111,16 @@ class MadeStore:
             codec=self.codec,
             checked=True,
         ) as out:
-            for sample, values in zip(todo, executor.map(work, Items(todo), verb, listener), strict=True):
+            pieces = _Slabs.of(e.inputs, todo, by_slab)
+            made = executor.map(work, pieces, verb, listener)
+            for sample, count in zip(todo, pieces.counts, strict=True):
                 place = fused.placement(e.inputs, sample)
-                out.write(sample, values, image_size=place.image, box=tuple(place.box))
+                where = place.image, place.box, place.window, place.axes, geometry.get(sample)
+                if len(place.grid) == 3:
+                    out.write_slabs(sample, islice(made, count), place.grid, *where)
+                else:
+                    out.write(sample, next(made), *where, void=e.inputs.void(sample))
+            next(made, None)  # which ends the executor's work
         return len(todo)
 
     def _begun(self, unknown: Collection[str] = ()) -> tuple[frozenset[str], bool]:
@@ -116,10 +133,33 @@ class MadeStore:
         return earlier.committed & set(e.samples), earlier.stale
 
 
+@dataclass(frozen=True)
+class _Slabs(Items):
+    """The items of a pass over slabs, in order; two of one sample follow each other.
+
+    Parameters
+    ----------
+    parts : of each item, the slab; its `truth`.
+    counts : how many slabs each sample has.
+    """
+
+    parts: Sequence[tuple[int, int]] = ()
+    counts: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, inputs: Inputs, samples: Sequence[str], by_slab: bool) -> _Slabs:
+        """Cut samples into slabs, or leave each whole."""
+        cut = [fused.slabs(inputs, s) if by_slab else [(0, fused.placement(inputs, s).grid[0])] for s in samples]
+        ids = [sample for sample, parts in zip(samples, cut, strict=True) for _ in parts]
+        return cls(ids, None, [part for parts in cut for part in parts], list(map(len, cut)))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(sample, part) for sample, part in zip(self.samples, self.parts, strict=True))
+
+
 def record_of(ensemble: Ensemble) -> dict[str, Any]:
     """Say as JSON values where fused scores come from: members with their fingerprints, and how they are fused."""
-    members = [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in ensemble.records]
-    return {"members": members, **how_fused(ensemble)}
+    return {"members": [r.to_dict() for r in ensemble.records], **how_fused(ensemble)}
 
 
 def how_fused(ensemble: Ensemble) -> dict[str, Any]:
@@ -137,7 +177,7 @@ def refuse_member(ensemble: Ensemble, out: str | os.PathLike[str]) -> None:
     UsageError
         It names the member.
     """
-    same = [m for m in ensemble.members if os.path.realpath(m.path) == os.path.realpath(out)]
+    same = [name for name, store in ensemble.stores if os.path.realpath(store.path) == os.path.realpath(out)]
     if same:
-        item = f"{os.fspath(out)!r} is also the member {same[0].member!r}"
+        item = f"{os.fspath(out)!r} is also the member {same[0]!r}"
         raise UsageError("output-is-input", "cannot write over a member", item=item, fix="pass another path as --out")

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import EnskError, IncompleteError, MismatchError, UsageError, some
+from ensemble_kit.formats import tiff_tags
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.formats.index import INDEX
-from ensemble_kit.formats.label_map import LabelMaps, check_void, says_values
+from ensemble_kit.formats.label_meaning import LabelMaps, check_void, says_values
 from ensemble_kit.formats.maskformat import OPTION_OF, Annotations, MaskFormat
 from ensemble_kit.formats.reading import kind_of, read_masks, recognise
 from ensemble_kit.formats.registry import FORMATS, Format, named, with_labels
@@ -19,6 +20,7 @@ from ensemble_kit.formats.row_order import samples_listed
 from ensemble_kit.formats.size_table import read_sizes
 from ensemble_kit.formats.sizes import ImageSize
 from ensemble_kit.formats.submission import CSV
+from ensemble_kit.formats.volume_files import suffix_of
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.logits.packed import is_packed
 from ensemble_kit.masks.idforms import IdForm
@@ -75,6 +77,8 @@ def truth_for(
             raise
         item = error.item.replace("was passed", "is the image's size in the stores")
         fix = "write the truth at the size of its images; ensk inspect STORE shows the sizes that a store has"
+        if any(len(ensemble.image_size(s)) == 3 for s in ensemble.samples[:1]):
+            fix += "; volumes in other axes are turned: ensk convert TRUTH --like-image IMAGES --out FOLDER"
         raise MismatchError(error.code, "cannot compare with the truth", item=item, fix=fix) from None
     truth = truth if id is None else truth.renamed(id, ensemble.samples)
     truth = truth if keep is None else keep(truth)
@@ -158,7 +162,7 @@ def formats_for(
         given if given is not None or is_store(path) else _recognised(path)
         for path, given in zip(paths, formats, strict=True)
     ]
-    folders = [k for k, f in enumerate(found) if f is None or named(f).name == "label-map"]
+    folders = [k for k, f in enumerate(found) if f is None or named(f).has_values]
     arrays = [k for k, f in enumerate(found) if formats[k] is None and f is not None and named(f).name in _ARRAYS]
     takers = folders or arrays
     if needed and not takers:
@@ -167,7 +171,10 @@ def formats_for(
     own = replace(options, first_value=None) if len(told) < len(takers) else options
     if options.void is not None:
         check_void([paths[k] for k in told], options.void, [paths[k] for k in takers if k not in told])
-    return [(own if k in told else options) if k in takers else f for k, f in enumerate(found)]
+    return [
+        with_labels(None if k in arrays else f, own if k in told else options) if k in takers else f
+        for k, f in enumerate(found)
+    ]
 
 
 def _recognised(path: Path) -> str | None:
@@ -244,7 +251,9 @@ def _with_flags(error: EnskError, flags: Mapping[str, str]) -> EnskError:
 
 def _by_order(path: Path, how: Format | None) -> bool:
     """Tell whether the values of masks mean classes by the order in which they are passed."""
-    return (_recognised(path) if how is None and path.is_dir() else named(how).name if how else None) == "label-map"
+    if how is None and (path.is_dir() or suffix_of(path.name) or path.suffix.lower() in tiff_tags.SUFFIXES):
+        how = _recognised(path)
+    return how is not None and named(how).has_values
 
 
 def _declares(path: Path) -> bool:

@@ -26,6 +26,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import RUNS
 from ensemble_kit.remote.copies import size_of
 from ensemble_kit.scores.competition import AT_ONCE
+from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.bagging import bytes_of_draws
 from ensemble_kit.tuning.truth import Truth
@@ -42,6 +43,8 @@ _VERIFIED = 280
 _TRIED = 3
 _READ = {".csv": 6.0, ".npz": 15.0, ".npy": 2.0, ".json": 30.0}
 """Peak of reading masks by the bytes of their file; of a folder's files as of .npz."""
+_CHUNKS = "c0123456789"
+"""How names of chunks begin, in either encoding of their keys."""
 _NAMES, _LINES = 14.0, 1.2
 """Peak of a store that is opened by the bytes of its description, and by those of its manifest."""
 _ENTRY, _ROW = 10, 2000
@@ -111,8 +114,8 @@ def of_vote(
     compared = _compared(ensemble, few) if any(isinstance(rule, Compete) for rule in rules) else 0
     waiting = (2 * threads + 1) * max(each) + _RUN * RUNS  # at most two samples a thread, and a piece
     masks = waiting if in_pieces else sum(each) / len(few) * len(ensemble.samples)
-    verified = _VERIFIED * len(ensemble.samples) * len(ensemble.fusion.heard)
-    return held() + threads * (_at_work(ensemble) + compared) + _VOTED * masks + verified
+    verified = _VERIFIED * len(ensemble.samples) * len(ensemble.inputs.heard.members)
+    return held() + threads * (at_work(ensemble) + compared) + _VOTED * masks + verified
 
 
 def of_order(path: Path | None, masks: int) -> float:
@@ -123,7 +126,7 @@ def of_order(path: Path | None, masks: int) -> float:
 def of_review(ensemble: Ensemble, jobs: int | None) -> float:
     """Project a review: its samples in flight, each with its counts by level; figures of samples weigh nothing."""
     counts = _COUNTED * _LEVELS * len(ensemble.classes)
-    return held() + (jobs or cores()) * (_at_work(ensemble) + counts)
+    return held() + (jobs or cores()) * (at_work(ensemble) + counts)
 
 
 def of_calibration(ensemble: Ensemble, jobs: int | None) -> float:
@@ -147,6 +150,7 @@ def room_for_thresholds(
     counted: bool,
     searches: bool,
     band: tuple[int, int] = _SCAN,
+    rules: bool = False,
 ) -> Room:
     """Project a tuning of thresholds, by the levels that occur in a few samples.
 
@@ -155,6 +159,7 @@ def room_for_thresholds(
     counted : whether its tables are there already.
     searches : whether it searches too.
     band : levels that are counted.
+    rules : whether it labels components of masks, by trials of rules.
 
     Raises
     ------
@@ -168,9 +173,11 @@ def room_for_thresholds(
     entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
     tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
     curves = 2.5 * 16 * _LEVELS * len(classes) * (folds or 1)
-    kept = held() + (jobs or cores()) * _at_work(ensemble) + curves + (_BOOTSTRAP if folds else 0)
+    kept = held() + (jobs or cores()) * at_work(ensemble) + curves + (_BOOTSTRAP if folds else 0)
     kept += bytes_of_draws(len(ensemble.samples), ensemble.fusion.mean, folds) + _ROW * len(ensemble.samples)
     kept += _PIXELS if searches else 0
+    if rules and ensemble.members[0].rank == 3:  # a number for each voxel, and what is known of those in the band
+        kept += (jobs or cores()) * 12 * max(math.prod(ensemble.image_size(s)) for s in ensemble.samples)
     each = tables / len(classes)  # of a class: its table, and as much that a pass gathers before it becomes one
     at_once = None
     if kept + 2 * tables > budget:  # tables go to files, and memory holds those of a pass
@@ -188,7 +195,7 @@ def room_for_factors(budget: int, ensemble: Ensemble, truth: MaskSet, folds: int
     work, items = GatherContenders(ensemble.inputs, RATIOS[0]), items_with_exclusive_truth(part, truth)
     rows = [work(item) for item in items]
     taken = sum(array.nbytes for row in rows for array in (*row.contenders, row.decided, row.far)) / len(rows)
-    kept = held() + (jobs or cores()) * _at_work(ensemble) + 3 * taken * len(ensemble.samples)
+    kept = held() + (jobs or cores()) * at_work(ensemble) + 3 * taken * len(ensemble.samples)
     kept += _BOOTSTRAP if folds else 0
     check(budget, kept + _PIXELS, "tune")
     return Room(None, int(budget - kept))
@@ -199,9 +206,14 @@ def held() -> float:
     return max(float(used()), KERNELS)
 
 
-def _at_work(ensemble: Ensemble) -> float:
-    """Project one sample in flight: its logits, and what is made of them."""
-    logits = sum(ensemble.members[m].bytes_per_sample for m in ensemble.fusion.heard)
+def at_work(ensemble: Ensemble) -> float:
+    """Project one sample in flight: its logits, of a volume those of a slab, and what is made of them."""
+    heard = [ensemble.members[m] for m in ensemble.fusion.heard]
+    logits = sum(m.bytes_per_sample for m in heard)
+    if heard[0].rank == 3:
+        sample = ensemble.samples[0]
+        slices = sum(m.bytes_per_sample / m.placement(sample).grid[0] for m in heard)
+        logits = min(logits, int(max(ROOM, 2 * slices)))
     return 24_000_000 + logits * (4 if ensemble.activation == "softmax" else 1.5)
 
 
@@ -225,7 +237,8 @@ def _of_path(path: Path) -> float:
 def _sizes(folder: Path) -> Iterator[int]:
     """Yield the bytes of a store's chunks, one by one: there may be a million."""
     for inside, _, names in os.walk(folder):
-        for path in (os.path.join(inside, name) for name in names if name.startswith("c")):  # noqa: PTH118 - of a million
+        chunks = (name for name in names if name[0] in _CHUNKS and not name.endswith((".json", ".jsonl")))
+        for path in (os.path.join(inside, name) for name in chunks):  # noqa: PTH118 - of a million
             state = os.lstat(path)
             yield state.st_size if stat.S_ISREG(state.st_mode) else 0
 

@@ -24,6 +24,8 @@ from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.made_store import record_of
 from ensemble_kit.recipes.part_file import PartFile
 from ensemble_kit.recipes.vote import SoftVote
+from ensemble_kit.spec.geometry import Shape
+from ensemble_kit.spec.georeference import fields_of, geometry_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,24 +85,29 @@ def packed(masks: MaskSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     many, void = ManyRuns.of([*masks.values()]), ManyRuns.of([masks.void(s) for s in masks.samples])
     arrays: dict[str, NDArray[Any]] = {**many._asdict(), **{f"void_{k}": v for k, v in void._asdict().items()}}
     arrays["sizes"] = np.array([masks.image_size(s) for s in masks.samples], np.int64)
-    return {"samples": list(masks.samples), "classes": list(masks.classes), "rule": masks.rule}, arrays
+    head: dict[str, Any] = {"samples": list(masks.samples), "classes": list(masks.classes), "rule": masks.rule}
+    if geometries := masks.extent.geometry:
+        head["geometry"] = {sample: fields_of(own) for sample, own in geometries.items()}
+    return head, arrays
 
 
 def unpacked(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> MaskSet:
     """Read what `packed` wrote; ValueError, or an error of the kit, where it is something else."""
     samples, classes = [str(s) for s in head["samples"]], [str(c) for c in head["classes"]]
-    sizes = [(int(h), int(w)) for h, w in arrays["sizes"].tolist()]
+    sizes = [tuple(map(int, size)) for size in arrays["sizes"].tolist()]
     shapes = [size for size in sizes for _ in classes]
     keys = [(sample, name) for sample in samples for name in classes]
     try:
         masks = dict(zip(keys, _runs(arrays, "", shapes), strict=True))
         void = dict(zip(samples, _runs(arrays, "void_", sizes), strict=True))
-        return MaskSet(masks, None if head["rule"] is None else str(head["rule"]), void)
+        found = {s: geometry_of(own) for s, own in head.get("geometry", {}).items()}
+        geometries = {s: own for s, own in found.items() if own is not None}
+        return MaskSet(masks, None if head["rule"] is None else str(head["rule"]), void).with_geometry(geometries)
     except EnskError as error:
         raise ValueError(str(error)) from None
 
 
-def _runs(arrays: Mapping[str, NDArray[Any]], prefix: str, shapes: Sequence[tuple[int, int]]) -> Iterable[Runs]:
+def _runs(arrays: Mapping[str, NDArray[Any]], prefix: str, shapes: Sequence[Shape]) -> Iterable[Runs]:
     """Read checked runs of masks of these sizes."""
     starts, ends, offsets = (arrays[prefix + name] for name in ManyRuns._fields)
     if offsets.shape != (len(shapes) + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
@@ -121,9 +128,10 @@ def _record(vote: SoftVote | HardVote) -> dict[str, Any]:
 
 
 def digest_of(masks: MaskSet) -> str:
-    """Digest masks: names, sizes, runs and void."""
+    """Digest masks: names, sizes, geometries, runs and void."""
     head, arrays = packed(masks)
-    found = hashlib.sha256(json.dumps([head["samples"], head["classes"]]).encode())
+    names = [head[key] for key in ("samples", "classes", "geometry") if key in head]
+    found = hashlib.sha256(json.dumps(names).encode())
     for array in arrays.values():
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()

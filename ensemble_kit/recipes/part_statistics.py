@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import __version__
 from ensemble_kit.errors import DamagedError
+from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import joined
@@ -43,6 +44,7 @@ def plan_of(tuning: Tuning, truth: MaskSet) -> dict[str, Any]:
         Truth that does not fit the ensemble.
     """
     e = tuning.ensemble
+    truth = e.without_nodata(truth)
     if tuning.by_argmax:
         truth = exclusive_truth(e, truth, tuning.background)
     else:
@@ -94,6 +96,7 @@ def count_part(
     own, at_once : as for `room_of`, and as it returns.
     """
     e = tuning.ensemble
+    truth = e.without_nodata(truth)
     if tuning.by_argmax:
         full = exclusive_truth(e, truth, tuning.background)
         theirs = full.arranged(own.samples, full.classes)
@@ -146,5 +149,5 @@ def _narrowed(counted: Sequence[Statistics], parts: Sequence[PartFile]) -> Stati
     def take(bands: Mapping[int, Band]) -> dict[int, ClassStatistics]:
         return {c: tables[c].narrowed(*band) for c, band in bands.items()}
 
-    found = widened(reaches([measure], split, unions_of(split)), len(tables), take)
+    found = widened(reaches([measure], split, unions_of(split), cores()), len(tables), take)
     return Statistics(samples, counted[0].classes, found, plan["source"])

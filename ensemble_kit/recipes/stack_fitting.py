@@ -16,7 +16,6 @@ from ensemble_kit import strict_json
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError, UsageError, check_kind, check_number, warn
 from ensemble_kit.execution.choosing import Given, chosen
-from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Items, Threads
 from ensemble_kit.files import check_space, check_target
@@ -27,6 +26,7 @@ from ensemble_kit.recipes.stack_scores import judge
 from ensemble_kit.recipes.stack_store import Stacked, StackedStore, applied, equal, fitted
 from ensemble_kit.remote.copies import here
 from ensemble_kit.remote.urls import url_of
+from ensemble_kit.scores import fused
 from ensemble_kit.stacking import features
 from ensemble_kit.stacking.fit import ClassFit, FitClass
 from ensemble_kit.stacking.kept import KeptFits
@@ -74,6 +74,8 @@ class Stacking:
 
     def __post_init__(self) -> None:
         check_kind("the ensemble", self.ensemble, Ensemble)
+        for sample in self.ensemble.samples:
+            fused.check_placed(self.ensemble.inputs, sample, "cannot fit a stack")
         if self.model is not None:
             here(self.model, "cannot place the model's file")
         _ = self.store, self.samples_of_folds
@@ -126,10 +128,10 @@ class Stacking:
         later = "the store of other samples", out
         for mine in (("the store of out-of-fold logits", self.out), ("the model's file", self.file)):
             _check_apart(mine, later)
-            for m in ensemble.members:
-                _check_apart(mine, (f"member {m.member!r}", m.path))
-        for m in self.ensemble.members:
-            _check_apart(later, (f"member {m.member!r}", m.path))
+            for name, store in ensemble.stores:
+                _check_apart(mine, (f"member {name!r}", store.path))
+        for name, store in self.ensemble.stores:
+            _check_apart(later, (f"member {name!r}", store.path))
         return applied(fitted(self.store.ensemble), ensemble, out, self.member, self.overwrite)
 
     def check_out(self) -> None:
@@ -165,6 +167,7 @@ class Stacking:
             The disk or the budget of memory is too small.
         """
         e = self.store.ensemble
+        truth = e.without_nodata(truth)
         self.check_out()
         check_truth(e, truth)
         at_once, threads = self._room(jobs, memory)
@@ -247,7 +250,7 @@ class Stacking:
         rows = len(e.samples) * drawn * (4 * len(self.features) + 12)
         held, each = projected.held(), sample + 3 * rows  # rows are joined, and cut into folds, while they are fitted
         projected.check(memory, held + each + rows, "fit a stack")
-        threads = jobs or cores()
+        threads = self.store.threads(jobs, None)
         if memory is not None:
             threads = min(threads, int((memory - held - rows) // each))
         room = _ROOM if memory is None else memory - held - threads * each

@@ -11,19 +11,19 @@ import numpy as np
 
 from ensemble_kit.dumping.resuming import check_replaceable
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import Caution, UsageError, check_kind, check_path, some, warn
+from ensemble_kit.errors import Caution, MismatchError, UsageError, check_kind, check_path, some, warn
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
+from ensemble_kit.logits.body import available_memory
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.made_store import MadeStore, record_of, refuse_member
 from ensemble_kit.scores import fused
-from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.stacking.apply import ApplyStack
 from ensemble_kit.stacking.model import Fitted, StackModel
-from ensemble_kit.thresholds.records import MemberRecord
+from ensemble_kit.thresholds.members import MemberRecord
 
 FOLDS, ALL = "out of fold", "fitted on all samples"
 
@@ -53,6 +53,10 @@ def equal(ensemble: Ensemble) -> Ensemble:
     if twice := sorted({n for n in names if names.count(n) > 1}):
         fix = "give each member a name of its own: LogitWriter(member=…), ensk dump-logits --member"
         raise UsageError("members-namesakes", "cannot stack members of one name", item=some(twice), fix=fix)
+    if lacking := ensemble.lacking:
+        item = f"{next(iter(lacking))!r} lacks {some(next(iter(lacking.values())))}"
+        fix = "pass classes='common' (--member-classes common), or members that have all classes"
+        raise MismatchError("classes-differ", "cannot stack members of different classes", item=item, fix=fix)
     weights = (integer_weights([1.0] * len(names), names),) * len(ensemble.classes)
     return ensemble.with_fusion(Fusion(PROBABILITY, "logits", tuple(names), weights, (1.0,) * len(names)))
 
@@ -96,8 +100,8 @@ class StackedStore:
         e = self.ensemble
         return self.bytes_of_sample * (2 * len(e.members) + 14) + sum(m.bytes_per_sample for m in e.members)
 
-    def threads(self, jobs: int | None, memory: int | None) -> int | None:
-        """Return how many samples may be at work within a budget of bytes; `jobs` without one.
+    def threads(self, jobs: int | None, memory: int | None) -> int:
+        """Return how many samples may be at work within a budget of bytes; without one by what the machine has.
 
         Raises
         ------
@@ -105,7 +109,7 @@ class StackedStore:
             One sample does not fit.
         """
         if memory is None:
-            return jobs
+            return jobs or min(cores(), max(1, available_memory() // self.bytes_at_work))
         held = projected.held()
         projected.check(memory, held + self.bytes_at_work, "apply a stack")
         return min(jobs or cores(), int((memory - held) // self.bytes_at_work))
@@ -144,7 +148,8 @@ class StackedStore:
         def needed(todo: Sequence[str]) -> int:
             return len(todo) * self.bytes_of_sample
 
-        written = self._store(model).write(self._work(model), samples, needed, "stacking", executor, listener)
+        how = "stacking", executor, listener
+        written = self._store(model).write(self._work(model), samples, needed, *how, by_slab=False)
         return replace(done, written=written)
 
     def _store(self, model: StackModel) -> MadeStore:
@@ -153,7 +158,7 @@ class StackedStore:
 
     def _work(self, model: StackModel) -> ApplyStack:
         e = self.ensemble
-        inputs = Inputs(e.members, model.classes, e.fusion)
+        inputs = replace(e.inputs, classes=model.classes)
         if not self.out_of_fold:
             return ApplyStack(inputs, model.of_all[None], {})
         return ApplyStack(inputs, model.by_fold, {s: k for k, fold in enumerate(model.folds) for s in fold})

@@ -34,7 +34,7 @@ from ensemble_kit.tuning.folds import Groups, group_of
 from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.search import auto, described, factors, joint, metric_search
 from ensemble_kit.tuning.search.metric_search import Metric
-from ensemble_kit.tuning.search.plan import Search
+from ensemble_kit.tuning.search.plan import Search, check_by_argmax
 from ensemble_kit.tuning.search.plan import check as check_search
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
@@ -109,6 +109,8 @@ class Tuning:
         check_choice("empty", self.measure.convention.empty, (1, 0, "skip"), "cannot tune", "convention")
         check_choice("decide", self.decide, (None, *get_args(Decide)), "cannot tune")
         if self.search is not None and self.trials is None:
+            if self.by_argmax:
+                check_by_argmax(self.search)
             check_search(self.ensemble, self.search)
             if self.search.is_auto:
                 auto.check(self._count_groups(), self.split)
@@ -157,7 +159,7 @@ class Tuning:
     def warnings(self) -> list[Caution]:
         """Say what is doubtful before any work: too few groups, or identical samples on two sides of a split."""
         e = self.ensemble
-        out = alike([(m.member, m) for m in e.members])
+        out = alike(e.stores)
         out += emptying(self.rules, map(e.image_size, e.samples))
         if self.folds == "auto" and self.split is None:
             doubt = f"{self._count_groups()} groups are too few to cross-validate: the score is in-sample only"
@@ -197,6 +199,7 @@ class Tuning:
         ResourceError
             The budget is too small, by what a few samples show.
         """
+        truth = self.ensemble.without_nodata(truth)
         if budget is not None:
             room = self._room(budget, truth, known is not None, jobs)
             searched = self.search and replace(self.search, memory=room.pixels)
@@ -234,7 +237,8 @@ class Tuning:
         if self.by_argmax:
             return memory.room_for_factors(budget, e, exclusive_truth(e, truth, self.background), *how)
         check_truth(e, truth)
-        return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None)
+        rules = self.search is not None and "post" in self.search.what
+        return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None, rules=rules)
 
     def _least_told(self) -> list[str]:
         if self.least is None:
@@ -285,7 +289,7 @@ class Tuning:
         if keep is not None and counted is not known:
             keep(counted)
         if self.search is None or self.search.by_counts:
-            found = tune_from(counted, ensemble, measure, *how, self.choose)
+            found = tune_from(counted, ensemble, measure, *how, self.choose, executor)
             if not self.ruling:
                 return found
             return tune_ruled(found, ensemble, truth, self.ruling, *how, executor, listener, self.at_once)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
-from ensemble_kit.decisions.clean import check_classes, refuse_across
+from ensemble_kit.decisions.clean import check_classes, refuse_across, told_of
 from ensemble_kit.decisions.decision import Decision, stream_vote
 from ensemble_kit.decisions.recorded import recorded, recorded_rules
 from ensemble_kit.decisions.rule import Rule
@@ -16,23 +15,16 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
-from ensemble_kit.masks.alignment import Extent
+from ensemble_kit.joining.samples import without_geometry
+from ensemble_kit.logits.folds import apart
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import MaskStream
 from ensemble_kit.recipes import memory
-from ensemble_kit.recipes.deciding import Deciding, Threshold
+from ensemble_kit.recipes.deciding import Deciding
 from ensemble_kit.recipes.doubts import alike, emptying
+from ensemble_kit.recipes.members import counted, told_members
 from ensemble_kit.thresholds.guarantee import LIMITS
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-
-
-def open_ensemble(stores: Sequence[Path], threshold: Threshold, options: Mapping[str, Any]) -> Ensemble:
-    """Open stores for a vote; with a set and without options of fusing, they are fused as it was tuned."""
-    given = {k: v for k, v in options.items() if v is not None}
-    ensemble = Ensemble(stores, **given)
-    if isinstance(threshold, ThresholdSet) and not set(given) - {"samples"}:
-        return ensemble.as_tuned(threshold)
-    return ensemble
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,7 @@ class SoftVote:
         check_classes(self.rules, self.decision.written(self.ensemble.classes))
         if self.decision.excludes(self.ensemble.inputs):
             refuse_across(self.rules)
+        told_of(self.rules, self.names().extent)
 
     @classmethod
     def of(cls, ensemble: Ensemble, deciding: Deciding, rules: tuple[Rule, ...] = ()) -> SoftVote:
@@ -74,18 +67,24 @@ class SoftVote:
     def told(self) -> list[str]:
         """Say what will be done."""
         fusion, e = self.ensemble.fusion, self.ensemble
-        shares = sorted(set(fusion.weights))
+        shares, names = sorted(set(fusion.weights)), counted(e)
         weights = (
-            ", ".join(f"{name} {w / 65536:.3g}" for name, w in zip(fusion.members, shares[0], strict=True))
+            ", ".join(f"{name} {w / 65536:.3g}" for name, w in zip(names, shares[0], strict=True))
             if len(shares) == 1
-            else f"{', '.join(fusion.members)}, weighted per class"
+            else f"{', '.join(names)}, weighted per class"
         )
         lines = [f"soft vote: mean of {fusion.mean}, upsample {fusion.upsample}; members {weights}"]
+        lines += told_members(e)
         if silent := [m for k, m in enumerate(fusion.members) if k not in fusion.heard]:
             lines.append(f"not read, since it weighs nothing: {', '.join(silent)}")
         if any(t != 1 for t in fusion.temperatures):
             lines.append(f"temperatures: {', '.join(f'{t:g}' for t in fusion.temperatures)}")
+        if unknown := without_geometry([slot for member in e.members for slot in apart(member)], e.samples):
+            lines.append(f"geometries not known, and taken to be those of the other members: {', '.join(unknown)}")
         lines.append(f"decision: {self.decision.told()}")
+        if voids := e.inputs.voids(e.samples):
+            where = f"{sum(own.area for own in voids.values())} pixels of {len(voids)} of {len(e.samples)} samples"
+            lines.append(f"no data: {where}; no class has them, and they are void where the format has void")
         if e.dropped:
             lines.append(f"{e.dropped} samples are not in every member and are left out")
         if self.tuned is not None and self.tuned.guarantee is not None and self.keeps_guarantee:
@@ -93,10 +92,12 @@ class SoftVote:
         return lines + self.seen_told()
 
     def seen_told(self) -> list[str]:
-        """Say where the samples are those of the tuning."""
+        """Say where folds are others than those of the tuning, and samples the same."""
         e = self.ensemble
-        told = self.tuned.overlap_told(e.samples, e.records) if self.tuned is not None else None
-        return [] if told is None else [told]
+        if self.tuned is None:
+            return []
+        told = self.tuned.overlap_told(e.samples, e.records)
+        return [*self.tuned.folds_told(e.records), *([] if told is None else [told])]
 
     @property
     def keeps_guarantee(self) -> bool:
@@ -107,7 +108,7 @@ class SoftVote:
     def doubts(self) -> list[Caution]:
         """Say what the user may not have meant."""
         e = self.ensemble
-        out = alike([(m.member, m) for m in e.members])
+        out = alike(e.stores)
         out += emptying(self.rules, map(e.image_size, e.samples))
         if self.tuned is not None and self.tuned.guarantee is not None and not self.keeps_guarantee:
             told = self.tuned.guarantee
@@ -145,7 +146,7 @@ class SoftVote:
     def names(self) -> MaskSet:
         """Return the masks to come, empty: their samples, classes and sizes."""
         e = self.ensemble
-        return MaskSet.empty(Extent(self.decision.written(e.classes), {s: e.image_size(s) for s in e.samples}))
+        return MaskSet.empty(e.inputs.extent(e.samples, self.decision.written(e.classes)))
 
     def check_memory(
         self, budget: int | None, jobs: int | None, in_pieces: bool = False, like: Path | None = None

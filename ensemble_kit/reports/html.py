@@ -1,4 +1,4 @@
-"""Reports as HTML, with every text escaped; no other module writes HTML."""
+"""Reports as HTML for notebooks, with every text escaped; whole pages are made by `page.py`."""
 
 from __future__ import annotations
 

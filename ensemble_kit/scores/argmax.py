@@ -24,7 +24,7 @@ import numpy as np
 
 from ensemble_kit.kernels.arguments import ALONE, EACH, LINEAR, LINEAR_EACH, SHARES, Contest, Exactly
 from ensemble_kit.masks.packed import ManyRuns
-from ensemble_kit.scores import layouts
+from ensemble_kit.scores import layouts, mosaics
 from ensemble_kit.spec.geometry import Placement
 
 if TYPE_CHECKING:
@@ -74,66 +74,108 @@ def contest(
 ) -> Laid | None:
     """Read a sample and lay out how its classes compete; None where that has no fast way.
 
-    It has one for softmax members with a mean of probabilities or of logits, if they are interpolated or share a grid.
+    It has one for softmax members with a mean of probabilities or of logits, if they are interpolated or share a grid,
+    and none has tiles.
 
     Parameters
     ----------
     factors, offsets : int64 (C,), what integer scores are multiplied by, and what is added.
     least : level that the winner must reach, 0 for any.
     """
-    from ensemble_kit.kernels import tables
-
-    fusion, weights = inputs.fusion, layouts.weights(inputs.fusion.weights)
+    weights = layouts.weights(inputs.fusion.weights)
     used = layouts.by_grid(placements, weights.max(axis=0) > 0)
     boxes = tuple(dict.fromkeys([placements[m].box.shape for m in used]))
-    if inputs.activation != "softmax" or fusion.mean.power not in {1, None}:
+    if any(mosaics.mosaic_of(member, sample) is not None for member in inputs.members):
         return None
     if upsample == "scores" and any((p.grid, p.box) != (placements[0].grid, placements[0].box) for p in placements):
         return None
-    even = bool((weights == weights[0]).all())
-    doubts = _doubts(
-        factors, offsets, least, fusion.mean.of_logits, upsample == "logits", len(used), len(boxes) == 1, even
-    )
+    doubts = doubts_of(inputs, upsample, factors, offsets, least, len(used), len(boxes))
     if doubts is None:
         return None
-    kind, scale, ahead, relative, absolute, ties, floor = doubts
     order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
     read = [_wide(np.ascontiguousarray(inputs.members[m].read(sample)).view(np.uint16), placements[m]) for m in used]
     members = layouts.members([z for z, _ in read], [p for _, p in read], order[:, used], weights[:, used])
     at = (members.addresses + members.order * members.class_bytes).T
-    t, number = np.array(fusion.temperatures, np.float64)[used], np.float32
-    share = np.ascontiguousarray(members.weights.T)
     of_grid = np.array([boxes.index(placements[m].box.shape) for m in used])
+    rules = rules_of(doubts, inputs, used, of_grid, np.ascontiguousarray(at), members.widths)
     return Laid(
-        Contest(
-            kind,
-            np.searchsorted(of_grid, np.arange(len(boxes) + 1)),
-            np.ascontiguousarray(at),
-            members.widths,
-            (share / 65536).astype(number),
-            (share.max(axis=1) / 65536).astype(number),
-            (OCTAVES / t).astype(number),
-            t,
-            (t[:, None] * ahead).astype(number),
-            (np.log2(scale) if kind & 1 else scale).astype(number),
-            number(relative),
-            number(absolute),
-            ties,
-            number(floor),
-        ),
-        Exactly(
-            t,
-            np.ascontiguousarray(members.order.T),
-            share,
-            upsample == "logits",
-            fusion.mean.of_logits,
-            tables.exponentials(),
-            factors,
-            offsets,
-            least,
-        ),
+        rules,
+        exactly_of(inputs, used, upsample, factors, offsets, least),
         layouts.grids(boxes, placements[0].image),
         [z for z, _ in read],
+    )
+
+
+def doubts_of(
+    inputs: Inputs,
+    upsample: Upsample,
+    factors: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: int,
+    members: int,
+    grids: int,
+) -> Doubts | None:
+    """Return margins and tolerances of members on so many grids; None where classes do not compete in a fast way."""
+    fusion, weights = inputs.fusion, layouts.weights(inputs.fusion.weights)
+    if inputs.activation != "softmax" or fusion.mean.power not in {1, None}:
+        return None
+    even = bool((weights == weights[0]).all())
+    of_logits, each = fusion.mean.of_logits, upsample == "logits"
+    return _doubts(factors, offsets, least, of_logits, each, members, grids == 1, even)
+
+
+def rules_of(
+    doubts: Doubts,
+    inputs: Inputs,
+    used: NDArray[np.int64],
+    of_grid: NDArray[np.int64],
+    at: NDArray[np.int64],
+    widths: NDArray[np.int64],
+) -> Contest:
+    """Make the contest of the members `used`, in the order of their grids, whose logits lie `at` these addresses."""
+    kind, scale, ahead, relative, absolute, ties, floor = doubts
+    t, number = np.array(inputs.fusion.temperatures, np.float64)[used], np.float32
+    share = np.ascontiguousarray(layouts.weights(inputs.fusion.weights)[:, used].T)
+    return Contest(
+        kind,
+        np.searchsorted(of_grid, np.arange(of_grid.max() + 2)),
+        at,
+        widths,
+        (share / 65536).astype(number),
+        (share.max(axis=1) / 65536).astype(number),
+        (OCTAVES / t).astype(number),
+        t,
+        (t[:, None] * ahead).astype(number),
+        (np.log2(scale) if kind & 1 else scale).astype(number),
+        number(relative),
+        number(absolute),
+        ties,
+        number(floor),
+    )
+
+
+def exactly_of(
+    inputs: Inputs,
+    used: NDArray[np.int64],
+    upsample: Upsample,
+    factors: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: int,
+) -> Exactly:
+    """Make the same comparison in integers."""
+    from ensemble_kit.kernels import tables
+
+    order = layouts.order(tuple([m.classes for m in inputs.members]), inputs.classes)
+    return Exactly(
+        np.array(inputs.fusion.temperatures, np.float64)[used],
+        np.ascontiguousarray(order[:, used].T),
+        np.ascontiguousarray(layouts.weights(inputs.fusion.weights)[:, used].T),
+        upsample == "logits",
+        inputs.fusion.mean.of_logits,
+        tables.exponentials(),
+        factors,
+        offsets,
+        least,
     )
 
 
@@ -148,7 +190,7 @@ def _wide(logits: NDArray[np.uint16], place: Placement) -> tuple[NDArray[np.uint
     return wide, Placement.of(wide.shape[1:], place.image)
 
 
-class _Doubts(NamedTuple):
+class Doubts(NamedTuple):
     """Margins of classes in logits, and the tolerance of float32 scores; see `Contest`."""
 
     kind: int
@@ -169,7 +211,7 @@ def _doubts(
     members: int,
     one_grid: bool,
     even: bool,
-) -> _Doubts | None:
+) -> Doubts | None:
     """Derive margins and tolerances; None where they are too large."""
     if least > 65535:
         return None
@@ -194,16 +236,16 @@ def _doubts(
     floor = (least - (0.5 if interpolate_members else 0)) / 65535 if least else -1
     if interpolate_members and members == 1 and not least:
         exact = -math.log1p(-levels) + 0.05 / UNITS
-        return _Doubts(ALONE, scale, ahead, 0, exact * OCTAVES, bool((scale == 1).all()), floor)
+        return Doubts(ALONE, scale, ahead, 0, exact * OCTAVES, bool((scale == 1).all()), floor)
     if of_logits and interpolate_members and not one_grid:
-        return _Doubts(LINEAR_EACH, scale, ahead, 0, 0.1 / UNITS * SLACK * OCTAVES, False, floor)
+        return Doubts(LINEAR_EACH, scale, ahead, 0, 0.1 / UNITS * SLACK * OCTAVES, False, floor)
     if of_logits:
-        return _Doubts(
+        return Doubts(
             LINEAR, scale, ahead, 0, (1.2 if interpolate_members else 2.1) / UNITS * SLACK * OCTAVES, False, floor
         )
     if interpolate_members:
-        return _Doubts(EACH, scale, ahead, 5e-5, SLACK / 65535, False, floor)
-    return _Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, False, floor)
+        return Doubts(EACH, scale, ahead, 5e-5, SLACK / 65535, False, floor)
+    return Doubts(SHARES, scale, ahead, 1e-5, 2 * SLACK / 65535, False, floor)
 
 
 def _largest_other(scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ evaluated. The floor is free: it changes what the work costs and never what is f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,8 +75,8 @@ def beaten(scores: FusedSample, rivals: Sequence[int], masks: Mapping[int, Runs]
 
     if not masks:
         return []
-    chances, (height, width) = levels_of_probability(scores.inputs.fusion.mean), scores.image
-    tops, asked = np.zeros(height * width, np.uint16), _asked(scores, rivals, masks)
+    chances = levels_of_probability(scores.inputs.fusion.mean)
+    tops, asked = np.zeros(math.prod(scores.image), np.uint16), _asked(scores, rivals, masks)
     parts: dict[int, list[tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16]]]] = {c: [] for c in masks}
     for band in _bands(scores.image, sum(mask.area for mask in asked)):
         found = scores.pixels_of(rivals, asked if band is None else [mask & band for mask in asked])
@@ -99,7 +100,7 @@ def _asked(scores: FusedSample, rivals: Sequence[int], masks: Mapping[int, Runs]
     reached = {c: known[c][1] for c in rivals if c in known and known[c][0] == floor}
     missing = [c for c in rivals if c not in reached]
     reached |= zip(missing, scores.decide(dict.fromkeys(missing, floor)).masks(image), strict=True)
-    own, marks = ManyRuns.of(list(masks.values())), np.zeros(image[0] * image[1], np.uint8)
+    own, marks = ManyRuns.of(list(masks.values())), np.zeros(math.prod(image), np.uint8)
     cut = ManyRuns(*kernels.contested(*ManyRuns.of([reached[c] for c in rivals]), own.starts, own.ends, marks))
     low = Runs.empty(image)
     for c, mask in masks.items():
@@ -116,7 +117,9 @@ def _guessed(scores: FusedSample, masks: Mapping[int, Runs]) -> int:
 
 
 def _bands(image: Shape, pixels: int) -> Iterator[Runs | None]:
-    """Cut an image into bands of rows, so that one holds about as many of its `pixels` as are evaluated at a time.
+    """Cut an image into bands of rows, a volume into bands of slices.
+
+    One holds about as many of the `pixels` as are evaluated at a time.
 
     None is the whole image.
     """
@@ -124,7 +127,7 @@ def _bands(image: Shape, pixels: int) -> Iterator[Runs | None]:
     if count < 2:
         yield None
         return
-    cuts = np.linspace(0, image[0], count + 1).astype(np.int64) * image[1]
+    cuts = np.linspace(0, image[0], count + 1).astype(np.int64) * math.prod(image[1:])
     for first, last in pairwise(cuts):
         yield Runs.trusted((first[None], last[None]), image)
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ensemble_kit.scores import fused
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ensemble_kit.scores.fused import Room
 
 _ROWS = 32
 
@@ -24,8 +27,8 @@ class Disagreement(NamedTuple):
 
     Parameters
     ----------
-    variance : uint16 (C, H, W), of the members' probabilities of a class.
-    information : uint16 (C, H, W), mutual information of a class; of exclusive classes (1, H, W), of all together.
+    variance : uint16 (C, H, W), or (C, D, H, W), of the members' probabilities of a class; 0 where no member has a say.
+    information : likewise, mutual information of a class; of exclusive classes (1, H, W), of all together.
     """
 
     variance: NDArray[np.uint16]
@@ -47,19 +50,20 @@ def most_bits(inputs: Inputs) -> float:
     return math.log2(max(2, len(inputs.classes))) if inputs.activation == "softmax" else 1.0
 
 
-def in_image(inputs: Inputs, sample: str) -> Disagreement:
-    """Evaluate a sample at the image's size."""
-    return _of_sample(FusedSample(_as_probabilities(inputs), sample))
+def in_image(inputs: Inputs, sample: str, room: Room = fused.in_memory) -> Disagreement:
+    """Evaluate a sample at the image's size; `room` makes the arrays."""
+    return _of_sample(open_sample(_as_probabilities(inputs), sample), room)
 
 
-def on_grid(inputs: Inputs, sample: str) -> Disagreement:
+def on_grid(inputs: Inputs, sample: str, room: Room = fused.in_memory) -> Disagreement:
     """Evaluate a sample on the grid of its fused logits (`fused.grid_levels`); 0 outside the box."""
-    place, found = fused.placement(inputs, sample), _of_sample(fused.on_box(_as_probabilities(inputs), sample))
+    place, found = fused.placement(inputs, sample), _of_sample(fused.on_box(_as_probabilities(inputs), sample), room)
     if place.box.shape == place.grid:
         return found
-    whole = [np.zeros((len(part), *place.grid), np.uint16) for part in found]
+    whole = [room((len(part), *place.grid)) for part in found]
     for out, part in zip(whole, found, strict=True):
-        out[:, *place.box.slices] = part
+        for own, one in zip(out, part, strict=True):
+            own[place.box.slices] = one
     return Disagreement(*whole)
 
 
@@ -68,15 +72,12 @@ def _as_probabilities(inputs: Inputs) -> Inputs:
     return replace(inputs, fusion=replace(inputs.fusion, mean=PROBABILITY))
 
 
-def _of_sample(scores: FusedSample) -> Disagreement:
+def _of_sample(scores: FusedSample, room: Room) -> Disagreement:
     """Evaluate every pixel, some rows at a time: members' own scores of a whole image are never held."""
-    height, joint = scores.image[0], scores.inputs.activation == "softmax"
-    classes = len(scores.inputs.classes)
-    out = Disagreement(
-        np.empty((classes, *scores.image), np.uint16), np.empty((1 if joint else classes, *scores.image), np.uint16)
-    )
-    for first in range(0, height, _ROWS):
-        rows = scores.disagreement(first, min(first + _ROWS, height), most_bits(scores.inputs))
+    joint, classes = scores.inputs.activation == "softmax", len(scores.inputs.classes)
+    out = [room((n, scores.rows, scores.image[-1])) for n in (classes, 1 if joint else classes)]
+    for first in range(0, scores.rows, _ROWS):
+        rows = scores.disagreement(first, min(first + _ROWS, scores.rows), most_bits(scores.inputs))
         for whole, part in zip(out, rows, strict=True):
             whole[:, first : first + _ROWS] = part
-    return out
+    return Disagreement(*(whole.reshape(-1, *scores.image) for whole in out))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ensemble_kit.scores import exclusive, layouts
+from ensemble_kit.scores import exclusive, layouts, mosaics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.scores.inputs import Inputs
-    from ensemble_kit.spec.fusion import Upsample
+    from ensemble_kit.spec.fusion import Fusion, Upsample
     from ensemble_kit.spec.geometry import Placement
 
 
@@ -42,18 +43,40 @@ def encode(inputs: Inputs, sample: str, placements: Sequence[Placement], upsampl
     if inputs.activation == "softmax":
         kind, order = exclusive.codes(fusion, upsample), layouts.order(own_classes, inputs.classes).T
         codes = [
-            exclusive.encode(m.read(sample), t, own, fusion, upsample)
+            mosaics.codes_of(m, sample, partial(_exclusive, t, own, fusion, upsample))
             for m, t, own in zip(members, fusion.temperatures, order, strict=True)
         ]
         own_classes = (inputs.classes,) * len(members)
     else:
         kind = "q" if late or fusion.mean.of_logits else "levels"
-        codes = [np.ascontiguousarray(m.read(sample)).view(np.uint16) for m in members]
+        tiled = any(mosaics.mosaic_of(m, sample) is not None for m in members)
+        scoring = layouts.scoring(layouts.Recipe(kind, fusion.temperatures, fusion.mean, late))
+        tables = [scoring.tables[k] if tiled else None for k in scoring.table_of]
+        codes = [
+            mosaics.codes_of(m, sample, partial(_overlapping, table)) for m, table in zip(members, tables, strict=True)
+        ]
+        kind = "scores" if tiled else kind
     recipe = layouts.Recipe(kind, fusion.temperatures, fusion.mean, late)
     encoded = Encoded(codes, placements, layouts.order(own_classes, inputs.classes), recipe)
     if not late and any((p.grid, p.box) != (placements[0].grid, placements[0].box) for p in placements):
         return _on_finest_grid(encoded)
     return encoded
+
+
+def _exclusive(
+    temperature: float,
+    order: NDArray[np.int64],
+    fusion: Fusion,
+    upsample: Upsample,
+    logits: NDArray[np.float16],
+) -> NDArray[np.uint16]:
+    return exclusive.encode(logits, temperature, order, fusion, upsample)
+
+
+def _overlapping(table: NDArray[np.uint16] | None, logits: NDArray[np.float16]) -> NDArray[np.uint16]:
+    """Return logits as they are, as codes; or what a table makes of them."""
+    codes = np.ascontiguousarray(logits).view(np.uint16)
+    return codes if table is None else table[codes]
 
 
 def _on_finest_grid(given: Encoded) -> Encoded:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.layouts import Codes
 from ensemble_kit.spec.mean import PROBABILITY
 
@@ -16,9 +14,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ensemble_kit.kernels.arguments import Axes, Members, Scoring
+    from ensemble_kit.kernels.arguments import Members, Scoring
+    from ensemble_kit.kernels.space import Space
     from ensemble_kit.masks.packed import ManyRuns
     from ensemble_kit.masks.runs import Runs
+    from ensemble_kit.scores.raster import Raster
     from ensemble_kit.spec.fusion import Fusion, Upsample
 
 BLOCK = 32
@@ -31,23 +31,6 @@ ROOM = 1 << 26
 def codes(fusion: Fusion, upsample: Upsample) -> Codes:
     """Tell what the codes of exclusive classes become: scores as they are, or shares of the pixel."""
     return "shares" if upsample == "logits" and not fusion.mean.of_logits else "scores"
-
-
-def margin(inputs: Inputs, codes: Codes, ratio: int) -> int | None:
-    """Return by how much codes of a class must lead, in every member, to have 2^ratio times any other's fused score.
-
-    Interpolating and fusing are means, so what holds for each member at the cells around a pixel holds at the pixel.
-    A share is rounded by half a level, and the leading one is at least that of one class beside all others at the
-    margin; a `q` is rounded at the cell and at the pixel. None where no margin tells: codes of other kinds.
-    """
-    mean, times, others = inputs.fusion.mean, 1 << ratio, len(inputs.classes) - 1
-    if inputs.activation != "softmax" or not (mean.of_logits or mean == PROBABILITY):
-        return None
-    if codes == "scores" and not mean.of_logits:  # the two largest add up to 65535, and a half for each class
-        lead = ((65536 + others / 2) * (times - 1) / 2 + times) / (1 + (times - 1) / 2)
-        return min(math.ceil(lead) + 2, 65535)
-    lost = 0.0 if mean.of_logits else (times + 1) / 2 / 65535 * (1 + others / times)
-    return None if lost >= 0.9 else math.ceil(65535 / 32 * (math.log(times) - math.log1p(-lost))) + 4
 
 
 def encode(
@@ -92,23 +75,28 @@ def _addresses(logits: NDArray[np.float16]) -> NDArray[np.int64]:
     return np.asarray(logits.__array_interface__["data"][0] + logits.strides[0] * np.arange(len(logits)), np.int64)
 
 
-def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+def counts(bands: NDArray[np.int64], truth: ManyRuns, raster: Raster) -> Iterator[tuple[Any, ...]]:
     """Count the pixels of classes by level, each as `LevelCounts.of` returns it.
 
     Parameters
     ----------
     bands : int64 (n, 3), number of the class, low, high.
-    laid : members, scoring, exponentials, axes.
     """
-    from ensemble_kit.kernels import rows
+    from ensemble_kit.kernels import bounded_rows, rows
 
     widest = int((bands[:, 2] - bands[:, 1]).max()) + 1
     step = max(1, ROOM // (16 * widest))
     for first in range(0, len(bands), step):
         own = bands[first : first + step]
         counted = np.zeros((len(own), widest, 2), np.int64)
-        offsets = truth.offsets[first : first + len(own) + 1]
-        rows.count(own[:, 0].copy(), own[:, 1:].copy(), truth.starts, truth.ends, offsets, counted, *laid)
+        wanted = truth._replace(offsets=truth.offsets[first : first + len(own) + 1])
+        for begin, stop in raster.slabs():
+            laid, runs = raster.laid(begin, stop), wanted.between(begin * raster.width, stop * raster.width)
+            asked = begin, stop, own[:, 0].copy(), own[:, 1:].copy(), tuple(runs), counted
+            if raster.alone:
+                bounded_rows.count(*asked, *raster.bounded(laid))
+            else:
+                rows.count(*asked, *laid.arguments)
         for (_, low, high), entries in zip(own.tolist(), counted, strict=True):
             inside, (above, above_tp) = entries[: high - low], entries[high - low].tolist()
             at_least = inside[::-1].cumsum(axis=0)[::-1] + entries[high - low]
@@ -117,7 +105,7 @@ def counts(bands: NDArray[np.int64], truth: ManyRuns, laid: tuple[Any, ...]) -> 
 
 
 def undecided(
-    laid: tuple[Members, Scoring], axes: Axes, bands: Sequence[tuple[int, int]], stride: int, truth: Sequence[Runs]
+    laid: tuple[Members, Scoring], space: Space, bands: Sequence[tuple[int, int]], stride: int, truth: Sequence[Runs]
 ) -> list[tuple[Any, ...]]:
     """Collect every class's undecided pixels of one sample, as `kernels.undecided.gather` does of one class.
 
@@ -126,14 +114,14 @@ def undecided(
     from ensemble_kit.kernels import rows as kernels
     from ensemble_kit.kernels import tables
 
-    rows, table = np.arange(stride // 2, axes.rows.shape[1], stride), tables.exponentials()
+    rows, table = np.arange(stride // 2, space.rows.shape[1], stride), tables.exponentials()
     every = slice(stride // 2, None, stride)
     parts: list[list[tuple[Any, ...]]] = [[] for _ in bands]
     for first in range(0, max(rows.size, 1), BLOCK):
         own = rows[first : first + BLOCK]
-        values = kernels.member_levels(own, *laid, table, axes)[..., every]
+        values = kernels.member_levels(own, *laid, table, space)[..., every]
         for c, (low, high) in enumerate(bands):
-            wanted = _drawn(truth[c], own, axes.cols.shape[1])[:, every]
+            wanted = _drawn(truth[c], own, space.cols.shape[1])[:, every]
             above, kept = (values[c] >= high).all(0), (values[c] >= low).any(0)
             kept &= ~above
             found = values[c].transpose(1, 2, 0)

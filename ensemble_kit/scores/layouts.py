@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.kernels.arguments import Axes, Grids, Members, Pixels, Reach, Scoring
 from ensemble_kit.spec.geometry import Placement, Shape
-from ensemble_kit.spec.mean import LOGIT, Mean, levels_of_q
+from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean, levels_of_q
 
 Codes = Literal["levels", "q", "scores", "shares"]
 """What a 16-bit code becomes: the level of an fp16 logit, its `q`, what it is already (softmax, resampled), or, of
@@ -42,7 +42,8 @@ def members(
         for c, p in zip(codes, placements, strict=True)
     ]
     addresses, class_bytes, widths = np.array(located, np.int64).T.copy()
-    return Members(addresses, class_bytes, widths, order, weights)
+    laid = np.ascontiguousarray(order), np.ascontiguousarray(weights)  # another layout compiles the kernels again
+    return Members(addresses, class_bytes, widths, class_bytes, *laid)
 
 
 @lru_cache(maxsize=256)
@@ -79,10 +80,14 @@ def by_grid(placements: Sequence[Placement], used: NDArray[np.bool_]) -> NDArray
 @lru_cache(maxsize=16)
 def grids(boxes: tuple[Shape, ...], image: Shape) -> Grids:
     """Lay out the bands and strips of an image between the cells of boxes of these shapes."""
+    return grids_of(axes(boxes, image))
+
+
+def grids_of(given: Axes) -> Grids:
+    """Lay out the bands and strips between these cells."""
     from ensemble_kit.kernels.desk import CELLS, PIXELS
 
-    given = axes(boxes, image)
-    (row_at, upper), (col_at, cols) = _stretches(given.rows), _stretches(given.cols)
+    (row_at, upper), (col_at, cols) = stretches(given.rows), stretches(given.cols)
     between = np.maximum.reduceat(given.row_fractions, row_at[:-1], axis=1) > 0
     behind = ((0, 0), (0, PIXELS))
     return Grids(
@@ -100,7 +105,7 @@ def grids(boxes: tuple[Shape, ...], image: Shape) -> Grids:
     )
 
 
-def _stretches(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stretches(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the pixels behind the same cells of each box: where they begin, and the cells (boxes, stretches)."""
     edges = np.flatnonzero((np.diff(cells, axis=1) != 0).any(axis=0)) + 1
     at = np.concatenate([[0], edges, [cells.shape[1]]])
@@ -112,8 +117,11 @@ def _stretches(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 @lru_cache(maxsize=64)
 def order(members: tuple[tuple[str, ...], ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Find where each of `classes` stands in each member, int64 (C, M)."""
-    return np.array([[own.index(name) for own in members] for name in classes], np.int64)
+    """Find where each of `classes` stands in each member, int64 (C, M).
+
+    It is 0 of a class that a member lacks, and in which it weighs nothing.
+    """
+    return np.array([[own.index(name) if name in own else 0 for own in members] for name in classes], np.int64)
 
 
 @lru_cache(maxsize=16)
@@ -144,6 +152,7 @@ def scoring(recipe: Recipe) -> Scoring:
         np.stack([last[t[in_order]] for t in made]),
         tables.key_masks(floats),
         recipe.interpolate_members,
+        tables.LOGISTIC_BEND if recipe.mean == PROBABILITY else 0.0 if recipe.mean.of_logits else np.inf,
     )
 
 

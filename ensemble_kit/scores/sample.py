@@ -1,170 +1,181 @@
-"""`FusedSample`: one sample of fused members, laid out for the kernels that decide and count it."""
+"""`FusedSample`: one sample of fused members, decided and counted exactly: of any rank, with or without windows."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.errors import MismatchError
+from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import argmax, class_maps, exclusive, layouts
-from ensemble_kit.scores.encoding import Encoded, encode
+from ensemble_kit.scores import exclusive, layouts, leads, space
+from ensemble_kit.scores.inputs import check_one_image
+from ensemble_kit.scores.level_counts import LevelCounts
+from ensemble_kit.scores.open_pixels import VOID, truth_of
+from ensemble_kit.scores.raster import Raster, Source
+from ensemble_kit.scores.sources import GridSource, MemberSource, finest
 from ensemble_kit.spec.fusion import Upsample
-from ensemble_kit.spec.geometry import Placement, as_text
+from ensemble_kit.spec.mean import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
 
-    from ensemble_kit.kernels.arguments import Axes, Members, Pixels, Scoring
+    from ensemble_kit.kernels.arguments import Scoring
+    from ensemble_kit.kernels.space import Certain, Space
     from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.level_counts import LevelCounts
+
+_SCORES = 1 << 18
+"""Scores of undecided pixels that are evaluated at a time."""
 
 
 class FusedSample:
-    """One sample of fused members: what the kernels need, laid out once; nothing is fused yet.
+    """One sample of fused members; nothing is read or fused yet.
 
-    Members of one grid are decided by `kernels.cells`, which reads their logits once and at memory speed; members
-    whose grids differ, or an image narrower than the grid, by `kernels.block_walks`.
+    Every pixel is evaluated row by row by `kernels.rows`, of a volume a few slices at a time, so that memory does not
+    depend on its depth. Subclasses decide most pixels without; see `scores.fusing`.
     """
 
     def __init__(self, inputs: Inputs, sample: str, upsample: Upsample | None = None) -> None:
         inputs = inputs.heard
-        fusion, members = inputs.fusion, inputs.members
         self.inputs, self.sample = inputs, sample
-        self._own = [m.placement(sample) for m in members]
-        H, W = self._own[0].image
-        self.image = H, W
-        for member, placement in zip(members, self._own, strict=True):
-            if placement.image != self.image:
-                raise MismatchError(
-                    "image-size-differs",
-                    "cannot fuse members that saw images of different sizes",
-                    item=f"sample {sample!r}: {as_text(self.image)} in {members[0].member!r}, "
-                    f"{as_text(placement.image)} in {member.member!r}",
-                    fix="dump both members from the same images",
-                )
-        self._upsample: Upsample = upsample or fusion.upsample
+        self._own = [m.placement(sample) for m in inputs.members]
+        self.image = self._own[0].image
+        check_one_image(inputs, sample, self._own)
+        self._upsample: Upsample = upsample or inputs.fusion.upsample
         self.decided: dict[int, tuple[int, Runs]] = {}
         """The lowest level at which each class was decided so far, by its number, and the mask."""
-        self._weights = layouts.weights(fusion.weights)
+
+    @property
+    def rows(self) -> int:
+        """Rows of pixels, of a volume through all its slices."""
+        return math.prod(self.image[:-1])
+
+    @property
+    def covered(self) -> bool:
+        """Whether some member has a say at every pixel."""
+        return self._boxes.cover
 
     @cached_property
-    def _encoded(self) -> Encoded:
-        return encode(self.inputs, self.sample, self._own, self._upsample)
+    def _boxes(self) -> space.Boxes:
+        return space.boxes([p.solid for p in self._own])
 
-    @property
-    def _placements(self) -> Sequence[Placement]:
-        return self._encoded.placements
-
-    @property
-    def _recipe(self) -> layouts.Recipe:
-        return self._encoded.recipe
+    @cached_property
+    def _sources(self) -> list[MemberSource]:
+        upsample = self._upsample
+        return [MemberSource(self.inputs, m, self.sample, p, upsample) for m, p in enumerate(self._own)]
 
     @cached_property
     def _scoring(self) -> Scoring:
-        return layouts.scoring(self._recipe)
+        fusion = self.inputs.fusion
+        how = fusion.temperatures, fusion.mean, self._upsample == "logits"
+        return layouts.scoring(layouts.Recipe(self._sources[0].kind, *how))
 
     @cached_property
-    def _members(self) -> Members:
-        codes, placements, order, _ = self._encoded
-        return layouts.members(codes, placements, order, self._weights)
-
-    @cached_property
-    def _pixels(self) -> Pixels | None:
-        """Pixels behind the cells that members share; None where their boxes differ, or are wider than the image."""
-        first = self._placements[0].box.shape
-        if any(p.box.shape != first for p in self._placements) or first[1] > self.image[1]:
-            return None
-        return layouts.pixels(first, self.image)
-
-    @cached_property
-    def _axes(self) -> Axes:
-        return layouts.axes(tuple([p.box.shape for p in self._placements]), self.image)
-
-    @cached_property
-    def _bounds(self) -> dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]]:
-        return {}
-
-    def _block_arguments(self, c: int) -> tuple[Any, ...]:
-        """What `kernels.block_walks` takes of class `c`: the bounds of its blocks, then what evaluates its pixels."""
-        from ensemble_kit.kernels import blocks
-
-        laid = c, self._members, self._scoring, self._axes
-        if c not in self._bounds:
-            self._bounds[c] = blocks.block_bounds(*laid)
-        return self._bounds[c], *laid
-
-    @cached_property
-    def _whole(self) -> tuple[Any, ...]:
-        """What `kernels.rows` takes: members, scoring, the exponentials that make shares, axes."""
+    def _by_member(self) -> Raster:
+        """The members over the image's pixels, whatever is interpolated."""
         from ensemble_kit.kernels import tables
 
-        table = tables.exponentials() if self._of_shares else np.empty(0, np.int64)
-        return self._members, self._scoring, table, self._axes
+        table = tables.exponentials()  # empty or not, it is read-only: one type
+        table = table if self._sources[0].kind == "shares" else table[:0]
+        return Raster(self._sources, self._scoring, table, self._laid_out(self._sources, self._weights(self._boxes)))
 
-    @property
-    def _of_shares(self) -> bool:
-        return self._recipe.codes == "shares"
+    @cached_property
+    def _raster(self) -> Raster:
+        """The members, or with upsample="scores" each set of members fused on its grid, over the image's pixels."""
+        if self._upsample == "logits":
+            return self._by_member
+        from ensemble_kit.kernels import tables
+
+        fusion, cut = self.inputs.fusion, self._boxes
+        weights = self._weights(cut)
+        sources = [self._on_grid(which, weights[s]) for s, which in enumerate(cut.members)]
+        scoring = layouts.scoring(
+            layouts.Recipe("scores", (1.0,) * len(sources), fusion.mean, interpolate_members=False)
+        )
+        own = 65536 * np.eye(len(sources), dtype=np.int64)[:, None] * weights.any(axis=2, keepdims=True)
+        return Raster(sources, scoring, tables.exponentials()[:0], self._laid_out(sources, own))
+
+    def _laid_out(self, sources: Sequence[Source], weights: NDArray[np.int64]) -> Space:
+        return space.of_image([s.placement for s in sources], self._boxes, weights, space.outside(self.inputs))
+
+    def _weights(self, cut: space.Boxes) -> NDArray[np.int64]:
+        """Weights of each set of members, int64 (sets, C, M)."""
+        return np.array([self.inputs.fusion.among(which) for which in cut.members], np.int64)
+
+    def _on_grid(self, which: Sequence[int], weights: NDArray[np.int64]) -> Source:
+        """Fuse a set of members on the grid of the finest."""
+        fusion, members = self.inputs.fusion, [self._sources[m] for m in which]
+        temperatures = tuple([fusion.temperatures[m] for m in which])
+        recipe = layouts.Recipe(members[0].kind, temperatures, fusion.mean, interpolate_members=False)
+        return GridSource(members, layouts.scoring(recipe), np.take(weights, which, axis=1))
 
     def values(self, first_row: int, stop_row: int) -> NDArray[np.int64]:
-        """Evaluate rows of the image: int64 (C, rows, W), the fused level × 65536 before it is rounded (rule 10)."""
+        """Evaluate rows: int64 (C, rows, W), the fused level × 65536 before it is rounded (rule 10).
+
+        It is 0 where no member has a say, but that of a class that is the background there.
+        """
         from ensemble_kit.kernels import rows as kernels
 
-        return np.asarray(kernels.values(first_row, stop_row, *self._whole))
+        out = np.empty((len(self.inputs.classes), stop_row - first_row, self.image[-1]), np.int64)
+        for first, stop in self._raster.slabs(first_row, stop_row):
+            laid = self._raster.laid(first, stop)
+            found = kernels.values(first, stop, *laid.arguments)
+            np.maximum(found, 0, out=out[:, first - first_row : stop - first_row])
+        return out
+
+    def open_values(
+        self, truth: ManyRuns, void: Runs, ratio: int, decided: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint16]]]:
+        """Evaluate the pixels that are not void, some rows at a time, but for those that no factor can change.
+
+        Pixels that are the true class's at any factors within 2^ratio of each other may be counted instead.
+
+        Parameters
+        ----------
+        truth : masks of all classes, none over another.
+        decided : int64 (C + 1, C), pixels by truth and winner; added to.
+
+        Yields
+        ------
+        int64 (C, n), as `values`, and uint16 (n,), their truth: the number of classes where they have none.
+
+        Raises
+        ------
+        MismatchError
+            Pixels where no member has a say, and no class is called background.
+        """
+        from ensemble_kit.kernels import settled
+
+        C, width = len(self.inputs.classes), self.image[-1]
+        if not self.covered and space.outside(self.inputs).max() < 0:
+            raise space.undecided_outside(self.sample, "cannot tune factors")
+        step, certain = max(1, _SCORES // (C * width)), leads.to_keep(C, ratio, self.inputs.fusion.mean.of_logits)
+        for begin, end in self._raster.slabs():
+            laid = self._raster.laid(begin, end)
+            leading = laid.leading(self._bounds_of_leads)
+            for first in range(begin, end, step):
+                stop = min(first + step, end)
+                labels, counts = truth_of(truth, void, first, stop, width)
+                labels[~counts] = VOID
+                drawn = labels.reshape(-1, width)
+                yield settled.open_values(first, stop, leading, certain, drawn, VOID, *laid.arguments, decided)
 
     def disagreement(self, first_row: int, stop_row: int, most_bits: float) -> tuple[NDArray[np.uint16], ...]:
-        """Evaluate how far members disagree in rows of the image, as `kernels.disagreement` returns it."""
+        """Evaluate how far members disagree in some rows, as `kernels.disagreement` returns it."""
         from ensemble_kit.kernels import disagreement as kernels
         from ensemble_kit.kernels import tables
 
         joint, most = self.inputs.activation == "softmax", int(most_bits * 2**40)
-        laid = tables.entropies(not joint), most, joint, *self._whole
-        variance, information = kernels.disagreement(first_row, stop_row, *laid)
+        table, parts = tables.entropies(not joint), []
+        for first, stop in self._by_member.slabs(first_row, stop_row):
+            laid = self._by_member.laid(first, stop)  # keeps the codes alive
+            parts.append(kernels.disagreement(first, stop, table, most, joint, *laid.arguments))
+        variance, information = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
         return variance, information
-
-    def leaders(self, ratio: int) -> tuple[NDArray[np.int16], ...]:
-        """Find for each member the class that has 2^ratio times any other's score in each cell, or -1."""
-        from ensemble_kit.kernels import settled
-
-        margin = exclusive.margin(self.inputs, self._recipe.codes, ratio)
-        found = tuple([np.full(last + 1, -1, np.int16) for last in self._axes.last])
-        for m, out in enumerate(found):
-            if margin is not None:
-                settled.leaders(m, self._members, margin, out)
-        return found
-
-    def open_values(
-        self,
-        first_row: int,
-        stop_row: int,
-        leaders: tuple[NDArray[np.int16], ...],
-        truth: NDArray[np.uint16],
-        void: int,
-        decided: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-        """Evaluate the pixels of some rows, but those that all members give to their true class, which are counted.
-
-        Parameters
-        ----------
-        leaders : as `leaders` returns them.
-        truth : uint16 (H, W), the class of every pixel, their number where there is none.
-        void : the truth of pixels that do not count.
-        decided : int64 (C + 1, C), pixels by truth and winner; added to.
-
-        Returns
-        -------
-        int64 (C, n), as `values`, and uint16 (n,), their truth.
-        """
-        from ensemble_kit.kernels import settled
-
-        values, labels = settled.open_values(first_row, stop_row, leaders, truth, void, *self._whole, decided)
-        return values, labels
 
     def winners(self, factors: Sequence[int], least: int | None = None) -> ManyRuns:
         """Give each pixel to the class of the largest `F_c · w_c`, ties to the first one (rule 10).
@@ -183,23 +194,21 @@ class FusedSample:
         from ensemble_kit.kernels import rows as kernels
         from ensemble_kit.kernels import tables
 
-        scales, of_logits = np.array(factors, np.int64), self.inputs.fusion.mean.of_logits
-        weights, offsets = (
-            (np.ones_like(scales), tables.offsets(scales)) if of_logits else (scales, np.zeros_like(scales))
-        )
-        fast = argmax.contest(self.inputs, self.sample, self._own, self._upsample, weights, offsets, least or 0)
-        if fast is not None:
-            return argmax.winners(fast)
-        of_shares = of_logits and self.inputs.activation == "softmax"
-        if self._of_shares or (least and of_shares):
-            shares = tables.exponentials() if of_shares else np.empty(0, np.int64)
-            return ManyRuns(*kernels.winners(weights, offsets, least or 0, shares, *self._whole))
-        rule = weights, offsets, least or 0
-        if not self._recipe.interpolate_members:
-            order = np.arange(len(weights))[:, None]
-            return class_maps.winners([self.levels()], self._placements[:1], order, 65536 + 0 * order, None, *rule)
-        maps, table = class_maps.of_members(self._encoded), self._scoring.score_table
-        return class_maps.winners(maps, self._placements, self._encoded.order, self._weights, table, *rule)
+        of_shares = self.inputs.fusion.mean.of_logits and self.inputs.activation == "softmax"
+        shares = tables.exponentials() if of_shares else tables.exponentials()[:0]
+        rule, own = self._scales(factors), least or 0
+        lead = leads.lead_of_share(own, len(factors)) if of_shares and own else 0
+        certain = leads.to_win(*rule, 0 if of_shares else own, LEVELS if lead is None else lead)
+        return self._by_slab(kernels.winners, certain, *rule, own, shares)
+
+    def _scales(self, factors: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What values are multiplied by, and what is added, int64 (C,)."""
+        from ensemble_kit.kernels import tables
+
+        scales = np.array(factors, np.int64)
+        if self.inputs.fusion.mean.of_logits:
+            return np.ones_like(scales), tables.offsets(scales)
+        return scales, np.zeros_like(scales)
 
     def claims(self, levels: Sequence[int]) -> ManyRuns:
         """Give each pixel to the class of the largest value among those whose level reaches theirs, if any (rule 10).
@@ -210,7 +219,9 @@ class FusedSample:
         """
         from ensemble_kit.kernels import rows as kernels
 
-        return ManyRuns(*kernels.claims(np.array(levels, np.int64), *self._whole))
+        wanted = np.array(levels, np.int64)
+        certain = leads.to_settle(wanted, np.arange(len(levels)), len(levels), alone=True)
+        return self._by_slab(kernels.claims, certain, wanted)
 
     def runs(self, c: int, level: int) -> Runs:
         """Decide class number `c`: on iff the pixel's value is at least `level`."""
@@ -225,18 +236,32 @@ class FusedSample:
         return found
 
     def _decide(self, levels: Mapping[int, int]) -> ManyRuns:
-        from ensemble_kit.kernels import block_walks, cells
-        from ensemble_kit.kernels import rows as kernels
+        from ensemble_kit.kernels import bounded_rows, rows
 
-        classes, wanted = np.array(tuple(levels), np.int64), np.array(tuple(levels.values()), np.int64)
-        if self._of_shares:
-            return ManyRuns(*kernels.decide(classes, wanted, *self._whole))
-        if self._pixels is None:
-            decided = [block_walks.decide(level, *self._block_arguments(c)) for c, level in levels.items()]
-            return ManyRuns.of([Runs.trusted(runs, self.image) for runs in decided])
-        edges = tuple(levels.values())
-        reach = layouts.reach(self._recipe, edges, edges)
-        return ManyRuns(*cells.decide(classes, wanted, reach, self._members, self._scoring, self._pixels))
+        wanted = np.array(tuple(levels), np.int64), np.array(tuple(levels.values()), np.int64)
+        if not self._raster.alone:
+            certain = leads.to_settle(wanted[1], wanted[0], len(self.inputs.classes))
+            return self._by_slab(rows.decide, certain, *wanted)
+        parts = []
+        for first, stop in self._raster.slabs():
+            laid = self._raster.laid(first, stop)  # keeps the codes alive
+            parts.append(ManyRuns(*bounded_rows.decide(first, stop, *wanted, *self._raster.bounded(laid))))
+        return ManyRuns.continued(parts)
+
+    @cached_property
+    def _bounds_of_leads(self) -> leads.Bounds | None:
+        """What leads of cells tell of pixels, if anything."""
+        kind, scoring = self._sources[0].kind, self._scoring
+        return leads.bounds_of(self.inputs, kind, scoring) if self._raster.all_heard else None
+
+    def _by_slab(self, decide: Callable[..., tuple[NDArray[np.int64], ...]], certain: Certain, *given: Any) -> ManyRuns:
+        """Decide slab by slab with a kernel of `kernels.rows`, and join the runs."""
+        parts = []
+        for first, stop in self._raster.slabs():
+            laid = self._raster.laid(first, stop)
+            leading = laid.leading(self._bounds_of_leads)
+            parts.append(ManyRuns(*decide(first, stop, *given, leading, certain, *laid.arguments)))
+        return ManyRuns.continued(parts)
 
     def counts(self, bands: Mapping[int, tuple[int, int]], truth: Sequence[Runs] | None = None) -> LevelCounts:
         """Count pixels by effective level, in the bands `{class number: (low, high)}`, in one call.
@@ -245,33 +270,9 @@ class FusedSample:
         ----------
         truth : for each of these classes, the mask whose pixels are counted, too; without, there is none.
         """
-        from ensemble_kit.kernels import block_walks, cell_counts
-
-        truth = [Runs.empty(self.image)] * len(bands) if truth is None else truth
-        if self._of_shares:
-            wanted = np.array([(c, *band) for c, band in bands.items()], np.int64)
-            return LevelCounts.joined(list(exclusive.counts(wanted, ManyRuns.of(truth), self._whole)))
-        if self._pixels is None:
-            return LevelCounts.joined(
-                [
-                    block_walks.count(*bands[c], t.starts, t.ends, *self._block_arguments(c))
-                    for c, t in zip(bands, truth, strict=True)
-                ]
-            )
-        edges, kind = tuple(bands.values()), np.uint32 if self.image[0] * self.image[1] < 1 << 32 else np.int64
-        return LevelCounts(
-            *cell_counts.count(
-                np.array(tuple(bands)),
-                np.array(edges),
-                *ManyRuns.of(truth),
-                np.zeros((65536, 2), np.int64),
-                np.empty(0, kind),
-                layouts.reach(self._recipe, tuple([low for low, _ in edges]), tuple([high for _, high in edges])),
-                self._members,
-                self._scoring,
-                self._pixels,
-            )
-        )
+        truth = [Runs.trusted(_NONE, self.image)] * len(bands) if truth is None else truth
+        wanted = np.array([(c, *band) for c, band in bands.items()], np.int64)
+        return LevelCounts.joined(list(exclusive.counts(wanted, ManyRuns.of(truth), self._raster)))
 
     def pixels(self, c: int, runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
         """Evaluate the pixels of a mask one by one: their positions, ascending, and effective levels of class `c`."""
@@ -281,31 +282,46 @@ class FusedSample:
         self, classes: Sequence[int], masks: Sequence[Runs]
     ) -> list[tuple[NDArray[np.int64], NDArray[np.uint16]]]:
         """Evaluate pixels of several classes as `pixels` does of one, each at those of its own mask."""
-        from ensemble_kit.kernels import rows as kernels
-        from ensemble_kit.kernels import sizes
+        from ensemble_kit.kernels import bounded_rows, rows
 
-        wanted = np.array(classes, np.int64), *ManyRuns.of(masks)
-        found = (
-            kernels.levels_within(*wanted, *self._whole)
-            if self._of_shares
-            else sizes.levels_within(*wanted, self._members, self._scoring, self._axes)
-        )
-        cuts, positions, levels = found
-        return [(positions[a:b], levels[a:b]) for a, b in pairwise(cuts.tolist())]
+        wanted, all_masks, W = np.array(classes, np.int64), ManyRuns.of(masks), self.image[-1]
+        parts: list[list[tuple[NDArray[np.int64], NDArray[np.uint16]]]] = [[_NO_PIXELS] for _ in classes]
+        for first, stop in self._raster.slabs():
+            own = all_masks.between(first * W, stop * W)
+            if own.starts.size:
+                laid = self._raster.laid(first, stop)
+                if self._raster.alone:
+                    members, scoring, _, pixels = laid.arguments
+                    cuts, *found = bounded_rows.levels_within(wanted, *own, members, scoring, pixels)
+                else:
+                    cuts, *found = rows.levels_within(first, stop, wanted, *own, *laid.arguments)
+                for part, a, b in zip(parts, *(cuts[k : len(parts) + k].tolist() for k in (0, 1)), strict=True):
+                    part.append((found[0][a:b], found[1][a:b]))
+        return [tuple(np.concatenate(each) for each in zip(*part, strict=True)) for part in parts]  # type: ignore[misc]
 
     def levels(self) -> NDArray[np.uint16]:
-        """Fuse all classes on the finest grid, uint16 (C, h, w), as upsample="scores" does before it interpolates."""
-        from ensemble_kit.kernels import fuse
+        """Fuse all classes on the finest grid, uint16 (C, *grid), as upsample="scores" does before it interpolates.
 
-        if self._recipe.interpolate_members:
-            return FusedSample(self.inputs, self.sample, "scores").levels()
-        out = np.empty((len(self._weights), *self._placements[0].grid), np.uint16)
-        scored = self._recipe.codes == "scores" and out[0].size >= fuse.LANES
-        for c, weights in enumerate(self._weights):
-            class_maps = [codes[k] for codes, k in zip(self._encoded.codes, self._encoded.order[c], strict=True)]
-            addresses = np.array([m.__array_interface__["data"][0] for m in class_maps], np.int64)
-            if scored:
-                fuse.fuse_scores(addresses, weights, out[c].reshape(-1))
-            else:
-                fuse.fuse_grid(addresses, weights, self._scoring, out[c].reshape(-1))
+        Raises
+        ------
+        UsageError
+            Members of several windows, for which no grid lies over all pixels.
+        """
+        if len(self._boxes.members) > 1:
+            raise UsageError(
+                "windows-differ",
+                "cannot fuse members on one grid",
+                item=f"sample {self.sample!r}: its members saw different windows of the image",
+                fix="decide at the image's size (ensk vote, Ensemble.vote), where each is fused in its window",
+            )
+        kept = self if self._upsample == "scores" else type(self)(self.inputs, self.sample, "scores")
+        place = finest(self._own)
+        source = kept._on_grid(range(len(self._own)), kept._weights(kept._boxes)[0])
+        out = np.zeros((len(self.inputs.classes), *place.grid), np.uint16)
+        cells = source.codes(0, source.placement.box.shape[0])
+        out[:, *place.box.slices] = cells if len(place.grid) == 3 else cells[:, 0]
         return out
+
+
+_NONE = np.zeros(0, np.int64), np.zeros(0, np.int64)
+_NO_PIXELS = np.zeros(0, np.int64), np.zeros(0, np.uint16)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Literal
+from functools import lru_cache
+from itertools import groupby
+from typing import Literal, TypeVar
 
 from ensemble_kit.errors import UsageError
 from ensemble_kit.spec.mean import LEVELS, Mean
+
+T = TypeVar("T")
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -29,6 +33,8 @@ class Fusion:
     members : names, in the order of `weights` and `temperatures`.
     weights : integers that add up to 65536, per member, for each class: (C, M).
     temperatures : per member.
+    original : the weights as they were given, of which the integers are made: for each class one per member. They are
+        needed where only some members have a say. Without them, the smallest whole numbers that become the integers.
     """
 
     mean: Mean
@@ -36,6 +42,7 @@ class Fusion:
     members: tuple[str, ...]
     weights: tuple[tuple[int, ...], ...]
     temperatures: tuple[float, ...]
+    original: tuple[tuple[float | Fraction, ...], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         members = len(self.members)
@@ -53,6 +60,45 @@ class Fusion:
                 item=f"temperatures {list(self.temperatures)} for {members} members",
                 fix="pass one finite number above 0 per member",
             )
+        if not self._is_original():
+            object.__setattr__(self, "original", ())  # they are of other weights, which were replaced
+
+    def _is_original(self) -> bool:
+        pairs = {*zip(self.original, self.weights, strict=False)}
+        return all(len(o) == len(w) and integer_weights(o, self.members) == w for o, w in pairs)
+
+    @property
+    def untold(self) -> tuple[tuple[float | Fraction, ...], ...]:
+        """The original weights, where they do not follow from the integers; else ()."""
+        for own, row in {*zip(self.original, self.weights, strict=False)}:
+            if _shares(own, self.members) != _shares(original_of(row, self.members), self.members):
+                return self.original
+        return ()
+
+    def among(self, which: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Return the weights where only some members have a say, by rule 2 on the original weights.
+
+        They are 0 for the other members, and for a class that weighs nothing in any of these.
+        """
+        if len(which) == len(self.members):
+            return self.weights
+        rows = self.original or self.weights
+        given = bool(self.original)
+        return tuple(_among(row, given, self.members, tuple(which)) for row in rows)
+
+    def spread(self, folds: Sequence[int]) -> Fusion:
+        """Return the fusion of members' folds: each weighs the member's weight / K, by rule 2 on the original weights.
+
+        Parameters
+        ----------
+        folds : how many are averaged of each member, K; 1 of a member that is read as it is.
+        """
+        if set(folds) == {1}:
+            return self
+        given, names = bool(self.original), spread(self.members, folds)
+        rows = [_split(row, given, self.members, tuple(folds)) for row in self.original or self.weights]
+        weights = tuple(integer_weights(row, names) for row in rows)
+        return Fusion(self.mean, self.upsample, names, weights, spread(self.temperatures, folds), tuple(rows))
 
     @property
     def heard(self) -> tuple[int, ...]:
@@ -63,7 +109,9 @@ class Fusion:
         """Return the fusion of some members, all those that weigh something among them."""
         weights = tuple(tuple(row[m] for m in which) for row in self.weights)
         temperatures = tuple(self.temperatures[m] for m in which)
-        return replace(self, members=tuple(self.members[m] for m in which), weights=weights, temperatures=temperatures)
+        original = tuple(tuple(row[m] for m in which) for row in self.original)
+        members = tuple(self.members[m] for m in which)
+        return replace(self, members=members, weights=weights, temperatures=temperatures, original=original)
 
     def differences(
         self, other: Fusion, classes: Sequence[str], others: Sequence[str]
@@ -102,6 +150,63 @@ class Fusion:
         return ", ".join(f"{name} {w:.5g}" for name, w in zip(self.members, told, strict=True))
 
 
+def spread(values: Sequence[T], folds: Sequence[int]) -> tuple[T, ...]:
+    """Repeat each member's value for its folds."""
+    return tuple(value for value, count in zip(values, folds, strict=True) for _ in range(count))
+
+
+def fold_weights(weights: Sequence[float], folds: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """Make the integers of members' folds, each of which weighs the member's weight / K.
+
+    Parameters
+    ----------
+    weights, folds : of each member, and how many folds are averaged of it, K.
+    names : of each fold, the member's.
+    """
+    own = [_exact_weight(w, "") / k for w, k in zip(weights, folds, strict=True)]
+    return integer_weights(spread(own, folds), names)
+
+
+def folds_of(names: Sequence[str]) -> tuple[int, ...]:
+    """Count how often each name follows itself: the folds of members that have names of their own."""
+    return tuple(len(list(group)) for _, group in groupby(names))
+
+
+@lru_cache(maxsize=256)
+def _split(
+    row: tuple[float | Fraction, ...], given: bool, names: tuple[str, ...], folds: tuple[int, ...]
+) -> tuple[Fraction, ...]:
+    """Divide the weights of members by the number of their folds: those given, or what the integers were made of."""
+    own = row if given else original_of(tuple(map(int, row)), names)
+    each = [_exact_weight(w, n) / k for w, n, k in zip(own, names, folds, strict=True)]
+    return spread(each, folds)
+
+
+def _shares(weights: Sequence[float | Fraction], names: Sequence[str]) -> list[Fraction]:
+    """Scale weights to a sum of 1, exactly."""
+    exact = [_exact_weight(w, n) for w, n in zip(weights, names, strict=True)]
+    return [w / sum(exact) for w in exact]
+
+
+@lru_cache(maxsize=256)
+def _among(
+    row: tuple[float | Fraction, ...], given: bool, names: tuple[str, ...], which: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Renormalise the weights of some members: those given, or integers of which the given ones have to be found."""
+    shares = row if given else original_of(tuple(map(int, row)), names)
+    own, out = [shares[m] for m in which], [0] * len(names)
+    if any(own):
+        for m, weight in zip(which, integer_weights(own, [names[m] for m in which]), strict=True):
+            out[m] = weight
+    return tuple(out)
+
+
+@lru_cache(maxsize=256)
+def original_of(weights: tuple[int, ...], names: tuple[str, ...]) -> tuple[float, ...]:
+    """Find the smallest whole numbers, of up to 1,000 in all, that become these integers; else the integers."""
+    return tuple(next(_small(weights, names), weights))
+
+
 def _small(weights: Sequence[int], names: Sequence[str]) -> Iterator[list[float]]:
     """Yield the numbers of up to 1,000 in all that become these integers."""
     for total in range(1, 1001):
@@ -110,7 +215,7 @@ def _small(weights: Sequence[int], names: Sequence[str]) -> Iterator[list[float]
             yield tried
 
 
-def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:
+def integer_weights(weights: Sequence[float | Fraction], names: Sequence[str]) -> tuple[int, ...]:
     """Scale weights to integers that add up to 65536: largest remainder, ties to the name that sorts first.
 
     Weights count as the decimals they are written as, so that 0.1, 0.1, 0.1 are equal thirds exactly.
@@ -137,7 +242,9 @@ def integer_weights(weights: Sequence[float], names: Sequence[str]) -> tuple[int
     return tuple(whole)
 
 
-def _exact_weight(weight: float, name: str) -> Fraction:
+def _exact_weight(weight: float | Fraction, name: str) -> Fraction:
+    if isinstance(weight, Fraction):
+        return weight
     try:
         exact = Fraction(str(float(weight)))
     except (TypeError, ValueError, OverflowError):

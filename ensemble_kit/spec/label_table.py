@@ -35,6 +35,8 @@ class LabelTable:
     colours : by value, for colour-coded images and for palettes.
     source : where the table comes from, in words.
     numbered : whether the source says the values; else they are the numbers of its rows, and colours tell classes.
+    regions : where classes overlap, such as nnU-Net's regions, all values of each class; `values` then has one class
+        of each value.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +45,7 @@ class LabelTable:
     colours: Mapping[int, Colour] = field(default_factory=dict)
     source: str = "table"
     numbered: bool = True
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def with_void(self, void: Collection[int] | None) -> LabelTable:
         """Return the table with these values void; None: 255, or 65535 where 255 is or may be a class."""
@@ -84,8 +87,18 @@ class LabelTable:
         """Return the first value that names a class; None where none does."""
         return next((value for value, own in self.values.items() if own == name), None)
 
+    def owners_apart(self) -> list[NDArray[np.int64]]:
+        """Return by value whether it is in a class: 0, else `NO_CLASS`; for each class that is a region, then void."""
+        layers = [[value for value in self.regions[name] if value in self.values] for name in self.classes]
+        out = np.full((len(layers) + 1, VALUES), NO_CLASS, np.int64)
+        for inside, values in zip(out, [*layers, list(self.void)], strict=True):
+            inside[values] = 0
+        return list(out)
+
     def __str__(self) -> str:
         named = [f"{value} {'no class' if name is None else repr(name)}" for value, name in self.values.items()]
+        if self.regions:
+            named = [f"{name!r} {' + '.join(map(str, own))}" for name, own in self.regions.items()]
         void = ", ".join(map(str, sorted(self.void))) or "none"
         return f"label values ({self.source}): {', '.join(named)}; void {void}"
 

@@ -34,7 +34,7 @@ class ApplyStack:
     model_of: Mapping[str, int]
 
     def __call__(self, item: Item) -> NDArray[np.float16]:
-        """Return a sample's logits, float16 (C, h, w) within ±16, −16 outside the box; of exclusive classes log p."""
+        """Return a sample's logits, float16 (C, *grid) within ±16, −16 outside the box; of exclusive classes log p."""
         seen = SampleFeatures(self.inputs, item.sample)
         table = self.tables[self.model_of.get(item.sample, 0)]
         scores = np.empty((len(table), *seen.shape))

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ensemble_kit.kernels.tables import LOGIT_RANGE
 from ensemble_kit.scores import fused
+from ensemble_kit.spec.fusion import folds_of
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     Feature = NDArray[np.float32] | np.float32
 
 SCALES = (1 / 48, 1 / 16, 1 / 5)
-"""Widths of the boxes over which a member's logits are averaged, as shares of the grid's mean side."""
+"""Widths of the boxes over which a member's logits are averaged, as shares of the grid's mean side, or of each side."""
 NEAR = 1 / 5
 """Width of the box over which each class's fused probability is averaged: where the classes lie to each other."""
 MOST_CLASSES = 64
@@ -61,10 +63,17 @@ class SampleFeatures:
         self.inputs = inputs
         self.placement = fused.placement(inputs, sample)
         box = self.placement.box
-        self._logits = [member_logits(inputs, sample, m)[:, *box.slices] for m in range(len(inputs.members))]
         own = replace(inputs, fusion=replace(inputs.fusion, mean=PROBABILITY))
         table = np.clip(PROBABILITY.logits(), -LOGIT_RANGE, LOGIT_RANGE).astype(np.float32)
         self._fused = table[fused.grid_levels(own, sample)[:, *box.slices]]
+        ends = np.cumsum([0, *folds_of(inputs.fusion.members)]).tolist()  # of one member folds are one feature
+        self._logits = [self._of_member(sample, range(*of)) for of in pairwise(ends)]
+
+    def _of_member(self, sample: str, which: range) -> NDArray[np.float32]:
+        """Take the logits of a member, or of its folds; where it has no say, those of the members that have."""
+        own = member_logits(self.inputs, sample, which)[:, *self.placement.box.slices]
+        where = fused.says(self.inputs, sample, which)
+        return own if where is None else np.where(where, own, self._fused)
 
     @property
     def shape(self) -> Shape:
@@ -80,18 +89,20 @@ class SampleFeatures:
         own = [logits[c] for logits in self._logits]
         yield from own
         for logits in own:
-            yield from (_box_mean(logits, self._width(share)) for share in SCALES)
+            yield from (_box_mean(logits, self._widths(share)) for share in SCALES)
         mean, fused_here = np.mean(own, axis=0, dtype=np.float32), self._fused[c]
         others = np.where(self._best_class == c, self._second, self._best)
         area = np.float32(np.log1p(np.count_nonzero(fused_here >= 0) / fused_here.size * 1e4))
-        yield from (np.maximum(mean, 0), fused_here, others, _box_mean(others, self._width(_OTHERS)))
+        yield from (np.maximum(mean, 0), fused_here, others, _box_mean(others, self._widths(_OTHERS)))
         yield from (np.maximum(fused_here - others, 0), area, fused_here * area, fused_here.max())
         yield np.ptp(np.stack(own), axis=0)
         yield from self._near
         yield np.float32(1)
 
-    def _width(self, share: float) -> int:
-        return 2 * round(share * float(np.mean(self.shape)) / 2) + 1
+    def _widths(self, share: float) -> tuple[int, ...]:
+        """Return the sides of a box in cells, odd; a volume has as many of its slices as they are, however thick."""
+        sides = self.shape if len(self.shape) == 3 else (float(np.mean(self.shape)),) * 2
+        return tuple(2 * round(share * side / 2) + 1 for side in sides)
 
     @cached_property
     def _best_class(self) -> NDArray[np.intp]:
@@ -111,21 +122,21 @@ class SampleFeatures:
     def _near(self) -> list[NDArray[np.float32]]:
         if len(self._fused) > MOST_CLASSES:
             return []
-        width = self._width(NEAR)
-        return [_box_mean(1 / (1 + np.exp(-logits)), width) for logits in self._fused]
+        widths = self._widths(NEAR)
+        return [_box_mean(1 / (1 + np.exp(-logits)), widths) for logits in self._fused]
 
 
-def member_logits(inputs: Inputs, sample: str, m: int) -> NDArray[np.float32]:
-    """Return the logits of member number `m` on the finest member's grid, within ±16: float32 (C, *grid).
+def member_logits(inputs: Inputs, sample: str, which: range) -> NDArray[np.float32]:
+    """Return the logits of a member, or of the folds `which` of it, on the finest grid, within ±16: float32 (C, *grid).
 
     Of exclusive classes the logit of each class's probability.
     """
-    levels = fused.member_levels(inputs, sample, m)
+    levels = fused.member_levels(inputs, sample, which)
     mean = LOGIT if inputs.activation == "sigmoid" else PROBABILITY
     return np.clip(mean.logits(), -LOGIT_RANGE, LOGIT_RANGE).astype(np.float32)[levels]
 
 
-def _box_mean(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def _box_mean(values: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float32]:
     from scipy.ndimage import uniform_filter
 
-    return np.asarray(uniform_filter(values, width, mode="nearest"))
+    return np.asarray(uniform_filter(values, widths, mode="nearest"))

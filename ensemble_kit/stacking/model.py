@@ -16,7 +16,7 @@ from ensemble_kit.files import atomic_write
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.labels import check_names
 from ensemble_kit.stacking import features
-from ensemble_kit.thresholds.records import MemberRecord
+from ensemble_kit.thresholds.members import MemberRecord, stores_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,15 +53,15 @@ class Fitted:
         UsageError
             The very stores that it is fitted on.
         """
-        known = {m.name: m.model for m in self.members}
+        known = {m.name: m for m in self.members}
         facts: list[tuple[str, object, object]] = [
             ("members", sorted(known), sorted(m.name for m in other.members)),
             ("classes", sorted(self.classes), sorted(other.classes)),
             ("activation", self.activation, other.activation),
             *(
-                (f"model of member {m.name!r}", known[m.name], m.model)
+                (f"model of member {m.name!r}", sorted(map(str, known[m.name].models)), sorted(map(str, m.models)))
                 for m in other.members
-                if m.model is not None and known.get(m.name) is not None
+                if m.name in known and m.is_other(known[m.name])
             ),
         ]
         for what, ours, theirs in facts:
@@ -75,7 +75,7 @@ class Fitted:
                     "stack-does-not-fit",
                 )
         seen = self.seen(other)
-        if seen and {m.fingerprint for m in self.members} & {m.fingerprint for m in other.members}:
+        if seen and stores_in(self.members) & stores_in(other.members):
             item = f"{len(seen)} of {len(other.samples)} samples are those that it was fitted on: {some(seen, 3)}"
             fix = "use their out-of-fold logits, which fitting wrote (--out), or apply it to other stores"
             raise UsageError("stack-in-sample", "cannot apply a stack to its own samples", item=item, fix=fix)
@@ -129,7 +129,7 @@ class StackModel:
         """Return the content of the file (docs/storage.md#stacks)."""
         return {
             "format": FORMAT,
-            "members": [{"name": m.name, "fingerprint": m.fingerprint, "model": m.model} for m in self.members],
+            "members": [m.to_dict() for m in self.members],
             "classes": list(self.classes),
             "activation": self.activation,
             "features": list(self.names),
@@ -174,7 +174,7 @@ class StackModel:
         """Make it of what a file holds; raises ValueError, KeyError or TypeError where that is not a stack."""
         if d["format"] != FORMAT:
             raise ValueError(f"its format is {d['format']!r}, not {FORMAT!r}")
-        members = tuple(_member(m) for m in d["members"])
+        members = tuple(MemberRecord.from_dict(m) for m in d["members"])
         if [m.name for m in members] != sorted({m.name for m in members}):
             raise ValueError("its members are not in the order of their names, or two have one name")
         classes, folds = tuple(map(_text, d["classes"])), tuple(tuple(map(_text, fold)) for fold in d["folds"])
@@ -207,11 +207,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is not text")
     return value
-
-
-def _member(d: dict[str, Any]) -> MemberRecord:
-    model = None if d["model"] is None else _text(d["model"])
-    return MemberRecord(_text(d["name"]), _text(d["fingerprint"]), model)
 
 
 def _table(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ensemble_kit.masks.packed import ManyRuns
+from ensemble_kit.masks.runs import Runs
+from ensemble_kit.masks.windows import cut
 from ensemble_kit.stacking.features import SampleFeatures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ensemble_kit.execution.executor import Item
-    from ensemble_kit.masks.runs import Runs
     from ensemble_kit.scores.inputs import Inputs
-    from ensemble_kit.spec.geometry import Shape
+    from ensemble_kit.spec.geometry import Placement, Shape
 
 PER_STRATUM = 150
 """Most cells of a stratum of a sample; whichever are drawn stand for all of it."""
@@ -67,10 +70,11 @@ class DrawRows:
     def __call__(self, item: Item) -> list[Rows]:
         """Draw the rows of each class."""
         seen = SampleFeatures(self.inputs, item.sample)
-        known = 1 - coverage(item.truth.void, seen.shape) if item.truth.void is not None else None
+        place = seen.placement
+        known = 1 - coverage(item.truth.void, seen.shape, place) if item.truth.void is not None else None
         out = []
         for c in self.classes:
-            on = coverage(item.truth.masks[c], seen.shape)
+            on = coverage(item.truth.masks[c], seen.shape, place)
             weight = np.ones(seen.shape) if known is None else known.astype(np.float64)
             if known is not None:
                 on = np.divide(on, known, out=np.zeros_like(on), where=known > 0)
@@ -109,12 +113,35 @@ def draw(
     return found[order], np.concatenate(share)[order]
 
 
-def coverage(mask: Runs, shape: Shape) -> NDArray[np.float32]:
-    """Return the share of each cell that a mask covers: float32 of `shape`, cells that cover the mask's image."""
-    on = mask.decode()
-    if on.shape == tuple(shape):
-        return on.astype(np.float32)
-    area = on.astype(np.float64)
+def coverage(mask: Runs, shape: Shape, place: Placement | None = None) -> NDArray[np.float32]:
+    """Return the share of each cell that a mask covers: float32 of `shape`, cells that cover the mask's image.
+
+    Parameters
+    ----------
+    place : where the cells lie, if they cover a window of the image.
+    """
+    if place is not None and place.window is not None:
+        mask = cut(ManyRuns.of([mask]), place.covered, place.image).mask(0, place.covered.shape)
+    if mask.shape == tuple(shape):
+        return mask.decode().astype(np.float32)
+    if len(shape) == 3:
+        return np.stack([_slice_coverage(mask, k, shape) for k in range(shape[0])])
+    return _in_rows(mask.decode().astype(np.float64), shape)
+
+
+def _slice_coverage(mask: Runs, k: int, shape: Shape) -> NDArray[np.float32]:
+    """Cover one slice of cells: by each slice of a volume as much as lies in it."""
+    depth, pixels, cells = mask.shape[0], math.prod(mask.shape[1:]), shape[0]
+    first, stop = k * depth // cells, -(-(k + 1) * depth // cells)
+    numbers = np.arange(first, stop)
+    weights = np.minimum((numbers + 1) * cells, (k + 1) * depth) - np.maximum(numbers * cells, k * depth)
+    own = ManyRuns.of([mask]).between(first * pixels, stop * pixels)
+    part = Runs.trusted((own.starts - first * pixels, own.ends - first * pixels), (stop - first, *mask.shape[1:]))
+    return _in_rows(np.einsum("z,zyx->yx", weights / depth, part.decode()), shape[1:])
+
+
+def _in_rows(area: NDArray[np.float64], shape: Shape) -> NDArray[np.float32]:
+    """Average an image over cells."""
     for axis, cells in enumerate(shape):
         area = _cut(area, axis, cells)
     return np.clip(area, 0, 1).astype(np.float32)

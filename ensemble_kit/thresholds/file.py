@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, IncompleteError
 from ensemble_kit.files import atomic_write
+from ensemble_kit.scores.class_sets import ClassSets
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
@@ -21,7 +22,8 @@ from ensemble_kit.thresholds.class_file import class_dict, class_from, factor_di
 from ensemble_kit.thresholds.crossed_file import crossed_dict, crossed_from
 from ensemble_kit.thresholds.fields import as_factor, as_level, as_list, as_object, as_text, as_whole, number, stable
 from ensemble_kit.thresholds.guarantee import Guarantee
-from ensemble_kit.thresholds.records import DecisionRecord, MemberRecord, SetFields, Validation
+from ensemble_kit.thresholds.members import MemberRecord
+from ensemble_kit.thresholds.records import DecisionRecord, SetFields, Validation
 
 FORMAT, DECIDING = "ensk.thresholds/1", "ensk.thresholds/2"
 
@@ -79,9 +81,11 @@ def encode(tuned: SetFields) -> dict[str, Any]:
         "fusion": {
             "mean": str(f.mean),
             "upsample": f.upsample,
-            "members": [{"name": r.name, "fingerprint": r.fingerprint, "model": r.model} for r in tuned.members],
+            "members": [r.to_dict() for r in tuned.members],
             "weights": {name: list(w) for name, w in zip(tuned.names, f.weights, strict=True)},
+            **({"original": dict(zip(tuned.names, map(list, f.untold), strict=True))} if f.untold else {}),
             "temperatures": list(f.temperatures),
+            **({} if tuned.member_classes == "same" else {"member_classes": tuned.member_classes}),
         },
         "rules": list(tuned.rules),
         "metric": {"name": m.metric, "objective": m.objective, "empty": m.convention.empty, "eps": m.convention.eps},
@@ -138,13 +142,14 @@ def _decode(d: dict[str, Any]) -> SetFields:
             guarantee = Guarantee.from_dict(d["risk"], {c["name"]: c["level"] for c in d["classes"]})
             if decision.kind != "threshold":
                 raise ValueError(f"it controls a risk but decides by {decision.kind!r}")
-    members = [
-        MemberRecord(as_text(r["name"]), as_text(r["fingerprint"]), None if r["model"] is None else as_text(r["model"]))
-        for r in f["members"]
-    ]
+    members = [MemberRecord.from_dict(r) for r in f["members"]]
     weights = tuple(tuple(as_whole(w) for w in f["weights"][n]) for n in names)
     temperatures = tuple(float(t) for t in f["temperatures"])
-    fusion = Fusion(Mean.of(f["mean"]), f["upsample"], tuple(r.name for r in members), weights, temperatures)
+    member_classes = f.get("member_classes", "same")
+    if member_classes not in get_args(ClassSets):
+        raise ValueError(f"it was tuned for the classes {member_classes!r} of its members")
+    original = tuple(tuple(number(w) for w in f["original"][n]) for n in names) if "original" in f else ()
+    fusion = Fusion(Mean.of(f["mean"]), f["upsample"], tuple(r.name for r in members), weights, temperatures, original)
     if fusion.upsample not in {"logits", "scores"}:
         raise ValueError(f"its upsampling is {fusion.upsample!r}")
     if any(len(w) != len(members) or sum(w) != LEVELS or min(w) < 0 for w in weights):
@@ -177,6 +182,7 @@ def _decode(d: dict[str, Any]) -> SetFields:
         tuple(factor_from(c, factors[c["name"]]) for c in d["classes"] if factors),
         decision,
         guarantee,
+        member_classes,
     )
 
 

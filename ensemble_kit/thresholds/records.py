@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ensemble_kit.spec.fusion import Fusion
@@ -13,10 +14,13 @@ from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import CrossValidation
 from ensemble_kit.thresholds.guarantee import Guarantee
+from ensemble_kit.thresholds.members import MemberRecord
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ensemble_kit.scores.class_sets import ClassSets
 
 
 @dataclass(frozen=True)
@@ -165,50 +169,6 @@ def _digest_of(samples: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class MemberRecord:
-    """A member as a set records it: its name, the digest of its store, and that of its model; None if unknown."""
-
-    name: str
-    fingerprint: str
-    model: str | None
-
-    @classmethod
-    def of(cls, store: Described) -> MemberRecord:
-        """Record a member's store."""
-        return cls(store.member, store.fingerprint, _model_digest(store.provenance))
-
-
-class Described(Protocol):
-    """A member's store, as far as a set records it."""
-
-    @property
-    def member(self) -> str:
-        """Name of the model."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of what the store holds."""
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What made the store."""
-
-
-def _model_digest(provenance: Mapping[str, Any]) -> str | None:
-    """Digest the network and the preparation of images; None where the store does not record them."""
-    network = provenance.get("network_sha256")
-    if not isinstance(network, str):
-        return None
-    recipe = {k: provenance.get(k) for k in ("preprocessing", "tta", "tile", "overlap", "scale", "clamp")}
-    recipe |= {"swap": provenance.get("swap_classes") or None, **{k: provenance[k] for k in _LATER if k in provenance}}
-    return hashlib.sha256(json.dumps([network, recipe], sort_keys=True).encode()).hexdigest()
-
-
-_LATER = ("output", "tile_weights", "axes")
-"""Keys of the provenance that former versions did not write: without them a digest stays what it was."""
-
-
 class ScoreCurve(Protocol):
     """A class's score at every level of a band, as the tuning that found its threshold left it."""
 
@@ -249,6 +209,8 @@ class SetFields:
     factors : the factor of each class and what it did on validation, in a set that decides by argmax.
     decision : how the set decides.
     guarantee : the risk that its thresholds control, if they do.
+    member_classes : which classes of its members it was tuned for: of members of one class set "same", else those that
+        all have ("common") or any ("union").
     """
 
     classes: tuple[ClassThreshold, ...]
@@ -262,6 +224,7 @@ class SetFields:
     factors: tuple[ClassFactor, ...] = ()
     decision: DecisionRecord = DecisionRecord()
     guarantee: Guarantee | None = None
+    member_classes: ClassSets = "same"
 
     @property
     def rank_temperature(self) -> float | None:
@@ -271,7 +234,7 @@ class SetFields:
         fitted: float | None = self.search.get("scaling", {}).get("temperature")
         return fitted
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The classes, in the order of the fusion's weights."""
         return tuple(c.name for c in self.classes or self.factors)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, check_path, differ, some
+from ensemble_kit.errors import MismatchError, UsageError, check_path, differ, some
 from ensemble_kit.remote.copies import as_path, local
-from ensemble_kit.remote.urls import url_of
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
@@ -22,11 +21,11 @@ from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds import file, summary
 from ensemble_kit.thresholds.crossed import Choice, Interval
+from ensemble_kit.thresholds.members import MemberRecord, stores_in
 from ensemble_kit.thresholds.records import (
     ClassFactor,
     ClassThreshold,
     DecisionRecord,
-    MemberRecord,
     ScoreCurve,
     SetFields,
     Validation,
@@ -36,12 +35,18 @@ from ensemble_kit.thresholds.risk_report import risk_report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ensemble_kit.scores.class_sets import ClassSets
     from ensemble_kit.spec.fusion import Fusion
 
-FOLDER = Path("thresholds")
-"""Where `tune-thresholds` writes by default and `vote` looks names up."""
-
 _OTHERS = "pass the ensemble that it was tuned for, or tune this one (ensk tune-thresholds)"
+_NAMED = (
+    "pass the members that it was tuned for: NAME=PATH calls a store as the set does, and the same NAME again adds a "
+    "fold (in Python Ensemble({name: paths})); or tune this ensemble (ensk tune-thresholds)"
+)
+_MEMBER_CLASSES = (
+    "leave --member-classes out (in Python pass classes={0!r}, as Ensemble.of_set(set, members) does), or tune this "
+    "ensemble (ensk tune-thresholds)"
+)
 _AS_TUNED = (
     "leave --mean, --upsample, --weights and --temperatures out (Ensemble.as_tuned(set)), or tune this ensemble "
     "(ensk tune-thresholds)"
@@ -83,6 +88,7 @@ class ThresholdSet(SetFields):
         curves: Mapping[str, ScoreCurve] | None = None,
         factors: tuple[ClassFactor, ...] = (),
         decision: DecisionRecord | None = None,
+        member_classes: ClassSets = "same",
     ) -> ThresholdSet:
         """Record what was found, with today's date and the versions that found it."""
         found = {**search, "versions": {"ensemble_kit": __version__, "numpy": np.__version__}}
@@ -97,6 +103,7 @@ class ThresholdSet(SetFields):
             (),
             factors,
             decision or DecisionRecord(),
+            member_classes=member_classes,
             curves=curves or {},
         )
 
@@ -214,7 +221,13 @@ class ThresholdSet(SetFields):
     def __hash__(self) -> int:
         return hash((self.validation.digest, self.names, *self.levels.items()))
 
-    def check_fits(self, classes: Sequence[str], members: Sequence[MemberRecord], fusion: Fusion) -> None:
+    def check_fits(
+        self,
+        classes: Sequence[str],
+        members: Sequence[MemberRecord],
+        fusion: Fusion,
+        member_classes: ClassSets = "same",
+    ) -> None:
         """Refuse an ensemble that is not fused as the set was tuned.
 
         Raises
@@ -222,35 +235,62 @@ class ThresholdSet(SetFields):
         MismatchError
             Other classes, members, models, mean, upsampling, weights or temperatures.
         """
-        self.check_members(classes, members)
+        self.check_members(classes, members, member_classes)
         for what, tuned, now in self.fusion.differences(fusion, self.names, classes):
             raise self._unfit(what, tuned, now, _AS_TUNED)
 
-    def check_members(self, classes: Sequence[str], members: Sequence[MemberRecord]) -> None:
-        """Refuse other members, however they are fused.
+    def check_member_classes(self, given: ClassSets) -> None:
+        """Refuse other class sets than those that the set was tuned for, unless its members all had the same ones.
 
         Raises
         ------
         MismatchError
-            Other classes, members or models.
+            Both are named.
         """
-        models = {m.name: m.model for m in self.members}
+        if self.member_classes not in {"same", given}:
+            fix = _MEMBER_CLASSES.format(self.member_classes)
+            raise self._unfit("classes of members", repr(self.member_classes), repr(given), fix)
+
+    def check_members(
+        self, classes: Sequence[str], members: Sequence[MemberRecord], member_classes: ClassSets = "same"
+    ) -> None:
+        """Refuse other members, however they are fused.
+
+        Parameters
+        ----------
+        member_classes : which classes the ensemble takes of members that have different ones.
+
+        Raises
+        ------
+        MismatchError
+            Other classes, members or models. Other folds of a member are no other member.
+        """
+        tuned_on = {m.name: m for m in self.members}
+        others = {m.name for m in members} != set(tuned_on)
+        if member_classes != "same" or (set(classes) != set(self.names) and not others):
+            self.check_member_classes(member_classes)
         pairs: list[tuple[str, object, object]] = [
             ("classes", sorted(self.names), sorted(classes)),
             ("members", sorted(m.name for m in self.members), sorted(m.name for m in members)),
             *(
-                (f"model of member {m.name!r}", models[m.name], m.model)
+                (f"model of member {m.name!r}", sorted(map(str, tuned_on[m.name].models)), sorted(map(str, m.models)))
                 for m in members
-                if m.model is not None and models.get(m.name) is not None
+                if m.name in tuned_on and m.is_other(tuned_on[m.name])
             ),
         ]
         for what, tuned, now in pairs:
             if tuned != now:
-                raise self._unfit(what, tuned, now)
+                raise self._unfit(what, tuned, now, _NAMED if what == "members" else _OTHERS)
+
+    def folds_told(self, members: Sequence[MemberRecord]) -> list[str]:
+        """Say which members have other folds here than those that the set was tuned on."""
+        tuned_on = {m.name: m for m in self.members}
+        told = [m.folds_told(tuned_on[m.name]) for m in members if m.name in tuned_on]
+        return [line for line in told if line is not None]
 
     def overlap_told(self, samples: Sequence[str], members: Sequence[MemberRecord]) -> str | None:
         """Say where samples are those that the set was tuned on, or lie in the stores that it was tuned on."""
-        stores = {m.fingerprint for m in self.members} & {m.fingerprint for m in members}
+        stores = stores_in(self.members) & stores_in(members)
         if not stores and not self.validation.is_on(samples):
             return None
         which = "are" if self.validation.is_on(samples) else "come from the stores of"
@@ -289,28 +329,6 @@ class ThresholdSet(SetFields):
         """
         check_path(path)
         return cls(**vars(file.read(local(path))), path=as_path(path))
-
-
-def find(name: str) -> Path:
-    """Find a set by path, by URL, or by name in the folder `thresholds/`.
-
-    Raises
-    ------
-    IncompleteError
-        There is none.
-    """
-    if url_of(name) is not None:
-        return as_path(name)
-    for path in (Path(name), FOLDER / name, FOLDER / f"{name}.json"):
-        if path.is_file():
-            return path
-    known = sorted(p.stem for p in FOLDER.glob("*.json") if p.name != "schema.json")
-    raise IncompleteError(
-        "set-missing",
-        "cannot find a threshold set",
-        item=f"{name!r} is not a file, and {FOLDER!s}/ holds {some(known) if known else 'no set'}",
-        fix="pass a path or a name of that folder; make one with ensk tune-thresholds",
-    )
 
 
 def _today() -> str:

@@ -96,9 +96,10 @@ class AreaCurve:
             table.offsets, table.levels, table.pred, table.tp, area, table.above, table.above_tp, above_area,
             table.truth,
         )  # fmt: skip
-        score = Score(a, b, c, convention.eps, 0.0 if skip else float(convention.empty), skip)
+        score = Score(a, b, c, float(convention.eps), 0.0 if skip else float(convention.empty), skip)
         rest, none = (laid, self._units, self._most, use, form), np.full(len(choices), -1.0)
-        floor = least_areas.best_by_level(self._ends[::_COARSE], *rest, none, score, pooled).max(axis=1) - 2 * _CLOSE
+        few = self._ends[::_COARSE].copy()  # contiguous, as all are: another layout compiles the kernel again
+        floor = least_areas.best_by_level(few, *rest, none, score, pooled).max(axis=1) - 2 * _CLOSE
         rough = least_areas.best_by_level(self._ends, *rest, floor, score, pooled)
         near = [np.flatnonzero(scores >= scores.max() - _CLOSE) for scores in rough]
         return {which: (n, scores[n]) for which, n, scores in zip(choices, near, rough, strict=True)}

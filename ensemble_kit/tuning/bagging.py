@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DRAWS, FEW = 200, 50
 """Draws behind a level, and behind one that only helps to decide whether levels gain."""
 _STEP = 1 / 40  # of the logits of the levels that are scored in a draw; a threshold of 0.5 moves by 0.006
-_AT_ONCE = 1024
-"""Samples whose counts are scored at a time."""
+_AT_ONCE = 128
+"""Samples whose counts are scored at a time, with all of their groups: their scores stay in the second-level cache."""
 _ENDS = 11.5  # logits beyond those of levels 1 and 65534
 
 
@@ -34,44 +34,88 @@ class Bag:
 
     Parameters
     ----------
-    samples : their numbers.
-    index : number of the group of each of them.
-    draws : int64 (draws, groups), how often each draw has each group.
+    ranks : int64 (samples of all,), the rank of each one's group among the names of groups.
+    numbers : int64 (samples of all,), the number of each one's group in the draws, which ascends with its rank; -1 for
+        a sample that is not drawn.
+    draws : uint8 (draws, groups), how often each draw has each group; 256 times is beyond chance.
     """
 
-    samples: NDArray[np.int64]
-    index: NDArray[np.int64]
-    draws: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    draws: NDArray[np.uint8]
 
     @classmethod
     def of(cls, names: Sequence[str], samples: NDArray[np.int64], seed: int, draws: int = DRAWS) -> Bag:
         """Draw as many groups as there are, some times, by whole numbers alone: the same on any machine."""
-        found = np.unique(np.array(names, object).astype(str)[samples], return_inverse=True)[1]
-        groups = int(found.max()) + 1
-        drawn = np.random.default_rng(seed).integers(0, groups, size=(draws, groups))
-        return cls(samples, found, np.stack([np.bincount(row, minlength=groups) for row in drawn]))
+        ranks = np.unique(np.array(names, object).astype(str), return_inverse=True)[1]
+        found = np.unique(ranks[samples], return_inverse=True)[1]
+        numbers = np.full(ranks.size, -1)
+        numbers[samples] = found
+        groups, rng = int(found.max()) + 1, np.random.default_rng(seed)
+        drawn = np.empty((draws, groups), np.uint8)
+        for row in drawn:
+            row[:] = np.bincount(rng.integers(0, groups, size=groups), minlength=groups)
+        return cls(ranks, numbers, drawn)
 
-    def by_group(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Sum rows, one for each sample of all, over the samples of each group; in their order."""
-        out = np.zeros((self.draws.shape[1], values.shape[1]))
-        if len(out) == self.samples.size:
-            out[self.index] = values[self.samples]
-            return out
-        for s, group in zip(self.samples.tolist(), self.index.tolist(), strict=True):
-            out[group] += values[s]
+    def has(self, positives: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell for each draw whether it has a sample with positives."""
+        own = self.numbers[positives]
+        return np.asarray(self.draws[:, np.unique(own[own >= 0])].any(axis=1))
+
+
+class _Sums:
+    """Numerators and denominators of a bag's draws at the levels of a ladder."""
+
+    def __init__(self, bag: Bag, levels: int, wide: bool, eps: float) -> None:
+        self._bag = bag
+        self._tops, self._feet = (np.full((len(bag.draws), n), eps) for n in (levels, levels if wide else 1))
+
+    def add(self, samples: NDArray[np.int64], top: NDArray[np.float64], foot: NDArray[np.float64]) -> None:
+        """Add samples, all of their groups, in the order of these."""
+        from ensemble_kit.kernels import ladders
+
+        own = self._bag.numbers[samples]
+        inside = own >= 0
+        if not inside.any():
+            return
+        first = int(own[inside][0])
+        groups = own[inside] - first
+        tops, feet = (v if inside.all() else v[inside] for v in (top, foot))
+        if int(groups[-1]) + 1 < groups.size:
+            tops, feet = (_by_group(v, groups) for v in (tops, feet))
+        ladders.add_to_draws(self._bag.draws, first, tops, feet, self._tops, self._feet)
+
+    def best(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of each draw's best level; of equal ones the first in `order`."""
+        from ensemble_kit.kernels import ladders
+
+        out = np.zeros(len(self._tops), np.int64)
+        ladders.best_of_draws(self._tops, self._feet, order, out)
         return out
 
 
+def _by_group(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum rows, one for each sample, over the samples of each group; in their order."""
+    out = np.zeros((int(groups[-1]) + 1, values.shape[1]))
+    np.add.at(out, groups, values)
+    return out
+
+
 def bytes_of_draws(samples: int, mean: Mean, folds: int | None) -> float:
-    """Project what choosing levels by draws takes, beside the tables: a class's fractions, twice, and the draws."""
-    return 8.0 * samples * (2.2 * _ladder(mean).size + DRAWS * (1 + (folds or 0)))
+    """Project what choosing levels by draws takes: the draws, and a class's sums over them."""
+    bags = 1 + (folds or 0)
+    return (DRAWS * bags + FEW * bags * (bags - 1) / 2) * (samples + 16 * _ladder(mean).size)
 
 
 def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[np.int64]]:
     """Find the best of several hundred levels in every draw of every bag; the nearest to 0.5 among equals.
 
+    Samples are scored some at a time, in the order of their groups, and added to the draws that have them: memory does
+    not grow with their number.
+
     Parameters
     ----------
+    bags : of one tuning, whose samples have the same groups.
     mean : the scale of levels.
 
     Returns
@@ -79,52 +123,48 @@ def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[n
     list of int64 arrays
         Of each bag the levels; a draw without a sample that has the class has no say.
     """
-    from ensemble_kit.kernels import ladders
-
-    t = curve.table
+    if not bags:
+        return []
+    t, measure = curve.table, curve.measure
     ladder = _ladder(mean)
     ladder = ladder[(ladder >= t.low) & (ladder <= min(t.high, LEVELS - 1))]
-    top, foot, eps = _fractions(curve, ladder)
-    truth = t.truth[:, None]
+    pooled = measure.objective == "pooled"
+    wide, eps = pooled or measure.convention.empty == "skip", measure.convention.eps if pooled else 0.0
+    sums = [_Sums(bag, ladder.size, wide, eps) for bag in bags]
+    for samples in _blocks(bags[0].ranks):
+        top, foot = _fractions(curve, ladder, samples)
+        for own in sums:
+            own.add(samples, top, foot)
     order = np.argsort(np.abs(2 * ladder - (LEVELS - 1)), kind="stable")
-    found = []
-    for bag in bags:
-        some = bag.draws @ (bag.by_group(truth > 0)[:, 0] > 0) > 0
-        out = np.zeros(int(some.sum()), np.int64)
-        ladders.best_of_draws(bag.draws[some], bag.by_group(top), bag.by_group(foot), eps, order, out)
-        found.append(ladder[out])
-    return found
+    positives = t.truth > 0
+    return [ladder[own.best(order)[bag.has(positives)]] for bag, own in zip(bags, sums, strict=True)]
 
 
-def _fractions(curve: Curve, ladder: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], float]:
-    """Return the scores of samples at levels as numerators and denominators, and what is added to the sums of both.
+def _blocks(ranks: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Share samples out into blocks, in the order of their groups, none of which is in two."""
+    order = np.argsort(ranks, kind="stable")
+    starts = np.flatnonzero(np.diff(ranks[order])) + 1
+    cuts = np.searchsorted(starts, np.arange(_AT_ONCE, order.size, _AT_ONCE))
+    return np.split(order, np.unique(starts[cuts[cuts < starts.size]]))
 
-    Some samples at a time: what lies between counts and scores is several times as large as they are.
-    """
+
+def _fractions(
+    curve: Curve, ladder: NDArray[np.int64], samples: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the scores of some samples at levels as numerators and denominators."""
     from ensemble_kit.kernels import ladders
 
     t, measure = curve.table, curve.measure
-    pooled = measure.objective == "pooled"
-    top = np.empty((t.truth.size, ladder.size), np.int64 if pooled else np.float64)
-    foot = np.empty_like(top) if pooled else np.ones((t.truth.size, 1))
-    for first in range(0, t.truth.size, _AT_ONCE):
-        some = slice(first, first + _AT_ONCE)
-        truth = t.truth[some, None]
-        tp, pred = (np.empty((truth.size, ladder.size), np.int64) for _ in range(2))
-        offsets = t.offsets[first : first + _AT_ONCE + 1]
-        ladders.counts_on_ladder(ladder, offsets, t.levels, t.pred, t.tp, t.above[some], t.above_tp[some], tp, pred)
-        if pooled:
-            a, b, c = coefficients(measure.metric)
-            top[some], foot[some] = a * tp, pred + b * truth - c * tp
-            continue
-        values = measure.values(tp, pred, truth)
-        skipped = np.isnan(values)
-        top[some] = np.nan_to_num(values)
-        if foot.shape[1] == 1 and not (skipped == skipped[:, :1]).all():
-            foot = np.repeat(foot, ladder.size, axis=1)
-        foot[some] = ~skipped[:, : foot.shape[1]]
-    t.release()
-    return top, foot, measure.convention.eps if pooled else 0.0
+    truth = t.truth[samples, None]
+    tp, pred = (np.empty((samples.size, ladder.size), np.int64) for _ in range(2))
+    ladders.counts_on_ladder(samples, ladder, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp, tp, pred)
+    if measure.objective == "pooled":
+        a, b, c = coefficients(measure.metric)
+        return np.trunc(a * tp), np.trunc(pred + b * truth - c * tp)
+    values = measure.values(tp, pred, truth)
+    if measure.convention.empty != "skip":
+        return values, np.ones((samples.size, 1))
+    return np.nan_to_num(values), (~np.isnan(values)).astype(np.float64)
 
 
 def mean_level(levels: NDArray[np.int64]) -> int:

@@ -20,8 +20,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.statistics import CountLevels, Statistics, check_source, check_truth, count, source_of
@@ -127,7 +127,7 @@ class CountClaims:
     def __call__(self, item: Item) -> tuple[list[int], list[int]]:
         """Return the truth pixels, and the pixels, of each class."""
         cuts, truth = item.truth
-        scores = FusedSample(self.inputs, item.sample)
+        scores = open_sample(self.inputs, item.sample)
         masks = scores.claims(cuts).masks(scores.image)
         if truth.void is not None:
             masks = [mask - truth.void for mask in masks]

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble_kit.spec.mean import LEVELS, Mean
+from ensemble_kit.execution.executor import in_threads
+from ensemble_kit.spec.mean import Mean
 from ensemble_kit.thresholds.crossed import Choice
 from ensemble_kit.tuning.bagging import DRAWS, FEW, Bag, best_levels, mean_level
+from ensemble_kit.tuning.common_level import CommonLevels, Which
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.resampling import Counts, Resampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-Which = tuple[int, ...]
-"""Numbers of some folds."""
 
 
 def usual(choose: Choice | None, folds: int | None, by_argmax: bool = False) -> Choice:
@@ -37,11 +35,28 @@ class Outcome:
         """Return truth pixels and pixels of some classes."""
         return self.tp[pick], self.pred[pick]
 
-    def put(self, c: int, fold: int, curve: Curve, level: int) -> None:
-        """Fill in what class `c` does on a fold's samples at `level`."""
-        tp, pred = curve.table.at(min(level, curve.table.high))
-        samples = curve.folds[fold]
-        self.tp[c, samples], self.pred[c, samples] = tp[samples], pred[samples]
+    def put(self, c: int, samples: NDArray[np.int64], counts: Counts) -> None:
+        """Fill in what class `c` does on some samples, from its counts on all."""
+        self.tp[c, samples], self.pred[c, samples] = (own[samples] for own in counts)
+
+
+class LevelsAsked:
+    """Counts of a class at levels, those at one level looked up once; the class is released at the end."""
+
+    def __init__(self, curve: Curve) -> None:
+        self._curve, self._known = curve, dict[int, Counts]()
+
+    def __enter__(self) -> LevelsAsked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._curve.release()
+
+    def at(self, level: int) -> Counts:
+        """Return truth pixels and pixels at or above a level."""
+        if level not in self._known:
+            self._known[level] = self._curve.table.at(min(level, self._curve.table.high), release=False)
+        return self._known[level]
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class Chooser:
     half : the level of 0.5.
     mean : the scale of levels.
     seed : of the draws.
+    threads : that work on classes.
     """
 
     curves: Sequence[Curve]
@@ -83,7 +99,7 @@ class Chooser:
     choose: Choice
     mean: Mean
     seed: int
-    _own: dict[tuple[int, Which], int] = field(default_factory=dict, repr=False)
+    threads: int = 1
     _shared: dict[Which, int] = field(default_factory=dict, repr=False)
     _bagged: dict[Which, list[int | None]] = field(default_factory=dict, repr=False)
 
@@ -120,30 +136,51 @@ class Chooser:
         """Return the best level of a class; `common` where no sample has the class."""
         if not self.curves[c].has_positives(which):
             return common
-        if (c, which) not in self._own:
-            self._own[c, which] = self.curves[c].best(which).level
-        return self._own[c, which]
+        return self.curves[c].best(which).level
 
     def shared(self, which: Which) -> int:
         """Return the best level for all classes."""
         if which not in self._shared:
-            self._shared[which] = shared_level(self.curves, which, self.half)
+            self._solve(which)
         return self._shared[which]
 
     def bagged(self, which: Which) -> list[int | None]:
         """Return each class's mean best level over draws of groups; None where no draw has the class."""
         if which not in self._bagged:
-            # all that will be asked for at once: a class's counts by level are large, and made once
-            outer = [self.every, *(without(k, self.every) for k in self.every if len(self.every) > 1)]
-            inner = dict.fromkeys(without(k, rest) for rest in outer[1:] for k in rest)
-            wanted = [*outer, *inner]
-            bags = [
-                Bag.of(self.names, self.curves[0].samples(w), self.seed, DRAWS if w in outer else FEW) for w in wanted
-            ]
-            found = [best_levels(curve, bags, self.mean) for curve in self.curves]
-            for k, folds in enumerate(wanted):
-                self._bagged[folds] = [mean_level(drawn[k]) if drawn[k].size else None for drawn in found]
+            self._solve(which)
         return self._bagged[which]
+
+    def _solve(self, which: Which) -> None:
+        """Find the levels over some folds, and at once those over all unions that will be asked for.
+
+        Classes are worked on in threads, and the sums of a class at every level are held only while it is.
+        """
+        outer = [self.every, *(without(k, self.every) for k in self.every if len(self.every) > 1)]
+        inner = list(dict.fromkeys(without(k, rest) for rest in outer[1:] for k in rest))
+        bagged = self.choose == "bagged"
+        # inside folds a level for all classes is asked for by a class that they lack, or to judge each class's own
+        lacking = any((self.truth[:, self.curves[0].samples(rest)] == 0).all(axis=1).any() for rest in outer)
+        asked = [*outer, *(inner if lacking or self.choose == "shrunk" else [])]
+        asked += [] if which in asked else [which]
+        drawn = [*outer, *inner] if bagged else []
+        drawn += [which] if bagged and which not in drawn else []
+        bags = [Bag.of(self.names, self.curves[0].samples(w), self.seed, DRAWS if w in outer else FEW) for w in drawn]
+        common = CommonLevels(self.curves, asked, self.half)
+
+        def solved(curve: Curve) -> tuple[Curve, list[NDArray[np.int64]]]:
+            for union in asked:
+                if curve.has_positives(union):
+                    curve.best(union)
+            curve.load()
+            return curve, best_levels(curve, bags, self.mean)
+
+        found = []
+        for curve, levels in in_threads(solved, self.curves, self.threads):
+            common.add(curve)
+            curve.release()
+            found.append([mean_level(own) if own.size else None for own in levels])
+        self._shared |= {union: common.level(union) for union in asked}
+        self._bagged |= {union: [own[k] for own in found] for k, union in enumerate(drawn)}
 
     def out_of_fold(self, which: Which, ways: Sequence[str]) -> dict[str, Outcome]:
         """Fill in, for each fold of `which`, what levels chosen on the others of `which` do there.
@@ -153,14 +190,16 @@ class Chooser:
         ways : of "bagged", "own", "shared" and "half".
         """
         outcomes = {name: Outcome(self.truth.shape) for name in ways}
-        for j in which:
-            inner = without(j, which)
-            shared = self.half if set(ways) <= {"bagged", "half"} else self.shared(inner)
-            for c, curve in enumerate(self.curves):
-                for name, outcome in outcomes.items():
-                    common = self.half if name == "half" else shared
-                    level = self.best(c, inner, common, name) if name in {"bagged", "own"} else common
-                    outcome.put(c, j, curve, level)
+        alone = set(ways) <= {"bagged", "half"}
+        shared = {j: self.half if alone else self.shared(without(j, which)) for j in which}
+        for c, curve in enumerate(self.curves):
+            with LevelsAsked(curve) as asked:
+                for j in which:
+                    for name, outcome in outcomes.items():
+                        common = self.half if name == "half" else shared[j]
+                        own = name in {"bagged", "own"}
+                        level = self.best(c, without(j, which), common, name) if own else common
+                        outcome.put(c, curve.folds[j], asked.at(level))
         return outcomes
 
     def _gains(self, which: Which, way: str) -> bool:
@@ -190,24 +229,3 @@ class Chooser:
 def without(k: int, which: Which) -> Which:
     """Return some folds but fold `k`."""
     return tuple(j for j in which if j != k)
-
-
-def shared_level(curves: Sequence[Curve], which: Sequence[int], half: int = (LEVELS - 1) // 2) -> int:
-    """Find the one level for all classes that maximises the objective over all; the nearest to 0.5 among equals.
-
-    Only the band that all classes were counted in is searched. A class without positives has no say; where no class
-    has any, it is `half`, the level of 0.5.
-    """
-    low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
-    curves = [c for c in curves if c.has_positives(which)]
-    if not curves:
-        return half
-    cut = [slice(low - c.table.low, high - c.table.low) for c in curves]
-    if curves[0].measure.objective == "pooled":
-        score = sum(c.scores(which)[own] for c, own in zip(curves, cut, strict=True))
-    else:
-        sums = [c.sums(which) for c in curves]
-        top, foot = (sum(s[k][own] for s, own in zip(sums, cut, strict=True)) for k in (0, 1))
-        score = np.where(np.asarray(foot) == 0, 1.0, np.asarray(top) / np.maximum(foot, 1))
-    best = np.flatnonzero(np.asarray(score) >= np.max(score) - 1e-12) + low
-    return int(min(best.tolist(), key=lambda level: (abs(2 * level - (LEVELS - 1)), level)))

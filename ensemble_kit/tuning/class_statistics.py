@@ -38,6 +38,7 @@ class ClassStatistics:
     truth : int64 (samples,), pixels of the truth that are not void.
     area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
     mapped : the temporary file that holds the arrays by level, if they are `spilled`.
+    solved : best levels that were found, by what was asked (see `Curve`).
     """
 
     low: int
@@ -52,17 +53,20 @@ class ClassStatistics:
     area: NDArray[Any] | None = None
     above_area: NDArray[np.int64] | None = None
     mapped: mmap.mmap | None = field(default=None, compare=False, repr=False)
+    solved: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def at(self, level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def at(self, level: int, release: bool = True) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return truth pixels and pixels at or above `level`, int64 (samples,) each.
 
-        `level` lies in the band or is its upper edge; it may lie above where no pixel does.
+        `level` lies in the band or is its upper edge; it may lie above where no pixel does. Who asks for many levels
+        in turn does so without `release`, and calls that at the end.
         """
         from ensemble_kit.kernels import counts
 
         tp, pred = np.empty_like(self.above), np.empty_like(self.above)
         counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
-        self.release()
+        if release:
+            self.release()
         return tp, pred
 
     def spilled(self) -> ClassStatistics:
@@ -98,6 +102,7 @@ class ClassStatistics:
     def release(self) -> None:
         """Give back the memory of what was looked at, where the arrays are in a file."""
         if self.mapped is not None:
+            self.__dict__.pop("breaks", None)
             self.mapped.madvise(mmap.MADV_DONTNEED)
 
     def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
@@ -140,9 +145,11 @@ class ClassStatistics:
     @cached_property
     def breaks(self) -> NDArray[np.int64]:
         """Levels that occur in any sample, ascending; between two of them no mask changes."""
-        found = np.flatnonzero(np.bincount(self.levels, minlength=65536))
-        self.release()
-        return found
+        from ensemble_kit.kernels import counts
+
+        seen = np.zeros(65536, np.bool_)
+        counts.mark_levels(self.levels, seen)
+        return np.flatnonzero(seen)
 
     def narrowed(self, low: int, high: int) -> ClassStatistics:
         """Return the counts of a narrower band, as counting in it returns them."""

@@ -19,10 +19,11 @@ from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.competition import Beaten, beaten
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.level_counts import LevelCounts
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
+from ensemble_kit.tuning.gathered_counts import GatheredCounts
 from ensemble_kit.tuning.statistics import Counted, tables_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
@@ -53,7 +54,7 @@ class CountCompeting:
 
     def __call__(self, item: Item) -> list[Counted]:
         """Count pixels, and pixels of the truth, at and above every level of the bands, for each ratio."""
-        scores, bands, (true, void) = FusedSample(self.inputs, item.sample), dict(self.bands), item.truth
+        scores, bands, (true, void) = open_sample(self.inputs, item.sample), dict(self.bands), item.truth
         every = scores.counts(bands, true)
         kept = every if void is None else every.without(scores.counts(bands, [void] * len(bands)))
         own = [c for c in bands if c in self.rivals]
@@ -129,17 +130,16 @@ def count_competing(
     """
     names = [ensemble.classes[c] for c in bands]
     work = CountCompeting(ensemble.inputs, tuple(bands.items()), tuple(ratios), tuple(rivals))
-    kept: list[list[LevelCounts]] = [[] for _ in ratios]
-    whole: list[list[LevelCounts]] = [[] for _ in ratios]
+    kept = [GatheredCounts(len(bands)) for _ in ratios]
+    whole = [GatheredCounts(len(bands)) if areas and truth.has_void else None for _ in ratios]
     for found in executor.map(work, items_with_truth(ensemble.samples, truth, names), "counting", listener):
         for r, counted in enumerate(found):
-            kept[r].append(counted.kept)
-            if areas and truth.has_void:
-                whole[r].append(counted.every)
+            kept[r].add(counted.kept)
+            if (every := whole[r]) is not None:
+                every.add(counted.every)
     true, out = true_areas(ensemble.samples, truth, names), dict[Ratio, dict[int, ClassStatistics]]()
     for r, ratio in enumerate(ratios):
         out[ratio] = tables_of(bands, kept[r], true, whole[r])
-        kept[r], whole[r] = [], []
         if r:  # which levels occur depends on no ratio
             first = out[ratios[0]]
             out[ratio] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
-from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.execution.executor import THREADS, Executor, in_threads, threads_here
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOWS = (3277, 328, 0)  # 0.05, 0.005, everything: what a scan begins with, and how it widens
 HIGHS = (62260, 65208, LEVELS)
+HELD = 128_000_000
+"""Bytes of sums by level that are held at a time, of all classes, where they are asked for again."""
 WIDER = (*zip(LOWS[1:], HIGHS[1:], strict=True),)
 """The bands after the first, low and high."""
 
@@ -51,7 +53,8 @@ def gather(
     IncompleteError, MismatchError
         Truth that does not fit the ensemble.
     """
-    return count_until(reaches(measures, split, subsets), ensemble, truth, executor, listener, at_once)
+    certain = reaches(measures, split, subsets, threads_here(executor))
+    return count_until(certain, ensemble, truth, executor, listener, at_once)
 
 
 Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, tuple[bool, bool]]]
@@ -59,17 +62,28 @@ Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, 
 
 
 def reaches(
-    measures: Sequence[Measure], split: Sequence[NDArray[np.int64]], subsets: Sequence[Sequence[int]]
+    measures: Sequence[Measure],
+    split: Sequence[NDArray[np.int64]],
+    subsets: Sequence[Sequence[int]],
+    threads: int = 1,
 ) -> Certain:
-    """Return what tells whether the best levels of these measures are certain, as for `gather`."""
+    """Return what tells whether the best levels of these measures are certain, as for `gather`; in threads.
+
+    The sums that were made for it are held for what is asked next, as long as those of all classes are few.
+    """
 
     def certain(tables: Mapping[int, ClassStatistics], counted: Iterable[int]) -> dict[int, tuple[bool, bool]]:
-        out = {}
-        for c in counted:
-            curves = [Curve(tables[c], measure, split) for measure in measures]
-            sides = [curve.certain(subset) for curve in curves for subset in subsets]
-            out[c] = all(s[0] for s in sides), all(s[1] for s in sides)
-        return out
+        def of_class(c: int) -> tuple[bool, bool]:
+            sides = []
+            for measure in measures:
+                curve = Curve(tables[c], measure, split)
+                sides += [curve.certain(subset) for subset in subsets]
+                if len(tables) * curve.nbytes > HELD:
+                    curve.release()
+            return all(s[0] for s in sides), all(s[1] for s in sides)
+
+        numbers = list(counted)
+        return dict(zip(numbers, in_threads(of_class, numbers, threads), strict=True))
 
     return certain
 
@@ -162,9 +176,9 @@ def statistics_for(
     if known is not None:
         fix = "pass the file of this ensemble, or another path (--statistics) to count anew"
         check_source(known, ensemble, truth, "cannot tune with these statistics", fix)
-        curves = [Curve(t, measure, split) for t in known.tables]
-        sides = [curve.certain(subset) for curve in curves for subset in subsets]
-        if all(below and above for below, above in sides):
+        certain = reaches([measure], split, subsets, threads_here(executor))
+        sides = certain(dict(enumerate(known.tables)), range(len(known.tables)))
+        if all(below and above for below, above in sides.values()):
             return known
     return gather(ensemble, truth, [measure], split, subsets, executor, listener, at_once)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation
-from ensemble_kit.tuning.choosing import Chooser, Chosen, Outcome, without
+from ensemble_kit.tuning.choosing import Chooser, Chosen, LevelsAsked, Outcome, without
 from ensemble_kit.tuning.resampling import Pair
 
 
@@ -26,21 +26,21 @@ def cross_validate(chooser: Chooser, classes: Sequence[str]) -> tuple[CrossValid
     curves, truth, measure, every = chooser.curves, chooser.truth, chooser.measure, chooser.every
     outcomes = {name: Outcome(truth.shape) for name in ("tuned", "itself", "own", "shared", "half")}
     levels: list[list[int]] = [[] for _ in curves]
-    for k in every:
-        rest = without(k, every)
-        chosen, shared = chooser.on(rest), chooser.shared(rest)
-        for c, curve in enumerate(curves):
-            levels[c].append(chosen.own[c])
-            own = chooser.own(c, rest, chosen.common)
-            at = {
-                "tuned": chosen.levels[c],
-                "itself": levels[c][-1],
-                "own": own,
-                "shared": shared,
-                "half": chooser.half,
-            }
-            for name, level in at.items():
-                outcomes[name].put(c, k, curve, level)
+    rests = [without(k, every) for k in every]
+    found = [(rest, chooser.on(rest), chooser.shared(rest)) for rest in rests]
+    for c, curve in enumerate(curves):
+        with LevelsAsked(curve) as asked:
+            for k, (rest, chosen, shared) in enumerate(found):
+                levels[c].append(chosen.own[c])
+                at = {
+                    "tuned": chosen.levels[c],
+                    "itself": chosen.own[c],
+                    "own": chooser.own(c, rest, chosen.common),
+                    "shared": shared,
+                    "half": chooser.half,
+                }
+                for name, level in at.items():
+                    outcomes[name].put(c, curve.folds[k], asked.at(level))
     final = chooser.on(every)
     seen, picks = truth.sum(axis=1) > 0, [slice(c, c + 1) for c in range(len(truth))]
     half, common = outcomes["half"].counts(seen), outcomes["shared" if final.shares else "half"]

@@ -161,4 +161,5 @@ def recorded(
         {},
         classes,
         DecisionRecord("argmax", table.background, least),
+        ensemble.member_classes,
     )

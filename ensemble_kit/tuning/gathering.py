@@ -12,21 +12,17 @@ from ensemble_kit.errors import MismatchError, UsageError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.kernels.arguments import Contenders
-from ensemble_kit.masks.labelmaps import draw, overlap_of
+from ensemble_kit.masks.labelmaps import overlap_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.contenders import ContenderTable, concatenated, room_of
 from ensemble_kit.tuning.statistics import check_truth, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_CELLS = 1 << 18  # scores that are evaluated at once
-VOID = 65535
-"""The truth of a pixel that does not count."""
 
 
 class ExclusiveTruth(NamedTuple):
@@ -56,16 +52,11 @@ class GatherContenders:
         """Evaluate the image some rows at a time, and keep what is undecided."""
         from ensemble_kit.kernels import factors as kernels
 
-        scores, C = FusedSample(self.inputs, item.sample), len(self.inputs.classes)
-        truth = label_map(item.truth)
+        scores, C, (masks, void) = open_sample(self.inputs, item.sample), len(self.inputs.classes), item.truth
         room, parts = room_of(self.ratio, self.inputs.fusion.mean.of_logits), []
         decided, doubt = np.zeros((C + 1, C), np.int64), np.zeros((room.shifts.size - 1, C, C), np.int32)
         far = np.zeros((*doubt.shape, 2), np.int32)
-        (height, width), leaders = scores.image, scores.leaders(self.ratio)
-        rows = max(1, _CELLS // (C * width))
-        for first in range(0, height, rows):
-            stop = min(first + rows, height)
-            values, labels = scores.open_values(first, stop, leaders, truth, VOID, decided)
+        for values, labels in scores.open_values(masks, void, self.ratio, decided):
             parts.append(kernels.gather(values, labels, room, decided, far, doubt))
         return Gathered(concatenated(parts), decided, far, doubt)
 
@@ -109,12 +100,6 @@ def items_with_exclusive_truth(ensemble: Ensemble, truth: MaskSet) -> Items:
         return ExclusiveTruth(ManyRuns.of([truth[sample, name] for name in ensemble.classes]), truth.void(sample))
 
     return Items(ensemble.samples, of)
-
-
-def label_map(truth: ExclusiveTruth) -> NDArray[np.uint16]:
-    """Draw the truth, uint16 (H, W): the class, their number where there is none, VOID."""
-    C = truth.masks.offsets.size - 1
-    return draw(truth.masks, np.arange(C), truth.void, (list(range(C)), C, VOID))
 
 
 def exclusive_truth(ensemble: Ensemble, truth: MaskSet, background: str | None = None) -> MaskSet:

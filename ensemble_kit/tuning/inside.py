@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble_kit.decisions.across import Compete
@@ -12,11 +11,13 @@ from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.scores.competition import beaten
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.level_counts import LevelCounts
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
 from ensemble_kit.tuning.competing import Ratio
+from ensemble_kit.tuning.gathered_counts import GatheredCounts
 from ensemble_kit.tuning.statistics import Counted, tables_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
@@ -46,7 +47,7 @@ class CountInside:
 
     def __call__(self, item: Item) -> list[Counted]:
         """Count pixels, and pixels of the truth, at and above every level of the band, for each case."""
-        scores, (true, void) = FusedSample(self.inputs, item.sample), item.truth
+        scores, (true, void) = open_sample(self.inputs, item.sample), item.truth
         lost, out = self._lost(scores), []
         for levels in self.levels:
             inside = ~Runs.empty(scores.image)
@@ -82,13 +83,12 @@ def count_inside(
 ) -> dict[Levels, ClassStatistics]:
     """Count a class inside the masks that enclose it, for each choice of their levels, in one pass over the stores."""
     names = [ensemble.classes[work.c]]
-    rows: list[Sequence[Counted]] = list(
-        executor.map(work, items_with_truth(ensemble.samples, truth, names), "counting", listener)
-    )
+    kept = [GatheredCounts(1) for _ in work.levels]
+    whole = [GatheredCounts(1) if truth.has_void else None for _ in work.levels]
+    for found in executor.map(work, items_with_truth(ensemble.samples, truth, names), "counting", listener):
+        for k, counted in enumerate(found):
+            kept[k].add(counted.kept)
+            if (every := whole[k]) is not None:
+                every.add(counted.every)
     true, bands = true_areas(ensemble.samples, truth, names), {work.c: work.band}
-    return {
-        levels: tables_of(
-            bands, [row[k].kept for row in rows], true, [row[k].every for row in rows] if truth.has_void else []
-        )[work.c]
-        for k, levels in enumerate(work.levels)
-    }
+    return {levels: tables_of(bands, kept[k], true, whole[k])[work.c] for k, levels in enumerate(work.levels)}

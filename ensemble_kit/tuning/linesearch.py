@@ -135,7 +135,7 @@ class FactorSearch:
         self.tp, self.pred = (self._summed(v) for v in counted)
         convention, skip = measure.convention, measure.convention.empty == "skip"
         empty = 0.0 if convention.empty == "skip" else float(convention.empty)
-        self._score = Score(*coefficients(measure.metric), convention.eps, empty, skip)
+        self._score = Score(*coefficients(measure.metric), float(convention.eps), empty, skip)
         self._shift = min(52, 62 - self._truth.size.bit_length())
 
     def _by_row(self, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -159,6 +159,8 @@ class FactorSearch:
 
         Of equal maxima the factor nearest to 1 in its logarithm is best, then the smaller.
         """
+        if not self._is_covered:
+            return BestFactor(self.factors[c], self.score, (self.factors[c],) * 2, is_certain=False)
         seen = self._survey(c)
         first, last = seen.exact
         if first >= last:
@@ -185,6 +187,8 @@ class FactorSearch:
 
         None where it goes on beyond what the table's ratio shows.
         """
+        if not self._is_covered:
+            return None
         seen, now = self._survey(c), self._key(self.factors[c])
         wanted, ends = seen.limits >= self.score - _DOUBT, seen.bins.starts
         for first, stop in _groups(wanted, *seen.exact):
@@ -200,6 +204,13 @@ class FactorSearch:
                 )
                 return None if goes_on else (int(found.firsts[low]), int(found.lasts[high]))
         return None
+
+    @property
+    def _is_covered(self) -> bool:
+        """Whether no two factors are further apart than the table's ratio: if not, it lacks pixels that they decide."""
+        keys, room = _keys_of(self.table.adds, np.array(self.factors)), self.table.room
+        low, high = int(keys.min()), int(keys.max())
+        return high - low <= int(room.gaps[0]) if self.table.adds else high <= low << int(room.shifts[0])
 
     def _survey(self, c: int) -> _Survey:
         """Count the pixels of class `c` by bin, and bound the objective."""

@@ -17,8 +17,9 @@ import numpy as np
 
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.areas import Setting
-from ensemble_kit.tuning.choosing import Which, without
+from ensemble_kit.tuning.choosing import without
 from ensemble_kit.tuning.class_options import ClassOptions
+from ensemble_kit.tuning.common_level import Which
 from ensemble_kit.tuning.competing import Ratio
 from ensemble_kit.tuning.curve import or_perfect
 from ensemble_kit.tuning.resampling import Counts

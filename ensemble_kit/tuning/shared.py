@@ -13,7 +13,7 @@ from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.choosing import shared_level
+from ensemble_kit.tuning.common_level import common_level
 from ensemble_kit.tuning.counting import WIDER
 from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
 from ensemble_kit.tuning.statistics import Statistics, count
@@ -56,7 +56,7 @@ def _certain(curves: Sequence[Curve]) -> bool:
     if not curves:
         return True
     low, high = max(c.table.low for c in curves), min(c.table.high for c in curves)
-    best = _score(curves, shared_level(curves, [0]))
+    best = _score(curves, common_level(curves, [0]))
     sides = []
     if low > 0:
         sides.append([_bound(c, np.maximum(c.table.at(low)[1], c.table.truth), c.table.truth) for c in curves])

@@ -17,8 +17,8 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning.difference import MEDIUM, SURE, Difference, holm, mann_whitney
 
@@ -228,7 +228,7 @@ class MeasureScores:
 
     def __call__(self, item: Item) -> list[tuple[float, float]]:
         """Return area and undecided share of every class."""
-        scores, classes = FusedSample(self.inputs, item.sample), self.inputs.classes
+        scores, classes = open_sample(self.inputs, item.sample), self.inputs.classes
         levels = (
             self.decision.in_order(classes) if isinstance(self.decision, Thresholds) else (self.low,) * len(classes)
         )

@@ -9,27 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item
-from ensemble_kit.masks.alignment import Extent, check_aligned
+from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.level_counts import LevelCounts
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning import archive
 from ensemble_kit.tuning.class_statistics import AREAS, ARRAYS, Band, ClassStatistics, is_sound
+from ensemble_kit.tuning.gathered_counts import GatheredCounts
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 FORMAT = "ensk.statistics/1"
@@ -149,7 +149,7 @@ class CountLevels:
 
     def __call__(self, item: Item) -> Counted:
         """Count pixels, and pixels of the truth, at and above every level of the bands."""
-        scores, bands, truth = FusedSample(self.inputs, item.sample), dict(self.bands), item.truth
+        scores, bands, truth = open_sample(self.inputs, item.sample), dict(self.bands), item.truth
         every = scores.counts(bands, truth.masks)
         if truth.void is None:
             return Counted(every, every)
@@ -175,44 +175,33 @@ def count(
     names = [ensemble.classes[c] for c in bands]
     work = CountLevels(ensemble.inputs, tuple(bands.items()))
     items = items_with_truth(ensemble.samples, truth, names)
-    rows, whole = list[LevelCounts](), list[LevelCounts]()
+    rows, whole = GatheredCounts(len(bands)), GatheredCounts(len(bands)) if areas and truth.has_void else None
     for counted in executor.map(work, items, "counting", listener):
-        rows.append(counted.kept)
-        if areas and truth.has_void:
-            whole.append(counted.every)
+        rows.add(counted.kept)
+        if whole is not None:
+            whole.add(counted.every)
     return tables_of(bands, rows, true_areas(ensemble.samples, truth, names), whole)
 
 
 def tables_of(
     bands: Mapping[int, Band],
-    rows: Sequence[LevelCounts],
+    rows: GatheredCounts,
     truth: NDArray[np.int64],
-    whole: Sequence[LevelCounts] = (),
+    whole: GatheredCounts | None = None,
 ) -> dict[int, ClassStatistics]:
-    """Gather the counts of all samples into one table a class.
+    """Take the gathered counts of all samples as one table a class.
 
     Parameters
     ----------
     rows : of each sample, the classes of `bands` in their order.
     truth : int64 (classes, samples), pixels of the truth that are not void.
-    whole : as `rows`, with void pixels; none where no pixel is void, or areas are not asked for.
+    whole : as `rows`, with void pixels; None where no pixel is void, or areas are not asked for.
     """
     found = {}
     for k, (c, (low, high)) in enumerate(bands.items()):
-        own = [slice(row.offsets[k], row.offsets[k + 1]) for row in rows]
-        found[c] = ClassStatistics(
-            low,
-            high,
-            offsets=np.cumsum([0, *(cut.stop - cut.start for cut in own)]),
-            levels=np.concatenate([row.levels[cut] for row, cut in zip(rows, own, strict=True)]),
-            pred=np.concatenate([row.pred[cut] for row, cut in zip(rows, own, strict=True)]),
-            tp=np.concatenate([row.tp[cut] for row, cut in zip(rows, own, strict=True)]),
-            above=np.array([row.above[k] for row in rows]),
-            above_tp=np.array([row.above_tp[k] for row in rows]),
-            truth=truth[k].copy(),
-            area=np.concatenate([row.pred[cut] for row, cut in zip(whole, own, strict=True)]) if whole else None,
-            above_area=np.array([row.above[k] for row in whole]) if whole else None,
-        )
+        kept, every = rows.take(k), None if whole is None else whole.take(k)
+        area, above_area = (None, None) if every is None else (every.pred, every.above)
+        found[c] = ClassStatistics(low, high, *kept, truth=truth[k].copy(), area=area, above_area=above_area)
     return found
 
 
@@ -227,7 +216,7 @@ def check_truth(ensemble: Ensemble, truth: MaskSet) -> None:
         Truth of other classes, samples or image sizes.
     """
     what, names = "cannot compare with the truth", ("the truth", "the ensemble")
-    wanted = Extent(ensemble.classes, {sample: ensemble.image_size(sample) for sample in ensemble.samples})
+    wanted = ensemble.inputs.extent(ensemble.samples, ensemble.classes)
     check_aligned(truth.extent, wanted, names, what, missing="truth-missing")
 
 

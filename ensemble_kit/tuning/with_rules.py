@@ -122,6 +122,8 @@ def check_ruling(ruling: Ruling, ensemble: Ensemble) -> None:
         item = "compete: classes of softmax members exclude each other, so they compete at every pixel already"
         raise _refused(item, "leave compete out")
     fixed = [rule for rule in ruling.given if isinstance(rule, LeastArea)]
+    if (cubic := next((rule for rule in fixed if rule.mm3 is not None), None)) is not None:
+        raise _refused(f"rule {str(cubic)!r} counts mm³, and rules are tuned by voxels", "pass its size in voxels")
     if ruling.areas and all(any(rule.covers(name) for rule in fixed) for name in ensemble.classes):
         told = " and ".join(repr(str(rule)) for rule in fixed)
         fix = "leave one of the two out, or name the classes of which the area is known (least-area:120@CLASS)"

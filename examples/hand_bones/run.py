@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import torch
 from hand_bones import command, networks, queue
 from hand_bones.classes import CARPALS, CLASSES, FINGERS
@@ -127,13 +128,13 @@ def combine(run: Run, out: Path) -> None:
 
 def draw(run: Run, out: Path) -> None:
     """Draw the submission on its first image, where it errs, and where the networks disagree."""
-    test, pictures = out / "data" / "test" / "DCM", ("--out", out / "pictures")
+    test, submission = out / "data" / "test" / "DCM", out / "submission.csv"
     sample = min(path.name for path in test.rglob("*.png"))
-    one, truth = ("--sample", sample, *pictures), ("--truth", out / "data" / "test.csv")
-    run("pictures", "draw_pictures.py", "overlay", test, out / "submission.csv", *one)
-    run("pictures", "draw_pictures.py", "errors", test, out / "submission.csv", *truth, *one)
+    one = ("--images", test, "--sample", sample, "--out", out / "pictures", "--force")
+    run("pictures", "ensk", "draw", "overlay", submission, *one)
+    run("pictures", "ensk", "draw", "errors", submission, "--val", out / "data" / "test.csv", *one)
     stores = [out / "experiments" / name / "test.zarr" for name in NETWORKS]
-    run("pictures", "draw_pictures.py", "disagreement", test, *stores, *one)
+    run("pictures", "ensk", "draw", "disputed", *stores, *one)
 
 
 def dice(masks: ek.MaskSet, truth: ek.MaskSet) -> list[float]:
@@ -195,8 +196,9 @@ def cores() -> int:
 
 def write_readme(readme: Path, table: str, picture: Path) -> None:
     """Put the table between the marks of README, and the picture beside it."""
-    shutil.copyfile(picture, readme.with_name("errors.jpg"))
-    table += "\n![Truth, the submission, and where it errs](errors.jpg)\n"
+    if not cv2.imwrite(str(readme.with_name("errors.jpg")), cv2.imread(str(picture))):
+        raise OSError(f"cannot write {readme.with_name('errors.jpg')}")
+    table += "\n![Where the submission is right, errs and misses](errors.jpg)\n"
     head, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     _, _, foot = rest.partition(MARKS[1])
     readme.write_text(f"{head}{MARKS[0]}\n{table}{MARKS[1]}{foot}", encoding="utf-8")
@@ -218,7 +220,7 @@ def main() -> None:
     table = report(a.out, a.size, run)
     print(f"\n{table}\nsubmission: {a.out / 'submission.csv'}; pictures: {a.out / 'pictures'}")
     if a.readme:
-        (picture,) = (a.out / "pictures").glob("*_errors.jpg")
+        (picture,) = (a.out / "pictures").glob("*_errors.png")
         write_readme(a.readme, table, picture)
 
 

@@ -23,7 +23,7 @@ from ensemble_kit.dumping.preprocess import Preprocess
 from ensemble_kit.formats.classes import read_classes
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning.calibration import rank_scores
-from ensemble_kit.tuning.choosing import shared_level
+from ensemble_kit.tuning.common_level import common_level
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.exact import tune_from
@@ -76,7 +76,7 @@ def rows(val: ek.Ensemble, truth: ek.MaskSet, test: ek.Ensemble, test_truth: ek.
     shrunk, bagged = (tune_from(counts, val, measure, FOLDS, seed=SEED, choose=c) for c in ("shrunk", "bagged"))
     scores = own.validation.crossed.scores
     parts = make_folds(val.samples, FOLDS, None, SEED)
-    shared = shared_level([Curve(t, measure, parts) for t in counts.tables], range(FOLDS)) / 65535
+    shared = common_level([Curve(t, measure, parts) for t in counts.tables], range(FOLDS)) / 65535
     out = [
         ("0.5 for every class", ek.dice(val.vote(), truth).mean, scores["half"], judged(test.vote())),
         ("one shared threshold", ek.dice(val.vote(shared), truth).mean, scores["shared"], judged(test.vote(shared))),

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 import ensemble_kit as ek
 from ensemble_kit.kernels import argmax as kernels
 from ensemble_kit.scores import argmax
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.mean import Mean
@@ -120,7 +120,7 @@ def vote(scale: jobs.Scale, inputs: Inputs, samples: Sequence[str], label: str, 
     )
     return jobs.measured(
         scale, f"argmax, upsample={fusion.upsample!r}, mean={str(fusion.mean)!r}: {label}",
-        lambda: [FusedSample(inputs, s).winners(ones) for s in samples], others, "a sample", bars, LIMIT,
+        lambda: [open_sample(inputs, s).winners(ones) for s in samples], others, "a sample", bars, LIMIT,
         read=[a for own in arrays for a in own], per=len(samples), note=note,
     )  # fmt: skip
 

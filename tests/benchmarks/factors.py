@@ -22,8 +22,8 @@ from ensemble_kit.execution.executor import Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
 from ensemble_kit.tuning.gathering import ExclusiveTruth, GatherContenders
@@ -56,7 +56,7 @@ def one_sample(scale: jobs.Scale, inputs: Inputs, image: tuple[int, int], name: 
     table = ContenderTable(("x",), inputs.classes, None, "", False, RATIOS[0], found.contenders, ends, *counts)
     note = f"{100 * ends[1] / pixels:.0f} % of pixels kept, {found.contenders.classes.size / ends[1]:.1f} classes each"
     members = [m.read("x") for m in inputs.members]
-    fused = (FusedSample(inputs, "x").values(0, image[0]) / 65536).astype(np.float32)
+    fused = (open_sample(inputs, "x").values(0, image[0]) / 65536).astype(np.float32)
     truth = labels_of(item.truth, image, len(inputs.classes))
     others = argmax.label_rivals(members, image, inputs) if scale.rivals else {}
     yield jobs.measured(
@@ -91,7 +91,7 @@ def whole(scale: jobs.Scale, samples: int) -> Any:
         runs = {
             (s, c): mask for s in names for c, mask in zip(classes, masks_of(ensemble.inputs, image, s), strict=True)
         }
-        fused = (FusedSample(ensemble.inputs, names[0]).values(0, image[0]) / 65536).astype(np.float32)
+        fused = (open_sample(ensemble.inputs, names[0]).values(0, image[0]) / 65536).astype(np.float32)
         others = trials(fused, labels_of(first, image, C), samples * 6) if scale.rivals else {}
         return jobs.measured(
             scale, f"factors with five folds: {samples} samples, 3 × 7 classes, 64² → 256²",
@@ -107,7 +107,7 @@ def masks_of(inputs: Inputs, image: tuple[int, int], sample: str = "x") -> list[
     """Masks near what the ensemble sees, with classes larger or smaller than it thinks, a few pixels away."""
     C = len(inputs.classes)
     factors = (65536 * np.exp(np.random.default_rng(0).normal(0, 0.3, C))).astype(int).tolist()
-    won = FusedSample(inputs, sample).winners(factors)
+    won = open_sample(inputs, sample).winners(factors)
     return [ek.encode(np.roll(won.mask(c, image).decode(), (3, 3), (0, 1))) for c in range(C)]
 
 

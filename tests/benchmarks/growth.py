@@ -29,7 +29,7 @@ import json, resource, sys, time
 import numpy as np
 sys.path[:0] = [{here!r}, {root!r}]
 import jobs
-from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.masks.packed import texts
 a = json.loads(sys.argv[1])
 shape = (a["classes"], a["grid"], a["grid"])
@@ -37,7 +37,7 @@ arrays = [np.memmap(f"{folder}/m{{m}}.fp16", np.float16, "r", shape=shape) for m
 ensemble = jobs.memory_ensemble(arrays, 2048, "scores")
 levels = dict.fromkeys(range(a["classes"]), 32768)
 def vote():
-    return sum(map(len, texts(FusedSample(ensemble, "x", "scores").decide(levels).masks((2048, 2048)))))
+    return sum(map(len, texts(open_sample(ensemble, "x", "scores").decide(levels).masks((2048, 2048)))))
 vote()
 before = resource.getrusage(resource.RUSAGE_SELF)
 begin = time.process_time()

@@ -56,6 +56,32 @@ def bone_logits(
     return out
 
 
+def soft_logits(
+    members: int = MEMBERS, classes: int = CLASSES, grid: int = GRID // 2, seed: int = 0
+) -> list[NDArray[np.float16]]:
+    """Logits of members that are sure of little: about half of all fused pixels lie between 0.05 and 0.95.
+
+    Young networks, label smoothing and focal loss put out such: smooth fields around -2.9 that members share, smooth
+    differences of their own, and a little noise in every cell.
+    """
+    out = [np.empty((classes, grid, grid), np.float16) for _ in range(members)]
+    for c in range(classes):
+        shared = -2.9 + 2.6 * _smooth(np.random.default_rng([seed, c, 77]), grid, grid // 8)
+        for m in range(members):
+            own = np.random.default_rng([seed, c, m, 77])
+            out[m][c] = shared + 0.6 * _smooth(own, grid, grid // 32) + own.normal(0, 0.2, (grid, grid))
+    return out
+
+
+def _smooth(rng: np.random.Generator, grid: int, step: int) -> NDArray[np.float64]:
+    """Normal numbers every `step` cells, and what lies between them."""
+    at = np.arange(grid) / step
+    near, far = at.astype(int), at - at.astype(int)
+    values = rng.normal(0, 1, (near[-1] + 2, near[-1] + 2))
+    rows = values[near] * (1 - far)[:, None] + values[near + 1] * far[:, None]
+    return np.asarray(rows[:, near] * (1 - far) + rows[:, near + 1] * far)
+
+
 def bone_masks(count: int, plane: int = PLANE, seed: int = 0) -> list[NDArray[np.bool_]]:
     """Masks (plane, plane) of different bones, as a vote makes them."""
     zero = np.zeros(3)

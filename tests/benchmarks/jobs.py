@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import inputs
@@ -18,14 +19,14 @@ from measure import Bar, Row, interleaved, reader
 from numpy.typing import NDArray
 
 import ensemble_kit as ek
-from ensemble_kit.decisions.rules import DropSmall, FillHoles, KeepLargest
+from ensemble_kit.decisions.connected import DropSmall, FillHoles, KeepLargest
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.formats import submission
 from ensemble_kit.formats.dialects import PRESETS
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import PROBABILITY
@@ -57,7 +58,7 @@ class Scale:
 
 
 LIMITS = {
-    "soft": "the cells around boundaries are evaluated one by one; on small grids, the calls from Python",
+    "soft": "pixels that members leave undecided are evaluated sixteen at a time; on small grids, the calls from Python",
     "call": "a call from Python and the arrays of its result",
     "rle": "edges are found and digits written, which a read does not; a call from Python is about 5 µs of it",
     "coco": "the bits of a row are compared with the row before it",
@@ -119,6 +120,8 @@ def in_memory(ensemble: ek.Ensemble) -> Inputs:
 TABLES = {
     "bench": ("soft", "rle", "rules", "hard", "csv", "thresholds", "weights", "stored", "genuine", "first"),
     "exclusive": ("argmax", "factors"),
+    "volumes": ("volumes", "tuning"),
+    "components": ("components",),
 }
 """The groups of each table."""
 
@@ -135,13 +138,19 @@ def measure(
     import factors
     import first_call
     import genuine
+    import solid_rules
     import stored
+    import volume_tuning
+    import volume_votes
 
     full = scale.plane == inputs.PLANE
     groups: dict[str, Callable[[Scale], Rows]] = {
         "soft": soft_votes,
         "argmax": lambda scale: argmax.rows(scale, softmax),
         "factors": factors.rows,
+        "volumes": volume_votes.rows,
+        "tuning": volume_tuning.rows,
+        "components": solid_rules.rows,
         "rle": rle,
         "rules": rules,
         "hard": hard_votes,
@@ -214,30 +223,62 @@ def soft_votes(scale: Scale) -> Rows:
         plane = (scale.plane, scale.plane)
         for upsample in ("scores", "logits"):
             ensemble = memory_ensemble(arrays, scale.plane, upsample)
-            yield soft_vote(scale, ensemble, ["x"], upsample, plane, f"{label} → CSV rows at {scale.plane}²")
+            reads = {"scores": 2.0, "logits": 3.0} if noisy else {"scores": 1.6, "logits": 2.0}
+            yield soft_vote(scale, ensemble, ["x"], upsample, plane, f"{label} → CSV rows at {scale.plane}²", reads)
+    arrays = inputs.soft_logits(scale.members, scale.classes, scale.grid // 2)
+    label = f", unsure members: {scale.members} × {scale.classes} × {scale.grid // 2}² fp16"
+    truth = [ek.encode(mask) for mask in inputs.bone_masks(scale.classes, scale.plane)]
+    for upsample in ("scores", "logits"):
+        ensemble = memory_ensemble(arrays, scale.plane, upsample)
+        yield soft_vote(scale, ensemble, ["x"], upsample, plane, f"{label} → CSV rows at {scale.plane}²", None)
+        yield soft_counts(scale, ensemble, truth, f"upsample={upsample!r}{label} → counts at {scale.plane}²")
+
+
+def soft_counts(scale: Scale, ensemble: Inputs, truth: Sequence[ek.Runs], label: str) -> Row | None:
+    """Measure counting the pixels of one sample by level, in the band that tuning begins with."""
+    bands = dict.fromkeys(range(len(ensemble.classes)), BAND)
+
+    def ours() -> Any:
+        return open_sample(ensemble, "x").counts(bands, truth)
+
+    found = ours()
+    begun = [k for k in range(len(bands)) if found.offsets[k] < found.offsets[k + 1]]
+    undecided = sum(int(found.pred[found.offsets[k]]) - int(found.above[k]) for k in begun)
+    share = undecided / (len(bands) * scale.plane**2)
+    return measured(
+        scale, f"one pixel by level, {label}, {share:.0%} of pixels undecided", ours, {}, "a pixel",
+        (Bar("seconds", 4e-9),), LIMITS["soft"], read=[m.read("x") for m in ensemble.members], per=undecided,
+    )  # fmt: skip
 
 
 def soft_vote(
-    scale: Scale, ensemble: Any, samples: Sequence[str], upsample: Any, plane: tuple[int, int], label: str
+    scale: Scale,
+    ensemble: Any,
+    samples: Sequence[str],
+    upsample: Any,
+    plane: tuple[int, int],
+    label: str,
+    reads: Mapping[str, float] | None = MappingProxyType({"scores": 1.6, "logits": 2.0}),
 ) -> Row | None:
-    """Measure fusing, deciding and writing RLE texts of samples, from logits in memory."""
+    """Measure fusing, deciding and writing RLE texts of samples, from logits in memory.
+
+    `reads` are the bars in R; None for members that leave so much undecided that reading is the least of it.
+    """
     levels = dict.fromkeys(range(len(ensemble.classes)), 32768)
     places = np.arange(len(levels))[None]
 
     def ours() -> bytes:
         out = io.BytesIO()
         for sample in samples:
-            runs = FusedSample(ensemble, sample, upsample).decide(levels)
+            runs = open_sample(ensemble, sample, upsample).decide(levels)
             submission.write(MaskSet.trusted({sample: plane}, ensemble.classes, runs, places), out, PRESETS["handbone"])
         return out.getvalue()
 
     text = rivals.rlemasklib_text if rivals.optional("rlemasklib") else rivals.tuned_text
     arrays = [[m.read(s) for m in ensemble.members] for s in samples]
     others = rivals.together([rivals.soft_rivals(a, plane, upsample, text) for a in arrays]) if scale.rivals else {}
-    bars = {
-        "scores": (Bar("reads", 1.6), Bar("times", 50, "torch")),
-        "logits": (Bar("reads", 2.6), Bar("times", 150, "torch, class by class")),
-    }[upsample]
+    times = {"scores": Bar("times", 50, "torch"), "logits": Bar("times", 150, "torch, class by class")}
+    bars = (times[upsample], *([Bar("reads", reads[upsample])] if reads else [Bar("times", 25, "NumPy + OpenCV")]))
     return measured(
         scale, f"soft vote, upsample={upsample!r}{label}", ours, others, "a sample", bars, LIMITS["soft"],
         read=[a for own in arrays for a in own], per=len(samples),
@@ -283,7 +324,7 @@ def rle_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
     if rivals.optional("rlemasklib"):
         coded = [rivals.optional("rlemasklib").RLEMask.from_array(m.T) for m in masks]
         others["rlemasklib"] = lambda: [a.iou(b) for a, b in zip(coded, coded[1:] + coded[:1], strict=True)]
-    for name in ("pycocotools", "faster-coco-eval", "hotcoco"):
+    for name in rivals.COCO_LIBRARIES:
         if library := rivals.coco_library(name):
             others[name] = lambda iou=library.iou: [
                 iou([a], [b], [0]) for a, b in zip(coco, coco[1:] + coco[:1], strict=True)
@@ -309,7 +350,7 @@ def _coco(scale: Scale, masks: Sequence[NDArray[np.bool_]], size: str) -> Rows:
             name: rivals.scaled(
                 lambda encode=library.encode, part=part: [encode(np.asfortranarray(m)) for m in part], len(given) / few
             )
-            for name in ("pycocotools", "faster-coco-eval", "hotcoco")
+            for name in rivals.COCO_LIBRARIES
             if (library := rivals.coco_library(name))
         }
         if rivals.optional("rlemasklib"):

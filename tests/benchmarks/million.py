@@ -67,7 +67,7 @@ def make(options: argparse.Namespace, member: int) -> None:
     spec = StoreSpec(root.stem, CLASSES, samples, GRID, "sigmoid", {"created": "2026-11-29T00:00:00+00:00"})
     creation.join_or_create(root, spec, overwrite=False)
     segments = [SegmentWriter(root / ARRAY / MANIFEST, spec.store) for _ in range(WRITERS)]
-    place, folder = Placement.of(GRID, IMAGE), root / ARRAY
+    array, folder = spec.array(Placement.of(GRID, IMAGE)), root / ARRAY
     for first in range(0, n, GROUP):
         segment = segments[first // GROUP % WRITERS]
         for row in range(first, min(first + GROUP, n)):
@@ -77,7 +77,7 @@ def make(options: argparse.Namespace, member: int) -> None:
                 with open(folder / spec.layout.key(row), "wb", buffering=0) as file:  # noqa: PTH123 - as fast as it goes
                     file.write(content.tobytes() + crcs[-4:][::-1])
             source = hashlib.blake2b(b"%d" % row, digest_size=16).hexdigest()  # of the image, as a dump records it
-            segment.append(Record(samples[row], row, place, crcs.hex(), source=source))
+            segment.append(Record(samples[row], row, array, crcs.hex(), source=source))
         segment.mark()
     for segment in segments:
         segment.close()
@@ -145,9 +145,10 @@ def _(options: argparse.Namespace) -> object:
 @step("vote", "what a vote of five does before its first sample, but for the rehearsal of its output")
 def _(options: argparse.Namespace) -> object:
     from ensemble_kit.recipes.deciding import Deciding
-    from ensemble_kit.recipes.vote import SoftVote, open_ensemble
+    from ensemble_kit.recipes.members import members_of, open_ensemble
+    from ensemble_kit.recipes.vote import SoftVote
 
-    plan = SoftVote.of(open_ensemble(paths(options), None, {}), Deciding())
+    plan = SoftVote.of(open_ensemble(members_of(paths(options)), None, {}), Deciding())
     return plan.told(), plan.doubts(), plan.names()
 
 

@@ -21,10 +21,13 @@ def optional(name: str) -> Any:
         return None
 
 
+COCO_LIBRARIES = ("pycocotools", "faster-coco-eval", "hotcoco", "ultrafast-pycocotools")
+
+
 def coco_library(name: str) -> Any:
     """Import the part of a library that does what `pycocotools.mask` does, or give None."""
     modules = {"pycocotools": "pycocotools.mask", "faster-coco-eval": "faster_coco_eval.core.mask"}
-    return optional(modules.get(name, f"{name}.mask"))
+    return optional(modules.get(name, f"{name.replace('-', '_')}.mask"))
 
 
 def scaled(job: Job, factor: float) -> Job:

@@ -37,7 +37,8 @@ import tables
 from measure import Row, duration
 
 PACKAGES = ("numpy", "numba", "torch", "opencv-python", "opencv-python-headless", "rlemasklib", "hotcoco", "pycocotools",
-            "faster-coco-eval", "monai", "scikit-learn", "optuna", "pandas", "torchmetrics")  # fmt: skip
+            "faster-coco-eval", "ultrafast-pycocotools", "monai", "scikit-image", "scikit-learn", "optuna", "pandas", "torchmetrics",
+            "connected-components-3d", "scipy")  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--table",
         default="bench",
         choices=jobs.TABLES,
-        help="bench: overlapping classes; exclusive: argmax and factors",
+        help="bench: overlapping classes; exclusive: argmax and factors; volumes: votes; components: of volumes",
     )
     parser.add_argument("--quick", action="store_true", help="small inputs, under a minute: does it run?")
     parser.add_argument(

@@ -261,7 +261,7 @@ def in_labelme(**shape: Any) -> dict[str, Any]:
 
 
 BOMBS: dict[str, tuple[str, Any, int]] = {
-    "a PNG of 30000 x 30000": ("f/x/a.png", bomb_png(30_000, 30_000), 8),
+    "a PNG of 30000 x 30000": ("f/x/a.png", bomb_png(30_000, 30_000), 32),
     "a PNG with more rows than it declares": ("f/x/a.png", bomb_png(4, 4), 8),
     "a PNG in LabelMe": ("l.json", in_labelme(shape_type="mask", points=[[0, 0], [29_999, 29_999]],
                                               mask=base64.b64encode(bomb_png(30_000, 30_000)).decode()), 8),

@@ -8,8 +8,11 @@ three hold every fault of the catalogue exactly once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -20,12 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
+from forms import CLASSES, FORMS, Form
 
 import ensemble_kit as ek
+import warm
 from ensemble_kit.cli import app
+from ensemble_kit.errors import EnskError
+from ensemble_kit.logits.description import describe
 from ensemble_kit.logits.records import Record, from_line
+from ensemble_kit.logits.spare import copy_fault
 
 CATALOGUE = {
     "S": "01 02 03 05 06 07 09 10 11 13 14 15 17 18 19 21 22 23 25 26 27 29 30 31 33 34 35",
@@ -48,10 +57,45 @@ STRACE = shutil.which("strace") is not None
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root: it mounts a file system or changes its user")
 needs_strace = pytest.mark.skipif(not STRACE, reason="strace is not installed")
 
-CLASSES, GRID, PLANE = ("radius", "ulna"), (8, 6), (32, 24)
+
+FORM = FORMS["one grid"]
+GRID, PLANE = FORM.grid, FORM.plane
+OUT = "out.csv"
+"""A file that takes the masks of a vote."""
 IDS = tuple(f"hand {k}.png" for k in range(6))
 VICTIM = 4
 """The row of the sample that is hurt."""
+
+
+def use(name: str) -> Form:
+    """Let everything here be about stores of another format."""
+    global FORM, GRID, PLANE, OUT
+    FORM, OUT = forms.use(name), "out.npz" if name == "volumes" else "out.csv"
+    GRID, PLANE = FORM.grid, FORM.plane
+    return FORM
+
+
+def each_form() -> Iterator[Form]:
+    """Let everything here be about stores of one format after the other."""
+    try:
+        yield from map(use, FORMS)
+    finally:
+        use("one grid")
+
+
+def value(k: int) -> np.ndarray:
+    """Draw the logits of one sample."""
+    return FORM.value(k)
+
+
+def write(out: ek.LogitWriter, sample: str, array: np.ndarray, **options: Any) -> None:
+    """Write a sample as its format has it."""
+    FORM.write(out, sample, array, **options)
+
+
+def read(store: ek.LogitStore, sample: str) -> np.ndarray:
+    """Read a sample as its format has it."""
+    return FORM.read(store, sample)
 
 
 @dataclass(frozen=True)
@@ -75,7 +119,9 @@ COMMAND = (sys.executable, "-m", "ensemble_kit")
 
 
 def spawn(*arguments: object, before: tuple[str, ...] = (), **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, behind `before` (a tracer, a limit)."""
+    """Run a command in a process of its own; from its start where it has `before` (a tracer), a budget or a limit."""
+    if not before and options.keys() <= {"cwd"} and "--memory" not in arguments:
+        return warm.ensk(*arguments, **options)
     command = [*before, *COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
@@ -91,22 +137,41 @@ def judge(ran: Ran | subprocess.CompletedProcess[str], code: int, name: str, *na
         assert str(item) in err, (item, err)
 
 
-def logits(seed: int = 0, count: int = len(IDS), grid: tuple[int, int] = GRID) -> np.ndarray:
-    """Draw logits (N, C, h, w)."""
-    return (np.random.default_rng(seed).normal(size=(count, len(CLASSES), *grid)) * 5).astype(np.float16)
+def logits(seed: int = 0, count: int = len(IDS)) -> np.ndarray:
+    """Draw logits (N, C, *shape)."""
+    return (np.random.default_rng(seed).normal(size=(count, len(CLASSES), *FORM.shape)) * 5).astype(np.float16)
 
 
 def make(path: Path | str, seed: int = 0, upto: int | None = None, **options: Any) -> Path | str:
     """Write a store of six samples and two classes."""
     with ek.LogitWriter(path, CLASSES, IDS, GRID, **options) as out:
         for name, array in list(zip(IDS, logits(seed), strict=True))[:upto]:
-            out.write(name, array, image_size=PLANE)
+            write(out, name, array)
     return path
 
 
+def key(row: int = VICTIM, number: int = -1) -> str:
+    """Return the key of a sample's chunk; of a volume by default the second slab's."""
+    if FORM.grid:
+        return f"logits/c.{row}.0.0.0"
+    return f"logits/{row}/c.0.{number % FORM.chunks}.0.0" if FORM.chunks > 1 else f"logits/{row}/c.0.0.0"
+
+
 def chunk(store: Path, row: int = VICTIM) -> Path:
-    """Return a sample's chunk file."""
-    return store / "logits" / f"c.{row}.0.0.0"
+    """Return a sample's chunk file; of a volume the last slab's."""
+    path = store / key(row)
+    other = path.with_name(path.name.removeprefix("c."))  # of a sample that was written again
+    return other if FORM.grid is None and other.exists() else path
+
+
+def files(store: Path, row: int) -> list[Path]:
+    """Return all files of a sample."""
+    return [chunk(store, row)] if FORM.grid else sorted((store / "logits" / str(row)).iterdir())
+
+
+def temporaries(store: Path) -> list[Path]:
+    """Return what writers have not brought to its end."""
+    return [p for p in store.rglob("*") if p.name.endswith(".tmp")]
 
 
 def segment(store: Path) -> Path:
@@ -119,7 +184,7 @@ def record(store: Path, row: int = 0) -> Record:
     """Read a sample's record from the only segment of a store's manifest."""
     line = from_line(segment(store).read_bytes().split(b"\n")[1 + row])
     assert line is not None
-    return Record.from_json(line, GRID)
+    return Record.from_json(line, describe(store)[0])
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -135,6 +200,34 @@ def replaced(old: str, new: str) -> Callable[[bytes], bytes]:
         return raw.replace(old.encode(), new.encode(), 1)
 
     return change
+
+
+def told(path: Path | str, whole: str) -> tuple[str, bool]:
+    """Look at a damaged store: what became of the damage, and whether the error names the file or its sample.
+
+    "detected": an error, a damaged sample, or a missing one. "no effect": everything that can be read is as before.
+    "wrong": neither; the one thing that must not be.
+    """
+    try:
+        store = ek.LogitStore(path)
+        found = store.verify()
+    except EnskError as error:
+        return "detected", bool(re.search(r"zarr\.json|\.jsonl|\.zip|logits|attributes", error.item))
+    if found.damaged:
+        return "detected", True
+    if found.missing:
+        return "detected", True
+    if Path(path).is_dir() and copy_fault(Path(path)):
+        return "detected", True
+    return ("no effect" if state(store) == whole else "wrong"), True
+
+
+def state(store: ek.LogitStore) -> str:
+    """Digest everything that a store says and holds."""
+    digest = hashlib.sha256(json.dumps([store.fingerprint, dict(store.provenance)], sort_keys=True).encode())
+    for sample in store.samples:
+        digest.update(read(store, sample).tobytes() + f"{store.placement(sample)}{store.geometry(sample)}".encode())
+    return digest.hexdigest()
 
 
 def masks(seed: int = 7, ids: tuple[str, ...] = IDS, plane: tuple[int, int] = PLANE) -> ek.MaskSet:

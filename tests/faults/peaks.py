@@ -26,6 +26,7 @@ import numpy as np
 
 import ensemble_kit as ek
 from ensemble_kit.logits import records
+from ensemble_kit.logits.description import describe
 from ensemble_kit.logits.records import Record
 
 CLASSES, GRID, DIFFERENT = ("w", "x", "y", "z"), (16, 16), 50
@@ -54,6 +55,7 @@ COMMANDS = {
     "fuse": "fuse a.zarr b.zarr --out o.zarr",
     "fuse --uncertainty, files": "fuse a.zarr b.zarr --format npz --uncertainty --out o",
     "review": "review a.zarr b.zarr --out o.csv",
+    "report": "report a.zarr b.zarr --val val.csv --out o.html",
     "stack": "stack a.zarr b.zarr --val val.csv --folds 3 --out o.zarr --model o.json",
     "dump-logits, arrays": "dump-logits arrays --images images --classes classes.txt --id stem --out o.zarr",
 }
@@ -88,8 +90,9 @@ def store(path: Path, samples: int, activation: str, seed: int) -> None:
     assert not others
     spec = json.loads((path / "zarr.json").read_text())["attributes"]["ensemble_kit"]["store"]
     first = [json.loads(line) for line in segment.read_text().splitlines()]
-    known = [Record.from_json(line, GRID) for line in first if "crcs" in line]
-    rows = (Record(s, k, known[k % different].placement, known[k % different].crcs) for k, s in enumerate(ids))
+    described = describe(path)[0]
+    known = [Record.from_json(line, described) for line in first if "crcs" in line]
+    rows = (Record(s, k, known[k % different].array, known[k % different].crcs) for k, s in enumerate(ids))
     segment.write_bytes(records.to_segment(spec, rows))
     for k in range(different, samples):
         os.link(path / f"logits/c.{k % different}.0.0.0", path / f"logits/c.{k}.0.0.0")

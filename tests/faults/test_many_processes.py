@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
-from ensemble_kit.errors import LockedError
+import warm
+from ensemble_kit.errors import LockedError, MismatchError
+from ensemble_kit.logits.staging import FolderStage
 
 pytestmark = pytest.mark.slow
 
@@ -25,33 +27,35 @@ HERE = Path(__file__).parent
 COUNT = 24
 
 RANK = """
-import sys, os
-import numpy as np
+import os, sys
+sys.path.insert(0, {here!r})
+import forms
 from ensemble_kit.errors import EnskError
 from ensemble_kit.logits.writer import LogitWriter
+form = forms.use({form!r})
 path, rank, world, die = sys.argv[1], *map(int, sys.argv[2:5])
 ids = [f"s{{k:02}}" for k in range({count})]
 try:
-    with LogitWriter(path, {classes}, ids, {grid}, member="m") as out:
+    with LogitWriter(path, forms.CLASSES, ids, form.grid, member="m") as out:
         for n, k in enumerate(range(rank, len(ids), world)):
             if n == die:
                 os._exit(9)
-            out.write(ids[k], (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype("f2"), {plane})
+            form.write(out, ids[k], form.value(k))
 except EnskError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
 
 
-def value(k: int) -> np.ndarray:
-    return (np.random.default_rng(k).normal(size=(2, 8, 6)) * 5).astype(np.float16)
-
-
 def ranks(path: Path, world: int, die: dict[int, int] | None = None, before: tuple[str, ...] = ()) -> list[int]:
     """Run as many processes as a launcher would; return how each ended."""
-    script = RANK.format(classes=h.CLASSES, grid=h.GRID, plane=h.PLANE, count=COUNT)
-    running = [subprocess.Popen([*before, sys.executable, "-c", script, str(path), str(r), str(world), str((die or {}).get(r, -1))],
-                                stderr=subprocess.DEVNULL) for r in range(world)]  # fmt: skip
+    script = RANK.format(here=str(HERE), form=h.FORM.name, count=COUNT)
+    words = [("-c", script, str(path), str(r), str(world), str((die or {}).get(r, -1))) for r in range(world)]
+    running: list[subprocess.Popen[str] | warm.Process]
+    if before:
+        running = [subprocess.Popen([*before, sys.executable, *w], stderr=subprocess.DEVNULL, text=True) for w in words]
+    else:
+        running = [warm.Process(*w, stderr=subprocess.DEVNULL) for w in words]
     return [p.wait(timeout=120) for p in running]
 
 
@@ -60,7 +64,7 @@ def is_whole(path: Path) -> None:
     assert opened.complete
     assert opened.verify().sound
     for k, name in enumerate(opened.samples):
-        assert np.array_equal(opened.read(name), value(k))
+        assert np.array_equal(h.read(opened, name), h.value(k))
 
 
 class Case(NamedTuple):
@@ -97,6 +101,7 @@ ELSEWHERE = {
 NOT_HERE: dict[str, str] = {}
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id} {c.how}")
 def test_ranks_share_a_store(tmp_path: Path, case: Case) -> None:
     path = tmp_path / "m.zarr"
@@ -114,12 +119,14 @@ def test_ranks_share_a_store(tmp_path: Path, case: Case) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
 
 
+@pytest.mark.usefixtures("form")
 def test_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
     assert ranks(tmp_path / "m.zarr", 4, dict.fromkeys(range(4), 2)) == [9] * 4
     assert ranks(tmp_path / "m.zarr", 3) == [0] * 3
     is_whole(tmp_path / "m.zarr")
 
 
+@pytest.mark.usefixtures("form")
 def test_samples_twice_or_never(tmp_path: Path) -> None:
     """A sampler that pads gives samples to two ranks (equal bytes: kept once); one that drops leaves them out."""
     ids = [f"s{k}" for k in range(10)]
@@ -127,15 +134,36 @@ def test_samples_twice_or_never(tmp_path: Path) -> None:
     writers = [ek.LogitWriter(tmp_path / "m.zarr", h.CLASSES, ids, h.GRID) for _ in shares]
     for share, out in zip(shares, writers, strict=True):
         for k in share:
-            out.write(ids[k % 10], value(k % 10), h.PLANE)
+            h.write(out, ids[k % 10], h.value(k % 10))
     [out.close() for out in writers]
     assert ek.LogitStore(tmp_path / "m.zarr").verify().checked == 10
     with ek.LogitWriter(tmp_path / "d.zarr", h.CLASSES, ids, h.GRID) as out:
         for k in range(8):  # dropped: 8 and 9 never come
-            out.write(ids[k], value(k), h.PLANE)
+            h.write(out, ids[k], h.value(k))
     h.judge(h.ensk("verify", tmp_path / "d.zarr"), 4, "store-incomplete", "'s8', 's9'")
 
 
+def test_an_image_and_a_volume_are_never_in_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writers of a new store, both before the other's first sample; only the commit, under the lock, can tell."""
+    images, volumes = (ek.LogitWriter(tmp_path / "m.zarr", ["x"], ["a", "b"]) for _ in range(2))
+    finish = FolderStage.finish
+
+    def late(stage: FolderStage) -> None:
+        monkeypatch.setattr(FolderStage, "finish", finish)
+        images.write("a", np.full((1, 2, 3), -3.0), (4, 6))
+        finish(stage)
+
+    monkeypatch.setattr(FolderStage, "finish", late)
+    with pytest.raises(MismatchError, match="images and volumes"):
+        volumes.write("b", np.full((1, 2, 2, 3), -3.0), (4, 4, 6))
+    for out in (images, volumes):
+        out.close()
+    opened = ek.LogitStore(tmp_path / "m.zarr")
+    assert (opened.rank, opened.missing) == (2, ["b"])
+    assert opened.verify().damaged == ()
+
+
+@pytest.mark.usefixtures("form")
 @h.needs_strace
 def test_a_file_system_without_locks(tmp_path: Path) -> None:
     """flock fails with ENOLCK everywhere: ranks still write, each its own segment."""
@@ -144,31 +172,32 @@ def test_a_file_system_without_locks(tmp_path: Path) -> None:
     is_whole(path)
 
 
+@pytest.mark.usefixtures("form")
 def test_the_lock_of_a_dead_writer_is_free(tmp_path: Path) -> None:
     path = tmp_path / "m.zarr"
     child = os.fork()
     if child == 0:
         out = ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID)
-        out.write(h.IDS[0], h.logits()[0], h.PLANE)
+        h.write(out, h.IDS[0], h.logits()[0])
         time.sleep(60)
         os._exit(0)
     try:
         deadline = time.monotonic() + 30
-        while not (path / "logits/c.0.0.0.0").exists() and time.monotonic() < deadline:
+        while not h.chunk(path, 0).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
         started = time.monotonic()
         with pytest.raises(LockedError) as caught:
             ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID, overwrite=True)
         assert (caught.value.exit_code, caught.value.code) == (8, "store-locked")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # it does not wait, on a machine that is shared either
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
     started = time.monotonic()
     with ek.LogitWriter(path, h.CLASSES, h.IDS, h.GRID, overwrite=True) as out:
         assert out.missing == list(h.IDS)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_kernels_from_many_threads(tmp_path: Path) -> None:
@@ -194,16 +223,16 @@ def test_many_processes_on_a_cold_cache(tmp_path: Path) -> None:
     code = "import ensemble_kit as ek; print(ek.encode([[0, 1, 1]]).text())"
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     running = [
-        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(8)
+        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
-    assert [p.communicate(timeout=300)[0] for p in running] == ["2 2\n"] * 8
+    assert [p.communicate(timeout=300)[0] for p in running] == ["2 2\n"] * 4
 
 
 def test_ranks_divide_the_cores() -> None:
     """torchrun starts ranks on all cores alike and tells each how many they are: together they take each core once."""
     threads = {}
     for ranks in ("1", "2", "1000", "many", ""):
-        ran = h.spawn("doctor", "--json", env={**os.environ, "LOCAL_WORLD_SIZE": ranks})
+        ran = warm.ensk("doctor", "--json", env={**os.environ, "LOCAL_WORLD_SIZE": ranks})
         threads[ranks] = json.loads(ran.stdout)["threads"]
     mine, whole = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     assert threads == {"1": mine, "2": max(1, min(mine, whole // 2)), "1000": 1, "many": mine, "": mine}

@@ -21,8 +21,11 @@ CASES = [c for c in at_rest.CASES if c.id != "S33"]
 FOLDER = "logits/manifest/quarantine"
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(form: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return h.make(tmp_path_factory.mktemp("whole") / "m.zarr")
 
 
@@ -43,6 +46,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.id} {c.how}")
 def test_a_repaired_store_is_dumped_to_its_end(whole: Path, store: Path, case: at_rest.Case) -> None:
+    if not case.happens():
+        pytest.skip("of another format")
     before = ek.LogitStore(whole).fingerprint
     case.inject(store)
     damaged, held = tree(store), bytes_of(store)
@@ -69,7 +74,7 @@ def test_a_repaired_store_is_dumped_to_its_end(whole: Path, store: Path, case: a
             [h.IDS[2]] if case.id == "S23" else []
         )
     for sample in set(h.IDS) - set(said["missing"]):
-        np.testing.assert_array_equal(opened.read(sample), h.logits()[h.IDS.index(sample)])
+        np.testing.assert_array_equal(h.read(opened, sample), h.logits()[h.IDS.index(sample)])
     assert json.loads(h.ensk("repair", store, "--json").out)["steps"] == []  # nothing is left to do
     h.make(store)
     assert ek.LogitStore(store).fingerprint == before
@@ -81,11 +86,30 @@ def test_zarr_does_not_see_the_quarantine(store: Path) -> None:
     h.chunk(store).write_bytes(b"")
     (store / "zarr.json").write_bytes(b"")
     repair(store)
-    assert len([p for p in (store / FOLDER).rglob("*") if p.is_file()]) == 3  # chunk, description, segment
+    assert len([p for p in (store / FOLDER).rglob("*") if p.is_file()]) == 2 + h.FORM.files  # description, segment
     group = zarr.open(store, mode="r")  # any warning is an error here
-    assert [n for n, _ in group.members(max_depth=None)] == ["logits"]
-    assert np.isnan(group["logits"][h.VICTIM]).all()
+    if h.GRID is not None:
+        assert sorted(n for n, _ in group.members(max_depth=None)) == ["class", "logits", "sample"]
+        assert np.isnan(group["logits"][h.VICTIM]).all()
+    else:
+        left = {str(k) for k in range(len(h.IDS)) if k != h.VICTIM}
+        assert {n for n, _ in group["logits"].members(max_depth=None)} == {"manifest", *left}
     assert ek.LogitStore(store).verify().unknown == ()
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["the chunk", "the chunk and its description"])
+def test_a_sample_that_was_written_again_and_lost(store: Path, both: bool) -> None:
+    """Neither its first nor its second take can be proved; nothing of either is taken for the other."""
+    name = h.IDS[h.VICTIM]
+    with ek.LogitWriter(store, h.CLASSES, h.IDS, h.GRID) as out:
+        h.write(out, name, h.logits(5)[h.VICTIM], again=True)
+    h.chunk(store).unlink()
+    if both and h.GRID is None:
+        at_rest.description(store).unlink()
+    assert repair(store).lost == (name,)
+    h.make(store)
+    np.testing.assert_array_equal(h.read(ek.LogitStore(store), name), h.logits()[h.VICTIM])
+    assert ek.LogitStore(store).verify().sound
 
 
 def test_what_is_left_can_be_voted_on(store: Path, tmp_path: Path) -> None:
@@ -93,15 +117,17 @@ def test_what_is_left_can_be_voted_on(store: Path, tmp_path: Path) -> None:
     h.chunk(store).unlink()
     ran = h.ensk("repair", store)
     assert "--samples common" in ran.err
-    out = tmp_path / "o.csv"
+    out = tmp_path / h.OUT
     h.judge(h.ensk("vote", store, "--out", out), 4, "sample-missing", h.IDS[h.VICTIM])
     ran = h.ensk("vote", store, "--samples", "common", "--out", out)
     assert ran.code == 0, ran.err
     assert "1 samples are not in every member" in ran.err
-    assert h.IDS[h.VICTIM] not in out.read_text()
+    assert h.IDS[h.VICTIM] not in ek.read_masks(out, image_size=None if h.OUT.endswith("npz") else h.PLANE).samples
 
 
 def test_two_lines_that_differ_in_the_image_prove_nothing(store: Path) -> None:
+    if h.GRID is None:
+        pytest.skip("its digest is bound to the image's size: such a line contradicts itself")
     at_rest.second_segment(store, image_size=[64, 48])
     done = repair(store)
     assert done.lost == (h.IDS[0],)
@@ -140,7 +166,7 @@ def test_the_copy_of_the_description_is_made_anew(store: Path, change: Callable[
 def test_a_living_writer_is_left_alone(store: Path) -> None:
     h.chunk(store).unlink()
     with ek.LogitWriter(store, h.CLASSES, h.IDS, h.GRID) as out:
-        out.write(h.IDS[h.VICTIM], h.logits()[h.VICTIM], h.PLANE)
+        h.write(out, h.IDS[h.VICTIM], h.logits()[h.VICTIM])
         with pytest.raises(LockedError):
             repair(store)
     assert repair(store).steps == ()
@@ -149,7 +175,7 @@ def test_a_living_writer_is_left_alone(store: Path) -> None:
 def test_a_lock_that_is_gone_is_made_anew(store: Path) -> None:
     (store / "logits/manifest/lock").unlink()
     with pytest.raises(EnskError), ek.LogitWriter(store, h.CLASSES, h.IDS, h.GRID) as out:
-        out.write(h.IDS[0], h.logits()[1], h.PLANE)
+        h.write(out, h.IDS[0], h.logits()[1])
     assert [s.path for s in repair(store).steps] == ["logits/manifest/lock"]
     h.make(store)
 
@@ -157,6 +183,8 @@ def test_a_lock_that_is_gone_is_made_anew(store: Path) -> None:
 @pytest.mark.slow
 def test_a_segment_of_any_size_keeps_its_samples(store: Path, whole: Path) -> None:
     """One writer's segment of a million samples of 29 classes has 0.45 GB; what is above 0.27 was passed over."""
+    if h.GRID is None:
+        pytest.skip("segments are the same in every format")
     (segment,) = (store / "logits" / "manifest").glob("*.jsonl")
     with segment.open("ab") as file:
         file.write(b"\0" * ((1 << 28) + 1) + b"\n")

@@ -188,11 +188,11 @@ COCO = [
 
 @pytest.mark.parametrize("rle", COCO, ids=lambda r: ascii(r)[:50])
 def test_hostile_coco(rle) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DamagedError) as caught:
         Runs.from_coco(rle)
     assert caught.value.code == "coco-invalid"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -273,11 +273,11 @@ def test_long_texts_take_linear_time() -> None:
     times = []
     for count in (100_000, 1_000_000):
         text = " ".join(f"{k} 1" for k in range(1, 2 * count, 2))
-        started = time.perf_counter()
+        started = time.process_time()
         assert Runs.parse(text, (2000, 2000)).area == count
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     assert times[1] < 40 * times[0] + 0.2
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(DamagedError):
         Runs.parse("1 " * 5_000_000 + "x", (2000, 2000))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

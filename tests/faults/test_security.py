@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import re
 import struct
 import subprocess
 import sys
@@ -72,15 +71,6 @@ def evil_header(path: Path) -> Path:
     return path / "m.npy"
 
 
-def evil_store(change: Callable[[Path], object]) -> Callable[[Path], Path]:
-    def make(path: Path) -> Path:
-        store = h.make(path / "m.zarr")
-        change(store)
-        return store
-
-    return make
-
-
 class Case(NamedTuple):
     """A hostile file, the command it is given to, and how that must end."""
 
@@ -94,7 +84,6 @@ class Case(NamedTuple):
 
 READ = ("convert", "{}", "--image-size", "4x5", "--out", "out.csv")
 TUNE = ("tune-thresholds", "../m.zarr", "--val", "../t.csv", "--statistics", "{}", "--out", "s.json")
-ARRAY = "logits/zarr.json"
 CASES = [
     Case("X07", "npy of objects", evil_npy, (*READ, "--classes", "../c.txt"), 7, "pickle-refused"),
     Case("X07", "npz of objects", evil_npz, READ, 7, "pickle-refused"),
@@ -118,20 +107,6 @@ CASES = [
          text("m.json", '{"images":[{"id":1,"file_name":"a","height":4,"width":5}],"categories":[{"id":1,"name":"x"}],'
                         '"annotations":[{"image_id":1,"category_id":1,"segmentation":{"size":[4,5],"counts":"\\ud800"}}]}'),
          READ, 3, "coco-invalid"),
-    Case("X11", "a store of 2^60 cells", evil_store(lambda s: h.edit(s / ARRAY, h.replaced("8,", f"{2**60},"))),
-         ("verify", "{}"), 7, "store-too-large"),
-    Case("X11", "a store of 10^15 samples", evil_store(lambda s: h.edit(s / ARRAY, h.replaced("6,", f"{10**15},"))),
-         ("verify", "{}"), 7, "store-too-large"),
-    Case("X11", "a number beyond any float", evil_store(lambda s: h.edit(s / "zarr.json",
-                                                                     h.replaced('"created"', '"x": 1e999, "created"'))),
-         ("inspect", "{}", "--json"), 3, "store-metadata"),
-    Case("X11", "a list where a name belongs", evil_store(lambda s: h.edit(s / ARRAY, h.replaced('"default"', "[[]]"))),
-         ("verify", "{}"), 3, "store-metadata"),
-    Case("X13", "blosc without a checksum", evil_store(lambda s: h.edit(s / ARRAY, h.replaced('"crc32c"', '"blosc"'))),
-         ("verify", "{}"), 7, "store-codec"),
-    Case("X35", "a store that names a URL", evil_store(lambda s: h.edit(
-        s / ARRAY, h.replaced('"storage_transformers": []', '"storage_transformers": [{"name": "http://127.0.0.1:9/"}]'))),
-        ("verify", "{}"), 7, "store-codec"),
     Case("X26", "an archive that leaves its folder", lambda p: zipped(p, "../../evil.npy"),
          (*READ, "--classes", "../c.txt"), 3, "stack-invalid"),
 ]  # fmt: skip
@@ -147,6 +122,9 @@ ALONE = {
     "X38": "test_nothing_is_unpickled_but_our_own_cache",
 }
 ELSEWHERE = {
+    "X11": "faults/test_hostile_stores.py::test_a_hostile_store_is_refused_or_read_as_it_was_written",
+    "X13": "faults/test_hostile_stores.py::test_a_hostile_store_is_refused_or_read_as_it_was_written",
+    "X35": "faults/test_hostile_stores.py::test_a_hostile_store_is_refused_or_read_as_it_was_written",
     "X01": "test_backends.py::test_weights_never_run_code",
     "X02": "test_backends.py::test_weights_never_run_code",
     "X05": "test_backends.py::test_torchscript_needs_trust",
@@ -155,8 +133,8 @@ ELSEWHERE = {
     "X14": "test_backends.py::test_onnx_external_data_stays_in_its_folder",
     "X15": "test_backends.py::test_onnx_garbage_and_hard_links",
     "X19": "test_backends.py::test_onnx_garbage_and_hard_links",
-    "X17": "faults/test_load.py::test_a_model_that_never_ends",
-    "X18": "faults/test_load.py::test_a_model_that_asks_for_terabytes",
+    "X17": "faults/test_signals.py::test_a_model_that_never_ends",
+    "X18": "faults/test_signals.py::test_a_model_that_asks_for_terabytes",
     "X23": "test_formats_folders.py::test_names_that_leave_the_folder_are_refused",
     "X34": "test_cluster.py::test_a_local_cluster_listens_on_this_machine_alone",
     "X33": "test_jit.py::test_broken_files_are_compiled_again, test_jit.py::test_a_home_that_cannot_be_used",
@@ -206,9 +184,9 @@ def hook(name, arguments):
         return
     if name in ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.spawn", "ctypes.dlopen"):
         files = [f.filename for f in traceback.extract_stack()]
-        numba_cache = name == "pickle.find_class" and any(f.endswith(("numba/core/caching.py", "numba/core/serialize.py")) for f in files)
+        own_cache = name == "pickle.find_class" and any(f.endswith(("ensemble_kit/kernels/jit.py", "numba/core/serialize.py")) for f in files)
         ours = any("/ensemble_kit/" in f for f in files)
-        if name == "pickle.find_class" and not numba_cache or name.startswith(("os.", "subprocess")) and ours:
+        if name == "pickle.find_class" and not own_cache or name.startswith(("os.", "subprocess")) and ours:
             events.append((name, str(arguments)[:80], files[-4:]))
 sys.addaudithook(hook)
 from ensemble_kit.cli.app import _run
@@ -234,13 +212,15 @@ def test_nothing_is_unpickled_but_our_own_cache(ground: Path, command: tuple[str
 
 
 BOMB_LIMIT = 256 << 20
-MEASURE = """
-import resource, sys
+MEASURE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from peak import peak
 from ensemble_kit.cli.app import _run
 import numpy, ensemble_kit.formats.reading, ensemble_kit.logits.store, ensemble_kit.tuning.statistics, ensemble_kit.ensemble
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 code = _run(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 sys.exit(code)
 """
 
@@ -250,7 +230,7 @@ def growth(*command: object) -> tuple[int, int, str]:
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, command)], capture_output=True, text=True, timeout=120
     )
-    return ran.returncode, int(ran.stdout.splitlines()[-1]) << 10, ran.stderr
+    return ran.returncode, int(ran.stdout.splitlines()[-1]), ran.stderr
 
 
 @pytest.mark.slow
@@ -275,21 +255,22 @@ def test_archives_that_swell_are_refused_by_what_they_declare(ground: Path, tmp_
     assert grew < BOMB_LIMIT
 
 
-def png(width: int, height: int, rows: bytes) -> bytes:
+def png(width: int, height: int, rows: bytes, colour: int = 0) -> bytes:
     def piece(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head) + piece(b"IDAT", zlib.compress(rows, 9)) + piece(b"IEND", b"")
 
 
 @pytest.mark.slow
 def test_images_that_declare_too_much(tmp_path: Path) -> None:
     (tmp_path / "masks/x").mkdir(parents=True)
-    (tmp_path / "masks/x/a.png").write_bytes(png(30000, 30000, bytes(30001 * 100)))
-    code, grew, err = growth("inspect", tmp_path / "masks")
-    assert (code, "image-too-large" in err) == (3, True), err
-    assert grew < BOMB_LIMIT
+    for colour, told in ((2, "image-too-large"), (0, "png-invalid")):  # grey ones are read by bands; this one is cut
+        (tmp_path / "masks/x/a.png").write_bytes(png(30000, 30000, bytes(30001 * 100), colour))
+        code, grew, err = growth("inspect", tmp_path / "masks")
+        assert (code, told in err) == (3, True), err
+        assert grew < BOMB_LIMIT
     (tmp_path / "masks/x/a.png").write_bytes(png(16000, 16000, bytes(16001 * 10)))  # allowed, and cut
     code, grew, err = growth("inspect", tmp_path / "masks")
     assert (code, "png-invalid" in err) == (3, True), err
@@ -327,17 +308,6 @@ def test_ids_never_leave_the_output(tmp_path: Path, kind: str, name: str) -> Non
         assert all(p.is_relative_to(out) for p in everything)
         assert dict(read_masks(out)) == dict(masks)
     assert not Path("/etc/evil").exists()
-
-
-def test_a_store_takes_any_id_and_makes_no_path_of_it(tmp_path: Path) -> None:
-    ids = [n for n in NAMES if n.isprintable()]
-    with ek.LogitWriter(tmp_path / "m.zarr", ["x"], ids, (2, 2)) as out:
-        for name in ids:
-            out.write(name, np.full((1, 2, 2), -3.0), (4, 4))
-    assert ek.LogitStore(tmp_path / "m.zarr").verify().sound
-    assert {p.name for p in tmp_path.iterdir()} == {"m.zarr"}
-    names = {p.name for p in (tmp_path / "m.zarr").rglob("*") if p.is_file() and p.suffix != ".jsonl"}
-    assert all(re.fullmatch(r"c\.\d+\.0\.0\.0|zarr\.json|lock|description\.json", n) for n in names)
 
 
 def test_what_is_written_is_private_until_it_is_whole(tmp_path: Path) -> None:
@@ -419,9 +389,9 @@ def test_long_lines_take_linear_time(tmp_path: Path) -> None:
     for size in (1_000_000, 10_000_000):
         for content in (b"x" * size, b'"' + b"x" * size, b"," * size, b"1 " * (size // 2)):
             (tmp_path / "m.csv").write_bytes(b"image_name,class,rle\na,x," + content + b"\n")
-            started = time.perf_counter()
+            started = time.process_time()
             with pytest.raises(EnskError):
                 read_masks(tmp_path / "m.csv", image_size=(2000, 2000))
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
     assert max(seconds[4:]) < 30 * max(seconds[:4]) + 0.5
     assert max(seconds) < 4

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import ensemble_kit as ek
 from ensemble_kit.errors import DamagedError, IncompleteError, LockedError
@@ -44,9 +51,17 @@ class Store(RuleBasedStateMachine):
         array = h.logits(seed)[row]
         if row in self.held and row not in self.damaged and self.held[row] != seed:
             with pytest.raises(LockedError):
-                writer.write(h.IDS[row], array, h.PLANE)
+                h.write(writer, h.IDS[row], array)
             return
-        writer.write(h.IDS[row], array, h.PLANE)
+        h.write(writer, h.IDS[row], array)
+        self.held[row] = seed
+        self.damaged.discard(row)
+
+    @precondition(lambda self: self.writers)
+    @rule(who=st.integers(0, 1), row=ROWS, seed=st.integers(0, 2))
+    def write_again(self, who: int, row: int, seed: int) -> None:
+        """Replace a sample, whatever there is of it."""
+        h.write(self.writers[who % len(self.writers)], h.IDS[row], h.logits(seed)[row], again=True)
         self.held[row] = seed
         self.damaged.discard(row)
 
@@ -100,10 +115,10 @@ class Store(RuleBasedStateMachine):
         store = ek.LogitStore(self.path)
         for row, name in enumerate(h.IDS):
             if row in self.held and row not in self.damaged:
-                assert np.array_equal(store.read(name), h.logits(self.held[row])[row])
+                assert np.array_equal(h.read(store, name), h.logits(self.held[row])[row])
                 continue
             with pytest.raises((DamagedError, IncompleteError)):
-                store.read(name)
+                h.read(store, name)
         found = store.verify()
         assert {d.sample for d in found.damaged} <= {h.IDS[r] for r in self.damaged}
         assert set(found.missing) >= {h.IDS[r] for r in range(len(h.IDS)) if r not in self.held}
@@ -115,7 +130,11 @@ class Store(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestStore = Store.TestCase
-TestStore.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.usefixtures("form")
+def test_a_store_is_what_its_model_says() -> None:
+    run_state_machine_as_test(
+        Store,
+        settings=settings(
+            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
+import warm
 from ensemble_kit.errors import DamagedError, EnskError
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.statistics import Statistics
@@ -224,15 +224,13 @@ def test_too_few_samples(tmp_path: Path, count: int) -> None:
     h.judge(ran, 2, "folds-invalid", str(count))
 
 
-def started(folder: Path, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*h.COMMAND, *map(str, command(folder, out))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def started(folder: Path, out: Path) -> warm.Process:
+    return warm.Process("ensk", *command(folder, out))
 
 
 def test_killed_and_run_again(tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "set.json"
-    for wait in (0.3, 0.9, 1.5):
+    for wait in (0.05, 0.2, 0.5):
         process = started(tuned, out)
         time.sleep(wait)
         process.kill()
@@ -248,7 +246,7 @@ def test_killed_and_run_again(tuned: Path, tmp_path: Path) -> None:
 def test_interrupted(tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "set.json"
     process = started(tuned, out)
-    time.sleep(0.8)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode in {130, -2, 0}

@@ -20,7 +20,7 @@ Written by `make docs` from the docstrings. `import ensemble_kit as ek` is light
 GROUPS = {
     "Logits": ("LogitWriter", "LogitStore"),
     "Ensembles and thresholds": ("Ensemble", "tune_thresholds", "ThresholdSet", "hard_vote", "Staple", "Simple"),
-    "Masks": ("Runs", "encode", "MaskSet", "read_masks"),
+    "Masks": ("Runs", "encode", "MaskSet", "Geometry", "read_masks"),
     "Scoring": ("dice", "iou"),
 }
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)

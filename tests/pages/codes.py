@@ -11,8 +11,9 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import ensemble_kit
@@ -28,6 +29,8 @@ SIGNATURE = ("code", "what", "item", "fix")
 BLANK = "…"
 """Stands in a message for what is known only when the error is raised."""
 FIX = " · fix: "
+REPORT = "error["
+"""How a message begins that is reported without an error of ours."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -52,10 +55,10 @@ class Module:
     constants: dict[str, ast.expr] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, tree: ast.Module) -> Module:
-        """Index a syntax tree; imports inside functions count too."""
+    def of(cls, name: str, tree: ast.Module, nodes: Iterable[ast.AST]) -> Module:
+        """Index a syntax tree, whose nodes were walked; imports inside functions count too."""
         module = cls(name)
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, Function):
                 module.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.ClassDef):
@@ -123,16 +126,21 @@ class Codes:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         trees = {name: ast.parse(text) for name, text in sources.items()}
-        self._modules = {name: Module.of(name, tree) for name, tree in trees.items()}
+        nodes = {name: list(ast.walk(tree)) for name, tree in trees.items()}
+        self._modules = {name: Module.of(name, tree, nodes[name]) for name, tree in trees.items()}
+        self._named: dict[str, list[Function]] = {}
+        for name, own in (item for module in self._modules.values() for item in module.functions.items()):
+            self._named.setdefault(name, []).extend(own)
         self._callers: dict[Function, list[tuple[ast.Call, Scope]]] = {}
-        self._passed_about = {name for tree in trees.values() for name in _values(tree)}
+        self._passed_about = {name for walked in nodes.values() for name in _values(walked)}
         self.found: dict[str, set[Raised]] = {}
         self.unclear: list[str] = []
         calls = [found for name, tree in trees.items() for found in _calls(tree, Scope(self._modules[name]))]
         for call, scope in calls:
             for function in self._functions(call.func, scope.module):
                 self._callers.setdefault(function, []).append((call, scope))
-        reporters = {f for m in self._modules.values() for own in m.functions.values() for f in own if _reports(f)}
+        reporting = [module for name, module in self._modules.items() if REPORT in sources[name]]
+        reporters = {f for m in reporting for own in m.functions.values() for f in own if _reports(f)}
         for call, scope in calls:
             if (exit_code := self._exit(call, scope)) is not None:
                 self._follow(exit_code, _bound(call, SIGNATURE, scope), call, scope)
@@ -214,36 +222,38 @@ class Codes:
             name = original
         if name in module.functions:
             return module.functions[name]
-        return [f for m in self._modules.values() for f in m.functions.get(name, [])]
+        return self._named.get(name, [])
 
 
+@cache
 def used() -> Codes:
     """Read the package as it stands."""
     paths = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
     return Codes({name.removesuffix(".__init__"): path.read_text() for name, path in paths.items()})
 
 
-def _calls(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
+def _calls(tree: ast.AST, scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
     """Walk a tree's calls, each with the innermost function around it."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Call):
-            yield child, scope
-        yield from _calls(child, Scope(scope.module, child) if isinstance(child, Function) else scope)
+    waiting = [(tree, scope)]
+    while waiting:
+        node, around = waiting.pop()
+        if isinstance(node, ast.Call):
+            yield node, around
+        inside = Scope(around.module, node) if isinstance(node, Function) else around
+        waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
 
 
-def _values(tree: ast.AST) -> set[str]:
+def _values(nodes: list[ast.AST]) -> set[str]:
     """Names that are used as values, not called: a function among them may be called by whoever gets it."""
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    used = (n for n in ast.walk(tree) if isinstance(n, (ast.Name, ast.Attribute)) and id(n) not in called)
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    used = (n for n in nodes if isinstance(n, (ast.Name, ast.Attribute)) and id(n) not in called)
     return {_name(node) for node in used if isinstance(node.ctx, ast.Load)}
 
 
 def _reports(function: Function) -> bool:
     """Tell whether a function writes `error[CODE]` for a code that it was passed."""
     return any(
-        isinstance(text, ast.JoinedStr)
-        and isinstance(text.values[0], ast.Constant)
-        and text.values[0].value == "error["
+        isinstance(text, ast.JoinedStr) and isinstance(text.values[0], ast.Constant) and text.values[0].value == REPORT
         for text in ast.walk(function)
     )
 

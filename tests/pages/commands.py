@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from typer.models import ArgumentInfo
 
-from ensemble_kit.cli.app import app
+from ensemble_kit.cli.commands import COMMANDS, function_of
 
 HEAD = """\
 # Commands
@@ -63,7 +63,7 @@ class Parameter:
 
 def page() -> str:
     """Write the page."""
-    commands = {c.name: c.callback for c in app.registered_commands}
+    commands = {name: function_of(name) for name in COMMANDS}
     parameters = {
         name: {
             p.name: Parameter.of(p) for p in inspect.signature(function).parameters.values() if get_args(p.annotation)

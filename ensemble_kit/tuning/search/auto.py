@@ -71,7 +71,7 @@ def menu_of(ensemble: Ensemble, by_argmax: bool, background: str | None = None) 
     return Menu(
         ("fitted",) if by_argmax else ("fitted", "areas"),
         () if softmax or by_argmax or not several else tuple(ratio for ratio in RATIOS if ratio is not None),
-        means if len(ensemble.members) > 1 else (),
+        means if len(ensemble.members) > 1 and not (softmax and ensemble.lacking) else (),
         equal,
         (*RULES, *(SMALL if by_argmax else ())),
         () if background is not None else tuple(map(str, (PROBABILITY,) if softmax else (PROBABILITY, LOGIT))),

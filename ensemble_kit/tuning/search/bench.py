@@ -20,6 +20,7 @@ from ensemble_kit.execution.executor import Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import ManyRuns, overlaps
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.spec.scoring import Measure
@@ -136,7 +137,7 @@ class Bench(ABC):
         counted = statistics_for(
             fused, self.truth_masks, self.measure, executor=self.executor, listener=self.listener, at_once=self.at_once
         )
-        plain = tune_from(counted, fused, self.measure, seed=seed)
+        plain = tune_from(counted, fused, self.measure, seed=seed, executor=self.executor)
         tp, pred = self.counts(candidate, every)
         classes = tuple(
             replace(
@@ -209,7 +210,7 @@ class CountVoted:
 
     def __call__(self, item: Item) -> dict[int, NDArray[np.int64]]:
         """Return hits and pixels, int64 (lists, 2, classes), by the number of the decision."""
-        scores, (truth, wanted) = FusedSample(self.inputs, item.sample), item.truth
+        scores, (truth, wanted) = open_sample(self.inputs, item.sample), item.truth
         out = {}
         for k in wanted:
             decision, own = self.decisions[k]

@@ -6,6 +6,9 @@ the exact best under the trial's rules.
 
 The smallest-component rule alone needs neither candidates nor trials where scores add up over samples: `sizes.py` finds
 the best of all levels at each of 16 sizes, and the study's rules have to score higher than that.
+
+Where each sample is a volume that says how large its voxels are, sizes are in mm³, and there is no gate, which counts
+voxels: rules that are chosen then mean the same at another spacing.
 """
 
 from __future__ import annotations
@@ -16,19 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.decisions.connected import FillHoles, KeepLargest
 from ensemble_kit.decisions.rule import Rule
-from ensemble_kit.decisions.rules import DropSmall, FillHoles, Gate, KeepLargest
+from ensemble_kit.decisions.rules import Gate
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
-from ensemble_kit.scores.sample import FusedSample
 from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.search import sizes, studies
 from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.units import Sizes
 from ensemble_kit.tuning.statistics import count, source_of
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
@@ -61,8 +66,8 @@ class _Components:
         areas, hits, void = (np.concatenate(each) for each in zip(*groups, strict=True))
         return cls(np.cumsum([0, *(g[0].size for g in groups)]), areas, hits, void if void.any() else None)
 
-    def kept(self, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return pixels that are not void, and hits, of each group without components below `least`.
+    def kept(self, least: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return pixels that are not void, and hits, of each group without components below `least`, of its sample.
 
         Of the others the `most` largest stay; 0 keeps all.
         """
@@ -85,13 +90,13 @@ class _Class:
     filled: _Components
     truth: NDArray[np.int64]
     tops: NDArray[np.int64]
+    sizes: Sizes
 
     def best(self, params: Params, measure: Measure) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         """Return the best candidate under a trial's rules, and its hits and pixels in every sample."""
         table = self.filled if params["fill-holes"] else self.plain
-        pred, tp = (
-            v.reshape(len(self.levels), -1) for v in table.kept(int(params["drop-small"]), int(params["keep-largest"]))
-        )
+        least = self.sizes.least(params["drop-small"])
+        pred, tp = (v.reshape(len(self.levels), -1) for v in table.kept(least, int(params["keep-largest"])))
         if params.get("gate-area", 1) > 1:
             passes = self.tops[_top(params)] >= params["gate-area"]
             pred, tp = pred * passes, tp * passes
@@ -104,15 +109,15 @@ def _top(params: Params) -> int:
     return int(np.argmin(np.abs(np.array(_TOPS) - params["gate-top"])))
 
 
-def rules_of(params: Params) -> tuple[Rule, ...]:
+def rules_of(params: Params, of: Sizes) -> tuple[Rule, ...]:
     """Return the rules that a trial's parameters stand for, in the order in which they are applied."""
     rules: list[Rule] = []
     if params.get("gate-area", 1) > 1:
         rules.append(Gate(_TOPS[_top(params)], int(params["gate-area"])))
     if params["fill-holes"]:
         rules.append(FillHoles())
-    if params["drop-small"] > 1:
-        rules.append(DropSmall(int(params["drop-small"])))
+    if (of.least(params["drop-small"]) > 1).any():
+        rules.append(of.rule(params["drop-small"]))
     if params["keep-largest"]:
         rules.append(KeepLargest(int(params["keep-largest"])))
     return tuple(rules)
@@ -139,15 +144,16 @@ def search(
     measure = tuned.measure
     classes = _collect(ensemble, truth, tuned, executor, listener)
     dimensions, first = _space(classes)
-
+    of = classes[0].sizes
     about = {
         "source": source_of(ensemble, truth),
         "objective": str(measure),
         "what": ["post"],
         "levels": [list(c.levels) for c in classes],
+        **({"unit": "mm3"} if of.in_mm3 else {}),
     }
     done = studies.run(plan, dimensions, [first], lambda p: _score(classes, p, measure), about, listener, "cleaning")
-    rules, value = rules_of(done.best), done.value
+    rules, value = rules_of(done.best, of), done.value
     found = [c.best(done.best, measure) for c in classes]
     levels: Sequence[int] = [c.levels[k] for c, (k, _, _) in zip(classes, found, strict=True)]
     tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
@@ -158,7 +164,8 @@ def search(
         "params": {name: round(value, 6) for name, value in done.best.items()},
     }
     if sizes.applies(measure):
-        exact = sizes.search(ensemble, truth, tuned, _sizes(classes, sizes.SIZES), executor, listener)
+        tried = of.spread(_areas(classes), sizes.SIZES)
+        exact = sizes.search(ensemble, truth, tuned, tried, executor, listener, in_mm3=of.in_mm3)
         record["exact"] = exact.to_dict()
         if exact.score >= value:
             rules, value = (exact.rule,) if exact.rule else (), exact.score
@@ -186,19 +193,20 @@ def describe(exact: Mapping[str, Any]) -> str:
 def _score(classes: Sequence[_Class], params: Params, measure: Measure) -> float:
     found = [c.best(params, measure) for c in classes]
     tp, pred = (np.stack([f[k] for f in found]) for k in (1, 2))
-    return measure.of_all(tp, pred, np.stack([c.truth for c in classes]))
+    return measure.of_all(tp, pred, _areas(classes))
 
 
 def _space(classes: Sequence[_Class]) -> tuple[list[Dimension], Params]:
-    few = tuple(map(float, _sizes(classes, 5)))
-    most = few[-1]
+    of = classes[0].sizes
+    few = tuple(map(float, of.spread(_areas(classes), 5)))
+    least, most, step = few[0], few[-1], None if of.in_mm3 else 1
     dimensions = [
-        Dimension("drop-small", 1, most, log=True, step=1, grid=few),  # 1 pixel: nothing is dropped
+        Dimension("drop-small", least, most, log=True, step=step, grid=few),  # 1 pixel: nothing is dropped
         Dimension("keep-largest", 0, _MOST, step=1, grid=(0, 1, 2)),  # 0: all are kept
         Dimension("fill-holes", 0, 1, step=1, grid=(0, 1)),
     ]
-    first: Params = {"drop-small": 1, "keep-largest": 0, "fill-holes": 0}
-    if all(c.tops.size for c in classes):
+    first: Params = {"drop-small": least, "keep-largest": 0, "fill-holes": 0}
+    if all(c.tops.size for c in classes) and not of.in_mm3:
         dimensions += [
             Dimension("gate-area", 1, most, log=True, step=1, grid=few),  # 1 pixel: no gate
             Dimension("gate-top", _TOPS[0], _TOPS[-1], step=0.1, grid=_TOPS),
@@ -207,11 +215,9 @@ def _space(classes: Sequence[_Class]) -> tuple[list[Dimension], Params]:
     return dimensions, first
 
 
-def _sizes(classes: Sequence[_Class], count: int) -> list[int]:
-    """Choose smallest sizes to try, from 1 pixel to the median area of the truth's masks."""
-    areas = np.concatenate([c.truth[c.truth > 0] for c in classes])
-    most = max(2, int(np.median(areas))) if areas.size else 2
-    return [int(v) for v in np.unique(np.rint(np.geomspace(1, most, count)))]
+def _areas(classes: Sequence[_Class]) -> NDArray[np.int64]:
+    """Pixels of the truth, int64 (classes, samples)."""
+    return np.stack([c.truth for c in classes])
 
 
 @dataclass(frozen=True)
@@ -226,7 +232,7 @@ class LabelCandidates:
 
     def __call__(self, item: Item) -> list[list[tuple[Any, Any]]]:
         """Return areas, hits and void pixels of the components, by class and candidate."""
-        scores = FusedSample(self.inputs, item.sample)
+        scores = open_sample(self.inputs, item.sample)
         true, void = item.truth
         out = []
         for (c, levels), wanted in zip(self.levels, true, strict=True):
@@ -253,13 +259,14 @@ def _collect(
         tables = [counted[c] for c in numbers]
     tops = [_above_tops(ensemble, table) for table in tables]
     usable = all(t is not None for t in tops)
-    true, classes = true_areas(ensemble.samples, truth, names), []
+    true, classes, of = true_areas(ensemble.samples, truth, names), [], Sizes.of(ensemble)
     for c in range(len(names)):
         plain, filled = (
             _Components.of([row[c][k][side] for k in range(len(levels[c])) for row in rows]) for side in (0, 1)
         )
         above = tops[c] if usable else None
-        classes.append(_Class(levels[c], plain, filled, true[c], np.zeros(0, np.int64) if above is None else above))
+        tops_of = np.zeros(0, np.int64) if above is None else above
+        classes.append(_Class(levels[c], plain, filled, true[c], tops_of, of))
     return classes
 
 
@@ -290,7 +297,8 @@ def _pieces(mask: Runs, truth: Runs, void: Runs | None) -> tuple[NDArray[np.int6
     """Return area, hits and void pixels of every component, in the order of their first pixels."""
     from ensemble_kit.kernels import components
 
-    starts, ends, labels, areas = components.components(mask.starts, mask.ends, mask.shape[1], 8)
+    neighbours = 8 if len(mask.shape) == 2 else 26
+    starts, ends, labels, areas = components.components(mask.starts, mask.ends, *mask.shape[-2:], neighbours)
     inside = (_hits_before(m, ends) - _hits_before(m, starts) for m in (truth, void or Runs.empty(mask.shape)))
     return areas, *(np.bincount(labels, hits, areas.size).astype(np.int64) for hits in inside)
 

@@ -13,10 +13,12 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.scores import exclusive, layouts
+from ensemble_kit.scores import exclusive, layouts, space
+from ensemble_kit.scores.fusing import is_whole_image
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.mean import LEVELS, LOGIT
-from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided
+from ensemble_kit.tuning.search.by_masks import Part, undecided_of
+from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided, Which
 from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
@@ -39,9 +41,9 @@ def collect(
 ) -> Undecided:
     """Collect an ensemble's undecided pixels in one pass over the stores.
 
-    Time is that of reading the stores once and of evaluating the members where they are undecided. Memory is two
-    bytes per member and pixel; where it would exceed `memory`, only every second (third, …) pixel of every second
-    row is kept, and `stride` says so.
+    Time is that of reading the stores once (of volumes and windows three times) and of evaluating the members where
+    they are undecided. Memory is two bytes per member and pixel; where it would exceed `memory`, only every second
+    (third, …) pixel of every second row is kept, and `stride` says so.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def collect(
     budget = memory or MEMORY
     every = ensemble.samples
     probes = Items(every[:: max(1, len(every) // _PROBES)][:_PROBES], items.truth)
-    bytes_each = sum(_bytes_of(build.sample(item, 1)) for item in probes) / len(probes)
+    bytes_each = sum(map(build.bytes_of, probes)) / len(probes)
     stride = 1
     while bytes_each * len(every) > budget * stride**2:
         stride += 1
@@ -66,8 +68,8 @@ def collect(
         stride += 1
 
 
-def _bytes_of(parts: list[tuple[Any, ...]]) -> int:
-    return sum(p[0].nbytes for p in parts)
+def _bytes_of(row: Sequence[Mapping[Which, Part]]) -> int:
+    return sum(part.values.nbytes for parts in row for part in parts.values())
 
 
 class _Builder:
@@ -108,35 +110,46 @@ class _Builder:
             wide = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * hottest))
         return int(wide[0]), int(wide[1]) if high < LEVELS else LEVELS
 
+    def bytes_of(self, item: Item) -> int:
+        """Tell how many bytes a sample takes; of a volume as its sixteenth part says it."""
+        stride = 1 if is_whole_image(self.inputs, item.sample) else 4
+        return _bytes_of(self.sample(item, stride)) * stride**2
+
     def all(self, items: Items, stride: int, budget: int, executor: Executor, listener: Listener) -> Undecided | None:
         """Collect every sample; None where that takes more than the budget."""
         rows, taken = [], 0
-        for parts in executor.map(CollectUndecided(self, stride), items, "collecting", listener):
-            rows.append(parts)
-            taken += _bytes_of(parts)
+        for row in executor.map(CollectUndecided(self, stride), items, "collecting", listener):
+            rows.append(row)
+            taken += _bytes_of(row)
             if taken > budget and stride < 64:
                 return None
-        classes = []
+        sets = tuple(sorted({which for row in rows for which in row[0]}, key=lambda which: (-len(which), which)))
+        none, classes = Part(np.empty((0, len(self.inputs.members)), np.uint16), 0, 0, 0, 0), []
+        outside = space.outside(self.inputs)
         for c in range(len(self.inputs.classes)):
-            parts = [row[c] for row in rows]
-            offsets = np.cumsum([0, *(p[0].shape[0] for p in parts)])
+            parts = [row[c].get(which, none) for row in rows for which in sets]
+            offsets = np.cumsum([0, *(p.values.shape[0] for p in parts)])
             numbers = np.array([p[1:] for p in parts], np.int64)
-            classes.append(
-                ClassPixels(
-                    *self.bands[c],
-                    np.concatenate([p[0] for p in parts]),
-                    offsets,
-                    offsets[:-1] + numbers[:, 0],
-                    *(np.ascontiguousarray(numbers[:, k]) for k in (1, 2, 3)),
-                )
-            )
+            splits, *counts = (np.ascontiguousarray(column) for column in numbers.T)
+            values = np.concatenate([p.values for p in parts])
+            fills = bool(outside[c] > 0)
+            above, above_hits, true, inside = counts
+            at = offsets, offsets[:-1] + splits
+            classes.append(ClassPixels(*self.bands[c], values, *at, above, above_hits, true, inside, fills))
             for row in rows:
-                row[c] = ()
+                row[c] = {}
         fusion = self.inputs.fusion
-        return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes))
+        return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes), sets)
 
-    def sample(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
-        """Collect one sample: for each class its values, hits, pixels above, hits among them, hits in all."""
+    def sample(self, item: Item, stride: int) -> list[dict[Which, Part]]:
+        """Collect one sample: for each class its part of each region."""
+        if not is_whole_image(self.inputs, item.sample):
+            return undecided_of(self.inputs, item.sample, self.kind, self.bands, stride, item.truth)
+        everyone = tuple(range(len(self.inputs.members)))
+        return [{everyone: Part(*found)} for found in self._of_image(item, stride)]
+
+    def _of_image(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
+        """Collect an image that all members saw, by the fast kernels: values, hits, above, hits among them, in all."""
         from ensemble_kit.kernels import undecided
 
         members, classes, fusion = self.inputs.members, self.inputs.classes, self.inputs.fusion
@@ -145,10 +158,11 @@ class _Builder:
         order = layouts.order(tuple([m.classes for m in members]), classes)
         laid = layouts.members(codes, placements, order, layouts.weights(fusion.weights)), self.scoring
         axes = layouts.axes(tuple([p.box.shape for p in placements]), placements[0].image)
+        pixels = space.of_whole(placements)
 
         def gather(masks: Sequence[Runs]) -> list[tuple[Any, ...]]:
             if self.of_shares:
-                return exclusive.undecided(laid, axes, self.bands, stride, masks)
+                return exclusive.undecided(laid, pixels, self.bands, stride, masks)
             return [
                 undecided.gather(c, *laid, axes, *self.bands[c], *self.keys[c], stride, mask.starts, mask.ends)
                 for c, mask in enumerate(masks)
@@ -185,6 +199,6 @@ class CollectUndecided:
     build: _Builder
     stride: int
 
-    def __call__(self, item: Item) -> list[tuple[Any, ...]]:
-        """Return, for each class, its values, hits, pixels above, hits among them, hits in all."""
+    def __call__(self, item: Item) -> list[dict[Which, Part]]:
+        """Return, for each class, its part of each region."""
         return self.build.sample(item, self.stride)

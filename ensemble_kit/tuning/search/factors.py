@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import UsageError
 from ensemble_kit.metrics.overlap import iou
 from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.crossed import CrossValidation
@@ -21,7 +20,7 @@ from ensemble_kit.tuning.gathering import exclusive_truth
 from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search import contending
 from ensemble_kit.tuning.search.joint import search_fusion
-from ensemble_kit.tuning.search.plan import RULES, check
+from ensemble_kit.tuning.search.plan import check, check_by_argmax
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
 from ensemble_kit.tuning.search.undecided import Setting
@@ -58,11 +57,8 @@ def tune(
         Truth that does not fit the ensemble.
     """
     search = task.search
+    check_by_argmax(search)
     check(task.ensemble, search)
-    idle = [what for what in search.what if what in {"post", *RULES}]
-    if idle:
-        item, fix = f"{idle[0]} with decide='argmax': rules may leave pixels without a class", f"leave {idle[0]} out"
-        raise UsageError("option-invalid", "cannot search", item=item, fix=fix)
     if search.storage is not None:
         check_storage(search.storage)
     uniform = Setting.uniform(task.ensemble).applied(task.ensemble)

@@ -26,7 +26,7 @@ from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.search import cleaning, collecting, greedy, studies
 from ensemble_kit.tuning.search.nested import nested
-from ensemble_kit.tuning.search.plan import Search, check
+from ensemble_kit.tuning.search.plan import TRIALS, Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
@@ -101,7 +101,7 @@ def tune(
     search, choose = Search.of(wanted), usual(choose, folds)
     check(ensemble, search)
     check_truth(ensemble, truth)
-    uniform = Setting.uniform(ensemble).applied(ensemble)
+    uniform = Setting.uniform(ensemble).applied(ensemble) if TRIALS & set(search.what) else ensemble
     if search.storage is not None:
         check_storage(search.storage)
     studies_in_all = search.count_studies(folds)
@@ -110,9 +110,9 @@ def tune(
     task = Task(uniform, truth, measure, search, *how)
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
     counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, executor, listener)
-    plain = tune_from(counted, uniform, measure, folds, groups, seed, choose)
+    plain = tune_from(counted, uniform, measure, folds, groups, seed, choose, executor)
     table = None
-    if set(search.what) & {"weights", "mean", "temperature", "greedy"}:
+    if TRIALS & set(search.what):
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}
         hottest = _HOTTEST if "temperature" in search.what else 1.0
         table = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest)

@@ -126,7 +126,7 @@ def _exact(
     ensemble: Ensemble, truth: MaskSet, measure: Measure, seed: int, executor: Executor, listener: Listener
 ) -> ThresholdSet:
     counted = statistics_for(ensemble, truth, measure, seed=seed, executor=executor, listener=listener)
-    return tune_from(counted, ensemble, measure, seed=seed)
+    return tune_from(counted, ensemble, measure, seed=seed, executor=executor)
 
 
 class _Objective:

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.strict_json import plain_number
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.choosing import shared_level
+from ensemble_kit.tuning.common_level import common_level
 from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.resampling import Resampler
@@ -52,7 +52,7 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
         _judge(held, uniform, {"uniform": tuple(uniform.levels.values()), "half": (half,) * shape[0]}, fold, counts)
         curves = list(curves_of(best).values())
         every = range(len(curves[0].folds))
-        common = shared_level(curves, every, half)
+        common = common_level(curves, every, half)
         own = [c.best().level if c.has_positives(every) else common for c in curves]
         levels = {"tuned": tuple(best.levels.values()), "own": tuple(own), "shared": (common,) * shape[0]}
         _judge(held, best, levels, fold, counts)

@@ -14,6 +14,8 @@ from ensemble_kit.tuning.search.samplers import SAMPLERS, Sampler
 from ensemble_kit.tuning.with_rules import Ruling
 
 WHAT = ("weights", "mean", "temperature", "post", "greedy", "compete", "least-area", "auto")
+TRIALS = frozenset({"weights", "greedy", "mean", "temperature"})
+"""What is found by trials that fuse members anew, from equal weights on."""
 RULES = ("compete", "least-area")
 """What is chosen from counts, together with the thresholds, after the fusion."""
 
@@ -117,6 +119,20 @@ class Search:
         return studies.Plan(self.trials, timeout, self.storage, self.study + name, self.sampler, own)
 
 
+def check_by_argmax(search: Search) -> None:
+    """Refuse a search of rules where pixels take the class of the largest score.
+
+    Raises
+    ------
+    UsageError
+        Rules, which may leave pixels without a class.
+    """
+    idle = [what for what in search.what if what in {"post", *RULES}]
+    if idle:
+        item, fix = f"{idle[0]} with decide='argmax': rules may leave pixels without a class", f"leave {idle[0]} out"
+        raise UsageError("option-invalid", "cannot search", item=item, fix=fix)
+
+
 def check(ensemble: Ensemble, search: Search) -> None:
     """Refuse what cannot be searched with this ensemble.
 
@@ -135,6 +151,21 @@ def check(ensemble: Ensemble, search: Search) -> None:
             item=f"of {some(names)} two have one name",
             fix="give each a name of its own: LogitWriter(member=…), ensk dump-logits --member",
         )
+    trials, weights = TRIALS & set(search.what), ensemble.fusion.weights
+    if trials and (lacking := ensemble.lacking):
+        member, lost = next(iter(lacking.items()))
+        raise MismatchError(
+            "classes-differ",
+            f"cannot search {', '.join(sorted(trials))}",
+            item=f"a trial fuses all classes alike, and {member!r} lacks {some(lost)}",
+            fix="search auto, compete or least-area, give --weights, or pass classes='common' "
+            "(--member-classes common)",
+        )
+    if trials and any(max(row) - min(row) > 1 for row in weights):
+        told = ensemble.fusion.weighed(weights[0]) if len(set(weights)) == 1 else "of each class"
+        item = f"trials begin with equal weights, and weights are given: {told}"
+        fix = "leave them out (--weights), or search post, compete, least-area or auto, which keep them"
+        raise UsageError("option-idle", f"cannot search {', '.join(sorted(trials))}", item=item, fix=fix)
     fusing = {"weights", "greedy"} & set(search.what)
     if fusing and len(names) < 2:
         raise _refused(

@@ -1,7 +1,8 @@
 """Exact thresholds under the smallest-component rule: every level of every class, at every one of some sizes.
 
-A trial of thresholds and a size labels every mask anew. One pass down the levels (`kernels/sizes.py`) counts them all:
-16 sizes at all levels of 160 samples of 29 classes cost less than one such trial.
+Sizes are numbers of pixels, or of volumes mm³: then of each volume the voxels that have so much, so that a size means
+the same at every spacing. A trial of thresholds and a size labels every mask anew. One pass down the levels
+(`kernels/sizes.py`) counts them all: 16 sizes at all levels of 160 samples of 29 classes cost less than one such trial.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble_kit.decisions.rules import DropSmall
+from ensemble_kit.decisions.connected import DropSmall
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.scores.fusing import open_sample
 from ensemble_kit.scores.inputs import Inputs
 from ensemble_kit.scores.sample import FusedSample
+from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.tuning.curve import best_case
+from ensemble_kit.tuning.search.units import least_of, rule_of, volume_of
 from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ class SizeCurves:
     Parameters
     ----------
     low, high : the band: thresholds `low … high`, both included.
-    sizes : ascending; components of fewer pixels go.
+    sizes : ascending; smaller components go.
     scores : float64 (high - low + 1, sizes).
     least : int64 (samples, sizes), pixels that stay, void ones apart, at `low`: no lower level has fewer.
     most_hits : int64 (samples, sizes), truth pixels that stay at `high`: no higher level has more.
@@ -54,7 +58,7 @@ class SizeCurves:
 
     low: int
     high: int
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     scores: NDArray[np.float64]
     least: NDArray[np.int64]
     most_hits: NDArray[np.int64]
@@ -79,10 +83,11 @@ def curves(
     ensemble: Ensemble,
     truth: MaskSet,
     bands: Mapping[int, tuple[int, int]],
-    sizes: Sequence[int],
+    sizes: Sequence[float],
     measure: Measure,
     executor: Executor = THREADS,
     listener: Listener = nobody,
+    in_mm3: bool = False,
 ) -> dict[int, SizeCurves]:
     """Score some classes at every level of their bands and at every size.
 
@@ -92,12 +97,12 @@ def curves(
     ----------
     truth : masks of the ensemble's samples and classes.
     bands : for each class number, the levels low and high.
-    sizes : numbers of pixels, ascending.
+    sizes : numbers of pixels, ascending, or mm³.
     measure : "mean" over samples, and empty masks count.
     """
     from ensemble_kit.kernels import sizes as kernels
 
-    work = CountSizes(ensemble.inputs, tuple(bands.items()), tuple(sizes))
+    work = CountSizes(ensemble.inputs, tuple(bands.items()), tuple(rule_of(size, in_mm3) for size in sizes))
     items = items_with_truth(ensemble.samples, truth, [ensemble.classes[c] for c in bands])
     options = (*coefficients(measure.metric), measure.convention.eps, float(measure.convention.empty))
     totals = {c: np.zeros((high - low + 1, len(sizes))) for c, (low, high) in bands.items()}
@@ -121,23 +126,22 @@ class CountSizes:
 
     inputs: Inputs
     bands: tuple[tuple[int, tuple[int, int]], ...]
-    sizes: tuple[int, ...]
+    rules: tuple[DropSmall, ...]
 
     def __call__(self, item: Item) -> list[tuple[Any, ...]]:
         """Return levels, pixels and truth pixels at each (see `kernels.sizes.by_level`), and the truth's pixels."""
         from ensemble_kit.kernels import sizes as kernels
 
-        scores, out = FusedSample(self.inputs, item.sample), []
+        scores, out = open_sample(self.inputs, item.sample), []
         within = scores.decide({c: low for c, (low, _) in self.bands})
         above = _above(scores, {c: high for c, (_, high) in self.bands})
-        nodes, sizes = _nodes(scores.image), np.array(self.sizes, np.int64)
+        room = least_of(self.rules, self.inputs, item.sample), _nodes(scores.image)
         masks = within.masks(scores.image)
         true, void = item.truth
         for (c, _), reached, wanted in zip(self.bands, masks, true, strict=True):
             positions, levels = scores.pixels(c, reached - above[c])
-            falling = np.argsort(levels, kind="stable")[::-1]
+            falling = np.argsort(levels, kind="stable")[::-1].copy()
             laid = above[c].starts, above[c].ends, positions, levels, falling
-            room = scores.image[1], sizes, nodes
             found, pred, tp = kernels.by_level(*laid, wanted.starts, wanted.ends, *room)
             if void is not None:
                 pred -= kernels.by_level(*laid, void.starts, void.ends, *room)[2]
@@ -148,10 +152,12 @@ class CountSizes:
 _OWN = threading.local()
 
 
-def _nodes(image: tuple[int, int]) -> NDArray[np.int32]:
-    """Return room for the nodes of an image; a thread keeps its own, zeros between calls."""
+def _nodes(image: Shape) -> NDArray[np.int32]:
+    """Return room for the nodes of an image or a volume; a thread keeps its own, zeros between calls."""
     if getattr(_OWN, "image", None) != image:
-        _OWN.image, _OWN.nodes = image, np.zeros((image[0] + 2) * (image[1] + 2), np.int32)
+        _OWN.nodes = None  # the former one goes first
+        around = [n + 2 for n in image]
+        _OWN.image, _OWN.nodes = image, np.zeros(around if len(image) == 3 else (1, *around), np.int32)
     nodes: NDArray[np.int32] = _OWN.nodes
     return nodes
 
@@ -172,13 +178,13 @@ class Cleaned:
 
     Parameters
     ----------
-    sizes : those that were compared.
+    sizes : those that were compared, in pixels, or mm³ where `in_mm3`.
     rule : the rule; None where no component goes.
     tp, pred, truth : int64 (classes, samples), counts at these levels under the rule, from the masks themselves.
     certain : no level outside any band, at any of the sizes, can score higher.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     rule: DropSmall | None
     levels: tuple[int, ...]
     tp: NDArray[np.int64]
@@ -186,6 +192,7 @@ class Cleaned:
     truth: NDArray[np.int64]
     score: float
     certain: bool
+    in_mm3: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a set records."""
@@ -194,6 +201,7 @@ class Cleaned:
             "rule": None if self.rule is None else str(self.rule),
             "score": round(self.score, 9),
             "certain": self.certain,
+            **({"unit": "mm3"} if self.in_mm3 else {}),
         }
 
 
@@ -206,10 +214,11 @@ def search(
     ensemble: Ensemble,
     truth: MaskSet,
     tuned: ThresholdSet,
-    sizes: Sequence[int],
+    sizes: Sequence[float],
     executor: Executor = THREADS,
     listener: Listener = nobody,
     memory: int = MEMORY,
+    in_mm3: bool = False,
 ) -> Cleaned:
     """Find the size, one for all classes, and the levels that score best; ties go to the smaller size.
 
@@ -219,7 +228,7 @@ def search(
     Parameters
     ----------
     tuned : the set of this ensemble that `tune_from` made.
-    sizes : numbers of pixels, ascending.
+    sizes : numbers of pixels, ascending, or mm³.
     memory : bytes of curves at a time.
     """
     measure, crossed = tuned.measure, tuned.validation.crossed
@@ -234,7 +243,7 @@ def search(
     best, bounds = np.empty((len(bands), len(sizes), 2)), np.zeros((len(bands), len(sizes)))
     for first in range(0, len(bands), at_once):
         few = {c: bands[c] for c in range(first, min(first + at_once, len(bands)))}
-        for c, curve in curves(ensemble, truth, few, sizes, measure, executor, listener).items():
+        for c, curve in curves(ensemble, truth, few, sizes, measure, executor, listener, in_mm3).items():
             for j in range(len(sizes)):
                 if c in fixed:
                     best[c, j] = fixed[c], curve.scores[fixed[c] - curve.low, j]
@@ -244,11 +253,13 @@ def search(
     j = int(np.flatnonzero(means >= means.max() - _CLOSE)[0])
     reach = np.maximum(best[:, :, 1], bounds).mean(axis=0)
     levels = tuple(int(v) for v in best[:, j, 0])
-    rule = DropSmall(sizes[j]) if sizes[j] > 1 else None
+    rule: DropSmall | None = rule_of(sizes[j], in_mm3)
+    if all(int(least_of([rule_of(sizes[j], in_mm3)], ensemble.inputs, s)[0]) == 1 for s in ensemble.samples):
+        rule = None
     tp, pred, area = _counts(ensemble, truth, levels, rule, executor, listener)
     return Cleaned(
         tuple(sizes), rule, levels, tp, pred, area, measure.of_all(tp, pred, area),
-        certain=bool((reach <= means[j] + _CLOSE).all()),
+        certain=bool((reach <= means[j] + _CLOSE).all()), in_mm3=in_mm3,
     )  # fmt: skip
 
 
@@ -265,9 +276,10 @@ class CountCleaned:
 
     def __call__(self, item: Item) -> NDArray[np.int64]:
         """Return int64 (3, classes)."""
-        scores = FusedSample(self.inputs, item.sample)
+        scores = open_sample(self.inputs, item.sample)
         masks = scores.decide(dict(enumerate(self.levels))).masks(scores.image)
-        cleaned = masks if self.rule is None else [self.rule.apply(m) for m in masks]
+        place = volume_of(self.inputs, item.sample)
+        cleaned = masks if self.rule is None else [self.rule.apply(m, place) for m in masks]
         true, void = item.truth
         areas = np.array([[m.area for m in cleaned], [m.area for m in true]], np.int64)
         if void is not None:

@@ -57,7 +57,7 @@ class Task:
         """Tune the thresholds of an ensemble of these samples exactly."""
         split = folds, self.groups, self.seed
         counted = statistics_for(fused, self.truth, self.measure, *split, known, self.executor, self.listener)
-        return tune_from(counted, fused, self.measure, *split, self.choose)
+        return tune_from(counted, fused, self.measure, *split, self.choose, self.executor)
 
     def ruled(self, fused: Ensemble, found: ThresholdSet, folds: int | None) -> ThresholdSet:
         """Choose rules and thresholds together for an ensemble of these samples, whose thresholds were tuned."""

@@ -8,8 +8,10 @@ threshold of every class off the curve.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.kernels.arguments import CurveRoom, Score, UndecidedPixels
-from ensemble_kit.spec.fusion import integer_weights
+from ensemble_kit.spec.fusion import folds_of, integer_weights, spread
 from ensemble_kit.spec.mean import LEVELS, Mean, levels_of_q
 from ensemble_kit.spec.scoring import Measure, coefficients
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["q", "level"]
+
+Which = tuple[int, ...]
+"""The members that have a say in some region of an image, by number."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,11 @@ class ClassPixels:
     Parameters
     ----------
     low, high : stored values; members all below `low`, or all at or above `high`, have decided.
-    values : uint16 (n, members); sample s has the rows `offsets[s]:offsets[s+1]`, hits up to `splits[s]`.
-    above, above_hits, truth : int64 (samples,), pixels decided on, hits among them, hits in all.
+    values : uint16 (n, members); group g has the rows `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. A sample has a
+        group for each set of members, most often one.
+    above, above_hits, truth : int64 (groups,), pixels decided on, hits among them, hits in all.
+    inside : int64 (groups,), pixels in all; empty where all members saw all of every image.
+    fills : whether the class has the pixels where no member weighs anything.
 
     Void pixels are in none of them.
     """
@@ -89,6 +97,8 @@ class ClassPixels:
     above: NDArray[np.int64]
     above_hits: NDArray[np.int64]
     truth: NDArray[np.int64]
+    inside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    fills: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,10 +113,11 @@ class Undecided:
 
     Parameters
     ----------
-    names, temperatures : of the members, as they were collected.
+    names, temperatures : of the members, as they were collected; a member of several folds is there once for each.
     kind : what is stored, the logit's `q` or the probability's "level".
     stride : every stride-th pixel of every stride-th row stands for the rest.
     classes : one `ClassPixels` per class.
+    sets : of members that have a say in some region; () is one set, of all.
     """
 
     names: tuple[str, ...]
@@ -114,6 +125,7 @@ class Undecided:
     kind: Kind
     stride: int
     classes: tuple[ClassPixels, ...]
+    sets: tuple[Which, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -134,18 +146,21 @@ class Undecided:
         ----------
         samples : numbers of those that count; default: all.
         """
-        heats = zip(self.temperatures, setting.temperatures, strict=True)
+        folds = folds_of(self.names)
+        heats = zip(self.temperatures, spread(setting.temperatures, folds), strict=True)
         scales = [self._scale(setting.mean, own, t) for own, t in heats]
-        weights = integer_weights(setting.weights, self.names)
-        table = np.stack([s.astype(np.uint32) * np.uint32(w) for s, w in zip(scales, weights, strict=True)])
+        every = self.sets or (tuple(range(len(self.names))),)
+        weights = np.array([among(setting.weights, self.names, which) for which in every], np.uint32)
+        table, silent = weights[:, :, None] * np.stack(scales).astype(np.uint32), np.all(weights == 0, axis=1)
         scratch = _Scratch()
-        use = np.arange(self.classes[0].truth.size) if samples is None else np.asarray(samples, np.int64)
+        count = self.classes[0].truth.size // len(every)
+        use = np.arange(count) if samples is None else np.asarray(samples, np.int64)
 
         def one(pixels: ClassPixels) -> tuple[float, int, int]:
             # decided pixels lie below `low` and at or above `high` on this trial's scale, whatever the weights
             low = max(int(s[pixels.low - 1]) + 1 if pixels.low > 0 else 0 for s in scales)
             high = min(int(s[pixels.high]) if pixels.high < LEVELS else LEVELS for s in scales)
-            return _best(pixels, use, table, low, high, measure, scratch)
+            return _best(pixels, use, table, silent, low, high, measure, scratch)
 
         with ThreadPoolExecutor(jobs or cores()) as pool:
             found = list(pool.map(one, self.classes))
@@ -172,6 +187,24 @@ class Undecided:
         return mean.scale[level]
 
 
+def among(weights: Sequence[float], names: Sequence[str], which: Which) -> list[int]:
+    """Return the integer weights of some members' folds, by rule 2 on those given, and 0 for others; all 0 if they are.
+
+    Parameters
+    ----------
+    weights : of each member, which its folds share.
+    names : of each fold, the member's.
+    which : numbers of folds.
+    """
+    folds = folds_of(names)
+    each = spread([Fraction(str(float(w))) / k for w, k in zip(weights, folds, strict=True)], folds)
+    own, out = [each[m] for m in which], [0] * len(names)
+    if any(own):
+        for m, weight in zip(which, integer_weights(own, [names[m] for m in which]), strict=True):
+            out[m] = weight
+    return out
+
+
 class _Scratch(threading.local):
     """Room for each thread's kernel; zeros between calls."""
 
@@ -184,6 +217,7 @@ def _best(
     p: ClassPixels,
     samples: NDArray[np.int64],
     table: NDArray[np.uint32],
+    silent: NDArray[np.bool_],
     low: int,
     high: int,
     measure: Measure,
@@ -196,12 +230,14 @@ def _best(
     skip = convention.empty == "skip"
     empty = 0.0 if convention.empty == "skip" else float(convention.empty)
     level = undecided.curve(
-        UndecidedPixels(p.values, p.offsets, p.splits, p.above, p.above_hits, p.truth),
+        UndecidedPixels(p.values, p.offsets, p.splits, p.above, p.above_hits, p.truth, p.inside),
         samples,
         table,
+        silent,
+        p.fills,
         low,
         high,
-        Score(*coefficients(measure.metric), convention.eps, empty, skip),
+        Score(*coefficients(measure.metric), float(convention.eps), empty, skip),
         measure.objective == "pooled",
         room,
     )

@@ -52,7 +52,7 @@ def test_one_command_from_nothing_to_a_scored_table(tmp_path: Path) -> None:
     for name in ("submission.csv", "hard.csv"):
         masks = ek.read_masks(tmp_path / "out" / name, format="handbone", image_size=(128, 128))
         assert (len(masks.samples), len(masks.classes)) == (6, 29)
-    assert len(list((tmp_path / "out/pictures").glob("*.jpg"))) == 3
+    assert len(list((tmp_path / "out/pictures").glob("*.png"))) == 3
     assert sorted(path.name for path in (tmp_path / "out/queue/done").glob("*.json")) == [
         "0-unet.json",
         "1-segformer.json",

@@ -1,0 +1,251 @@
+"""What `ensk report` was asked to tell of, and how it is gathered and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemble_kit.cli.common import Common
+from ensemble_kit.cli.label_options import kept, label_maps, say_labels
+from ensemble_kit.cli.options import class_names, csv_format, empty_value, fusing, refuse_idle, size_of_images
+from ensemble_kit.cli.truth_options import TruthOptions
+from ensemble_kit.cli.working import working
+from ensemble_kit.decisions.rules import parse_rules
+from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.files import atomic_folder, atomic_write, check_target
+from ensemble_kit.masks.alignment import check_same_classes
+from ensemble_kit.masks.idforms import check_form
+from ensemble_kit.recipes import memory
+from ensemble_kit.recipes.deciding import Deciding, Threshold
+from ensemble_kit.recipes.masks import formats_for, read_together
+from ensemble_kit.recipes.members import MemberPaths, members_of, open_ensemble, paths_of
+from ensemble_kit.recipes.reporting.images import images_for, sizes_of
+from ensemble_kit.recipes.reporting.material import Material, of_masks, of_vote
+from ensemble_kit.recipes.vote import SoftVote
+from ensemble_kit.remote.copies import here, local
+from ensemble_kit.reports.page import Page
+from ensemble_kit.reports.pictures import Shelf
+from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.thresholds.finding import find
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.shift import check_comparable
+
+if TYPE_CHECKING:
+    from ensemble_kit.formats.registry import Format
+    from ensemble_kit.masks.maskset import MaskSet
+    from ensemble_kit.tuning.folds import Groups
+
+_MARK = "pictures-of-a-report.txt"
+"""Shows that a folder holds pictures of a page, and may be replaced."""
+
+
+def split(members: Sequence[MemberPaths]) -> tuple[ThresholdSet | None, list[MemberPaths]]:
+    """Tell the threshold set among the inputs, by its content or its name, from the stores and mask files."""
+    sets, others = list[ThresholdSet](), list[MemberPaths]()
+    for member in members:
+        path = member.paths[0]
+        if member.name is not None or member.is_store:
+            others.append(member)
+        elif path.is_file() and path.suffix.lower() == ".json" and _is_set(path):
+            sets.append(ThresholdSet.load(path))
+        elif path.exists() or "/" in str(path):
+            others.append(member)
+        else:
+            sets.append(ThresholdSet.load(find(str(path))))
+    if len(sets) > 1:
+        item, fix = f"{sets[0].path} and {sets[1].path} are two sets", "pass one; ensk inspect A B compares two"
+        raise UsageError("report-inputs", "cannot report on two threshold sets", item=item, fix=fix)
+    missing = [str(p) for m in others if not m.is_store for p in m.paths if not local(p).exists()]
+    if missing:
+        item, fix = f"{missing[0]} does not exist", "check the paths of the stores and mask files"
+        raise IncompleteError("member-missing", "cannot report", item=item, fix=fix)
+    return (sets[0] if sets else None), others
+
+
+def _is_set(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b'"ensk.thresholds/' in file.read(1 << 20)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked for.
+
+    Parameters
+    ----------
+    members : stores, or mask files; none for a page of a set alone.
+    decided, fused : options of deciding and of fusing, by name; None where none was given.
+    compared : stores of a test set.
+    written : format of the mask files, and what differs from it in a CSV, as the user typed them.
+    """
+
+    common: Common
+    members: tuple[MemberPaths, ...]
+    threshold: Threshold
+    measure: Measure
+    groups: Groups
+    val: Path | None
+    truth: TruthOptions
+    decided: Mapping[str, Any]
+    fused: Mapping[str, Any]
+    compared: Sequence[Path] | None = None
+    dask: str | None = None
+    written: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def tuned(self) -> ThresholdSet | None:
+        """The set that decides, if one does."""
+        return self.threshold if isinstance(self.threshold, ThresholdSet) else None
+
+    @property
+    def format(self) -> Format | None:
+        """The format of the mask files; None: it is recognised."""
+        return csv_format(*self.written)
+
+    def material(self, images: Path | None) -> Material:
+        """Gather what the page tells of."""
+        every = {name.replace("-", "_"): value for name, value in (*self.decided.items(), *self.fused.items())}
+        stores = [m.is_store for m in self.members]
+        if not stores:
+            assert self.tuned is not None
+            idle = {"val": self.val, "images": images, "compare": self.compared, "format": self.format}
+            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", **idle, **every)
+            return Material(tuned=self.tuned, measure=self.measure)
+        if any(stores) and not all(stores):
+            item = f"{stores.count(True)} stores and {stores.count(False)} mask files"
+            fix = "pass stores, whose vote is told of, or mask files (ensk vote makes them of stores)"
+            raise UsageError("report-inputs", "cannot report on stores and masks at once", item=item, fix=fix)
+        if all(stores):
+            refuse_idle("with stores", "pass --val-format or --val-csv", format=self.format)
+            return self._of_stores()
+        refuse_idle("on mask files", "pass stores", compare=self.compared, dask=self.dask, **every)
+        return self.of_masks(images)
+
+    def vote(self) -> SoftVote:
+        """Open the stores, and say how they are voted."""
+        common, d = self.common, self.decided
+        ensemble = open_ensemble(self.members, self.threshold, self._fusing)
+        deciding = Deciding(self.threshold, d.get("decide"), d.get("background"), d.get("least"))
+        vote = SoftVote.of(ensemble, deciding, parse_rules(d.get("rule") or []))
+        for line in (deciding.assumed(ensemble), *vote.told()):
+            if line is not None:
+                common.say(line)
+        for doubt in (*deciding.warnings(), *vote.doubts()):
+            common.warn(doubt)
+        return vote
+
+    @property
+    def _fusing(self) -> dict[str, Any]:
+        names = ("mean", "upsample", "weights", "temperatures", "samples", "member-classes")
+        return fusing(*(self.fused.get(name) for name in names))
+
+    def true_masks(self, vote: SoftVote) -> MaskSet | None:
+        """Read the truth of a vote's samples; None where none is given."""
+        background = getattr(vote.decision, "background", None)
+        return None if self.val is None else self.truth.read(self.val, vote.ensemble, self.common, "report", background)
+
+    def _of_stores(self) -> Material:
+        common, vote, test = self.common, self.vote(), None
+        ensemble = vote.ensemble
+        if self.compared:
+            test = open_ensemble(members_of(self.compared), self.threshold, self._fusing)
+            check_comparable(ensemble, test)
+        if common.memory is not None:
+            times = len(ensemble.members) + 2  # the masks of each member alone, and of no tuning, are held beside
+            needed = memory.of_vote(ensemble, vote.decision, vote.rules, common.jobs)
+            memory.check(common.memory, times * needed - (times - 1) * memory.held(), "report")
+        truth = self.true_masks(vote)
+        with working(common, self.dask) as executor, common.progress() as listener:
+            return of_vote(vote, truth, self.measure, test, self.groups, common.seed, executor, listener)
+
+    def of_masks(self, images: Path | None) -> Material:
+        """Read mask files, and their truth; sizes that no file has are those of the images."""
+        t, tuned = self.truth, self.tuned
+        paths = [local(path) for path in paths_of(self.members)]
+        given: list[Format | None] = [self.format] * len(paths)
+        if self.val is not None:
+            paths.append(local(self.val))
+            given.append(csv_format(t.format, t.csv))
+        memory.check(self.common.memory, memory.of_reading(paths), "report")
+        formats = formats_for(paths, given, label_maps(t.labels, t.first_value, t.void))
+        chooses = t.only is not None or t.without is not None
+        flags: list[dict[str, str]] = [{}] * len(self.members) + [{"--from": "--val-format", "--from-csv": "--val-csv"}]
+        sizes, form = size_of_images(t.image_size), None if t.id is None else check_form(t.id)
+        read = partial(
+            read_together, paths, formats, classes=class_names(t.classes), differ=chooses, flags=flags, id=form
+        )
+        try:
+            sets = read(image_size=sizes)
+        except UsageError as error:
+            if images is None or sizes is not None or error.code != "image-size-missing":
+                raise
+            sets = read(image_size=sizes_of(images))
+        say_labels(self.common, sets, paths)
+        sets = kept(sets, t.only, t.without)
+        if tuned is not None:
+            names = ("the set", "the masks")
+            written = [c for c in tuned.names if c != tuned.decision.background]
+            check_same_classes(
+                written,
+                [c for c in sets[0].classes if c != tuned.decision.background],
+                names,
+                "cannot report",
+                "pass the masks that this set decided",
+            )
+        truth = None if self.val is None else sets.pop()
+        named = {m.label: masks for m, masks in zip(self.members, sets, strict=True)}
+        if len(named) < len(sets):
+            item, fix = f"{len(sets)} mask files have {len(named)} names", "call each by NAME=PATH"
+            raise UsageError("member-ambiguous", "cannot tell members apart", item=item, fix=fix)
+        return of_masks(named, truth, self.measure, tuned, self.groups, self.common.seed)
+
+    def images(self, folder: Path | None, material: Material) -> dict[str, Path]:
+        """Find the images of the samples that are told of."""
+        if folder is None or material.masks is None:
+            return {}
+        solid = any(len(material.masks.image_size(s)) == 3 for s in material.masks.samples[:1])
+        return images_for(here(folder, "cannot read images"), material.masks.samples, solid)
+
+    @property
+    def title(self) -> str:
+        """What the page is called: after the set, or after the members."""
+        if self.tuned is not None and self.tuned.path is not None:
+            return f"Report on {self.tuned.path.stem}"
+        return f"Report on {' + '.join(m.label for m in self.members)}"
+
+    def sources(self, images: Path | None) -> list[tuple[str, str]]:
+        """List what was read: names and paths."""
+        found = [("threshold set", str(self.tuned.path))] if self.tuned is not None else []
+        found += [("member", str(m)) for m in self.members]
+        found += [("test set", str(path)) for path in self.compared or []]
+        return found + [
+            (name, str(path)) for name, path in (("truth", self.val), ("images", images)) if path is not None
+        ]
+
+
+def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> Convention | None:
+    """Read `--empty` and `--eps`; None where neither is given."""
+    if empty is None and not eps:
+        return None
+    own = Convention() if tuned is None else tuned.measure.convention
+    return Convention(
+        eps, own.empty if empty is None else "skip-truth" if empty == "skip-truth" else empty_value(empty)
+    )
+
+
+def write(made: Page, shelf: Shelf, out: Path, force: bool) -> int:
+    """Write the page, and its pictures where they lie beside it; return the bytes of the page."""
+    content = made.html().encode()
+    if shelf.folder is not None:
+        beside = here(out, "cannot write pictures beside a page").with_name(shelf.folder)
+        check_target(beside, force=force, folder=True, mark=_MARK)
+        with atomic_folder(beside, force=force, mark=_MARK) as folder:
+            (folder / _MARK).write_text(f"The pictures of {out.name}.\n")
+            for name, picture in shelf.files.items():
+                (folder / name).write_bytes(picture)
+    with atomic_write(out, force=force) as file:
+        file.write(content)
+    return len(content)

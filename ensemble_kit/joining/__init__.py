@@ -1,0 +1,1 @@
+"""Joining members: whether they fit, which samples they share, and what each weighs."""

@@ -1,0 +1,168 @@
+"""What a page is made of: the answer, its truth, and what is known of the members; each is gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensemble_kit.decisions.argmax import Argmax
+from ensemble_kit.decisions.decision import Decision
+from ensemble_kit.decisions.hard import hard_vote
+from ensemble_kit.decisions.thresholds import Thresholds
+from ensemble_kit.ensemble import Ensemble
+from ensemble_kit.execution.events import Listener, nobody
+from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.reporting.rules import Effect, effects_of
+from ensemble_kit.recipes.score import Scores, score
+from ensemble_kit.recipes.vote import SoftVote
+from ensemble_kit.spec.mean import LEVELS
+from ensemble_kit.spec.scoring import Convention, Measure
+from ensemble_kit.thresholds.thresholdset import ThresholdSet
+from ensemble_kit.tuning.counting import HIGHS, LOWS
+from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.folds import Groups
+from ensemble_kit.tuning.shift import ShiftReport, compare
+from ensemble_kit.tuning.statistics import count
+
+if TYPE_CHECKING:
+    from ensemble_kit.decisions.review import Review
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a page tells of; what is None or empty is left out of it.
+
+    Parameters
+    ----------
+    masks : the answer.
+    truth : of the same samples and classes.
+    measure : what the one figure is.
+    tuned : the set that decided, or that is told of by itself.
+    vote : how the answer was voted, of stores.
+    members : the masks of each member alone, decided as without tuning; of two or more.
+    plain : the answer without tuning and rules; None where that is the answer itself.
+    curves : of each class the score at every threshold.
+    effects : what each rule did.
+    expected : the Dice that masks are expected to get, where there is no truth.
+    shift : how the scores of a test set differ.
+    groups : what is resampled together.
+    rule : how masks were made, in words.
+    """
+
+    masks: MaskSet | None = None
+    truth: MaskSet | None = None
+    measure: Measure = field(default_factory=Measure)
+    tuned: ThresholdSet | None = None
+    vote: SoftVote | None = None
+    members: Mapping[str, MaskSet] = field(default_factory=dict)
+    plain: MaskSet | None = None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    effects: Sequence[Effect] = ()
+    expected: Review | None = None
+    shift: ShiftReport | None = None
+    groups: Groups = None
+    seed: int = 0
+    rule: str | None = None
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """The scores of the answer, as `ensk score` has them."""
+        return None if self.masks is None or self.truth is None else self.scores_of(self.masks)
+
+    def scores_of(self, masks: MaskSet) -> Scores:
+        """Score other masks of the same samples in the same way."""
+        assert self.truth is not None
+        m = self.measure
+        return replace(score(masks, self.truth, m.metric, m.convention, m.background), measure=m)
+
+    @property
+    def in_sample(self) -> bool:
+        """Whether the set was tuned on these very samples."""
+        return self.tuned is not None and self.masks is not None and self.tuned.validation.is_on(self.masks.samples)
+
+
+def measure_for(
+    tuned: ThresholdSet | None, metric: str | None, convention: Convention | None, classes: Sequence[str] = ()
+) -> Measure:
+    """Return what is reported: what the user asks for, else what the set was tuned by, else the mean Dice."""
+    own = Measure() if tuned is None else tuned.measure
+    measure = replace(own, metric=metric or own.metric, convention=convention or own.convention)
+    known = not classes or measure.background in classes
+    return measure if known else replace(measure, background=None)
+
+
+def of_masks(sets: Mapping[str, MaskSet], truth: MaskSet | None, measure: Measure, tuned: ThresholdSet | None,
+             groups: Groups, seed: int) -> Material:  # fmt: skip
+    """Gather what masks alone tell; several are voted on by more than half of them."""
+    several = list(sets.values())
+    masks = several[0] if len(several) == 1 else hard_vote(several)
+    members = sets if len(several) > 1 else {}
+    return Material(masks, truth, measure, tuned, None, members, groups=groups, seed=seed, rule=masks.rule)
+
+
+def of_vote(
+    vote: SoftVote, truth: MaskSet | None, measure: Measure, test: Ensemble | None, groups: Groups, seed: int,
+    executor: Executor = THREADS, listener: Listener = nobody,
+) -> Material:  # fmt: skip
+    """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful."""
+    e = vote.ensemble
+    masks = vote.run(executor, listener).whole()
+    truth = None if truth is None else e.without_nodata(truth).arranged(masks.samples, masks.classes)
+    usual = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else e.decision()
+    is_plain = _is_usual(vote.decision, usual, e.classes) and not vote.rules
+    plain = None if is_plain else SoftVote(e, usual).run(executor, listener).whole()
+    members = alone(vote, masks.classes, executor, listener) if len(e.members) > 1 else {}
+    material = Material(
+        masks, truth, measure, vote.tuned, vote, members, plain, groups=groups, seed=seed, rule=masks.rule,
+        effects=effects_of(vote, executor, listener) if vote.rules else (),
+        shift=None if test is None else compare(e, test, vote.decision, executor=executor, listener=listener),
+    )  # fmt: skip
+    if truth is None:
+        return replace(material, expected=e.review(vote.decision, vote.rules, executor=executor, listener=listener))
+    if e.activation == "softmax" or isinstance(vote.decision, Argmax) or measure.convention.empty == "skip-truth":
+        return material
+    return replace(material, curves=curves_of(vote, truth, measure, executor, listener))
+
+
+def _is_usual(decision: Decision, usual: Decision, classes: tuple[str, ...]) -> bool:
+    """Tell whether a decision is the one without tuning, however it was written."""
+    if isinstance(decision, Thresholds) and isinstance(usual, Thresholds):
+        return decision.in_order(classes) == usual.in_order(classes)
+    if isinstance(decision, Argmax) and isinstance(usual, Argmax):
+        plain = decision.in_order(classes) == usual.in_order(classes) and decision.least is None
+        return plain and decision.background == usual.background
+    return False
+
+
+def alone(
+    vote: SoftVote, classes: tuple[str, ...], executor: Executor = THREADS, listener: Listener = nobody
+) -> dict[str, MaskSet]:
+    """Vote with each member alone, as without tuning; those that lack a class are left out."""
+    found = {}
+    for member in vote.ensemble.members:
+        if not set(vote.ensemble.classes) <= set(member.classes):
+            continue
+        fusion = vote.ensemble.fusion
+        alone = Ensemble([member], mean=fusion.mean, upsample=fusion.upsample, samples="common")
+        own = alone.on(vote.ensemble.samples)
+        decision = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else own.decision()
+        masks = SoftVote(own, decision).run(executor, listener).whole()
+        found[member.member] = masks.arranged(masks.samples, classes)
+    return found
+
+
+def curves_of(
+    vote: SoftVote, truth: MaskSet, measure: Measure, executor: Executor = THREADS, listener: Listener = nobody
+) -> dict[str, Curve]:
+    """Count each class's score at every threshold of a band that holds 0.05 to 0.95 and the class's own."""
+    e = vote.ensemble
+    own = vote.decision.in_order(e.classes) if isinstance(vote.decision, Thresholds) else (LOWS[0],) * len(e.classes)
+    bands = {c: (min(LOWS[0], level), max(HIGHS[0], min(level + 1, LEVELS))) for c, level in enumerate(own)}
+    tables = count(e, truth, bands, executor, listener)
+    every = [np.arange(len(e.samples))]
+    return {name: Curve(tables[c], measure, every) for c, name in enumerate(e.classes)}

@@ -1,0 +1,1 @@
+"""One file a training framework, over `LogitWriter`; each imports its framework when it is used."""

@@ -1,0 +1,172 @@
+"""Masks drawn on images: `ek.overlay`, `MaskSet.plot` and `ensk draw`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ensemble_kit as ek
+from ensemble_kit.masks import layers
+from reported import SAMPLES, Files, make_files
+from trying import ensk, refused
+
+MASK = np.zeros((20, 30), bool)
+MASK[5:15, 10:20] = True
+RUNS = ek.encode(MASK)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"a": MASK},
+        {"a": RUNS},
+        [RUNS],
+        MASK[None],
+        MASK,
+        MASK * 7,
+        MASK.astype(np.uint8),
+        ek.MaskSet({("s", "a"): RUNS}),
+    ],
+    ids=["by name", "runs by name", "list of runs", "classes", "one mask", "label map", "bytes", "mask set"],
+)
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)], ids=["grey", "one channel", "colour", "alpha"])
+def test_an_overlay_colours_the_mask_and_nothing_else(masks: Any, channels: tuple[int, ...]) -> None:
+    shown = ek.overlay(np.full((20, 30, *channels), 100, np.uint8), masks)
+    assert (shown.shape, shown.dtype) == ((20, 30, 3), np.uint8)
+    assert np.array_equal((shown != 100).any(axis=2), MASK)
+    assert shown[5, 10].tolist() == list(layers.CLASSES[0])
+    inside = 100 * (1 - round(255 * 0.35) / 255) + np.array(layers.CLASSES[0]) * round(255 * 0.35) / 255
+    assert np.abs(shown[8, 12] - inside).max() <= 0.5
+
+
+def test_deep_images_are_stretched_and_nothing_is_changed() -> None:
+    image = np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16)
+    kept = image.copy()
+    shown = ek.overlay(image, {})
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert np.array_equal(image, kept)
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    image, two = np.zeros((20, 30)), ek.MaskSet({("s", "a"): RUNS, ("t", "a"): RUNS})
+    with refused(ek.MismatchError, "image-size-differs", "20 x 30", "10 x 30"):
+        ek.overlay(image[:10], {"a": RUNS})
+    with refused(ek.UsageError, "sample-unknown", "2 samples"):
+        ek.overlay(image, two)
+    with refused(ek.UsageError, "sample-unknown", "'u'"):
+        ek.overlay(image, two, "u")
+    with refused(ek.UsageError, "array-kind", "the image is"):
+        ek.overlay(np.zeros((2, 3, 4, 5)), {"a": RUNS})
+    with refused(ek.UsageError, "array-kind", "masks are float64"):
+        ek.overlay(image, np.zeros((20, 30)))
+    with refused(ek.UsageError, "option-invalid", "opacity"):
+        ek.overlay(image, {"a": RUNS}, opacity=2)
+    with refused(ek.UsageError, "sample-unknown", "'u'"):
+        two.plot("u")
+    with refused(ek.UsageError, "classes-unknown", "'b'"):
+        two.plot("s", classes=["b"])
+    with refused(ek.UsageError, "shape-invalid", "volume"):
+        ek.MaskSet({("s", "a"): ek.Runs([0], [1], (2, 3, 4))}).plot("s")
+
+
+def test_a_plot_is_the_overlay_with_names_below() -> None:
+    masks = ek.MaskSet(
+        {("s", "a long name of a class"): RUNS, ("s", "none"): ek.Runs.empty((20, 30)), ("s", "b"): ~RUNS}
+    )
+    image = np.full((20, 30), 90, np.uint8)
+    found = masks.plot("s", image)
+    shown = {name: masks["s", name] for name in ("a long name of a class", "b")}
+    assert np.array_equal(np.asarray(found)[:20], ek.overlay(image, shown))
+    assert found.height > 40  # the long name takes a line of its own
+    assert (np.asarray(masks.plot("s", classes=["none"]))[:20] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_files(tmp_path_factory.mktemp("drawn"))
+
+
+def test_an_overlay_of_stores_is_that_of_their_vote(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensk(
+        "draw",
+        "overlay",
+        *files.stores,
+        "--images",
+        files.images,
+        "--out",
+        tmp_path / "p",
+        "--sample",
+        SAMPLES[3],
+        "--json",
+    )
+    told = json.loads(capsys.readouterr().out)
+    (path,) = map(Path, told["out"])
+    assert path.name == "case 3_overlay.png"
+    image = np.asarray(Image.open(files.images / SAMPLES[3]))
+    assert np.array_equal(np.asarray(Image.open(path)), ek.overlay(image, files.masks, SAMPLES[3]))
+
+
+def test_errors_of_masks(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files.masks.write(tmp_path / "m.npz")
+    ensk("draw", "errors", tmp_path / "m.npz", "--val", files.truth, "--out", tmp_path / "p", "--sample", SAMPLES[1])
+    truth = ek.read_masks(files.truth)
+    pairs = [(files.masks[SAMPLES[1], c].decode(), truth[SAMPLES[1], c].decode()) for c in truth.classes]
+    expected = layers.error_layer(pairs).on(np.zeros((60, 80, 3), np.uint8))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "p" / "case 1_errors.png")), expected)
+    dialect, true = "base=0,order=F", tmp_path / "t.csv"
+    ensk("convert", files.truth, "--out", true, "--csv", dialect, "-q")
+    how = ("--val", true, "--val-csv", dialect, "--image-size", "60x80", "--sample", SAMPLES[1])
+    ensk("draw", "errors", tmp_path / "m.npz", *how, "--out", tmp_path / "of csv")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "of csv" / "case 1_errors.png")), expected)
+    one = {key: runs for key, runs in files.masks.items() if key[0] == SAMPLES[1]}
+    other = {key: runs for key, runs in truth.items() if key[0] == SAMPLES[1]}
+    assert f"Dice {ek.dice(ek.MaskSet(one), ek.MaskSet(other)).mean:.4f}" in capsys.readouterr().err
+
+
+def test_what_members_dispute(files: Files, tmp_path: Path) -> None:
+    ensk("draw", "disputed", *files.stores, "--out", tmp_path, "--width", 40, "-q")
+    assert len(list(tmp_path.glob("*_disputed.png"))) == 4
+    assert np.asarray(Image.open(tmp_path / "case 0_disputed.png")).shape == (30, 40, 3)
+    each = [ek.Ensemble([store]).vote() for store in files.stores]
+    whole = tmp_path / "whole"
+    ensk("draw", "disputed", *files.stores, "--out", whole, "--sample", SAMPLES[0], "-q")
+    votes = [[m[SAMPLES[0], c].decode() for m in each] for c in files.masks.classes]
+    expected = layers.disagreement_layer(votes).on(np.zeros((60, 80, 3), np.uint8))
+    assert np.array_equal(np.asarray(Image.open(whole / "case 0_disputed.png")), expected)
+
+
+def test_draw_refuses_what_it_cannot_draw(files: Files, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "p", "-q")
+    with refused(ek.UsageError, "option-invalid", "KIND"):
+        ensk("draw", "heatmap", *files.stores, *out)
+    with refused(ek.UsageError, "draw-inputs", "errors", "--val"):
+        ensk("draw", "errors", *files.stores, *out)
+    with refused(ek.UsageError, "draw-inputs", "1 members"):
+        ensk("draw", "disputed", files.stores[0], *out)
+    with refused(ek.IncompleteError, "sample-unknown", "nobody"):
+        ensk("draw", "overlay", *files.stores, "--sample", "nobody", *out)
+    ensk("draw", "overlay", *files.stores, *out)
+    with refused(ek.UsageError, "output-exists", "case 0_overlay.png"):
+        ensk("draw", "overlay", *files.stores, *out)
+
+
+def test_sizes_that_no_file_has_are_those_of_images_at_any_depth(files: Files, tmp_path: Path) -> None:
+    deep = tmp_path / "images" / "deep"
+    deep.mkdir(parents=True)
+    for s in SAMPLES:
+        (deep / s).write_bytes((files.images / s).read_bytes())
+    files.masks.write(tmp_path / "m.csv", format="handbone")
+    ensk("draw", "overlay", tmp_path / "m.csv", "--images", tmp_path / "images", "--out", tmp_path / "p", "-q")
+    image = np.asarray(Image.open(deep / SAMPLES[0]))
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "p" / "case 0_overlay.png")), ek.overlay(image, files.masks, SAMPLES[0])
+    )
+    with refused(ek.UsageError, "image-size-missing", "--image-size"):
+        ensk("draw", "overlay", tmp_path / "m.csv", "--out", tmp_path / "q", "-q")

@@ -1,0 +1,58 @@
+"""PNG masks that are decoded some rows at a time, against Pillow."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import ensemble_kit as ek
+from ensemble_kit.formats.bitmaps import runs_of_bands
+from ensemble_kit.formats.png_rows import read_bands
+from ensemble_kit.formats.sizes import PIXEL_LIMIT
+from ensemble_kit.masks.runs import encode
+
+
+def png(pixels: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=6, compress_type=strategy)
+    return out.getvalue()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 30), st.integers(1, 9))
+def test_rows_some_at_a_time_are_those_of_pillow(seed: int, height: int, width: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    pixels = np.cumsum(rng.integers(0, 3, (height, width)), axis=1).astype(np.uint8)
+    bands = list(read_bands(png(pixels), rows))
+    assert np.array_equal(np.concatenate(bands), pixels)
+    mask = pixels % 2 == 1
+    found = runs_of_bands([mask[y : y + rows] for y in range(0, height, rows)], (height, width), "x")
+    assert found == encode(mask)
+
+
+@pytest.mark.slow
+def test_a_mask_larger_than_a_bitmap_may_be_is_written_and_read(tmp_path: Path) -> None:
+    side = 1 + int(PIXEL_LIMIT**0.5)
+    mask = ek.Runs(np.array([5, side * 7 + 1]), np.array([side * 3, side * side]), (side, side))
+    masks = ek.MaskSet({("plane", "x"): mask})
+    masks.write(tmp_path / "png", format="png")
+    assert ek.read_masks(tmp_path / "png") == masks
+
+
+@pytest.mark.slow
+def test_a_large_mask_that_is_cut_is_refused(tmp_path: Path) -> None:
+    side = 1 + int(PIXEL_LIMIT**0.5)
+    folder = tmp_path / "png" / "x"
+    folder.mkdir(parents=True)
+    head = png(np.zeros((2, side), np.uint8), zlib.Z_RLE)
+    size = side.to_bytes(4, "big")
+    body = b"IHDR" + size + size + head[24:29]
+    (folder / "plane.png").write_bytes(head[:8] + head[8:12] + body + zlib.crc32(body).to_bytes(4, "big") + head[33:])
+    with pytest.raises(ek.DamagedError, match=r"holds .* of .* bytes"):
+        ek.read_masks(tmp_path / "png")

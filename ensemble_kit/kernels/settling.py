@@ -26,7 +26,7 @@ from ensemble_kit.kernels.lanes import (
     word,
 )
 from ensemble_kit.kernels.spans import LANES
-from ensemble_kit.kernels.words import code_at, load64, store16, store32, store64
+from ensemble_kit.kernels.words import code_at, fetch, load64, store16, store32, store64
 
 
 @inline
@@ -99,6 +99,8 @@ def score_cells(r, r2, row_offset, walk):
             if wanted == 0:
                 continue
             first = max(min(u, walk.events.width - LANES), 0)
+            for m in range(walk.members):  # outlines go on: ask for the cells that the next rows will need
+                fetch(_codes_of(m, r + 3, first, walk))
             for side in range(2):
                 row = r2 if side else r
                 missing = _missing(row, u // LANES, wanted, row_offset, walk)
@@ -140,9 +142,15 @@ def _put(score, bits, line, first, walk):
 
 
 @inline
+def _codes_of(m, row, first, walk):
+    """Return the address of a code of a member, which need not be there."""
+    return load64(walk.maps + 8 * m) + 2 * (row * load64(walk.widths + 8 * m) + first)
+
+
+@inline
 def _codes_at(m, row, first, walk):
     """Return the address of 16 codes of a member; a row of fewer is copied, so that nothing behind it is read."""
-    codes = load64(walk.maps + 8 * m) + 2 * (row * load64(walk.widths + 8 * m) + first)
+    codes = _codes_of(m, row, first, walk)
     if walk.events.width >= LANES:
         return codes
     for c in range(walk.events.width):

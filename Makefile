@@ -135,8 +135,9 @@ bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/
 	$(BIN)/python tests/benchmarks/run.py --table volumes --page docs/performance.md
 	$(BIN)/python tests/benchmarks/growth.py
 
-docs: $(STAMP)        ## write the generated pages: docs/cli.md, api.md, errors.md, and what `ensk explain` reads
+docs: $(STAMP)        ## write docs/cli.md, api.md, errors.md and what `ensk explain` reads; build the docs site, strictly, into site/
 	PYTHONPATH=tests $(BIN)/python -m pages
+	PYTHONPATH=tests $(BIN)/python -m pages.site site
 
 figures: $(STAMP)     ## draw README's picture again
 	$(BIN)/python docs/figures/draw_road.py
@@ -156,4 +157,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest -n auto $(SHARED)
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist .coverage* htmlcov
+	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov

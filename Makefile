@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint bench bench-test bench-compare docs figures floors clean
+.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom sizes bench bench-test bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -123,10 +123,42 @@ frameworks-test: $(FRAMEWORKS_STAMP) ## mmsegmentation, TorchGeo and Ultralytics
 gpu-test: $(EXAMPLE_STAMP) ## what only a GPU shows, in 8 minutes; where there is none it says so
 	$(EXAMPLE_BIN)/python tests/gpu/run.py
 
-lint: $(STAMP)        ## ruff and mypy
+lint: $(STAMP) lint-github ## ruff and mypy; schemas and an audit of what GitHub reads
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# check-jsonschema brings the schemas along; zizmor asks nobody. Nothing here needs a network.
+SCHEMA := $(BIN)/check-jsonschema -qq --builtin-schema
+lint-github: $(STAMP)
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --persona pedantic --quiet .github
+
+# Built twice, by the builder of release/constraints.txt and at the time of the commit: whoever builds this commit gets these bytes.
+BUILD = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PIP_CONSTRAINT=$(CURDIR)/release/constraints.txt $(BIN)/python -m build -o
+dist: $(STAMP)        ## wheel and sdist, the same bytes every time, checked
+	rm -rf dist $(VENV)-dist
+	$(BUILD) dist
+	$(BUILD) $(VENV)-dist
+	diff -r dist $(VENV)-dist && rm -rf $(VENV)-dist
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	sha256sum dist/*
+
+sbom:                 ## dist/*.cdx.json: what `pip install` of the wheel brings along (CycloneDX 1.6)
+	test -n "$$(ls dist/*.whl)"
+	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
+	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH)
+	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH) dist/*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	  --sv 1.6 --of JSON -o dist/$$(basename dist/*.whl -py3-none-any.whl).cdx.json $(VENV)-sbom/bin/python
+	rm -rf $(VENV)-sbom
+
+sizes: $(STAMP)       ## measure what an installation takes; writes the table of docs/install.md (CUDA=torch==...)
+	$(BIN)/python release/sizes.py --torch $(TORCH) $(if $(CUDA),--cuda $(CUDA)) --page docs/install.md
 
 bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/performance.md (USGRA=FOLDER: more logits)
 	$(BIN)/python -m pip install -q -e '.[bench]'
@@ -135,8 +167,9 @@ bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/
 	$(BIN)/python tests/benchmarks/run.py --table volumes --page docs/performance.md
 	$(BIN)/python tests/benchmarks/growth.py
 
-docs: $(STAMP)        ## write the generated pages: docs/cli.md, api.md, errors.md, and what `ensk explain` reads
+docs: $(STAMP)        ## write docs/cli.md, api.md, errors.md and what `ensk explain` reads; build the docs site, strictly, into site/
 	PYTHONPATH=tests $(BIN)/python -m pages
+	PYTHONPATH=tests $(BIN)/python -m pages.site site
 
 figures: $(STAMP)     ## draw README's picture again
 	$(BIN)/python docs/figures/draw_road.py
@@ -156,4 +189,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest -n auto $(SHARED)
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist .coverage* htmlcov
+	rm -rf $(VENV) $(VENV)-floors $(VENV)-dist $(VENV)-sbom $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import ensemble_kit
 import pages
 import warm
 from ensemble_kit.cli.explain import CODES, EXITS
@@ -92,6 +93,10 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"version = {{{ensemble_kit.__version__}}}" in (ROOT / "docs/cite.md").read_text()
 
 
 def test_readme_is_short() -> None:

@@ -30,6 +30,7 @@ _PACKAGES = [
     "pillow",
     "jinja2",
     "fastcrc",
+    "google-crc32c",
     "onnxruntime",
     "safetensors",
     "matplotlib",

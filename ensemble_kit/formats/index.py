@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_kit import strict_json
-from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, some
+from ensemble_kit.errors import DamagedError, IncompleteError, MismatchError, UsageError, some
 from ensemble_kit.formats.filenames import check_inside, file_names
 from ensemble_kit.formats.sizes import declared_depth, declared_size
 from ensemble_kit.masks.stream import Masks
@@ -16,7 +16,8 @@ from ensemble_kit.spec.geometry import AXES, Shape
 from ensemble_kit.spec.georeference import WorldGeometry, fields_of, geometry_of
 
 INDEX = "index.json"
-_MARK = "ensk.masks/1"
+_KIND = "ensk.masks/"
+_MARK = f"{_KIND}1"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,17 @@ class Index:
             It is not strict JSON, or not an index.
         UnsafeError
             It names a file outside the folder.
+        UsageError
+            Its version is not known.
         """
         path = folder / name
         value = strict_json.load(path) if path.is_file() else None
-        if not isinstance(value, dict) or value.get("format") != _MARK:
+        if not isinstance(value, dict) or not str(mark := value.get("format")).startswith(_KIND):
             return None
+        if mark != _MARK:
+            item = f"{path}: {mark!r:.40}, this ensk reads {_MARK}"
+            fix = "install the ensk that wrote it, or a newer one"
+            raise UsageError("index-version", "cannot read a folder of masks of another version", item=item, fix=fix)
         try:
             classes = tuple((_text(c["name"]), _text(c["folder"])) for c in value["classes"])
             samples = tuple(

@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from fastcrc import crc32
 
 from ensemble_kit.errors import DamagedError, ResourceError, UnsafeError
+
+try:
+    from fastcrc import crc32
+except ImportError:  # conda-forge has no fastcrc; zarr brings google-crc32c everywhere, whose values are the same
+    import google_crc32c
+
+    def _extend(block: NDArray[np.uint8] | bytes, start: int) -> int:
+        return int(google_crc32c.extend(start, block))
+
+else:
+    _extend = crc32.iscsi  # type: ignore[assignment]  # NumPy says that it has a buffer from Python 3.12 on
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +51,7 @@ class Stamp(NamedTuple):
 
 def crc(block: NDArray[np.uint8] | bytes, start: int = 0) -> int:
     """Extend a CRC-32C over a block of bytes: 60 GB/s in the second-level cache, google-crc32c 20."""
-    return crc32.iscsi(block, start)  # type: ignore[arg-type]  # NumPy says that it has a buffer from Python 3.12 on
+    return _extend(block, start)
 
 
 def running_crcs(payload: NDArray[np.uint8], classes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Stores as released versions wrote them: they are never made anew."""
+"""Files as released versions wrote them: they are never made anew (docs/versions.md#what-is-promised)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import harness as h
 import numpy as np
 
 import ensemble_kit as ek
+from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.spec.affine import Geometry
 from ensemble_kit.spec.geometry import Placement
 from ensemble_kit.spec.georeference import GeoReference
@@ -70,3 +71,26 @@ def test_the_first_scenes_in_tiles_are_read() -> None:
     assert opened.placement("b.tif") == Placement.of((4, 4), (30, 40), (0, 0, 3, 4))
     where = GeoReference('PROJCS["site",UNIT["metre",1]]', (2, 0, 500000, 0, -2, 4600000))
     assert (opened.geometry("a.tif"), opened.geometry("b.tif")) == (where, None)
+
+
+def test_the_first_sets_are_read() -> None:
+    """`ensk.thresholds/1` as the demo tuned it, and `/2` with a risk."""
+    plain, risk = (ek.ThresholdSet.load(FIXTURES / f"set-{k}.json") for k in (1, 2))
+    assert plain.levels == {"nerve": 32768, "vessel": 32768, "any": 32768}
+    assert [m.name for m in plain.members] == ["dilated", "fpn", "unet"]
+    assert plain.guarantee is None
+    assert risk.levels == {"bone": 25477, "joint": 29267}
+    assert risk.guarantee is not None
+    assert risk.guarantee.risk.alpha == 0.1
+
+
+def test_the_first_stack_is_read() -> None:
+    model = Stack.load(FIXTURES / "stack-1.json").model
+    assert ([m.name for m in model.members], model.classes, model.by_fold.shape) == (["a", "b"], ("disc",), (3, 1, 19))
+    assert model.digest == "d266f040981491d6df3223accce8f5886a7947e0ea89238940d7fffc1a83710d"
+
+
+def test_the_first_folder_of_masks_is_read() -> None:
+    masks = ek.read_masks(FIXTURES / "masks-1")
+    assert masks["s0", "disc"].text() == "19 4 30 6 42 6 54 6 66 6 78 6 91 4"
+    assert masks["s1", "disc"].text() == "28 4 39 6 50 7 62 7 74 7 87 6 100 3"

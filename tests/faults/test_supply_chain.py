@@ -12,27 +12,28 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PUBLIC = "this project has no public home yet, from which it would be audited, published or rated"
 CASES: list[None] = []
 ALONE = {
     "P04": "test_the_floors_that_make_installs_are_those_that_are_promised",
-    "P06": "test_a_wheel_is_the_same_every_time",
+    "P06": "test_a_release_is_the_same_every_time",
     "P08": "test_vulnerabilities_have_an_address",
     "P09": "test_no_source_evaluates_or_unpickles",
 }
 ELSEWHERE = {
+    "P01": "test_release.py::test_workflows_pass_a_pedantic_audit",
+    "P05": "test_release.py::test_one_job_publishes_and_builds_nothing",
     "P07": "test_package.py::test_the_wheel_holds_one_package_and_the_demo",
+    "P10": "test_release.py::test_the_list_of_parts_is_whole_and_the_same_every_time",
     "P11": "test_package.py::test_imports_are_light",
 }
 NOT_HERE = {
-    "P01": "there is no workflow to audit: CI is one script, .ci/run, and two targets of make",
     "P02": "needs a data base of vulnerabilities, which CI cannot reach; `pip-audit` in an installed environment asks it",
     "P03": "a library pins no versions for its users; their lock file does, and floors are tested (P04)",
-    "P05": PUBLIC,
-    "P10": PUBLIC,
-    "P12": PUBLIC,
+    "P12": "this project has no public home yet, from which it would be rated",
 }
 
 
@@ -47,34 +48,31 @@ def test_the_floors_that_make_installs_are_those_that_are_promised() -> None:
         assert (version + ".0").startswith(said[name] + ".") or version == said[name], name
 
 
-def test_a_wheel_is_the_same_every_time(tmp_path: Path) -> None:
-    """Built in two folders at two times, from copies whose files are of other dates."""
-    digests = set()
-    for k in range(2):
+@pytest.mark.slow
+def test_a_release_is_the_same_every_time(tmp_path: Path) -> None:
+    """Built in two folders at two times, zones, languages and umasks, from copies whose files are of other dates and rights."""
+    digests = []
+    for k, (zone, language, umask, rights) in enumerate(
+        [("UTC", "C", 0o022, 0o644), ("Asia/Tokyo", "C.UTF-8", 0o077, 0o600)]
+    ):
         source = tmp_path / f"source {k}"
         source.mkdir()
         for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, source)
-        shutil.copytree(ROOT / "ensemble_kit", source / "ensemble_kit", copy_function=shutil.copyfile,
-                        ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+            shutil.copyfile(ROOT / name, source / name)
+        for name in ("ensemble_kit", "release"):
+            shutil.copytree(
+                ROOT / name, source / name, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__")
+            )
         for path in source.rglob("*"):
             os.utime(path, (10**9 + k * 10**8,) * 2)
-        build = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--outdir",
-            source / "dist",
-            source,
-        ]
-        subprocess.run(build, check=True, capture_output=True, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
-        (wheel,) = (source / "dist").glob("*.whl")
-        digests.add(hashlib.sha256(wheel.read_bytes()).hexdigest())
-    assert len(digests) == 1
+            path.chmod(rights if path.is_file() else 0o700)
+        build = [sys.executable, "-W", "ignore", "-m", "build", "--no-isolation", "--outdir", source / "dist", source]
+        env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "TZ": zone, "LC_ALL": language}
+        subprocess.run(build, check=True, capture_output=True, env=env, umask=umask)
+        built = sorted((source / "dist").iterdir())
+        assert [p.suffix for p in built] == [".whl", ".gz"]  # the sdist, and the wheel that was built from it
+        digests.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in built])
+    assert digests[0] == digests[1]
 
 
 def test_vulnerabilities_have_an_address() -> None:

@@ -23,6 +23,7 @@ GROUPS = {
     "Masks": ("Runs", "encode", "MaskSet", "Geometry", "read_masks"),
     "Scoring": ("dice", "iou"),
 }
+WIDTH = 88
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 
 
@@ -50,7 +51,7 @@ def _result(value: Any) -> type | None:
 
 def _entry(value: Any) -> str:
     name = value.__name__
-    lines = [f"### {name}\n", f"```text\n{name}{_signature(value)}\n```\n", _markdown(value.__doc__)]
+    lines = [f"### {name}\n", f"```text\n{name}{_signature(value, apart=True)}\n```\n", _markdown(value.__doc__)]
     if inspect.isclass(value):
         members = dict(_members(value))
         properties = {n: m for n, m in members.items() if isinstance(m, property)}
@@ -92,8 +93,8 @@ class _Named:
         return self._name
 
 
-def _signature(value: Any) -> str:
-    """Write parameters with their defaults; what they are stands in the docstring."""
+def _signature(value: Any, apart: bool = False) -> str:
+    """Write parameters with their defaults, `apart` on lines of their own; what they are stands in the docstring."""
     shown = [
         p.replace(
             annotation=inspect.Parameter.empty,
@@ -102,7 +103,13 @@ def _signature(value: Any) -> str:
         for p in inspect.signature(value).parameters.values()
         if p.name not in {"self", "cls"}
     ]
-    return str(inspect.Signature(shown))
+    text = str(inspect.Signature(shown))
+    if len(text) <= WIDTH or not apart:
+        return text
+    words = [str(p) for p in shown]
+    if named := [p.kind for p in shown].count(inspect.Parameter.KEYWORD_ONLY):
+        words.insert(-named, "*")
+    return "\n".join(["(", *(f"    {word}," for word in words), ")"])
 
 
 def _first(text: str | None) -> str:

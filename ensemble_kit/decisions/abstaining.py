@@ -21,8 +21,6 @@ def abstaining(masks: Sequence[MaskSet], weights: Sequence[float]) -> list[MaskS
     ----------
     weights : of the members; one that weighs nothing sees nothing.
     """
-    if not any(m.extent.windows for m in masks):
-        return list(masks)
     heard = [m for m, weight in zip(masks, weights, strict=True) if weight]
     return [_beside(m, [o for o in heard if o is not m]) for m in masks]
 

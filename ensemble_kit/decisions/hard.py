@@ -180,14 +180,18 @@ def hard_vote(
     if not masks:
         raise refused("members-none", "there is no member", "pass at least one mask set")
     rule = rule_of(len(masks), weights, quorum, ties, empty, by, fusion)
-    first = masks[0]
+    joined = masks[0].extent
     for k, other in enumerate(masks[1:], start=2):
-        both = f"member {k}", "member 1"
-        if other.classes != first.classes:
-            check_same_classes(other.classes, first.classes, both, "cannot vote", _of_classes(masks))
-        check_aligned(other.extent, first.extent, both)
-        first = first.with_geometry({**other.extent.geometry, **first.extent.geometry})
-    masks = [first, *masks[1:]]
+        both, own = (f"member {k}", "member 1"), other.extent
+        if own.classes != joined.classes:
+            check_same_classes(own.classes, joined.classes, both, "cannot vote", _of_classes(masks))
+        check_aligned(own, joined, both)
+        if own.geometry:
+            joined = joined._replace(geometry={**own.geometry, **joined.geometry})
+    if joined.geometry:
+        masks = [masks[0].with_geometry(joined.geometry), *masks[1:]]
+    if not any(m.extent.windows for m in masks):
+        return _voted(masks, rule, names)
     weights = [1] * len(masks) if isinstance(rule, FusionRule) else list(rule.votes.weights)
     heard = [m for m, weight in zip(masks, weights, strict=True) if weight]
     return _voted(abstaining(masks, weights), rule, names).with_windows(together(heard))

@@ -383,3 +383,28 @@ def test_thousands_of_samples_and_hundreds_of_classes_make_a_page_that_opens(tmp
         assert len(html) < 1_000_000
         assert ("of the 60 lowest of 300 classes" in html) == (samples == 20)
         assert ("the 1000 lowest of 4000" in html) == (samples == 4000)
+
+
+def test_a_truth_that_does_not_fit_the_stores_is_refused(files: Files, exclusive: Files, tmp_path: Path) -> None:
+    out, none = ("--out", tmp_path / "r.html", "-q", "--force"), tmp_path / "t.npz"
+    truth = ek.read_masks(files.truth)
+    truth.arranged(SAMPLES[:-2], CLASSES).write(none)
+    pages = ("report", *files.stores, "--val", none, *out)
+    drawn = ("draw", "errors", files.stores[0], "--val", none, "--out", tmp_path / "p", "-q", "--force")
+    with refused(ek.IncompleteError, "truth-missing", SAMPLES[-2], "2 of 9"):
+        ensk(*pages)
+    ensk(*drawn)  # the first samples have a truth
+    with refused(ek.IncompleteError, "truth-missing", "1 of 1"):
+        ensk(*drawn, "--sample", SAMPLES[-1])
+    truth.called({s: s.replace(".png", ".tif") for s in SAMPLES}).write(none)
+    for words in (pages, drawn):
+        with refused(ek.IncompleteError, "truth-missing", "--id stem"):
+            ensk(*words)
+    ensk(*pages, "--id", "stem")
+    for choice in (("--only", "rim"), ("--except", "bone")):
+        with refused(ek.MismatchError, "classes-differ", "bone", "--only"):
+            ensk("report", *files.stores, "--val", files.truth, *choice, *out)
+    with refused(ek.MismatchError, "classes-differ", "--background background"):
+        ensk("report", *exclusive.stores, "--val", exclusive.truth, "--except", "background", *out)
+    words = ("--except", "background", "--background", "background")
+    ensk("report", *exclusive.stores, "--val", exclusive.truth, *words, *out)

@@ -73,7 +73,7 @@ def draw(
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.drawing import check_kind_of_picture, chosen, file_names, pictures
     from ensemble_kit.recipes.members import members_of
-    from ensemble_kit.recipes.reporting.material import Material, alone
+    from ensemble_kit.recipes.reporting.material import Material, alone, truth_of
     from ensemble_kit.remote.copies import here
     from ensemble_kit.spec.scoring import Measure
 
@@ -93,9 +93,10 @@ def draw(
         ids = chosen(whole.ensemble.samples, sample or (), 4)
         true = asked.true_masks(whole)
         vote = whole.on(ids)
+        true = None if true is None else truth_of(vote, true, tuple(ids))
         masks = vote.run().whole()
         each = alone(vote, masks.classes) if kind == "disputed" else {}
-        m = Material(masks, None if true is None else true.arranged(ids, masks.classes), members=each)
+        m = Material(masks, true, members=each)
     elif any(m.is_store for m in members):
         item, fix = "stores and mask files", "pass one kind; ensk vote makes masks of stores"
         raise UsageError("draw-inputs", "cannot draw stores and masks at once", item=item, fix=fix)

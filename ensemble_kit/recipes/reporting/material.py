@@ -16,6 +16,7 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.reporting.rules import Effect, effects_of
 from ensemble_kit.recipes.score import Scores, score
@@ -111,8 +112,8 @@ def of_vote(
 ) -> Material:  # fmt: skip
     """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful."""
     e = vote.ensemble
+    truth = None if truth is None else truth_of(vote, truth, e.samples)
     masks = vote.run(executor, listener).whole()
-    truth = None if truth is None else e.without_nodata(truth).arranged(masks.samples, masks.classes)
     usual = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else e.decision()
     is_plain = _is_usual(vote.decision, usual, e.classes) and not vote.rules
     plain = None if is_plain else SoftVote(e, usual).run(executor, listener).whole()
@@ -127,6 +128,28 @@ def of_vote(
     if e.activation == "softmax" or isinstance(vote.decision, Argmax) or measure.convention.empty == "skip-truth":
         return material
     return replace(material, curves=curves_of(vote, truth, measure, executor, listener))
+
+
+def truth_of(vote: SoftVote, truth: MaskSet, samples: tuple[str, ...]) -> MaskSet:
+    """Return the truth of some samples of a vote and the classes that it writes; the truth may have others.
+
+    Raises
+    ------
+    IncompleteError
+        Samples without truth.
+    MismatchError
+        Truth of other classes, image sizes or geometries.
+    """
+    e, what, names = vote.ensemble, "cannot compare with the truth", ("the truth", "the ensemble")
+    classes = vote.decision.written(e.classes)
+    if not set(classes) <= set(truth.classes):
+        fix = "pass a truth of all classes of the stores, and leave --only and --except out"
+        check_same_classes([c for c in truth.classes if c in classes], classes, names, what, fix)
+    wanted, own = e.inputs.extent(samples, classes), truth.extent.arranged(truth.samples, classes)
+    if set(samples) <= set(truth.samples):
+        own = own.arranged(samples, classes)
+    check_aligned(own, wanted, names, what, missing="truth-missing")
+    return e.without_nodata(truth).arranged(samples, classes)
 
 
 def _is_usual(decision: Decision, usual: Decision, classes: tuple[str, ...]) -> bool:

@@ -19,6 +19,7 @@ from ensemble_kit.cli.options import (
     ValFormatOption,
     refuse_idle,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.errors import UsageError, check_number
 
@@ -72,7 +73,7 @@ def draw(
     from ensemble_kit.files import atomic_write, check_target
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.drawing import check_kind_of_picture, chosen, file_names, pictures
-    from ensemble_kit.recipes.members import members_of
+    from ensemble_kit.recipes.members import members_of, paths_of
     from ensemble_kit.recipes.reporting.material import Material, alone, truth_of
     from ensemble_kit.remote.copies import here
     from ensemble_kit.spec.scoring import Measure
@@ -83,6 +84,10 @@ def draw(
         item, fix = f"{inputs[0]} is a threshold set", "pass it as --thresholds, beside the stores that it decides"
         raise UsageError("draw-inputs", "cannot draw a threshold set", item=item, fix=fix)
     check_kind_of_picture(kind, len(members), val is not None)
+    folder = here(out, "cannot write pictures")
+    if not folder.is_dir():
+        check_target(folder, force=common.force, folder=True)
+    check_output(folder, common, [*paths_of(members), val, images, classes])
     truth = TruthOptions(val_format, val_csv, image_size, classes, labels, first_value, void, id=id)
     threshold = None if thresholds is None else resolve(thresholds)
     how = {"decide": decide}
@@ -105,8 +110,7 @@ def draw(
         m = asked.of_masks(images)
         assert m.masks is not None
         ids = chosen(m.masks.samples, sample or (), 4)
-    files = asked.images(images, replace(m, truth=None)) if images is not None else {}
-    folder = here(out, "cannot write pictures")
+    files = asked.images(images, replace(m, truth=None), ids) if images is not None else {}
     names = file_names(kind, ids)
     for name in names.values():
         if folder.is_dir():

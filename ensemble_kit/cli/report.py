@@ -34,6 +34,7 @@ from ensemble_kit.cli.options import (
     ValFormatOption,
     WeightsOption,
     bytes_of,
+    refuse_idle,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
@@ -129,7 +130,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: what was voted, the score and how well it is known, where it is wrong."""
     from ensemble_kit.cli.repeated import commands
-    from ensemble_kit.cli.reported import Asked, convention_of, split, write
+    from ensemble_kit.cli.reported import Asked, beside, check_beside, convention_of, split, write
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.members import members_of, paths_of
     from ensemble_kit.recipes.reporting.material import measure_for
@@ -150,6 +151,10 @@ def report(
     threshold = found if thresholds is None else resolve(thresholds)
     tuned = threshold if isinstance(threshold, ThresholdSet) else None
     check_output(out, common, [*paths_of(members), val, classes, None if tuned is None else tuned.path])
+    if folder:
+        if not members:
+            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", folder=folder)
+        check_beside(out, common.force)
     measure = measure_for(tuned, metric, convention_of(empty, eps, tuned))
     asked = Asked(
         common, tuple(members), threshold, measure, read_groups(groups), val,
@@ -157,22 +162,34 @@ def report(
         {"decide": decide, "background": background, "least": least, "rule": rules or None},
         {"mean": mean, "upsample": upsample, "weights": weights, "temperatures": temperatures, "samples": samples,
          "member-classes": member_classes},
-        compared, dask, (format, csv),
+        compared, dask, (format, csv), {"metric": metric, "empty": empty, "eps": eps or None, "groups": groups},
     )  # fmt: skip
     if common.dry_run:
         read = bytes_of(paths_of(members))
         common.answer({"out": str(out), "bytes": read, "dry_run": True}, f"would read {size(read)} and write {out}")
         return
     material = asked.material(images)
-    shelf = Shelf(f"{out.stem}_files" if folder else None)
+    shelf = Shelf(beside(out).name if folder else None)
     with common.progress() as listener:
         files = asked.images(images, material)
         made = page(
-            material, asked.title, asked.sources(images), commands(asked, material), files, pictures, shelf, listener
+            material,
+            asked.title,
+            asked.sources(images),
+            commands(asked, material, images),
+            files,
+            pictures,
+            shelf,
+            listener,
         )
     written = write(made, shelf, out, common.force)
     scores = material.scores
-    values = {"out": str(out), "bytes": written, "sections": [s.anchor for s in made.sections], "pictures": len(files)}
+    values = {
+        "out": str(out),
+        "bytes": written,
+        "sections": [s.anchor for s in made.sections],
+        "pictures": made.pictures,
+    }
     values |= {
         "measure": str(material.measure),
         "score": None if scores is None or isnan(scores.score) else scores.score,

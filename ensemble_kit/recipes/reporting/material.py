@@ -53,6 +53,7 @@ class Material:
     shift : how the scores of a test set differ.
     groups : what is resampled together.
     rule : how masks were made, in words.
+    left_out : how many samples of the truth have no answer, since no store holds them.
     """
 
     masks: MaskSet | None = None
@@ -69,6 +70,7 @@ class Material:
     groups: Groups = None
     seed: int = 0
     rule: str | None = None
+    left_out: int = 0
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -112,6 +114,7 @@ def of_vote(
 ) -> Material:  # fmt: skip
     """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful."""
     e = vote.ensemble
+    left_out = 0 if truth is None else len(set(truth.samples) - set(e.samples))
     truth = None if truth is None else truth_of(vote, truth, e.samples)
     masks = vote.run(executor, listener).whole()
     usual = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else e.decision()
@@ -120,7 +123,7 @@ def of_vote(
     members = alone(vote, masks.classes, executor, listener) if len(e.members) > 1 else {}
     material = Material(
         masks, truth, measure, vote.tuned, vote, members, plain, groups=groups, seed=seed, rule=masks.rule,
-        effects=effects_of(vote, executor, listener) if vote.rules else (),
+        left_out=left_out, effects=effects_of(vote, executor, listener) if vote.rules else (),
         shift=None if test is None else compare(e, test, vote.decision, executor=executor, listener=listener),
     )  # fmt: skip
     if truth is None:

@@ -164,6 +164,8 @@ def _verdict(name: str, row: Row, m: Material) -> str:
             "out of fold it is said below" if m.tuned and m.tuned.validation.crossed else "out of fold it is not known"
         )
         return f"Against {name} ({_text(score)}) it gains {gain.value:+.4f} in-sample, on samples that chose it; {how}."
+    if math.isnan(gain.value):
+        return f"Against {name} ({_text(score)}) no gain is known: no pair of sample and class counts in both."
     told = f"Against {name} ({_text(score)}) it gains {gain} (95 % interval over {_unit(m)})"
     if gain.low > 0:
         word = ", more than chance explains"
@@ -185,11 +187,12 @@ def _table(m: Material, rows: Sequence[Row]) -> Table:
         if gain is None:
             shown.append([name, _text(score), "", "", "", "", ""])
             continue
-        ends = [f"{v:+.4f}" for v in (gain.value, gain.low, gain.high)]
+        ends = ["–" if math.isnan(v) else f"{v:+.4f}" for v in (gain.value, gain.low, gain.high)]
         shown.append([name, _text(score), *ends, str(better), str(worse)])
     columns = ["masks", m.measure.name, "gain of the answer", "95 % from", "to", "better in", "worse in"]
     legend = (
-        f"{m.measure}. Members alone decide as without tuning. Gain: the answer less the row, with a bootstrap "
+        f"{m.measure}. {'' if m.vote is None else 'Members alone decide as without tuning. '}"
+        "Gain: the answer less the row, with a bootstrap "
         f"interval over {_unit(m)} (2,000 resamples). Better, worse: samples whose mean over classes is higher, or "
         "lower."
     )

@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom sizes bench bench-test bench-compare docs figures floors clean
+.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom wheel-demo sizes bench bench-test bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -148,14 +148,22 @@ dist: $(STAMP)        ## wheel and sdist, the same bytes every time, checked
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	sha256sum dist/*
 
-sbom:                 ## dist/*.cdx.json: what `pip install` of the wheel brings along (CycloneDX 1.6)
-	test -n "$$(ls dist/*.whl)"
+sbom: dist            ## dist and, beside it, what an installation of the wheel brings along: *.cdx.json (CycloneDX 1.6)
 	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
 	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH)
 	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH) dist/*.whl
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	  --sv 1.6 --of JSON -o dist/$$(basename dist/*.whl -py3-none-any.whl).cdx.json $(VENV)-sbom/bin/python
 	rm -rf $(VENV)-sbom
+
+wheel-demo:           ## the demo from a wheel of this tree, in an empty environment: make wheel-demo PYTHON=python3.13
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install -q $(TORCH)
+	$(VENV)-wheel/bin/python -m pip wheel -q --no-deps -w $(VENV)-wheel/dist .
+	$(VENV)-wheel/bin/python -m pip install -q $(TORCH) $(VENV)-wheel/dist/*.whl
+	$(VENV)-wheel/bin/python -c 'import cv2' 2>/dev/null || \
+	  $(VENV)-wheel/bin/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	cd $(VENV)-wheel && bin/ensk demo --out demo
 
 sizes: $(STAMP)       ## measure what an installation takes; writes the table of docs/install.md (CUDA=torch==...)
 	$(BIN)/python release/sizes.py --torch $(TORCH) $(if $(CUDA),--cuda $(CUDA)) --page docs/install.md
@@ -189,4 +197,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest -n auto $(SHARED)
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(VENV)-dist $(VENV)-sbom $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov
+	rm -rf $(VENV) $(VENV)-floors $(VENV)-dist $(VENV)-sbom $(VENV)-wheel $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov

@@ -142,6 +142,24 @@ def test_what_members_dispute(files: Files, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(whole / "case 0_disputed.png")), expected)
 
 
+def test_some_classes_of_masks_and_of_stores(files: Files, tmp_path: Path) -> None:
+    first, *others = files.masks.classes
+    files.masks.write(tmp_path / "m.npz")
+    one = {key: runs for key, runs in files.masks.items() if key[1] == first}
+    expected = ek.overlay(np.zeros((60, 80, 3), np.uint8), ek.MaskSet(one), SAMPLES[0])
+    for k, inputs in enumerate(([tmp_path / "m.npz"], files.stores)):
+        for how in (("--only", first), ("--except", ",".join(others))):
+            out = tmp_path / f"p{k}{how[0]}"
+            ensk("draw", "overlay", *inputs, *how, "--out", out, "--sample", SAMPLES[0], "-q")
+            assert np.array_equal(np.asarray(Image.open(out / "case 0_overlay.png")), expected)
+        how = ("--val", files.truth, "--only", first)
+        ensk("draw", "errors", *inputs, *how, "--out", tmp_path / f"e{k}", "--sample", SAMPLES[0], "-q")
+    own = [(tmp_path / name / "case 0_errors.png").read_bytes() for name in ("e0", "e1")]
+    assert own[0] == own[1]
+    with refused(ek.MismatchError, "classes-unknown", "none"):
+        ensk("draw", "overlay", *files.stores, "--only", "none", "--out", tmp_path / "none", "-q")
+
+
 def test_draw_refuses_what_it_cannot_draw(files: Files, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "p", "-q")
     with refused(ek.UsageError, "option-invalid", "KIND"):

@@ -8,7 +8,14 @@ import typer
 
 from ensemble_kit.cli.annotation_options import IdOption
 from ensemble_kit.cli.common import Common
-from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+)
 from ensemble_kit.cli.options import (
     ClassesOption,
     DecideOption,
@@ -64,6 +71,8 @@ def draw(
     labels: LabelsOption = None,
     first_value: FirstValueOption = None,
     void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
 ) -> None:
     """Draw masks on their images: what they say, where they err, where members disagree; a PNG file a sample."""
@@ -99,7 +108,8 @@ def draw(
         true = asked.true_masks(whole)
         vote = whole.on(ids)
         true = None if true is None else truth_of(vote, true, tuple(ids))
-        masks = vote.run().whole()
+        masks, *rest = kept([m for m in (vote.run().whole(), true) if m is not None], only, without)
+        true = rest[0].arranged(ids, masks.classes) if rest else None
         each = alone(vote, masks.classes) if kind == "disputed" else {}
         m = Material(masks, true, members=each)
     elif any(m.is_store for m in members):
@@ -107,7 +117,7 @@ def draw(
         raise UsageError("draw-inputs", "cannot draw stores and masks at once", item=item, fix=fix)
     else:
         refuse_idle("on mask files", "pass stores", thresholds=thresholds, decide=decide)
-        m = asked.of_masks(images)
+        m = replace(asked, truth=replace(truth, only=only, without=without)).of_masks(images)
         assert m.masks is not None
         ids = chosen(m.masks.samples, sample or (), 4)
     files = asked.images(images, replace(m, truth=None), ids) if images is not None else {}

@@ -179,8 +179,9 @@ docs: $(STAMP)        ## write docs/cli.md, api.md, errors.md and what `ensk exp
 	PYTHONPATH=tests $(BIN)/python -m pages
 	PYTHONPATH=tests $(BIN)/python -m pages.site site
 
-figures: $(STAMP)     ## draw README's picture again
+figures: $(STAMP)     ## draw the pictures of README and of the gallery again
 	$(BIN)/python docs/figures/draw_road.py
+	$(BIN)/python docs/figures/draw_gallery.py
 
 BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0

@@ -543,3 +543,68 @@ def test_the_worst_voxel_is_none_that_does_not_count() -> None:
     truth = ek.MaskSet({("s", "a"): ek.Runs([31], [32], shape)}, void={"s": ek.Runs([0], [16], shape)})
     found = of_masks({"m": ek.MaskSet({("s", "a"): ek.Runs([0], [8], shape)})}, truth, Measure(), None, None, 0)
     assert [cut.told for cut in slices_of(found, "s", 16)] == ["z = 1", "y = 3", "x = 3"]
+
+
+def test_a_page_of_a_part_is_refused_with_what_makes_one_of_all(files: Files, tuned: Path, tmp_path: Path) -> None:
+    """Followed to the letter: votes in parts, one merge, one page."""
+    page = tmp_path / "report.html"
+    with pytest.raises(ek.UsageError) as caught:
+        ensk("report", tuned, *files.stores, "--val", files.truth, "--out", page, "--part", "1/2")
+    assert caught.value.code == "report-part"
+    assert not page.exists()
+    commands = re.findall(r"\((ensk [^)]*)\)", str(caught.value))
+    assert [shlex.split(c)[1] for c in commands] == ["vote", "merge", "report"]
+    vote, merge, last = (shlex.split(c)[1:] for c in commands)
+    for part in ("1/2", "2/2"):
+        words = [str(w) for x in vote for w in (files.stores if x == "STORES" else [tuned if x == "SET" else x])]
+        words = [part if w == "1/2" else str(tmp_path / w) if w == "masks.npz" else w for w in words]
+        ensk(*words)
+    assert len(list(tmp_path.glob("masks.npz.part-*"))) == 2
+    ensk(*[tmp_path / x if x == "masks.npz" else x for x in merge])
+    ensk(*[tuned if x == "SET" else tmp_path / x if x == "masks.npz" else x for x in last], "--out", page)
+    of_stores = report(tuned, *files.stores, "--val", files.truth, out=tmp_path / "whole.html")
+    shown = table(page.read_text(), "mean Dice")
+    assert shown == table(of_stores, "mean Dice")
+
+
+def test_surfaces_are_measured_where_it_is_asked_for(tmp_path: Path) -> None:
+    from ensemble_kit.metrics.surface import hausdorff95
+    from ensemble_kit.spec.affine import Geometry
+
+    place = Geometry.of(np.diag([0.5, 1, 4, 1]))
+    rng = np.random.default_rng(3)
+    names = [(s, c) for s in "ab" for c in "xyz"]
+    truth = ek.MaskSet({k: ek.encode(rng.random((4, 9, 9)) < 0.2 * (k[1] != "z")) for k in names})
+    masks = ek.MaskSet({k: ek.encode(rng.random((4, 9, 9)) < 0.2) for k in names})
+    for told in (masks, truth):
+        told.with_geometry(dict.fromkeys("ab", place)).write(tmp_path / f"{'mask' if told is masks else 'truth'}.npz")
+    page = report(tmp_path / "mask.npz", "--val", tmp_path / "truth.npz", "--hd95", out=tmp_path / "r.html")
+    rows = table(page, "mean Dice")
+    column = rows[0].index("HD95 mm")
+    each = {k: hausdorff95(masks[k], truth[k], (4, 1, 0.5)) for k in names}
+    means = {c: np.mean([each[s, c] for s in "ab"]) for c in "xy"}
+    assert [row[column] for row in rows[1:]] == [
+        f"{means['x']:.2f}",
+        f"{means['y']:.2f}",
+        "–",
+        f"{np.mean([*means.values()]):.2f}",
+    ]
+    assert "HD95: 95th percentile" in page
+    masks.write(tmp_path / "mask.npz")
+    truth.write(tmp_path / "truth.npz")
+    page = report(tmp_path / "mask.npz", "--val", tmp_path / "truth.npz", "--hd95", out=tmp_path / "r.html")
+    assert "HD95 pixels" in table(page, "mean Dice")[0]
+    with refused(ek.UsageError, "option-idle", "--hd95", "without a truth"):
+        ensk("report", tmp_path / "mask.npz", "--hd95", "--out", tmp_path / "n.html")
+
+
+def test_curves_are_the_same_however_many_classes_are_counted_at_a_time(
+    files: Files, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ensemble_kit.recipes.reporting import curves
+
+    words = [tuned, *files.stores, "--val", files.truth]
+    at_once = report(*words, out=tmp_path / "r.html")
+    monkeypatch.setattr(curves, "_HELD", 1)
+    assert report(*words, out=tmp_path / "r.html") == at_once
+    assert "curves" in sections(at_once)

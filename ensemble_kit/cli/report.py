@@ -1,5 +1,6 @@
 """`ensk report`: a set, stores or masks as one page for a browser."""
 
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Annotated
@@ -99,6 +100,9 @@ def report(
         ),
     ] = None,
     eps: EpsOption = 0.0,
+    hd95: Annotated[
+        bool, typer.Option("--hd95", help="Also how far surfaces lie from those of the truth, class by class.")
+    ] = False,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -127,18 +131,24 @@ def report(
     without: ExceptOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
     dask: DaskOption = None,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Refused: it says how parts come to one page.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: what was voted, the score and how well it is known, where it is wrong."""
     from ensemble_kit.cli.repeated import commands
-    from ensemble_kit.cli.reported import Asked, beside, check_beside, convention_of, split, write
+    from ensemble_kit.cli.reported import Asked, beside, check_beside, convention_of, refuse_part, split, write
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.members import members_of, paths_of
+    from ensemble_kit.recipes.reporting.distances import distances_of
     from ensemble_kit.recipes.reporting.material import measure_for
     from ensemble_kit.recipes.reporting.page import page
     from ensemble_kit.reports.pictures import Shelf
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.folds import read_groups
 
+    if part is not None:
+        refuse_part(part, val)
     check_work(common, dask)
     check_number("--pictures", pictures, "pass 0 or more", least=0)
     if out.suffix.lower() not in {".html", ".htm"}:
@@ -162,7 +172,8 @@ def report(
         {"decide": decide, "background": background, "least": least, "rule": rules or None},
         {"mean": mean, "upsample": upsample, "weights": weights, "temperatures": temperatures, "samples": samples,
          "member-classes": member_classes},
-        compared, dask, (format, csv), {"metric": metric, "empty": empty, "eps": eps or None, "groups": groups},
+        compared, dask, (format, csv),
+        {"metric": metric, "empty": empty, "eps": eps or None, "groups": groups, "hd95": hd95 or None},
     )  # fmt: skip
     if common.dry_run:
         read = bytes_of(paths_of(members))
@@ -171,6 +182,8 @@ def report(
     material = asked.material(images)
     shelf = Shelf(beside(out).name if folder else None)
     with common.progress() as listener:
+        if hd95 and material.masks is not None and material.truth is not None:
+            material = replace(material, distances=distances_of(material.masks, material.truth, listener))
         files = asked.images(images, material)
         made = page(
             material,

@@ -258,6 +258,23 @@ class Asked:
         ]
 
 
+def refuse_part(part: str, val: Path | None) -> None:
+    """Refuse a page of a share of the samples: its worst samples and its intervals are those of all.
+
+    Raises
+    ------
+    UsageError
+        It says how parts come to one page.
+    """
+    truth = "" if val is None else f" --val {val}"
+    fix = (
+        f"vote in parts (ensk vote STORES --thresholds SET --out masks.npz --part {part}), join them (ensk merge "
+        f"masks.npz --out masks.npz), and report on the masks (ensk report SET masks.npz{truth})"
+    )
+    item = f"--part {part}: the worst samples and the intervals of a page are those of all samples"
+    raise UsageError("report-part", "cannot report in parts", item=item, fix=fix)
+
+
 def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> Convention | None:
     """Read `--empty` and `--eps`; None where neither is given."""
     if empty is None and not eps:

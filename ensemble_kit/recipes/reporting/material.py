@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.hard import hard_vote
@@ -18,17 +16,15 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.reporting.curves import ClassCurve, curves_of
+from ensemble_kit.recipes.reporting.distances import Distances
 from ensemble_kit.recipes.reporting.rules import Effect, effects_of
 from ensemble_kit.recipes.score import Scores, score
 from ensemble_kit.recipes.vote import SoftVote
-from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.counting import HIGHS, LOWS
-from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.shift import ShiftReport, compare
-from ensemble_kit.tuning.statistics import count
 
 if TYPE_CHECKING:
     from ensemble_kit.decisions.review import Review
@@ -51,6 +47,7 @@ class Material:
     effects : what each rule did.
     expected : the Dice that masks are expected to get, where there is no truth.
     shift : how the scores of a test set differ.
+    distances : how far surfaces lie apart, where it is asked for.
     groups : what is resampled together.
     rule : how masks were made, in words.
     left_out : how many samples of the truth have no answer, since no store holds them.
@@ -63,10 +60,11 @@ class Material:
     vote: SoftVote | None = None
     members: Mapping[str, MaskSet] = field(default_factory=dict)
     plain: MaskSet | None = None
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    curves: Mapping[str, ClassCurve] = field(default_factory=dict)
     effects: Sequence[Effect] = ()
     expected: Review | None = None
     shift: ShiftReport | None = None
+    distances: Distances | None = None
     groups: Groups = None
     seed: int = 0
     rule: str | None = None
@@ -180,15 +178,3 @@ def alone(
         masks = SoftVote(own, decision).run(executor, listener).whole()
         found[member.member] = masks.arranged(masks.samples, classes)
     return found
-
-
-def curves_of(
-    vote: SoftVote, truth: MaskSet, measure: Measure, executor: Executor = THREADS, listener: Listener = nobody
-) -> dict[str, Curve]:
-    """Count each class's score at every threshold of a band that holds 0.05 to 0.95 and the class's own."""
-    e = vote.ensemble
-    own = vote.decision.in_order(e.classes) if isinstance(vote.decision, Thresholds) else (LOWS[0],) * len(e.classes)
-    bands = {c: (min(LOWS[0], level), max(HIGHS[0], min(level + 1, LEVELS))) for c, level in enumerate(own)}
-    tables = count(e, truth, bands, executor, listener)
-    every = [np.arange(len(e.samples))]
-    return {name: Curve(tables[c], measure, every) for c, name in enumerate(e.classes)}

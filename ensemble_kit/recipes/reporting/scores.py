@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import Interval
 from ensemble_kit.tuning.folds import group_of
 from ensemble_kit.tuning.resampling import Counts, Resampler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST = 60
 """Classes that have a chart of their own, those of the lowest scores: a page of thousands must still open."""
@@ -222,7 +226,8 @@ def _class_table(m: Material, scores: Scores) -> Table:
     out_of_fold = {} if crossed is None or m.measure != m.tuned.measure else crossed.classes  # type: ignore[union-attr]
     what = next(iter(chosen.values()))[0] if chosen else ""
     columns = ["class", f"{name}{' pooled' if pooled else ''}", *(["out of fold"] if out_of_fold else [])]
-    columns += [*([what, "plateau"] if chosen else []), "area", "has it", "missed", "invented"]
+    columns += [*([what, "plateau"] if chosen else []), *([f"HD95 {m.distances.unit}"] if m.distances else [])]
+    columns += ["area", "has it", "missed", "invented"]
     rows = []
     for k, c in enumerate(o.classes):
         pred, truth = o.pred[:, k], o.truth[:, k]
@@ -231,20 +236,36 @@ def _class_table(m: Material, scores: Scores) -> Table:
         row = [c, _text(values[c])]
         row += [_text(out_of_fold[c].score) if c in out_of_fold else "–"] if out_of_fold else []
         row += list(chosen.get(c, ("", "–", "–"))[1:]) if chosen else []
+        row += [_distance(m.distances.values[:, k])] if m.distances else []
         rows.append([*row, area, *(str(int(v)) for v in counts)])
     without = "" if m.measure.background is None else f" without {m.measure.background}"
     last = [f"all{without}", _text(scores.score)]
     last += [_text(crossed.scores["tuned"])] if out_of_fold and crossed is not None else []
     last += ["", ""] if chosen else []
+    counted = [k for k, c in enumerate(o.classes) if c != m.measure.background]
+    last += [_distance(m.distances.values[:, counted])] if m.distances else []
     rows.append([*last, "", "", "", ""])
     legend = (
         f"{m.measure.legend}; {m.measure.counted}. "
         f"{'Plateau: values with the same score. ' if chosen else ''}"
+        f"{_HD95 if m.distances else ''}"
         "Area: pixels of all masks against those of the truth, so + is drawn too large. Has it: samples whose truth "
         "has the class. Missed: those of them whose mask is empty. Invented: samples with a mask and no truth."
     )
     title = f"{m.measure} over {len(o.samples)} samples"
     return Table(title, columns, rows, legend, last=True)
+
+
+_HD95 = (
+    "HD95: 95th percentile of the distances between the surfaces of mask and truth, the larger of both directions, its "
+    "mean over the pairs of sample and class that have both. "
+)
+
+
+def _distance(values: NDArray[np.float64]) -> str:
+    """Write the mean of the distances that are known."""
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.2f}" if known.size else "–"
 
 
 def _chosen(m: Material) -> dict[str, tuple[str, str, str]]:

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.metrics.confusion import NO_CLASS, Confusion
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.recipes.reporting.material import Material
@@ -20,9 +19,7 @@ from ensemble_kit.reports import svg
 from ensemble_kit.reports.page import Block, Cautions, Chart, Charts, Commands, Facts, Section, Sentences, Table
 from ensemble_kit.spec.geometry import as_text
 from ensemble_kit.tuning.counting import HIGHS, LOWS
-from ensemble_kit.tuning.curve import Curve
 
-_POINTS = 160  # of a curve, on a panel that is 170 pixels wide
 _MATRIX = 40  # classes of the largest confusion matrix that can be read
 _PAIRS = 20
 _PACKAGES = ("ensemble_kit", "numpy", "scipy", "numba", "pandas", "opencv-python", "pillow", "zarr", "jinja2")
@@ -92,30 +89,24 @@ def curve_section(m: Material) -> Section | None:
         return _confusion_section(scores.confusion)
     if not m.curves or m.vote is None:
         return None
-    mean, at = m.vote.ensemble.fusion.mean, m.vote.ensemble.classes
-    decision = m.vote.decision
-    levels = dict(zip(at, decision.in_order(at), strict=True)) if isinstance(decision, Thresholds) else {}
+    mean = m.vote.ensemble.fusion.mean
     crossed = None if m.tuned is None else m.tuned.validation.crossed
     charts, names = [], list(m.curves)
     few = [names[k] for k in lowest_classes(m, MOST)]
     for name, own in ((name, m.curves[name]) for name in few):
-        x, y = _points(own)
-        best = own.best()
-        level = levels.get(name, best.level)
-        threshold, score = mean.probability_of(min(level, 65535)), own.score_at(level, (0,))
-        if math.isnan(score) or not y.size:  # no pair of this class counts
+        threshold, score = mean.probability_of(min(own.level, 65535)), own.score
+        if math.isnan(score) or not own.scores.size:  # no pair of this class counts
             continue
-        plateau = own.table.segment(level) if level != best.level else best.plateau
-        ends = (mean.probability_of(plateau[0]), mean.probability_of(plateau[1]))
+        ends = (mean.probability_of(own.plateau[0]), mean.probability_of(own.plateau[1]))
         marks = [] if crossed is None or name not in crossed.classes else crossed.classes[name].levels
         drawn = svg.curve(
-            np.array([mean.probability_of(v) for v in x.tolist()]), y, (threshold, score), ends,
+            np.array([mean.probability_of(v) for v in own.levels.tolist()]), own.scores, (threshold, score), ends,
             [mean.probability_of(v) for v in marks],
         )  # fmt: skip
-        if math.isnan(best.score):
+        if math.isnan(own.best.score):
             top = "no pair counts where its masks are empty"
         else:
-            top = f"the best of the curve is {best.score:.4f} at {mean.probability_of(best.level):.4f}"
+            top = f"the best of the curve is {own.best.score:.4f} at {mean.probability_of(own.best.level):.4f}"
         told = f"{score:.4f} at {threshold:.4f}; {top}"
         charts.append(Chart(drawn, f"{m.measure.title} of {name} against the threshold: {told}", f"{name}: {told}"))
     which = "each class" if len(few) == len(names) else f"the {len(few)} lowest of {len(names)} classes"
@@ -129,18 +120,6 @@ def curve_section(m: Material) -> Section | None:
         return None
     lead = "How much hangs on each threshold: a flat top forgives, a narrow one does not carry over."
     return Section("curves", "Score against threshold", lead, [Charts(charts, told)])
-
-
-def _points(own: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Thin a curve to the levels where it changes and a pair counts, and these to what can be seen."""
-    low, high = own.band
-    scores = own.scores((0,))[: min(high, 65535) - low + 1]
-    known = np.flatnonzero(~np.isnan(scores))
-    kept = known[np.append(True, np.diff(scores[known]) != 0)[: known.size]]
-    if kept.size > _POINTS:
-        even = np.linspace(0, known.size - 1, _POINTS).round().astype(np.int64)
-        kept = np.unique(np.append(known[even], np.nanargmax(scores)))
-    return low + kept, scores[kept]
 
 
 def _confusion_section(found: Confusion) -> Section:

@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments nnunet-test trainers-test frameworks-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom sizes bench bench-test bench-compare docs figures floors clean
+.PHONY: help demo environments nnunet-test trainers-test frameworks-test exports-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom wheel-demo sizes bench bench-test bench-compare docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -120,6 +120,23 @@ $(FRAMEWORKS_STAMP): $(EXAMPLE_STAMP) examples/trainers/requirements.txt
 frameworks-test: $(FRAMEWORKS_STAMP) ## mmsegmentation, TorchGeo and Ultralytics likewise, by their examples
 	$(EXAMPLE_BIN)/python -m pytest $(FRAMEWORKS)
 
+# The programs that masks and reports are exported to. napari's plugin of pytest does not bear warnings as errors.
+EXPORTS := tests/exports
+EXPORTS_VENV  := .venv-exports
+EXPORTS_BIN   := $(EXPORTS_VENV)/bin
+EXPORTS_STAMP := $(EXPORTS_VENV)/.installed
+$(EXPORTS_STAMP): pyproject.toml Makefile $(EXPORTS)/requirements.txt
+	$(PYTHON) -m venv $(EXPORTS_VENV)
+	$(EXPORTS_BIN)/python -m pip install -q --upgrade pip
+	$(EXPORTS_BIN)/python -m pip install -q $(TORCH)
+	$(EXPORTS_BIN)/python -m pip install -q $(TORCH) -e . pytest hypothesis pycocotools -r $(EXPORTS)/requirements.txt
+	$(EXPORTS_BIN)/python -c 'import cv2' 2>/dev/null || \
+	  $(EXPORTS_BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	touch $(EXPORTS_STAMP)
+
+exports-test: $(EXPORTS_STAMP) ## OME's schemas, napari's reader, FiftyOne, W&B and MLflow take what the kit exports
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(EXPORTS_BIN)/python -m pytest $(EXPORTS)
+
 gpu-test: $(EXAMPLE_STAMP) ## what only a GPU shows, in 8 minutes; where there is none it says so
 	$(EXAMPLE_BIN)/python tests/gpu/run.py
 
@@ -148,14 +165,22 @@ dist: $(STAMP)        ## wheel and sdist, the same bytes every time, checked
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	sha256sum dist/*
 
-sbom:                 ## dist/*.cdx.json: what `pip install` of the wheel brings along (CycloneDX 1.6)
-	test -n "$$(ls dist/*.whl)"
+sbom: dist            ## dist and, beside it, what an installation of the wheel brings along: *.cdx.json (CycloneDX 1.6)
 	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
 	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH)
 	$(BIN)/python -m pip --python $(VENV)-sbom/bin/python install -q $(TORCH) dist/*.whl
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	  --sv 1.6 --of JSON -o dist/$$(basename dist/*.whl -py3-none-any.whl).cdx.json $(VENV)-sbom/bin/python
 	rm -rf $(VENV)-sbom
+
+wheel-demo:           ## the demo from a wheel of this tree, in an empty environment: make wheel-demo PYTHON=python3.13
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install -q $(TORCH)
+	$(VENV)-wheel/bin/python -m pip wheel -q --no-deps -w $(VENV)-wheel/dist .
+	$(VENV)-wheel/bin/python -m pip install -q $(TORCH) $(VENV)-wheel/dist/*.whl
+	$(VENV)-wheel/bin/python -c 'import cv2' 2>/dev/null || \
+	  $(VENV)-wheel/bin/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	cd $(VENV)-wheel && bin/ensk demo --out demo
 
 sizes: $(STAMP)       ## measure what an installation takes; writes the table of docs/install.md (CUDA=torch==...)
 	$(BIN)/python release/sizes.py --torch $(TORCH) $(if $(CUDA),--cuda $(CUDA)) --page docs/install.md
@@ -171,8 +196,9 @@ docs: $(STAMP)        ## write docs/cli.md, api.md, errors.md and what `ensk exp
 	PYTHONPATH=tests $(BIN)/python -m pages
 	PYTHONPATH=tests $(BIN)/python -m pages.site site
 
-figures: $(STAMP)     ## draw README's picture again
+figures: $(STAMP)     ## draw the pictures of README and of the gallery again
 	$(BIN)/python docs/figures/draw_road.py
+	$(BIN)/python docs/figures/draw_gallery.py
 
 BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0
@@ -189,4 +215,4 @@ floors: pyproject.toml ## the suite on the oldest versions that pyproject allows
 	$(VENV)-floors/bin/python -m pytest -n auto $(SHARED)
 
 clean:                ## remove what make made
-	rm -rf $(VENV) $(VENV)-floors $(VENV)-dist $(VENV)-sbom $(EXAMPLE_VENV) $(TRAINERS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov
+	rm -rf $(VENV) $(VENV)-floors $(VENV)-dist $(VENV)-sbom $(VENV)-wheel $(EXAMPLE_VENV) $(TRAINERS_VENV) $(EXPORTS_VENV) demo-out hand-bones-out dist site .coverage* htmlcov

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 import ensemble_kit as ek
 
-collect_ignore = ["trainers"]
-"""Tests that `make trainers-test` runs, in an environment of their own."""
+collect_ignore = ["trainers", "exports"]
+"""Tests that `make trainers-test` and `make exports-test` run, in environments of their own."""
 
 KINDS = ["memory", "s3", *(["az"] if shutil.which("azurite-blob") else [])]
 """Of object stores; Azure's where its emulator is installed."""

@@ -142,6 +142,24 @@ def test_what_members_dispute(files: Files, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(whole / "case 0_disputed.png")), expected)
 
 
+def test_some_classes_of_masks_and_of_stores(files: Files, tmp_path: Path) -> None:
+    first, *others = files.masks.classes
+    files.masks.write(tmp_path / "m.npz")
+    one = {key: runs for key, runs in files.masks.items() if key[1] == first}
+    expected = ek.overlay(np.zeros((60, 80, 3), np.uint8), ek.MaskSet(one), SAMPLES[0])
+    for k, inputs in enumerate(([tmp_path / "m.npz"], files.stores)):
+        for how in (("--only", first), ("--except", ",".join(others))):
+            out = tmp_path / f"p{k}{how[0]}"
+            ensk("draw", "overlay", *inputs, *how, "--out", out, "--sample", SAMPLES[0], "-q")
+            assert np.array_equal(np.asarray(Image.open(out / "case 0_overlay.png")), expected)
+        how = ("--val", files.truth, "--only", first)
+        ensk("draw", "errors", *inputs, *how, "--out", tmp_path / f"e{k}", "--sample", SAMPLES[0], "-q")
+    own = [(tmp_path / name / "case 0_errors.png").read_bytes() for name in ("e0", "e1")]
+    assert own[0] == own[1]
+    with refused(ek.MismatchError, "classes-unknown", "none"):
+        ensk("draw", "overlay", *files.stores, "--only", "none", "--out", tmp_path / "none", "-q")
+
+
 def test_draw_refuses_what_it_cannot_draw(files: Files, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "p", "-q")
     with refused(ek.UsageError, "option-invalid", "KIND"):
@@ -170,3 +188,35 @@ def test_sizes_that_no_file_has_are_those_of_images_at_any_depth(files: Files, t
     )
     with refused(ek.UsageError, "image-size-missing", "--image-size"):
         ensk("draw", "overlay", tmp_path / "m.csv", "--out", tmp_path / "q", "-q")
+
+
+def test_pictures_are_not_drawn_into_what_is_read_nor_over_a_file(files: Files, tmp_path: Path) -> None:
+    out = tmp_path / "p"
+    words = ("draw", "overlay", files.stores[0], "--images", files.images, "-q", "--out")
+    before = sorted(files.stores[0].rglob("*"))
+    for folder in (files.stores[0], files.images):
+        with refused(ek.UsageError, "output-is-input", folder.name):
+            ensk(*words, folder)
+    with refused(ek.UsageError, "path-inside-store"):
+        ensk(*words, files.stores[0] / "logits")
+    assert sorted(files.stores[0].rglob("*")) == before
+    out.write_text("mine")
+    with refused(ek.UsageError, "output-kind", "a folder is to be written"):
+        ensk(*words, out, "--force")
+    assert out.read_text() == "mine"
+
+
+def test_options_of_a_truth_and_files_twice_are_refused(files: Files, tmp_path: Path) -> None:
+    files.masks.write(tmp_path / "m.npz")
+    for words in (("overlay", files.stores[0], "--void", "3"), ("overlay", tmp_path / "m.npz", "--val-format", "png")):
+        with refused(ek.UsageError, "option-idle", words[2], "without a truth"):
+            ensk("draw", *words, "--out", tmp_path / "p")
+    with refused(ek.UsageError, "member-twice", "m.npz is named twice"):
+        ensk("draw", "disputed", f"a={tmp_path / 'm.npz'}", f"b={tmp_path / 'm.npz'}", "--out", tmp_path / "p")
+
+
+def test_ids_too_long_for_a_file_are_cut_and_kept_apart(tmp_path: Path) -> None:
+    ids, runs = ["y" * 300 + "1", "y" * 300 + "2", "é" * 150], ek.Runs([0], [4], (4, 4))
+    ek.MaskSet({(s, "a"): runs for s in ids}).write(tmp_path / "m.npz")
+    ensk("draw", "overlay", tmp_path / "m.npz", "--out", tmp_path / "p", "-q")
+    assert len(list((tmp_path / "p").iterdir())) == 3

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import browser
 import ensemble_kit
 import pages
 import warm
@@ -42,10 +44,13 @@ def test_every_block_runs_or_says_why_not(page: Path) -> None:
         assert re.fullmatch(r"run|not-run: .+" if language == "python" else allowed, told), f"{language} {told}"
 
 
+GALLERY = ROOT / "docs" / "gallery.md"
+"""Its blocks are run by what draws its pictures."""
+RUN = [p for p in WRITTEN if p != GALLERY and any(b[1] == "run" for b in blocks(p))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [p for p in WRITTEN if any(b[1] == "run" for b in blocks(p))], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", RUN, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_blocks_run_as_written(page: Path, tmp_path: Path) -> None:
     """In order, in one new folder for each page."""
     path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -109,6 +114,29 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "docs/figures/draw_road.py"), str(tmp_path / "road.png")]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert (tmp_path / "road.png").read_bytes().startswith(b"\x89PNG")
+
+
+def pictures_of_the_gallery() -> set[str]:
+    return set(re.findall(r"\]\(figures/gallery/(\S+)\)", GALLERY.read_text()))
+
+
+def test_the_gallery_shows_each_of_its_pictures_and_they_are_small() -> None:
+    kept = {p.name: p.stat().st_size for p in (ROOT / "docs/figures/gallery").iterdir()}
+    assert set(kept) == pictures_of_the_gallery()
+    assert sum(kept.values()) < 600_000
+
+
+@pytest.mark.slow
+def test_the_gallery_can_be_drawn_again(tmp_path: Path) -> None:
+    """Every block of the page runs as written, and each picture is among what they draw."""
+    command = [sys.executable, str(ROOT / "docs/figures/draw_gallery.py"), str(tmp_path)]
+    ran = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    of_a_browser = set() if browser.PROGRAM else {"report.jpg", "samples.jpg"}
+    assert {p.name for p in tmp_path.iterdir()} == pictures_of_the_gallery() - of_a_browser
+    for path in tmp_path.iterdir():
+        with Image.open(path) as now, Image.open(ROOT / "docs/figures/gallery" / path.name) as kept:
+            assert abs(now.width - kept.width) < 20, path.name
 
 
 @pytest.mark.slow

@@ -266,7 +266,7 @@ def test_polygons_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ResourceError) as caught:
         polygons.outline(DOT)
-    assert (caught.value.code, "opencv-python-headless" in caught.value.fix) == ("opencv-missing", True)
+    assert (caught.value.code, "--no-deps opencv-python-headless" in caught.value.fix) == ("opencv-missing", True)
 
 
 # ------------------------------------------------------------------------------------------------ stores

@@ -15,6 +15,7 @@ import pytest
 import ensemble_kit as ek
 from ensemble_kit.recipes.reporting.material import of_masks
 from ensemble_kit.recipes.reporting.scores import score_section
+from ensemble_kit.recipes.reporting.slices import slices_of
 from ensemble_kit.reports.page import Table
 from ensemble_kit.spec.scoring import Measure
 from reported import CLASSES, SAMPLES, Files, make_files
@@ -165,7 +166,7 @@ def test_curves_say_the_score_of_the_threshold_that_decides(page: str, files: Fi
     found = ek.dice(ensemble.vote(chosen, rules=()), ek.read_masks(files.truth)).per_class
     told = unescape(page)
     for name in CLASSES:
-        assert f"{name}: {found[name]:.4f} at {chosen.thresholds[name]:.4f}; the best here is" in told
+        assert f"{name}: {found[name]:.4f} at {chosen.thresholds[name]:.4f}; the best of the curve is" in told
 
 
 def test_texts_are_escaped_and_pictures_inside(page: str) -> None:
@@ -383,3 +384,227 @@ def test_thousands_of_samples_and_hundreds_of_classes_make_a_page_that_opens(tmp
         assert len(html) < 1_000_000
         assert ("of the 60 lowest of 300 classes" in html) == (samples == 20)
         assert ("the 1000 lowest of 4000" in html) == (samples == 4000)
+
+
+def test_a_truth_that_does_not_fit_the_stores_is_refused(files: Files, exclusive: Files, tmp_path: Path) -> None:
+    out, none = ("--out", tmp_path / "r.html", "-q", "--force"), tmp_path / "t.npz"
+    truth = ek.read_masks(files.truth)
+    truth.arranged(SAMPLES[:-2], CLASSES).write(none)
+    pages = ("report", *files.stores, "--val", none, *out)
+    drawn = ("draw", "errors", files.stores[0], "--val", none, "--out", tmp_path / "p", "-q", "--force")
+    with refused(ek.IncompleteError, "truth-missing", SAMPLES[-2], "2 of 9"):
+        ensk(*pages)
+    ensk(*drawn)  # the first samples have a truth
+    with refused(ek.IncompleteError, "truth-missing", "1 of 1"):
+        ensk(*drawn, "--sample", SAMPLES[-1])
+    truth.called({s: s.replace(".png", ".tif") for s in SAMPLES}).write(none)
+    for words in (pages, drawn):
+        with refused(ek.IncompleteError, "truth-missing", "--id stem"):
+            ensk(*words)
+    ensk(*pages, "--id", "stem")
+    for choice in (("--only", "rim"), ("--except", "bone")):
+        with refused(ek.MismatchError, "classes-differ", "bone", "--only"):
+            ensk("report", *files.stores, "--val", files.truth, *choice, *out)
+    with refused(ek.MismatchError, "classes-differ", "--background background"):
+        ensk("report", *exclusive.stores, "--val", exclusive.truth, "--except", "background", *out)
+    words = ("--except", "background", "--background", "background")
+    ensk("report", *exclusive.stores, "--val", exclusive.truth, *words, *out)
+
+
+def again(html: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run the commands of a page up to its score, and return that."""
+    commands = [shlex.split(unescape(line))[1:] for line in re.findall(r"<code>(.*?)</code>", html, re.DOTALL)]
+    for words in commands:
+        if words[0] == "score":
+            return said(capsys, *words)
+        ensk(*words, "-q", "--force")
+    raise AssertionError(commands)
+
+
+@pytest.mark.parametrize("kind", ["stores", "several CSV files", "one CSV file", "CSV of all"])
+def test_the_commands_give_sizes_and_classes_that_files_lack(
+    kind: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs: list[Any] = files.stores
+    if kind != "stores":
+        inputs = [f"m{k}.csv" for k in range(1 if kind == "one CSV file" else 3)]
+        for store, path in zip(files.stores, inputs, strict=False):
+            ensk("vote", store, "--out", path, "--format", "handbone", "-q")
+    truth = ek.read_masks(files.truth)
+    if kind == "CSV of all":
+        truth.write("truth.csv", format="handbone")
+    else:
+        one = ek.MaskSet({(s, "bone"): truth[s, "bone"] for s in SAMPLES})  # label maps need the names of classes
+        one.write("truth", format="label-map")
+        if kind == "stores":
+            inputs = [tmp_path / f"one{k}.zarr" for k in range(2)]
+            for path in inputs:
+                with ek.LogitWriter(path, ["bone"], SAMPLES, (60, 80), member=path.stem) as out:
+                    for s in SAMPLES:
+                        out.write(s, 8.0 * truth[s, "bone"].decode()[None] - 4, image_size=(60, 80))
+    val: list[Any] = ["--val", "truth.csv" if kind == "CSV of all" else "truth"]
+    val += [] if kind in {"stores", "CSV of all"} else ["--only", "bone"]
+    html = report(*inputs, *val, "--images", files.images, out=tmp_path / "r.html")
+    assert f"{again(html, capsys)['mean']:.4f}" == figures(html)["mean Dice"]
+
+
+def test_samples_of_the_truth_that_no_store_holds_are_told(files: Files, tmp_path: Path) -> None:
+    truth = ek.read_masks(files.truth)
+    more = {("more.png", c): truth[SAMPLES[0], c] for c in CLASSES}
+    ek.MaskSet({**truth, **more}).write(tmp_path / "t.npz")
+    html = report(*files.stores, "--val", tmp_path / "t.npz", out=tmp_path / "r.html")
+    assert "<dt>truth left out</dt><dd>1 samples that the stores do not hold</dd>" in html
+    assert "t.npz has 1 more, which it refuses" in html
+    assert "left out" not in report(*files.stores, "--val", files.truth, out=tmp_path / "r.html")
+
+
+def test_options_that_only_a_truth_gives_an_effect_are_refused(files: Files, tuned: Path, tmp_path: Path) -> None:
+    files.masks.write(tmp_path / "m.npz")
+    out = ("--out", tmp_path / "r.html", "-q")
+    scored = (("--metric", "iou"), ("--empty", "0"), ("--eps", "1"), ("--groups", "(.)"), ("--val-format", "png"))
+    chosen = (("--only", "bone"), ("--except", "bone"), ("--void", "3"), ("--first-value", "1"), ("--id", "stem"))
+    for words in (*scored, *chosen):
+        with refused(ek.UsageError, "option-idle", words[0], "without a truth"):
+            ensk("report", files.stores[0], *words, *out)
+        with refused(ek.UsageError, "option-idle", words[0], "on a set alone"):
+            ensk("report", tuned, *words, *out)
+    for words in scored:
+        with refused(ek.UsageError, "option-idle", words[0], "without a truth"):
+            ensk("report", tmp_path / "m.npz", *words, *out)
+    with refused(ek.UsageError, "option-idle", "--folder", "on a set alone"):
+        ensk("report", tuned, "--folder", *out)
+    assert not (tmp_path / "r_files").exists()
+    with refused(ek.UsageError, "member-twice", "m.npz is named twice"):
+        ensk("report", f"a={tmp_path / 'm.npz'}", f"b={tmp_path / 'm.npz'}", *out)
+
+
+def test_a_path_that_is_not_there_is_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("no.zarr", "no.csv", "no.npz", "labels.nii.gz"):
+        with refused(ek.IncompleteError, "member-missing", f"{name} does not exist"):
+            ensk("report", name)
+    with refused(ek.IncompleteError, "set-missing", "no.json"):
+        ensk("report", "no.json")
+
+
+def test_pictures_are_counted_and_images_that_are_missing_are_named(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("report", files.stores[0], "--pictures", 4, "--force", "--out", tmp_path / "r.html")
+    assert said(capsys, *words)["pictures"] == 4
+    for s in SAMPLES[:-1]:
+        (tmp_path / s).write_bytes((files.images / s).read_bytes())
+    capsys.readouterr()
+    ensk(*words, "--images", tmp_path, "--json")
+    found = capsys.readouterr()
+    assert json.loads(found.out)["pictures"] == 4
+    assert "1 of 9 samples have no image" in found.err
+    assert "1 of 1 samples" not in found.err
+    ensk("draw", "overlay", files.stores[0], "--images", tmp_path, "--out", tmp_path / "p")
+    assert "no image" not in capsys.readouterr().err  # the first four have one
+
+
+def test_pictures_of_a_killed_run_are_replaced(files: Files, tmp_path: Path) -> None:
+    words = ("report", files.stores[0], "--out", tmp_path / "r.html", "--folder", "-q")
+    ensk(*words)
+    whole = (tmp_path / "r.html").read_bytes()
+    (tmp_path / "r.html").unlink()  # the page is written after them
+    ensk(*words)
+    assert (tmp_path / "r.html").read_bytes() == whole
+    (tmp_path / "r.html").unlink()
+    (tmp_path / "r_files" / "pictures-of-a-report.txt").unlink()
+    with refused(ek.UsageError, "output-foreign", "r_files"):
+        ensk(*words)
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("top", [-9.0, 1.0], ids=["at no threshold", "above some thresholds"])
+def test_a_score_of_no_pair_is_told_in_words(top: float, tmp_path: Path) -> None:
+    logits = np.linspace(-9, top, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+    for name in ("a", "b"):
+        with ek.LogitWriter(tmp_path / f"{name}.zarr", ["c"], ["s", "t"], (8, 8), member=name) as out:
+            out.write(["s", "t"], np.repeat(logits, 2, axis=0), image_size=[(8, 8)] * 2)
+    ek.MaskSet({(s, "c"): ek.Runs([], [], (8, 8)) for s in "st"}).write(tmp_path / "t.npz")
+    words = (tmp_path / "a.zarr", tmp_path / "b.zarr", "--val", tmp_path / "t.npz", "--empty", "skip")
+    html = report(*words, out=tmp_path / "r.html")
+    shown = re.sub(r"<(style|script)>.*?</\1>|data:[^\"]*", "", html, flags=re.DOTALL)
+    assert ("no gain is known" in shown) == (top < 0)
+    assert ("no pair counts where its masks are empty" in shown) == (top > 0)
+    assert not re.search(r"\bnan\b", shown, re.IGNORECASE)
+
+
+def test_curves_say_how_far_they_run(page: str) -> None:
+    assert "at every threshold from 0.05 to 0.95, and as far as the one that decides" in page
+
+
+def test_the_worst_voxel_is_none_that_does_not_count() -> None:
+    shape = (2, 4, 4)
+    truth = ek.MaskSet({("s", "a"): ek.Runs([31], [32], shape)}, void={"s": ek.Runs([0], [16], shape)})
+    found = of_masks({"m": ek.MaskSet({("s", "a"): ek.Runs([0], [8], shape)})}, truth, Measure(), None, None, 0)
+    assert [cut.told for cut in slices_of(found, "s", 16)] == ["z = 1", "y = 3", "x = 3"]
+
+
+def test_a_page_of_a_part_is_refused_with_what_makes_one_of_all(files: Files, tuned: Path, tmp_path: Path) -> None:
+    """Followed to the letter: votes in parts, one merge, one page."""
+    page = tmp_path / "report.html"
+    with pytest.raises(ek.UsageError) as caught:
+        ensk("report", tuned, *files.stores, "--val", files.truth, "--out", page, "--part", "1/2")
+    assert caught.value.code == "report-part"
+    assert not page.exists()
+    commands = re.findall(r"\((ensk [^)]*)\)", str(caught.value))
+    assert [shlex.split(c)[1] for c in commands] == ["vote", "merge", "report"]
+    vote, merge, last = (shlex.split(c)[1:] for c in commands)
+    for part in ("1/2", "2/2"):
+        words = [str(w) for x in vote for w in (files.stores if x == "STORES" else [tuned if x == "SET" else x])]
+        words = [part if w == "1/2" else str(tmp_path / w) if w == "masks.npz" else w for w in words]
+        ensk(*words)
+    assert len(list(tmp_path.glob("masks.npz.part-*"))) == 2
+    ensk(*[tmp_path / x if x == "masks.npz" else x for x in merge])
+    ensk(*[tuned if x == "SET" else tmp_path / x if x == "masks.npz" else x for x in last], "--out", page)
+    of_stores = report(tuned, *files.stores, "--val", files.truth, out=tmp_path / "whole.html")
+    shown = table(page.read_text(), "mean Dice")
+    assert shown == table(of_stores, "mean Dice")
+
+
+def test_surfaces_are_measured_where_it_is_asked_for(tmp_path: Path) -> None:
+    from ensemble_kit.metrics.surface import hausdorff95
+    from ensemble_kit.spec.affine import Geometry
+
+    place = Geometry.of(np.diag([0.5, 1, 4, 1]))
+    rng = np.random.default_rng(3)
+    names = [(s, c) for s in "ab" for c in "xyz"]
+    truth = ek.MaskSet({k: ek.encode(rng.random((4, 9, 9)) < 0.2 * (k[1] != "z")) for k in names})
+    masks = ek.MaskSet({k: ek.encode(rng.random((4, 9, 9)) < 0.2) for k in names})
+    for told in (masks, truth):
+        told.with_geometry(dict.fromkeys("ab", place)).write(tmp_path / f"{'mask' if told is masks else 'truth'}.npz")
+    page = report(tmp_path / "mask.npz", "--val", tmp_path / "truth.npz", "--hd95", out=tmp_path / "r.html")
+    rows = table(page, "mean Dice")
+    column = rows[0].index("HD95 mm")
+    each = {k: hausdorff95(masks[k], truth[k], (4, 1, 0.5)) for k in names}
+    means = {c: np.mean([each[s, c] for s in "ab"]) for c in "xy"}
+    assert [row[column] for row in rows[1:]] == [
+        f"{means['x']:.2f}",
+        f"{means['y']:.2f}",
+        "–",
+        f"{np.mean([*means.values()]):.2f}",
+    ]
+    assert "HD95: 95th percentile" in page
+    masks.write(tmp_path / "mask.npz")
+    truth.write(tmp_path / "truth.npz")
+    page = report(tmp_path / "mask.npz", "--val", tmp_path / "truth.npz", "--hd95", out=tmp_path / "r.html")
+    assert "HD95 pixels" in table(page, "mean Dice")[0]
+    with refused(ek.UsageError, "option-idle", "--hd95", "without a truth"):
+        ensk("report", tmp_path / "mask.npz", "--hd95", "--out", tmp_path / "n.html")
+
+
+def test_curves_are_the_same_however_many_classes_are_counted_at_a_time(
+    files: Files, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ensemble_kit.recipes.reporting import curves
+
+    words = [tuned, *files.stores, "--val", files.truth]
+    at_once = report(*words, out=tmp_path / "r.html")
+    monkeypatch.setattr(curves, "_HELD", 1)
+    assert report(*words, out=tmp_path / "r.html") == at_once
+    assert "curves" in sections(at_once)

@@ -118,7 +118,8 @@ def _problems() -> list[str]:
     try:
         import cv2  # noqa: F401
     except ImportError as error:
-        found.append(f"OpenCV cannot be loaded ({error}); fix: pip install opencv-python-headless")
+        fix = "pip install --force-reinstall --no-deps opencv-python-headless"
+        found.append(f"OpenCV cannot be loaded ({error}); fix: {fix}")
     try:
         import torch  # noqa: F401
     except ImportError as error:

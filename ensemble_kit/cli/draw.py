@@ -8,7 +8,14 @@ import typer
 
 from ensemble_kit.cli.annotation_options import IdOption
 from ensemble_kit.cli.common import Common
-from ensemble_kit.cli.label_options import FirstValueOption, LabelsOption, VoidOption
+from ensemble_kit.cli.label_options import (
+    ExceptOption,
+    FirstValueOption,
+    LabelsOption,
+    OnlyOption,
+    VoidOption,
+    kept,
+)
 from ensemble_kit.cli.options import (
     ClassesOption,
     DecideOption,
@@ -19,6 +26,7 @@ from ensemble_kit.cli.options import (
     ValFormatOption,
     refuse_idle,
 )
+from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.errors import UsageError, check_number
 
@@ -63,6 +71,8 @@ def draw(
     labels: LabelsOption = None,
     first_value: FirstValueOption = None,
     void: VoidOption = None,
+    only: OnlyOption = None,
+    without: ExceptOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
 ) -> None:
     """Draw masks on their images: what they say, where they err, where members disagree; a PNG file a sample."""
@@ -72,8 +82,8 @@ def draw(
     from ensemble_kit.files import atomic_write, check_target
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.drawing import check_kind_of_picture, chosen, file_names, pictures
-    from ensemble_kit.recipes.members import members_of
-    from ensemble_kit.recipes.reporting.material import Material, alone
+    from ensemble_kit.recipes.members import members_of, paths_of
+    from ensemble_kit.recipes.reporting.material import Material, alone, truth_of
     from ensemble_kit.remote.copies import here
     from ensemble_kit.spec.scoring import Measure
 
@@ -83,6 +93,10 @@ def draw(
         item, fix = f"{inputs[0]} is a threshold set", "pass it as --thresholds, beside the stores that it decides"
         raise UsageError("draw-inputs", "cannot draw a threshold set", item=item, fix=fix)
     check_kind_of_picture(kind, len(members), val is not None)
+    folder = here(out, "cannot write pictures")
+    if not folder.is_dir():
+        check_target(folder, force=common.force, folder=True)
+    check_output(folder, common, [*paths_of(members), val, images, classes])
     truth = TruthOptions(val_format, val_csv, image_size, classes, labels, first_value, void, id=id)
     threshold = None if thresholds is None else resolve(thresholds)
     how = {"decide": decide}
@@ -93,19 +107,20 @@ def draw(
         ids = chosen(whole.ensemble.samples, sample or (), 4)
         true = asked.true_masks(whole)
         vote = whole.on(ids)
-        masks = vote.run().whole()
+        true = None if true is None else truth_of(vote, true, tuple(ids))
+        masks, *rest = kept([m for m in (vote.run().whole(), true) if m is not None], only, without)
+        true = rest[0].arranged(ids, masks.classes) if rest else None
         each = alone(vote, masks.classes) if kind == "disputed" else {}
-        m = Material(masks, None if true is None else true.arranged(ids, masks.classes), members=each)
+        m = Material(masks, true, members=each)
     elif any(m.is_store for m in members):
         item, fix = "stores and mask files", "pass one kind; ensk vote makes masks of stores"
         raise UsageError("draw-inputs", "cannot draw stores and masks at once", item=item, fix=fix)
     else:
         refuse_idle("on mask files", "pass stores", thresholds=thresholds, decide=decide)
-        m = asked.of_masks(images)
+        m = replace(asked, truth=replace(truth, only=only, without=without)).of_masks(images)
         assert m.masks is not None
         ids = chosen(m.masks.samples, sample or (), 4)
-    files = asked.images(images, replace(m, truth=None)) if images is not None else {}
-    folder = here(out, "cannot write pictures")
+    files = asked.images(images, replace(m, truth=None), ids) if images is not None else {}
     names = file_names(kind, ids)
     for name in names.values():
         if folder.is_dir():

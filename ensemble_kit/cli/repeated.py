@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from shlex import join
 from typing import Any
 
@@ -12,20 +13,24 @@ from ensemble_kit.recipes.reporting.material import Material
 from ensemble_kit.spec.scoring import Convention, Measure
 
 
-def commands(asked: Asked, m: Material) -> list[tuple[str, str]]:
-    """Return the commands that vote, score and report again."""
+def commands(asked: Asked, m: Material, images: Path | None = None) -> list[tuple[str, str]]:
+    """Return the commands that vote, score and report again.
+
+    Parameters
+    ----------
+    images : folder of the images, which gives sizes where nothing else does.
+    """
     paths = [f"{member.name}={path}" if member.name else str(path) for member in asked.members for path in member.paths]
     lines, masks = [], paths[0] if paths else ""
     if m.vote is not None or len(asked.members) > 1:
-        solid = m.masks is not None and len(m.masks.image_size(m.masks.samples[0])) == 3
-        masks = "voted.npz" if solid else "voted.csv"
+        masks = "voted.npz"  # unlike a CSV it says the sizes of images and the classes, which a truth may need
         of_set: dict[str, Any] = {"thresholds": asked.tuned.path if asked.tuned is not None else asked.threshold}
         if m.vote is None:
             t, (kind, dialect) = asked.truth, asked.written
             of_set = {
                 "from": kind,
                 "from-csv": dialect,
-                "image-size": t.image_size,
+                "image-size": t.image_size or _sizes(asked, images),
                 "classes": t.classes,
                 "id": t.id,
             }
@@ -40,13 +45,28 @@ def commands(asked: Asked, m: Material) -> list[tuple[str, str]]:
             "only": t.only, "except": t.without,
         }  # fmt: skip
         if len(asked.members) == 1 and m.vote is None:
-            how |= {"format": asked.written[0], "csv": asked.written[1]}
+            sizes = t.image_size or _sizes(asked, images if _is_csv(asked.val) else None, truth=False)
+            how |= {"format": asked.written[0], "csv": asked.written[1], "image-size": sizes}
         background = None if m.vote is None else getattr(m.vote.decision, "background", None)
         if background is not None and t.only is None and t.without is None:
             how["except"] = background
-        lines.append(("Score:", join(["ensk", "score", masks, *_words({**how, **_of_measure(measure)})])))
+        told = "Score:"
+        if m.left_out:
+            told = f"Score, with a truth of these samples alone ({asked.val} has {m.left_out} more, which it refuses):"
+        lines.append((told, join(["ensk", "score", masks, *_words({**how, **_of_measure(measure)})])))
     typed = slurm.TYPED.get(())
     return [*lines, *([("This page:", join(["ensk", *typed]))] if typed else [])]
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _sizes(asked: Asked, images: Path | None, truth: bool = True) -> Path | None:
+    """Return what gives the sizes that mask files in CSV lack, as they were had here; None where none lacks them."""
+    if not any(_is_csv(path) for member in asked.members for path in member.paths):
+        return None
+    return asked.val if truth and asked.val is not None and not _is_csv(asked.val) else images
 
 
 def _of_measure(measure: Measure) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`ensk report`: a set, stores or masks as one page for a browser."""
 
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,7 @@ from ensemble_kit.cli.options import (
     ValFormatOption,
     WeightsOption,
     bytes_of,
+    refuse_idle,
 )
 from ensemble_kit.cli.outputs import check_output
 from ensemble_kit.cli.plain import size
@@ -98,6 +100,9 @@ def report(
         ),
     ] = None,
     eps: EpsOption = 0.0,
+    hd95: Annotated[
+        bool, typer.Option("--hd95", help="Also how far surfaces lie from those of the truth, class by class.")
+    ] = False,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -126,18 +131,24 @@ def report(
     without: ExceptOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
     dask: DaskOption = None,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Refused: it says how parts come to one page.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: what was voted, the score and how well it is known, where it is wrong."""
     from ensemble_kit.cli.repeated import commands
-    from ensemble_kit.cli.reported import Asked, convention_of, split, write
+    from ensemble_kit.cli.reported import Asked, beside, check_beside, convention_of, refuse_part, split, write
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.members import members_of, paths_of
+    from ensemble_kit.recipes.reporting.distances import distances_of
     from ensemble_kit.recipes.reporting.material import measure_for
     from ensemble_kit.recipes.reporting.page import page
     from ensemble_kit.reports.pictures import Shelf
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.folds import read_groups
 
+    if part is not None:
+        refuse_part(part, val)
     check_work(common, dask)
     check_number("--pictures", pictures, "pass 0 or more", least=0)
     if out.suffix.lower() not in {".html", ".htm"}:
@@ -150,6 +161,10 @@ def report(
     threshold = found if thresholds is None else resolve(thresholds)
     tuned = threshold if isinstance(threshold, ThresholdSet) else None
     check_output(out, common, [*paths_of(members), val, classes, None if tuned is None else tuned.path])
+    if folder:
+        if not members:
+            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", folder=folder)
+        check_beside(out, common.force)
     measure = measure_for(tuned, metric, convention_of(empty, eps, tuned))
     asked = Asked(
         common, tuple(members), threshold, measure, read_groups(groups), val,
@@ -158,21 +173,36 @@ def report(
         {"mean": mean, "upsample": upsample, "weights": weights, "temperatures": temperatures, "samples": samples,
          "member-classes": member_classes},
         compared, dask, (format, csv),
+        {"metric": metric, "empty": empty, "eps": eps or None, "groups": groups, "hd95": hd95 or None},
     )  # fmt: skip
     if common.dry_run:
         read = bytes_of(paths_of(members))
         common.answer({"out": str(out), "bytes": read, "dry_run": True}, f"would read {size(read)} and write {out}")
         return
     material = asked.material(images)
-    shelf = Shelf(f"{out.stem}_files" if folder else None)
+    shelf = Shelf(beside(out).name if folder else None)
     with common.progress() as listener:
+        if hd95 and material.masks is not None and material.truth is not None:
+            material = replace(material, distances=distances_of(material.masks, material.truth, listener))
         files = asked.images(images, material)
         made = page(
-            material, asked.title, asked.sources(images), commands(asked, material), files, pictures, shelf, listener
+            material,
+            asked.title,
+            asked.sources(images),
+            commands(asked, material, images),
+            files,
+            pictures,
+            shelf,
+            listener,
         )
     written = write(made, shelf, out, common.force)
     scores = material.scores
-    values = {"out": str(out), "bytes": written, "sections": [s.anchor for s in made.sections], "pictures": len(files)}
+    values = {
+        "out": str(out),
+        "bytes": written,
+        "sections": [s.anchor for s in made.sections],
+        "pictures": made.pictures,
+    }
     values |= {
         "measure": str(material.measure),
         "score": None if scores is None or isnan(scores.score) else scores.score,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ from ensemble_kit.cli.options import class_names, csv_format, empty_value, fusin
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.working import working
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.errors import Caution, IncompleteError, UsageError, some
 from ensemble_kit.files import atomic_folder, atomic_write, check_target
 from ensemble_kit.masks.alignment import check_same_classes
 from ensemble_kit.masks.idforms import check_form
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.deciding import Deciding, Threshold
+from ensemble_kit.recipes.hard_vote import check_files
 from ensemble_kit.recipes.masks import formats_for, read_together
 from ensemble_kit.recipes.members import MemberPaths, members_of, open_ensemble, paths_of
 from ensemble_kit.recipes.reporting.images import images_for, sizes_of
@@ -29,7 +30,7 @@ from ensemble_kit.remote.copies import here, local
 from ensemble_kit.reports.page import Page
 from ensemble_kit.reports.pictures import Shelf
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.thresholds.finding import find
+from ensemble_kit.thresholds.finding import FOLDER, find
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.shift import check_comparable
 
@@ -51,7 +52,7 @@ def split(members: Sequence[MemberPaths]) -> tuple[ThresholdSet | None, list[Mem
             others.append(member)
         elif path.is_file() and path.suffix.lower() == ".json" and _is_set(path):
             sets.append(ThresholdSet.load(path))
-        elif path.exists() or "/" in str(path):
+        elif path.exists() or "/" in str(path) or not _may_name_a_set(path):
             others.append(member)
         else:
             sets.append(ThresholdSet.load(find(str(path))))
@@ -60,9 +61,14 @@ def split(members: Sequence[MemberPaths]) -> tuple[ThresholdSet | None, list[Mem
         raise UsageError("report-inputs", "cannot report on two threshold sets", item=item, fix=fix)
     missing = [str(p) for m in others if not m.is_store for p in m.paths if not local(p).exists()]
     if missing:
-        item, fix = f"{missing[0]} does not exist", "check the paths of the stores and mask files"
+        item, fix = f"{missing[0]} does not exist", "check the paths of the set, the stores and the mask files"
         raise IncompleteError("member-missing", "cannot report", item=item, fix=fix)
     return (sets[0] if sets else None), others
+
+
+def _may_name_a_set(path: Path) -> bool:
+    """Tell whether what does not exist can be a set of `thresholds/`: a word with the suffix of a set, or with none."""
+    return path.suffix in {"", ".json"} or (FOLDER / f"{path}.json").is_file()
 
 
 def _is_set(path: Path) -> bool:
@@ -80,6 +86,7 @@ class Asked:
     decided, fused : options of deciding and of fusing, by name; None where none was given.
     compared : stores of a test set.
     written : format of the mask files, and what differs from it in a CSV, as the user typed them.
+    scored : options of scores, by name; None where none was given.
     """
 
     common: Common
@@ -94,6 +101,7 @@ class Asked:
     compared: Sequence[Path] | None = None
     dask: str | None = None
     written: tuple[str | None, str | None] = (None, None)
+    scored: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tuned(self) -> ThresholdSet | None:
@@ -112,6 +120,7 @@ class Asked:
         if not stores:
             assert self.tuned is not None
             idle = {"val": self.val, "images": images, "compare": self.compared, "format": self.format}
+            idle |= self._of_truth()
             refuse_idle("on a set alone", "pass the stores that it was tuned for, too", **idle, **every)
             return Material(tuned=self.tuned, measure=self.measure)
         if any(stores) and not all(stores):
@@ -123,6 +132,19 @@ class Asked:
             return self._of_stores()
         refuse_idle("on mask files", "pass stores", compare=self.compared, dask=self.dask, **every)
         return self.of_masks(images)
+
+    def _of_truth(self, masks: bool = False) -> dict[str, Any]:
+        """Return the options that a truth alone gives an effect, by name.
+
+        Parameters
+        ----------
+        masks : whether mask files are read, to which options of label maps, classes and ids belong too.
+        """
+        t = self.truth
+        own = {"val_format": t.format, "val_csv": t.csv, **self.scored}
+        others = {"image_size": t.image_size, "classes": t.classes, "labels": t.labels, "first_value": t.first_value}
+        others |= {"void": t.void, "only": t.only, "except": t.without, "id": t.id}
+        return own if masks else own | others
 
     def vote(self) -> SoftVote:
         """Open the stores, and say how they are voted."""
@@ -144,6 +166,8 @@ class Asked:
 
     def true_masks(self, vote: SoftVote) -> MaskSet | None:
         """Read the truth of a vote's samples; None where none is given."""
+        if self.val is None:
+            refuse_idle("without a truth", "pass --val", **self._of_truth())
         background = getattr(vote.decision, "background", None)
         return None if self.val is None else self.truth.read(self.val, vote.ensemble, self.common, "report", background)
 
@@ -164,6 +188,9 @@ class Asked:
     def of_masks(self, images: Path | None) -> Material:
         """Read mask files, and their truth; sizes that no file has are those of the images."""
         t, tuned = self.truth, self.tuned
+        if self.val is None:
+            refuse_idle("without a truth", "pass --val", **self._of_truth(masks=True))
+        check_files(self.members)
         paths = [local(path) for path in paths_of(self.members)]
         given: list[Format | None] = [self.format] * len(paths)
         if self.val is not None:
@@ -202,12 +229,17 @@ class Asked:
             raise UsageError("member-ambiguous", "cannot tell members apart", item=item, fix=fix)
         return of_masks(named, truth, self.measure, tuned, self.groups, self.common.seed)
 
-    def images(self, folder: Path | None, material: Material) -> dict[str, Path]:
-        """Find the images of the samples that are told of."""
+    def images(self, folder: Path | None, material: Material, drawn: Sequence[str] | None = None) -> dict[str, Path]:
+        """Find the images of the samples that are told of, and say which of those drawn have none."""
         if folder is None or material.masks is None:
             return {}
         solid = any(len(material.masks.image_size(s)) == 3 for s in material.masks.samples[:1])
-        return images_for(here(folder, "cannot read images"), material.masks.samples, solid)
+        found = images_for(here(folder, "cannot read images"), material.masks.samples, solid)
+        drawn = material.masks.samples if drawn is None else drawn
+        if bare := [s for s in drawn if s not in found]:
+            doubt = f"{len(bare)} of {len(drawn)} samples have no image in {folder}, so their masks lie on black: "
+            self.common.warn(Caution(doubt + some(bare), "pass the folder that has the images of all samples"))
+        return found
 
     @property
     def title(self) -> str:
@@ -226,6 +258,23 @@ class Asked:
         ]
 
 
+def refuse_part(part: str, val: Path | None) -> None:
+    """Refuse a page of a share of the samples: its worst samples and its intervals are those of all.
+
+    Raises
+    ------
+    UsageError
+        It says how parts come to one page.
+    """
+    truth = "" if val is None else f" --val {val}"
+    fix = (
+        f"vote in parts (ensk vote STORES --thresholds SET --out masks.npz --part {part}), join them (ensk merge "
+        f"masks.npz --out masks.npz), and report on the masks (ensk report SET masks.npz{truth})"
+    )
+    item = f"--part {part}: the worst samples and the intervals of a page are those of all samples"
+    raise UsageError("report-part", "cannot report in parts", item=item, fix=fix)
+
+
 def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> Convention | None:
     """Read `--empty` and `--eps`; None where neither is given."""
     if empty is None and not eps:
@@ -236,13 +285,25 @@ def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> 
     )
 
 
+def beside(out: Path) -> Path:
+    """Return the folder of a page's pictures."""
+    return here(out, "cannot write pictures beside a page").with_name(f"{out.stem}_files")
+
+
+def check_beside(out: Path, force: bool) -> None:
+    """Refuse a folder of pictures that cannot be written, before any work.
+
+    One without its page was left behind by a run that was killed, and is replaced.
+    """
+    check_target(beside(out), force=force or not out.exists(), folder=True, mark=_MARK)
+
+
 def write(made: Page, shelf: Shelf, out: Path, force: bool) -> int:
     """Write the page, and its pictures where they lie beside it; return the bytes of the page."""
     content = made.html().encode()
     if shelf.folder is not None:
-        beside = here(out, "cannot write pictures beside a page").with_name(shelf.folder)
-        check_target(beside, force=force, folder=True, mark=_MARK)
-        with atomic_folder(beside, force=force, mark=_MARK) as folder:
+        check_beside(out, force)
+        with atomic_folder(beside(out), force=True, mark=_MARK) as folder:
             (folder / _MARK).write_text(f"The pictures of {out.name}.\n")
             for name, picture in shelf.files.items():
                 (folder / name).write_bytes(picture)

@@ -187,7 +187,7 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:  # opencv-python links the system's libGL, which servers lack
-        fix = "run: pip install --force-reinstall opencv-python-headless"
+        fix = "run: pip install --force-reinstall --no-deps opencv-python-headless"
         raise UsageError("opencv-missing", "cannot load OpenCV", item=str(error), fix=fix) from error
     return cv2
 

@@ -10,12 +10,14 @@ from ensemble_kit.formats import (
     class_volumes,
     coco,
     cvat,
+    fiftyone,
     geotiff,
     label_map,
     labelme,
     labelstudio,
     npy,
     npz,
+    ome_zarr,
     panoptic,
     png,
     sa1b,
@@ -46,6 +48,8 @@ FORMATS: dict[str, MaskFormat] = {
         labelstudio.FORMAT,
         panoptic.FORMAT,
         sa1b.FORMAT,
+        ome_zarr.FORMAT,
+        fiftyone.FORMAT,
     )
 }
 """Every format by its name, in the order in which they are asked whether a file is theirs. Of several with one suffix,

@@ -73,6 +73,12 @@ def _is_yolo(c: Contents) -> bool:
         return bool(re.match(rb"[0-9]+( [0-9.e+-]+){4,}\s", file.read(4096)))
 
 
+def _is_ome(c: Contents) -> bool:
+    """Tell OME-Zarr by what the outermost group of a folder says in its attributes."""
+    groups = [file for file in c.files(".json") if file.rpartition("/")[2] == "zarr.json"]
+    return bool(groups) and b'"ome"' in (c.path / min(groups, key=len)).read_bytes()[:65536]
+
+
 UNREAD: tuple[Unread, ...] = (
     Unread("DICOM", lambda c: _starts(b"DICM", at=128)(c) or _ends(".dcm")(c), _SLICES),
     Unread("a compressed CSV", _ends(".csv.zip", ".csv.gz", ".csv.bz2", ".csv.xz"), "unpack it, and pass the .csv"),
@@ -104,6 +110,11 @@ UNREAD: tuple[Unread, ...] = (
         "what ensk fuse keeps (its probabilities, or the disagreement of members), not masks",
         _is_fused,
         "read its files with numpy.load; for masks vote over the members (ensk vote)",
+    ),
+    Unread(
+        "an OME-Zarr without the index.json that ensk writes beside it",
+        _is_ome,
+        "pass the folder that has it; labels of other programs are read as SAMPLE.npy (--format label-map)",
     ),
     Unread("FiftyOne's samples", _has("samples"), "export fiftyone.types.COCODetectionDataset with segmentations"),
     Unread(

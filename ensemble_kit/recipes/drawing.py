@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ensemble_kit.recipes.reporting.images import pixels
 from ensemble_kit.recipes.reporting.material import Material
 from ensemble_kit.recipes.reporting.slices import slices_of
 from ensemble_kit.spec.label_table import is_background
+
+_LONGEST = 200  # bytes of a file's name, which the kind, suffix and a temporary name's part come to; systems allow 255
 
 KINDS = ("overlay", "errors", "disputed")
 
@@ -56,14 +59,14 @@ def chosen(samples: Sequence[str], wanted: Sequence[str], most: int) -> list[str
 
 
 def file_names(kind: str, samples: Sequence[str]) -> dict[str, str]:
-    """Name the file of each sample, without the folders and the extension of its id.
+    """Name the file of each sample: its id, with its folders in the name, shortened where it is too long for one.
 
     Raises
     ------
     UsageError
         Two samples get one name.
     """
-    names = {s: f"{in_form(s, 'path').replace('/', '_').removesuffix('.png')}_{kind}.png" for s in samples}
+    names = {s: f"{_short(in_form(s, 'path').replace('/', '_').removesuffix('.png'))}_{kind}.png" for s in samples}
     if len(set(names.values())) < len(names):
         item, fix = (
             f"{some(samples)} become {some(names.values())}",
@@ -71,6 +74,14 @@ def file_names(kind: str, samples: Sequence[str]) -> dict[str, str]:
         )
         raise UsageError("id-clash", "cannot name pictures apart", item=item, fix=fix)
     return names
+
+
+def _short(name: str) -> str:
+    """Return a name of at most 200 bytes, of which the last are a digest where it is cut."""
+    if len(name.encode()) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name.encode()[: _LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
 def pictures(

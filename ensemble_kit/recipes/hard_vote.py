@@ -80,7 +80,7 @@ class HardVote:
             refuse_across(self.rules, otherwise="vote on each class by itself (--by class)")
         weights = self.voting.get("weights") or [1.0] * len(self.members)
         heard = [k for k, weight in enumerate(weights) if weight]
-        _check_distinct([self.members[k] for k in heard])
+        check_files([self.members[k] for k in heard])
         stores = [k for k, m in enumerate(self.members) if m.is_store]
         if len(self.thresholds) not in {1, len(stores)}:
             raise UsageError(
@@ -238,7 +238,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [f"{n} ({names[: k + 1].count(n)})" if names.count(n) > 1 else n for k, n in enumerate(names)]
 
 
-def _check_distinct(members: Sequence[MemberPaths]) -> None:
+def check_files(members: Sequence[MemberPaths]) -> None:
     """Refuse one file or folder of masks twice, through a link too; stores are known when they are open."""
     known: dict[tuple[int, int], Path] = {}
     for member in members:

@@ -319,7 +319,8 @@ def sizes_from(path: Path) -> dict[str, Shape]:
         store = LogitStore(path)
         return {s: store.image_size(s) for s in store.samples}
     path = local(path)
-    if path.is_dir() and (found := [p for p in find_images(path) if p.parent == path]):
+    indexed = (path / INDEX).is_file()  # masks of ours, whose index has the ids; names of files may be escaped
+    if path.is_dir() and not indexed and (found := [p for p in find_images(path) if p.parent == path]):
         sizes = {p: image_size(p) for p in found}
         return {key: size for p, size in sizes.items() for key in (p.stem, p.name)}
     if path.is_file() and kind_of(path) is CSV:

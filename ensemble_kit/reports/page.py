@@ -181,6 +181,11 @@ class Page:
     foot: str
     apart: bool = False
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures of samples it has."""
+        return sum(len(block.views) for s in self.sections for block in s.blocks if isinstance(block, Views))
+
     def html(self) -> str:
         """Write the page: one file, UTF-8."""
         script, style = (_text(name) for name in ("page.js", "page.css"))

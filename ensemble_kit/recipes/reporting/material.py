@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.decision import Decision
 from ensemble_kit.decisions.hard import hard_vote
@@ -16,18 +14,17 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.recipes.reporting.curves import ClassCurve, curves_of
+from ensemble_kit.recipes.reporting.distances import Distances
 from ensemble_kit.recipes.reporting.rules import Effect, effects_of
 from ensemble_kit.recipes.score import Scores, score
 from ensemble_kit.recipes.vote import SoftVote
-from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
-from ensemble_kit.tuning.counting import HIGHS, LOWS
-from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.shift import ShiftReport, compare
-from ensemble_kit.tuning.statistics import count
 
 if TYPE_CHECKING:
     from ensemble_kit.decisions.review import Review
@@ -50,8 +47,10 @@ class Material:
     effects : what each rule did.
     expected : the Dice that masks are expected to get, where there is no truth.
     shift : how the scores of a test set differ.
+    distances : how far surfaces lie apart, where it is asked for.
     groups : what is resampled together.
     rule : how masks were made, in words.
+    left_out : how many samples of the truth have no answer, since no store holds them.
     """
 
     masks: MaskSet | None = None
@@ -61,13 +60,15 @@ class Material:
     vote: SoftVote | None = None
     members: Mapping[str, MaskSet] = field(default_factory=dict)
     plain: MaskSet | None = None
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    curves: Mapping[str, ClassCurve] = field(default_factory=dict)
     effects: Sequence[Effect] = ()
     expected: Review | None = None
     shift: ShiftReport | None = None
+    distances: Distances | None = None
     groups: Groups = None
     seed: int = 0
     rule: str | None = None
+    left_out: int = 0
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -111,15 +112,16 @@ def of_vote(
 ) -> Material:  # fmt: skip
     """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful."""
     e = vote.ensemble
+    left_out = 0 if truth is None else len(set(truth.samples) - set(e.samples))
+    truth = None if truth is None else truth_of(vote, truth, e.samples)
     masks = vote.run(executor, listener).whole()
-    truth = None if truth is None else e.without_nodata(truth).arranged(masks.samples, masks.classes)
     usual = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else e.decision()
     is_plain = _is_usual(vote.decision, usual, e.classes) and not vote.rules
     plain = None if is_plain else SoftVote(e, usual).run(executor, listener).whole()
     members = alone(vote, masks.classes, executor, listener) if len(e.members) > 1 else {}
     material = Material(
         masks, truth, measure, vote.tuned, vote, members, plain, groups=groups, seed=seed, rule=masks.rule,
-        effects=effects_of(vote, executor, listener) if vote.rules else (),
+        left_out=left_out, effects=effects_of(vote, executor, listener) if vote.rules else (),
         shift=None if test is None else compare(e, test, vote.decision, executor=executor, listener=listener),
     )  # fmt: skip
     if truth is None:
@@ -127,6 +129,28 @@ def of_vote(
     if e.activation == "softmax" or isinstance(vote.decision, Argmax) or measure.convention.empty == "skip-truth":
         return material
     return replace(material, curves=curves_of(vote, truth, measure, executor, listener))
+
+
+def truth_of(vote: SoftVote, truth: MaskSet, samples: tuple[str, ...]) -> MaskSet:
+    """Return the truth of some samples of a vote and the classes that it writes; the truth may have others.
+
+    Raises
+    ------
+    IncompleteError
+        Samples without truth.
+    MismatchError
+        Truth of other classes, image sizes or geometries.
+    """
+    e, what, names = vote.ensemble, "cannot compare with the truth", ("the truth", "the ensemble")
+    classes = vote.decision.written(e.classes)
+    if not set(classes) <= set(truth.classes):
+        fix = "pass a truth of all classes of the stores, and leave --only and --except out"
+        check_same_classes([c for c in truth.classes if c in classes], classes, names, what, fix)
+    wanted, own = e.inputs.extent(samples, classes), truth.extent.arranged(truth.samples, classes)
+    if set(samples) <= set(truth.samples):
+        own = own.arranged(samples, classes)
+    check_aligned(own, wanted, names, what, missing="truth-missing")
+    return e.without_nodata(truth).arranged(samples, classes)
 
 
 def _is_usual(decision: Decision, usual: Decision, classes: tuple[str, ...]) -> bool:
@@ -154,15 +178,3 @@ def alone(
         masks = SoftVote(own, decision).run(executor, listener).whole()
         found[member.member] = masks.arranged(masks.samples, classes)
     return found
-
-
-def curves_of(
-    vote: SoftVote, truth: MaskSet, measure: Measure, executor: Executor = THREADS, listener: Listener = nobody
-) -> dict[str, Curve]:
-    """Count each class's score at every threshold of a band that holds 0.05 to 0.95 and the class's own."""
-    e = vote.ensemble
-    own = vote.decision.in_order(e.classes) if isinstance(vote.decision, Thresholds) else (LOWS[0],) * len(e.classes)
-    bands = {c: (min(LOWS[0], level), max(HIGHS[0], min(level + 1, LEVELS))) for c, level in enumerate(own)}
-    tables = count(e, truth, bands, executor, listener)
-    every = [np.arange(len(e.samples))]
-    return {name: Curve(tables[c], measure, every) for c, name in enumerate(e.classes)}

@@ -95,11 +95,13 @@ def _spread(m: Material, scores: np.ndarray, shown: list[str]) -> list[Block]:
     told += "" if len(few) == len(classes) else f", of the {len(few)} lowest of {len(classes)} classes"
     rows = [("all classes", scores), *((classes[k], values[:, k]) for k in few)]
     marked = [samples.index(s) for s in shown]
-    low, middle, high = np.nanquantile(scores, [0, 0.5, 1]) if not np.isnan(scores).all() else (math.nan,) * 3
-    alt = f"{told}: from {low:.4f} to {high:.4f}, median {middle:.4f}"
-    caption = (
-        f"{told}. Lines are medians, red dots have a picture below. From {low:.4f} to {high:.4f}, median {middle:.4f}."
-    )
+    if np.isnan(scores).all():
+        span = "no pair of sample and class counts"
+    else:
+        low, middle, high = np.nanquantile(scores, [0, 0.5, 1])
+        span = f"from {low:.4f} to {high:.4f}, median {middle:.4f}"
+    alt = f"{told}: {span}"
+    caption = f"{told}. Lines are medians, red dots have a picture below. {span[0].upper()}{span[1:]}."
     order = np.argsort(np.where(np.isnan(scores), np.inf, scores), kind="stable")[:_LISTED].tolist()
     lines = [[samples[s], _text(scores[s]), *_lowest(classes, values[s])] for s in order]
     first = "" if len(order) == len(samples) else f", the {len(order)} lowest of {len(samples)}"

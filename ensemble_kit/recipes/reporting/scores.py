@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.crossed import Interval
 from ensemble_kit.tuning.folds import group_of
 from ensemble_kit.tuning.resampling import Counts, Resampler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST = 60
 """Classes that have a chart of their own, those of the lowest scores: a page of thousands must still open."""
@@ -164,6 +168,8 @@ def _verdict(name: str, row: Row, m: Material) -> str:
             "out of fold it is said below" if m.tuned and m.tuned.validation.crossed else "out of fold it is not known"
         )
         return f"Against {name} ({_text(score)}) it gains {gain.value:+.4f} in-sample, on samples that chose it; {how}."
+    if math.isnan(gain.value):
+        return f"Against {name} ({_text(score)}) no gain is known: no pair of sample and class counts in both."
     told = f"Against {name} ({_text(score)}) it gains {gain} (95 % interval over {_unit(m)})"
     if gain.low > 0:
         word = ", more than chance explains"
@@ -185,11 +191,12 @@ def _table(m: Material, rows: Sequence[Row]) -> Table:
         if gain is None:
             shown.append([name, _text(score), "", "", "", "", ""])
             continue
-        ends = [f"{v:+.4f}" for v in (gain.value, gain.low, gain.high)]
+        ends = ["–" if math.isnan(v) else f"{v:+.4f}" for v in (gain.value, gain.low, gain.high)]
         shown.append([name, _text(score), *ends, str(better), str(worse)])
     columns = ["masks", m.measure.name, "gain of the answer", "95 % from", "to", "better in", "worse in"]
     legend = (
-        f"{m.measure}. Members alone decide as without tuning. Gain: the answer less the row, with a bootstrap "
+        f"{m.measure}. {'' if m.vote is None else 'Members alone decide as without tuning. '}"
+        "Gain: the answer less the row, with a bootstrap "
         f"interval over {_unit(m)} (2,000 resamples). Better, worse: samples whose mean over classes is higher, or "
         "lower."
     )
@@ -219,7 +226,8 @@ def _class_table(m: Material, scores: Scores) -> Table:
     out_of_fold = {} if crossed is None or m.measure != m.tuned.measure else crossed.classes  # type: ignore[union-attr]
     what = next(iter(chosen.values()))[0] if chosen else ""
     columns = ["class", f"{name}{' pooled' if pooled else ''}", *(["out of fold"] if out_of_fold else [])]
-    columns += [*([what, "plateau"] if chosen else []), "area", "has it", "missed", "invented"]
+    columns += [*([what, "plateau"] if chosen else []), *([f"HD95 {m.distances.unit}"] if m.distances else [])]
+    columns += ["area", "has it", "missed", "invented"]
     rows = []
     for k, c in enumerate(o.classes):
         pred, truth = o.pred[:, k], o.truth[:, k]
@@ -228,20 +236,36 @@ def _class_table(m: Material, scores: Scores) -> Table:
         row = [c, _text(values[c])]
         row += [_text(out_of_fold[c].score) if c in out_of_fold else "–"] if out_of_fold else []
         row += list(chosen.get(c, ("", "–", "–"))[1:]) if chosen else []
+        row += [_distance(m.distances.values[:, k])] if m.distances else []
         rows.append([*row, area, *(str(int(v)) for v in counts)])
     without = "" if m.measure.background is None else f" without {m.measure.background}"
     last = [f"all{without}", _text(scores.score)]
     last += [_text(crossed.scores["tuned"])] if out_of_fold and crossed is not None else []
     last += ["", ""] if chosen else []
+    counted = [k for k, c in enumerate(o.classes) if c != m.measure.background]
+    last += [_distance(m.distances.values[:, counted])] if m.distances else []
     rows.append([*last, "", "", "", ""])
     legend = (
         f"{m.measure.legend}; {m.measure.counted}. "
         f"{'Plateau: values with the same score. ' if chosen else ''}"
+        f"{_HD95 if m.distances else ''}"
         "Area: pixels of all masks against those of the truth, so + is drawn too large. Has it: samples whose truth "
         "has the class. Missed: those of them whose mask is empty. Invented: samples with a mask and no truth."
     )
     title = f"{m.measure} over {len(o.samples)} samples"
     return Table(title, columns, rows, legend, last=True)
+
+
+_HD95 = (
+    "HD95: 95th percentile of the distances between the surfaces of mask and truth, the larger of both directions, its "
+    "mean over the pairs of sample and class that have both. "
+)
+
+
+def _distance(values: NDArray[np.float64]) -> str:
+    """Write the mean of the distances that are known."""
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.2f}" if known.size else "–"
 
 
 def _chosen(m: Material) -> dict[str, tuple[str, str, str]]:

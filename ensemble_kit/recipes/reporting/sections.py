@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from functools import reduce
@@ -9,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.metrics.confusion import NO_CLASS, Confusion
 from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.recipes.reporting.material import Material
@@ -18,9 +18,8 @@ from ensemble_kit.recipes.reporting.scores import MOST, lowest_classes
 from ensemble_kit.reports import svg
 from ensemble_kit.reports.page import Block, Cautions, Chart, Charts, Commands, Facts, Section, Sentences, Table
 from ensemble_kit.spec.geometry import as_text
-from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.counting import HIGHS, LOWS
 
-_POINTS = 160  # of a curve, on a panel that is 170 pixels wide
 _MATRIX = 40  # classes of the largest confusion matrix that can be read
 _PAIRS = 20
 _PACKAGES = ("ensemble_kit", "numpy", "scipy", "numba", "pandas", "opencv-python", "pillow", "zarr", "jinja2")
@@ -42,6 +41,8 @@ def voted_section(m: Material, sources: Sequence[tuple[str, str]], commands: Seq
             as_text(sizes[0]) if len(sizes) == 1 else f"{len(sizes)} sizes, {as_text(sizes[0])} to {as_text(sizes[-1])}"
         )
         facts += [("samples", str(len(masks.samples))), ("classes", str(len(masks.classes))), ("images", between)]
+    if m.left_out:
+        facts.append(("truth left out", f"{m.left_out} samples that the stores do not hold"))
     if m.vote is None and m.rule is not None:
         facts.append(("masks", m.rule))
     blocks.append(Facts(facts))
@@ -88,44 +89,37 @@ def curve_section(m: Material) -> Section | None:
         return _confusion_section(scores.confusion)
     if not m.curves or m.vote is None:
         return None
-    mean, at = m.vote.ensemble.fusion.mean, m.vote.ensemble.classes
-    decision = m.vote.decision
-    levels = dict(zip(at, decision.in_order(at), strict=True)) if isinstance(decision, Thresholds) else {}
+    mean = m.vote.ensemble.fusion.mean
     crossed = None if m.tuned is None else m.tuned.validation.crossed
     charts, names = [], list(m.curves)
     few = [names[k] for k in lowest_classes(m, MOST)]
     for name, own in ((name, m.curves[name]) for name in few):
-        x, y = _points(own)
-        best = own.best()
-        level = levels.get(name, best.level)
-        threshold, score = mean.probability_of(min(level, 65535)), own.score_at(level, (0,))
-        plateau = own.table.segment(level) if level != best.level else best.plateau
-        ends = (mean.probability_of(plateau[0]), mean.probability_of(plateau[1]))
+        threshold, score = mean.probability_of(min(own.level, 65535)), own.score
+        if math.isnan(score) or not own.scores.size:  # no pair of this class counts
+            continue
+        ends = (mean.probability_of(own.plateau[0]), mean.probability_of(own.plateau[1]))
         marks = [] if crossed is None or name not in crossed.classes else crossed.classes[name].levels
         drawn = svg.curve(
-            np.array([mean.probability_of(v) for v in x.tolist()]), y, (threshold, score), ends,
+            np.array([mean.probability_of(v) for v in own.levels.tolist()]), own.scores, (threshold, score), ends,
             [mean.probability_of(v) for v in marks],
         )  # fmt: skip
-        top = f"the best here is {best.score:.4f} at {mean.probability_of(best.level):.4f}"
-        alt = f"{m.measure.title} of {name} against the threshold: {score:.4f} at {threshold:.4f}; {top}"
-        charts.append(Chart(drawn, alt, f"{name}: {score:.4f} at {threshold:.4f}; {top}"))
+        if math.isnan(own.best.score):
+            top = "no pair counts where its masks are empty"
+        else:
+            top = f"the best of the curve is {own.best.score:.4f} at {mean.probability_of(own.best.level):.4f}"
+        told = f"{score:.4f} at {threshold:.4f}; {top}"
+        charts.append(Chart(drawn, f"{m.measure.title} of {name} against the threshold: {told}", f"{name}: {told}"))
     which = "each class" if len(few) == len(names) else f"the {len(few)} lowest of {len(names)} classes"
     told = (
-        f"{m.measure.title} of {which} at every threshold, before rules. The dot is the threshold that decides, the "
-        "bar its plateau" + (", ticks at the foot what each fold chose." if crossed else ".")
+        f"{m.measure.title} of {which} at every threshold from {mean.probability_of(LOWS[0]):.4g} to "
+        f"{mean.probability_of(HIGHS[0]):.4g}, and as far as the one that decides, before rules. The dot is the "
+        "threshold that decides, the bar its plateau"
+        + (", ticks at the foot what each fold chose." if crossed else ".")
     )
+    if not charts:
+        return None
     lead = "How much hangs on each threshold: a flat top forgives, a narrow one does not carry over."
     return Section("curves", "Score against threshold", lead, [Charts(charts, told)])
-
-
-def _points(own: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Thin a curve to the levels at which it changes, and these to what can be seen."""
-    low, high = own.band
-    scores = own.scores((0,))[: min(high, 65535) - low + 1]
-    kept = np.flatnonzero(np.append(True, np.diff(scores) != 0))
-    if kept.size > _POINTS:
-        kept = np.unique(np.append(np.linspace(0, scores.size - 1, _POINTS).round().astype(np.int64), scores.argmax()))
-    return low + kept, scores[kept]
 
 
 def _confusion_section(found: Confusion) -> Section:
@@ -170,9 +164,10 @@ def member_section(m: Material) -> Section | None:
     shades = np.clip((table - low) / spread, 0, 1)
     np.fill_diagonal(shades, 0)
     rows = [[a, *("" if i == k else f"{table[i, k]:.4f}" for k in range(len(sets)))] for i, a in enumerate(names)]
+    how = "as its file has them" if m.vote is None else "each decided as without tuning"
     legend = (
-        "Dice between the masks of two members, each decided as without tuning: the mean over all pairs of sample and "
-        "class, both empty = 1. The darker, the more alike."
+        f"Dice between the masks of two members, {how}: the mean over all pairs of sample and class, both empty = 1. "
+        "The darker, the more alike."
     )
     lead = "Members that disagree have something to add to each other; two that agree almost everywhere count as one."
     return Section(

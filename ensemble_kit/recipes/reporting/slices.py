@@ -75,7 +75,8 @@ def _worst_voxel(m: Material, sample: str) -> Shape:
     masks = m.masks
     own = [masks[sample, c] for c in masks.classes]
     if m.truth is not None:
-        regions = [mask ^ m.truth[sample, c] for c, mask in zip(masks.classes, own, strict=True)]
+        void = m.truth.void(sample)
+        regions = [(mask ^ m.truth[sample, c]) - void for c, mask in zip(masks.classes, own, strict=True)]
     elif len(m.members) > 1:
         first, *others = m.members.values()
         regions = [first[sample, c] ^ other[sample, c] for other in others for c in masks.classes]

@@ -49,6 +49,18 @@ def test_the_commands_of_nnunet_are_measured(tmp_path: Path) -> None:
     assert all(50 < int(peak) < 1024 for _, peak in told)
 
 
+def test_large_jobs_are_measured(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- large -->\nstale words\n<!-- /large -->\n")
+    command = [sys.executable, str(BENCHMARKS / "large.py"), "--quick", "--only", "samples", "plane", "--page", str(page)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^\| (.+) \| [0-9.]+ s \| [0-9.]+ s \| ([0-9.]+) GB \|", page.read_text(), re.MULTILINE)
+    assert len(told) == 13
+    assert all(0 < float(peak) < 1.5 for _, peak in told)
+
+
 def test_a_commands_peak_is_its_own_and_not_that_of_who_started_it(tmp_path: Path) -> None:
     held = bytearray(300 << 20)
     held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])  # the pages are there

@@ -45,12 +45,16 @@ def _undecided(store: LogitStore, sample: str) -> float:
     logits = np.asarray(store.read(sample), np.float32)
     if store.activation == "sigmoid":
         return float((np.abs(logits) < SURE).mean())
+    if len(logits) == 1:
+        return 0.0  # the only class has every cell
     second, first = np.partition(logits, -2, axis=0)[-2:]
     return float((first - second < SURE).mean())
 
 
 def _timed(store: LogitStore, few: Sequence[str]) -> dict[str, float]:
     """Measure CPU seconds a sample of a vote, and, of overlapping classes, of counting by level."""
+    if store.activation == "softmax" and len(store.classes) == 1:
+        return {}  # argmax has nothing to decide
     ensemble = Ensemble([store])
     inputs, decide = ensemble.inputs, ensemble.decision()
     bands = dict.fromkeys(range(len(store.classes)), (LOWS[0], HIGHS[0]))

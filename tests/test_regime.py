@@ -62,3 +62,12 @@ def test_speed_of_what_is_no_store_is_refused(kind: str, make_store: Make, tmp_p
     paths = {"masks": [tmp_path / "m.npz"], "two members": stores, "a set": [SET]}[kind]
     with refused(ek.UsageError, "option-idle", "--speed", "pass one store"):
         ensk("inspect", *paths, "--speed")
+
+
+def test_a_scene_is_measured_tile_by_tile(tmp_path: Path) -> None:
+    with ek.LogitWriter(tmp_path / "s.zarr", ["x", "y"], ["a"], grid=None) as out:
+        tiles = [np.full((2, 4, 8), 0.5), np.full((2, 4, 6), -8.0)]
+        out.write_tiles("a", tiles, [(0, 0, 4, 8), (0, 6, 4, 12)], (4, 12), (8, 24))
+    assert regime(ek.LogitStore(tmp_path / "s.zarr")) == {
+        "undecided cells": f"{32 / 56:.1%} (between 0.05 and 0.95), of 1 samples"
+    }

@@ -620,3 +620,23 @@ def test_a_gain_is_claimed_of_six_samples_at_least(n: int, claim: str) -> None:
     assert claim in told
     assert ("95 %" in told) == (n > 1)
     assert table.rows[1][2:] == ["+0.1111", *(["–", "–"] if n == 1 else ["+0.1111", "+0.1111"]), str(n), "0"]
+
+
+def test_another_metric_than_the_sets_is_told_apart(
+    files: Files,
+    tuned: Path,
+    page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = "The set was tuned by mean Dice (both empty = 1, eps = 0), and the sentences below are of that."
+    assert told not in page
+    words = (tuned, *files.stores, "--val", files.truth)
+    html = report(*words, "--metric", "iou", out=tmp_path / "r.html")
+    assert told in html
+    assert f"{again(html, capsys)['mean']:.4f}" in figures(html).values()
+    html = report(*words, "--metric", "f2", out=tmp_path / "r.html")
+    assert told in html
+    assert "ensk score" not in html  # which has no such metric

@@ -51,6 +51,8 @@ def score_section(m: Material) -> Section | None:
     lines = _verdicts(m, rows)
     if tuned is not None:
         report = tuned.report()
+        if scores is not None and m.measure != tuned.measure:
+            lines.append(f"The set was tuned by {tuned.measure}, and the sentences below are of that.")
         lines += report.lines
         blocks += [Sentences(lines)] if lines else []
         blocks += [Cautions(report.warnings)] if report.warnings else []

@@ -220,3 +220,15 @@ def test_ids_too_long_for_a_file_are_cut_and_kept_apart(tmp_path: Path) -> None:
     ek.MaskSet({(s, "a"): runs for s in ids}).write(tmp_path / "m.npz")
     ensk("draw", "overlay", tmp_path / "m.npz", "--out", tmp_path / "p", "-q")
     assert len(list((tmp_path / "p").iterdir())) == 3
+
+
+def test_an_image_of_bits_is_black_and_white() -> None:
+    shown = ek.overlay(MASK, {})
+    assert np.array_equal(shown, np.repeat(255 * MASK[..., None], 3, axis=2))
+
+
+def test_scores_are_not_drawn_as_masks() -> None:
+    scores = np.full((20, 30), 0.1)
+    for masks in ({"a": scores}, [RUNS, scores]):
+        with refused(ek.UsageError, "array-kind", "float64", "probabilities >= 0.5"):
+            ek.overlay(np.zeros((20, 30)), masks)

@@ -212,3 +212,15 @@ def test_a_model_without_images_or_classes_is_refused(tmp_path: Path) -> None:
         "nets:unet", "--out", tmp_path / "net.zarr", "--images", tmp_path, "--classes", tmp_path, "--fold", 1
     )
     assert code == 2 and "--fold without nnunet:FOLDER" in told
+
+
+def test_answers_without_probabilities_are_named_and_a_store_a_fold_refused(tmp_path: Path) -> None:
+    folder = exported(described(tmp_path / "answers", LABELS), {"a": softmax(0), "b": softmax(1)})
+    code, told = dump(f"nnunet:{folder}", "--out", tmp_path / "net_{fold}.zarr")
+    assert code == 2 and "nnunet-folds" in told and "leave {fold} out" in told
+    code, told = dump(f"nnunet:{folder}", "--out", tmp_path / "both.zarr")
+    assert code == 0 and "left out" not in told
+    (folder / "b.npz").unlink()
+    code, told = dump(f"nnunet:{folder}", "--out", tmp_path / "net.zarr")
+    assert code == 0 and "1 of the answers have no probabilities beside them and are left out: 'b.nii.gz'" in told
+    assert LogitStore(tmp_path / "net.zarr").samples == ("a",)

@@ -221,6 +221,13 @@ def test_the_command_says_how_classes_are_kept(tmp_path: Path, capsys: pytest.Ca
     assert content(tmp_path / "apart") == content(tmp_path / "together")
 
 
+def test_one_sample_is_no_store_of_logits(tmp_path: Path) -> None:
+    masks_of((3, 4)).write(tmp_path / "m", format="ome-zarr")
+    with refused(ek.DamagedError, "store-foreign", "OME-Zarr", "pass the folder with the index.json"):
+        ensk("convert", tmp_path / "m" / "a.ome.zarr", "--out", tmp_path / "a.npz")
+    ensk("convert", tmp_path / "m", "--out", tmp_path / "a.npz")
+
+
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     masks = masks_of((3, 4))
     masks.write(tmp_path / "m", format="ome-zarr")

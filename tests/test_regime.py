@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 import ensemble_kit as ek
 import warm
 from ensemble_kit.recipes.regime import regime
+from trying import ensk, refused
 
+SET = Path(__file__).parent.parent / "thresholds" / "demo.json"
 Make = Callable[..., ek.LogitStore]
 
 
@@ -45,3 +48,26 @@ def test_the_command_tells_it_when_asked(asked: bool, make_store: Make) -> None:
     done = warm.ensk("inspect", store.path, *(["--speed"] if asked else []), "--json")
     assert done.returncode == 0
     assert ("undecided cells" in json.loads(done.stdout)) is asked
+
+
+def test_the_only_class_of_exclusive_ones_is_decided_everywhere(make_store: Make) -> None:
+    found = regime(make_store({"a": logits(0.25)[:1]}, (40, 40), ("x",), activation="softmax"))
+    assert found == {"undecided cells": "0.0% (between 0.05 and 0.95), of 1 samples"}
+
+
+@pytest.mark.parametrize("kind", ["masks", "two members", "a set"])
+def test_speed_of_what_is_no_store_is_refused(kind: str, make_store: Make, tmp_path: Path) -> None:
+    stores: list[Any] = [make_store({"a": logits(0.5)}, (40, 40), ("x", "y")).path for _ in "ab"]
+    ek.Ensemble(stores[:1]).vote().write(tmp_path / "m.npz")
+    paths = {"masks": [tmp_path / "m.npz"], "two members": stores, "a set": [SET]}[kind]
+    with refused(ek.UsageError, "option-idle", "--speed", "pass one store"):
+        ensk("inspect", *paths, "--speed")
+
+
+def test_a_scene_is_measured_tile_by_tile(tmp_path: Path) -> None:
+    with ek.LogitWriter(tmp_path / "s.zarr", ["x", "y"], ["a"], grid=None) as out:
+        tiles = [np.full((2, 4, 8), 0.5), np.full((2, 4, 6), -8.0)]
+        out.write_tiles("a", tiles, [(0, 0, 4, 8), (0, 6, 4, 12)], (4, 12), (8, 24))
+    assert regime(ek.LogitStore(tmp_path / "s.zarr")) == {
+        "undecided cells": f"{32 / 56:.1%} (between 0.05 and 0.95), of 1 samples"
+    }

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import ensemble_kit as ek
-from ensemble_kit.recipes.reporting.material import of_masks
+from ensemble_kit.recipes.reporting.material import Material, of_masks
 from ensemble_kit.recipes.reporting.scores import score_section
 from ensemble_kit.recipes.reporting.slices import slices_of
-from ensemble_kit.reports.page import Table
+from ensemble_kit.reports.page import Sentences, Table
 from ensemble_kit.spec.scoring import Measure
 from reported import CLASSES, SAMPLES, Files, make_files
 from trying import ensk, refused
@@ -608,3 +608,35 @@ def test_curves_are_the_same_however_many_classes_are_counted_at_a_time(
     monkeypatch.setattr(curves, "_HELD", 1)
     assert report(*words, out=tmp_path / "r.html") == at_once
     assert "curves" in sections(at_once)
+
+
+@pytest.mark.parametrize(("n", "claim"), [(1, "tells nothing"), (5, "5 samples are too few"), (6, "more than chance")])
+def test_a_gain_is_claimed_of_six_samples_at_least(n: int, claim: str) -> None:
+    right, cut = (ek.MaskSet({(f"s{k}", "a"): ek.Runs([0], [end], (4, 5)) for k in range(n)}) for end in (10, 8))
+    section = score_section(Material(masks=right, truth=right, members={"cut": cut}))
+    assert section is not None
+    told = next(block.lines[0] for block in section.blocks if isinstance(block, Sentences))
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert claim in told
+    assert ("95 %" in told) == (n > 1)
+    assert table.rows[1][2:] == ["+0.1111", *(["–", "–"] if n == 1 else ["+0.1111", "+0.1111"]), str(n), "0"]
+
+
+def test_another_metric_than_the_sets_is_told_apart(
+    files: Files,
+    tuned: Path,
+    page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = "The set was tuned by mean Dice (both empty = 1, eps = 0), and the sentences below are of that."
+    assert told not in page
+    words = (tuned, *files.stores, "--val", files.truth)
+    html = report(*words, "--metric", "iou", out=tmp_path / "r.html")
+    assert told in html
+    assert f"{again(html, capsys)['mean']:.4f}" in figures(html).values()
+    html = report(*words, "--metric", "f2", out=tmp_path / "r.html")
+    assert told in html
+    assert "ensk score" not in html  # which has no such metric

@@ -15,10 +15,13 @@ from pages.site import ROOT, Site, SiteError
 
 pytest.importorskip("zensical")
 pytestmark = pytest.mark.slow
-SETTINGS = "site_name: x\nuse_directory_urls: false\nnav:\n  - Start: index.md\n  - Other: other.md\n"
+FENCES = "markdown_extensions:\n  - pymdownx.superfences\n"
+SETTINGS = f"site_name: x\nuse_directory_urls: false\n{FENCES}nav:\n  - Start: index.md\n  - Other: other.md\n  - Book: a/b.md\n"
+CELLS = [("markdown", ["# A book\n", "\n", "Text."]), ("code", ["print(1)\n", "print(2)"])]
 OTHER = "docs/other.md"
 PAGES = {
-    "README.md": f"# Start\n\n[other.md]({OTHER}#two-words), [a file](LICENSE)\n",
+    "README.md": f"# Start\n\n[other.md]({OTHER}#two-words), [a file](LICENSE), [a book](a/b.ipynb)\n",
+    "a/b.ipynb": json.dumps({"cells": [{"cell_type": kind, "source": text} for kind, text in CELLS]}),
     OTHER: "# Other\n\n## Two words\n\n```bash run\nls\n```\n",
     "docs/site.yml": SETTINGS,
     "LICENSE": "MIT\n",
@@ -112,9 +115,13 @@ def lay(folder: Path, **changed: str) -> Site:
 def test_links_are_those_of_the_site_and_have_titles(tmp_path: Path) -> None:
     lay(tmp_path / "of").build(tmp_path / "site")
     start, other = (Page(tmp_path / "site" / name) for name in ("index.html", "other.html"))
-    assert {"other.html#two-words", "files/LICENSE"} <= {link.removeprefix("./") for link in start.links}
+    assert {"other.html#two-words", "files/LICENSE", "a/b.html"} <= {link.removeprefix("./") for link in start.links}
     assert start.paragraphs[0].startswith("Other, a file")
     assert "two-words" in other.anchors
+    book = (tmp_path / "site/a/b.html").read_text()
+    assert Page(tmp_path / "site/a/b.html").paragraphs == ["Text."]
+    code = re.sub(r"<[^>]*>", "", re.findall(r"<pre.*?</pre>", book, re.DOTALL)[0])
+    assert code.strip() == "print(1)\nprint(2)"
     assert (tmp_path / "site/files/LICENSE").read_text() == "MIT\n"
 
 
@@ -122,7 +129,7 @@ def test_links_are_those_of_the_site_and_have_titles(tmp_path: Path) -> None:
     ("changed", "told"),
     [
         ({"README__md": "# Start\n\n[x](docs/none.md)\n"}, "README.md: no file is there: docs/none.md"),
-        ({"README__md": f"# Start\n\n[x]({OTHER}#none)\n"}, "anchor does not exist"),
+        ({"README__md": PAGES["README.md"] + f"[x]({OTHER}#none)\n"}, "anchor does not exist"),
         ({"docs_third__md": "# Third\n"}, "third.md"),
         ({"docs_site__yml": SETTINGS + "  - None: none.md\n"}, "none.md"),
         ({"docs_site__yml": SETTINGS + "  - Again: other.md\n"}, "other.md"),

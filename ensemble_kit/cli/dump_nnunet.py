@@ -36,5 +36,5 @@ def dump(
         raise UsageError("option-invalid", "cannot choose flips of nnU-Net's networks", item=f"--tta {tta}", fix=fix)
     with common.progress() as listen:
         options: dict[str, Any] = {"jobs": common.jobs, "force": common.force, "dry_run": common.dry_run}
-        options |= {"listen": listen, "say": common.say, "mirror": tta is None}
+        options |= {"listen": listen, "say": common.say, "warn": common.warn, "mirror": tta is None}
         tell(dump_nnunet(model.removeprefix(PREFIX), out, images, **how, **options), common)

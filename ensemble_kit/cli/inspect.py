@@ -20,6 +20,7 @@ from ensemble_kit.cli.options import (
     ReadFormatOption,
     class_names,
     csv_format,
+    refuse_idle,
     size_of_images,
 )
 from ensemble_kit.errors import UsageError
@@ -78,7 +79,10 @@ def inspect(
     masks = not is_store(path) and path.suffix != ".json"
     needed = memory.of_reading if masks else lambda p: memory.of_store(p[0])
     memory.check(common.memory, needed(paths), "inspect")
-    if is_store(path) and (len(paths) > 1 or members[0].name is not None):
+    folds = is_store(path) and (len(paths) > 1 or members[0].name is not None)
+    if speed and (folds or not is_store(path)):
+        refuse_idle("on sets, mask files and folds", "pass one store", speed=speed)
+    if folds:
         values, shown = inspect_folds(members)
     elif len(paths) > 1:
         values, shown = _two_sets(paths)

@@ -37,7 +37,7 @@ def commands(asked: Asked, m: Material, images: Path | None = None) -> list[tupl
             of_set |= {"labels": t.labels, "first-value": t.first_value, "void": t.void}
         words = [*paths, *_words({**of_set, **asked.decided, **asked.fused}), "--out", masks]
         lines.append(("Vote:", join(["ensk", "vote", *words])))
-    if asked.val is not None:
+    if asked.val is not None and m.measure.metric in {"dice", "iou"}:  # ensk score has no others
         t, measure = asked.truth, m.measure
         how = {
             "val": asked.val, "val-format": t.format, "val-csv": t.csv, "image-size": t.image_size, "id": t.id,

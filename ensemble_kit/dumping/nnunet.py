@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from ensemble_kit.dumping.cases import dump_cases
 from ensemble_kit.dumping.nnunet_exports import Exports
 from ensemble_kit.dumping.nnunet_networks import Networks, folds_of
 from ensemble_kit.dumping.run import MAX_READERS, Dumped
-from ensemble_kit.errors import UsageError, check_choice
+from ensemble_kit.errors import Caution, UsageError, check_choice, some
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.masks.idforms import IdForm
 from ensemble_kit.trainers.nnunet import CHECKPOINT, FoldNetwork
@@ -32,6 +32,7 @@ def dump_nnunet(
     mirror: bool = True,
     trust: bool = False,
     jobs: int | None = None,
+    warn: Callable[[Caution], None] = lambda _: None,
     **how: Any,
 ) -> Iterator[Dumped]:
     """Dump what nnU-Net exported, or with `images` what a model's networks put out; yield one result a store.
@@ -46,18 +47,31 @@ def dump_nnunet(
     ids : "name" (default), which keeps the suffix of images of two axes, as masks are called too, or "stem".
     mirror : whether networks are averaged over flips, as nnU-Net does by default.
     jobs : threads that decode a case and read files.
+    warn : is told of answers without probabilities.
     how : further options of `dump_cases`.
 
     Raises
     ------
     UsageError
-        Several folds, and one store.
+        Several folds, and one store; a store for each, and probabilities that were exported.
     """
     check_choice("--id", ids, ("name", "stem"), "cannot name the cases of nnU-Net", "id-form")
     model, stem = Path(folder), ids == "stem"
     if images is None:
         threads = jobs or min(cores(), MAX_READERS)
-        yield dump_cases(Exports(model, fold, stem, threads), out, jobs=jobs, **how)
+        exports = Exports(model, fold, stem, threads)
+        if FOLD in out:
+            item = f"{out!r} asks for a store a fold, and probabilities that were exported make one"
+            fix = (
+                f"leave {FOLD} out; with --fold one fold's cases are read; with --images networks are run, a store each"
+            )
+            raise UsageError("nnunet-folds", "cannot dump exported probabilities by folds", item=item, fix=fix)
+        if bare := exports.bare:
+            doubt = f"{len(bare)} of the answers have no probabilities beside them and are left out: {some(bare)}"
+            warn(
+                Caution(doubt, "predict or validate these again with --save_probabilities or --npz, if they are wanted")
+            )
+        yield dump_cases(exports, out, jobs=jobs, **how)
         return
     file = checkpoint or CHECKPOINT
     folds = folds_of(model, file, fold)

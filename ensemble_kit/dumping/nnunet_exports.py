@@ -81,6 +81,14 @@ class Exports:
                 )
         return [by_name[name] for name in sorted(by_name)]
 
+    @property
+    def bare(self) -> list[str]:
+        """Answers beside the probabilities that have none themselves, by their files' names."""
+        folders = dict.fromkeys(path.parent for path in self._paths.values())
+        answers = [p for f in folders for p in sorted(f.glob(f"*{self.dataset.ending}"))]
+        known = {path.with_suffix(self.dataset.ending) for path in self._paths.values()}
+        return [p.name for p in answers if p not in known]
+
     def record(self) -> dict[str, Any]:
         """Return what is read."""
         return {"model": f"probabilities exported by nnU-Net in {self.folder.resolve().name}"}

@@ -86,6 +86,9 @@ def _drawn(mask: Any, size: tuple[int, ...], name: str) -> NDArray[np.bool_]:
     if plane.shape != size:
         item = f"the mask of {name!r} has {as_text(plane.shape)} pixels, the image {as_text(size)}"
         raise MismatchError("image-size-differs", _WHAT, item=item, fix="pass the image that the masks were made for")
+    if plane.dtype.kind not in "bui":
+        item = f"the mask of {name!r} is {plane.dtype}, of which any value but 0 would be drawn"
+        raise UsageError("array-kind", _WHAT, item=item, fix="pass a mask: probabilities >= 0.5, logits >= 0")
     return plane != 0
 
 
@@ -105,6 +108,8 @@ def to_eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Bring any values to 0 … 255; those of more than 8 bits from their 0.5 % to their 99.5 % quantile."""
     if image.dtype == np.uint8:
         return image
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
     known = image[np.isfinite(image)] if image.dtype.kind == "f" else image
     low, high = (float(v) for v in np.quantile(known, [0.005, 0.995])) if known.size else (0.0, 1.0)
     scaled = (image.astype(np.float64) - low) / ((high - low) or 1.0)

@@ -15,6 +15,8 @@ from ensemble_kit.tuning.counting import HIGHS, LOWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
 FEW = 3
 """Samples that are looked at."""
 
@@ -42,15 +44,26 @@ def regime(store: LogitStore) -> dict[str, Any]:
 
 def _undecided(store: LogitStore, sample: str) -> float:
     """Measure the share of a sample's cells, of each class or of exclusive ones together, that are undecided."""
-    logits = np.asarray(store.read(sample), np.float32)
-    if store.activation == "sigmoid":
-        return float((np.abs(logits) < SURE).mean())
+    scene = store.mosaic(sample)
+    tiles = [store.read(sample)] if scene is None else [store.read_tile(sample, k) for k in range(len(scene.boxes))]
+    found = [_open_cells(np.asarray(tile, np.float32), store.activation) for tile in tiles]
+    return float(sum(cells.sum() for cells in found) / sum(cells.size for cells in found))
+
+
+def _open_cells(logits: NDArray[np.float32], activation: str) -> NDArray[np.bool_]:
+    """Tell which cells are undecided: bool, of logits (C, h, w) as they are, of exclusive classes (h, w)."""
+    if activation == "sigmoid":
+        return np.asarray(np.abs(logits) < SURE)
+    if len(logits) == 1:
+        return np.zeros(logits.shape[1:], np.bool_)  # the only class has every cell
     second, first = np.partition(logits, -2, axis=0)[-2:]
-    return float((first - second < SURE).mean())
+    return np.asarray(first - second < SURE)
 
 
 def _timed(store: LogitStore, few: Sequence[str]) -> dict[str, float]:
     """Measure CPU seconds a sample of a vote, and, of overlapping classes, of counting by level."""
+    if store.activation == "softmax" and len(store.classes) == 1:
+        return {}  # argmax has nothing to decide
     ensemble = Ensemble([store])
     inputs, decide = ensemble.inputs, ensemble.decision()
     bands = dict.fromkeys(range(len(store.classes)), (LOWS[0], HIGHS[0]))

@@ -1,6 +1,6 @@
 """`PYTHONPATH=tests python -m pages.site FOLDER` makes the docs site: the pages as they stand, at short addresses.
 
-The pages are Markdown of GitHub, and link to each other, and to files of the repository, by relative paths. A copy of
+The pages are Markdown of GitHub and notebooks, and link to each other, and to files of the repository, by relative paths. A copy of
 them is laid out for the generator: README.md is its start, docs/PAGE.md becomes PAGE.html, what else they link to lies in
 files/. Links are written anew. One that leads nowhere, an anchor that is not there and a page that stands in no menu end
 the build.
@@ -8,6 +8,7 @@ the build.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,15 @@ class SiteError(Exception):
     """What keeps the site from being built."""
 
 
+def text_of(source: Path) -> str:
+    """Read a page, or a notebook as one."""
+    text = source.read_text(encoding="utf-8")
+    if source.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(f"```python\n{code}\n```" if kind == "code" else code for kind, code in cells) + "\n"
+
+
 @dataclass(frozen=True)
 class Site:
     """The site of the pages below a folder, whose settings are docs/site.yml."""
@@ -44,7 +54,9 @@ class Site:
             pages = {place.as_posix() for place in self.lay_out(Path(made) / "docs").values() if place.suffix == ".md"}
             menu = IN_MENU.findall(settings.read_text(encoding="utf-8"))
             if wrong := sorted(pages ^ set(menu)) or sorted({page for page in menu if menu.count(page) > 1}):
-                raise SiteError(f"docs/site.yml: no page, no place in the menu, or two: {', '.join(wrong)}")
+                raise SiteError(
+                    f"give each page one place in the menu of docs/site.yml, and no other: {', '.join(wrong)}"
+                )
             shutil.copy(settings, Path(made) / "mkdocs.yml")
             command = [sys.executable, "-m", "zensical", "build", "--strict"]
             done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
@@ -64,8 +76,8 @@ class Site:
             found[source] = self.place(source)
             target = folder / found[source]
             target.parent.mkdir(parents=True, exist_ok=True)
-            if source.suffix == ".md":
-                text = source.read_text(encoding="utf-8")
+            if found[source].suffix == ".md":
+                text = text_of(source)
                 ahead += self.linked(source, text)
                 target.write_text(self.adapted(source, text), encoding="utf-8")
             else:
@@ -77,6 +89,8 @@ class Site:
         path = PurePosixPath(source.relative_to(self.root).as_posix())
         if path.name == "README.md":
             return PurePosixPath("index.md") if len(path.parts) == 1 else path.parent.with_suffix(".md")
+        if path.suffix == ".ipynb":
+            return path.with_suffix(".md")
         if path.suffix == ".md":
             return PurePosixPath(path.name if path.parts[0] == "docs" else path.name.lower())
         return path.relative_to("docs") if path.parts[0] == "docs" else "files" / path
@@ -104,7 +118,7 @@ class Site:
             return os.path.relpath(there, self.place(page).parent)
 
         def named(found: re.Match[str]) -> str:
-            heading = (page.parent / found[1]).read_text(encoding="utf-8").split("\n", 1)[0]
+            heading = text_of(page.parent / found[1]).split("\n", 1)[0]
             return f"[{heading.removeprefix('# ')}]({found[1]}"
 
         parts = FENCED.split(text)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST = 60
 """Classes that have a chart of their own, those of the lowest scores: a page of thousands must still open."""
+_FEWEST = 6
+"""Groups from which on a gain can be told from chance: fewer have one sign by chance in over 5 % of all cases."""
 _ANSWER = "this answer"
 
 
@@ -49,6 +51,8 @@ def score_section(m: Material) -> Section | None:
     lines = _verdicts(m, rows)
     if tuned is not None:
         report = tuned.report()
+        if scores is not None and m.measure != tuned.measure:
+            lines.append(f"The set was tuned by {tuned.measure}, and the sentences below are of that.")
         lines += report.lines
         blocks += [Sentences(lines)] if lines else []
         blocks += [Cautions(report.warnings)] if report.warnings else []
@@ -170,8 +174,12 @@ def _verdict(name: str, row: Row, m: Material) -> str:
         return f"Against {name} ({_text(score)}) it gains {gain.value:+.4f} in-sample, on samples that chose it; {how}."
     if math.isnan(gain.value):
         return f"Against {name} ({_text(score)}) no gain is known: no pair of sample and class counts in both."
+    if (n := _groups(m)) < 2:
+        return f"Against {name} ({_text(score)}) it gains {gain.value:+.4f}; one of {_unit(m)} tells nothing of others."
     told = f"Against {name} ({_text(score)}) it gains {gain} (95 % interval over {_unit(m)})"
-    if gain.low > 0:
+    if n < _FEWEST:
+        word = f", but {n} {_unit(m)} are too few to tell it from chance"
+    elif gain.low > 0:
         word = ", more than chance explains"
     elif gain.high < 0:
         word = ": it is worse, by more than chance explains"
@@ -179,6 +187,11 @@ def _verdict(name: str, row: Row, m: Material) -> str:
         word = ", which chance explains"
     seen = ", in-sample" if m.in_sample and not (m.tuned is not None and m.tuned.is_plain) else ""
     return f"{told}{seen}{word}. It is better in {better} samples and worse in {worse}."
+
+
+def _groups(m: Material) -> int:
+    """Count what is resampled: groups of samples, or samples."""
+    return 0 if m.scores is None else len(set(group_of(m.scores.overlap.samples, m.groups)))
 
 
 def _unit(m: Material) -> str:
@@ -191,7 +204,8 @@ def _table(m: Material, rows: Sequence[Row]) -> Table:
         if gain is None:
             shown.append([name, _text(score), "", "", "", "", ""])
             continue
-        ends = ["–" if math.isnan(v) else f"{v:+.4f}" for v in (gain.value, gain.low, gain.high)]
+        known = (gain.value, gain.low, gain.high) if _groups(m) > 1 else (gain.value, math.nan, math.nan)
+        ends = ["–" if math.isnan(v) else f"{v:+.4f}" for v in known]
         shown.append([name, _text(score), *ends, str(better), str(worse)])
     columns = ["masks", m.measure.name, "gain of the answer", "95 % from", "to", "better in", "worse in"]
     legend = (

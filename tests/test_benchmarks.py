@@ -52,7 +52,16 @@ def test_the_commands_of_nnunet_are_measured(tmp_path: Path) -> None:
 def test_large_jobs_are_measured(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text("<!-- large -->\nstale words\n<!-- /large -->\n")
-    command = [sys.executable, str(BENCHMARKS / "large.py"), "--quick", "--only", "samples", "plane", "--page", str(page)]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "large.py"),
+        "--quick",
+        "--only",
+        "samples",
+        "plane",
+        "--page",
+        str(page),
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def tune_from(
 
     def described(c: int) -> tuple[ClassThreshold, list[Counts]]:
         curve, level, table = curves[c], levels[c], curves[c].table
+        pixels = Curve(table, pooled, every)
         best = curve.best() if level is None else _at_level(curve, level)
         found = ClassThreshold(
             ensemble.classes[c],
@@ -69,10 +70,11 @@ def tune_from(
             int((table.truth > 0).sum()),
             len(ensemble.samples),
             (table.low, table.high),
-            Calibration.of(Curve(table, pooled, every).best(), mean),
+            Calibration.of(pixels.best(), mean),
         )
         counts = [table.at(min(level, table.high), release=False) for level in (best.level, half)]
         curve.release()
+        pixels.release()
         return found, counts
 
     classes, counts = zip(*in_threads(described, range(len(curves)), threads), strict=True)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 import ensemble_kit as ek
 import warm
 from conftest import smooth_logits, write_store
+from ensemble_kit.execution.events import Progress
 from ensemble_kit.execution.executor import Threads
 from ensemble_kit.kernels import reference as ref
 from ensemble_kit.kernels import tables
@@ -29,11 +31,16 @@ from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import statistics
+from ensemble_kit.tuning.class_statistics import ARRAYS
+from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import make_folds
 from ensemble_kit.tuning.search import cleaning, collecting, described, greedy, joint, metric_search, studies
+from ensemble_kit.tuning.search.kept_counts import KeptCounts
 from ensemble_kit.tuning.search.plan import Search
 from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.shared_trials import SharedTrials
 from ensemble_kit.tuning.search.storage import locked
 from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
@@ -95,7 +102,7 @@ def test_undecided_pixels_are_those_that_numpy_finds(
         for s, sample in enumerate(ens.samples):
             images = [ref.rounded(ref.interpolate(ref.q(m.read(sample)[c]), IMAGE)) for m in ens.members]
             wanted = ref.undecided(np.stack(images), truth[sample, name].decode(), own.low, own.high)
-            mine = own.values[own.offsets[s] : own.offsets[s + 1]]
+            mine = own.values.T[own.offsets[s] : own.offsets[s + 1]]
             split = own.splits[s] - own.offsets[s]
             assert split == wanted[1]
             for part in (slice(None, split), slice(split, None)):
@@ -171,6 +178,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
     ens = ek.Ensemble(ens.members, mean=mean)
     band = BAND if mean == "probability" else (20000, 45000)
     table = collecting.collect(ens, truth, both(band), executor=Threads(2))
+    summed = collecting.collect(ens, truth, both(band), executor=Threads(1), by_weights=True)
     own = table.classes[0]
     scale = tables.q_levels() if mean == "probability" else tables.identity()
     low, high = int(scale[own.low - 1]) + 1, int(scale[own.high])
@@ -178,6 +186,7 @@ def test_a_trial_is_exact(ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, e
         weights = tuple(rng.random(3).round(3)) if k > 3 else ((1.0,) * 3, (1.0, 0, 0), (0, 0, 1.0), (0, 3.0, 1))[k]
         setting = Setting(weights, Mean.of(mean), (1.0,) * 3)
         trial = table.try_setting(setting, measure, jobs=1 + k % 2)
+        assert summed.try_setting(setting, measure) == trial
         fused = setting.applied(ens)
         wanted = brute_force(fused, truth, measure, low, high)
         if empty != "skip":  # with skipped pairs classes weigh by how many of theirs count
@@ -197,6 +206,73 @@ def test_a_trial_on_some_samples_is_one_of_an_ensemble_of_them(ens: ek.Ensemble,
     alone = collecting.collect(part, its_truth, both())
     setting = Setting((0.2, 0.5, 0.3), PROBABILITY, (1.0,) * 3)
     assert table.try_setting(setting, Measure(), some) == alone.try_setting(setting, Measure())
+
+
+@pytest.mark.parametrize("objective", ["mean", "pooled"])
+@pytest.mark.parametrize("empty", [1, "skip"])
+@pytest.mark.parametrize("by_weights", [False, True])
+def test_trials_on_several_unions_of_samples_are_those_on_each(
+    ens: ek.Ensemble, truth: ek.MaskSet, objective: Any, empty: Any, by_weights: bool
+) -> None:
+    table = collecting.collect(ens, truth, both(), by_weights=by_weights)
+    measure, every = Measure(objective, convention=Convention(0, empty)), np.arange(10)
+    unions = [every, every[2:7], every[::3], every[3:5]]  # s3 and s4 lack a class
+    shared = SharedTrials(table, unions[:3])
+    for weights in ((1.0, 1.0, 1.0), (0.2, 0.5, 0.3), (0.0, 1.0, 0.0)):
+        setting = Setting(weights, PROBABILITY, (1.0,) * 3)
+        alone = [table.try_setting(setting, measure, union) for union in unions]
+        assert table.try_on(setting, measure, unions) == alone
+        assert [shared.try_setting(setting, measure, union) for union in (*unions, None)] == [*alone, alone[0]]
+
+
+def test_counts_of_a_fold_are_taken_from_those_of_all_samples(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
+    passes: list[Progress] = []
+    kept = KeptCounts(ens, truth, Threads(1), lambda event: passes.append(event) if event.done == 0 else None)
+    fused = [
+        ens.with_fusion(weights=dict(zip(NAMES, w, strict=True))) for w in ((1, 1, 1), (1, 2, 3), (3, 1, 1), (5, 1, 0))
+    ]
+    some, wide = np.array([1, 2, 5, 8]), {0: BAND, 1: (328, 65208)}
+    part, its_truth = subset(ens, truth, some)
+
+    def check(k: int, bands: dict[int, tuple[int, int]], counted: int) -> None:
+        before = len(passes)
+        taken = kept.take(fused[k].fusion, bands, some)
+        assert len(passes) - before == counted
+        wanted = statistics.count(part.with_fusion(fused[k].fusion), its_truth, bands, Threads(1))
+        assert taken.keys() == wanted.keys()
+        for c, table in taken.items():
+            for name in ("low", "high", *ARRAYS):
+                assert np.array_equal(getattr(table, name), getattr(wanted[c], name)), name
+
+    check(0, both(), 1)
+    check(0, {1: (20000, 30000)}, 0)
+    check(0, wide, 1)
+    check(0, both(), 0)
+    for k in (1, 2, 3):
+        check(k, both(), 1)
+    check(2, both(), 0)
+    check(0, both(), 1)  # the first made room
+
+
+def test_a_nested_search_counts_each_fusion_once(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
+    passes: list[Progress] = []
+    found = joint.tune(
+        ens, truth, Measure(), "greedy", 3, listener=lambda event: passes.append(event) if event.done == 0 else None
+    )
+    chosen = {tuple(fold["weights"]) for fold in found.search["nested"]["folds"]}
+    fusions = {(21846, 21845, 21845), found.fusion.weights[0], *chosen}
+    assert sum(event.verb == "counting" for event in passes) <= len(fusions) + 2  # and bands that are widened
+
+
+@pytest.mark.parametrize("choose", ["own", "bagged", "shrunk", "shared"])
+def test_thresholds_are_the_same_whether_they_are_judged_or_not(
+    ens: ek.Ensemble, truth: ek.MaskSet, choose: Any
+) -> None:
+    measure = Measure()
+    counted = statistics_for(ens, truth, measure, 3)
+    judged, plain = (tune_from(counted, ens, measure, 3, choose=choose, judged=judged) for judged in (True, False))
+    assert judged.validation.crossed is not None
+    assert plain == replace(judged, validation=replace(judged.validation, crossed=None), created=plain.created)
 
 
 def test_temperatures_and_scores_are_nearly_exact(ens: ek.Ensemble, truth: ek.MaskSet) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from browser import PROGRAM, browser
 from ensemble_kit.cli.explain import CODES
 from pages.site import ROOT, Site, SiteError
 
@@ -91,6 +92,17 @@ def test_every_link_leads_to_a_page_and_an_anchor(built: Path, pages: dict[Path,
 
 def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page]) -> None:
     assert [target for page in pages.values() for target in page.loaded if urlsplit(target).netloc] == []
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+def test_a_browser_asks_nobody_else(built: Path) -> None:
+    """Scripts could, which no attribute shows."""
+    with browser() as tab:
+        for name in ("index", "errors", "examples/notebooks/volume"):
+            tab.open(built / f"{name}.html")
+            tab.wait(0.5)
+        assert tab.asked
+        assert [address for address in tab.asked if not address.startswith("file:")] == []
 
 
 def test_every_error_code_is_an_anchor(built: Path, pages: dict[Path, Page]) -> None:

@@ -148,7 +148,7 @@ def test_undecided_pixels_leave_void_out(ens: ek.Ensemble, stride: int) -> None:
             images = [ref.rounded(ref.interpolate(ref.q(m.read(sample)[c]), IMAGE))[at, at][kept] for m in ens.members]
             hits = truth[sample, name].decode()[at, at][kept]
             wanted = ref.undecided(np.stack(images)[:, None], hits[None], own.low, own.high)
-            mine, split = own.values[own.offsets[s] : own.offsets[s + 1]], own.splits[s] - own.offsets[s]
+            mine, split = own.values.T[own.offsets[s] : own.offsets[s + 1]], own.splits[s] - own.offsets[s]
             assert split == wanted[1]
             for part in (slice(None, split), slice(split, None)):
                 assert sorted(mine[part].tolist()) == sorted(wanted[0][part].tolist())

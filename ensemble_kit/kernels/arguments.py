@@ -100,13 +100,15 @@ class UndecidedPixels(NamedTuple):
 
     Parameters
     ----------
-    values : uint16 (n, M); group g has the rows `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. Sample s has the
+    values : uint16 (M, n); group g has the columns `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. Sample s has the
         groups from s times the number of sets of members on, one for each set that has a say somewhere.
+    peaks : uint16 (M, ceil(n / 32)), the largest values of every 32 columns.
     above, above_hits, truth : int64 (groups,), pixels decided on for all weights, hits among those, hits in all.
     inside : int64 (groups,), pixels in all; looked at where no member of the set weighs anything.
     """
 
     values: NDArray[np.uint16]
+    peaks: NDArray[np.uint16]
     offsets: NDArray[np.int64]
     splits: NDArray[np.int64]
     above: NDArray[np.int64]
@@ -131,15 +133,19 @@ class CurveRoom(NamedTuple):
 
     Parameters
     ----------
-    counts : uint64 (65537,) of zeros, left so; misses and, in the lower half, hits at each level.
+    counts : uint64 (65537,) of zeros, left so; misses and, in the lower half, hits at each level, descending.
     touched : uint64 (1025,) of zeros, left so; a bit for each level that occurs.
-    top, counted : float64 and int64 (65537,), sums of scores, and how many count.
+    order : int64 (65537,), the levels that occur.
+    top, counted : float64 and int64 (65537, U), of each union sums of scores, and how many count.
+    sums : uint32, of the strips and pixels that are fused at a time.
     """
 
     counts: NDArray[np.uint64]
     touched: NDArray[np.uint64]
+    order: NDArray[np.int64]
     top: NDArray[np.float64]
     counted: NDArray[np.int64]
+    sums: NDArray[np.uint32]
 
 
 class Grids(NamedTuple):

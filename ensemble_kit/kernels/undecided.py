@@ -11,6 +11,10 @@ from ensemble_kit.kernels.counts import score_pair
 from ensemble_kit.kernels.jit import inline, kernel
 from ensemble_kit.kernels.maps import maps_of
 from ensemble_kit.kernels.runs import grown
+from ensemble_kit.kernels.words import lowest
+
+STRIP = 32
+"""Pixels in a row that are passed over together where their largest values stay below the band."""
 
 
 @kernel
@@ -112,8 +116,8 @@ def _put_values(m, y0, y1, x0, x1, stride, maps, scoring, axes, room, pixels):
 
 
 @kernel
-def curve(pixels, samples, table, silent, fills, low, high, score, pooled, room):
-    """Fuse one class's undecided pixels, score it at every level of `low … high`, and return the best level.
+def curves(pixels, samples, unions, table, weights, fills, low, high, score, pooled, room, best):
+    """Fuse one class's undecided pixels, score them at every level of `low … high`, and find the best level.
 
     Only levels that occur are visited: each sample adds the *differences* of its score between them, and one sum
     from above turns differences into scores. Among scores within 1e-12 the level nearest to 0.5 is best, then the
@@ -123,89 +127,143 @@ def curve(pixels, samples, table, silent, fills, low, high, score, pooled, room)
     ----------
     pixels : UndecidedPixels.
     samples : numbers of the samples that count.
+    unions : bool (samples, U), which of them each of several unions has; all are scored from one look at the pixels.
     table : uint32 (S, M, 65536), of each set the member's integer weight times the level of a value; a pixel's level
-        is `(sum + 32768) >> 16`.
-    silent : bool (S,), whether no member of the set weighs anything.
-    fills : whether the pixels of silent sets are on, at every level.
+        is `(sum + 32768) >> 16`. Or (S, M, 0), where values are levels already.
+    weights : uint32 (S, M), of each set the members' integer weights; of a sum of 65536, or all 0: nobody has a say.
+    fills : whether the pixels of sets without a say are on, at every level.
     score : Score.
-    pooled : score the pixels of all samples together.
-    room : CurveRoom; `top` and `counted` are written in `low … high`.
+    pooled : score the pixels of all samples together; then there is one union, of all.
+    room : CurveRoom; `top`, and with `score.skip` `counted`, are written in `low … high`.
+    best : int64 (U,), the best levels are written here.
     """
-    values, offsets, splits, above, above_hits, truth, inside = pixels
-    counts, touched, top, counted = room
+    _, _, offsets, splits, above, above_hits, truth, inside = pixels
+    counts, touched, order, top, counted, sums = room
     top[low : high + 1] = 0
-    counted[low : high + 1] = 0
+    if score.skip:
+        counted[low : high + 1] = 0
     pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
     half = np.uint64(0xFFFFFFFF)
     for k in range(samples.size):
-        for j in range(silent.size):
-            g = samples[k] * silent.size + j
+        for j in range(len(weights)):
+            g = samples[k] * len(weights) + j
             area += truth[g]
-            if silent[j]:
+            if not weights[j].any():
                 pred += inside[g] if fills else 0
                 tp += truth[g] if fills else 0
                 continue
             pred += above[g]
             tp += above_hits[g]
-            own, begin, split, end = table[j], offsets[g], splits[g], offsets[g + 1]
-            _scatter(values, begin, split, own, low, high, np.uint64(1), counts, touched)
-            _scatter(values, split, end, own, low, high, np.uint64(1) << np.uint64(32), counts, touched)
+            fused, begin, split, end = (table[j], weights[j]), offsets[g], splits[g], offsets[g + 1]
+            _scatter(pixels, begin, split, fused, low, high, np.uint64(1), counts, touched, sums)
+            _scatter(pixels, split, end, fused, low, high, np.uint64(1) << np.uint64(32), counts, touched, sums)
         if pooled and k + 1 < samples.size:
             continue
+        own = np.flatnonzero(unions[k])
         value, one = 0.0, 0
-        touched[high >> 6] |= np.uint64(1) << np.uint64(high & 63)
-        for word in range(high >> 6, (low >> 6) - 1, -1):
-            bits = touched[word]
-            touched[word] = 0
-            while bits != 0:
-                bit = _highest(bits)
-                bits ^= np.uint64(1) << np.uint64(bit)
-                level = word * 64 + bit
-                hits = np.int64(counts[level] & half)
-                tp += hits
-                pred += hits + np.int64(counts[level] >> np.uint64(32))
-                counts[level] = 0
-                now, count = score_pair(pred, tp, area, score)
-                top[level] += now - value
-                counted[level] += count - one
-                value, one = now, count
+        for at in order[: _take_marks(touched, high - low, order)]:
+            hits = np.int64(counts[at] & half)
+            tp += hits
+            pred += hits + np.int64(counts[at] >> np.uint64(32))
+            counts[at] = 0
+            now, count = score_pair(pred, tp, area, score)
+            step, more = now - value, count - one
+            for union in own:
+                top[high - at, union] += step
+                if score.skip:
+                    counted[high - at, union] += more
+            value, one = now, count
         pred, tp, area = np.int64(0), np.int64(0), np.int64(0)
-    best, best_level, last = -1.0, high, min(high, 65535)
+    for u in range(best.size):
+        best[u] = min(unions[:, u].sum(), 1) if pooled else unions[:, u].sum()
+    _find_best(top, counted, low, high, score.skip, best)
+
+
+@kernel
+def _find_best(top, counted, low, high, skip, best):
+    """Turn differences into scores, and the number of each union's samples into its best level."""
+    peak, gate, many = np.full(best.size, -1.0), np.full(best.size, -1.0), best.copy()
+    best[:] = high
     for level in range(high, low - 1, -1):
-        if level < high:
-            top[level] += top[level + 1]
-            counted[level] += counted[level + 1]
-        value = top[level] / counted[level] if counted[level] > 0 else 1.0
-        if level <= last and value >= best - 1e-12:
-            if value > best + 1e-12 or abs(2 * level - 65535) <= abs(2 * best_level - 65535):
-                best_level = level
-            best = max(value, best)
-    return best_level
+        for u in range(best.size):
+            if level < high:
+                top[level, u] += top[level + 1, u]
+                if skip:
+                    counted[level, u] += counted[level + 1, u]
+            if level > 65535 or (not skip and top[level, u] < gate[u]):  # beyond rounding
+                continue
+            count = counted[level, u] if skip else many[u]
+            value = top[level, u] / count if count > 0 else 1.0
+            if value >= peak[u] - 1e-12:
+                if value > peak[u] + 1e-12 or abs(2 * level - 65535) <= abs(2 * best[u] - 65535):
+                    best[u] = level
+                peak[u] = max(value, peak[u])
+                gate[u] = (peak[u] - 2e-12) * count
 
 
 @kernel
-def _scatter(values, first, stop, table, low, high, one, counts, touched):
-    """Add `one` to the counts of every pixel's level, and mark the level; beyond the band, at its upper edge."""
-    members = table.shape[0]
-    for i in range(first, stop):
-        total = np.uint32(32768)
-        for m in range(members):
-            total += table[m, values[i, m]]
-        level = np.int64(total >> np.uint32(16))
-        if level >= low:
-            level = min(level, high)
-            counts[level] += one
-            touched[level >> 6] |= np.uint64(1) << np.uint64(level & 63)
+def _take_marks(touched, last, order):
+    """Write the marks up to `last`, ascending, and 0, whether it is marked or not; clear them, and tell how many."""
+    touched[0] |= np.uint64(1)
+    n = 0
+    for word in range((last >> 6) + 1):
+        bits = np.int64(touched[word])
+        touched[word] = 0
+        while bits != 0:
+            order[n] = word * 64 + lowest(bits)
+            bits &= bits - 1
+            n += 1
+    return n
 
 
 @kernel
-def _highest(bits):
-    """Position of the highest bit of a word that is not 0."""
-    at = 0
-    for shift in (32, 16, 8, 4, 2, 1):
-        if bits >> np.uint64(at + shift) != 0:
-            at += shift
-    return at
+def _scatter(pixels, first, stop, fused, low, high, one, counts, touched, sums):
+    """Add `one` to the counts of every pixel's level, and mark the level; beyond the band, at its upper edge.
+
+    Counts begin with those of the upper edge and descend. Strips of pixels whose largest values stay below the band are
+    passed over.
+    """
+    values, peaks, (table, weights) = pixels.values, pixels.peaks, fused
+    below = np.uint32(max(low * 65536 - 1, 0))
+    if first == stop:
+        return
+    strips = (stop - 1) // STRIP + 1
+    for begin in range(first // STRIP, strips, sums.size - STRIP):
+        n = min(sums.size - STRIP, strips - begin)
+        bounds, part = sums[:n], sums[sums.size - STRIP :]
+        _fuse(peaks, begin, table, weights, bounds)
+        for k in range(n):
+            if bounds[k] > below:
+                start = max((begin + k) * STRIP, first)
+                own = part[: min((begin + k + 1) * STRIP, stop) - start]
+                _fuse(values, start, table, weights, own)
+                for total in own:
+                    if total > below:
+                        at = max(high - np.int64(total >> np.uint32(16)), 0)
+                        counts[at] += one
+                        touched[at >> 6] |= np.uint64(1) << np.uint64(at & 63)
+
+
+@inline
+def _fuse(values, start, table, weights, sums):
+    """Fuse some columns of values, from `start` on."""
+    sums[:] = 32768
+    for m in range(weights.size):
+        own, weight, levels = values[m, start : start + sums.size], weights[m], table[m]
+        if levels.size > 0:
+            for i in range(sums.size):
+                sums[i] += levels[own[i]]
+        else:
+            for i in range(sums.size):
+                sums[i] += np.uint32(weight * np.uint32(own[i]))
+
+
+@kernel
+def put_peaks(values, peaks):
+    """Write the largest value of every strip of columns: uint16 (M, n), to uint16 (M, ceil(n / STRIP))."""
+    for m in range(len(values)):
+        for k in range(peaks.shape[1]):
+            peaks[m, k] = values[m, k * STRIP : (k + 1) * STRIP].max()
 
 
 @kernel

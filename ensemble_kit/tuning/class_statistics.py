@@ -172,6 +172,21 @@ class ClassStatistics:
         whole = replace(self, pred=self.area, above=self.above_area)
         return replace(narrow, area=self.area[inside], above_area=whole.at(high)[1])
 
+    def in_band(self, low: int, high: int) -> ClassStatistics:
+        """Return the counts of a band that lies in this one; these, where it is the same."""
+        return self if (low, high) == (self.low, self.high) else self.narrowed(low, high)
+
+    def of_samples(self, samples: NDArray[np.int64]) -> ClassStatistics:
+        """Return the counts of some samples, by number, in this order; these, where it is all of them."""
+        if np.array_equal(samples, np.arange(self.truth.size)):
+            return self
+        cuts = [slice(self.offsets[s], self.offsets[s + 1]) for s in samples.tolist()]
+        arrays: dict[str, Any] = {"offsets": np.cumsum([0, *(cut.stop - cut.start for cut in cuts)])}
+        for name in (*ARRAYS[1:], *(AREAS if self.area is not None else ())):
+            own = getattr(self, name)
+            arrays[name] = np.concatenate([own[cut] for cut in cuts]) if name in _KINDS else own[samples]
+        return replace(self, mapped=None, **arrays)
+
 
 def joined(tables: Sequence[ClassStatistics]) -> ClassStatistics:
     """Put the samples of several tables of one class and band, of all shares in their order, back into their order."""

@@ -31,8 +31,11 @@ def tune_from(
     seed: int = 0,
     choose: Choice | None = None,
     executor: Executor = THREADS,
+    judged: bool = True,
 ) -> ThresholdSet:
     """Read the best thresholds off statistics; parameters as for `tune_thresholds`. No pixel is looked at.
+
+    Without `judged` the levels are the same, and no cross-validation is told of.
 
     Classes are worked on in as many threads of this process as the executor has.
 
@@ -48,7 +51,10 @@ def tune_from(
     how |= {"shared": True} if choose == "shared" else {}  # as before there was a choice
     if folds or choose != "own":
         chooser = Chooser(curves, names, half, choose, mean, seed, threads)
-        crossed, chosen = cross_validate(chooser, ensemble.classes) if folds else (None, chooser.on(chooser.every))
+        if folds and judged:
+            crossed, chosen = cross_validate(chooser, ensemble.classes)
+        else:
+            chosen = chooser.on(chooser.every)
         levels = [
             None if kept and choose != "bagged" else level
             for kept, level in zip(chosen.keeps, chosen.levels, strict=True)

@@ -33,7 +33,9 @@ def drawn(pixels: int, rng: np.random.Generator) -> Undecided:
         q = np.clip((np.clip(z, -16, 16) + 16) / 32 * 65535 + 0.5, 0, 65535).astype(np.uint16)
         offsets = np.arange(SAMPLES + 1) * pixels
         on, hits, truth = np.full(SAMPLES, 5000), np.full(SAMPLES, 4900), np.full(SAMPLES, 4900 + pixels // 2)
-        classes.append(ClassPixels(26000, 39000, q, offsets, offsets[:-1] + pixels // 2, on, hits, truth))
+        classes.append(
+            ClassPixels(26000, 39000, np.ascontiguousarray(q.T), offsets, offsets[:-1] + pixels // 2, on, hits, truth)
+        )
     return Undecided(tuple("abcde"), (1.0,) * MEMBERS, "q", 1, tuple(classes))
 
 

@@ -18,7 +18,7 @@ from ensemble_kit.scores.fusing import is_whole_image
 from ensemble_kit.scores.inputs import Inputs, Member
 from ensemble_kit.spec.mean import LEVELS, LOGIT
 from ensemble_kit.tuning.search.by_masks import Part, undecided_of
-from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided, Which
+from ensemble_kit.tuning.search.undecided import ClassPixels, Kind, Undecided, Which, band_of, scale_of
 from ensemble_kit.tuning.truth import items_with_truth
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def collect(
     executor: Executor = THREADS,
     listener: Listener = nobody,
     hottest: float = 1.0,
+    by_weights: bool = False,
 ) -> Undecided:
     """Collect an ensemble's undecided pixels in one pass over the stores.
 
@@ -51,8 +52,10 @@ def collect(
     bands : for each class number the levels, low and high, between which thresholds will be looked for.
     memory : bytes; default 500 MB.
     hottest : the largest factor by which temperatures will be multiplied; the band is widened for it.
+    by_weights : whether trials will differ in weights alone. Then what is kept is what the ensemble's mean sums, and a
+        trial needs no table.
     """
-    build = _Builder(ensemble.inputs, bands, hottest)
+    build = _Builder(ensemble.inputs, bands, hottest, by_weights)
     items = items_with_truth(ensemble.samples, truth, ensemble.classes)
     budget = memory or MEMORY
     every = ensemble.samples
@@ -75,7 +78,9 @@ def _bytes_of(row: Sequence[Mapping[Which, Part]]) -> int:
 class _Builder:
     """The arrays by which undecided pixels are found, the same for every sample; a value that can be pickled."""
 
-    def __init__(self, inputs: Inputs, bands: Mapping[int, tuple[int, int]], hottest: float) -> None:
+    def __init__(
+        self, inputs: Inputs, bands: Mapping[int, tuple[int, int]], hottest: float, by_weights: bool = False
+    ) -> None:
         self.inputs, fusion = inputs, inputs.fusion
         self.softmax = inputs.activation == "softmax"
         as_q = not self.softmax and (fusion.upsample == "logits" or fusion.mean.of_logits)
@@ -90,6 +95,7 @@ class _Builder:
         by_key = np.maximum.accumulate(self.scoring.by_key, axis=1)  # codes of NaN, at the end, hold 0
         keys = np.array([np.searchsorted(table, self.bands) - 32768 for table in by_key])  # (T, classes, 2)
         self.keys = np.ascontiguousarray(keys[self.scoring.table_of].transpose(1, 2, 0))
+        self.summed = scale_of(self.kind, fusion.mean) if by_weights else None
 
     def _stored(self, low: int, high: int, hottest: float) -> tuple[int, int]:
         """Turn a band of fused levels into one of stored values that holds it at every temperature."""
@@ -124,22 +130,24 @@ class _Builder:
             if taken > budget and stride < 64:
                 return None
         sets = tuple(sorted({which for row in rows for which in row[0]}, key=lambda which: (-len(which), which)))
-        none, classes = Part(np.empty((0, len(self.inputs.members)), np.uint16), 0, 0, 0, 0), []
+        none, classes = Part(np.empty((len(self.inputs.members), 0), np.uint16), 0, 0, 0, 0), []
         outside = space.outside(self.inputs)
         for c in range(len(self.inputs.classes)):
             parts = [row[c].get(which, none) for row in rows for which in sets]
-            offsets = np.cumsum([0, *(p.values.shape[0] for p in parts)])
+            offsets = np.cumsum([0, *(p.values.shape[1] for p in parts)])
             numbers = np.array([p[1:] for p in parts], np.int64)
             splits, *counts = (np.ascontiguousarray(column) for column in numbers.T)
-            values = np.concatenate([p.values for p in parts])
+            values = np.concatenate([p.values for p in parts], axis=1)
             fills = bool(outside[c] > 0)
             above, above_hits, true, inside = counts
             at = offsets, offsets[:-1] + splits
-            classes.append(ClassPixels(*self.bands[c], values, *at, above, above_hits, true, inside, fills))
+            band = self.bands[c] if self.summed is None else band_of(*self.bands[c], [self.summed])
+            classes.append(ClassPixels(*band, values, *at, above, above_hits, true, inside, fills))
             for row in rows:
                 row[c] = {}
         fusion = self.inputs.fusion
-        return Undecided(fusion.members, fusion.temperatures, self.kind, stride, tuple(classes), sets)
+        kind = self.kind if self.summed is None else "summed"
+        return Undecided(fusion.members, fusion.temperatures, kind, stride, tuple(classes), sets)
 
     def sample(self, item: Item, stride: int) -> list[dict[Which, Part]]:
         """Collect one sample: for each class its part of each region."""
@@ -147,6 +155,11 @@ class _Builder:
             return undecided_of(self.inputs, item.sample, self.kind, self.bands, stride, item.truth)
         everyone = tuple(range(len(self.inputs.members)))
         return [{everyone: Part(*found)} for found in self._of_image(item, stride)]
+
+    def laid(self, part: Part) -> Part:
+        """Lay values out by members, uint16 (M, n), on the scale of the sum where that is known."""
+        values = np.ascontiguousarray(part.values.T)
+        return part._replace(values=values if self.summed is None else self.summed[values])
 
     def _of_image(self, item: Item, stride: int) -> list[tuple[Any, ...]]:
         """Collect an image that all members saw, by the fast kernels: values, hits, above, hits among them, in all."""
@@ -200,5 +213,6 @@ class CollectUndecided:
     stride: int
 
     def __call__(self, item: Item) -> list[dict[Which, Part]]:
-        """Return, for each class, its part of each region."""
-        return self.build.sample(item, self.stride)
+        """Return, for each class, its part of each region, with values laid out by members."""
+        found = self.build.sample(item, self.stride)
+        return [{which: self.build.laid(part) for which, part in parts.items()} for parts in found]

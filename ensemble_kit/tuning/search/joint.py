@@ -25,12 +25,14 @@ from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.folds import Groups
 from ensemble_kit.tuning.search import cleaning, collecting, greedy, studies
-from ensemble_kit.tuning.search.nested import nested
+from ensemble_kit.tuning.search.kept_counts import KeptCounts
+from ensemble_kit.tuning.search.nested import nested, split_of
 from ensemble_kit.tuning.search.plan import TRIALS, Search, check
 from ensemble_kit.tuning.search.samplers import Dimension, Params
+from ensemble_kit.tuning.search.shared_trials import SharedTrials
 from ensemble_kit.tuning.search.storage import check_storage
 from ensemble_kit.tuning.search.task import Task
-from ensemble_kit.tuning.search.undecided import Setting, Trial, Undecided
+from ensemble_kit.tuning.search.undecided import Setting, Trial
 from ensemble_kit.tuning.statistics import Statistics, check_truth, source_of
 
 if TYPE_CHECKING:
@@ -107,22 +109,28 @@ def tune(
     studies_in_all = search.count_studies(folds)
     ruling = search.ruling(given)
     how = groups, seed, choose, studies_in_all, executor, jobs, listener, ruling, at_once
-    task = Task(uniform, truth, measure, search, *how)
+    task = Task(uniform, truth, measure, search, *how, KeptCounts(uniform, truth, executor, listener))
     known = statistics if statistics is not None and statistics.source == source_of(uniform, truth) else None
     counted = statistics_for(uniform, truth, measure, folds, groups, seed, known, executor, listener)
     plain = tune_from(counted, uniform, measure, folds, groups, seed, choose, executor)
-    table = None
+    assert task.counts is not None
+    task.counts.keep(uniform.fusion, dict(enumerate(counted.tables)))
+    table: Trials | None = None
     if TRIALS & set(search.what):
         bands = {c: (t.low, t.high) for c, t in enumerate(counted.tables)}
         hottest = _HOTTEST if "temperature" in search.what else 1.0
-        table = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest)
+        by_weights = not {"mean", "temperature"} & set(search.what)
+        pixels = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest, by_weights)
+        table = pixels
+        if folds and ("greedy" in search.what or search.sampler == "grid"):  # other samplers try other settings
+            table = SharedTrials(pixels, [np.arange(len(ensemble.samples)), *split_of(task, folds)[1]])
     fit = partial(_fit, table)
     found = fit(task, np.arange(len(ensemble.samples)), folds, "", plain)
     return nested(task, folds, found, fit) if folds else found
 
 
 def _fit(
-    table: Undecided | None,
+    table: Trials | None,
     task: Task,
     samples: NDArray[np.int64],
     folds: int | None,
@@ -133,7 +141,8 @@ def _fit(
     search, ensemble = task.search, task.ensemble
     setting, record = search_fusion(task, table, samples, name)
     fused = ensemble if setting is None else setting.applied(ensemble)
-    found = plain if fused.fusion == ensemble.fusion else task.tuned(fused, folds)
+    judged = task.is_whole or task.needs_judgement
+    found = plain if fused.fusion == ensemble.fusion else task.tuned(fused, folds, judged)
     if "post" in search.what:
         plan = search.plan(task.seed, f"{name}/post", task.studies)
         found, record["post"] = cleaning.search(fused, task.truth, found, plan, task.executor, task.listener)

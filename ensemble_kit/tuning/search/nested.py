@@ -16,7 +16,6 @@ from ensemble_kit.tuning.curve import curves_of
 from ensemble_kit.tuning.folds import group_of, make_folds
 from ensemble_kit.tuning.resampling import Resampler
 from ensemble_kit.tuning.search.task import Task
-from ensemble_kit.tuning.statistics import count
 from ensemble_kit.tuning.truth import true_areas
 
 if TYPE_CHECKING:
@@ -36,17 +35,16 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     fit : the search.
     """
     ensemble, measure = task.ensemble, task.measure
-    split = make_folds(ensemble.samples, folds, task.groups, task.seed)
+    split, rests = split_of(task, folds)
     names = group_of(ensemble.samples, task.groups)
     shape = (len(ensemble.classes), len(ensemble.samples))
     counts = {k: np.zeros((2, *shape), np.int64) for k in ("tuned", "own", "shared", "half", "uniform")}
     chosen = []
-    for k, fold in enumerate(split):
-        rest = np.sort(np.concatenate([other for j, other in enumerate(split) if j != k]))
+    for k, (fold, rest) in enumerate(zip(split, rests, strict=True)):
         inner_groups = len({names[s] for s in rest.tolist()})
         inner = min(folds, inner_groups) if inner_groups >= 3 and (task.choose != "own" or task.ruling) else None
         training, held = task.on(rest), task.on(fold)
-        uniform = training.tuned(training.ensemble, inner)
+        uniform = training.tuned(training.ensemble, inner, training.needs_judgement)
         best = fit(training, rest, inner, f"/fold-{k + 1}", uniform)
         half = held.ensemble.level_of(0.5)
         _judge(held, uniform, {"uniform": tuple(uniform.levels.values()), "half": (half,) * shape[0]}, fold, counts)
@@ -93,6 +91,12 @@ def nested(task: Task, folds: int, found: ThresholdSet, fit: Fit) -> ThresholdSe
     return replace(found, validation=validation, search={**found.search, "nested": told})
 
 
+def split_of(task: Task, folds: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Return the sample numbers of each fold, and those of all others, ascending."""
+    split = make_folds(task.ensemble.samples, folds, task.groups, task.seed)
+    return split, [np.sort(np.concatenate([o for j, o in enumerate(split) if j != k])) for k in range(folds)]
+
+
 def _judge(
     held: Task,
     tuned: ThresholdSet,
@@ -105,7 +109,7 @@ def _judge(
     order = {name: k for k, name in enumerate(tuned.levels)}
     at = [[levels[order[c]] for levels in settings.values()] for c in ensemble.classes]
     bands = {c: (min(levels), max(levels) + 1) for c, levels in enumerate(at)}
-    tables = count(ensemble, held.truth, bands, held.executor, held.listener)
+    tables = held.taken(ensemble, bands)
     for k, name in enumerate(settings):
         for c in range(len(ensemble.classes)):
             counts[name][0][c, fold], counts[name][1][c, fold] = tables[c].at(at[c][k])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Kind = Literal["q", "level"]
+Kind = Literal["q", "level", "summed"]
+"""A logit's `q`, a probability's level, or what one mean sums: then trials differ in weights alone."""
+
+_AT_ONCE = 4096
+"""Pixels and strips of them that are fused at a time, in the first-level cache."""
 
 Which = tuple[int, ...]
 """The members that have a say in some region of an image, by number."""
@@ -80,13 +84,17 @@ class ClassPixels:
     Parameters
     ----------
     low, high : stored values; members all below `low`, or all at or above `high`, have decided.
-    values : uint16 (n, members); group g has the rows `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. A sample has a
-        group for each set of members, most often one.
+    values : uint16 (members, n); group g has the columns `offsets[g]:offsets[g+1]`, hits up to `splits[g]`. A sample
+        has a group for each set of members, most often one.
     above, above_hits, truth : int64 (groups,), pixels decided on, hits among them, hits in all.
     inside : int64 (groups,), pixels in all; empty where all members saw all of every image.
     fills : whether the class has the pixels where no member weighs anything.
 
     Void pixels are in none of them.
+
+    Attributes
+    ----------
+    peaks : uint16 (members, …), the largest values of every few columns.
     """
 
     low: int
@@ -99,6 +107,14 @@ class ClassPixels:
     truth: NDArray[np.int64]
     inside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     fills: bool = False
+    peaks: NDArray[np.uint16] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        from ensemble_kit.kernels import undecided
+
+        peaks = np.empty((len(self.values), -(-self.values.shape[1] // undecided.STRIP)), np.uint16)
+        undecided.put_peaks(self.values, peaks)
+        object.__setattr__(self, "peaks", peaks)
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,7 @@ class Undecided:
     Parameters
     ----------
     names, temperatures : of the members, as they were collected; a member of several folds is there once for each.
-    kind : what is stored, the logit's `q` or the probability's "level".
+    kind : what is stored.
     stride : every stride-th pixel of every stride-th row stands for the rest.
     classes : one `ClassPixels` per class.
     sets : of members that have a say in some region; () is one set, of all.
@@ -135,7 +151,7 @@ class Undecided:
     @property
     def pixels(self) -> int:
         """Number of pixels that a trial looks at."""
-        return sum(c.values.shape[0] for c in self.classes)
+        return sum(c.values.shape[1] for c in self.classes)
 
     def try_setting(
         self, setting: Setting, measure: Measure, samples: NDArray[np.int64] | None = None, jobs: int | None = None
@@ -146,45 +162,82 @@ class Undecided:
         ----------
         samples : numbers of those that count; default: all.
         """
+        return self.try_on(setting, measure, [np.arange(self.samples) if samples is None else samples], jobs)[0]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.classes[0].truth.size // max(len(self.sets), 1)
+
+    def try_on(
+        self, setting: Setting, measure: Measure, unions: Sequence[NDArray[np.int64]], jobs: int | None = None
+    ) -> list[Trial]:
+        """Try a setting on several unions of samples, numbers that ascend; pixels are fused once for all."""
         folds = folds_of(self.names)
         heats = zip(self.temperatures, spread(setting.temperatures, folds), strict=True)
-        scales = [self._scale(setting.mean, own, t) for own, t in heats]
+        scales = [scale_of(self.kind, setting.mean, own / t) for own, t in heats]
         every = self.sets or (tuple(range(len(self.names))),)
         weights = np.array([among(setting.weights, self.names, which) for which in every], np.uint32)
-        table, silent = weights[:, :, None] * np.stack(scales).astype(np.uint32), np.all(weights == 0, axis=1)
-        scratch = _Scratch()
-        count = self.classes[0].truth.size // len(every)
-        use = np.arange(count) if samples is None else np.asarray(samples, np.int64)
+        tables = np.stack(scales).astype(np.uint32) if self.kind != "summed" else np.empty((len(folds), 0), np.uint32)
+        fused, scratch = (weights[:, :, None] * tables, weights), _Scratch(len(unions))
 
-        def one(pixels: ClassPixels) -> tuple[float, int, int]:
-            # decided pixels lie below `low` and at or above `high` on this trial's scale, whatever the weights
-            low = max(int(s[pixels.low - 1]) + 1 if pixels.low > 0 else 0 for s in scales)
-            high = min(int(s[pixels.high]) if pixels.high < LEVELS else LEVELS for s in scales)
-            return _best(pixels, use, table, silent, low, high, measure, scratch)
+        def one(pixels: ClassPixels) -> list[_Top]:
+            band = band_of(pixels.low, pixels.high, scales)
+            return _best(pixels, unions, fused, *band, measure, scratch)
 
         with ThreadPoolExecutor(jobs or cores()) as pool:
-            found = list(pool.map(one, self.classes))
-        levels = tuple(level for _, _, level in found)
-        tops, counts = [f[0] for f in found], [f[1] for f in found]
-        if measure.objective == "pooled":
-            kept = [top for top, count in zip(tops, counts, strict=True) if count]
-            return Trial(round(sum(kept) / len(kept), 12) if kept else float("nan"), levels)
-        return Trial(round(sum(tops) / sum(counts), 12) if sum(counts) else float("nan"), levels)
+            sizes = [pixels.values.size for pixels in self.classes]
+            largest = sorted(range(len(sizes)), key=lambda c: -sizes[c])  # first, so that threads end alike
+            of_class = dict(zip(largest, pool.map(one, (self.classes[c] for c in largest)), strict=True))
+        return [_trial([of_class[c][u] for c in range(len(self.classes))], measure) for u in range(len(unions))]
 
-    def _scale(self, mean: Mean, own: float, temperature: float) -> NDArray[np.uint16]:
-        """What every stored value becomes in the sum: uint16 (65536,), monotone."""
-        from ensemble_kit.kernels import tables
 
-        every, ratio = np.arange(LEVELS), own / temperature
-        if self.kind == "q":
-            q = tables.identity() if ratio == 1 else tables.q_of_logit(tables.logit_of_q(every) * ratio)
-            return levels_of_q(mean)[q]
-        level = tables.identity()
-        if ratio != 1:
-            p = every / (LEVELS - 1)
-            with np.errstate(divide="ignore"):
-                level = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * ratio))
-        return mean.scale[level]
+class _Top(NamedTuple):
+    """A class's best level: the sum of scores there, how many pairs of masks count, and the level."""
+
+    score: float
+    pairs: int
+    level: int
+
+
+def _trial(tops: Sequence[_Top], measure: Measure) -> Trial:
+    """Join classes."""
+    levels, counts = tuple(top.level for top in tops), sum(top.pairs for top in tops)
+    if measure.objective == "pooled":
+        kept = [top.score for top in tops if top.pairs]
+        return Trial(round(sum(kept) / len(kept), 12) if kept else float("nan"), levels)
+    return Trial(round(sum(top.score for top in tops) / counts, 12) if counts else float("nan"), levels)
+
+
+def scale_of(kind: Kind, mean: Mean, ratio: float = 1) -> NDArray[np.uint16]:
+    """Return what every stored value becomes in the sum: uint16 (65536,), monotone.
+
+    Parameters
+    ----------
+    ratio : of the temperature that values were stored with to that of a trial.
+    """
+    from ensemble_kit.kernels import tables
+
+    every = np.arange(LEVELS)
+    if kind == "q":
+        q = tables.identity() if ratio == 1 else tables.q_of_logit(tables.logit_of_q(every) * ratio)
+        return levels_of_q(mean)[q]
+    if kind == "summed":
+        return tables.identity()
+    level = tables.identity()
+    if ratio != 1:
+        p = every / (LEVELS - 1)
+        with np.errstate(divide="ignore"):
+            level = tables.level_of_probability(tables.sigmoid((np.log(p) - np.log1p(-p)) * ratio))
+    return mean.scale[level]
+
+
+def band_of(low: int, high: int, scales: Sequence[NDArray[np.uint16]]) -> tuple[int, int]:
+    """Return where decided pixels lie on the members' scales: all below the first, or from the second on."""
+    return (
+        max(int(s[low - 1]) + 1 if low > 0 else 0 for s in scales),
+        min(int(s[high]) if high < LEVELS else LEVELS for s in scales),
+    )
 
 
 def among(weights: Sequence[float], names: Sequence[str], which: Which) -> list[int]:
@@ -206,39 +259,43 @@ def among(weights: Sequence[float], names: Sequence[str], which: Which) -> list[
 
 
 class _Scratch(threading.local):
-    """Room for each thread's kernel; zeros between calls."""
+    """Room for each thread's kernel, for some unions; zeros between calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, unions: int) -> None:
         counts, touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
-        self.room = CurveRoom(counts, touched, np.empty(LEVELS + 1, np.float64), np.empty(LEVELS + 1, np.int64))
+        order = np.empty(LEVELS + 1, np.int64)
+        top, counted = np.empty((LEVELS + 1, unions), np.float64), np.empty((LEVELS + 1, unions), np.int64)
+        self.room = CurveRoom(counts, touched, order, top, counted, np.empty(_AT_ONCE, np.uint32))
 
 
 def _best(
     p: ClassPixels,
-    samples: NDArray[np.int64],
-    table: NDArray[np.uint32],
-    silent: NDArray[np.bool_],
+    unions: Sequence[NDArray[np.int64]],
+    fused: tuple[NDArray[np.uint32], NDArray[np.uint32]],
     low: int,
     high: int,
     measure: Measure,
     scratch: _Scratch,
-) -> tuple[float, int, int]:
-    """Sum of scores, how many count, and the level, at a class's best level; the nearest to 0.5 among equals."""
+) -> list[_Top]:
+    """Find a class's best level on each union; the nearest to 0.5 among equals."""
     from ensemble_kit.kernels import undecided
 
-    convention, room = measure.convention, scratch.room
+    convention, room, pooled = measure.convention, scratch.room, measure.objective == "pooled"
     skip = convention.empty == "skip"
-    empty = 0.0 if convention.empty == "skip" else float(convention.empty)
-    level = undecided.curve(
-        UndecidedPixels(p.values, p.offsets, p.splits, p.above, p.above_hits, p.truth, p.inside),
-        samples,
-        table,
-        silent,
-        p.fills,
-        low,
-        high,
-        Score(*coefficients(measure.metric), float(convention.eps), empty, skip),
-        measure.objective == "pooled",
-        room,
+    score = Score(
+        *coefficients(measure.metric),
+        float(convention.eps),
+        0.0 if convention.empty == "skip" else float(convention.empty),
+        skip,
     )
-    return float(room.top[level]), int(room.counted[level]), int(level)
+    pixels = UndecidedPixels(p.values, p.peaks, p.offsets, p.splits, p.above, p.above_hits, p.truth, p.inside)
+    out = []
+    for some in [[union] for union in unions] if pooled else [unions]:  # pooled pixels are of one union
+        samples = np.unique(np.concatenate(some))
+        held = np.stack([np.isin(samples, union) for union in some], axis=1)
+        levels = np.empty(len(some), np.int64)
+        undecided.curves(pixels, samples, held, *fused, p.fills, low, high, score, pooled, room, levels)
+        for u, level in enumerate(levels.tolist()):
+            counted = int(room.counted[level, u]) if skip else min(int(held[:, u].sum()), 1 if pooled else samples.size)
+            out.append(_Top(float(room.top[level, u]), counted, level))
+    return out

@@ -82,3 +82,10 @@ def test_a_volume_that_was_turned_has_the_same_voxels(code: str) -> None:
     moved = turned.affine.copy()
     moved[:3, 3] += 1
     assert not one.has_voxels_of(Geometry.of(moved), (7, 5, 4), turned.shape[::-1])
+
+
+def test_an_array_is_refused_with_what_takes_one() -> None:
+    with pytest.raises(DamagedError, match=r"Geometry\.of\(affine, world\) takes an array") as caught:
+        Geometry(np.eye(4))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert Geometry.of(np.eye(4)).spacing == (1.0, 1.0, 1.0)

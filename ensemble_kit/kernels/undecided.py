@@ -227,21 +227,24 @@ def _scatter(pixels, first, stop, fused, low, high, one, counts, touched, sums):
     below = np.uint32(max(low * 65536 - 1, 0))
     if first == stop:
         return
-    strips = (stop - 1) // STRIP + 1
-    for begin in range(first // STRIP, strips, sums.size - STRIP):
-        n = min(sums.size - STRIP, strips - begin)
-        bounds, part = sums[:n], sums[sums.size - STRIP :]
+    strips, room = (stop - 1) // STRIP + 1, sums.size // 2
+    for begin in range(first // STRIP, strips, room):
+        n, k = min(room, strips - begin), 0
+        bounds, part = sums[:n], sums[room:]
         _fuse(peaks, begin, table, weights, bounds)
-        for k in range(n):
-            if bounds[k] > below:
-                start = max((begin + k) * STRIP, first)
-                own = part[: min((begin + k + 1) * STRIP, stop) - start]
-                _fuse(values, start, table, weights, own)
-                for total in own:
-                    if total > below:
-                        at = max(high - np.int64(total >> np.uint32(16)), 0)
-                        counts[at] += one
-                        touched[at >> 6] |= np.uint64(1) << np.uint64(at & 63)
+        while k < n:
+            last = k
+            while last < n and last - k < room // STRIP and bounds[last] > below:
+                last += 1
+            start = max((begin + k) * STRIP, first)
+            own = part[: max(min((begin + last) * STRIP, stop) - start, 0)]
+            _fuse(values, start, table, weights, own)
+            for total in own:
+                if total > below:
+                    at = max(high - np.int64(total >> np.uint32(16)), 0)
+                    counts[at] += one
+                    touched[at >> 6] |= np.uint64(1) << np.uint64(at & 63)
+            k = max(last, k + 1)
 
 
 @inline

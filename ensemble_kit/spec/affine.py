@@ -49,8 +49,9 @@ class Geometry:
             raise DamagedError(
                 "affine-invalid",
                 "cannot tell where a volume lies in the world",
-                item=f"affine {self.affine!r}, world {self.world!r}",
-                fix="pass 4 rows of 4 finite numbers, which give each axis a direction of its own, and 'RAS' or 'LPS'",
+                item=f"affine {' '.join(repr(self.affine).split())}, world {self.world!r}",
+                fix="pass 4 tuples of 4 finite numbers, which give each axis a direction of its own, and 'RAS' or "
+                "'LPS'; Geometry.of(affine, world) takes an array",
             )
 
     @classmethod

@@ -167,17 +167,19 @@ def room_for_thresholds(
         Not even one class at a time fits.
     """
     from ensemble_kit.tuning.counting import HELD
+    from ensemble_kit.tuning.search.kept_counts import FUSIONS
     from ensemble_kit.tuning.statistics import CountLevels
 
     few, classes = _few(ensemble.samples), ensemble.classes
     work = CountLevels(ensemble.inputs, tuple((c, band) for c in range(len(classes))))
     entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
-    tables = 0.0 if counted else _ENTRY * entries * len(ensemble.samples)
+    fusion = _ENTRY * entries * len(ensemble.samples)
+    tables = 0.0 if counted else fusion
     threads, curve = jobs or cores(), 2.5 * 16 * _LEVELS * (folds or 1)
     curves = curve * min(len(classes), 2 * threads) + min(curve * len(classes), HELD)  # two a thread are in flight
     kept = held() + threads * at_work(ensemble) + curves + (_BOOTSTRAP if folds else 0)
     kept += bytes_of_draws(len(ensemble.samples), ensemble.fusion.mean, folds) + _ROW * len(ensemble.samples)
-    kept += _PIXELS if searches else 0
+    kept += _PIXELS + FUSIONS * fusion if searches else 0
     if rules and ensemble.members[0].rank == 3:  # a number for each voxel, and what is known of those in the band
         kept += threads * 12 * max(math.prod(ensemble.image_size(s)) for s in ensemble.samples)
     each = tables / len(classes)  # of a class: its table, and as much that a pass gathers before it becomes one

@@ -138,7 +138,26 @@ def test_sums_by_level_are_projected_as_they_are_held(tmp_path: Path, monkeypatc
         for s in ids:
             out.write(s, smooth_logits(rng, (300, 16, 16), 2).astype(np.float16), (32, 32))
     ens = ek.Ensemble([tmp_path / "many.zarr"])
-    assert memory.room_for_thresholds(800_000_000, ens, ens.vote(0.4), 5, 2, False, False).classes is None
+    truth = ens.vote(0.4)
+    assert memory.room_for_thresholds(800_000_000, ens, truth, 5, 2, False, False).classes is None
+    found = counting.gather(ens, truth, [Measure()], [np.arange(10)], [[0]])
+    tables = sum(array.nbytes for table in found.tables for array in (table.levels, table.pred, table.tp))
+    alone, searched = (least_budget(ens, truth, searches) for searches in (False, True))
+    assert searched - alone > 2.5 * tables  # a search holds the counts of three fusions
+
+
+def least_budget(ens: ek.Ensemble, truth: ek.MaskSet, searches: bool) -> int:
+    """Find the least budget that is not refused."""
+
+    def fits(budget: int) -> bool:
+        try:
+            memory.room_for_thresholds(budget, ens, truth, 5, 2, False, searches)
+        except ek.ResourceError:
+            return False
+        return True
+
+    budgets = range(0, 4 * 10**9, 10**6)
+    return budgets[bisect_left(budgets, True, key=fits)]
 
 
 @pytest.mark.slow

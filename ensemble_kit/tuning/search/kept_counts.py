@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FUSIONS = 3
+FUSIONS = 3
 """Fusions whose counts are held: equal weights, what all samples chose, and what one fold did."""
 
 
@@ -41,7 +41,7 @@ class KeptCounts:
         """Hold tables of classes; the fusion that was asked for longest ago makes room."""
         held = self._kept.pop(fusion, {})
         self._kept[fusion] = held | dict(tables)
-        while len(self._kept) > _FUSIONS:
+        while len(self._kept) > FUSIONS:
             del self._kept[next(iter(self._kept))]
 
     def take(self, fusion: Fusion, bands: Mapping[int, Band], samples: NDArray[np.int64]) -> dict[int, ClassStatistics]:

@@ -191,6 +191,7 @@ bench: $(STAMP)       ## benchmarks against rivals, in one process; writes docs/
 	$(BIN)/python tests/benchmarks/run.py --table exclusive --page docs/performance.md
 	$(BIN)/python tests/benchmarks/run.py --table volumes --page docs/performance.md
 	$(BIN)/python tests/benchmarks/growth.py
+	$(BIN)/python tests/benchmarks/large.py --page docs/performance.md
 
 docs: $(STAMP)        ## write docs/cli.md, api.md, errors.md and what `ensk explain` reads; build the docs site, strictly, into site/
 	PYTHONPATH=tests $(BIN)/python -m pages

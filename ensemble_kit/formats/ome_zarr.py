@@ -62,7 +62,7 @@ def read(path: Path, sizes: ImageSizes, classes: Sequence[str] | None, options: 
     """
     index = Index.load(path)
     if index is None:
-        item, fix = f"{path} has no index.json", "pass the folder that ensk wrote; save other labels as SAMPLE.npy"
+        item, fix = f"{path} has no index.json", "pass the folder that has one; save other labels as SAMPLE.npy"
         raise UsageError("format-unread", "cannot read an OME-Zarr of another program", item=item, fix=fix)
     folders = {sample: path / file / "labels" for sample, file, _ in index.samples}
     if index.values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ensemble_kit.logits.manifest import Manifest
 
 T = TypeVar("T")
+_LOOKING = threading.Lock()
+"""Held by the thread that reads a manifest anew: samples are read in several, and more than one may be damaged."""
 
 
 class Chunks:
@@ -132,14 +135,14 @@ class Chunks:
         """Tell whether the store was moved, replaced, or has this sample anew."""
         try:
             spec, _ = self._place.describe()
-            if self._now is None:
-                self._now = self._place.manifest(spec)
-            self._now.refresh(self.whole)  # a line that no mark follows yet counts where its sample is whole
+            with _LOOKING:
+                self._now = self._now or self._place.manifest(spec)
+                self._now.refresh(self.whole)  # a line that no mark follows yet counts where its sample is whole
+                found = self._now.records.get(record.sample)
         except (FileNotFoundError, IncompleteError):
             return True
         except (EnskError, OSError):
             return False  # it is damaged here too: say what is known of the sample
-        found = self._now.records.get(record.sample)
         return (
             spec.store != self._spec.store
             or found is None

@@ -204,6 +204,10 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
         "fused.json",
         b'{"format": "ensk.fused/1"}',
     ),
+    "an OME-Zarr without the index.json that ensk writes beside it": (
+        "m/labels/zarr.json",
+        b'{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5"}}}',
+    ),
     "FiftyOne's samples": ("samples.json", b'{"samples": []}'),
     "results of boxes": ("bbox.json", b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]'),
     "YOLO's text files": ("a.txt", b"0 0.5 0.5 0.25 0.25 0.3 0.3\n"),

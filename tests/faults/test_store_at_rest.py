@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import harness as h
 import numpy as np
@@ -20,6 +22,7 @@ import pytest
 
 import ensemble_kit as ek
 from ensemble_kit.errors import EnskError
+from ensemble_kit.logits.manifest import Manifest
 from ensemble_kit.logits.records import FORMAT, to_line
 
 
@@ -318,3 +321,30 @@ def test_an_empty_store(tmp_path: Path) -> None:
     h.judge(h.ensk("verify", tmp_path / "m.zarr"), 4, "store-incomplete", "6 of 6")
     h.judge(h.ensk("vote", tmp_path / "m.zarr", "--out", tmp_path / h.OUT), 4, "sample-missing", h.IDS[0])
     assert not (tmp_path / h.OUT).exists()
+
+
+def test_two_damaged_samples_are_looked_into_one_after_the_other(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two threads at once a manifest was read half, and a sound store called replaced."""
+    swap(store)
+    opened, at_once, most = ek.LogitStore(store), [0], [0]
+    refresh = Manifest.refresh
+
+    def slow(manifest: Manifest, whole: Any = None, skip: str | None = None) -> None:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.05)
+        refresh(manifest, whole, skip)
+        at_once[0] -= 1
+
+    monkeypatch.setattr(Manifest, "refresh", slow)
+    names, codes = (NAME, h.IDS[1]), list[str]()
+
+    def read(name: str) -> None:
+        with pytest.raises(ek.DamagedError) as caught:
+            h.read(opened, name)
+        codes.append(caught.value.code)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(read, names))
+    assert codes == ["sample-damaged"] * 2
+    assert most == [1]

@@ -178,7 +178,8 @@ class Undecided:
         scales = [scale_of(self.kind, setting.mean, own / t) for own, t in heats]
         every = self.sets or (tuple(range(len(self.names))),)
         weights = np.array([among(setting.weights, self.names, which) for which in every], np.uint32)
-        tables = np.stack(scales).astype(np.uint32) if self.kind != "summed" else np.empty((len(folds), 0), np.uint32)
+        no_tables = np.empty((len(self.names), 0), np.uint32)
+        tables = no_tables if self.kind == "summed" else np.stack(scales).astype(np.uint32)
         fused, scratch = (weights[:, :, None] * tables, weights), _Scratch(len(unions))
 
         def one(pixels: ClassPixels) -> list[_Top]:

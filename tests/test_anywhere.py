@@ -98,8 +98,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
+    """Start a cluster for one test: it loses a worker, and would lose the next one while it starts that anew."""
     from distributed import LocalCluster
 
     with LocalCluster(

@@ -72,10 +72,13 @@ def dump(
         share = paths[process[0] - 1 :: process[1]]
         left = [str(path) for path in share if path.name not in writer.there]
         writer.pass_over(len(share) - len(left))
-        if left:
-            predict |= {"predictor": partial(LogitPredictor, writer), "stream": True, "verbose": False}
-            for _ in model.predict(left, **predict):
+        predict |= {"predictor": partial(LogitPredictor, writer), "stream": True, "verbose": False}
+        size = int(predict.setdefault("batch", 1))
+        for first in range(0, len(left), size):  # of a list, predict makes one batch, whatever `batch` says
+            for _ in model.predict(left[first : first + size], **predict):
                 pass
+            predict["predictor"] = None  # the same again
+        model.predictor = None  # its writer is closed
     say(writer.told())
 
 

@@ -112,6 +112,21 @@ def test_letterboxes_of_any_shape(model: ModuleType, tmp_path: Path, imgsz: Any)
         ties(full, masks.labels(sample), best)
 
 
+def test_a_batch_is_as_large_as_it_says(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a list predict made one batch, with all images in memory; a model that stored is its user's again."""
+    sizes, before = list[int](), ultralytics_predictor.LogitPredictor.postprocess
+
+    def counted(self: Any, preds: Any, img: Any, orig_imgs: Any) -> Any:
+        sizes.append(len(orig_imgs))
+        return before(self, preds, img, orig_imgs)
+
+    monkeypatch.setattr(ultralytics_predictor.LogitPredictor, "postprocess", counted)
+    ultralytics_predictor.dump(model, files()[:5], "net.zarr", **PREDICT, batch=2)
+    assert sizes == [2, 2, 1]
+    assert len(model.predict(str(files()[0]), **PREDICT)) == 1
+    assert len(sizes) == 3
+
+
 def test_killed_and_resumed(model: ModuleType, shell: Callable, killed: Callable, tmp_path: Path) -> None:
     model.save("best.pt")
     slow = "import os, time, ultralytics_predictor as u\nbefore = u.LogitPredictor.postprocess\n"

@@ -65,8 +65,8 @@ def samples(folder: Path, quick: bool) -> Iterator[Step]:
     what = f"{count:,} samples × 4 classes, 32² → 64², two members"
     yield Step(f"inspect, {what}", ["inspect", stores[0]])
     yield Step("verify, one member of the same", ["verify", stores[0]])
-    tune = ["tune-thresholds", *stores, "--val", "truth.csv", "--out", "set.json", "--memory", "1500MB"]
-    yield Step("tune-thresholds --memory 1500MB, the same", tune, 60)
+    tune = ["tune-thresholds", *stores, "--val", "truth.csv", "--out", "set.json"]
+    yield Step("tune-thresholds, the same", tune, 60)
     yield Step("vote to CSV, the same", ["vote", *stores, "--thresholds", "set.json", "--out", "voted.csv"])
     size = ["--image-size", "64x64"]
     yield Step("score, the same", ["score", "voted.csv", "--val", "truth.csv", *size])

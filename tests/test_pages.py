@@ -80,7 +80,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_code_refers_to_anchors_that_are_there() -> None:
     for path in [*ROOT.glob("ensemble_kit/**/*.py"), *ROOT.glob("tests/**/*.py")]:
         text = re.sub(r"\s*\n\s*", "", path.read_text())
-        assert "design §" not in path.read_text() or path == Path(__file__), path
+        assert not re.search(r"\bdesign\s§", path.read_text()), path  # docs/concepts.md has the rules
         for page, anchor in re.findall(r"(docs/\w+\.md)#([\w-]+)", text):
             assert anchor in anchors(ROOT / page), f"{path}: {page}#{anchor}"
 

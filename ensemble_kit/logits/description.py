@@ -53,7 +53,7 @@ def describe(root: Path) -> tuple[StoreSpec, Layout]:
         if any((root / name).exists() for name in FORMER_META):
             raise former(root) from None
         if (root / META).is_file() and b'"ome"' in chunkfile.read_small(root / META, MAX_META):
-            fix = "of masks pass the folder with the index.json; a store is made by `ensk dump-logits`"
+            fix = "to read masks pass the folder that holds index.json; a store is made by `ensk dump-logits`"
             raise not_a_store(f"{root} is an image or labels of OME-Zarr", fix) from None
         lost = os.path.relpath(error.filename or root, root)
         fix = f"run `ensk repair {shlex.quote(str(root))}`, or make the store with `ensk dump-logits`"

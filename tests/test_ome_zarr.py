@@ -223,7 +223,7 @@ def test_the_command_says_how_classes_are_kept(tmp_path: Path, capsys: pytest.Ca
 
 def test_one_sample_is_no_store_of_logits(tmp_path: Path) -> None:
     masks_of((3, 4)).write(tmp_path / "m", format="ome-zarr")
-    with refused(ek.DamagedError, "store-foreign", "OME-Zarr", "pass the folder with the index.json"):
+    with refused(ek.DamagedError, "store-foreign", "OME-Zarr", "pass the folder that holds index.json"):
         ensk("convert", tmp_path / "m" / "a.ome.zarr", "--out", tmp_path / "a.npz")
     ensk("convert", tmp_path / "m", "--out", tmp_path / "a.npz")
 

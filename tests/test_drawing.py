@@ -232,3 +232,24 @@ def test_scores_are_not_drawn_as_masks() -> None:
     for masks in ({"a": scores}, [RUNS, scores]):
         with refused(ek.UsageError, "array-kind", "float64", "probabilities >= 0.5"):
             ek.overlay(np.zeros((20, 30)), masks)
+
+
+@pytest.mark.parametrize(
+    ("width", "size"), [(1600, (3 * 5, 20)), (12, (9, 12))], ids=["voxels repeated", "some left out"]
+)
+def test_slices_of_a_volume_are_as_high_as_they_are_in_millimetres(
+    tmp_path: Path, width: int, size: tuple[int, int]
+) -> None:
+    mask = np.zeros((3, 10, 20), bool)
+    mask[1, 4:8, 5:15] = True
+    ek.MaskSet({("s", "a"): ek.encode(mask)}).write(tmp_path / "m", format="nifti", spacing=(5, 1, 1))
+    ensk("draw", "overlay", tmp_path / "m", "--width", width, "--out", tmp_path / "p")
+    drawn = {p.stem.split()[1][0]: np.asarray(Image.open(p)) for p in (tmp_path / "p").iterdir()}
+    across = drawn["y"]
+    assert across.shape == (*size, 3)
+    third = size[0] // 3
+    assert not across[:third].any() and across[third : 2 * third].any() and not across[2 * third :].any()
+    if width > 20:
+        assert drawn["z"].shape == (10, 20, 3)
+        assert drawn["x"].shape == (15, 10, 3)
+        assert np.array_equal(across[third : 2 * third].any(axis=2).sum(axis=1), [10] * third)

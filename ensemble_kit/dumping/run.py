@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit import __version__
 from ensemble_kit.dumping.images import find_images, identify
 from ensemble_kit.dumping.inference import NetworkSource
 from ensemble_kit.dumping.opening import open_network
@@ -275,10 +276,8 @@ def report(failures: Sequence[Failure], done: Dumped, out: str | Path) -> None:
 
 def versions(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions that a store's provenance keeps."""
-    from importlib.metadata import version
-
     return {
-        "ensemble_kit": version("ensemble_kit"),
+        "ensemble_kit": __version__,
         "python": platform.python_version(),
         **record.get("versions", {}),
     }

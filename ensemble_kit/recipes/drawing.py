@@ -89,6 +89,8 @@ def pictures(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Draw samples: yield each one's id, what is to be said of it, and RGB uint8 (h, w, 3).
 
+    Slices of a volume are as wide and as high as they are in millimetres, where its geometry is known.
+
     Parameters
     ----------
     images : the file of each sample's image; masks of the others lie on black.
@@ -114,7 +116,7 @@ def pictures(
             else:
                 layer = class_layer((cut.of(m.masks[sample, c]) for c in classes), pen=max(1, max(cut.size) // 700))
                 told = f"{sum(m.masks[sample, c].area > 0 for c in classes)} of {len(classes)} classes"
-            yield name, told, layer.on(as_rgb(base))
+            yield name, told, cut.as_seen(layer.on(as_rgb(base)))
 
 
 def _only(masks: MaskSet, sample: str) -> MaskSet:

@@ -130,7 +130,7 @@ def _views(m: Material, sample: str, image: Path | None, shelf: Shelf) -> list[V
         title = sample if not cut.told else f"{sample}, {cut.told}"
         address = None if base is None else shelf.put(photograph(base), "webp")
         first = "errors" if m.truth is not None else "answer"
-        out.append(View(title, _note(m, sample), cut.aspect, address, kept, first, m.truth is not None))
+        out.append(View(title, _note(m, sample), cut.seen, address, kept, first, m.truth is not None))
     return out
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.masks.runs import Runs
-from ensemble_kit.masks.sampling import axes_within, sampled
+from ensemble_kit.masks.sampling import axes_within, centres, sampled
 from ensemble_kit.recipes.reporting.material import Material
 from ensemble_kit.spec.geometry import Shape
 
@@ -27,13 +27,13 @@ class Slice:
     ----------
     axes : indices of each axis; of a volume one of them is one index alone.
     across : the axis that is cut, of a volume; None of an image.
-    aspect : width and height of the picture as it is seen, of a volume in millimetres where they are known.
+    seen : width and height of the picture: its pixels, but where those of a slice are no squares more of one axis.
     told : which slice, in words.
     """
 
     axes: tuple[NDArray[np.int64], ...]
     across: int | None
-    aspect: tuple[int, int]
+    seen: tuple[int, int]
     told: str = ""
 
     def of(self, runs: Runs) -> NDArray[np.bool_]:
@@ -47,6 +47,11 @@ class Slice:
         h, w = (axis.size for k, axis in enumerate(self.axes) if k != self.across)
         return h, w
 
+    def as_seen(self, drawn: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Give a picture (h, w, 3) of this slice its width and height, by pixels that are repeated."""
+        (h, w), (width, height) = self.size, self.seen
+        return drawn[np.arange(height) * h // height][:, np.arange(width) * w // width]
+
 
 def slices_of(m: Material, sample: str, longest: int) -> list[Slice]:
     """Return what is pictured of a sample."""
@@ -59,13 +64,12 @@ def slices_of(m: Material, sample: str, longest: int) -> list[Slice]:
     spacing: Sequence[float] = tuple(getattr(geometry, "spacing", (1.0,) * 3))
     point = _worst_voxel(m, sample)
     for across in range(3):
-        plane = tuple(n for k, n in enumerate(shape) if k != across)
-        own = iter(axes_within(plane, longest))
-        axes = tuple(np.array([point[k]]) if k == across else next(own) for k in range(3))
-        h, w = (n * s for k, (n, s) in enumerate(zip(shape, spacing, strict=True)) if k != across)
-        scale = longest / max(h, w)
-        aspect = max(1, round(w * scale)), max(1, round(h * scale))
-        found.append(Slice(axes, across, aspect, f"{_NAMES[across]} = {point[across]}"))
+        voxel = [spacing[k] for k in range(3) if k != across]
+        plane = [shape[k] * spacing[k] / min(voxel) for k in range(3) if k != across]
+        height, width = (max(1, round(n * min(1, longest / max(plane)))) for n in plane)
+        own = iter((height, width))
+        axes = tuple(np.array([point[k]]) if k == across else centres(shape[k], next(own)) for k in range(3))
+        found.append(Slice(axes, across, (width, height), f"{_NAMES[across]} = {point[across]}"))
     return found
 
 

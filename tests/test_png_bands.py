@@ -1,8 +1,9 @@
-"""PNG masks that are decoded some rows at a time, against Pillow."""
+"""PNGs that are read and written some rows at a time, against Pillow."""
 
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from PIL import Image
 
 import ensemble_kit as ek
 from ensemble_kit.formats.bitmaps import runs_of_bands
+from ensemble_kit.formats.png_codec import read_labels
 from ensemble_kit.formats.png_rows import read_bands
+from ensemble_kit.formats.png_writing import height_of_bands, write_png
 from ensemble_kit.formats.sizes import PIXEL_LIMIT
 from ensemble_kit.masks.runs import encode
 
@@ -34,6 +37,47 @@ def test_rows_some_at_a_time_are_those_of_pillow(seed: int, height: int, width: 
     mask = pixels % 2 == 1
     found = runs_of_bands([mask[y : y + rows] for y in range(0, height, rows)], (height, width), "x")
     assert found == encode(mask)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.integers(1, 9),
+    st.sampled_from([("uint8", False), ("uint8", True), ("uint16", False)]),
+)
+def test_pillow_reads_what_is_written_some_rows_at_a_time(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, height: int, width: int, rows: int, how: tuple[str, bool]
+) -> None:
+    (kind, coloured), rng = how, np.random.default_rng(seed)
+    top = int(rng.choice([2, 256, np.iinfo(kind).max + 1]))
+    pixels = rng.integers(0, min(top, np.iinfo(kind).max + 1), (height, width)).astype(kind)
+    palette = rng.integers(0, 256, 768).astype(np.uint8).tobytes() if coloured else None
+    path = tmp_path_factory.getbasetemp() / "written.png"
+    write_png(path, (pixels[y : y + rows] for y in range(0, height, rows)), pixels.shape, pixels.dtype, palette)
+    with Image.open(path) as image:
+        assert image.mode == ("P" if coloured else "L" if kind == "uint8" else "I;16")
+        assert np.array_equal(np.asarray(image), pixels)
+        assert not coloured or bytes(image.getpalette("RGB")) == palette
+    read, colours = read_labels(path)
+    assert np.array_equal(read, pixels)
+    assert (None if colours is None else colours.tobytes()) == palette
+
+
+def test_writing_holds_one_band(tmp_path: Path) -> None:
+    side, kind = 6000, np.dtype(np.uint8)
+    rows = height_of_bands(side)
+    assert side**2 > 30 * rows * side
+    tracemalloc.start()
+    try:
+        bands = (np.zeros((min(rows, side - y), side), kind) for y in range(0, side, rows))
+        write_png(tmp_path / "zeros.png", bands, (side, side), kind)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 8 * rows * side
+    with Image.open(tmp_path / "zeros.png") as image:
+        assert image.size == (side, side)
 
 
 @pytest.mark.slow

@@ -31,10 +31,11 @@ from ensemble_kit.formats.label_images import read_image
 from ensemble_kit.formats.label_meaning import NOTHING_SAID, LabelMaps, masks_of
 from ensemble_kit.formats.label_writing import Drawing
 from ensemble_kit.formats.maskformat import EITHER, MaskFormat, Telling, always
-from ensemble_kit.formats.png_codec import read_labels, write_png
+from ensemble_kit.formats.png_codec import read_labels
+from ensemble_kit.formats.png_writing import height_of_bands, write_png
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.idforms import IdForm, in_form
-from ensemble_kit.masks.labelmaps import draw
+from ensemble_kit.masks.labelmaps import draw_bands, kind_of
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.runs import Runs
@@ -108,7 +109,7 @@ class _Writing:
     def build(self, masks: Masks, folder: Path) -> None:
         """Write the PNGs of each sample, then the JSON; raise as `check` does."""
         values = self.drawing.values(masks)
-        own, none, ignored = drawn_values(tuple(values), values)
+        drawn = own, none, ignored = drawn_values(tuple(values), values)
         one_field = self.drawing.paint is not None or none == ignored  # then no class and void are one value
         index, apart = index_of("fiftyone", masks, ".png", keeps_geometry=True), False
         files = {sample: file for sample, file, _ in index.samples}
@@ -119,14 +120,16 @@ class _Writing:
                 for earlier in masks.samples[: masks.samples.index(sample)]:
                     _take_apart(folder / FIELDS, files[earlier], fields, values)
                 shutil.rmtree(folder / FIELDS / TOGETHER, ignore_errors=True)
+            size = piece.image_size(sample)
+            height = height_of_bands(size[1])
             if apart:
                 for name, field in fields.items():
                     where, void = piece.indices((sample,), (name,))[0], piece.void(sample)
-                    labels = draw(piece.packed, where, void, ([ON], 0, VOID))
-                    write_png(folder / FIELDS / field / files[sample], labels)
+                    bands = draw_bands(piece.packed, where, void, ([ON], 0, VOID), height)
+                    write_png(folder / FIELDS / field / files[sample], bands, size, np.dtype(np.uint8))
             else:
-                labels = piece.labels(sample, values, self.drawing.paint is not None)
-                write_png(folder / FIELDS / TOGETHER / files[sample], labels)
+                bands = piece.label_bands(sample, values, self.drawing.paint is not None, height)
+                write_png(folder / FIELDS / TOGETHER / files[sample], bands, size, kind_of(drawn))
         if apart:
             targets = {field: {ON: name, VOID: "void"} for name, field in fields.items()}
             index = replace(index, classes=tuple(fields.items()))
@@ -185,7 +188,7 @@ def _take_apart(fields: Path, file: str, names: Mapping[str, str], values: Mappi
     void = drawn_values(tuple(values), values)[2]
     for name, field in names.items():
         own = np.where(labels == values[name], ON, np.where(labels == void, VOID, 0)).astype(np.uint8)
-        write_png(fields / field / file, own)
+        write_png(fields / field / file, [own], own.shape, own.dtype)
 
 
 def labelled(options: LabelMaps) -> MaskFormat:

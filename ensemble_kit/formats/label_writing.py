@@ -21,7 +21,7 @@ from ensemble_kit.formats import npz
 from ensemble_kit.formats.index import index_of
 from ensemble_kit.formats.label_presets import voc_colour
 from ensemble_kit.formats.maskformat import Telling
-from ensemble_kit.formats.png_codec import write_png
+from ensemble_kit.formats.png_writing import height_of_bands, write_png
 from ensemble_kit.masks.cover import Covering
 from ensemble_kit.masks.labelmaps import kind_of
 from ensemble_kit.masks.maskset import MaskSet
@@ -58,14 +58,13 @@ class Drawing:
         index = index_of("label-map", masks, ".npy" if solid else ".png", keeps_geometry=True)
         replace(index, values=tuple(values[name] for name in masks.classes)).save(folder)
         palette, kind = palette_of(self.table), kind_of(drawn_values(tuple(values), values))
-        for (_, file, size), slices in zip(index.samples, self._slices(masks, values), strict=True):
+        for (_, file, size), bands in zip(index.samples, self._bands(masks, values), strict=True):
             if solid:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 with (folder / file).open("wb") as out:
-                    npz.put_parts(out, kind, size, slices)
+                    npz.put_parts(out, kind, size, bands)
                 continue
-            (labels,) = slices
-            write_png(folder / file, labels, palette if kind == np.uint8 else None)
+            write_png(folder / file, bands, size, kind, palette if kind == np.uint8 else None)
 
     def write(self, masks: Masks, out: BinaryIO) -> None:
         """Write an `.npz` with the names and values, deflated; raise as `build` does."""
@@ -76,21 +75,19 @@ class Drawing:
             npz.put_names(archive, masks)
             npz.put_geometries(archive, masks)
             npz.put_array(archive, "values", np.array([values[name] for name in masks.classes], np.int64))
-            labels = self._slices(masks, values)
+            labels = self._bands(masks, values)
             if len(set(shapes)) == 1:
                 npz.put_arrays(archive, "labels", kind, (len(shapes), *shapes[0]), chain.from_iterable(labels))
             else:
-                for k, (shape, slices) in enumerate(zip(shapes, labels, strict=False)):  # none in a rehearsal
-                    npz.put_arrays(archive, str(k), kind, shape, slices)
+                for k, (shape, bands) in enumerate(zip(shapes, labels, strict=False)):  # none in a rehearsal
+                    npz.put_arrays(archive, str(k), kind, shape, bands)
 
-    def _slices(self, masks: Masks, values: Mapping[str, int]) -> Iterator[Iterable[NDArray[np.unsignedinteger]]]:
-        """Draw the label map of each sample: one array (H, W), of a volume its slices one at a time."""
+    def _bands(self, masks: Masks, values: Mapping[str, int]) -> Iterator[Iterable[NDArray[np.unsignedinteger]]]:
+        """Draw the label map of each sample some rows at a time, of a volume its slices."""
         for piece, sample in by_sample(masks):
-            how = sample, values, self.paint is not None
-            if len(piece.image_size(sample)) == 3:
-                yield (band[0] for band in piece.label_bands(*how))
-            else:
-                yield [piece.labels(*how)]
+            size = piece.image_size(sample)
+            height = 1 if len(size) == 3 else height_of_bands(size[1])
+            yield piece.label_bands(sample, values, self.paint is not None, height)
 
     def values(self, masks: Masks) -> dict[str, int]:
         """Return the value of each class, in the order in which they are drawn.

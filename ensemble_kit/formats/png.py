@@ -17,10 +17,13 @@ from ensemble_kit.errors import UsageError
 from ensemble_kit.formats.class_folders import Kind, find, lay_out
 from ensemble_kit.formats.classes import assemble
 from ensemble_kit.formats.maskformat import Contents, MaskFormat, always
-from ensemble_kit.formats.png_codec import read_mask, write_png
+from ensemble_kit.formats.png_codec import read_mask
 from ensemble_kit.formats.png_rows import SIGNATURE
+from ensemble_kit.formats.png_writing import height_of_bands, write_png
 from ensemble_kit.formats.sizes import ImageSizes
+from ensemble_kit.masks.labelmaps import draw_bands
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import Masks, by_sample
 
 _KIND = Kind("PNG", (".png",), (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
@@ -49,8 +52,9 @@ def build(masks: Masks, folder: Path) -> None:
     files = lay_out(masks, folder, "png", ".png")
     for piece, sample in by_sample(masks):
         for name in masks.classes:
-            bitmap = piece[sample, name].decode().view(np.uint8)
-            write_png(files[sample, name], np.multiply(bitmap, 255, out=bitmap))
+            where, size = piece.indices((sample,), (name,))[0], piece.image_size(sample)
+            bands = draw_bands(piece.packed, where, Runs.empty(size), ([255], 0, 0), height_of_bands(size[1]))
+            write_png(files[sample, name], bands, size, np.dtype(np.uint8))
 
 
 def _sniff(contents: Contents) -> bool:

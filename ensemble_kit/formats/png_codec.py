@@ -158,19 +158,5 @@ def _checked(raw: bytes, path: str | Path, at_once: bool = True) -> tuple[int, i
     return depth, kind
 
 
-def write_png(path: Path, bitmap: NDArray[np.uint8] | NDArray[np.uint16], palette: bytes | None = None) -> None:
-    """Write a bitmap (H, W) as 8-bit or 16-bit grey, or 8 bits with a palette of 256 colours.
-
-    Masks are nearly all runs: packed as such, a label map of 1024 x 2048 takes 14 ms and 112 KB, else 21 and 185.
-    """
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(bitmap)
-    if palette is not None:
-        image.putpalette(palette)
-    image.save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-
-
 def _damaged(path: str | Path, why: str, fix: str = "write the file again") -> DamagedError:
     return DamagedError("png-invalid", "cannot read a PNG mask", item=f"{path}: {why}", fix=fix)

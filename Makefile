@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments nnunet-test trainers-test frameworks-test exports-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom wheel-demo sizes bench bench-test bench-compare docs figures floors clean
+.PHONY: help demo environments nnunet-test trainers-test frameworks-test exports-test gpu-test test fast-test check test-optimized coverage mutation soak example example-test lint lint-github dist sbom wheel-demo sizes bench bench-test bench-compare guard guard-write docs figures floors clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -204,6 +204,13 @@ figures: $(STAMP)     ## draw the pictures of README and of the gallery again
 BASE ?= HEAD
 bench-compare: $(STAMP) ## our own times now against those of a revision: make bench-compare BASE=v0.1.0
 	$(BIN)/python tests/benchmarks/compare.py $(BASE)
+
+# the same on a busy machine as on a quiet one, and on any processor with AVX2; a minute where nothing else runs
+guard: $(STAMP)       ## count the instructions of the main jobs (valgrind) against those on record; says where it cannot
+	$(BIN)/python tests/benchmarks/guard.py
+
+guard-write: $(STAMP) ## count them and record them anew: tests/benchmarks/instructions.json
+	$(BIN)/python tests/benchmarks/guard.py --write
 
 # torch 2.3 is the first that was built for NumPy 2 (on PyPI a CUDA build of gigabytes: FLOOR_TORCH=torch tries the others
 # without it); typer 0.16 warns about releases of click after it

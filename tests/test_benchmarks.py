@@ -17,6 +17,7 @@ ROOT = BENCHMARKS.parents[1]
 sys.path.append(str(BENCHMARKS))
 
 import commands  # noqa: E402
+import guard  # noqa: E402
 import tables  # noqa: E402
 from compare import report  # noqa: E402 - scripts, not a package
 from measure import Bar, Row, interleaved  # noqa: E402
@@ -198,6 +199,69 @@ def test_two_revisions_are_compared() -> None:
     assert "cannot check out 'no-such-revision'" in unknown.stderr
     listed = subprocess.run(["git", "-C", str(ROOT), "worktree", "list"], capture_output=True, text=True, check=True)
     assert "/base" not in listed.stdout
+
+
+CALLGRIND = """desc: Trigger: Client Request: RLE text
+
+ob=(3) /lib/libc.so.6
+fl=(1) memmove.S
+fn=(7) memmove
+264 250
++6 50
+cob=(2) ???
+cfi=(2) ???
+cfn=(9) 0x1234
+calls=2 0
+* 9999
+
+ob=(2)
+fl=(2)
+fn=(9)
+0 700
+cob=(3)
+calls=1 264
+0 300
+
+totals: 1000
+"""
+
+
+def test_instructions_are_those_of_kernels_and_of_the_whole_call() -> None:
+    assert guard.parsed(CALLGRIND) == ("RLE text", guard.Count(kernels=700, whole=1000))
+
+
+def test_more_instructions_are_told_and_other_versions_are_not_compared() -> None:
+    then = {name: guard.Count(1000, 2000) for name in ("same", "kernel", "call", "gone")}
+    now = {"same": (1040, 2080), "kernel": (1060, 2060), "call": (1000, 2120), "new": (9, 9)}
+    counts = {name: guard.Count(*count) for name, count in now.items()}
+    here = dict.fromkeys((*guard.KERNELS, *guard.WHOLE), "1")
+    lines, more = guard.report(then, counts, {})
+    assert more == 2
+    assert [line.split()[-1] for line in lines[1:]] == ["same", "MORE", "MORE", "new", "gone"]
+    other = guard.differing(here | {"python": "0"}, here)
+    lines, more = guard.report(then, counts, other)
+    assert more == 1  # the kernel's
+    assert lines[-1] == "recorded with other versions, whole calls were not compared: python 0, not 1"
+    lines, more = guard.report(then, counts, guard.differing(here | {"numba": "0"}, here))
+    assert more == 0
+    assert lines[-1] == "recorded with other versions, counts were not compared: numba 0, not 1"
+
+
+def test_the_record_of_instructions_is_whole() -> None:
+    record = json.loads(guard.RECORD.read_text())
+    assert set(record["versions"]) == set(guard.versions())
+    assert len(record["counts"]) == 18
+    assert all(0 < c["kernels"] < c["whole"] for c in record["counts"].values())
+
+
+def test_a_machine_that_cannot_count_is_told_why(tmp_path: Path) -> None:
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text("flags : sse2 avx2 fma\n")
+    assert guard.unable(cpu) == "this processor lacks bmi2, f16c"
+    env = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "guard.py")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("instructions were not counted: ")
 
 
 def test_a_quick_run_of_executors() -> None:

@@ -105,7 +105,8 @@ def test_a_quick_run_writes_everything(tmp_path: Path) -> None:
     assert len(record["rows"]) >= 40
     assert all(row["seconds"]["ours"] > 0 for row in record["rows"])
     unread = [row["job"] for row in record["rows"] if not (row["of_read"] and row["gigabytes_per_second"])]
-    assert unread == ["first `ensk vote` (hard, three CSV files)", "second `ensk vote` (hard, three CSV files)"]
+    votes = [f"{turn} `ensk vote` (hard, three CSV files)" for turn in ("first", "second")]
+    assert unread == [*votes, "start of `ensk score`", "start of `ensk convert`"]
     assert record["machine"]["packages"]["numba"]
     assert page.read_text().count("\n| ") >= 41
     assert readme.read_text().count("\n| ") >= 2

@@ -1,4 +1,5 @@
-"""What a first `ensk vote` costs more than the second: the machine code of its kernels is made then, and kept.
+"""What a first `ensk vote` costs more than the second, since the machine code of its kernels is made then, and kept; and
+what a command on tiny data takes when all is kept: its start.
 
     python tests/benchmarks/first_call.py [--repeats 5]
 
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def first_calls(only: str = "", repeats: int = 5, soft: bool = True) -> Iterator[Row]:
-    """Measure soft votes of stores, and a hard vote of three CSVs, where their names hold `only`."""
+    """Measure soft votes of stores, a hard vote of three CSVs, and two more commands, where their names hold `only`."""
     with tempfile.TemporaryDirectory(prefix="ensk-first-") as made:
         folder = Path(made)
         votes = {"hard, three CSV files": ["--hard", "--image-size", "256x256", *write_masks(folder)]}
@@ -47,6 +48,21 @@ def first_calls(only: str = "", repeats: int = 5, soft: bool = True) -> Iterator
             kind = f"`ensk vote` ({name})"
             if only in f"first {kind}" or only in f"second {kind}":
                 yield from rows(kind, arguments, folder, repeats)
+        masks = write_masks(folder)[0]
+        sized = ["--image-size", "256x256", "-q"]
+        starts = {"score": [masks, "--val", masks], "convert": [masks, "--force", "--out", str(folder / "coco.json")]}
+        for name, arguments in starts.items():
+            if only in (job := f"start of `ensk {name}`"):
+                yield start(job, [sys.executable, "-c", ENSK, name, *arguments, *sized], repeats)
+
+
+def start(job: str, command: Sequence[str], repeats: int) -> Row:
+    """Run a command on tiny data with the machine code of the user's own cache folder, after a run that fills it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    taken = np.array([timed(command, cache) for _ in range(repeats + 1)])[1:]
+    note = f"CPU {duration(median(taken[:, 1]))}; median of {repeats} repeats"
+    limit = "Python imports Numba"
+    return Row(job, "in all", {"ours": median(taken[:, 0])}, (Bar("seconds", 0.45),), limit, note=note, clock="wall")
 
 
 def write_stores(folder: Path, grids: Sequence[int]) -> list[str]:
@@ -93,7 +109,7 @@ def rows(kind: str, arguments: Sequence[str], folder: Path, repeats: int) -> lis
 def timed(command: Sequence[str], cache: str) -> tuple[float, float]:
     """Run a command with a cache folder of its own; return its wall and CPU seconds."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | {"XDG_CACHE_HOME": cache})
+    process = subprocess.Popen(command, env=os.environ | {"XDG_CACHE_HOME": cache}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -31,6 +31,8 @@ from ensemble_kit.spec.fusion import Fusion, integer_weights
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import PROBABILITY
 from ensemble_kit.spec.scoring import Measure
+from ensemble_kit.tuning.counting import statistics_for
+from ensemble_kit.tuning.exact import tune_from
 from ensemble_kit.tuning.search import sizes
 from ensemble_kit.tuning.search.undecided import Setting
 
@@ -65,6 +67,7 @@ LIMITS = {
     "hard": "what a call costs beside its kernel: a MaskSet, and the arrays of every mask",
     "csv": "the text of every row is made and checked, and the file is synced",
     "sizes": "every pixel of the band is joined to its neighbours, and every level of a mask is scored at every size",
+    "analysis": "the best levels of every union of folds, and of every resampling, are found anew",
     "weights": "every undecided pixel is fused anew, and every level that occurs is scored",
     "search": "every sample's undecided pixels are counted by level, and every class's curve is certified",
 }
@@ -118,7 +121,7 @@ def in_memory(ensemble: ek.Ensemble) -> Inputs:
 
 
 TABLES = {
-    "bench": ("soft", "rle", "rules", "hard", "csv", "thresholds", "weights", "stored", "genuine", "first"),
+    "bench": ("soft", "rle", "rules", "hard", "csv", "thresholds", "weights", "stored", "genuine", "hands", "first"),
     "exclusive": ("argmax", "factors"),
     "volumes": ("volumes", "tuning"),
     "components": ("components",),
@@ -159,6 +162,7 @@ def measure(
         "weights": weights,
         "stored": stored.rows,
         "genuine": lambda scale: genuine.rows(scale, usgra),
+        "hands": genuine.hand_rows,
         "first": lambda scale: first_call.first_calls(scale.only, repeats=5 if full else 1, soft=full),
     }
     for name in names:
@@ -259,10 +263,12 @@ def soft_vote(
     plane: tuple[int, int],
     label: str,
     reads: Mapping[str, float] | None = MappingProxyType({"scores": 1.6, "logits": 2.0}),
+    compared: int | None = None,
 ) -> Row | None:
     """Measure fusing, deciding and writing RLE texts of samples, from logits in memory.
 
-    `reads` are the bars in R; None for members that leave so much undecided that reading is the least of it.
+    `reads` are the bars in R; None for members that leave so much undecided that reading is the least of it. Rivals do the
+    first `compared` samples only, where they would take minutes, and their time is multiplied.
     """
     levels = dict.fromkeys(range(len(ensemble.classes)), 32768)
     places = np.arange(len(levels))[None]
@@ -276,7 +282,11 @@ def soft_vote(
 
     text = rivals.rlemasklib_text if rivals.optional("rlemasklib") else rivals.tuned_text
     arrays = [[m.read(s) for m in ensemble.members] for s in samples]
-    others = rivals.together([rivals.soft_rivals(a, plane, upsample, text) for a in arrays]) if scale.rivals else {}
+    others: dict[str, Any] = {}
+    if scale.rivals:
+        few = [rivals.soft_rivals(a, plane, upsample, text) for a in arrays[:compared]]
+        part = len(arrays) / len(few)
+        others = {n: rivals.scaled(job, part * getattr(job, "factor", 1.0)) for n, job in rivals.together(few).items()}
     times = {"scores": Bar("times", 50, "torch"), "logits": Bar("times", 150, "torch, class by class")}
     bars = (times[upsample], *([Bar("reads", reads[upsample])] if reads else [Bar("times", 25, "NumPy + OpenCV")]))
     return measured(
@@ -464,6 +474,25 @@ def thresholds(scale: Scale) -> Rows:
                 yield size_row(
                     scale, ensemble, truth, others, rivals.scaled(reader(logits), total / len(logits)), logits
                 )
+                yield analysis(scale, ensemble, truth)
+
+
+def analysis(scale: Scale, ensemble: ek.Ensemble, truth: ek.MaskSet) -> Row | None:
+    """Measure what a tuning does when pixels are counted: certified optima, folds, and intervals by resampling."""
+    folds = 5 if scale.plane == inputs.PLANE else 3
+    found = statistics_for(ensemble, truth, Measure(), folds, executor=Threads(1))
+
+    def ours() -> float:
+        for table in found.tables:
+            table.solved.clear()  # what an earlier call found
+        return tune_from(found, ensemble, Measure(), folds, executor=Threads(1)).score
+
+    return measured(
+        scale,
+        f"tuning's analysis of counts: {len(truth.classes)} classes × {len(truth.samples)} samples, {folds} folds",
+        ours, {}, "an analysis", [Bar("seconds", 1.0)], LIMITS["analysis"],
+        read=[a for t in found.tables for a in (t.levels, t.pred, t.tp) if a.nbytes > 8],
+    )  # fmt: skip
 
 
 def size_row(

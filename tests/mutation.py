@@ -68,7 +68,7 @@ COUNTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Floor
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one change."""
+    """A module with one change; what did not change is shared with the others."""
 
     line: int
     name: str
@@ -77,7 +77,8 @@ class Mutant:
 
 def home(name: str) -> Path:
     """Find the module that defines a class or function at its top."""
-    found = [path for path in PACKAGE.rglob("*.py") if name in _defined(ast.parse(path.read_text()))]
+    sources = ((path, path.read_text()) for path in PACKAGE.rglob("*.py"))
+    found = [path for path, source in sources if name in source and name in _defined(ast.parse(source))]
     assert len(found) == 1, f"{name} is defined in {found}"
     return found[0]
 
@@ -91,15 +92,36 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
     working, statements = _working(nodes), _statements(tree)
+    places = {id(child): (node, *place) for node in nodes for *place, child in _children(node)}
     for k, node in enumerate(nodes):
         if k not in working:
             continue
         for change in range(_changes(node)):
-            mutated = copy.deepcopy(tree)
-            what = _change(mutated, list(ast.walk(mutated))[k], change)
+            mutated = copy.deepcopy(node)
+            new, what = _change(mutated, change)
             if what:
                 name = f"{statements[id(node)]}  [{what}]"
-                yield Mutant(node.lineno, name, ast.fix_missing_locations(mutated))  # type: ignore[attr-defined]
+                yield Mutant(node.lineno, name, _with(node, new, places))  # type: ignore[attr-defined]
+
+
+def _children(node: ast.AST) -> Iterator[tuple[str, int | None, ast.AST]]:
+    """Yield each child with the field that holds it, and its number where that is a list."""
+    for field, value in ast.iter_fields(node):
+        for k, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST):
+                yield field, k, child
+
+
+def _with(old: ast.AST, new: ast.AST, places: dict[int, tuple[ast.AST, str, int | None]]) -> ast.Module:
+    """Put another node in the place of one: a tree that shares all but the nodes above it."""
+    while id(old) in places:
+        old, field, k = places[id(old)]
+        value = getattr(old, field)
+        above = copy.copy(old)
+        setattr(above, field, new if k is None else [*value[:k], new, *value[k + 1 :]])
+        new = above
+    assert isinstance(new, ast.Module)
+    return new
 
 
 def _statements(tree: ast.Module) -> dict[int, str]:
@@ -156,43 +178,33 @@ def _changes(node: ast.AST) -> int:
     return len(node.ops) if isinstance(node, ast.Compare) else int(isinstance(node, kinds))
 
 
-def _change(tree: ast.Module, node: ast.AST, which: int) -> str:
-    """Change a node where it stands; say how, or "" where there is nothing to change."""
+def _change(node: ast.AST, which: int) -> tuple[ast.AST, str]:
+    """Change a node; return what takes its place, and how to say it, or "" where there is nothing to change."""
     before = ast.unparse(node)
     if isinstance(node, ast.Compare):
         node.ops[which] = COMPARED[type(node.ops[which])]()
     elif isinstance(node, ast.BinOp | ast.AugAssign):
         if type(node.op) not in COUNTED:
-            return ""
+            return node, ""
         node.op = COUNTED[type(node.op)]()
     elif isinstance(node, ast.BoolOp):
         node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
     elif isinstance(node, ast.UnaryOp):
-        _put(tree, node, node.operand)
         node = node.operand
     elif isinstance(node, ast.Constant):
         if type(node.value) not in {int, bool}:
-            return ""
+            return node, ""
         node.value = not node.value if isinstance(node.value, bool) else node.value + 1
     elif isinstance(node, ast.If | ast.IfExp):
         if isinstance(node.test, ast.Compare | ast.BoolOp | ast.UnaryOp):
-            return ""  # they have mutants of their own
+            return node, ""  # they have mutants of their own
         node.test = ast.UnaryOp(ast.Not(), node.test)
-        return f"if {ast.unparse(node.test)}"
+        return node, f"if {ast.unparse(node.test)}"
     elif isinstance(node, ast.Raise) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
-        _put(tree, node, ast.Pass())
-        return "taken out"
+        return ast.Pass(), "taken out"
     else:
-        return ""
-    return f"{before} → {ast.unparse(node)}"
-
-
-def _put(tree: ast.Module, old: ast.AST, new: ast.AST) -> None:
-    class Putting(ast.NodeTransformer):
-        def visit(self, node: ast.AST) -> ast.AST:
-            return new if node is old else self.generic_visit(node)
-
-    Putting().visit(tree)
+        return node, ""
+    return node, f"{before} → {ast.unparse(node)}"
 
 
 class Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -205,7 +217,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.module else None
 
     def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
+        exec(compile(ast.fix_missing_locations(self.tree), str(self.path), "exec"), module.__dict__)
 
 
 def survives(module: str, path: Path, mutant: Mutant, tests: list[str]) -> bool:

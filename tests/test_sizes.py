@@ -149,15 +149,16 @@ def test_the_best_size_and_levels_are_the_best_of_all(metric: str, tmp_path: Pat
     tuned = ek.tune_thresholds(ensemble, truth, metric=metric)
     found = sizes.search(ensemble, truth, tuned, (1, 4, 16))
     occur = np.unique(np.concatenate([ensemble.levels(s).reshape(-1) for s in ensemble.samples]))
+    fused = [ensemble.sample(s) for s in ensemble.samples]
+    masks = [[[f.runs(c, level) for f in fused] for level in occur[occur > 0].tolist()] for c in range(len(CLASSES))]
     best = []
     for size in (1, 4, 16):
         means = []
         for c, name in enumerate(CLASSES):
-            scores = []
-            for level in occur[occur > 0].tolist():
-                masks = [DropSmall(size).apply(ensemble.sample(s).runs(c, level)) for s in ensemble.samples]
-                wanted = [truth[s, name] for s in ensemble.samples]
-                counts = zip(*(((m & w).area, m.area, w.area) for m, w in zip(masks, wanted, strict=True)), strict=True)
+            scores, wanted = [], [truth[s, name] for s in ensemble.samples]
+            for at_level in masks[c]:
+                left = [DropSmall(size).apply(m) for m in at_level]
+                counts = zip(*(((m & w).area, m.area, w.area) for m, w in zip(left, wanted, strict=True)), strict=True)
                 scores.append(measure.of_class(*map(np.array, counts)))
             means.append(max(scores))
         best.append(np.mean(means))

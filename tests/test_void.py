@@ -198,10 +198,12 @@ def test_searched_weights_and_rules_are_scored_as_their_vote_is(
     ens: ek.Ensemble, objective: Any, folds: int | None
 ) -> None:
     truth, measure = truth_with_void(ens, 7), Measure(objective)
-    found = joint.tune(ens, truth, measure, joint.Search.of("weights,post"), folds)
+    found = joint.tune(ens, truth, measure, joint.Search(("weights", "post"), trials=40), folds)
+    assert len(set(found.fusion.weights[0])) == 2  # the search went somewhere
     assert found.score == scored(ens.as_tuned(found).vote(found), truth, measure)
 
 
+@pytest.mark.slow
 def test_rules_look_at_the_whole_image(tmp_path: Path) -> None:
     """A component counts as large by its void pixels too, and a gate passes by them."""
     z = np.full((1, 8, 8), -9, np.float16)

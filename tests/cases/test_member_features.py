@@ -19,6 +19,7 @@ from scipy import ndimage
 import ensemble_kit as ek
 from cases.running import ensk, refused
 from conftest import smooth_logits, write_store
+from ensemble_kit.tuning.search.plan import Search
 
 SHAPE, SAMPLES, LACKING = (24, 30), ("s0", "s1", "s2", "s3", "s4", "s5"), -65504.0
 OWN = {"sigmoid": {"A": ("x", "y", "z"), "B": ("z", "w")}, "softmax": {"A": ("bg", "x", "y"), "B": ("y", "bg", "w")}}
@@ -229,7 +230,10 @@ def full(logits: Logits, kind: str) -> ek.Ensemble:
     return ek.Ensemble(paths, weights=weights)
 
 
-SEARCHES = {"sigmoid": ("auto", "compete", "least-area", "post"), "softmax": ("auto",)}
+SEARCHES: dict[str, tuple[str | Search, ...]] = {
+    "sigmoid": ("auto", "compete", "least-area", Search(("post",), trials=40)),
+    "softmax": ("auto",),
+}
 
 
 @pytest.mark.slow
@@ -265,7 +269,7 @@ def test_given_weights_are_not_dropped_by_a_search(kind: str, logits: Logits) ->
         assert "A 3, B 1" in told
     if kind == "sigmoid":
         common = ek.Ensemble(["A.zarr", "B.zarr"], classes="common", weights=[3, 1])
-        tuned = ek.tune_thresholds(common, ek.read_masks("common.npz"), search="post")
+        tuned = ek.tune_thresholds(common, ek.read_masks("common.npz"), search=Search(("post",), trials=10))
         assert tuned.fusion.weights == common.fusion.weights and tuned.member_classes == "common"
 
 

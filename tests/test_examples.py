@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from PIL import Image
 
 import ensemble_kit as ek
+import warm
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +40,18 @@ def usgra(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(*arguments: object) -> str:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}  # the suite runs beside it, and threads of torch wait by spinning
-    ran = subprocess.run([sys.executable, *map(str, arguments)], env=env, capture_output=True, text=True, check=False)
+SCRIPT = """
+import runpy, sys
+commands, script = sys.argv[1:3]
+sys.executable = f"{commands}/python"  # beside it lies the `ensk` that a script runs
+sys.path[0], sys.argv[:] = script.rpartition("/")[0], sys.argv[2:]
+runpy.run_path(script, run_name="__main__")
+"""
+"""What `python SCRIPT …` does, in a warm process, and with commands in warm ones."""
+
+
+def run(script: Path, *arguments: object) -> str:
+    ran = warm.run("-c", SCRIPT, warm.commands(), script, *arguments, timeout=None)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

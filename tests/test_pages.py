@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,23 +48,42 @@ def test_every_block_runs_or_says_why_not(page: Path) -> None:
 GALLERY = ROOT / "docs" / "gallery.md"
 """Its blocks are run by what draws its pictures."""
 RUN = [p for p in WRITTEN if p != GALLERY and any(b[1] == "run" for b in blocks(p))]
+DEMO = re.compile(r"^ensk demo --out (\S+)$", re.MULTILINE)
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path}
+
+
+def shell(code: str, folder: Path) -> None:
+    command = ["bash", "-euo", "pipefail", "-c", code]
+    ran = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 0, f"{code}\n{ran.stderr}"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ensk demo` writes, with which most pages begin: it runs as docs/start.md has it, for all of them."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = DEMO.search((ROOT / "docs/start.md").read_text())
+    assert command
+    shell(command[0], folder)
+    return folder / command[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_blocks_run_as_written(page: Path, tmp_path: Path) -> None:
+def test_blocks_run_as_written(page: Path, demo: Path, tmp_path: Path) -> None:
     """In order, in one new folder for each page."""
-    path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path}
     for language, told, code in blocks(page):
         if told != "run":
             continue
         if language == "bash":
-            shell = ["bash", "-euo", "pipefail", "-c", code]
-            ran = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, text=True)
+            shell(DEMO.sub(f"cp -r {shlex.quote(str(demo))} \\1", code), tmp_path)
         else:
-            ran = warm.run("-W", "error", "-c", code, cwd=tmp_path, env=env)
-        assert ran.returncode == 0, f"{code}\n{ran.stderr}"
+            ran = warm.run("-W", "error", "-c", code, cwd=tmp_path, env=environment())
+            assert ran.returncode == 0, f"{code}\n{ran.stderr}"
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -129,8 +149,11 @@ def test_the_gallery_shows_each_of_its_pictures_and_they_are_small() -> None:
 @pytest.mark.slow
 def test_the_gallery_can_be_drawn_again(tmp_path: Path) -> None:
     """Every block of the page runs as written, and each picture is among what they draw."""
-    command = [sys.executable, str(ROOT / "docs/figures/draw_gallery.py"), str(tmp_path)]
-    ran = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    code = (
+        "import pathlib, sys\nfolder, *paths = sys.argv[1:]\nsys.path.insert(0, folder)\nimport draw_gallery\n"
+        "draw_gallery.draw(*map(pathlib.Path, paths))"
+    )
+    ran = warm.run("-c", code, ROOT / "docs/figures", tmp_path, warm.commands(), env=environment(), timeout=None)
     assert ran.returncode == 0, ran.stderr
     of_a_browser = set() if browser.PROGRAM else {"report.jpg", "samples.jpg"}
     assert {p.name for p in tmp_path.iterdir()} == pictures_of_the_gallery() - of_a_browser

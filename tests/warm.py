@@ -140,11 +140,11 @@ def ensk(
 
 
 def run(
-    *words: object, cwd: Path | str | None = None, env: Mapping[str, str] | None = None
+    *words: object, cwd: Path | str | None = None, env: Mapping[str, str] | None = None, timeout: float | None = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a process to its end, as `subprocess.run` does."""
     process = Process(*words, cwd=cwd, env=env)
-    said = process.communicate()
+    said = process.communicate(timeout)
     return subprocess.CompletedProcess(process.args, process.wait(), *said)
 
 

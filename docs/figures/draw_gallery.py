@@ -30,11 +30,13 @@ PARTS = {
 }
 """Of the report, what each picture begins with, and what it ends with."""
 WIDTH, QUALITY = 1100, 80
+PROGRAMS = Path(sys.executable).parent
+"""Where `ensk` lies."""
 
 
-def run_page(folder: Path) -> None:
+def run_page(folder: Path, programs: Path) -> None:
     """Run the blocks of the page, in order."""
-    env = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    env = os.environ | {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
     for language, code in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-W", "error", "-c"]
         subprocess.run([*command, code], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
@@ -70,12 +72,12 @@ def beside(paths: list[Path], times: int = 4) -> Image.Image:
     return out
 
 
-def draw(out: Path) -> None:
-    """Run the page and write its pictures."""
+def draw(out: Path, programs: Path = PROGRAMS) -> None:
+    """Run the page, whose `ensk` lies in a folder, and write its pictures."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        run_page(folder)
+        run_page(folder, programs)
         pictures = {f"{name}.jpg": Image.open(folder / path).convert("RGB") for name, path in DRAWN.items()}
         pictures["curves.png"] = Image.open(folder / "curves.png").convert("RGB")
         pictures["slices.png"] = beside(sorted((folder / "slices").iterdir(), reverse=True))

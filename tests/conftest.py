@@ -37,9 +37,10 @@ pytest.register_assert_rewrite(
 )  # their assertions hold under `python -O` too, as those of tests do
 import followups  # noqa: E402 - behind the line before
 
-LONGEST = ("test_argmax_kernels", "test_pages", "test_volume_argmax", "test_load", "test_memory", "test_examples",
-           "test_found", "test_writing", "test_cluster", "test_anywhere", "test_many_processes", "test_search",
-           "test_dump_logits", "test_auto", "test_stack")  # fmt: skip
+LONGEST = ("test_argmax_kernels", "test_pages", "test_volume_argmax", "test_memory", "test_writing", "test_anywhere",
+           "test_many_processes", "test_search", "test_cluster", "test_release", "test_load", "test_found",
+           "test_examples", "test_dump_logits", "test_sizes", "test_member_features", "test_stack", "test_void",
+           "test_auto")  # fmt: skip
 """Files that take half of the time: they begin first, so that no worker is left alone with one at the end.
 
 On a fresh clone the first two workers compile other kernels than each other: the one those of exclusive classes, a minute

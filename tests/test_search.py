@@ -572,6 +572,7 @@ def test_softmax_members_are_searched_too(tmp_path: Path, truth: ek.MaskSet, rng
         ek.tune_thresholds(ens, whole, search="temperature", decide="threshold")
 
 
+@pytest.mark.slow
 def test_a_searched_set_fits_the_schema(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     import jsonschema
 

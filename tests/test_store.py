@@ -205,6 +205,7 @@ def test_a_store_that_zarr_laid_out_is_read_through_zarr(store: Path) -> None:
         LogitWriter(store, CLASSES, IDS, GRID)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text(min_size=1, max_size=30).filter(str.isprintable), min_size=1, max_size=5, unique=True),

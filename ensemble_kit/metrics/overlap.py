@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("sample", "class", "tp", "pred", "truth", "value")
 """Of the table of every pair: pixels in both, in the prediction, in the truth, and the score."""
+_AT_ONCE = 4096
+"""Pairs that are counted in one call."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,16 +162,21 @@ def iou(a: MaskSet, b: MaskSet, eps: float = 0.0, empty: Empty = 1, background: 
 def _count(a: MaskSet, b: MaskSet, convention: Convention, metric: str, background: str | None) -> Overlap:
     check_comparable(a, b)
     check_background(background, b.classes)
-    shape = len(b.samples), len(b.classes)
-    found, wanted = ([masks[s, c] for s in b.samples for c in b.classes] for masks in (a, b))
+    step = max(1, _AT_ONCE // max(len(b.classes), 1))
+    found = [_counts_of(a, b, b.samples[k : k + step]) for k in range(0, len(b.samples), step)]
+    tp, pred, truth = (np.concatenate(v).reshape(len(b.samples), len(b.classes)) for v in zip(*found, strict=True))
+    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background)
+
+
+def _counts_of(a: MaskSet, b: MaskSet, samples: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
+    """Count hits, pixels and truth pixels of every pair of some samples: so runs are copied some at a time."""
+    found, wanted = ([masks[s, c] for s in samples for c in b.classes] for masks in (a, b))
     pred = np.array([m.area for m in found], np.int64)
     if b.has_void:  # void pixels count neither as prediction nor as truth
-        left_out = [void for void in map(b.void, b.samples) for _ in b.classes]
+        left_out = [void for void in map(b.void, samples) for _ in b.classes]
         wanted = [mask - void if void else mask for mask, void in zip(wanted, left_out, strict=True)]
         pred -= overlaps(found, left_out)
-    truth = np.array([m.area for m in wanted], np.int64)
-    tp, pred, truth = (v.reshape(shape) for v in (overlaps(found, wanted), pred, truth))
-    return Overlap(b.samples, b.classes, tp, pred, truth, convention, metric, background)
+    return overlaps(found, wanted), pred, np.array([m.area for m in wanted], np.int64)
 
 
 def check_comparable(a: MaskSet, b: MaskSet) -> None:

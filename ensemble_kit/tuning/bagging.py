@@ -135,6 +135,7 @@ def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[n
         top, foot = _fractions(curve, ladder, samples)
         for own in sums:
             own.add(samples, top, foot)
+        t.let_go()
     order = np.argsort(np.abs(2 * ladder - (LEVELS - 1)), kind="stable")
     positives = t.truth > 0
     return [ladder[own.best(order)[bag.has(positives)]] for bag, own in zip(bags, sums, strict=True)]

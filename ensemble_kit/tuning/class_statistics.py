@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,16 @@ import numpy as np
 
 from ensemble_kit.execution import parts
 from ensemble_kit.files import blamed
+from ensemble_kit.tuning.count_file import Mapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Band = tuple[int, int]
 """Levels `low … high-1`."""
-_ALIGNED = 64
+_ALIGNED, _ENTRY = 64, 10
+_LOOKED_AT = 16_000_000
+"""Bytes of arrays in a file that memory holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ClassStatistics:
     above, above_tp : int64 (samples,), those at `high` and above.
     truth : int64 (samples,), pixels of the truth that are not void.
     area, above_area : as `pred` and `above`, with void pixels; None: not counted, or the same, since no pixel is void.
-    mapped : the temporary file that holds the arrays by level, if they are `spilled`.
+    mapped : where a temporary file holds the arrays by level, if it does.
     solved : best levels that were found, by what was asked (see `Curve`).
     """
 
@@ -52,7 +55,7 @@ class ClassStatistics:
     truth: NDArray[np.int64]
     area: NDArray[Any] | None = None
     above_area: NDArray[np.int64] | None = None
-    mapped: mmap.mmap | None = field(default=None, compare=False, repr=False)
+    mapped: Mapped | None = field(default=None, compare=False, repr=False)
     solved: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def at(self, level: int, release: bool = True) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -64,10 +67,32 @@ class ClassStatistics:
         from ensemble_kit.kernels import counts
 
         tp, pred = np.empty_like(self.above), np.empty_like(self.above)
-        counts.counts_at(level, self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp, tp, pred)
+        for first, last in self._stretches(self.truth.size):
+            own, to = slice(first, last), self.offsets[first : last + 1]
+            above = self.above[own], self.above_tp[own]
+            counts.counts_at(level, to, self.levels, self.pred, self.tp, *above, tp[own], pred[own])
+            self.let_go()
         if release:
             self.release()
         return tp, pred
+
+    def in_turn(self, samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Give samples, by number; of arrays in a file some at a time, so that memory does not hold those of all."""
+        for first, last in self._stretches(samples.size):
+            yield samples[first:last]
+            self.let_go()
+
+    def _stretches(self, samples: int) -> list[tuple[int, int]]:
+        """Share that many samples out, by what they take of a file; in memory they are one share."""
+        step = samples
+        if self.mapped is not None:
+            step = max(1, int(_LOOKED_AT * max(self.truth.size, 1) // (_ENTRY * max(self.levels.size, 1))))
+        return [(k, min(k + step, samples)) for k in range(0, samples, max(step, 1))]
+
+    def let_go(self) -> None:
+        """Give back the memory of what was looked at, as `release`, and keep what is known."""
+        if self.mapped is not None:
+            self.mapped.release()
 
     def spilled(self) -> ClassStatistics:
         """Return the same counts with the arrays by level in a temporary file, which vanishes with them.
@@ -80,7 +105,7 @@ class ClassStatistics:
             The disk is full.
         """
         names = [name for name in _KINDS if getattr(self, name) is not None]
-        if not self.levels.size:
+        if not self.levels.size or self.mapped is not None:
             return self
         places, size = dict[str, int](), 0
         with blamed(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
@@ -97,13 +122,13 @@ class ClassStatistics:
             name: np.frombuffer(mapped, getattr(self, name).dtype, getattr(self, name).size, place)
             for name, place in places.items()
         }
-        return replace(self, mapped=mapped, **arrays)
+        return replace(self, mapped=Mapped(mapped, 0, size), **arrays)
 
     def release(self) -> None:
         """Give back the memory of what was looked at, where the arrays are in a file."""
         if self.mapped is not None:
             self.__dict__.pop("breaks", None)
-            self.mapped.madvise(mmap.MADV_DONTNEED)
+            self.let_go()
 
     def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
         """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.
@@ -149,6 +174,7 @@ class ClassStatistics:
 
         seen = np.zeros(65536, np.bool_)
         counts.mark_levels(self.levels, seen)
+        self.let_go()
         return np.flatnonzero(seen)
 
     def narrowed(self, low: int, high: int) -> ClassStatistics:

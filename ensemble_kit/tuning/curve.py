@@ -98,12 +98,13 @@ class Curve:
         top, foot = np.empty(size, kind), np.empty(size, np.int64)
         for k, fold in enumerate(self.folds):
             top[:], foot[:] = 0, 0
-            own = fold, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
-            if pooled:
-                counts.add_count_steps(*own, t.low, t.high, foot, top)
-            else:
-                options = a, b, c, convention.eps, empty, skip
-                counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
+            for some in t.in_turn(fold):
+                own = some, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
+                if pooled:
+                    counts.add_count_steps(*own, t.low, t.high, foot, top)
+                else:
+                    options = a, b, c, convention.eps, empty, skip
+                    counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
             counts.sum_steps(top, foot)
             for kept, levels in ((tops, top), (feet, foot)):
                 np.take(levels, columns[: kept.shape[1]], out=kept[k], mode="clip")  # "raise" would buffer `out`

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,9 +40,10 @@ FORMAT = "ensk.statistics/1"
 class Statistics:
     """Counts of every class of an ensemble against the truth.
 
-    Memory is 10 bytes for each level that occurs in a (sample, class). In the band that tuning scans by default a
+    They are 10 bytes for each level that occurs in a (sample, class). In the band that tuning scans by default a
     bone-like mask of five members at 2048² has 11,000 of them, a noisy one 18,000, so that 800 samples of 29 classes
-    take 2.6 to 4.2 GB. Counting takes 0.03 to 0.06 s of processor time a sample there, once its logits are read.
+    have 2.6 to 4.2 GB; beyond 128 MB they are counted into a temporary file. Counting takes 0.03 to 0.06 s of processor
+    time a sample there, once its logits are read.
 
     Parameters
     ----------
@@ -175,7 +177,13 @@ def count(
     names = [ensemble.classes[c] for c in bands]
     work = CountLevels(ensemble.inputs, tuple(bands.items()))
     items = items_with_truth(ensemble.samples, truth, names)
-    rows, whole = GatheredCounts(len(bands)), GatheredCounts(len(bands)) if areas and truth.has_void else None
+
+    def most() -> int:
+        """Tell how many levels of a class can occur, of all samples."""
+        widest = max(high - low for low, high in bands.values())
+        return sum(min(widest, math.prod(ensemble.image_size(s))) for s in ensemble.samples)
+
+    rows, whole = GatheredCounts(len(bands), most), GatheredCounts(len(bands)) if areas and truth.has_void else None
     for counted in executor.map(work, items, "counting", listener):
         rows.add(counted.kept)
         if whole is not None:
@@ -199,9 +207,11 @@ def tables_of(
     """
     found = {}
     for k, (c, (low, high)) in enumerate(bands.items()):
-        kept, every = rows.take(k), None if whole is None else whole.take(k)
+        (kept, mapped), every = rows.placed(k), None if whole is None else whole.take(k)
         area, above_area = (None, None) if every is None else (every.pred, every.above)
-        found[c] = ClassStatistics(low, high, *kept, truth=truth[k].copy(), area=area, above_area=above_area)
+        found[c] = ClassStatistics(
+            low, high, *kept, truth=truth[k].copy(), area=area, above_area=above_area, mapped=mapped
+        )
     return found
 
 

@@ -545,26 +545,19 @@ def test_the_worst_voxel_is_none_that_does_not_count() -> None:
     assert [cut.told for cut in slices_of(found, "s", 16)] == ["z = 1", "y = 3", "x = 3"]
 
 
-def test_a_page_of_a_part_is_refused_with_what_makes_one_of_all(files: Files, tuned: Path, tmp_path: Path) -> None:
-    """Followed to the letter: votes in parts, one merge, one page."""
-    page = tmp_path / "report.html"
-    with pytest.raises(ek.UsageError) as caught:
-        ensk("report", tuned, *files.stores, "--val", files.truth, "--out", page, "--part", "1/2")
-    assert caught.value.code == "report-part"
-    assert not page.exists()
-    commands = re.findall(r"\((ensk [^)]*)\)", str(caught.value))
-    assert [shlex.split(c)[1] for c in commands] == ["vote", "merge", "report"]
-    vote, merge, last = (shlex.split(c)[1:] for c in commands)
-    for part in ("1/2", "2/2"):
-        words = [str(w) for x in vote for w in (files.stores if x == "STORES" else [tuned if x == "SET" else x])]
-        words = [part if w == "1/2" else str(tmp_path / w) if w == "masks.npz" else w for w in words]
-        ensk(*words)
-    assert len(list(tmp_path.glob("masks.npz.part-*"))) == 2
-    ensk(*[tmp_path / x if x == "masks.npz" else x for x in merge])
-    ensk(*[tuned if x == "SET" else tmp_path / x if x == "masks.npz" else x for x in last], "--out", page)
-    of_stores = report(tuned, *files.stores, "--val", files.truth, out=tmp_path / "whole.html")
-    shown = table(page.read_text(), "mean Dice")
-    assert shown == table(of_stores, "mean Dice")
+def test_scores_are_those_of_their_samples_and_classes_in_any_order_of_the_truth(files: Files, tmp_path: Path) -> None:
+    masks, truth = files.masks, ek.read_masks(files.truth)
+    masks.write(tmp_path / "m.npz")
+    truth.arranged(truth.samples[::-1], truth.classes[::-1]).write(tmp_path / "t.npz")
+    words = (tmp_path / "m.npz", "--pictures", 2, "--hd95", "--val")
+    html = report(*words, tmp_path / "t.npz", out=tmp_path / "r.html")
+    usual = report(*words, files.truth, out=tmp_path / "r.html")
+    found = ek.dice(masks, truth)
+    scores = dict(zip(found.samples, found.values.mean(1), strict=True))
+    order = sorted(scores, key=scores.__getitem__)
+    assert [row[:2] for row in table(html, "Samples")[1:]] == [[s, f"{scores[s]:.4f}"] for s in order]
+    assert [unescape(s) for s in re.findall(r"<legend>(.*?)</legend>", html)] == [order[0], order[len(order) // 2]]
+    assert sorted(table(html, "mean Dice")) == sorted(table(usual, "mean Dice"))
 
 
 def test_surfaces_are_measured_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def draw(
     """Draw masks on their images: what they say, where they err, where members disagree; a PNG file a sample."""
     from PIL import Image
 
+    from ensemble_kit.cli.page_out import images_of
     from ensemble_kit.cli.reported import Asked, split
     from ensemble_kit.files import atomic_write, check_target
     from ensemble_kit.recipes.deciding import resolve
@@ -120,7 +121,7 @@ def draw(
         m = replace(asked, truth=replace(truth, only=only, without=without)).of_masks(images)
         assert m.masks is not None
         ids = chosen(m.masks.samples, sample or (), 4)
-    files = asked.images(images, replace(m, truth=None), ids) if images is not None else {}
+    files = images_of(images, m.masks, common, ids)
     names = file_names(kind, ids)
     for name in names.values():
         if folder.is_dir():

@@ -23,7 +23,9 @@ def merge(
             metavar="PARTS...",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where the whole goes: statistics, masks, or scores as JSON.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Where the whole goes: statistics, masks, scores as JSON, or a page.")
+    ],
     common: Common,
     like: Annotated[
         Path | None, typer.Option("--like", help="Of masks: as for vote. Default: as the parts were made.")
@@ -36,10 +38,14 @@ def merge(
     spacing: SpacingOption = None,
     confusion: ConfusionOption = None,
     by_sample: BySampleOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Of a page: where the images lie. Default: where the first part found them."),
+    ] = None,
 ) -> None:
     """Put the parts of a run together, none missing and none twice: the bytes are those of a whole run."""
     from ensemble_kit.formats.maskformat import existing
-    from ensemble_kit.recipes import memory, merging, part_masks, part_scores, part_statistics
+    from ensemble_kit.recipes import memory, merging, part_masks, part_page, part_scores, part_statistics
 
     paths = merging.found(parts)
     check_output(out, common, [*paths, like, like_image], stdout=True)
@@ -55,9 +61,22 @@ def merge(
     if kind != part_scores.KIND:
         refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
     files.check(common, paths)
+    drawing = None
+    if kind == part_page.KIND:
+        from ensemble_kit.cli.page_out import check_page
+        from ensemble_kit.cli.page_parts import drawing_of, merge_page
+
+        drawing = drawing_of(read, images)
+        if drawing.images is None:
+            refuse_idle("of a page without images", "run the parts with --images", images=images)
+        check_page(out, drawing.folder, common.force)
+    else:
+        refuse_idle(f"of {kind}", "merge the parts of a page", images=images)
     told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if common.dry_run:
         common.answer(told, f"would merge {len(read)} parts into {out}")
+    elif drawing is not None:
+        merge_page(read, drawing, out, common, told)
     elif kind == part_statistics.KIND:
         counted = part_statistics.merged(read)
         counted.save(out)

@@ -72,7 +72,7 @@ def run_part(
     there = None
     if size_of(path) is not None and not common.force:
         with suppress(DamagedError):  # which is made again
-            there = PartFile.load(path)
+            there = PartFile.load(path).verified()
     if there is not None and (there.kind, there.part, there.plan) != (kind, part, plan):
         same = there.part == part
         item = f"{path} is {'a part of another run' if same else f'part {there.part} under another name'}"

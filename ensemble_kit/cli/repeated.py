@@ -9,23 +9,25 @@ from typing import Any
 
 from ensemble_kit.cli import slurm
 from ensemble_kit.cli.reported import Asked
-from ensemble_kit.recipes.reporting.material import Material
+from ensemble_kit.recipes.reporting.voted import Voted
 from ensemble_kit.spec.scoring import Convention, Measure
 
 
-def commands(asked: Asked, m: Material, images: Path | None = None) -> list[tuple[str, str]]:
+def commands(asked: Asked, voted: Voted | None, left_out: int, images: Path | None = None) -> list[tuple[str, str]]:
     """Return the commands that vote, score and report again.
 
     Parameters
     ----------
+    voted : the vote of stores; None of mask files.
+    left_out : samples of the truth that the stores do not hold.
     images : folder of the images, which gives sizes where nothing else does.
     """
     paths = [f"{member.name}={path}" if member.name else str(path) for member in asked.members for path in member.paths]
     lines, masks = [], paths[0] if paths else ""
-    if m.vote is not None or len(asked.members) > 1:
+    if voted is not None or len(asked.members) > 1:
         masks = "voted.npz"  # unlike a CSV it says the sizes of images and the classes, which a truth may need
         of_set: dict[str, Any] = {"thresholds": asked.tuned.path if asked.tuned is not None else asked.threshold}
-        if m.vote is None:
+        if voted is None:
             t, (kind, dialect) = asked.truth, asked.written
             of_set = {
                 "from": kind,
@@ -37,24 +39,24 @@ def commands(asked: Asked, m: Material, images: Path | None = None) -> list[tupl
             of_set |= {"labels": t.labels, "first-value": t.first_value, "void": t.void}
         words = [*paths, *_words({**of_set, **asked.decided, **asked.fused}), "--out", masks]
         lines.append(("Vote:", join(["ensk", "vote", *words])))
-    if asked.val is not None and m.measure.metric in {"dice", "iou"}:  # ensk score has no others
-        t, measure = asked.truth, m.measure
+    if asked.val is not None and asked.measure.metric in {"dice", "iou"}:  # ensk score has no others
+        t, measure = asked.truth, asked.measure
         how = {
             "val": asked.val, "val-format": t.format, "val-csv": t.csv, "image-size": t.image_size, "id": t.id,
             "classes": t.classes, "labels": t.labels, "first-value": t.first_value, "void": t.void,
             "only": t.only, "except": t.without,
         }  # fmt: skip
-        if len(asked.members) == 1 and m.vote is None:
+        if len(asked.members) == 1 and voted is None:
             sizes = t.image_size or _sizes(asked, images if _is_csv(asked.val) else None, truth=False)
             how |= {"format": asked.written[0], "csv": asked.written[1], "image-size": sizes}
-        background = None if m.vote is None else getattr(m.vote.decision, "background", None)
+        background = None if voted is None else voted.background
         if background is not None and t.only is None and t.without is None:
             how["except"] = background
         told = "Score:"
-        if m.left_out:
-            told = f"Score, with a truth of these samples alone ({asked.val} has {m.left_out} more, which it refuses):"
+        if left_out:
+            told = f"Score, with a truth of these samples alone ({asked.val} has {left_out} more, which it refuses):"
         lines.append((told, join(["ensk", "score", masks, *_words({**how, **_of_measure(measure)})])))
-    typed = slurm.TYPED.get(())
+    typed = slurm.without(slurm.TYPED.get(()), {"--part": 1})  # the page of all samples is this one
     return [*lines, *([("This page:", join(["ensk", *typed]))] if typed else [])]
 
 

@@ -1,12 +1,12 @@
 """`ensk report`: a set, stores or masks as one page for a browser."""
 
 from dataclasses import replace
-from math import isnan
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ensemble_kit.cli import slurm
 from ensemble_kit.cli.annotation_options import IdOption
 from ensemble_kit.cli.common import Common
 from ensemble_kit.cli.label_options import (
@@ -37,7 +37,7 @@ from ensemble_kit.cli.options import (
     bytes_of,
     refuse_idle,
 )
-from ensemble_kit.cli.outputs import check_output
+from ensemble_kit.cli.part_options import PartOption, check_place, part_of
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.working import check_work
@@ -131,40 +131,33 @@ def report(
     without: ExceptOption = None,
     id: IdOption = None,  # noqa: A002 - the option's name
     dask: DaskOption = None,
-    part: Annotated[
-        str | None, typer.Option("--part", metavar="I/N", help="Refused: it says how parts come to one page.")
-    ] = None,
+    part: PartOption = None,
 ) -> None:
     """Write one self-contained HTML page: what was voted, the score and how well it is known, where it is wrong."""
+    from ensemble_kit.cli.page_out import Drawing, check_page
+    from ensemble_kit.cli.page_parts import report_part
     from ensemble_kit.cli.repeated import commands
-    from ensemble_kit.cli.reported import Asked, beside, check_beside, convention_of, refuse_part, split, write
+    from ensemble_kit.cli.reported import Asked, convention_of, split
     from ensemble_kit.recipes.deciding import resolve
     from ensemble_kit.recipes.members import members_of, paths_of
-    from ensemble_kit.recipes.reporting.distances import distances_of
+    from ensemble_kit.recipes.reporting.distances import distances_of, spacings_of
     from ensemble_kit.recipes.reporting.material import measure_for
-    from ensemble_kit.recipes.reporting.page import page
-    from ensemble_kit.reports.pictures import Shelf
     from ensemble_kit.thresholds.thresholdset import ThresholdSet
     from ensemble_kit.tuning.folds import read_groups
 
-    if part is not None:
-        refuse_part(part, val)
+    share = part_of(part, common)
     check_work(common, dask)
     check_number("--pictures", pictures, "pass 0 or more", least=0)
-    if out.suffix.lower() not in {".html", ".htm"}:
-        item, fix = f"{str(out)!r} does not end in .html", "end the name in .html"
-        raise UsageError("report-suffix", "cannot write a page", item=item, fix=fix)
     found, members = split(members_of(inputs))
     if found is not None and thresholds is not None:
         item, fix = f"{found.path} among the inputs, and --thresholds {thresholds}", "pass one of the two"
         raise UsageError("option-idle", "cannot decide by two thresholds", item=item, fix=fix)
     threshold = found if thresholds is None else resolve(thresholds)
     tuned = threshold if isinstance(threshold, ThresholdSet) else None
-    check_output(out, common, [*paths_of(members), val, classes, None if tuned is None else tuned.path])
-    if folder:
-        if not members:
-            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", folder=folder)
-        check_beside(out, common.force)
+    check_place(out, share, common, [*paths_of(members), val, classes, None if tuned is None else tuned.path])
+    if not members:
+        refuse_idle("on a set alone", "pass the stores that it was tuned for, too", folder=folder or None, part=part)
+    check_page(out, folder, common.force or share.of > 1)
     measure = measure_for(tuned, metric, convention_of(empty, eps, tuned))
     asked = Asked(
         common, tuple(members), threshold, measure, read_groups(groups), val,
@@ -177,35 +170,17 @@ def report(
     )  # fmt: skip
     if common.dry_run:
         read = bytes_of(paths_of(members))
-        common.answer({"out": str(out), "bytes": read, "dry_run": True}, f"would read {size(read)} and write {out}")
+        array = slurm.lines(share.of, slurm.words(), common, slurm.merging(out, common)) if share.of > 1 else []
+        plan = f"would read {size(read)} and write {out}"
+        common.answer({"out": str(out), "bytes": read, "dry_run": True, "sbatch": array}, slurm.told(plan, array))
+        return
+    if share.of > 1:
+        report_part(asked, share, out, images, pictures, folder)
         return
     material = asked.material(images)
-    shelf = Shelf(beside(out).name if folder else None)
-    with common.progress() as listener:
-        if hd95 and material.masks is not None and material.truth is not None:
-            material = replace(material, distances=distances_of(material.masks, material.truth, listener))
-        files = asked.images(images, material)
-        made = page(
-            material,
-            asked.title,
-            asked.sources(images),
-            commands(asked, material, images),
-            files,
-            pictures,
-            shelf,
-            listener,
-        )
-    written = write(made, shelf, out, common.force)
-    scores = material.scores
-    values = {
-        "out": str(out),
-        "bytes": written,
-        "sections": [s.anchor for s in made.sections],
-        "pictures": made.pictures,
-    }
-    values |= {
-        "measure": str(material.measure),
-        "score": None if scores is None or isnan(scores.score) else scores.score,
-    }
-    common.answer(values)
-    common.say(f"wrote {out}: {size(written)}; open it in a browser")
+    if hd95 and material.masks is not None and material.truth is not None:
+        known = spacings_of(material.masks, material.truth)
+        with common.progress() as listener:
+            material = replace(material, distances=distances_of(material.masks, material.truth, known, listener))
+    told = commands(asked, material.voted, material.left_out, images)
+    Drawing(asked.title, asked.sources(images), told, images, pictures, folder).write(material, out, common)

@@ -14,8 +14,8 @@ from ensemble_kit.cli.options import class_names, csv_format, empty_value, fusin
 from ensemble_kit.cli.truth_options import TruthOptions
 from ensemble_kit.cli.working import working
 from ensemble_kit.decisions.rules import parse_rules
-from ensemble_kit.errors import Caution, IncompleteError, UsageError, some
-from ensemble_kit.files import atomic_folder, atomic_write, check_target
+from ensemble_kit.errors import IncompleteError, UsageError
+from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.masks.alignment import check_same_classes
 from ensemble_kit.masks.idforms import check_form
 from ensemble_kit.recipes import memory
@@ -23,24 +23,20 @@ from ensemble_kit.recipes.deciding import Deciding, Threshold
 from ensemble_kit.recipes.hard_vote import check_files
 from ensemble_kit.recipes.masks import formats_for, read_together
 from ensemble_kit.recipes.members import MemberPaths, members_of, open_ensemble, paths_of
-from ensemble_kit.recipes.reporting.images import images_for, sizes_of
+from ensemble_kit.recipes.reporting.images import sizes_of
 from ensemble_kit.recipes.reporting.material import Material, of_masks, of_vote
 from ensemble_kit.recipes.vote import SoftVote
-from ensemble_kit.remote.copies import here, local
-from ensemble_kit.reports.page import Page
-from ensemble_kit.reports.pictures import Shelf
+from ensemble_kit.remote.copies import local
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.finding import FOLDER, find
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.shift import check_comparable
 
 if TYPE_CHECKING:
+    from ensemble_kit.ensemble import Ensemble
     from ensemble_kit.formats.registry import Format
     from ensemble_kit.masks.maskset import MaskSet
     from ensemble_kit.tuning.folds import Groups
-
-_MARK = "pictures-of-a-report.txt"
-"""Shows that a folder holds pictures of a page, and may be replaced."""
 
 
 def split(members: Sequence[MemberPaths]) -> tuple[ThresholdSet | None, list[MemberPaths]]:
@@ -115,23 +111,35 @@ class Asked:
 
     def material(self, images: Path | None) -> Material:
         """Gather what the page tells of."""
-        every = {name.replace("-", "_"): value for name, value in (*self.decided.items(), *self.fused.items())}
-        stores = [m.is_store for m in self.members]
-        if not stores:
+        if not self.members:
             assert self.tuned is not None
             idle = {"val": self.val, "images": images, "compare": self.compared, "format": self.format}
             idle |= self._of_truth()
-            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", **idle, **every)
+            refuse_idle("on a set alone", "pass the stores that it was tuned for, too", **idle, **self._of_stores)
             return Material(tuned=self.tuned, measure=self.measure)
+        if not self.are_stores():
+            return self.of_masks(images)
+        common, (vote, truth, test) = self.common, self.stores()
+        with working(common, self.dask) as executor, common.progress() as listener:
+            return of_vote(vote, truth, self.measure, test, self.groups, common.seed, executor, listener)
+
+    @property
+    def _of_stores(self) -> dict[str, Any]:
+        """The options that stores alone give an effect, by name."""
+        return {name.replace("-", "_"): value for name, value in (*self.decided.items(), *self.fused.items())}
+
+    def are_stores(self) -> bool:
+        """Tell stores from mask files, and refuse both at once, and options that have no effect on them."""
+        stores = [m.is_store for m in self.members]
         if any(stores) and not all(stores):
             item = f"{stores.count(True)} stores and {stores.count(False)} mask files"
             fix = "pass stores, whose vote is told of, or mask files (ensk vote makes them of stores)"
             raise UsageError("report-inputs", "cannot report on stores and masks at once", item=item, fix=fix)
         if all(stores):
             refuse_idle("with stores", "pass --val-format or --val-csv", format=self.format)
-            return self._of_stores()
-        refuse_idle("on mask files", "pass stores", compare=self.compared, dask=self.dask, **every)
-        return self.of_masks(images)
+        else:
+            refuse_idle("on mask files", "pass stores", compare=self.compared, dask=self.dask, **self._of_stores)
+        return all(stores)
 
     def _of_truth(self, masks: bool = False) -> dict[str, Any]:
         """Return the options that a truth alone gives an effect, by name.
@@ -171,7 +179,13 @@ class Asked:
         background = getattr(vote.decision, "background", None)
         return None if self.val is None else self.truth.read(self.val, vote.ensemble, self.common, "report", background)
 
-    def _of_stores(self) -> Material:
+    def stores(self, part: Part = WHOLE) -> tuple[SoftVote, MaskSet | None, Ensemble | None]:
+        """Open the stores and those of the test set, and read the truth.
+
+        Parameters
+        ----------
+        part : the share of the samples that is going to be voted on, which must fit into memory.
+        """
         common, vote, test = self.common, self.vote(), None
         ensemble = vote.ensemble
         if self.compared:
@@ -179,13 +193,16 @@ class Asked:
             check_comparable(ensemble, test)
         if common.memory is not None:
             times = len(ensemble.members) + 2  # the masks of each member alone, and of no tuning, are held beside
-            needed = memory.of_vote(ensemble, vote.decision, vote.rules, common.jobs)
+            own = ensemble if part.of == 1 else ensemble.on(part.share(ensemble.samples))
+            needed = memory.of_vote(own, vote.decision, vote.rules, common.jobs)
             memory.check(common.memory, times * needed - (times - 1) * memory.held(), "report")
-        truth = self.true_masks(vote)
-        with working(common, self.dask) as executor, common.progress() as listener:
-            return of_vote(vote, truth, self.measure, test, self.groups, common.seed, executor, listener)
+        return vote, self.true_masks(vote), test
 
     def of_masks(self, images: Path | None) -> Material:
+        """Read mask files, and gather what they tell."""
+        return of_masks(*self.masks(images), self.measure, self.tuned, self.groups, self.common.seed)
+
+    def masks(self, images: Path | None) -> tuple[dict[str, MaskSet], MaskSet | None]:
         """Read mask files, and their truth; sizes that no file has are those of the images."""
         t, tuned = self.truth, self.tuned
         if self.val is None:
@@ -227,19 +244,7 @@ class Asked:
         if len(named) < len(sets):
             item, fix = f"{len(sets)} mask files have {len(named)} names", "call each by NAME=PATH"
             raise UsageError("member-ambiguous", "cannot tell members apart", item=item, fix=fix)
-        return of_masks(named, truth, self.measure, tuned, self.groups, self.common.seed)
-
-    def images(self, folder: Path | None, material: Material, drawn: Sequence[str] | None = None) -> dict[str, Path]:
-        """Find the images of the samples that are told of, and say which of those drawn have none."""
-        if folder is None or material.masks is None:
-            return {}
-        solid = any(len(material.masks.image_size(s)) == 3 for s in material.masks.samples[:1])
-        found = images_for(here(folder, "cannot read images"), material.masks.samples, solid)
-        drawn = material.masks.samples if drawn is None else drawn
-        if bare := [s for s in drawn if s not in found]:
-            doubt = f"{len(bare)} of {len(drawn)} samples have no image in {folder}, so their masks lie on black: "
-            self.common.warn(Caution(doubt + some(bare), "pass the folder that has the images of all samples"))
-        return found
+        return named, truth
 
     @property
     def title(self) -> str:
@@ -258,23 +263,6 @@ class Asked:
         ]
 
 
-def refuse_part(part: str, val: Path | None) -> None:
-    """Refuse a page of a share of the samples: its worst samples and its intervals are those of all.
-
-    Raises
-    ------
-    UsageError
-        It says how parts come to one page.
-    """
-    truth = "" if val is None else f" --val {val}"
-    fix = (
-        f"vote in parts (ensk vote STORES --thresholds SET --out masks.npz --part {part}), join them (ensk merge "
-        f"masks.npz --out masks.npz), and report on the masks (ensk report SET masks.npz{truth})"
-    )
-    item = f"--part {part}: the worst samples and the intervals of a page are those of all samples"
-    raise UsageError("report-part", "cannot report in parts", item=item, fix=fix)
-
-
 def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> Convention | None:
     """Read `--empty` and `--eps`; None where neither is given."""
     if empty is None and not eps:
@@ -283,30 +271,3 @@ def convention_of(empty: str | None, eps: float, tuned: ThresholdSet | None) -> 
     return Convention(
         eps, own.empty if empty is None else "skip-truth" if empty == "skip-truth" else empty_value(empty)
     )
-
-
-def beside(out: Path) -> Path:
-    """Return the folder of a page's pictures."""
-    return here(out, "cannot write pictures beside a page").with_name(f"{out.stem}_files")
-
-
-def check_beside(out: Path, force: bool) -> None:
-    """Refuse a folder of pictures that cannot be written, before any work.
-
-    One without its page was left behind by a run that was killed, and is replaced.
-    """
-    check_target(beside(out), force=force or not out.exists(), folder=True, mark=_MARK)
-
-
-def write(made: Page, shelf: Shelf, out: Path, force: bool) -> int:
-    """Write the page, and its pictures where they lie beside it; return the bytes of the page."""
-    content = made.html().encode()
-    if shelf.folder is not None:
-        check_beside(out, force)
-        with atomic_folder(beside(out), force=True, mark=_MARK) as folder:
-            (folder / _MARK).write_text(f"The pictures of {out.name}.\n")
-            for name, picture in shelf.files.items():
-                (folder / name).write_bytes(picture)
-    with atomic_write(out, force=force) as file:
-        file.write(content)
-    return len(content)

@@ -20,14 +20,23 @@ _MOST, _BYTES = 64, 50_000_000_000
 
 
 def words(leave_out: Mapping[str, int] = {}) -> list[str]:
-    """Return the command as it was typed, without some options.
+    """Return the command as it was typed, without `--part`, `--dry-run`, `--json` and some options.
 
     Parameters
     ----------
     leave_out : names of options, and how many values each takes.
     """
-    typed = TYPED.get(tuple(sys.argv[1:]))
-    drop, kept, skip = {**_PLANNED, **leave_out}, list[str](), 0
+    return [*_program(), *without(TYPED.get(tuple(sys.argv[1:])), {**_PLANNED, **leave_out})]
+
+
+def without(typed: Sequence[str], drop: Mapping[str, int]) -> list[str]:
+    """Return words of a command without some options.
+
+    Parameters
+    ----------
+    drop : names of options, and how many values each takes.
+    """
+    kept, skip = list[str](), 0
     for word in typed:
         name, equals, _ = word.partition("=")
         if skip:
@@ -36,7 +45,7 @@ def words(leave_out: Mapping[str, int] = {}) -> list[str]:
             skip = 0 if equals else drop[name]
         else:
             kept.append(word)
-    return [*_program(), *kept]
+    return kept
 
 
 def tasks_of(part: Part, samples: int, read: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from ensemble_kit.execution.resident import PLAIN, used
 from ensemble_kit.logits.open import is_store
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import RUNS
-from ensemble_kit.remote.copies import size_of
+from ensemble_kit.recipes.part_file import LATER, entries
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
@@ -85,8 +86,17 @@ def of_reading(paths: Sequence[Path]) -> float:
 
 
 def of_parts(paths: Sequence[Path]) -> float:
-    """Project what merging the parts of a run takes: what they hold, and what is made of it."""
-    return held() + 3.0 * sum(size_of(path) or 0 for path in paths)
+    """Project what merging the parts of a run takes: what they hold, and what is made of it.
+
+    Counts of a page's curves are held for one class at a time.
+    """
+    at_once, later = 0, Counter[str]()
+    for name, size in (entry for path in paths for entry in entries(path)):
+        if name.startswith(LATER):
+            later[name.rpartition(".")[2]] += size
+        else:
+            at_once += size
+    return held() + 3.0 * (at_once + max(later.values(), default=0))
 
 
 def of_store(path: Path) -> float:

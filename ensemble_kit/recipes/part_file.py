@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.errors import DamagedError, IncompleteError, UsageError
 from ensemble_kit.execution.parts import Part
-from ensemble_kit.remote.copies import as_path, siblings
+from ensemble_kit.remote.copies import as_path, local, siblings
+from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import archive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ensk.part/1"
+LATER = "later."
+"""How arrays are called that are too large to hold those of all parts."""
 _NAME = re.compile(r".*\.part-\d+-of-\d+", re.DOTALL)
 
 
@@ -44,10 +50,10 @@ class PartFile:
 
     Parameters
     ----------
-    kind : what they are: "statistics", "masks" or "scores".
+    kind : what they are: "statistics", "masks", "scores" or "page".
     part : which share.
     plan : what all parts were asked for, as JSON values: the command, digests of its inputs, its options.
-    head, arrays : the results.
+    head, arrays : the results. Arrays whose names begin with `LATER` are not held, but read when they are asked for.
     """
 
     kind: str
@@ -72,24 +78,73 @@ class PartFile:
         DamagedError
             It holds something else.
         """
-        return archive.load(path, cls._of, _PART)
+        return archive.load(path, partial(cls._of, path), _PART)
+
+    def verified(self) -> PartFile:
+        """Return this part where those arrays can be read, too, that are not held.
+
+        Raises
+        ------
+        DamagedError
+            They cannot.
+        """
+        for name in self.arrays:
+            _ = self.arrays[name]
+        return self
 
     @classmethod
-    def _of(cls, head: Mapping[str, Any], read: archive.Arrays) -> PartFile:
+    def _of(cls, path: Path, head: Mapping[str, Any], read: archive.Arrays) -> PartFile:
         if head["format"] != FORMAT:
             raise ValueError(f"its format is {head['format']!r}")
         try:
             part = Part(*map(int, head["part"])).checked()
         except UsageError as error:
             raise ValueError(error.item) from None
-        arrays = {str(name): read(name) for name in head["arrays"]}
+        names = [str(name) for name in head["arrays"]]
+        arrays = Arrays(path, names, {name: read(name) for name in names if not name.startswith(LATER)})
         return cls(str(head["kind"]), part, dict(head["plan"]), dict(head["head"]), arrays)
+
+
+class Arrays(Mapping[str, "NDArray[Any]"]):
+    """Arrays of a part's file by name: those that are held, and others, which are read whenever they are asked for.
+
+    Parameters
+    ----------
+    names : of all of them.
+    held : those that are read already.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> None:
+        self._path, self._names, self._held = path, tuple(names), held
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name in self._held or name not in self._names:
+            return self._held[name]
+        return archive.load(self._path, lambda _, read: read(name), _PART)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def measure_of(plan: Mapping[str, Any]) -> Measure:
+    """Read the measure that a plan says."""
+    m = plan["measure"]
+    return Measure(**{**m, "convention": Convention(**m["convention"])})
 
 
 def path_of(out: str | os.PathLike[str], part: Part) -> Path:
     """Return where a part of what is to be at `out` is written."""
     digits = len(str(part.of))
     return as_path(f"{as_path(out)}.part-{part.number:0{digits}}-of-{part.of}")
+
+
+def entries(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the names of a part's arrays and their bytes; nothing of a file that is none, which `load` refuses."""
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(local(path)) as file:
+        yield from ((info.filename.removesuffix(".npy"), info.file_size) for info in file.infolist())
 
 
 def is_part(path: Path) -> bool:

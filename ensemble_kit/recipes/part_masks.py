@@ -41,7 +41,7 @@ def plan_of(vote: SoftVote | HardVote, writing: Mapping[str, Any]) -> dict[str, 
     writing : how the whole is to be written.
     """
     overlaps = isinstance(vote, SoftVote) and vote.may_overlap
-    plan = {"command": "vote", **_record(vote), "overlaps": overlaps, "writing": writing, "version": __version__}
+    plan = {"command": "vote", **recorded(vote), "overlaps": overlaps, "writing": writing, "version": __version__}
     return dict(json.loads(json.dumps(plan)))  # as the file of another part has it
 
 
@@ -65,10 +65,7 @@ def vote_part(
 def merged(parts: Sequence[PartFile]) -> MaskSet:
     """Put the masks of all parts together; `parts` are those of one plan, in order."""
     try:
-        shares = [unpacked(p.head, p.arrays) for p in parts]
-        classes = shares[0].classes
-        whole = stream.joined([s.arranged(s.samples, classes) for s in shares], classes, shares[0].rule)
-        whole = whole.arranged(joined([s.samples for s in shares]), classes)
+        whole = whole_of([unpacked(p.head, p.arrays) for p in parts])
         plan = parts[0].plan
         return apply_rules(whole, plan["rules"]) if "votes" in plan else whole
     except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -78,6 +75,13 @@ def merged(parts: Sequence[PartFile]) -> MaskSet:
             item=f"the parts' contents do not fit each other: {error}",
             fix="make them again: run the commands that made them",
         ) from None
+
+
+def whole_of(shares: Sequence[MaskSet]) -> MaskSet:
+    """Put the masks of all shares, in the order of their parts, back into the order of the samples."""
+    classes = shares[0].classes
+    whole = stream.joined([s.arranged(s.samples, classes) for s in shares], classes, shares[0].rule)
+    return whole.arranged(joined([s.samples for s in shares]), classes)
 
 
 def packed(masks: MaskSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -116,14 +120,14 @@ def _runs(arrays: Mapping[str, NDArray[Any]], prefix: str, shapes: Sequence[Shap
     return [Runs(starts[cut], ends[cut], shape) for cut, shape in zip(cuts, shapes, strict=True)]
 
 
-def _record(vote: SoftVote | HardVote) -> dict[str, Any]:
+def recorded(vote: SoftVote | HardVote) -> dict[str, Any]:
     """Say as JSON values what is voted on, and how."""
     rules = list(map(str, vote.rules))
     if isinstance(vote, SoftVote):
         e = vote.ensemble
         names = {"classes": list(e.classes), "samples": digest_of_names(e.samples)}
         return {**record_of(e), **names, "decision": repr(vote.decision), "rules": rules}
-    own = [_record(v) if isinstance(v, SoftVote) else {"masks": digest_of(v)} for v in vote.votes]
+    own = [recorded(v) if isinstance(v, SoftVote) else {"masks": digest_of(v)} for v in vote.votes]
     return {"votes": own, "voting": dict(vote.voting), "rules": rules, "common": vote.common}
 
 

@@ -17,10 +17,9 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion
 from ensemble_kit.metrics.conventions import named
 from ensemble_kit.metrics.overlap import Overlap
-from ensemble_kit.recipes.part_file import PartFile
+from ensemble_kit.recipes.part_file import PartFile, measure_of
 from ensemble_kit.recipes.part_masks import digest_of
 from ensemble_kit.recipes.score import Scores, Void, score
-from ensemble_kit.spec.scoring import Convention, Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,8 +89,7 @@ def merged(parts: Sequence[PartFile]) -> Scores:
 def _merged(parts: Sequence[PartFile]) -> Scores:
     plan, classes = parts[0].plan, tuple(parts[0].head["classes"])
     samples = tuple(joined([p.head["samples"] for p in parts]))
-    m = plan["measure"]
-    measure = Measure(**{**m, "convention": Convention(**m["convention"])})
+    measure = measure_of(plan)
 
     def rows(name: str) -> NDArray[np.int64]:
         return np.array(joined([list(p.arrays[name]) for p in parts]), np.int64)

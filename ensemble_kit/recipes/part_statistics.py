@@ -14,10 +14,9 @@ from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
-from ensemble_kit.recipes.part_file import PartFile
+from ensemble_kit.recipes.part_file import PartFile, measure_of
 from ensemble_kit.recipes.part_masks import digest_of_names
 from ensemble_kit.spec.mean import LEVELS
-from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning import class_statistics, contenders
 from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
 from ensemble_kit.tuning.contenders import RATIOS, ContenderTable
@@ -142,8 +141,7 @@ def _narrowed(counted: Sequence[Statistics], parts: Sequence[PartFile]) -> Stati
     plan, samples = parts[0].plan, tuple(joined([s.samples for s in counted]))
     groups = dict(zip(samples, joined([p.head["groups"] for p in parts]), strict=True))
     tables = [class_statistics.joined(own) for own in zip(*(s.tables for s in counted), strict=True)]
-    m = plan["measure"]
-    measure = Measure(**{**m, "convention": Convention(**m["convention"])})
+    measure = measure_of(plan)
     split, _ = folds_of(samples, plan["folds"], groups, plan["seed"])
 
     def take(bands: Mapping[int, Band]) -> dict[int, ClassStatistics]:

@@ -58,7 +58,7 @@ def read(path: Path) -> SetFields:
         d = strict_json.parse(text)
         if d.get("format") not in {FORMAT, DECIDING}:
             raise _invalid(path, f"its format is {d.get('format')!r}, not {FORMAT!r} or {DECIDING!r}")
-        return _decode(d)
+        return decode(d)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, DamagedError):
             raise
@@ -130,7 +130,8 @@ def _decision_from(d: dict[str, Any], names: list[str]) -> tuple[DecisionRecord,
     return DecisionRecord(kind, background, least, temperature), factors
 
 
-def _decode(d: dict[str, Any]) -> SetFields:
+def decode(d: dict[str, Any]) -> SetFields:
+    """Make the set of what `encode` returned; KeyError, TypeError, ValueError, … where it is something else."""
     f, m, v = d["fusion"], d["metric"], d["validation"]
     names = [c["name"] for c in d["classes"]]
     if len(set(names)) != len(names) or set(f["weights"]) != set(names):

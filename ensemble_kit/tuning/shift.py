@@ -15,6 +15,7 @@ from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import Caution, UsageError, check_kind, differ, some
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor, Item, Items
+from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.reports.html import report_html
 from ensemble_kit.reports.report import Report
 from ensemble_kit.scores.fusing import open_sample
@@ -178,6 +179,57 @@ def compare(
     >>> compare(ek.Ensemble(paths[:1]), ek.Ensemble(paths[1:])).shifted
     ('bone',)
     """
+    return measured(validation, test, thresholds, undecided, executor, listener).compared()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is compared of each sample.
+
+    Parameters
+    ----------
+    classes : names.
+    validation, test : float64 (samples, classes, 2), area and share of undecided pixels.
+    undecided : as for `compare`.
+    """
+
+    classes: tuple[str, ...]
+    validation: NDArray[np.float64]
+    test: NDArray[np.float64]
+    undecided: tuple[float, float] = UNDECIDED
+
+    def compared(self) -> ShiftReport:
+        """Test whether validation and test differ more than chance explains."""
+        ours, theirs = self.validation.transpose(2, 1, 0), self.test.transpose(2, 1, 0)
+        rough = [[mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(self.classes))]
+        p = np.array(holm([value for row in rough for value in row])).reshape(-1, 2)
+        classes = tuple(
+            ClassShift(
+                name,
+                Difference(ours[0, c], theirs[0, c], float(p[c, 0])),
+                Difference(ours[1, c], theirs[1, c], float(p[c, 1])),
+                (float((ours[0, c] == 0).mean()), float((theirs[0, c] == 0).mean())),
+            )
+            for c, name in enumerate(self.classes)
+        )
+        return ShiftReport(classes, (ours.shape[2], theirs.shape[2]), self.undecided)
+
+
+def measured(
+    validation: Ensemble,
+    test: Ensemble,
+    thresholds: Any = 0.5,
+    undecided: tuple[float, float] = UNDECIDED,
+    executor: Executor = THREADS,
+    listener: Listener = nobody,
+    part: Part = WHOLE,
+) -> Measured:
+    """Measure the scores of both sets of images; parameters and errors as for `compare`.
+
+    Parameters
+    ----------
+    part : which share of the samples of each is measured; of a set that has fewer it may be none.
+    """
     _check_alike(validation, test)
     if not 0 <= undecided[0] < undecided[1] <= 1:
         raise UsageError(
@@ -186,35 +238,28 @@ def compare(
             item=f"undecided={undecided!r}",
             fix="pass two ascending scores in [0, 1], such as (0.1, 0.9)",
         )
-    measured = [_measure(e, thresholds, undecided, executor, listener) for e in (validation, test)]
+    ours, theirs = (_measure(e, thresholds, undecided, executor, listener, part) for e in (validation, test))
     order = [test.classes.index(name) for name in validation.classes]
-    ours, theirs = measured[0], measured[1][:, order]
-    rough = [[mann_whitney(ours[q, c], theirs[q, c]) for q in range(2)] for c in range(len(order))]
-    p = np.array(holm([value for row in rough for value in row])).reshape(-1, 2)
-    classes = tuple(
-        ClassShift(
-            name,
-            Difference(ours[0, c], theirs[0, c], float(p[c, 0])),
-            Difference(ours[1, c], theirs[1, c], float(p[c, 1])),
-            (float((ours[0, c] == 0).mean()), float((theirs[0, c] == 0).mean())),
-        )
-        for c, name in enumerate(validation.classes)
-    )
-    return ShiftReport(classes, (len(validation.samples), len(test.samples)), undecided)
+    return Measured(validation.classes, ours, theirs[:, order], undecided)
 
 
 def _measure(
-    ensemble: Ensemble, thresholds: Any, undecided: tuple[float, float], executor: Executor, listener: Listener
+    ensemble: Ensemble,
+    thresholds: Any,
+    undecided: tuple[float, float],
+    executor: Executor,
+    listener: Listener,
+    part: Part,
 ) -> NDArray[np.float64]:
-    """Measure the area and the share of undecided pixels: float64 (2, classes, samples)."""
+    """Measure the area and the share of undecided pixels: float64 (samples, classes, 2)."""
     decision = ensemble.decision(thresholds)
     if not isinstance(decision, Argmax):
         check_kind("the decision", decision, Thresholds)
     ensemble.inputs.check_each_class()
     low, high = (ensemble.level_of(score) for score in undecided)
     work = MeasureScores(ensemble.inputs, decision, low, high)
-    rows = list(executor.map(work, Items(ensemble.samples), "comparing", listener))
-    return np.array(rows, np.float64).transpose(2, 1, 0)
+    rows = list(executor.map(work, Items(tuple(part.share(ensemble.samples))), "comparing", listener))
+    return np.array(rows, np.float64).reshape(len(rows), len(ensemble.classes), 2)
 
 
 @dataclass(frozen=True)

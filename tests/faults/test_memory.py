@@ -24,6 +24,7 @@ from ensemble_kit.recipes.tuning import Tuning
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning import counting
 from ensemble_kit.tuning.exact import tune_from
+from trying import ensk
 
 PEAK = """
 import resource, subprocess, sys
@@ -58,6 +59,8 @@ COMMANDS = {
     "fuse, uncertainty": ["fuse", "a.zarr", "b.zarr", "--uncertainty", "--out", "u.zarr"],
     "review": ["review", "a.zarr", "b.zarr", "--out", "r.csv"],
     "report": ["report", "a.zarr", "b.zarr", "--val", "val.csv", "--out", "r.html"],
+    "report, a part": ["report", "a.zarr", "b.zarr", "--val", "val.csv", "--part", "2/2", "--out", "p.html"],
+    "merge, a page": ["merge", "m.html", "--out", "m.html"],
     "fuse, npz": ["fuse", "a.zarr", "b.zarr", "--format", "npz", "--out", "f"],
 }
 
@@ -76,6 +79,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masks.write(folder / "val.npz")
     masks.write(folder / "val.csv", format="handbone")
     ek.Ensemble([folder / "s.zarr"]).vote().write(folder / "one.npz")
+    stores = (folder / "a.zarr", folder / "b.zarr")
+    for k in (1, 2):
+        ensk("report", *stores, "--val", folder / "val.npz", "--part", f"{k}/2", "--out", folder / "m.html", "-q")
     return folder
 
 

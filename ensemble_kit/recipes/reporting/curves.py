@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ensemble_kit.decisions.argmax import Argmax
 from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
@@ -15,6 +17,7 @@ from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.thresholds.records import Best
+from ensemble_kit.tuning.class_statistics import ClassStatistics
 from ensemble_kit.tuning.counting import HIGHS, LOWS
 from ensemble_kit.tuning.curve import Curve
 from ensemble_kit.tuning.statistics import count
@@ -47,31 +50,49 @@ class ClassCurve:
     plateau: tuple[int, int]
 
 
-def curves_of(
-    vote: SoftVote, truth: MaskSet, measure: Measure, executor: Executor = THREADS, listener: Listener = nobody
-) -> dict[str, ClassCurve]:
-    """Count each class's score at every threshold of a band that holds 0.05 to 0.95 and the class's own.
+@dataclass(frozen=True)
+class Counts:
+    """What a curve is drawn of.
+
+    Parameters
+    ----------
+    level : that of the decision; None of one without thresholds.
+    """
+
+    table: ClassStatistics
+    level: int | None
+
+    def drawn(self, measure: Measure) -> ClassCurve:
+        """Draw it."""
+        own = Curve(self.table, measure, [np.arange(self.table.truth.size)])
+        best = own.best()
+        level = best.level if self.level is None else self.level
+        plateau = own.table.segment(level) if level != best.level else best.plateau
+        return ClassCurve(*_points(own), best, level, own.score_at(level, (0,)), plateau)
+
+
+def has_curves(vote: SoftVote, measure: Measure) -> bool:
+    """Tell whether each class has a score at every threshold."""
+    skips = measure.convention.empty == "skip-truth"
+    return not (vote.ensemble.activation == "softmax" or isinstance(vote.decision, Argmax) or skips)
+
+
+def counted(
+    vote: SoftVote, truth: MaskSet, executor: Executor = THREADS, listener: Listener = nobody
+) -> Iterator[tuple[str, Counts]]:
+    """Count each class at every threshold of a band that holds 0.05 to 0.95 and the class's own.
 
     Some classes at a time, in a pass over the stores each, so that their counts take little memory beside the masks.
     """
     e = vote.ensemble
     own = vote.decision.in_order(e.classes) if isinstance(vote.decision, Thresholds) else None
-    every, found = [np.arange(len(e.samples))], dict[str, ClassCurve]()
     at_once = max(1, _HELD // (_OF_A_PAIR * len(e.samples)))
     for first in range(0, len(e.classes), at_once):
         some = range(first, min(first + at_once, len(e.classes)))
         levels = {c: LOWS[0] if own is None else own[c] for c in some}
         bands = {c: (min(LOWS[0], v), max(HIGHS[0], min(v + 1, LEVELS))) for c, v in levels.items()}
         for c, table in count(e, truth, bands, executor, listener).items():
-            found[e.classes[c]] = _drawn(Curve(table, measure, every), None if own is None else own[c])
-    return found
-
-
-def _drawn(own: Curve, level: int | None) -> ClassCurve:
-    best = own.best()
-    level = best.level if level is None else level
-    plateau = own.table.segment(level) if level != best.level else best.plateau
-    return ClassCurve(*_points(own), best, level, own.score_at(level, (0,)), plateau)
+            yield e.classes[c], Counts(table, None if own is None else own[c])
 
 
 def _points(own: Curve) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,14 +30,27 @@ class Distances:
     unit: str
 
 
-def distances_of(masks: MaskSet, truth: MaskSet, listener: Listener = nobody) -> Distances:
-    """Measure every sample and class, in millimetres where all samples say how far their voxels are apart."""
-    found = [masks.geometry(s) or truth.geometry(s) for s in masks.samples]
-    known = [geometry.spacing for geometry in found if isinstance(geometry, Geometry)]
-    in_mm = len(known) == len(masks.samples)
-    spacings: Sequence[Sequence[float] | None] = known if in_mm else [None] * len(masks.samples)
+def spacings_of(masks: MaskSet, truth: MaskSet) -> dict[str, Sequence[float]] | None:
+    """Return how far the voxels of each sample are apart, in millimetres; None where a sample does not say it."""
+    found = {s: masks.geometry(s) or truth.geometry(s) for s in masks.samples}
+    known: dict[str, Sequence[float]] = {
+        s: geometry.spacing for s, geometry in found.items() if isinstance(geometry, Geometry)
+    }
+    return known if len(known) == len(found) else None
+
+
+def distances_of(
+    masks: MaskSet, truth: MaskSet, known: Mapping[str, Sequence[float]] | None, listener: Listener = nobody
+) -> Distances:
+    """Measure every sample and class.
+
+    Parameters
+    ----------
+    known : as `spacings_of` returns it, of all samples of a page, of which these may be a share.
+    """
+    spacings = [None if known is None else known[s] for s in masks.samples]
 
     def done(count: int) -> None:
         listener(Progress("measuring surfaces", count, len(masks.samples)))
 
-    return Distances(surface_distances(masks, truth, spacings, done), "mm" if in_mm else "pixels")
+    return Distances(surface_distances(masks, truth, spacings, done), "pixels" if known is None else "mm")

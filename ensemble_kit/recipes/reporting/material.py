@@ -14,17 +14,19 @@ from ensemble_kit.decisions.thresholds import Thresholds
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
+from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes.reporting.curves import ClassCurve, curves_of
+from ensemble_kit.recipes.reporting.curves import ClassCurve, counted, has_curves
 from ensemble_kit.recipes.reporting.distances import Distances
 from ensemble_kit.recipes.reporting.rules import Effect, effects_of
+from ensemble_kit.recipes.reporting.voted import Voted
 from ensemble_kit.recipes.score import Scores, score
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.folds import Groups
-from ensemble_kit.tuning.shift import ShiftReport, compare
+from ensemble_kit.tuning.shift import Measured, measured
 
 if TYPE_CHECKING:
     from ensemble_kit.decisions.review import Review
@@ -40,13 +42,13 @@ class Material:
     truth : of the same samples and classes.
     measure : what the one figure is.
     tuned : the set that decided, or that is told of by itself.
-    vote : how the answer was voted, of stores.
+    voted : how the answer was voted, of stores.
     members : the masks of each member alone, decided as without tuning; of two or more.
     plain : the answer without tuning and rules; None where that is the answer itself.
     curves : of each class the score at every threshold.
     effects : what each rule did.
     expected : the Dice that masks are expected to get, where there is no truth.
-    shift : how the scores of a test set differ.
+    measured : scores of the samples and of those of a test set, which are compared.
     distances : how far surfaces lie apart, where it is asked for.
     groups : what is resampled together.
     rule : how masks were made, in words.
@@ -57,13 +59,13 @@ class Material:
     truth: MaskSet | None = None
     measure: Measure = field(default_factory=Measure)
     tuned: ThresholdSet | None = None
-    vote: SoftVote | None = None
+    voted: Voted | None = None
     members: Mapping[str, MaskSet] = field(default_factory=dict)
     plain: MaskSet | None = None
     curves: Mapping[str, ClassCurve] = field(default_factory=dict)
     effects: Sequence[Effect] = ()
     expected: Review | None = None
-    shift: ShiftReport | None = None
+    measured: Measured | None = None
     distances: Distances | None = None
     groups: Groups = None
     seed: int = 0
@@ -103,32 +105,48 @@ def of_masks(sets: Mapping[str, MaskSet], truth: MaskSet | None, measure: Measur
     several = list(sets.values())
     masks = several[0] if len(several) == 1 else hard_vote(several)
     members = sets if len(several) > 1 else {}
+    members = {name: own.arranged(masks.samples, masks.classes) for name, own in members.items()}
+    if truth is not None and (set(truth.samples), set(truth.classes)) == (set(masks.samples), set(masks.classes)):
+        truth = truth.arranged(masks.samples, masks.classes)  # rows of scores are those of masks
     return Material(masks, truth, measure, tuned, None, members, groups=groups, seed=seed, rule=masks.rule)
 
 
 def of_vote(
     vote: SoftVote, truth: MaskSet | None, measure: Measure, test: Ensemble | None, groups: Groups, seed: int,
-    executor: Executor = THREADS, listener: Listener = nobody,
+    executor: Executor = THREADS, listener: Listener = nobody, part: Part = WHOLE,
 ) -> Material:  # fmt: skip
-    """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful."""
+    """Gather what stores tell: the vote, each member alone, curves, rules, and where masks are doubtful.
+
+    Parameters
+    ----------
+    part : which share of the samples is told of; its curves are left out, which are of all samples.
+    """
+    voted, whole = Voted.of(vote), vote.ensemble
+    left_out = 0 if truth is None else len(set(truth.samples) - set(whole.samples))
+    truth = None if truth is None else truth_of(vote, truth, whole.samples)
+    if part.of > 1:
+        vote = vote.on(part.share(whole.samples))
+        truth = None if truth is None else truth.arranged(vote.ensemble.samples, truth.classes)
     e = vote.ensemble
-    left_out = 0 if truth is None else len(set(truth.samples) - set(e.samples))
-    truth = None if truth is None else truth_of(vote, truth, e.samples)
     masks = vote.run(executor, listener).whole()
     usual = Argmax(background=vote.decision.background) if isinstance(vote.decision, Argmax) else e.decision()
     is_plain = _is_usual(vote.decision, usual, e.classes) and not vote.rules
     plain = None if is_plain else SoftVote(e, usual).run(executor, listener).whole()
     members = alone(vote, masks.classes, executor, listener) if len(e.members) > 1 else {}
+    scores = None
+    if test is not None:
+        scores = measured(whole, test, vote.decision, executor=executor, listener=listener, part=part)
     material = Material(
-        masks, truth, measure, vote.tuned, vote, members, plain, groups=groups, seed=seed, rule=masks.rule,
+        masks, truth, measure, vote.tuned, voted, members, plain, groups=groups, seed=seed, rule=masks.rule,
         left_out=left_out, effects=effects_of(vote, executor, listener) if vote.rules else (),
-        shift=None if test is None else compare(e, test, vote.decision, executor=executor, listener=listener),
+        measured=scores,
     )  # fmt: skip
     if truth is None:
         return replace(material, expected=e.review(vote.decision, vote.rules, executor=executor, listener=listener))
-    if e.activation == "softmax" or isinstance(vote.decision, Argmax) or measure.convention.empty == "skip-truth":
+    if part.of > 1 or not has_curves(vote, measure):
         return material
-    return replace(material, curves=curves_of(vote, truth, measure, executor, listener))
+    curves = {name: own.drawn(measure) for name, own in counted(vote, truth, executor, listener)}
+    return replace(material, curves=curves)
 
 
 def truth_of(vote: SoftVote, truth: MaskSet, samples: tuple[str, ...]) -> MaskSet:

@@ -59,7 +59,7 @@ def _subtitle(m: Material) -> str:
         assert m.tuned is not None
         return f"A threshold set of {len(m.tuned.members)} members, tuned on {m.tuned.validation.n} samples"
     of = f"{len(m.masks.samples)} samples, {len(m.masks.classes)} classes"
-    members = len(m.members) or (len(m.vote.ensemble.members) if m.vote is not None else 0)
+    members = len(m.members) or (len(m.voted.members) if m.voted is not None else 0)
     by = f", {members} member{'s' if members > 1 else ''}" if members else ""
     return f"{of}{by}{', with truth' if m.truth is not None else ', without truth'}"
 

@@ -99,8 +99,8 @@ def _rows(m: Material, scores: Scores) -> list[Row]:
 
 
 def _plain_name(m: Material) -> str:
-    what = "argmax without factors" if m.vote is not None and m.vote.ensemble.activation == "softmax" else "0.5 for all"
-    return f"{what}, no rules" if m.vote is not None and m.vote.rules else what
+    what = "argmax without factors" if m.voted is not None and m.voted.softmax else "0.5 for all"
+    return f"{what}, no rules" if m.voted is not None and m.voted.ruled else what
 
 
 def _counts(o: Overlap, measure: Measure) -> Counts:
@@ -209,7 +209,7 @@ def _table(m: Material, rows: Sequence[Row]) -> Table:
         shown.append([name, _text(score), *ends, str(better), str(worse)])
     columns = ["masks", m.measure.name, "gain of the answer", "95 % from", "to", "better in", "worse in"]
     legend = (
-        f"{m.measure}. {'' if m.vote is None else 'Members alone decide as without tuning. '}"
+        f"{m.measure}. {'' if m.voted is None else 'Members alone decide as without tuning. '}"
         "Gain: the answer less the row, with a bootstrap "
         f"interval over {_unit(m)} (2,000 resamples). Better, worse: samples whose mean over classes is higher, or "
         "lower."

@@ -15,6 +15,7 @@ from ensemble_kit.metrics.overlap import dice
 from ensemble_kit.recipes.reporting.material import Material
 from ensemble_kit.recipes.reporting.rules import FIGURES
 from ensemble_kit.recipes.reporting.scores import MOST, lowest_classes
+from ensemble_kit.recipes.reporting.voted import member_rows
 from ensemble_kit.reports import svg
 from ensemble_kit.reports.page import Block, Cautions, Chart, Charts, Commands, Facts, Section, Sentences, Table
 from ensemble_kit.spec.geometry import as_text
@@ -43,13 +44,13 @@ def voted_section(m: Material, sources: Sequence[tuple[str, str]], commands: Seq
         facts += [("samples", str(len(masks.samples))), ("classes", str(len(masks.classes))), ("images", between)]
     if m.left_out:
         facts.append(("truth left out", f"{m.left_out} samples that the stores do not hold"))
-    if m.vote is None and m.rule is not None:
+    if m.voted is None and m.rule is not None:
         facts.append(("masks", m.rule))
     blocks.append(Facts(facts))
-    if m.vote is not None:
-        blocks.append(Sentences([line[0].upper() + line[1:] for line in m.vote.told()]))
-        if doubts := m.vote.doubts():
-            blocks.append(Cautions(doubts))
+    if m.voted is not None:
+        blocks.append(Sentences([line[0].upper() + line[1:] for line in m.voted.told]))
+        if m.voted.doubts:
+            blocks.append(Cautions(m.voted.doubts))
     if (members := _members(m)) is not None:
         blocks.append(members)
     if commands:
@@ -61,19 +62,12 @@ def voted_section(m: Material, sources: Sequence[tuple[str, str]], commands: Seq
 
 def _members(m: Material) -> Table | None:
     """List the members with their weights and digests: of the vote, else as the set records them."""
-    if m.vote is not None:
-        fusion, records = m.vote.ensemble.fusion, m.vote.ensemble.records
+    if m.voted is not None:
+        rows = m.voted.members
     elif m.tuned is not None:
-        fusion, records = m.tuned.fusion, m.tuned.members
+        rows = member_rows(m.tuned.fusion, m.tuned.members)
     else:
         return None
-    shares = np.array(fusion.weights)
-    spans = [(w.min(), w.max()) for w in shares.T / 65536]
-    rows = [
-        [r.name, f"{low:.4f}" if low == high else f"{low:.4f}–{high:.4f}", str(len(r.parts)),
-         f"{temperature:g}", r.fingerprint[:16], (r.model or "not known")[:16]]
-        for r, (low, high), temperature in zip(records, spans, fusion.temperatures, strict=True)
-    ]  # fmt: skip
     columns = ["member", "weight", "folds", "temperature", "store", "model"]
     legend = (
         "Weight: share of the mean; two numbers where it differs by class. Store and model: the first 16 digits of "
@@ -87,9 +81,9 @@ def curve_section(m: Material) -> Section | None:
     scores = m.scores
     if scores is not None and scores.confusion is not None and not m.curves:
         return _confusion_section(scores.confusion)
-    if not m.curves or m.vote is None:
+    if not m.curves or m.voted is None:
         return None
-    mean = m.vote.ensemble.fusion.mean
+    mean = m.voted.mean
     crossed = None if m.tuned is None else m.tuned.validation.crossed
     charts, names = [], list(m.curves)
     few = [names[k] for k in lowest_classes(m, MOST)]
@@ -164,7 +158,7 @@ def member_section(m: Material) -> Section | None:
     shades = np.clip((table - low) / spread, 0, 1)
     np.fill_diagonal(shades, 0)
     rows = [[a, *("" if i == k else f"{table[i, k]:.4f}" for k in range(len(sets)))] for i, a in enumerate(names)]
-    how = "as its file has them" if m.vote is None else "each decided as without tuning"
+    how = "as its file has them" if m.voted is None else "each decided as without tuning"
     legend = (
         f"Dice between the masks of two members, {how}: the mean over all pairs of sample and class, both empty = 1. "
         "The darker, the more alike."
@@ -180,16 +174,17 @@ def member_section(m: Material) -> Section | None:
 
 def shift_section(m: Material) -> Section | None:
     """Compare the scores of the test set with those of validation."""
-    if m.shift is None:
+    if m.measured is None:
         return None
-    report = m.shift.report()
+    shift = m.measured.compared()
+    report = shift.report()
     charts = [
         Chart(
             svg.bars(c.area.validation, c.area.test),
             f"area of {c.name}: mean {c.area.validation.mean():.5f} in validation, {c.area.test.mean():.5f} in test",
             f"{c.name}{' (shifted)' if c.is_shifted else ''}",
         )
-        for c in m.shift.classes
+        for c in shift.classes
     ]
     told = "Share of the image that each class takes: validation drawn through, test dashed."
     blocks: list[Block] = [

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ensemble_kit as ek
@@ -44,7 +44,7 @@ from ensemble_kit.tuning.search.shared_trials import SharedTrials
 from ensemble_kit.tuning.search.storage import locked
 from ensemble_kit.tuning.search.studies import Plan
 from ensemble_kit.tuning.search.task import subset
-from ensemble_kit.tuning.search.undecided import Setting
+from ensemble_kit.tuning.search.undecided import ClassPixels, Setting, Undecided
 from ensemble_kit.tuning.search.units import Sizes
 
 ENSK = Path(sys.executable).with_name("ensk")
@@ -225,6 +225,41 @@ def test_trials_on_several_unions_of_samples_are_those_on_each(
         assert [shared.try_setting(setting, measure, union) for union in (*unions, None)] == [*alone, alone[0]]
 
 
+@settings(max_examples=25)
+@given(st.integers(1, 5), st.integers(1, 6), st.sampled_from(["dice", "iou", "f2", "f0.5"]), st.sampled_from([0, 1]),
+       st.sampled_from([0.0, 1e-4, 1.0]), st.integers(0, 10**6))  # fmt: skip
+def test_an_estimate_is_the_score_of_a_trial(
+    members: int, samples: int, metric: str, empty: Any, eps: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = [(3277, 62260), (0, 65536), (20000, 20100), (65000, 65536), (40000, 40000), (1, 512)][seed % 6]
+    sets = [(), ((0,), tuple(range(members)))][seed % 2]
+    groups, classes = samples * max(len(sets), 1), []
+    for spread in (9000, 300):
+        sizes = rng.choice([0, 0, 1, 31, 32, 90, 700], groups)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        splits = offsets[:-1] + rng.integers(0, sizes + 1) * rng.integers(0, 2, groups)
+        middle = rng.integers(low, high + 1, offsets[-1]) if seed % 3 else np.full(offsets[-1], (low + high) // 2)
+        values = np.clip(middle + rng.normal(0, spread, (members, offsets[-1])), 0, 65535).astype(np.uint16)
+        above = rng.choice([0, 0, 5, 400], groups)
+        hits = rng.integers(0, above + 1)
+        truth = splits - offsets[:-1] + hits + rng.choice([0, 0, 30], groups)
+        inside = sizes + above + truth
+        classes.append(ClassPixels(low, high, values, offsets, splits, above, hits, truth, inside, bool(seed % 5 == 0)))
+    table = Undecided(tuple("abcde"[:members]), (1.0,) * members, "summed", 1, tuple(classes), sets)
+    measure = Measure("mean", metric, Convention(eps, empty))
+    unions = [np.arange(samples), np.arange(samples)[::2], np.array([samples - 1])]
+    assert table.can_estimate(measure)
+    for weights in (rng.integers(0, 3, members) + (np.arange(members) == 0), rng.random(members)):
+        setting = Setting(tuple(float(w) for w in weights), PROBABILITY, (1.0,) * members)
+        wanted = [trial.score for trial in table.try_on(setting, measure, unions)]
+        assert table.estimate_on(setting, measure, unions) == pytest.approx(wanted, abs=1e-10)
+        shared = SharedTrials(table, unions)
+        for union, score in zip(unions, wanted, strict=True):
+            least, most = shared.bound(setting, measure, union)
+            assert least < score < most
+
+
 def test_counts_of_a_fold_are_taken_from_those_of_all_samples(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
     passes: list[Progress] = []
     kept = KeptCounts(ens, truth, Threads(1), lambda event: passes.append(event) if event.done == 0 else None)
@@ -367,7 +402,13 @@ def test_greedy_is_what_plain_python_does(members: int, steps: int, seed: int) -
         return values.setdefault(share, float(rng.integers(0, 9)))
 
     names = [f"m{k}" for k in range(members)]
+
+    def bound(counts: tuple[int, ...]) -> tuple[float, float]:
+        own = np.random.default_rng([seed, *counts])
+        return objective(counts) - own.integers(0, 3), objective(counts) + own.integers(0, 3)
+
     found = greedy.select(names, objective, steps)
+    assert greedy.select(names, objective, steps, bound=bound) == found
     counts, scores = [0] * members, []
     for _ in range(steps):
         tried = [[n + (j == k) for j, n in enumerate(counts)] for k in range(members)]

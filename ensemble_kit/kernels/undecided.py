@@ -161,7 +161,7 @@ def curves(pixels, samples, unions, table, weights, fills, low, high, score, poo
             continue
         own = np.flatnonzero(unions[k])
         value, one = 0.0, 0
-        for at in order[: _take_marks(touched, high - low, order)]:
+        for at in order[: take_marks(touched, high - low, order)]:
             hits = np.int64(counts[at] & half)
             tp += hits
             pred += hits + np.int64(counts[at] >> np.uint64(32))
@@ -202,7 +202,7 @@ def _find_best(top, counted, low, high, skip, best):
 
 
 @kernel
-def _take_marks(touched, last, order):
+def take_marks(touched, last, order):
     """Write the marks up to `last`, ascending, and 0, whether it is marked or not; clear them, and tell how many."""
     touched[0] |= np.uint64(1)
     n = 0
@@ -231,14 +231,14 @@ def _scatter(pixels, first, stop, fused, low, high, one, counts, touched, sums):
     for begin in range(first // STRIP, strips, room):
         n, k = min(room, strips - begin), 0
         bounds, part = sums[:n], sums[room:]
-        _fuse(peaks, begin, table, weights, bounds)
+        fuse(peaks, begin, table, weights, bounds)
         while k < n:
             last = k
             while last < n and last - k < room // STRIP and bounds[last] > below:
                 last += 1
             start = max((begin + k) * STRIP, first)
             own = part[: max(min((begin + last) * STRIP, stop) - start, 0)]
-            _fuse(values, start, table, weights, own)
+            fuse(values, start, table, weights, own)
             for total in own:
                 if total > below:
                     at = max(high - np.int64(total >> np.uint32(16)), 0)
@@ -248,7 +248,7 @@ def _scatter(pixels, first, stop, fused, low, high, one, counts, touched, sums):
 
 
 @inline
-def _fuse(values, start, table, weights, sums):
+def fuse(values, start, table, weights, sums):
     """Fuse some columns of values, from `start` on."""
     sums[:] = 32768
     for m in range(weights.size):

@@ -122,8 +122,9 @@ def tune(
         by_weights = not {"mean", "temperature"} & set(search.what)
         pixels = collecting.collect(uniform, truth, bands, search.memory, executor, listener, hottest, by_weights)
         table = pixels
-        if folds and ("greedy" in search.what or search.sampler == "grid"):  # other samplers try other settings
-            table = SharedTrials(pixels, [np.arange(len(ensemble.samples)), *split_of(task, folds)[1]])
+        if "greedy" in search.what or (folds and search.sampler == "grid"):  # other samplers try other settings
+            rests = split_of(task, folds)[1] if folds else []
+            table = SharedTrials(pixels, [np.arange(len(ensemble.samples)), *rests])
     fit = partial(_fit, table)
     found = fit(task, np.arange(len(ensemble.samples)), folds, "", plain)
     return nested(task, folds, found, fit) if folds else found
@@ -175,7 +176,10 @@ def search_fusion(
     told: dict[str, Any] = {"stride": table.stride, "pixels": table.pixels}
     if "greedy" in search.what:
         steps = max(1, min(_STEPS, search.trials))
-        chosen = greedy.select(names, lambda counts: score(replace(start, weights=counts)), steps, task.listener)
+        bound = None
+        if isinstance(table, SharedTrials) and table.can_bound(task.measure):
+            bound = partial(_bound, table, start, task, samples)
+        chosen = greedy.select(names, lambda counts: score(replace(start, weights=counts)), steps, task.listener, bound)
         taken = [names[k] for k in chosen.path[: chosen.kept]]
         return replace(start, weights=chosen.counts), {
             **told,
@@ -200,6 +204,13 @@ def search_fusion(
         "first": plain_number(done.trials[0]),
         "params": {name: round(value, 6) for name, value in done.best.items()},
     }
+
+
+def _bound(
+    table: SharedTrials, start: Setting, task: Task, samples: NDArray[np.int64], counts: tuple[int, ...]
+) -> tuple[float, float]:
+    """Bound the score of members that were taken so often."""
+    return table.bound(replace(start, weights=counts), task.measure, samples, task.jobs)
 
 
 def _space(ensemble: Ensemble, search: Search) -> tuple[list[Dimension], Params]:

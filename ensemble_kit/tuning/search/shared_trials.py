@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble_kit.spec.scoring import Measure
-from ensemble_kit.tuning.search.undecided import Setting, Trial, Undecided
+from ensemble_kit.tuning.search.undecided import UNSURE, Setting, Trial, Undecided
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class SharedTrials:
     table: Undecided
     unions: Sequence[NDArray[np.int64]]
     _known: dict[tuple[Setting, Measure], list[Trial]] = field(default_factory=dict, repr=False)
+    _estimated: dict[tuple[Setting, Measure], list[float]] = field(default_factory=dict, repr=False)
 
     @property
     def stride(self) -> int:
@@ -45,10 +46,28 @@ class SharedTrials:
         self, setting: Setting, measure: Measure, samples: NDArray[np.int64] | None = None, jobs: int | None = None
     ) -> Trial:
         """Find the best thresholds under a setting, and the objective there, on one of the unions."""
-        wanted = np.arange(self.table.samples) if samples is None else samples
-        own = next((u for u, union in enumerate(self.unions) if np.array_equal(union, wanted)), None)
+        own = self._number(samples)
         if own is None:
             return self.table.try_setting(setting, measure, samples, jobs)
         if (setting, measure) not in self._known:
             self._known[setting, measure] = self.table.try_on(setting, measure, self.unions, jobs)
         return self._known[setting, measure][own]
+
+    def can_bound(self, measure: Measure) -> bool:
+        """Tell whether `bound` can be asked."""
+        return self.table.can_estimate(measure)
+
+    def bound(
+        self, setting: Setting, measure: Measure, samples: NDArray[np.int64], jobs: int | None = None
+    ) -> tuple[float, float]:
+        """Return numbers that a trial's score on one of the unions lies between, in half of the time."""
+        own = self._number(samples)
+        assert own is not None
+        if (setting, measure) not in self._estimated:
+            self._estimated[setting, measure] = self.table.estimate_on(setting, measure, self.unions, jobs)
+        about = self._estimated[setting, measure][own]
+        return about - UNSURE, about + UNSURE
+
+    def _number(self, samples: NDArray[np.int64] | None) -> int | None:
+        wanted = np.arange(self.table.samples) if samples is None else samples
+        return next((u for u, union in enumerate(self.unions) if np.array_equal(union, wanted)), None)

@@ -8,11 +8,11 @@ threshold of every class off the curve.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+T = TypeVar("T")
+
 Kind = Literal["q", "level", "summed"]
 """A logit's `q`, a probability's level, or what one mean sums: then trials differ in weights alone."""
+
+UNSURE = 1e-7
+"""How far an estimate may be off: 65,536 levels in a row may each lose a tie of 1e-12, and rounding is below 1e-9."""
+_ROUNDING = 1e-9
 
 _AT_ONCE = 4096
 """Pixels and strips of them that are fused at a time, in the first-level cache."""
@@ -173,6 +179,24 @@ class Undecided:
         self, setting: Setting, measure: Measure, unions: Sequence[NDArray[np.int64]], jobs: int | None = None
     ) -> list[Trial]:
         """Try a setting on several unions of samples, numbers that ascend; pixels are fused once for all."""
+        fusing, scratch = self._fusing(setting), _Scratch(len(unions))
+        of_class = self._each(lambda pixels: _best(pixels, unions, fusing, measure, scratch), jobs)
+        return [_trial([tops[u] for tops in of_class], measure) for u in range(len(unions))]
+
+    def can_estimate(self, measure: Measure) -> bool:
+        """Tell whether scores of a measure add up over samples, and values need no table."""
+        return self.kind == "summed" and measure.objective == "mean" and not isinstance(measure.convention.empty, str)
+
+    def estimate_on(
+        self, setting: Setting, measure: Measure, unions: Sequence[NDArray[np.int64]], jobs: int | None = None
+    ) -> list[float]:
+        """Return the scores of `try_on` to within `UNSURE`, in half of the time, where `can_estimate`."""
+        fusing, scratch = self._fusing(setting), _Scratch()
+        sums = self._each(lambda pixels: _peaks(pixels, unions, fusing, measure, scratch), jobs)
+        sizes = np.array([union.size for union in unions])
+        return [float(mean) for mean in np.sum(sums, axis=0) / (sizes * len(self.classes))]
+
+    def _fusing(self, setting: Setting) -> _Fusing:
         folds = folds_of(self.names)
         heats = zip(self.temperatures, spread(setting.temperatures, folds), strict=True)
         scales = [scale_of(self.kind, setting.mean, own / t) for own, t in heats]
@@ -180,17 +204,23 @@ class Undecided:
         weights = np.array([among(setting.weights, self.names, which) for which in every], np.uint32)
         no_tables = np.empty((len(self.names), 0), np.uint32)
         tables = no_tables if self.kind == "summed" else np.stack(scales).astype(np.uint32)
-        fused, scratch = (weights[:, :, None] * tables, weights), _Scratch(len(unions))
+        return _Fusing(weights[:, :, None] * tables, weights, scales)
 
-        def one(pixels: ClassPixels) -> list[_Top]:
-            band = band_of(pixels.low, pixels.high, scales)
-            return _best(pixels, unions, fused, *band, measure, scratch)
-
+    def _each(self, work: Callable[[ClassPixels], T], jobs: int | None) -> list[T]:
+        """Work on every class in threads."""
         with ThreadPoolExecutor(jobs or cores()) as pool:
             sizes = [pixels.values.size for pixels in self.classes]
             largest = sorted(range(len(sizes)), key=lambda c: -sizes[c])  # first, so that threads end alike
-            of_class = dict(zip(largest, pool.map(one, (self.classes[c] for c in largest)), strict=True))
-        return [_trial([of_class[c][u] for c in range(len(self.classes))], measure) for u in range(len(unions))]
+            done = dict(zip(largest, pool.map(work, (self.classes[c] for c in largest)), strict=True))
+        return [done[c] for c in range(len(self.classes))]
+
+
+class _Fusing(NamedTuple):
+    """How values are fused: uint32 tables and weights as for `kernels.undecided.curves`, and the members' scales."""
+
+    table: NDArray[np.uint32]
+    weights: NDArray[np.uint32]
+    scales: list[NDArray[np.uint16]]
 
 
 class _Top(NamedTuple):
@@ -262,41 +292,58 @@ def among(weights: Sequence[float], names: Sequence[str], which: Which) -> list[
 class _Scratch(threading.local):
     """Room for each thread's kernel, for some unions; zeros between calls."""
 
-    def __init__(self, unions: int) -> None:
-        counts, touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
-        order = np.empty(LEVELS + 1, np.int64)
-        top, counted = np.empty((LEVELS + 1, unions), np.float64), np.empty((LEVELS + 1, unions), np.int64)
-        self.room = CurveRoom(counts, touched, order, top, counted, np.empty(_AT_ONCE, np.uint32))
+    def __init__(self, unions: int = 0) -> None:
+        self.sums = np.empty(_AT_ONCE, np.uint32)
+        if unions:
+            counts, touched = np.zeros(LEVELS + 1, np.uint64), np.zeros(1025, np.uint64)
+            order = np.empty(LEVELS + 1, np.int64)
+            top, counted = np.empty((LEVELS + 1, unions), np.float64), np.empty((LEVELS + 1, unions), np.int64)
+            self.room = CurveRoom(counts, touched, order, top, counted, self.sums)
+
+
+def _kernel_score(measure: Measure) -> Score:
+    convention = measure.convention
+    empty = 0.0 if convention.empty == "skip" else float(convention.empty)
+    return Score(*coefficients(measure.metric), float(convention.eps), empty, convention.empty == "skip")
+
+
+def _kernel_pixels(p: ClassPixels) -> UndecidedPixels:
+    return UndecidedPixels(p.values, p.peaks, p.offsets, p.splits, p.above, p.above_hits, p.truth, p.inside)
+
+
+def _held(unions: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the samples of any union, and which of them each has, (samples, unions)."""
+    samples = np.unique(np.concatenate(unions))
+    return samples, np.stack([np.isin(samples, union) for union in unions], axis=1)
 
 
 def _best(
-    p: ClassPixels,
-    unions: Sequence[NDArray[np.int64]],
-    fused: tuple[NDArray[np.uint32], NDArray[np.uint32]],
-    low: int,
-    high: int,
-    measure: Measure,
-    scratch: _Scratch,
+    p: ClassPixels, unions: Sequence[NDArray[np.int64]], fusing: _Fusing, measure: Measure, scratch: _Scratch
 ) -> list[_Top]:
     """Find a class's best level on each union; the nearest to 0.5 among equals."""
     from ensemble_kit.kernels import undecided
 
-    convention, room, pooled = measure.convention, scratch.room, measure.objective == "pooled"
-    skip = convention.empty == "skip"
-    score = Score(
-        *coefficients(measure.metric),
-        float(convention.eps),
-        0.0 if convention.empty == "skip" else float(convention.empty),
-        skip,
-    )
-    pixels = UndecidedPixels(p.values, p.peaks, p.offsets, p.splits, p.above, p.above_hits, p.truth, p.inside)
-    out = []
+    room, pooled, score = scratch.room, measure.objective == "pooled", _kernel_score(measure)
+    band, out = band_of(p.low, p.high, fusing.scales), []
     for some in [[union] for union in unions] if pooled else [unions]:  # pooled pixels are of one union
-        samples = np.unique(np.concatenate(some))
-        held = np.stack([np.isin(samples, union) for union in some], axis=1)
+        samples, held = _held(some)
         levels = np.empty(len(some), np.int64)
-        undecided.curves(pixels, samples, held, *fused, p.fills, low, high, score, pooled, room, levels)
+        how = fusing.table, fusing.weights, p.fills, *band, score, pooled
+        undecided.curves(_kernel_pixels(p), samples, held, *how, room, levels)
         for u, level in enumerate(levels.tolist()):
-            counted = int(room.counted[level, u]) if skip else min(int(held[:, u].sum()), 1 if pooled else samples.size)
+            all_ = min(int(held[:, u].sum()), 1 if pooled else samples.size)
+            counted = int(room.counted[level, u]) if score.skip else all_
             out.append(_Top(float(room.top[level, u]), counted, level))
     return out
+
+
+def _peaks(
+    p: ClassPixels, unions: Sequence[NDArray[np.int64]], fusing: _Fusing, measure: Measure, scratch: _Scratch
+) -> NDArray[np.float64]:
+    """Return a class's sum of scores at its best level on each union, but for rounding."""
+    from ensemble_kit.kernels import coarse
+
+    peaks, how = np.empty(len(unions)), (fusing.weights, p.fills)
+    rest = *band_of(p.low, p.high, fusing.scales), _kernel_score(measure), _ROUNDING, scratch.sums, peaks
+    coarse.find_peaks(_kernel_pixels(p), *_held(unions), *how, *rest)
+    return peaks

@@ -14,6 +14,8 @@ import pytest
 import ensemble_kit as ek
 import warm
 from conftest import smooth_logits, write_store
+from ensemble_kit.cli import slurm
+from ensemble_kit.cli.app import _run
 from trying import ensk
 
 SBATCH = """#!{python}
@@ -163,3 +165,9 @@ def test_a_dry_run_asks_no_variables(
     assert "--array=1-2" in capsys.readouterr().out
     with pytest.raises(ek.UsageError, match="which part this is"):
         ensk("vote", "a b.zarr", "--out", "masks.csv", "--part", "auto")
+
+
+def test_a_command_is_typed_until_it_ends() -> None:
+    """A page that another caller of this process made showed it as the command of that page."""
+    assert _run(["explain", "usage"]) == 0
+    assert slurm.TYPED.get(()) == ()

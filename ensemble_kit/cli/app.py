@@ -68,9 +68,8 @@ def _text_stream(number: int) -> TextIO:
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
+    debug, typed = "--debug" in arguments, slurm.TYPED.set(tuple(arguments))
     try:
-        slurm.TYPED.set(tuple(arguments))
         code = app(_spread(arguments), standalone_mode=False, prog_name="ensk")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -80,6 +79,8 @@ def _run(arguments: list[str]) -> int:
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
         return _exit_code(error)
+    finally:
+        slurm.TYPED.reset(typed)
 
 
 def _spread(arguments: list[str]) -> list[str]:

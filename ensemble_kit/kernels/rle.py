@@ -55,7 +55,7 @@ def parse_texts(text, begins, ends, sizes, base, relative):
     for k in range(n):
         widest = max(widest, ends[k] - begins[k])
     marks = np.empty(widest + 1, np.int64)
-    most = text.size // 4 + 16  # a run takes four bytes or more; what is not written takes no memory
+    most = text.size // 4 + 16  # a run takes about four bytes or more; what is not written takes no memory
     out_starts, out_ends = np.empty(most, np.int64), np.empty(most, np.int64)
     offsets = np.zeros(n + 1, np.int64)
     address, count = address_of(text), np.int64(0)
@@ -63,6 +63,8 @@ def parse_texts(text, begins, ends, sizes, base, relative):
         numbers = _ends_of_numbers(address, begins[k], ends[k], marks)
         if numbers & 1:
             return out_starts, out_ends, offsets, k
+        while count + numbers // 2 + 1 > out_starts.size:
+            out_starts, out_ends = grown(out_starts), grown(out_ends)
         count = _runs_between(
             address, begins[k], marks[:numbers], sizes[k], base, relative, out_starts, out_ends, count
         )

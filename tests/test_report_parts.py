@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 
 import ensemble_kit as ek
 import warm
+from ensemble_kit.cli import page_out
 from ensemble_kit.execution.parts import Part
 from ensemble_kit.recipes.part_file import LATER, PartFile, path_of
 from ensemble_kit.spec.affine import Geometry
@@ -294,7 +299,7 @@ def test_what_has_no_effect_on_a_page_or_its_merge_is_refused(
         ensk("report", files.stores[0], "--images", tmp_path, "--part", "1/2", "--out", tmp_path / "o.html")
     ensk("report", files.stores[0], "--part", "1/2", "--out", tmp_path / "bare.html")
     ensk("report", files.stores[0], "--part", "2/2", "--out", tmp_path / "bare.html")
-    with refused(ek.UsageError, "option-idle", "--images", "of a page without images"):
+    with refused(ek.UsageError, "option-idle", "--images", "on a page without images"):
         ensk("merge", tmp_path / "bare.html", "--out", tmp_path / "bare.html", "--images", files.images)
 
 
@@ -342,3 +347,64 @@ def test_parts_whose_contents_do_not_fit_are_told(parts: Path) -> None:
         with refused(ek.DamagedError, "part-invalid", "with --force"):
             ensk("merge", parts, "--out", parts)
     assert not parts.exists()
+
+
+def test_parts_of_mask_files_in_another_order_are_refused(files: Files, tmp_path: Path) -> None:
+    """The figures of one member stood under the name of another."""
+    names = [tmp_path / f"{store.stem}.csv" for store in files.stores[:2]]
+    for name, store in zip(names, files.stores, strict=False):
+        ek.Ensemble([store]).vote(0.5).write(name, format="handbone")
+    words = ("--val", files.truth, "--pictures", 0, "--out", tmp_path / "r.html", "-q")
+    ensk("report", *names, *words, "--part", "1/2")
+    ensk("report", *reversed(names), *words, "--part", "2/2")
+    with refused(ek.MismatchError, "parts-differ"):
+        ensk("merge", tmp_path / "r.html", "--out", tmp_path / "r.html")
+
+
+def test_a_part_needs_no_temporary_file(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("report", *files.stores, "--val", files.truth, "--pictures", 0, "--out", tmp_path / "r.html", "-q")
+    ensk(*words, "--part", "1/2")
+    kept = path_of(tmp_path / "r.html", Part(1, 2)).read_bytes()
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    ensk(*words, "--part", "1/2", "--force")
+    assert path_of(tmp_path / "r.html", Part(1, 2)).read_bytes() == kept
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_page_that_cannot_be_written_keeps_the_pictures_of_the_old_one(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        "report",
+        *files.stores,
+        "--images",
+        files.images,
+        "--folder",
+        "--out",
+        tmp_path / "r.html",
+        "-q",
+        "--pictures",
+    )
+    ensk(*words, 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    written = page_out.atomic_write
+
+    @contextmanager
+    def filled(path: Path, force: bool) -> Iterator[Any]:
+        with written(path, force):
+            yield Full()
+
+    monkeypatch.setattr(page_out, "atomic_write", filled)
+    with refused(ek.ResourceError, "write-failed"):
+        ensk(*words, 2, "--force")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+class Full:
+    """A file on a disk that is full."""
+
+    def write(self, _: bytes) -> None:
+        full()

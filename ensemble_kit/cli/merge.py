@@ -52,14 +52,15 @@ def merge(
     memory.check(common.memory, memory.of_parts(paths), "merge")
     read = merging.read(paths)
     kind, plan = read[0].kind, read[0].plan
+    told_as = "a page" if kind == part_page.KIND else kind
     if kind != part_masks.KIND:
         check_output(out, common, paths)  # standard output takes masks only
         refuse_idle(
-            f"of {kind}", "merge masks", like=like, format=format, csv=csv, like_image=like_image, spacing=spacing
+            f"on {told_as}", "merge masks", like=like, format=format, csv=csv, like_image=like_image, spacing=spacing
         )
     files = ScoresOut(out, confusion, by_sample)
     if kind != part_scores.KIND:
-        refuse_idle(f"of {kind}", "merge scores", confusion=confusion, by_sample=by_sample)
+        refuse_idle(f"on {told_as}", "merge scores", confusion=confusion, by_sample=by_sample)
     files.check(common, paths)
     drawing = None
     if kind == part_page.KIND:
@@ -68,13 +69,13 @@ def merge(
 
         drawing = drawing_of(read, images)
         if drawing.images is None:
-            refuse_idle("of a page without images", "run the parts with --images", images=images)
+            refuse_idle("on a page without images", "run the parts with --images", images=images)
         check_page(out, drawing.folder, common.force)
     else:
-        refuse_idle(f"of {kind}", "merge the parts of a page", images=images)
+        refuse_idle(f"on {told_as}", "merge the parts of a page", images=images)
     told: dict[str, Any] = {"out": str(out), "kind": kind, "parts": len(read)}
     if common.dry_run:
-        common.answer(told, f"would merge {len(read)} parts into {out}")
+        common.answer({**told, "dry_run": True}, f"would merge {len(read)} parts into {out}")
     elif drawing is not None:
         merge_page(read, drawing, out, common, told)
     elif kind == part_statistics.KIND:

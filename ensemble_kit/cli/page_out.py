@@ -99,14 +99,19 @@ def beside(out: Path) -> Path:
 
 
 def _write(made: Page, shelf: Shelf, out: Path, force: bool) -> int:
-    """Write the page, and its pictures where they lie beside it; return the bytes of the page."""
+    """Write the page, and its pictures where they lie beside it; return the bytes of the page.
+
+    Both are on the disk before either takes the place of what is there.
+    """
     content = made.html().encode()
     if shelf.folder is not None:
         check_page(out, True, force)
-        with atomic_folder(beside(out), force=True, mark=_MARK) as folder:
-            (folder / _MARK).write_text(f"The pictures of {out.name}.\n")
-            for name, picture in shelf.files.items():
-                (folder / name).write_bytes(picture)
     with atomic_write(out, force=force) as file:
         file.write(content)
+        file.flush()
+        if shelf.folder is not None:
+            with atomic_folder(beside(out), force=True, mark=_MARK) as folder:
+                (folder / _MARK).write_text(f"The pictures of {out.name}.\n")
+                for name, picture in shelf.files.items():
+                    (folder / name).write_bytes(picture)
     return len(content)

@@ -35,7 +35,7 @@ def report_part(asked: Asked, part: Part, out: Path, images: Path | None, pictur
     else:
         named, truth = asked.masks(images)
         names = part_page.names_of_masks(named, truth, options)
-        told_of = {"masks": {name: digest_of(own) for name, own in named.items()}}
+        told_of = {"masks": [(name, digest_of(own)) for name, own in named.items()]}  # the first one is the answer
 
         def share() -> part_page.Share:
             with common.progress() as listener:

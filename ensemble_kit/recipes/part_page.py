@@ -13,7 +13,7 @@ import numpy as np
 from ensemble_kit import __version__
 from ensemble_kit.decisions.review import Review
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, EnskError
+from ensemble_kit.errors import DamagedError, EnskError, ResourceError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import Part, joined
@@ -121,9 +121,17 @@ def share_of_stores(
     counts = dict[str, Counts]()
     if m.masks is not None and m.truth is not None and has_curves(vote, options.measure):
         for name, own in counted(vote.on(m.masks.samples), m.truth, executor, listener):
-            counts[name] = replace(own, table=own.table.spilled())
+            counts[name] = replace(own, table=_in_a_file(own.table))
     known = None if truth is None else spacings_of(vote.names(), truth)
     return Share(_measured(m, options.hd95, known, listener), counts)
+
+
+def _in_a_file(table: ClassStatistics) -> ClassStatistics:
+    """Return counts in a temporary file, or as they are where there is no room for one."""
+    try:
+        return table.spilled()
+    except ResourceError:
+        return table
 
 
 def share_of_masks(

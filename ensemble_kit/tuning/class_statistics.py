@@ -7,13 +7,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution import parts
-from ensemble_kit.files import blamed
 from ensemble_kit.tuning.count_file import Mapped
 
 if TYPE_CHECKING:
@@ -102,22 +101,27 @@ class ClassStatistics:
         Raises
         ------
         ResourceError
-            The disk is full.
+            The disk is full, or there is no folder for temporary files.
         """
         names = [name for name in _KINDS if getattr(self, name) is not None]
         if not self.levels.size or self.mapped is not None:
             return self
         places, size = dict[str, int](), 0
-        with blamed(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
-            for name in names:
-                array = np.ascontiguousarray(getattr(self, name))
-                places[name] = size
-                file.seek(size)
-                file.write(array.data)
-                size += -(-array.nbytes // _ALIGNED) * _ALIGNED
-            file.truncate(size)
-            file.flush()
-            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # kernels take no read-only arrays
+        try:
+            with tempfile.TemporaryFile() as file:
+                for name in names:
+                    array = np.ascontiguousarray(getattr(self, name))
+                    places[name] = size
+                    file.seek(size)
+                    file.write(array.data)
+                    size += -(-array.nbytes // _ALIGNED) * _ALIGNED
+                file.truncate(size)
+                file.flush()
+                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # kernels take no read-only arrays
+        except OSError as error:
+            item = f"{tempfile.tempdir or 'no folder is fit'}: {error.strerror or error}"
+            fix = "set TMPDIR to a folder with more room, or pass a larger --memory"
+            raise ResourceError("write-failed", "cannot keep counts in a temporary file", item=item, fix=fix) from error
         arrays: dict[str, Any] = {
             name: np.frombuffer(mapped, getattr(self, name).dtype, getattr(self, name).size, place)
             for name, place in places.items()

@@ -45,7 +45,7 @@ def images_for(folder: Path, samples: Sequence[str], volumes: bool) -> dict[str,
     ours += [{s: files[in_form(s, "stem")] for s in samples if in_form(s, "stem") in files} for files in named]
     best = max(ours, key=len)
     if not best:
-        item = f"{str(folder)!r} holds {some(sorted(named[0]), 3)}, samples are {some(samples, 3)}"
+        item = f"{str(folder)!r} holds {some(sorted(named[0]), 3) or 'no image'}, samples are {some(samples, 3)}"
         fix = "pass the folder of the images that the masks are of"
         raise IncompleteError("images-missing", "cannot find the images of samples", item=item, fix=fix)
     return best

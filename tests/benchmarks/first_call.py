@@ -100,8 +100,8 @@ def rows(kind: str, arguments: Sequence[str], folder: Path, repeats: int) -> lis
             note=f"CPU {duration(median(found[:, 1]))}; median of {repeats} repeats, empty cache", clock="wall",
         )
         for job, unit, found, most, limit in (
-            ("first", "more than the second", more, 8.0, "LLVM makes machine code in one thread"),
-            ("second", "in all", second, 1.5, "Python imports Numba, which imports SciPy"),
+            ("first", "more than the second", more, 4.0, "LLVM makes machine code in one thread"),
+            ("second", "in all", second, 0.45, "Python imports Numba, which imports SciPy"),
         )
     ]  # fmt: skip
 

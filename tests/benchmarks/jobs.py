@@ -314,7 +314,7 @@ def rle_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
         others["rlemasklib + NumPy"] = lambda: [rivals.rlemasklib_text(m) for m in masks]
     yield measured(
         scale, f"RLE text from a byte mask of {size}, memory-cold", lambda: [ek.encode(m).text() for m in masks],
-        others, "a mask", [Bar("reads", 1.1)], LIMITS["rle"], read=masks, per=count,
+        others, "a mask", [Bar("reads", 1.05)], LIMITS["rle"], read=masks, per=count,
     )  # fmt: skip
     yield from _coco(scale, masks, size)
 
@@ -346,7 +346,8 @@ def rle_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
         return 2 * overlaps(runs, moved) / np.maximum(areas + np.roll(areas, -1), 1)
 
     yield measured(
-        scale, "Dice of a pair of runs", dice, others, "a pair", [Bar("seconds", 3e-6)], LIMITS["call"],
+        scale, "Dice of a pair of runs", dice, others, "a pair", [Bar("seconds", 3e-6), Bar("times", 1, "rlemasklib")],
+        LIMITS["call"],
         read=[edge for r in runs for edge in (r.starts, r.ends)], per=count,
     )  # fmt: skip
 
@@ -383,7 +384,7 @@ def rules(scale: Scale) -> Rows:
 def rules_of(scale: Scale, masks: Sequence[NDArray[np.bool_]]) -> Rows:
     """Measure the rules of post-processing on masks (H, W) that are runs already."""
     runs, (H, W) = [ek.encode(m) for m in masks], masks[0].shape
-    bars = [Bar("seconds", 15e-6)]
+    bars = [Bar("seconds", 15e-6), Bar("times", 1, "rlemasklib")]
     for rule, others in (
         (DropSmall(100), rivals.drop_small(masks, 100)),
         (KeepLargest(), rivals.keep_largest(masks)),
@@ -490,7 +491,7 @@ def analysis(scale: Scale, ensemble: ek.Ensemble, truth: ek.MaskSet) -> Row | No
     return measured(
         scale,
         f"tuning's analysis of counts: {len(truth.classes)} classes × {len(truth.samples)} samples, {folds} folds",
-        ours, {}, "an analysis", [Bar("seconds", 1.0)], LIMITS["analysis"],
+        ours, {}, "an analysis", [Bar("seconds", 0.5)], LIMITS["analysis"],
         read=[a for t in found.tables for a in (t.levels, t.pred, t.tp) if a.nbytes > 8],
     )  # fmt: skip
 

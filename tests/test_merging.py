@@ -11,7 +11,7 @@ import pytest
 import ensemble_kit as ek
 from conftest import smooth_logits, write_store
 from ensemble_kit.execution.parts import Part
-from ensemble_kit.recipes.part_file import path_of
+from ensemble_kit.recipes.part_file import PartFile, path_of
 from trying import ensk, refused
 
 CLASSES, IMAGE = ("x", "y", "z"), (40, 36)
@@ -287,3 +287,30 @@ def test_rules_of_a_hard_vote_look_at_all_parts(tmp_path: Path) -> None:
         ensk(*vote, tmp_path / "out.npz", "--part", f"{k}/2")
     ensk("merge", tmp_path / "out.npz", "--out", tmp_path / "merged.npz")
     assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_parts_whose_contents_do_not_fit_are_made_again_as_the_error_says(sigmoid: Path, tmp_path: Path) -> None:
+    """Without --force they are taken for done, since each is sound by itself."""
+    out = tmp_path / "o.npz"
+    commands = {
+        "vote": ("vote", sigmoid / "a.zarr", "--thresholds", 0.5, "--out", out),
+        "score": ("score", sigmoid / "val.npz", "--val", sigmoid / "val.npz", "--out", tmp_path / "o.json"),
+        "tune": (
+            "tune-thresholds",
+            sigmoid / "a.zarr",
+            "--val",
+            sigmoid / "val.npz",
+            "--statistics",
+            tmp_path / "t.npz",
+        ),
+    }
+    for words in commands.values():
+        for k in (1, 2):
+            ensk(*words, "--part", f"{k}/2", "-q")
+        path = path_of(words[-1], Part(2, 2))
+        own = PartFile.load(path)
+        PartFile(own.kind, own.part, own.plan, {}, own.arrays).save(path)
+        with refused(ek.DamagedError, "part-invalid", "do not fit", "with --force"):
+            ensk("merge", words[-1], "--out", words[-1])
+        ensk(*words, "--part", "2/2", "--force", "-q")
+        ensk("merge", words[-1], "--out", words[-1], "-q")

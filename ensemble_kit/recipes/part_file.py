@@ -10,7 +10,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,6 +103,31 @@ class PartFile:
         names = [str(name) for name in head["arrays"]]
         arrays = Arrays(path, names, {name: read(name) for name in names if not name.startswith(LATER)})
         return cls(str(head["kind"]), part, dict(head["plan"]), dict(head["head"]), arrays)
+
+
+@contextmanager
+def fitting(what: str, *also: type[Exception]) -> Iterator[None]:
+    """Refuse parts whose contents do not fit each other, which reading them as one whole shows.
+
+    Parameters
+    ----------
+    what : what cannot be done, such as "merge masks".
+    also : other errors that show it.
+
+    Raises
+    ------
+    DamagedError
+        It says to make them again.
+    """
+    shown: tuple[type[Exception], ...] = (KeyError, ValueError, TypeError, IndexError, *also)
+    try:
+        yield
+    except DamagedError:
+        raise
+    except shown as error:
+        item = f"the parts' contents do not fit each other: {error}"
+        fix = "make them again: run the commands that made them with --force"  # without it they are taken for done
+        raise DamagedError("part-invalid", f"cannot {what}", item=item, fix=fix) from None
 
 
 class Arrays(Mapping[str, "NDArray[Any]"]):

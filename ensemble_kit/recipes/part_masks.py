@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble_kit import __version__
 from ensemble_kit.decisions.clean import apply_rules
-from ensemble_kit.errors import DamagedError, EnskError
+from ensemble_kit.errors import EnskError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import joined
@@ -22,7 +22,7 @@ from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.recipes.hard_vote import HardVote
 from ensemble_kit.recipes.made_store import record_of
-from ensemble_kit.recipes.part_file import PartFile
+from ensemble_kit.recipes.part_file import PartFile, fitting
 from ensemble_kit.recipes.vote import SoftVote
 from ensemble_kit.spec.geometry import Shape
 from ensemble_kit.spec.georeference import fields_of, geometry_of
@@ -64,17 +64,10 @@ def vote_part(
 
 def merged(parts: Sequence[PartFile]) -> MaskSet:
     """Put the masks of all parts together; `parts` are those of one plan, in order."""
-    try:
+    with fitting("merge masks"):
         whole = whole_of([unpacked(p.head, p.arrays) for p in parts])
         plan = parts[0].plan
         return apply_rules(whole, plan["rules"]) if "votes" in plan else whole
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DamagedError(
-            "part-invalid",
-            "cannot merge masks",
-            item=f"the parts' contents do not fit each other: {error}",
-            fix="make them again: run the commands that made them",
-        ) from None
 
 
 def whole_of(shares: Sequence[MaskSet]) -> MaskSet:

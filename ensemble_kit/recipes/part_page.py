@@ -13,13 +13,13 @@ import numpy as np
 from ensemble_kit import __version__
 from ensemble_kit.decisions.review import Review
 from ensemble_kit.ensemble import Ensemble
-from ensemble_kit.errors import DamagedError, EnskError, ResourceError
+from ensemble_kit.errors import EnskError, ResourceError
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import Part, joined
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes.made_store import record_of
-from ensemble_kit.recipes.part_file import LATER, PartFile, measure_of
+from ensemble_kit.recipes.part_file import LATER, PartFile, fitting, measure_of
 from ensemble_kit.recipes.part_masks import digest_of, digest_of_names, packed, recorded, unpacked, whole_of
 from ensemble_kit.recipes.reporting.curves import ClassCurve, Counts, counted, has_curves
 from ensemble_kit.recipes.reporting.distances import Distances, distances_of, spacings_of
@@ -208,17 +208,8 @@ def merged(parts: Sequence[PartFile]) -> Material:
 
     Their masks are held, and the counts of one class at a time.
     """
-    try:
+    with fitting("merge what a page tells of", AttributeError, AssertionError, EnskError):
         return _merged(parts)
-    except DamagedError:
-        raise
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, AssertionError, EnskError) as error:
-        raise DamagedError(
-            "part-invalid",
-            "cannot merge what a page tells of",
-            item=f"the parts' contents do not fit each other: {error}",
-            fix="make them again: run the commands that made them with --force",
-        ) from None
 
 
 def _merged(parts: Sequence[PartFile]) -> Material:

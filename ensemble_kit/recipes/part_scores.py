@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import DamagedError, EnskError
+from ensemble_kit.errors import EnskError
 from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.confusion import Confusion
 from ensemble_kit.metrics.conventions import named
 from ensemble_kit.metrics.overlap import Overlap
-from ensemble_kit.recipes.part_file import PartFile, measure_of
+from ensemble_kit.recipes.part_file import PartFile, fitting, measure_of
 from ensemble_kit.recipes.part_masks import digest_of
 from ensemble_kit.recipes.score import Scores, Void, score
 
@@ -75,15 +75,8 @@ def score_part(
 
 def merged(parts: Sequence[PartFile]) -> Scores:
     """Put the counts of all parts together; `parts` are those of one plan, in order."""
-    try:
+    with fitting("merge scores", EnskError):
         return _merged(parts)
-    except (KeyError, ValueError, TypeError, IndexError, EnskError) as error:
-        raise DamagedError(
-            "part-invalid",
-            "cannot merge scores",
-            item=f"the parts' contents do not fit each other: {error}",
-            fix="make them again: run the commands that made them",
-        ) from None
 
 
 def _merged(parts: Sequence[PartFile]) -> Scores:

@@ -7,14 +7,13 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit import __version__
-from ensemble_kit.errors import DamagedError
 from ensemble_kit.execution.cores import cores
 from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.recipes import memory
-from ensemble_kit.recipes.part_file import PartFile, measure_of
+from ensemble_kit.recipes.part_file import PartFile, fitting, measure_of
 from ensemble_kit.recipes.part_masks import digest_of_names
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning import class_statistics, contenders
@@ -122,18 +121,11 @@ def merged(parts: Sequence[PartFile]) -> Statistics | ContenderTable:
         it counts first, which a tuning widens where it does not suffice.
     """
     plan = parts[0].plan
-    try:
+    with fitting("merge statistics"):
         if plan["decide"] == "argmax":
             tables = [ContenderTable.packed(p.head, p.arrays.__getitem__) for p in parts]
             return replace(contenders.joined(tables), source=plan["source"])
         return _narrowed([Statistics.packed(p.head, p.arrays.__getitem__) for p in parts], parts)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DamagedError(
-            "part-invalid",
-            "cannot merge statistics",
-            item=f"the parts' contents do not fit each other: {error}",
-            fix="make them again: run the commands that made them",
-        ) from None
 
 
 def _narrowed(counted: Sequence[Statistics], parts: Sequence[PartFile]) -> Statistics:

@@ -101,7 +101,7 @@ class ClassStatistics:
         Raises
         ------
         ResourceError
-            The disk is full, or there is no folder for temporary files.
+            The temporary file cannot be written.
         """
         names = [name for name in _KINDS if getattr(self, name) is not None]
         if not self.levels.size or self.mapped is not None:
@@ -119,7 +119,7 @@ class ClassStatistics:
                 file.flush()
                 mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # kernels take no read-only arrays
         except OSError as error:
-            item = f"{tempfile.tempdir or 'no folder is fit'}: {error.strerror or error}"
+            item = f"{tempfile.tempdir or 'no folder can be written'}: {error.strerror or error}"
             fix = "set TMPDIR to a folder with more room, or pass a larger --memory"
             raise ResourceError("write-failed", "cannot keep counts in a temporary file", item=item, fix=fix) from error
         arrays: dict[str, Any] = {

@@ -27,7 +27,7 @@ class Slice:
     ----------
     axes : indices of each axis; of a volume one of them is one index alone.
     across : the axis that is cut, of a volume; None of an image.
-    seen : width and height of the picture: its pixels, but where those of a slice are no squares more of one axis.
+    seen : width and height of the picture in pixels; of a volume as its millimetres are, where they are known.
     told : which slice, in words.
     """
 
@@ -48,7 +48,7 @@ class Slice:
         return h, w
 
     def as_seen(self, drawn: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Give a picture (h, w, 3) of this slice its width and height, by pixels that are repeated."""
+        """Repeat the pixels of a picture (h, w, 3) until it has the width and the height that are seen."""
         (h, w), (width, height) = self.size, self.seen
         return drawn[np.arange(height) * h // height][:, np.arange(width) * w // width]
 

@@ -14,7 +14,7 @@ import pytest
 
 import ensemble_kit as ek
 import warm
-from ensemble_kit.cli import warming
+from ensemble_kit.cli import app, warming
 from ensemble_kit.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.slow
@@ -300,8 +300,16 @@ def test_a_signal_inside_another_error_is_still_the_signal() -> None:
         try:
             raise ek.DamagedError("stack-invalid", "cannot read", item=str(wrapped), fix="…") from None
         except ek.DamagedError as error:
-            assert signals.signal_behind(error) == 15
+            found = signals.signal_behind(error)
+            assert found is not None
+            assert found.number == 15
     assert signals.signal_behind(ValueError()) is None
+
+
+def test_a_library_that_fails_without_a_word_is_short_of_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """An extension whose import gets no memory: Rust's of Pydantic, at a limit that has been met once."""
+    assert app._exit_code(SystemError("error return without exception set")) == 5
+    assert "error[memory]" in capsys.readouterr().err
 
 
 def test_the_rank_rule_and_other_images_stand_beside_thresholds(demo: Path, tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: every error becomes an exit code
-        if (number := signals.signal_behind(error)) is not None:
-            raise signals.Signalled(number) from None
+        if (signalled := signals.signal_behind(error)) is not None:
+            raise signalled from None
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
         return _exit_code(error)
@@ -105,6 +105,13 @@ def _exit_code(error: Exception) -> int:
         return 0
     if _ran_out(error):
         return _report("memory", "cannot continue: out of memory · fix: pass fewer --jobs or a smaller --memory", 5)
+    if isinstance(error, SystemError):  # Python's word for machine code that failed and did not say why
+        return _report(
+            "memory",
+            "cannot continue: a library failed without saying why, as where memory runs out"
+            " · fix: pass fewer --jobs or a smaller --memory; if it fails again, pass --debug and report the traceback",
+            5,
+        )
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an unnamed file"
         if isinstance(error, FileNotFoundError | NotADirectoryError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -16,7 +17,7 @@ GRACE = 1.5
 
 
 _LOST = 0
-"""Written beside the signals' numbers: the last one was raised where Python drops exceptions."""
+"""Written beside the signals' numbers: what was raised for the last one was dropped on its way."""
 
 _words = b""
 
@@ -28,10 +29,20 @@ def say_at_end(words: str) -> None:
 
 
 class Signalled(BaseException):
-    """A signal asks the process to end; raised in the main thread so that every `finally` runs."""
+    """A signal asks the process to end; raised in the main thread so that every `finally` runs.
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    Parameters
+    ----------
+    number : of the signal.
+    dropped : is told the number when this is forgotten; whoever heeds it ends the process before.
+    """
+
+    def __init__(self, number: int, dropped: Callable[[int], None] | None = None) -> None:
+        self.number, self._dropped = number, dropped
+
+    def __del__(self) -> None:
+        if self._dropped is not None:
+            self._dropped(self.number)
 
 
 def end(number: int, _: FrameType | None = None) -> None:
@@ -61,7 +72,7 @@ def listen() -> None:
     import threading
     import time
 
-    heard, told = os.pipe()
+    main, (heard, told) = threading.get_ident(), os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
@@ -82,24 +93,24 @@ def listen() -> None:
                 break
         end(number)
 
-    def raise_again(lost: sys.UnraisableHookArgs) -> None:
-        """Where Python cannot raise, as in a `__del__` or a library's callback, the signal would be lost."""
-        if isinstance(lost.exc_value, Signalled):
-            signal.signal(lost.exc_value.number, raise_in)
-            os.write(told, bytes([_LOST]))
-        else:
+    def raise_again(number: int) -> None:
+        """In a `__del__` Python cannot raise, and a library may drop what it caught: the signal would be lost."""
+        if threading.get_ident() != main:
+            end(number)  # handlers are set in the main thread alone
+        signal.signal(number, raise_in)
+        os.write(told, bytes([_LOST]))
+
+    def forget(lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, Signalled):
             sys.__unraisablehook__(lost)
 
-    def raise_in(number: int, frame: FrameType | None) -> None:
-        if frame is not None and frame.f_code is raise_again.__code__:  # which drops exceptions too
-            os.write(told, bytes([_LOST]))
-            return
+    def raise_in(number: int, _: FrameType | None) -> None:
         for other in ENDING:
             signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
-        raise Signalled(number)
+        raise Signalled(number, raise_again)
 
     threading.Thread(target=wait, name="ensk-signals", daemon=True).start()
-    sys.unraisablehook = raise_again
+    sys.unraisablehook = forget
     for number in ENDING:
         signal.signal(number, raise_in)
 
@@ -110,12 +121,12 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def signal_behind(error: BaseException | None) -> int | None:
+def signal_behind(error: BaseException | None) -> Signalled | None:
     """Find the signal behind an error: Python 3.11 wraps what is raised while a class is created."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, Signalled):
-            return error.number
+            return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None

@@ -1,4 +1,4 @@
-"""Values of options that are what they should be as they were typed: texts, paths, and defaults.
+"""Values of options that can be read in one way alone: texts, paths, plain numbers, and defaults.
 
 Typer converts every value, given or not, by an adapter of Pydantic that it makes for each option: importing Pydantic
 and making fifty of them takes as long as importing NumPy.
@@ -6,6 +6,7 @@ and making fifty of them takes as long as importing NumPy.
 
 from __future__ import annotations
 
+import re
 import typing
 from pathlib import Path
 from types import NoneType
@@ -13,7 +14,7 @@ from typing import Any
 
 
 def take_as_typed(parameter: Any, annotation: Any) -> Any:
-    """Let a parameter of Typer take its value as it is where that needs no conversion; Typer converts all others.
+    """Let a parameter of Typer take its value as it was typed where no more is to be known; Typer converts all others.
 
     Parameters
     ----------
@@ -23,15 +24,15 @@ def take_as_typed(parameter: Any, annotation: Any) -> Any:
         return parameter
     convert = parameter.process_value
     several = parameter.multiple or parameter.nargs == -1
-    kind = _kind(annotation)
+    kind, option = _kind(annotation), parameter.type_descriptor.parameter_info
+    bounded = option.min is not None or option.max is not None
 
     def process_value(context: Any, value: Any) -> Any:
         if value is None and not parameter.required:
             return () if several else None
-        items = value if several and value else [value]
-        if parameter.callback is not None or not all(_is_typed(item, kind) for item in items):
+        found = [_taken(item, kind) for item in (value if several and value else [value])]
+        if parameter.callback is not None or (bounded and kind in _PLAIN) or None in found:
             return convert(context, value)
-        found = [Path(item) if kind is Path else item for item in items]
         return found if several else found[0]
 
     parameter.process_value = process_value
@@ -45,8 +46,14 @@ def _kind(wanted: Any) -> Any:
     return wanted
 
 
-def _is_typed(value: Any, kind: Any) -> bool:
-    """Whether a value is of its type already, or a path's text; texts that are not UTF-8 are left to Typer."""
+_PLAIN = {int: re.compile(r"[0-9]{1,15}"), float: re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")}
+"""Numbers that mean the same to whoever reads them."""
+
+
+def _taken(value: Any, kind: Any) -> Any:
+    """Return a value that is of its type already, or a plain text of it; None where Typer must say what it is."""
     if type(value) is not str:
-        return isinstance(value, kind)
-    return kind in {str, Path} and value.isprintable()
+        return value if isinstance(value, kind) else None
+    if kind in _PLAIN:
+        return kind(value) if _PLAIN[kind].fullmatch(value) else None
+    return kind(value) if kind in {str, Path} and value.isprintable() else None  # what is not UTF-8 is left to Typer

@@ -54,6 +54,13 @@ class Child:
             while time.clock_gettime(clock) < seconds:
                 time.sleep(0.001)
 
+    def alive(self) -> bool:
+        """Whether it still computes."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
     def _said(self, timeout: float) -> dict[str, Any]:
         assert self._server.stdout is not None
         assert select.select([self._server.stdout], [], [], timeout)[0], f"no answer within {timeout} s"

@@ -134,7 +134,11 @@ def test_little_memory_is_an_error_and_never_a_wrong_result(work: Path, loaded: 
         out = work / f"{room}.npz"
         assert out.read_bytes() == (work / "None.npz").read_bytes() if code == 0 else not out.exists()
     assert ended.err.count("error[") == codes.count(5)
-    assert 5 in codes or store.stem == "one grid", codes  # whose files are mapped, which is no memory of the process
+    mapped, small = (
+        "one grid",
+        "volumes",
+    )  # files that are mapped are no memory of the process; or what it freed is enough
+    assert 5 in codes or store.stem in {mapped, small}, codes
 
 
 PEAK = f"""

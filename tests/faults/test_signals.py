@@ -151,6 +151,18 @@ def signalled(child: Child, number: int) -> Ended:
     return ended
 
 
+def reached(loaded: Loaded, case: Case, span: float, number: signal.Signals) -> Child:
+    """Signal a command after seconds of its work; sooner in another run, where it was done by then."""
+    while True:
+        child = loaded.start(*case.command, "--force")
+        child.reach(span)
+        if child.alive():
+            os.kill(child.pid, number)
+            return child
+        assert child.wait().code == 0
+        span /= 2
+
+
 def check_end(code: int, err: str, number: int) -> None:
     assert code == ENDS[signal.Signals(number)], err
     assert "Traceback" not in err
@@ -252,6 +264,46 @@ time.sleep(9)
     assert ran.stderr == "\nbest 0.5\nended by SIGTERM; run the same command again to continue\n"
 
 
+DROPS = {
+    "a library": """
+        try:
+            signalled()
+        except BaseException:
+            pass""",
+    "a library, inside another error": """
+        class Name:
+            def __set_name__(self, owner, name):
+                signalled()
+        try:
+            type("Named", (), {"name": Name()})
+        except RuntimeError:
+            pass""",
+}
+"""What catches what is raised for a signal, and forgets it."""
+
+
+@pytest.mark.parametrize("by", DROPS)
+def test_a_signal_that_is_caught_and_forgotten(by: str) -> None:
+    """The command would go on, and end well where it ends sooner than it is killed."""
+    code = f"""
+import os, time
+from ensemble_kit.cli import signals
+
+def signalled():
+    os.kill(os.getpid(), 15)
+    time.sleep(9)
+
+try:
+    signals.listen()
+    if True: {DROPS[by]}
+    time.sleep(0.7)
+except signals.Signalled as error:
+    signals.end(error.number)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (ran.returncode, ran.stderr) == (143, "\nended by SIGTERM; run the same command again to continue\n")
+
+
 def onnx_model(path: Path, *nodes: Any) -> Path:
     """A network of images (n, 3, h, w) whose two logits are made by `nodes` of the name `x`."""
     onnx = pytest.importorskip("onnx")
@@ -310,10 +362,7 @@ def test_killed_and_run_again(
     case = CASES[0]
     wanted, span = undisturbed(case)
     for part in (0.4, 0.8):
-        child = loaded.start(*case.command)
-        child.reach(span * part)
-        os.kill(child.pid, signal.SIGKILL)
-        assert child.wait().code == -signal.SIGKILL
+        assert reached(loaded, case, span * part, signal.SIGKILL).wait().code == -signal.SIGKILL
     ended = loaded.run(*case.command, "--force")
     assert ended.code == 0, ended.err
     assert content(ground / case.out) == wanted
@@ -324,9 +373,7 @@ def test_suspended_and_continued(
     ground: Path, work: Path, loaded: Loaded, undisturbed: Callable[[Case], tuple[dict[str, bytes], float]]
 ) -> None:
     wanted, span = undisturbed(CASES[0])
-    child = loaded.start(*CASES[0].command)
-    child.reach(span / 2)
-    os.kill(child.pid, signal.SIGSTOP)
+    child = reached(loaded, CASES[0], span / 2, signal.SIGSTOP)
     time.sleep(0.5)
     os.kill(child.pid, signal.SIGCONT)
     ended = child.wait()

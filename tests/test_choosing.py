@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Convention, Measure
 from ensemble_kit.tuning.bagging import Bag, best_levels, mean_level
 from ensemble_kit.tuning.class_statistics import ClassStatistics
-from ensemble_kit.tuning.curve import Curve
+from ensemble_kit.tuning.curve import Curve, best_case, or_perfect
 
 Make = Callable[..., ek.LogitStore]
 
@@ -51,6 +53,43 @@ def test_counts_on_a_ladder_are_those_at_each_level(seed: int) -> None:
     ladders.counts_on_ladder(np.arange(6), ladder, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp, tp, pred)
     for j, level in enumerate(ladder.tolist()):
         np.testing.assert_array_equal((tp[:, j], pred[:, j]), t.at(level))
+
+
+@given(st.integers(0, 10**6))
+def test_counts_of_each_sample_at_a_level_of_its_own(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    t = table_of(rng, 6)
+    samples, levels = rng.permutation(6)[:4], rng.integers(t.low, t.high + 1, (3, 4))
+    for held in (t, t.spilled()):
+        tp, pred = held.at_each(samples, levels)
+        held.release()
+        for row, k in np.ndindex(*levels.shape):
+            own = [v[samples[k]] for v in t.at(int(levels[row, k]))]
+            assert own == [tp[row, k], pred[row, k]]
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["mean", "pooled"]),
+    st.sampled_from([0, 1, "skip"]),
+    st.sampled_from([0.0, 1e-4]),
+)
+def test_a_band_is_certain_where_the_best_level_beats_all_outside(
+    seed: int, objective: Literal["mean", "pooled"], empty: Literal[0, 1, "skip"], eps: float
+) -> None:
+    """The best level itself is rarely looked for; the answer is what it would be."""
+    rng = np.random.default_rng(seed)
+    t, measure = table_of(rng, 6), Measure(objective, "dice", Convention(eps, empty))
+    curve = Curve(t, measure, np.array_split(rng.permutation(6), 3))
+    for which in ((0, 1, 2), (0, 2), (1,)):
+        own = curve.samples(which)
+        truth, hits, seen = t.truth[own], t.above_tp[own], t.at(t.low)[1][own]
+        if objective == "pooled":
+            truth, hits, seen = (v.sum(keepdims=True) for v in (truth, hits, seen))
+        best = or_perfect(curve.best(which).score)
+        below = best_case(truth, np.maximum(seen, truth), truth, measure) < best
+        above = not t.above[own].any() or best_case(hits, hits, truth, measure) < best
+        assert Curve(replace(t), measure, curve.folds).certain(which) == (below, above)
 
 
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from([0.0, 1.0]))

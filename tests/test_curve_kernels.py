@@ -46,6 +46,14 @@ def test_segments_are_added_where_they_lie(data: st.DataObject) -> None:
     assert np.array_equal(out, wanted)
 
 
+@given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 0.9, 0.95, 1.0])))
+def test_groups_near_the_largest_are_the_oracles(values: np.ndarray) -> None:
+    firsts, lasts = (np.empty(values.size, np.int64) for _ in range(2))
+    found = counts.near_groups(values, 0.08, firsts, lasts)
+    own = list(zip(firsts[:found].tolist(), lasts[:found].tolist(), strict=True))
+    assert own == reference_curves.near_groups(values, 0.08)
+
+
 def test_what_was_found_of_a_class_belongs_to_its_counts_alone() -> None:
     """A table with other counts is solved anew, and a curve of other folds or another measure is another."""
     levels, pred = np.array([10, 20, 10, 20], np.uint16), np.array([9, 3, 9, 4], np.uint32)

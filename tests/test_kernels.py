@@ -249,9 +249,10 @@ def test_scores_and_counts_at_every_level(data: st.DataObject) -> None:
     areas = np.array([t.sum() for t in truths])
     size = high - low + 1
     total, counted, pixels, hits = np.zeros(size), *np.zeros((3, size), np.int64)
-    counts.add_score_steps(np.arange(4), *table, areas, low, high, 2.0, 1.0, 0.0, eps, empty, skip, total, counted)
+    place = np.arange(41, dtype=np.int32) - low
+    counts.add_score_steps(np.arange(4), *table, areas, place, 2.0, 1.0, 0.0, eps, empty, skip, total, counted)
     counts.sum_steps(total, counted)
-    counts.add_count_steps(np.arange(4), *table, low, high, pixels, hits)
+    counts.add_count_steps(np.arange(4), *table, place, pixels, hits)
     counts.sum_steps(pixels, hits)
     at = np.zeros((2, 4), np.int64)
     for level in range(low, high + 1):

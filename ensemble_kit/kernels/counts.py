@@ -26,18 +26,37 @@ def counts_at(level, offsets, levels, pred, tp, above, above_tp, out_tp, out_pre
 
 
 @kernel
+def counts_at_each(samples, at, start, stop, offsets, levels, pred, tp, above, above_tp, out_tp, out_pred):
+    """Write truth pixels and pixels of `samples[start:stop]`, each at or above a level of its own, by rows of these."""
+    for row in range(at.shape[0]):
+        for k in range(start, stop):
+            s, level = samples[k], at[row, k]
+            first, last = offsets[s], offsets[s + 1]
+            while first < last:
+                middle = (first + last) // 2
+                if levels[middle] < level:
+                    first = middle + 1
+                else:
+                    last = middle
+            if first == offsets[s + 1]:
+                out_tp[row, k], out_pred[row, k] = above_tp[s], above[s]
+            else:
+                out_tp[row, k], out_pred[row, k] = tp[first], pred[first]
+
+
+@kernel
 def add_score_steps(
-    samples, offsets, levels, pred, tp, above, above_tp, truth, low, high, a, b, c, eps, empty, skip, total, counted
+    samples, offsets, levels, pred, tp, above, above_tp, truth, place, a, b, c, eps, empty, skip, total, counted
 ):
-    """Add some samples' scores at the levels `low … high`, as differences to the level above, which `sum_steps` sums.
+    """Add some samples' scores, as differences to the level above, which `sum_steps` sums.
 
     Sample s has the entries `offsets[s]:offsets[s+1]` of `levels`, ascending, with the pixels `pred` and truth pixels
-    `tp` at each and above; `above` and `above_tp` are those at `high` and beyond. A score is
+    `tp` at each and above; `above` and `above_tp` are those beyond all of them. A score is
     `(a tp + eps) / (pred + b truth - c tp + eps)`, and counts 1 in `counted`; a pair of two empty masks is worth
     `empty`, or does not count with `skip`.
 
-    A sample's score changes only at levels that occur, a few hundred of the band's 60,000: adding to all of them took
-    45 us a mask, this takes 2. Levels between which no sample changes have one sum, to the last bit.
+    A sample's score changes only at levels that occur, so `total` and `counted` have a place for each of these,
+    `place[level]`, ascending, and a last one for what lies above them all.
     """
     for s in samples:
         last, was = 0.0, 0
@@ -47,24 +66,27 @@ def add_score_steps(
                 value, one = (0.0, 0) if skip else (empty, 1)
             else:
                 value, one = (a * t + eps) / (p + b * truth[s] - c * t + eps), 1
-            level = np.int64(levels[k]) if k < offsets[s + 1] else high
-            total[level - low] += value - last
+            at = np.int64(place[levels[k]]) if k < offsets[s + 1] else total.size - 1
+            total[at] += value - last
             if one != was:
-                counted[level - low] += one - was
+                counted[at] += one - was
             last, was = value, one
 
 
 @kernel
-def add_count_steps(samples, offsets, levels, pred, tp, above, above_tp, low, high, total_pred, total_tp):
-    """Add some samples' pixels and truth pixels at or above each level, as differences to the level above; exact."""
+def add_count_steps(samples, offsets, levels, pred, tp, above, above_tp, place, total_pred, total_tp):
+    """Add some samples' pixels and truth pixels at or above each level, as differences to the level above; exact.
+
+    Levels have places as in `add_score_steps`.
+    """
     for s in samples:
         p, t = above[s], above_tp[s]
-        total_pred[high - low] += p
-        total_tp[high - low] += t
+        total_pred[total_pred.size - 1] += p
+        total_tp[total_tp.size - 1] += t
         for k in range(offsets[s + 1] - 1, offsets[s] - 1, -1):
-            level = np.int64(levels[k])
-            total_pred[level - low] += pred[k] - p
-            total_tp[level - low] += tp[k] - t
+            at = np.int64(place[levels[k]])
+            total_pred[at] += pred[k] - p
+            total_tp[at] += tp[k] - t
             p, t = pred[k], tp[k]
 
 
@@ -104,6 +126,27 @@ def mean_of_folds(which, top, foot, out):
         under = np.float64(feet[0])
         for j in range(out.size):
             out[j] = out[j] / under if under else 1.0
+
+
+@kernel
+def near_groups(values, close, firsts, lasts):
+    """Find groups of equal neighbours among the values within `close` of the largest; return how many there are.
+
+    Each one's first index and last go to `firsts` and `lasts`.
+    """
+    least = values[0]
+    for j in range(values.size):
+        least = max(least, values[j])
+    least -= close
+    found = 0
+    for j in range(values.size):
+        if values[j] >= least:
+            if found and lasts[found - 1] == j - 1 and values[j - 1] == values[j]:
+                lasts[found - 1] = j
+            else:
+                firsts[found] = lasts[found] = j
+                found += 1
+    return found
 
 
 @kernel

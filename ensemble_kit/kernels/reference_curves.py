@@ -22,3 +22,10 @@ def mean_of_folds(which: Sequence[int], top: NDArray[np.float64], foot: NDArray[
 def spread(values: NDArray[Any], columns: NDArray[np.int64], first: int, size: int) -> NDArray[Any]:
     """Return what holds at `size` levels from `first` on, of segments that end at `columns`."""
     return np.repeat(values, np.diff(columns, prepend=-1))[first : first + size]
+
+
+def near_groups(values: NDArray[np.float64], close: float) -> list[tuple[int, int]]:
+    """Return the first and last index of each group of equal neighbours among the values near the largest."""
+    near = np.flatnonzero(values >= values.max() - close)
+    groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(values[near]) != 0)) + 1)
+    return [(int(group[0]), int(group[-1])) for group in groups]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,17 @@ _STEP = 1 / 40  # of the logits of the levels that are scored in a draw; a thres
 _AT_ONCE = 128
 """Samples whose counts are scored at a time, with all of their groups: their scores stay in the second-level cache."""
 _ENDS = 11.5  # logits beyond those of levels 1 and 65534
+
+
+class _Share(NamedTuple):
+    """What a bag draws of a block of samples: which, the first of their groups, and each one's, counted from that.
+
+    `inside` is None where it is the whole block, `groups` where each sample is a group of its own.
+    """
+
+    inside: NDArray[np.bool_] | None
+    first: int
+    groups: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,29 @@ class Bag:
 
     def has(self, positives: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Tell for each draw whether it has a sample with positives."""
+        if positives.all():
+            return np.ones(len(self.draws), np.bool_)
         own = self.numbers[positives]
         return np.asarray(self.draws[:, np.unique(own[own >= 0])].any(axis=1))
+
+    @cached_property
+    def blocks(self) -> list[NDArray[np.int64]]:
+        """Blocks of all samples, in the order of their groups, none of which is in two."""
+        return _blocks(self.ranks)
+
+    @cached_property
+    def shares(self) -> list[_Share | None]:
+        """What is drawn of each block; None of one that has nothing to be drawn."""
+        return [self._share(self.numbers[samples]) for samples in self.blocks]
+
+    def _share(self, own: NDArray[np.int64]) -> _Share | None:
+        inside = own >= 0
+        if not inside.any():
+            return None
+        first = int(own[inside][0])
+        groups = own[inside] - first
+        each = int(groups[-1]) + 1 == groups.size
+        return _Share(None if inside.all() else inside, first, None if each else groups)
 
 
 class _Sums:
@@ -70,20 +102,17 @@ class _Sums:
         self._bag = bag
         self._tops, self._feet = (np.full((len(bag.draws), n), eps) for n in (levels, levels if wide else 1))
 
-    def add(self, samples: NDArray[np.int64], top: NDArray[np.float64], foot: NDArray[np.float64]) -> None:
-        """Add samples, all of their groups, in the order of these."""
+    def add(self, block: int, top: NDArray[np.float64], foot: NDArray[np.float64]) -> None:
+        """Add a block of samples, all of their groups, in the order of these."""
         from ensemble_kit.kernels import ladders
 
-        own = self._bag.numbers[samples]
-        inside = own >= 0
-        if not inside.any():
+        share = self._bag.shares[block]
+        if share is None:
             return
-        first = int(own[inside][0])
-        groups = own[inside] - first
-        tops, feet = (v if inside.all() else v[inside] for v in (top, foot))
-        if int(groups[-1]) + 1 < groups.size:
-            tops, feet = (_by_group(v, groups) for v in (tops, feet))
-        ladders.add_to_draws(self._bag.draws, first, tops, feet, self._tops, self._feet)
+        tops, feet = (v if share.inside is None else v[share.inside] for v in (top, foot))
+        if share.groups is not None:
+            tops, feet = (_by_group(v, share.groups) for v in (tops, feet))
+        ladders.add_to_draws(self._bag.draws, share.first, tops, feet, self._tops, self._feet)
 
     def best(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of each draw's best level; of equal ones the first in `order`."""
@@ -131,10 +160,10 @@ def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[n
     pooled = measure.objective == "pooled"
     wide, eps = pooled or measure.convention.empty == "skip", measure.convention.eps if pooled else 0.0
     sums = [_Sums(bag, ladder.size, wide, eps) for bag in bags]
-    for samples in _blocks(bags[0].ranks):
+    for k, samples in enumerate(bags[0].blocks):
         top, foot = _fractions(curve, ladder, samples)
         for own in sums:
-            own.add(samples, top, foot)
+            own.add(k, top, foot)
         t.let_go()
     order = np.argsort(np.abs(2 * ladder - (LEVELS - 1)), kind="stable")
     positives = t.truth > 0

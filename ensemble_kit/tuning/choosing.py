@@ -25,38 +25,43 @@ def usual(choose: Choice | None, folds: int | None, by_argmax: bool = False) -> 
     return choose or ("own" if not folds else "shrunk" if by_argmax else "bagged")
 
 
+@dataclass(frozen=True)
 class Outcome:
     """Counts of every class and sample under one way of choosing levels: int64 (classes, samples)."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.tp, self.pred = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    tp: NDArray[np.int64]
+    pred: NDArray[np.int64]
 
     def counts(self, pick: slice | NDArray[np.bool_] = slice(None)) -> Counts:
         """Return truth pixels and pixels of some classes."""
         return self.tp[pick], self.pred[pick]
 
-    def put(self, c: int, samples: NDArray[np.int64], counts: Counts) -> None:
-        """Fill in what class `c` does on some samples, from its counts on all."""
-        self.tp[c, samples], self.pred[c, samples] = (own[samples] for own in counts)
 
+class Outcomes:
+    """Outcomes of several ways of choosing levels, each fold at levels of its own.
 
-class LevelsAsked:
-    """Counts of a class at levels, those at one level looked up once; the class is released at the end."""
+    Parameters
+    ----------
+    ways : their names.
+    shape : how many classes, and how many samples.
+    folds : sample numbers of each; the others have no counts.
+    """
 
-    def __init__(self, curve: Curve) -> None:
-        self._curve, self._known = curve, dict[int, Counts]()
+    def __init__(self, ways: Sequence[str], shape: tuple[int, ...], folds: Sequence[NDArray[np.int64]]) -> None:
+        self._ways = list(ways)
+        self._tp, self._pred = (np.zeros((len(self._ways), *shape), np.int64) for _ in range(2))
+        self._samples = np.concatenate(folds)
+        self._fold = np.repeat(np.arange(len(folds)), [fold.size for fold in folds])
 
-    def __enter__(self) -> LevelsAsked:
-        return self
+    def put(self, c: int, curve: Curve, levels: Sequence[Sequence[int]]) -> None:
+        """Fill in what class `c` does at the level of each way and fold; the class is released."""
+        at = np.minimum(np.array(levels), curve.table.high).take(self._fold, axis=1)
+        self._tp[:, c, self._samples], self._pred[:, c, self._samples] = curve.table.at_each(self._samples, at)
+        curve.release()
 
-    def __exit__(self, *_: object) -> None:
-        self._curve.release()
-
-    def at(self, level: int) -> Counts:
-        """Return truth pixels and pixels at or above a level."""
-        if level not in self._known:
-            self._known[level] = self._curve.table.at(min(level, self._curve.table.high), release=False)
-        return self._known[level]
+    def by_way(self) -> dict[str, Outcome]:
+        """Return them by the names of the ways."""
+        return {name: Outcome(*own) for name, *own in zip(self._ways, self._tp, self._pred, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class Chooser:
     mean: Mean
     seed: int
     threads: int = 1
+    _seen: dict[Which, list[bool]] = field(default_factory=dict, repr=False)
     _shared: dict[Which, int] = field(default_factory=dict, repr=False)
     _bagged: dict[Which, list[int | None]] = field(default_factory=dict, repr=False)
 
@@ -111,7 +117,7 @@ class Chooser:
 
     def on(self, which: Which) -> Chosen:
         """Choose the levels of all classes."""
-        has = [curve.has_positives(which) for curve in self.curves]
+        has = self.has_positives(which)
         asked = which == self.every or not all(has)  # inside folds, absent classes alone ask for the common level
         if self.choose == "shared":
             shares, keeps = True, [False] * len(has)
@@ -127,6 +133,13 @@ class Chooser:
         levels = [level if kept else common for level, kept in zip(own, keeps, strict=True)]
         return Chosen(levels, own, keeps, common, shares)
 
+    def has_positives(self, which: Which) -> list[bool]:
+        """Tell of each class whether a sample of some folds has it."""
+        if which not in self._seen:
+            pixels = self.truth[:, self.curves[0].samples(which)].sum(axis=1)
+            self._seen[which] = [count > 0 for count in pixels.tolist()]
+        return self._seen[which]
+
     def best(self, c: int, which: Which, common: int, way: str = "own") -> int:
         """Return what a class takes for itself, bagged where that is the way; `common` where no sample has it."""
         bagged = self.bagged(which)[c] if way == "bagged" else None
@@ -134,7 +147,7 @@ class Chooser:
 
     def own(self, c: int, which: Which, common: int) -> int:
         """Return the best level of a class; `common` where no sample has the class."""
-        if not self.curves[c].has_positives(which):
+        if not self.has_positives(which)[c]:
             return common
         return self.curves[c].best(which).level
 
@@ -189,18 +202,18 @@ class Chooser:
         ----------
         ways : of "bagged", "own", "shared" and "half".
         """
-        outcomes = {name: Outcome(self.truth.shape) for name in ways}
-        alone = set(ways) <= {"bagged", "half"}
-        shared = {j: self.half if alone else self.shared(without(j, which)) for j in which}
+        outcomes = Outcomes(ways, self.truth.shape, [self.curves[0].folds[j] for j in which])
+        alone, rests = set(ways) <= {"bagged", "half"}, [without(j, which) for j in which]
+        shared = [self.half if alone else self.shared(rest) for rest in rests]
+
+        def levels(c: int, name: str) -> list[int]:
+            if name in {"bagged", "own"}:
+                return [self.best(c, rest, common, name) for rest, common in zip(rests, shared, strict=True)]
+            return [self.half] * len(rests) if name == "half" else shared
+
         for c, curve in enumerate(self.curves):
-            with LevelsAsked(curve) as asked:
-                for j in which:
-                    for name, outcome in outcomes.items():
-                        common = self.half if name == "half" else shared[j]
-                        own = name in {"bagged", "own"}
-                        level = self.best(c, without(j, which), common, name) if own else common
-                        outcome.put(c, curve.folds[j], asked.at(level))
-        return outcomes
+            outcomes.put(c, curve, [levels(c, name) for name in ways])
+        return outcomes.by_way()
 
     def _gains(self, which: Which, way: str) -> bool:
         """Tell whether a way gains above noise over 0.5, out of fold; without folds it is taken."""

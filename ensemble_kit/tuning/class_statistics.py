@@ -23,6 +23,8 @@ Band = tuple[int, int]
 _ALIGNED, _ENTRY = 64, 10
 _LOOKED_AT = 16_000_000
 """Bytes of arrays in a file that memory holds at a time."""
+_SMALL = 4_000_000
+"""Bytes of arrays in a file that memory holds until `release`: looking at them again would bring each page back."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,30 @@ class ClassStatistics:
             self.release()
         return tp, pred
 
+    def at_each(
+        self, samples: NDArray[np.int64], levels: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return truth pixels and pixels of some samples, each at or above a level of its own.
+
+        Parameters
+        ----------
+        samples : int64 (n,), by number.
+        levels : int64 (rows, n), of the band or its upper edge.
+
+        Returns
+        -------
+        tuple of int64 arrays (rows, n)
+            The arrays by level are held until `release`.
+        """
+        from ensemble_kit.kernels import counts
+
+        tp, pred = np.empty_like(levels), np.empty_like(levels)
+        own = self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp
+        for first, last in self._stretches(samples.size):
+            counts.counts_at_each(samples, levels, first, last, *own, tp, pred)
+            self.let_go()
+        return tp, pred
+
     def in_turn(self, samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Give samples, by number; of arrays in a file some at a time, so that memory does not hold those of all."""
         for first, last in self._stretches(samples.size):
@@ -89,8 +115,8 @@ class ClassStatistics:
         return [(k, min(k + step, samples)) for k in range(0, samples, max(step, 1))]
 
     def let_go(self) -> None:
-        """Give back the memory of what was looked at, as `release`, and keep what is known."""
-        if self.mapped is not None:
+        """Give back the memory of what was looked at where that is much, and keep what is known."""
+        if self.mapped is not None and _ENTRY * self.levels.size > _SMALL:
             self.mapped.release()
 
     def spilled(self) -> ClassStatistics:
@@ -132,7 +158,7 @@ class ClassStatistics:
         """Give back the memory of what was looked at, where the arrays are in a file."""
         if self.mapped is not None:
             self.__dict__.pop("breaks", None)
-            self.let_go()
+            self.mapped.release()
 
     def emptied(self, least: NDArray[np.int64]) -> ClassStatistics:
         """Return the counts of masks that are empty where they have fewer pixels, void ones among them, than `least`.

@@ -78,7 +78,7 @@ def reaches(
             for measure in measures:
                 curve = Curve(tables[c], measure, split)
                 sides += [curve.certain(subset) for subset in subsets]
-                if len(tables) * curve.nbytes > HELD:
+                if not curve.nbytes or len(tables) * curve.nbytes > HELD:
                     curve.release()
             return all(s[0] for s in sides), all(s[1] for s in sides)
 

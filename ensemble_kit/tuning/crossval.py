@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ensemble_kit.thresholds.crossed import ClassFolds, CrossValidation
-from ensemble_kit.tuning.choosing import Chooser, Chosen, LevelsAsked, Outcome, without
+from ensemble_kit.tuning.choosing import Chooser, Chosen, Outcome, Outcomes, without
 from ensemble_kit.tuning.resampling import Pair
 
 
@@ -24,23 +26,16 @@ def cross_validate(chooser: Chooser, classes: Sequence[str]) -> tuple[CrossValid
     What it found, and the levels that all samples choose.
     """
     curves, truth, measure, every = chooser.curves, chooser.truth, chooser.measure, chooser.every
-    outcomes = {name: Outcome(truth.shape) for name in ("tuned", "itself", "own", "shared", "half")}
-    levels: list[list[int]] = [[] for _ in curves]
+    ways = ("tuned", "itself", "own", "shared", "half")
+    filled, levels = Outcomes(ways, truth.shape, [curves[0].folds[k] for k in every]), list[list[int]]()
     rests = [without(k, every) for k in every]
     found = [(rest, chooser.on(rest), chooser.shared(rest)) for rest in rests]
     for c, curve in enumerate(curves):
-        with LevelsAsked(curve) as asked:
-            for k, (rest, chosen, shared) in enumerate(found):
-                levels[c].append(chosen.own[c])
-                at = {
-                    "tuned": chosen.levels[c],
-                    "itself": chosen.own[c],
-                    "own": chooser.own(c, rest, chosen.common),
-                    "shared": shared,
-                    "half": chooser.half,
-                }
-                for name, level in at.items():
-                    outcomes[name].put(c, curve.folds[k], asked.at(level))
+        levels.append([chosen.own[c] for _, chosen, _ in found])
+        own = [chooser.own(c, rest, chosen.common) for rest, chosen, _ in found]
+        tuned_at, shared_at = ([chosen.levels[c] for _, chosen, _ in found], [shared for *_, shared in found])
+        filled.put(c, curve, [tuned_at, levels[c], own, shared_at, [chooser.half] * len(found)])
+    outcomes = filled.by_way()
     final = chooser.on(every)
     seen, picks = truth.sum(axis=1) > 0, [slice(c, c + 1) for c in range(len(truth))]
     half, common = outcomes["half"].counts(seen), outcomes["shared" if final.shares else "half"]
@@ -49,7 +44,7 @@ def cross_validate(chooser: Chooser, classes: Sequence[str]) -> tuple[CrossValid
     pairs += [(itself.counts(p), common.counts(p), truth[p]) for p in picks]
     decides = chooser.choose in {"bagged", "shrunk"}
     if decides:  # each fold decides for itself, and all samples may decide otherwise
-        decided = Outcome(truth.shape)
+        decided = Outcome(*(np.empty_like(truth) for _ in range(2)))
         for c, kept in enumerate(final.keeps):
             source = itself if kept else common
             decided.tp[c], decided.pred[c] = source.tp[c], source.pred[c]

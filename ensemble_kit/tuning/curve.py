@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from ensemble_kit.spec.mean import LEVELS
-from ensemble_kit.spec.scoring import Convention, Measure, coefficients
+from ensemble_kit.spec.scoring import Convention, Measure, coefficients, mean
 from ensemble_kit.thresholds.records import Best
 from ensemble_kit.thresholds.thresholdset import ThresholdSet
 from ensemble_kit.tuning.class_statistics import ClassStatistics
@@ -86,28 +86,28 @@ class Curve:
         from ensemble_kit.kernels import counts
 
         t, measure, convention = self.table, self.measure, self.measure.convention
-        size, top_level = t.high - t.low + 1, LEVELS - 1 if not t.above.any() else t.high - 1
+        top_level = LEVELS - 1 if not t.above.any() else t.high - 1
         ends = np.append(t.breaks[t.breaks < top_level], top_level)  # a segment is (end before, end]
         columns = np.append(ends[:-1], [min(top_level, t.high), t.high]) - t.low
+        place = np.empty(LEVELS, np.int32)  # the column of each level that occurs
+        place[t.breaks] = np.arange(t.breaks.size)
         pooled, skip = measure.objective == "pooled", convention.empty == "skip"
-        kind = np.int64 if pooled else np.float64
-        tops = np.empty((len(self.folds), columns.size), kind)
-        feet = np.empty((len(self.folds), columns.size if pooled or skip else 1), np.int64)
+        wide = pooled or skip
+        tops = np.zeros((len(self.folds), columns.size), np.int64 if pooled else np.float64)
+        feet = np.zeros((len(self.folds), columns.size if wide else 1), np.int64)
         a, b, c = coefficients(measure.metric)
-        empty = 0.0 if convention.empty == "skip" else float(convention.empty)
-        top, foot = np.empty(size, kind), np.empty(size, np.int64)
+        empty = 0.0 if skip else float(convention.empty)
         for k, fold in enumerate(self.folds):
-            top[:], foot[:] = 0, 0
+            top, foot = tops[k], feet[k] if wide else np.zeros(columns.size, np.int64)
             for some in t.in_turn(fold):
                 own = some, t.offsets, t.levels, t.pred, t.tp, t.above, t.above_tp
                 if pooled:
-                    counts.add_count_steps(*own, t.low, t.high, foot, top)
+                    counts.add_count_steps(*own, place, foot, top)
                 else:
                     options = a, b, c, convention.eps, empty, skip
-                    counts.add_score_steps(*own, t.truth, t.low, t.high, *options, top, foot)
+                    counts.add_score_steps(*own, t.truth, place, *options, top, foot)
             counts.sum_steps(top, foot)
-            for kept, levels in ((tops, top), (feet, foot)):
-                np.take(levels, columns[: kept.shape[1]], out=kept[k], mode="clip")  # "raise" would buffer `out`
+            feet[k] = foot[: feet.shape[1]]
         return _Sums(ends, columns, tops, feet)
 
     def scores(self, which: Sequence[int]) -> NDArray[np.float64]:
@@ -177,13 +177,16 @@ class Curve:
         return found[which]
 
     def _find_best(self, which: tuple[int, ...]) -> Best:
+        from ensemble_kit.kernels import counts
+
         ends, rough = self.load().ends, self._by_segment(which)[:-1]
-        near = np.flatnonzero(rough >= rough.max() - _CLOSE)
         # neighbours with one float are one group: no sample of these folds changes between them
-        groups = np.split(near, np.flatnonzero((np.diff(near) > 1) | (np.diff(rough[near]) != 0)) + 1)
-        exact = {int(g[0]): self.score_at(int(ends[g[0]]), which) for g in groups}
+        firsts, lasts = (np.empty(rough.size, np.int64) for _ in range(2))
+        found = counts.near_groups(rough, _CLOSE, firsts, lasts)
+        groups = list(zip(firsts[:found].tolist(), lasts[:found].tolist(), strict=True))
+        exact = {first: self.score_at(int(ends[first]), which) for first, _ in groups}
         best = max(map(or_perfect, exact.values()))
-        joined = [(int(g[0]), int(g[-1])) for g in groups if or_perfect(exact[int(g[0])]) == best]
+        joined = [(first, last) for first, last in groups if or_perfect(exact[first]) == best]
         spans = [(int(ends[first - 1]) + 1 if first else self.table.low, int(ends[last])) for first, last in joined]
         plateaus = _joined(spans)
         level, plateau = min(((_nearest_to_half(*span), span) for span in plateaus), key=lambda p: _from_half(p[0]))
@@ -192,29 +195,27 @@ class Curve:
         return Best(level, score, plateau)
 
     @cached_property
-    def _widest(self) -> NDArray[np.int64]:
-        return self.table.at(self.table.low, release=False)[1]
+    def _outside(self) -> _Outside:
+        return _Outside(self.table, self.measure)
 
     def certain(self, which: Sequence[int] | None = None) -> tuple[bool, bool]:
         """Tell whether no level below the band, and none above it, can reach the best score.
 
         Below it a mask has at least the pixels that it has at the band's lower edge; above it, at most the hits that
-        it has at the upper edge.
+        it has at the upper edge. The best level is looked for only where none of a few levels scores more than that.
         """
         which = range(len(self.folds)) if which is None else which
-        own, table = self.samples(which), self.table
-        if table.low == 0 and (table.high == LEVELS or not table.above[own].any()):
+        own, table, outside = self.samples(which), self.table, self._outside
+        low = table.low == 0
+        high = table.high == LEVELS or not table.above[own].any()
+        if low and high:
             return True, True
-        best = or_perfect(self.best(which).score)
-        seen, truth, hits = self._widest[own], table.truth[own], table.above_tp[own]
-        if self.measure.objective == "pooled":
-            truth, hits, seen = (v.sum(keepdims=True) for v in (truth, hits, seen))
-        below = best_case(truth, np.maximum(seen, truth), truth, self.measure)
-        above = best_case(hits, hits, truth, self.measure)
-        return (
-            table.low == 0 or below < best,
-            table.high == LEVELS or not table.above[own].any() or above < best,
-        )
+        sides = low or outside.below(own), high or outside.above(own)
+        least = outside.least(own)
+        if not all(side is True or side < least for side in sides):
+            least = or_perfect(self.best(which).score)
+        below, above = (side is True or side < least for side in sides)
+        return below, above
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -228,14 +229,60 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
+class _Outside:
+    """What levels outside a band score at best on some samples, and what a level inside it scores.
+
+    Sample by sample that is found once; any union of folds asks for a mean of it.
+    """
+
+    def __init__(self, table: ClassStatistics, measure: Measure) -> None:
+        self._measure, self._truth, self._hits = measure, table.truth, table.above_tp
+        self._pooled = measure.objective == "pooled"
+        self._widest = table.at(table.low, release=False)[1]
+        few = {min(max(k * LEVELS // 4, table.low), table.high) for k in (1, 2, 3)}
+        tried = [table.at(level, release=False) for level in sorted(few)]
+        self._inside = max(tried, key=lambda at: or_perfect(measure.of_class(at[0], at[1], table.truth)))
+        if not self._pooled:
+            truth, hits = self._truth, self._hits
+            sides = (truth, np.maximum(self._widest, truth)), (hits, hits)
+            self._cases = [_best_cases(tp, pred, truth, measure) for tp, pred in sides]
+            self._values = measure.values(*self._inside, truth)
+
+    def below(self, own: NDArray[np.int64]) -> float:
+        """Bound the score below the band: a mask has at least the pixels that it has at the band's lower edge."""
+        if self._pooled:
+            truth, seen = (v[own].sum(keepdims=True) for v in (self._truth, self._widest))
+            return best_case(truth, np.maximum(seen, truth), truth, self._measure)
+        return _of_cases(self._cases[0][own], self._measure)
+
+    def above(self, own: NDArray[np.int64]) -> float:
+        """Bound the score above the band: a mask has at most the hits that it has at the band's upper edge."""
+        if self._pooled:
+            truth, hits = (v[own].sum(keepdims=True) for v in (self._truth, self._hits))
+            return best_case(hits, hits, truth, self._measure)
+        return _of_cases(self._cases[1][own], self._measure)
+
+    def least(self, own: NDArray[np.int64]) -> float:
+        """Score a level of the band, exactly: the best level scores no less."""
+        if self._pooled:
+            return or_perfect(self._measure.of_class(*(v[own] for v in (*self._inside, self._truth))))
+        return or_perfect(mean(self._values[own]))
+
+
+def _best_cases(tp: Any, pred: Any, truth: NDArray[np.int64], measure: Measure) -> NDArray[np.float64]:
+    """Bound each sample's score; NaN of one without truth that is skipped, or counts as a mask without a hit."""
+    values = Measure("mean", measure.metric, Convention(measure.convention.eps, 1)).values(tp, pred, truth)
+    return values if measure.convention.empty != "skip" else np.where(truth > 0, values, np.nan)
+
+
+def _of_cases(values: NDArray[np.float64], measure: Measure) -> float:
+    eps = measure.convention.eps
+    return mean(values) if measure.convention.empty != "skip" else max(or_perfect(mean(values)), eps / (1 + eps))
+
+
 def best_case(tp: Any, pred: Any, truth: NDArray[np.int64], measure: Measure) -> float:
     """Bound a class's score by each sample's best case; a sample without truth can at best become empty, worth 1."""
-    eps = measure.convention.eps
-    best = Measure("mean", measure.metric, Convention(eps, 1))
-    if measure.convention.empty != "skip":
-        return best.of_class(tp, pred, truth)
-    some = truth > 0  # the others are skipped, or count as a mask of at least one pixel without a hit
-    return max(or_perfect(best.of_class(tp[some], pred[some], truth[some])), eps / (1 + eps))
+    return _of_cases(_best_cases(tp, pred, truth, measure), measure)
 
 
 def or_perfect(score: float) -> float:

@@ -1,8 +1,8 @@
-"""Large jobs: very many samples, very many classes, very large images; each command a process of its own.
+"""Large jobs: very many samples, classes or files, very large images, a greedy selection; each command a process of its own.
 
-    python tests/benchmarks/large.py [--only samples classes plane] [--quick] [--page docs/performance.md]
+    python tests/benchmarks/large.py [--only samples classes plane files greedy] [--quick] [--page docs/performance.md]
 
-Stores and truth are generated, each sample other numbers. Processor seconds are of all threads, wall time is what a user
+Stores and truth are generated, each sample other numbers; those of the greedy selection come from networks. Processor seconds are of all threads, wall time is what a user
 waits, and the peak is the system's own figure (VmHWM), with the mapped pages of the stores.
 """
 
@@ -101,7 +101,30 @@ def plane(folder: Path, quick: bool) -> Iterator[Step]:
     yield Step("convert CSV to PNG", ["convert", "back.csv", "--out", "again/", *image], peak=most)
 
 
-JOBS: dict[str, Callable[[Path, bool], Iterator[Step]]] = {"samples": samples, "classes": classes, "plane": plane}
+def files(folder: Path, quick: bool) -> Iterator[Step]:
+    """A file for each mask."""
+    count = 20 if quick else 1_000
+    stores, image = make(folder, count, 4, 32, 512, 1), ["--image-size", "512x512"]
+    commands.run(["vote", *stores, "--out", "voted.csv", "--quiet"], folder)
+    yield Step(f"convert CSV to {4 * count:,} PNGs of 512²", ["convert", "voted.csv", "--out", "png/", *image], 4)
+    yield Step("convert them to CSV", ["convert", "png/", "--out", "back.csv"])
+
+
+def greedy(folder: Path, quick: bool) -> Iterator[Step]:
+    """A greedy selection among the networks of hands, which are unsure of the bones' borders."""
+    import hands
+
+    pictures, truth = hands.images(folder, 2 if quick else 43, 256)
+    stores = hands.dump(pictures, folder)
+    truth.write(folder / "truth.csv")
+    what = f"{len(truth.samples)} samples × {len(truth.classes)} classes, 256² → 256², three networks of hands"
+    tune = ["tune-thresholds", *map(str, stores), "--val", "truth.csv", "--out", "set.json"]
+    yield Step(f"tune-thresholds --search greedy --folds 3, {what}", [*tune, "--search", "greedy", "--folds", "3"], 6)
+
+
+JOBS: dict[str, Callable[[Path, bool], Iterator[Step]]] = {
+    "samples": samples, "classes": classes, "plane": plane, "files": files, "greedy": greedy,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ FLOORS = (
     "locks",
     "access",
     "errors",
+    "once",
     "kernels",
 )
 """The package from top to ground. A module imports from its own floor and from those below."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packedmasks import Key
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.stream import Masks, by_sample
+from ensemble_kit.once import once
 from ensemble_kit.spec.label_table import drawn_values
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -168,7 +169,7 @@ class _Writing:
         fix = "pass the folder of the images that the masks are of, called as the samples are"
         raise IncompleteError("like-image-missing", what, item=item, fix=fix)
 
-    @cached_property
+    @once
     def _found(self) -> tuple[Mapping[str, list[str]], ...]:
         """The images of the folder by their names in each form of ids."""
         assert self.like is not None

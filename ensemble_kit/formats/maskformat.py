@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +17,7 @@ from ensemble_kit.formats.index import INDEX, files_under
 from ensemble_kit.formats.sizes import ImageSizes
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.stream import Masks
+from ensemble_kit.once import once
 from ensemble_kit.remote.copies import local
 
 
@@ -34,7 +35,7 @@ class Contents:
         self.is_folder = self.path.is_dir()
         self._files: dict[str, list[str]] = {}
 
-    @cached_property
+    @once
     def head(self) -> bytes:
         """The first bytes of a file; none of a folder."""
         if self.is_folder:
@@ -42,12 +43,12 @@ class Contents:
         with self.path.open("rb") as file:
             return file.read(4096)
 
-    @cached_property
+    @once
     def is_json(self) -> bool:
         """Whether a file begins as an object or a list of JSON does."""
         return self.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}
 
-    @cached_property
+    @once
     def value(self) -> Any:
         """What a JSON file holds, or the first one of a folder; None of any other path."""
         if self.is_folder:

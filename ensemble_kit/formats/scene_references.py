@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError, differ, some
@@ -13,6 +12,7 @@ from ensemble_kit.formats.index import files_under
 from ensemble_kit.masks.alignment import Extent, check_same_geometry
 from ensemble_kit.masks.idforms import in_form
 from ensemble_kit.masks.stream import Masks
+from ensemble_kit.once import once
 from ensemble_kit.spec.geometry import Shape, as_text
 from ensemble_kit.spec.georeference import GeoReference
 
@@ -77,7 +77,7 @@ class SceneReferences:
             raise IncompleteError("image-missing", "cannot find the image of a sample", item=item, fix=fix)
         return like / found
 
-    @cached_property
+    @once
     def _images(self) -> Mapping[str, str]:
         """Return each file by its path, its name and its stem; what two files have in common names none of them."""
         assert self.like is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import permutations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from ensemble_kit.formats.volume_files import SUFFIXES, name_of, open_volume, su
 from ensemble_kit.masks.alignment import Extent, check_same_geometry
 from ensemble_kit.masks.idforms import in_form
 from ensemble_kit.masks.stream import Masks
+from ensemble_kit.once import once
 from ensemble_kit.spec.affine import Geometry
 from ensemble_kit.spec.geometry import Shape, as_text
 
@@ -138,7 +138,7 @@ class Geometries:
             raise IncompleteError("like-image-missing", "cannot find the image of a sample", item=item, fix=fix)
         return like / found
 
-    @cached_property
+    @once
     def _images(self) -> Mapping[str, str]:
         assert self.like is not None
         return {name_of(file): file for file in volumes_under(self.like)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from ensemble_kit.errors import DamagedError, IncompleteError, check_kind, some
 from ensemble_kit.logits import records
 from ensemble_kit.logits.layout import Layout, StoreSpec
 from ensemble_kit.logits.lines import Records
+from ensemble_kit.once import once
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import Box, Placement, Shape
 from ensemble_kit.spec.georeference import WorldGeometry
@@ -97,7 +97,7 @@ class DescribedStore:
         """Where the logits come from, as the writer recorded it."""
         return self._spec.provenance
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """Hex digest of what the store says and holds; equal content gives equal fingerprints."""
         return records.fingerprint(self._spec, self._records.digests())

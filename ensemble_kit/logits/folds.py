@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from ensemble_kit.errors import MismatchError, differ, some
 from ensemble_kit.logits.store import LogitStore
+from ensemble_kit.once import once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class Folds:
         grids = {store.grid for store in self.stores}
         return grids.pop() if len(grids) == 1 else None
 
-    @cached_property
+    @once
     def samples(self) -> tuple[str, ...]:
         """Samples that some store declares, of folds that are averaged that all declare; sorted where orders differ."""
         first, *others = [store.samples for store in self.stores]
@@ -105,7 +105,7 @@ class Folds:
         sets = [set(first), *map(set, others)]
         return tuple(sorted(set.union(*sets) if self.joined else set.intersection(*sets)))
 
-    @cached_property
+    @once
     def missing(self) -> list[str]:
         """Samples that are not committed, of folds that are averaged not in every store."""
         lacking = [set(store.missing) | (set(self.samples) - set(store.samples)) for store in self.stores]
@@ -117,7 +117,7 @@ class Folds:
         """Every sample is committed."""
         return not self.missing
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """Hex digest of what the stores say and hold, whatever their order."""
         if len(self.stores) == 1:

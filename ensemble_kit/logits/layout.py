@@ -23,12 +23,12 @@ import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal
 
 from ensemble_kit.errors import MismatchError, UsageError, some
 from ensemble_kit.logits import chunkfile, shards
 from ensemble_kit.logits.samplearray import MAX_CHUNK, MAX_SLAB, Keys, SampleArray
+from ensemble_kit.once import once
 from ensemble_kit.spec.affine import Geometry
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.geometry import AXES, Placement, Shape
@@ -98,7 +98,7 @@ class StoreSpec:
         if self.grid is not None:
             self.array(Placement.of(self.grid, self.grid))
 
-    @cached_property
+    @once
     def rows(self) -> Mapping[str, int]:
         """The row of every sample."""
         return {sample: row for row, sample in enumerate(self.samples)}

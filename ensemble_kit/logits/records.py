@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,6 +13,7 @@ from ensemble_kit.errors import LockedError, MismatchError
 from ensemble_kit.logits import chunkfile
 from ensemble_kit.logits.layout import Layout, StoreSpec
 from ensemble_kit.logits.samplearray import Keys, SampleArray, from_fields
+from ensemble_kit.once import once
 from ensemble_kit.spec.affine import Geometry
 from ensemble_kit.spec.geometry import Placement, as_text
 
@@ -57,7 +57,7 @@ class Record:
         """Where its image lies on the grid, and how large it is."""
         return self.array.placement
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """Digest of the values, bound to id, row, shape and placement; a file under another's key does not match."""
         return digest(self.sample.encode(), self.row, self.array, self.crcs.encode()).hex()

@@ -12,9 +12,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
+from ensemble_kit.once import once
 from ensemble_kit.spec.geometry import Box, Placement, Shape
 from ensemble_kit.spec.georeference import WorldGeometry, fields_of, geometry_of
 from ensemble_kit.spec.mosaic import Mosaic
@@ -64,7 +64,7 @@ class SampleArray:
         """(h, w) or (d, h, w)."""
         return self.placement.grid
 
-    @cached_property
+    @once
     def stack(self) -> Shape:
         """The grid; of tiles (tiles, h, w), as high and wide as the largest."""
         if self.mosaic is None:
@@ -92,12 +92,12 @@ class SampleArray:
         """(C, h, w), or (C, depth, h, w) of a volume or of tiles."""
         return (self.classes, self.depth, *self.stack[1:]) if self.has_slabs else self.shape
 
-    @cached_property
+    @once
     def payload(self) -> int:
         """Bytes of a chunk's values."""
         return 2 * math.prod(self.chunk_shape)
 
-    @cached_property
+    @once
     def count(self) -> int:
         """How many chunks there are."""
         return math.ceil(self.stack[0] / self.depth) if self.has_slabs else 1
@@ -135,12 +135,12 @@ class SampleArray:
             out["void"] = self.void
         return {**out, "slab": self.depth} if self.has_slabs else out
 
-    @cached_property
+    @once
     def laid(self) -> bytes:
         """What a line says of it, as it stands there."""
         return json.dumps(self.fields(), ensure_ascii=True, separators=(",", ":")).encode()[1:-1]
 
-    @cached_property
+    @once
     def bound(self) -> bytes:
         """What a sample's digest is bound to beside its id, row and checksums."""
         return b"%d\0%b" % (self.classes, self.laid if self.own else str(self.grid).encode())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble_kit.errors import DamagedError, MismatchError, UsageError, check_kind
 from ensemble_kit.masks.rle import Order, check_options, parse_counts, parse_text
+from ensemble_kit.once import once
 from ensemble_kit.spec.geometry import Shape, as_text, check_image_size
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Runs:
         """Make the mask without a pixel."""
         return cls.trusted((np.zeros(0, np.int64), np.zeros(0, np.int64)), check_image_size(shape, None))
 
-    @cached_property
+    @once
     def area(self) -> int:
         """Number of pixels that are on."""
         return int((self.ends - self.starts).sum())

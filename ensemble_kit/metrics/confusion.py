@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ensemble_kit.errors import IncompleteError, MismatchError, some
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.metrics.overlap import Overlap, check_background, check_comparable
+from ensemble_kit.once import once
 from ensemble_kit.spec.label_table import in_pixels
 from ensemble_kit.spec.scoring import Convention, mean
 
@@ -73,7 +73,7 @@ class Confusion:
         """The matrix of each sample, int64 (samples, C + 1, C + 1)."""
         return np.stack(list(self._matrices())) if self.samples else np.zeros((0, *self.counts.shape), np.int64)
 
-    @cached_property
+    @once
     def counts(self) -> NDArray[np.int64]:
         """The matrix of all samples together, int64 (C + 1, C + 1)."""
         size = len(self.classes) + 1
@@ -97,7 +97,7 @@ class Confusion:
         counts = self._hits_and_areas
         return Overlap(self.samples, self.classes, *counts, convention, metric, self.background)
 
-    @cached_property
+    @once
     def _hits_and_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Pixels in both, in the prediction and in the truth, int64 (samples, classes) each."""
         out = np.zeros((3, len(self.samples), len(self.classes)), np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from ensemble_kit.errors import UsageError, check_kind, some
 from ensemble_kit.masks.alignment import check_aligned
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.once import once
 from ensemble_kit.spec.scoring import Convention, Empty, Measure, Reduction, mean, overlap
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Overlap:
     metric: str = "dice"
     background: str | None = None
 
-    @cached_property
+    @once
     def values(self) -> NDArray[np.float64]:
         """Score of every pair, float64 (samples, classes); NaN where it is skipped."""
         return overlap(self.tp, self.pred, self.truth, self.convention, self.metric)

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import Executor, Items, Threads
 from ensemble_kit.files import check_space, check_target
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.once import once
 from ensemble_kit.recipes import memory as projected
 from ensemble_kit.recipes.stack import Stack
 from ensemble_kit.recipes.stack_scores import judge
@@ -85,7 +85,7 @@ class Stacking:
         check_target(self.file, force=True, folder=False)
         _check_apart(("the store of out-of-fold logits", self.out), ("the model's file", self.file))
 
-    @cached_property
+    @once
     def store(self) -> StackedStore:
         """The store of out-of-fold logits."""
         return StackedStore(equal(self.ensemble), self.out, True, self.member, self.overwrite)
@@ -100,7 +100,7 @@ class Stacking:
         """Names of the features of a cell and class."""
         return features.names([m.member for m in self.ensemble.members], self.ensemble.classes)
 
-    @cached_property
+    @once
     def samples_of_folds(self) -> list[NDArray[np.int64]]:
         """Sample numbers of each fold."""
         samples = self.ensemble.samples

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from ensemble_kit.errors import MismatchError, check_choice, some
 from ensemble_kit.masks.alignment import check_same_classes
+from ensemble_kit.once import once
 from ensemble_kit.scores.mosaics import mosaic_of
 from ensemble_kit.spec.label_table import is_background
 
@@ -121,7 +121,7 @@ class ClassView:
     of: Member
     classes: tuple[str, ...]
 
-    @cached_property
+    @once
     def _rows(self) -> NDArray[np.int64]:
         return np.array([self.of.classes.index(name) for name in self.classes if name in self.of.classes], np.int64)
 

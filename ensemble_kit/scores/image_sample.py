@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.once import once
 from ensemble_kit.scores import argmax, class_maps, layouts
 from ensemble_kit.scores.encoding import Encoded, encode
 from ensemble_kit.scores.level_counts import LevelCounts
@@ -32,11 +32,11 @@ class ImageSample(FusedSample):
     whose grids differ, or an image narrower than the grid, by `kernels.block_walks`.
     """
 
-    @cached_property
+    @once
     def _encoded(self) -> Encoded:
         return encode(self.inputs, self.sample, self._own, self._upsample)
 
-    @cached_property
+    @once
     def _by_class(self) -> NDArray[np.int64]:
         """Weights, int64 (C, M)."""
         return layouts.weights(self.inputs.fusion.weights)
@@ -49,16 +49,16 @@ class ImageSample(FusedSample):
     def _recipe(self) -> layouts.Recipe:
         return self._encoded.recipe
 
-    @cached_property
+    @once
     def _scoring(self) -> Scoring:
         return layouts.scoring(self._recipe)
 
-    @cached_property
+    @once
     def _members(self) -> Members:
         codes, placements, order, _ = self._encoded
         return layouts.members(codes, placements, order, self._by_class)
 
-    @cached_property
+    @once
     def _pixels(self) -> Pixels | None:
         """Pixels behind the cells that members share; None where their boxes differ, or are wider than the image."""
         first = self._placements[0].box.shape
@@ -66,11 +66,11 @@ class ImageSample(FusedSample):
             return None
         return layouts.pixels(first, self.image)
 
-    @cached_property
+    @once
     def _axes(self) -> Axes:
         return layouts.axes(tuple([p.box.shape for p in self._placements]), self.image)
 
-    @cached_property
+    @once
     def _bounds(self) -> dict[int, tuple[NDArray[np.uint16], NDArray[np.uint16]]]:
         return {}
 
@@ -83,7 +83,7 @@ class ImageSample(FusedSample):
             self._bounds[c] = blocks.block_bounds(*laid)
         return self._bounds[c], *laid
 
-    @cached_property
+    @once
     def _sources(self) -> list[HeldSource]:  # type: ignore[override]
         codes, placements, order, recipe = self._encoded
         return [HeldSource(c, p, own, recipe.codes) for c, p, own in zip(codes, placements, order.T, strict=True)]

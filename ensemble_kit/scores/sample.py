@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from ensemble_kit.errors import UsageError
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
+from ensemble_kit.once import once
 from ensemble_kit.scores import exclusive, layouts, leads, space
 from ensemble_kit.scores.inputs import check_one_image
 from ensemble_kit.scores.level_counts import LevelCounts
@@ -59,22 +59,22 @@ class FusedSample:
         """Whether some member has a say at every pixel."""
         return self._boxes.cover
 
-    @cached_property
+    @once
     def _boxes(self) -> space.Boxes:
         return space.boxes([p.solid for p in self._own])
 
-    @cached_property
+    @once
     def _sources(self) -> list[MemberSource]:
         upsample = self._upsample
         return [MemberSource(self.inputs, m, self.sample, p, upsample) for m, p in enumerate(self._own)]
 
-    @cached_property
+    @once
     def _scoring(self) -> Scoring:
         fusion = self.inputs.fusion
         how = fusion.temperatures, fusion.mean, self._upsample == "logits"
         return layouts.scoring(layouts.Recipe(self._sources[0].kind, *how))
 
-    @cached_property
+    @once
     def _by_member(self) -> Raster:
         """The members over the image's pixels, whatever is interpolated."""
         from ensemble_kit.kernels import tables
@@ -83,7 +83,7 @@ class FusedSample:
         table = table if self._sources[0].kind == "shares" else table[:0]
         return Raster(self._sources, self._scoring, table, self._laid_out(self._sources, self._weights(self._boxes)))
 
-    @cached_property
+    @once
     def _raster(self) -> Raster:
         """The members, or with upsample="scores" each set of members fused on its grid, over the image's pixels."""
         if self._upsample == "logits":
@@ -248,7 +248,7 @@ class FusedSample:
             parts.append(ManyRuns(*bounded_rows.decide(first, stop, *wanted, *self._raster.bounded(laid))))
         return ManyRuns.continued(parts)
 
-    @cached_property
+    @once
     def _bounds_of_leads(self) -> leads.Bounds | None:
         """What leads of cells tell of pixels, if anything."""
         kind, scoring = self._sources[0].kind, self._scoring

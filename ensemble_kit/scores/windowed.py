@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ensemble_kit.masks.packed import ManyRuns
 from ensemble_kit.masks.runs import Runs
 from ensemble_kit.masks.windows import cut, inside, placed
+from ensemble_kit.once import once
 from ensemble_kit.scores import space
 from ensemble_kit.scores.level_counts import LevelCounts
 from ensemble_kit.scores.reframed import Reframed
@@ -44,13 +44,13 @@ class WindowedSample(FusedSample):
         members = tuple(Reframed(m) for m in self.inputs.members)
         self._inside = opened(replace(self.inputs, members=members), sample, upsample)
 
-    @cached_property
+    @once
     def _background(self) -> int | None:
         """The number of the class that has all pixels outside the window; None where no class has them."""
         values = space.outside(self.inputs)
         return int(values.argmax()) if values.max() > 0 else None
 
-    @cached_property
+    @once
     def _around(self) -> Runs:
         """The pixels outside the window."""
         return ~inside(self._window, self.image)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble_kit.errors import IncompleteError, MismatchError, UsageError
+from ensemble_kit.once import once
 from ensemble_kit.spec.geometry import Box, Shape, as_text
 
 WEIGHT = 255
@@ -76,7 +77,7 @@ class Mosaic:
         what = "cannot put the tiles of a scene together"
         return IncompleteError("tiles-missing", what, item=item, fix=fix)
 
-    @cached_property
+    @once
     def holes(self) -> list[Box]:
         """Boxes of cells without a tile, which cover all such cells."""
         return list(self._holes())

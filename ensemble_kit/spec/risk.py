@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from ensemble_kit.errors import check_choice, check_number
+from ensemble_kit.once import once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class Risk:
         """What `bound` computes."""
         return "(n · risk + 1) / (n + 1)" if self.delta is None else "the Hoeffding-Bentkus bound"
 
-    @cached_property
+    @once
     def least_groups(self) -> int:
         """The fewest groups with which a risk of 0 on them is accepted."""
         if self.delta is None:
@@ -123,7 +123,7 @@ class Risk:
             low, high = np.where(ruled_out, low, middle), np.where(ruled_out, middle, high)
         return high
 
-    @cached_property
+    @once
     def _alpha(self) -> Fraction:
         """Alpha as the decimal that it is written as: with 9 groups a risk of 0 is accepted at 0.1."""
         return Fraction(str(self.alpha))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ensemble_kit.kernels.tables import LOGIT_RANGE
+from ensemble_kit.once import once
 from ensemble_kit.scores import fused
 from ensemble_kit.spec.fusion import folds_of
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY
@@ -104,21 +104,21 @@ class SampleFeatures:
         sides = self.shape if len(self.shape) == 3 else (float(np.mean(self.shape)),) * 2
         return tuple(2 * round(share * side / 2) + 1 for side in sides)
 
-    @cached_property
+    @once
     def _best_class(self) -> NDArray[np.intp]:
         return self._fused.argmax(axis=0)
 
-    @cached_property
+    @once
     def _best(self) -> NDArray[np.float32]:
         return self._fused.max(axis=0)
 
-    @cached_property
+    @once
     def _second(self) -> NDArray[np.float32]:
         if len(self._fused) == 1:
             return np.full(self.shape, -LOGIT_RANGE, np.float32)
         return np.partition(self._fused, -2, axis=0)[-2]
 
-    @cached_property
+    @once
     def _near(self) -> list[NDArray[np.float32]]:
         if len(self._fused) > MOST_CLASSES:
             return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +12,7 @@ import numpy as np
 from ensemble_kit import strict_json
 from ensemble_kit.errors import DamagedError, EnskError, IncompleteError, UsageError, differ, some
 from ensemble_kit.files import atomic_write
+from ensemble_kit.once import once
 from ensemble_kit.spec.fusion import Activation
 from ensemble_kit.spec.labels import check_names
 from ensemble_kit.stacking import features
@@ -120,7 +120,7 @@ class StackModel:
         samples = tuple(s for fold in self.folds for s in fold)
         return Fitted(self.members, self.classes, self.activation, samples)
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """Hex digest of the file."""
         return hashlib.sha256(self._bytes()).hexdigest()

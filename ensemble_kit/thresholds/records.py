@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ensemble_kit.once import once
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.spec.mean import Mean
 from ensemble_kit.spec.scoring import Measure
@@ -234,7 +234,7 @@ class SetFields:
         fitted: float | None = self.search.get("scaling", {}).get("temperature")
         return fitted
 
-    @cached_property
+    @once
     def names(self) -> tuple[str, ...]:
         """The classes, in the order of the fusion's weights."""
         return tuple(c.name for c in self.classes or self.factors)

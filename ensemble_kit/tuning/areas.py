@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.decisions.areas import LeastArea
 from ensemble_kit.decisions.ruletext import plain
+from ensemble_kit.once import once
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Measure, coefficients
 from ensemble_kit.thresholds.records import Best
@@ -76,7 +76,7 @@ class AreaCurve:
         self._ends = np.append(table.breaks[table.breaks < top], top)  # a segment is (end before, end]
         self._own, self._gated = dict[tuple[int, ...], Setting](), dict[tuple[int, ...], Setting]()
 
-    @cached_property
+    @once
     def _near(self) -> dict[tuple[int, ...], tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """Find, for each choice of folds, the segments that come near its best score, and their scores."""
         from ensemble_kit.kernels import least_areas

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ensemble_kit.kernels import tables
+from ensemble_kit.once import once
 from ensemble_kit.spec.mean import LEVELS, Mean
 from ensemble_kit.spec.scoring import coefficients
 from ensemble_kit.tuning.curve import Curve
@@ -75,12 +76,12 @@ class Bag:
         own = self.numbers[positives]
         return np.asarray(self.draws[:, np.unique(own[own >= 0])].any(axis=1))
 
-    @cached_property
+    @once
     def blocks(self) -> list[NDArray[np.int64]]:
         """Blocks of all samples, in the order of their groups, none of which is in two."""
         return _blocks(self.ranks)
 
-    @cached_property
+    @once
     def shares(self) -> list[_Share | None]:
         """What is drawn of each block; None of one that has nothing to be drawn."""
         return [self._share(self.numbers[samples]) for samples in self.blocks]

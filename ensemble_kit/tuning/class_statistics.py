@@ -6,13 +6,13 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution import parts
+from ensemble_kit.once import once
 from ensemble_kit.tuning.count_file import Mapped
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class ClassStatistics:
         own = slice(self.offsets[s], self.offsets[s + 1])
         return self.levels[own], self.pred[own].astype(np.int64), self.tp[own].astype(np.int64)
 
-    @cached_property
+    @once
     def breaks(self) -> NDArray[np.int64]:
         """Levels that occur in any sample, ascending; between two of them no mask changes."""
         from ensemble_kit.kernels import counts

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from ensemble_kit.execution import parts
 from ensemble_kit.kernels.arguments import Contenders, Room, Scale
+from ensemble_kit.once import once
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.tuning import archive
 
@@ -79,7 +79,7 @@ class ContenderTable:
         """The ratio, as kernels take it."""
         return room_of(self.ratio, self.adds)
 
-    @cached_property
+    @once
     def index(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """The pixels of each class, and where those of each sample begin."""
         from ensemble_kit.kernels import factors as kernels
@@ -87,7 +87,7 @@ class ContenderTable:
         pixels, begins = kernels.index(self.contenders, self.begins, len(self.classes), self.room)
         return pixels, begins
 
-    @cached_property
+    @once
     def areas(self) -> NDArray[np.int64]:
         """Pixels of the truth, int64 (samples, C)."""
         C, n = len(self.classes), len(self.samples)

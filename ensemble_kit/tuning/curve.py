@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from ensemble_kit.once import once
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.spec.scoring import Convention, Measure, coefficients, mean
 from ensemble_kit.thresholds.records import Best
@@ -194,7 +194,7 @@ class Curve:
         score = exact[segment] if segment in exact else self.score_at(level, which)
         return Best(level, score, plateau)
 
-    @cached_property
+    @once
     def _outside(self) -> _Outside:
         return _Outside(self.table, self.measure)
 

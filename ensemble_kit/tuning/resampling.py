@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ Pair = tuple[Counts, "Counts | None", "NDArray[np.int64]"]
 
 _RESAMPLES = 2000
 _DRAWN = 1 << 22  # numbers that are drawn at a time: 32 MB, and as many as weights
+_HELD = 32_000_000  # draws that are kept, a byte each, for the next question about as many groups
 _DECISIONS = 400  # resamples behind one keep-or-share decision
 _NOISE = 0.16  # a gain stands above noise where this quantile of its bootstrap is above 0: one standard error
 
@@ -35,6 +36,7 @@ class Resampler:
     def __init__(self, names: Sequence[str], seed: int) -> None:
         self._index = np.unique(np.array(names, object).astype(str), return_inverse=True)[1]
         self._seed = seed
+        self._kept: tuple[tuple[int, int], NDArray[np.uint8]] | None = None
 
     def gains(
         self,
@@ -59,14 +61,34 @@ class Resampler:
             [_scored(measure, *(v[:, use] for v in (*counts, truth))) for counts in both if counts is not None]
             for *both, truth in pairs
         ]
-        rng, out = np.random.default_rng(self._seed), np.empty((len(pairs), resamples))
-        rows = max(1, _DRAWN // index.size)
-        for at in range(0, resamples, rows):
-            drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, resamples - at))
+        at, out = 0, np.empty((len(pairs), resamples))
+        for drawn in self._draws(groups, resamples, max(1, _DRAWN // index.size)):
             weights = drawn[:, index].astype(np.float64)
             for k, (gained, *base) in enumerate(scored):
-                out[k, at : at + rows] = gained(weights) - sum(other(weights) for other in base)
+                out[k, at : at + len(drawn)] = gained(weights) - sum(other(weights) for other in base)
+            at += len(drawn)
         return out
+
+    def _draws(self, groups: int, resamples: int, rows: int) -> Iterator[NDArray[Any]]:
+        """Yield how often each resample has each group, some resamples at a time.
+
+        They follow from the seed and these numbers alone, and folds mostly have equally many groups.
+        """
+        asked, kept = (groups, resamples), None
+        if self._kept is not None and self._kept[0] == asked:
+            for at in range(0, resamples, rows):
+                yield self._kept[1][at : at + rows]
+            return
+        if groups * resamples <= _HELD:
+            kept = np.empty((resamples, groups), np.uint8)
+        rng = np.random.default_rng(self._seed)
+        for at in range(0, resamples, rows):
+            drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, resamples - at))
+            if kept is not None:
+                kept[at : at + rows] = drawn  # 256 times is beyond chance
+            yield drawn
+        if kept is not None:
+            self._kept = asked, kept
 
     def intervals(self, measure: Measure, pairs: Sequence[Pair]) -> list[Interval]:
         """Return the gain of one outcome over another, or its score, with its interval, for each pair."""

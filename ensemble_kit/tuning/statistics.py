@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import MismatchError
 from ensemble_kit.execution.events import Listener, nobody
@@ -30,7 +32,6 @@ from ensemble_kit.tuning.gathered_counts import GatheredCounts
 from ensemble_kit.tuning.truth import items_with_truth, true_areas
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 FORMAT = "ensk.statistics/1"
@@ -123,11 +124,15 @@ def source_of(ensemble: Ensemble, truth: MaskSet) -> str:
         f"temperatures={f.temperatures!r})"
     )
     digest.update(f"({fused}, {ensemble.classes!r}, {ensemble.samples!r})".encode())
-    for sample in ensemble.samples:
-        for name in ensemble.classes:
-            runs = truth[sample, name]
-            digest.update(repr(runs.shape).encode() + runs.starts.tobytes() + runs.ends.tobytes())
-        if void := truth.void(sample):
+    runs, indices = truth.packed, truth.indices(ensemble.samples, ensemble.classes)
+    firsts, lasts = runs.offsets[indices], runs.offsets[indices + 1]
+    starts, ends = (np.ascontiguousarray(v).data for v in (runs.starts, runs.ends))
+    for k, sample in enumerate(ensemble.samples):
+        shape, parts = repr(truth.image_size(sample)).encode(), list[bytes | memoryview]()
+        for first, last in zip(firsts[k].tolist(), lasts[k].tolist(), strict=True):
+            parts += (shape, starts[first:last], ends[first:last])
+        digest.update(b"".join(parts))
+        if truth.has_void and (void := truth.void(sample)):
             digest.update(b"void" + void.starts.tobytes() + void.ends.tobytes())
     return digest.hexdigest()
 

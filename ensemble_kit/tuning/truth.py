@@ -30,7 +30,8 @@ class Truth(NamedTuple):
     @classmethod
     def of(cls, truth: MaskSet, sample: str, classes: Sequence[str]) -> Truth:
         """Take them from a mask set, in this order of classes."""
-        masks, void = [truth[sample, name] for name in classes], truth.void(sample)
+        masks = [truth[sample, name] for name in classes]
+        void = truth.void(sample) if truth.has_void else None
         return cls([mask - void for mask in masks], void) if void else cls(masks)
 
 
@@ -41,5 +42,7 @@ def items_with_truth(samples: Sequence[str], truth: MaskSet, classes: Sequence[s
 
 def true_areas(samples: Sequence[str], truth: MaskSet, classes: Sequence[str]) -> NDArray[np.int64]:
     """Count the true pixels that are not void, int64 (classes, samples)."""
+    if not truth.has_void:
+        return truth.packed.areas()[truth.indices(samples, classes)].T
     rows = [[mask.area for mask in Truth.of(truth, sample, classes).masks] for sample in samples]
     return np.array(rows, np.int64).reshape(len(samples), len(classes)).T

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ensemble_kit.decisions.argmax import Argmax
@@ -17,6 +16,7 @@ from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.execution.parts import WHOLE, Part
 from ensemble_kit.masks.alignment import check_aligned, check_same_classes
 from ensemble_kit.masks.maskset import MaskSet
+from ensemble_kit.once import once
 from ensemble_kit.recipes.reporting.curves import ClassCurve, counted, has_curves
 from ensemble_kit.recipes.reporting.distances import Distances
 from ensemble_kit.recipes.reporting.rules import Effect, effects_of
@@ -72,7 +72,7 @@ class Material:
     rule: str | None = None
     left_out: int = 0
 
-    @cached_property
+    @once
     def scores(self) -> Scores | None:
         """The scores of the answer, as `ensk score` has them."""
         return None if self.masks is None or self.truth is None else self.scores_of(self.masks)

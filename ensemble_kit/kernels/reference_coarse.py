@@ -55,5 +55,5 @@ def peaks(
 ) -> NDArray[np.float64]:
     """Return each union's largest sum of scores over the levels `low … high`, none of them above 65535."""
     levels = np.arange(low, min(high, 65535) + 1)
-    each = [score_of(*counts(pixels, s, weights, fills, levels), score) for s in samples.tolist()]
-    return np.array([sum(own for own, has in zip(each, union, strict=True) if has).max() for union in unions.T])
+    each = np.array([score_of(*counts(pixels, s, weights, fills, levels), score) for s in samples.tolist()])
+    return np.array([each[union].sum(axis=0).max() for union in unions.T])

@@ -143,6 +143,12 @@ def test_ties_go_to_the_first_pixel() -> None:
     assert KeepLargest(2, connectivity=4).apply(ek.encode(mask)).text() == "4 3 8 1"
 
 
+def test_what_changes_nothing_gives_the_mask_itself() -> None:
+    mask = ek.Runs([0, 6, 13], [2, 8, 14], (4, 5))
+    assert all(rule.apply(mask) is mask for rule in (DropSmall(2), KeepLargest(2), FillHoles()))
+    assert (DropSmall(3).apply(mask).text(), KeepLargest().apply(mask).text()) == ("1 2 7 2 14 1", "1 2 7 2 14 1")
+
+
 def test_share_is_exact() -> None:
     assert DropSmall(min_share=0.1).least((10, 10)) == 10  # not 11, as 0.1 in binary would have it
     assert DropSmall(min_share=0.0005).least((2048, 2048)) == 2098

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cache, reduce
 from operator import or_
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.decisions.areas import AreaRule
 from ensemble_kit.decisions.rule import Connectivity, Decided, MaskRule, invalid
@@ -18,6 +18,10 @@ from ensemble_kit.spec.affine import Geometry
 from ensemble_kit.spec.geometry import MAX_PIXELS, Shape
 from ensemble_kit.spec.label_table import is_background
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 @cache
 def _kernels() -> ModuleType:
@@ -25,6 +29,11 @@ def _kernels() -> ModuleType:
     from ensemble_kit.kernels import components
 
     return components
+
+
+def _changed(runs: Runs, edges: NDArray[np.int64] | None) -> Runs:
+    """Return the mask that a kernel made of another, starts and ends; None: it left all as it was."""
+    return runs if edges is None else Runs.trusted((edges[0], edges[1]), runs.shape)
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,10 @@ class DropSmall(AreaRule):
 
     def apply(self, runs: Runs, geometry: Geometry | None = None) -> Runs:
         """Return the mask without its small components."""
-        shape, least = runs.shape, self.least(runs.shape, geometry)
-        left = _kernels().drop_small(runs.starts, runs.ends, *shape[-2:], self.neighbours(shape), least)
-        return Runs.trusted(left, shape)
+        H, W = runs.shape[-2:]
+        least = self.least(runs.shape, geometry)
+        left = _kernels().drop_small(runs.starts, runs.ends, H, W, self.neighbours(runs.shape), least)
+        return _changed(runs, left)
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,9 @@ class KeepLargest(MaskRule):
     def apply(self, runs: Runs, geometry: Geometry | None = None) -> Runs:
         """Return the mask with its k largest components only."""
         del geometry
-        shape = runs.shape
-        left = _kernels().keep_largest(runs.starts, runs.ends, *shape[-2:], self.neighbours(shape), self.k)
-        return Runs.trusted(left, shape)
+        H, W = runs.shape[-2:]
+        left = _kernels().keep_largest(runs.starts, runs.ends, H, W, self.neighbours(runs.shape), self.k)
+        return _changed(runs, left)
 
     def changed(self, decided: Decided) -> Iterator[Mapping[int, Runs]]:
         """Yield each mask as `apply` returns it, or all without what lies outside their largest components together."""
@@ -173,7 +183,7 @@ class FillHoles(MaskRule):
         if self.largest_mm3 is not None:
             largest = self.in_voxels(geometry) or MAX_PIXELS
         filled = _kernels().fill_holes(runs.starts, runs.ends, *(1, *shape)[-3:], self.neighbours(shape), largest)
-        return Runs.trusted(filled, shape)
+        return _changed(runs, filled)
 
     def neighbours(self, shape: Shape) -> int:
         """Return over how many neighbours the mask connects, of slices those in an image."""

@@ -110,12 +110,14 @@ class Rule(ABC):
         """
         allowed = NEIGHBOURS[len(shape)]
         own: int | None = getattr(self, "connectivity", None)
-        if own is not None and own not in allowed:
+        if own is None:
+            return allowed[-1]
+        if own not in allowed:
             where = "a volume" if len(shape) == 3 else "an image"
             others = ", ".join(map(str, allowed[:-1]))
             fix = f"pass connectivity={others} or {allowed[-1]}, or leave it out for {allowed[-1]}"
             raise invalid(f"rule {str(self)!r} on {where} of {as_text(shape)}", fix)
-        return allowed[-1] if own is None else own
+        return own
 
     @property
     def mm3(self) -> float | None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ensemble_kit.kernels import counts, exclusive_cells, fuse, reference, rle, runs, tables
+from ensemble_kit.masks.packed import overlaps
+from ensemble_kit.masks.runs import encode
 from ensemble_kit.scores import layouts
 
 ALL_FP16 = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
@@ -119,10 +121,9 @@ def test_weighted_votes(data: st.DataObject) -> None:
 
 @given(st.lists(pairs, min_size=1, max_size=5))
 def test_many_overlaps_and_texts(given: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    a, b = joined([encoded(x) for x, _ in given]), joined([encoded(y) for _, y in given])
-    out = np.empty(len(given), np.int64)
-    runs.overlaps(*a, *b, out)
-    assert out.tolist() == [(x & y).sum() for x, y in given]
+    a = joined([encoded(x) for x, _ in given])
+    found = overlaps(*([encode(mask) for mask in side] for side in zip(*given, strict=True)))
+    assert found.tolist() == [(x & y).sum() for x, y in given]
     glue = ["<" * k for k in range(len(given) + 1)]
     text = rle.format_texts(
         padded("".join(glue).encode()), np.cumsum([0, *map(len, glue)]), *a[:2], a[2][:-1], a[2][1:], 1, False

@@ -180,9 +180,9 @@ def hard_vote(
     if not masks:
         raise refused("members-none", "there is no member", "pass at least one mask set")
     rule = rule_of(len(masks), weights, quorum, ties, empty, by, fusion)
-    joined = masks[0].extent
-    for k, other in enumerate(masks[1:], start=2):
-        both, own = (f"member {k}", "member 1"), other.extent
+    joined, *others = extents = [m.extent for m in masks]
+    for k, own in enumerate(others, start=2):
+        both = (f"member {k}", "member 1")
         if own.classes != joined.classes:
             check_same_classes(own.classes, joined.classes, both, "cannot vote", _of_classes(masks))
         check_aligned(own, joined, both)
@@ -190,7 +190,7 @@ def hard_vote(
             joined = joined._replace(geometry={**own.geometry, **joined.geometry})
     if joined.geometry:
         masks = [masks[0].with_geometry(joined.geometry), *masks[1:]]
-    if not any(m.extent.windows for m in masks):
+    if not any(extent.windows for extent in extents):
         return _voted(masks, rule, names)
     weights = [1] * len(masks) if isinstance(rule, FusionRule) else list(rule.votes.weights)
     heard = [m for m, weight in zip(masks, weights, strict=True) if weight]

@@ -35,6 +35,8 @@ class VoteWeights(NamedTuple):
         UsageError
             A quorum of 0 or beyond the total, weights that are negative or all 0.
         """
+        if weights is None and quorum is None:
+            return cls((1,) * members, 1, None)
         if weights is not None:
             check_several("weights", weights, "pass a list of numbers, one per member")
         given = [1] * members if weights is None else list(weights)

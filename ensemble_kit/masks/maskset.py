@@ -212,7 +212,9 @@ class MaskSet(PackedMasks):
     def with_runs(self, runs: ManyRuns, rule: str | None) -> MaskSet:
         """Return other masks of the same samples and classes, in the order of this set's keys."""
         indices = np.arange(len(self)).reshape(len(self.samples), len(self.classes))
-        return MaskSet.trusted(self._sizes, self.classes, runs, indices, rule, self._void).within(self.extent)
+        out = MaskSet.trusted(self._sizes, self.classes, runs, indices, rule, self._void)
+        out._geometry, out._windows = self._geometry, self._windows
+        return out
 
     def plot(
         self, sample: str, image: ArrayLike | None = None, classes: Sequence[str] | None = None, opacity: float = 0.35

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +49,9 @@ from ensemble_kit.cli.part_options import PartOption, check_place, part_of, shar
 from ensemble_kit.cli.plain import size
 from ensemble_kit.cli.working import check_work, working
 from ensemble_kit.errors import Caution, UsageError
+
+if TYPE_CHECKING:
+    from ensemble_kit.recipes.hard_vote import HardVote
 
 
 def vote(
@@ -181,7 +184,6 @@ def vote(
 ) -> None:
     """Combine members into one set of masks and write it, for example as a submission CSV."""
     from ensemble_kit.decisions.clean import told_of
-    from ensemble_kit.decisions.hard import VoteRule, rule_of
     from ensemble_kit.decisions.rules import parse_rules
     from ensemble_kit.files import is_stream
     from ensemble_kit.formats.maskformat import existing
@@ -189,7 +191,6 @@ def vote(
     from ensemble_kit.masks.idforms import check_form
     from ensemble_kit.recipes import memory
     from ensemble_kit.recipes.deciding import Deciding, resolve
-    from ensemble_kit.recipes.hard_vote import HardVote
     from ensemble_kit.recipes.masks import annotated, formats_for
     from ensemble_kit.recipes.members import members_of, open_ensemble, paths_of
     from ensemble_kit.recipes.vote import SoftVote
@@ -218,7 +219,11 @@ def vote(
     if not any(stores):
         refuse_idle("on mask files, which are counted in this process", "vote over stores", dask=dask)
     own_weights = numbers("--weights", weights)
+    plan: HardVote | SoftVote
     if hard:
+        from ensemble_kit.decisions.hard import VoteRule, rule_of
+        from ensemble_kit.recipes import hard_vote
+
         refuse_idle("with --hard", "vote with --soft", temperatures=temperatures, member_classes=member_classes)
         options: dict[str, Any] = {
             "weights": own_weights,
@@ -243,7 +248,7 @@ def vote(
                 "each store decides by a threshold of 0.5, or by argmax if it is softmax (--thresholds: tuned sets)"
             )
         memory.check(common.memory, memory.of_reading(members), "vote", all_told=False)
-        plan: HardVote | SoftVote = HardVote(
+        plan = hard_vote.HardVote(
             tuple(voting),
             given,
             options,

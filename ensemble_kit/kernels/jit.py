@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import llvmlite.binding
 import numba
 from numba.core import config
 from numba.core.compiler import CompileResult
-from numba.core.runtime import rtsys
+from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 
 _CHECKSUM = hashlib.sha256().digest_size
@@ -82,12 +83,26 @@ def is_kept() -> bool:
     return Path(_FOLDER).parent.name == "ensemble_kit"
 
 
+@cache
+def _give_runtime() -> None:
+    """Name the functions of Numba's runtime to the linker, as `rtsys.initialize` does before it compiles two more.
+
+    Machine code from the cache holds those two, since they were linked into it.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
+def _load_no_extensions() -> None:
+    """Look for no extensions of Numba until something is compiled: to find them, what is installed is read."""
+
+
 class _Cache:
     """A kernel's machine code, one file a signature: a checksum, then a pickle of its key and of what Numba keeps.
 
     In place of Numba's `FunctionCache`, whose files carry no checksum, and which fills Numba's registries before it
-    loads anything: that imports half of Numba, and SciPy, for a quarter of a second. Machine code needs the runtime
-    only (arrays that kernels make), and a compiler fills the registries itself.
+    loads anything: that imports half of Numba, and SciPy, for a quarter of a second. Machine code needs the addresses
+    of Numba's runtime only (arrays that kernels make); a compiler fills the registries itself.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -102,7 +117,7 @@ class _Cache:
         checksum, content = raw[:_CHECKSUM], raw[_CHECKSUM:]
         if hashlib.sha256(content).digest() != checksum:
             return None
-        rtsys.initialize(context)
+        _give_runtime()
         found, result = pickle.loads(content)  # noqa: S301 - as it was written, in the user's own folder
         return CompileResult._rebuild(context, *result) if found == signature else None
 
@@ -131,6 +146,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     made = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     if not config.DISABLE_JIT:
         made._cache = _Cache(function)
+        made._compilation_chain_init_hook = _load_no_extensions
     return made
 
 

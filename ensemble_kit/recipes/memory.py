@@ -29,7 +29,6 @@ from ensemble_kit.recipes.part_file import LATER, entries
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
-from ensemble_kit.tuning.bagging import bytes_of_draws
 from ensemble_kit.tuning.truth import Truth
 
 KERNELS = 320_000_000
@@ -176,6 +175,7 @@ def room_for_thresholds(
     ResourceError
         Not even one class at a time fits.
     """
+    from ensemble_kit.tuning.bagging import bytes_of_draws
     from ensemble_kit.tuning.counting import HELD
     from ensemble_kit.tuning.search.kept_counts import FUSIONS
     from ensemble_kit.tuning.statistics import CountLevels

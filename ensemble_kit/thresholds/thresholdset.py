@@ -14,8 +14,6 @@ import numpy as np
 from ensemble_kit import __version__
 from ensemble_kit.errors import MismatchError, UsageError, check_path, differ, some
 from ensemble_kit.remote.copies import as_path, local
-from ensemble_kit.reports.html import report_html
-from ensemble_kit.reports.plots import draw
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.factors import ONE
 from ensemble_kit.spec.scoring import Measure
@@ -175,6 +173,8 @@ class ThresholdSet(SetFields):
         return summary.report(self.classes, self.measure, self.fusion.mean, self.validation, self.is_plain, self.choose)
 
     def _repr_html_(self) -> str:
+        from ensemble_kit.reports.html import report_html
+
         return report_html(self.report())
 
     def plot(self, classes: Sequence[str] | None = None) -> Figure:
@@ -211,6 +211,8 @@ class ThresholdSet(SetFields):
                 item=f"no class is called {some(unknown)}; it has {some(by_name)}" if unknown else "no class is named",
                 fix="pass names of its classes, or none for all",
             )
+        from ensemble_kit.reports.plots import draw
+
         mean, crossed = self.fusion.mean, self.validation.crossed
         panels = [summary.panel(by_name[name], self.curves[name], mean, crossed) for name in names]
         return draw(panels, "threshold", self.measure.name)

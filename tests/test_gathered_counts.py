@@ -32,8 +32,8 @@ def row(rng: np.random.Generator, classes: int) -> LevelCounts:
 @pytest.mark.parametrize("at_once", [0, 100, 10**6], ids=["each sample", "some samples", "all at once"])
 @given(st.integers(0, 10**6), st.integers(1, 9))
 def test_a_class_has_what_its_samples_have(at_once: int, seed: int, samples: int) -> None:
-    rng, before = np.random.default_rng(seed), gathered_counts._AT_ONCE
-    gathered_counts._AT_ONCE = at_once
+    rng, before = np.random.default_rng(seed), gathered_counts.AT_ONCE
+    gathered_counts.AT_ONCE = at_once
     try:
         rows, gathered = [row(rng, 3) for _ in range(samples)], GatheredCounts(3)
         for own in rows:
@@ -46,13 +46,13 @@ def test_a_class_has_what_its_samples_have(at_once: int, seed: int, samples: int
             assert found.levels.dtype == np.uint16
             assert found.pred.dtype == np.uint32
     finally:
-        gathered_counts._AT_ONCE = before
+        gathered_counts.AT_ONCE = before
 
 
 def test_counts_in_a_file_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     rows = [row(rng, 3) for _ in range(40)]
-    monkeypatch.setattr(gathered_counts, "_AT_ONCE", 200)
+    monkeypatch.setattr(gathered_counts, "AT_ONCE", 200)
     monkeypatch.setattr(gathered_counts, "HELD", 400)
     gathered = gather(rows)
     for k, counts in enumerate(plain(rows)):
@@ -69,7 +69,7 @@ def test_without_room_for_a_file_counts_stay_in_memory(room: int, monkeypatch: p
     """From the beginning, or as of the class or the sample that finds none."""
     rng = np.random.default_rng(1)
     rows = [row(rng, 3) for _ in range(400)]
-    monkeypatch.setattr(gathered_counts, "_AT_ONCE", 200)
+    monkeypatch.setattr(gathered_counts, "AT_ONCE", 200)
     monkeypatch.setattr(gathered_counts, "HELD", 400)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -88,7 +88,7 @@ def test_counts_of_a_very_large_image_among_others_stay_in_memory(monkeypatch: p
     rng = np.random.default_rng(2)
     rows = [row(rng, 3) for _ in range(40)]
     rows[20] = rows[20]._replace(pred=rows[20].pred.astype(np.int64) + (1 << 40), tp=rows[20].tp.astype(np.int64))
-    monkeypatch.setattr(gathered_counts, "_AT_ONCE", 200)
+    monkeypatch.setattr(gathered_counts, "AT_ONCE", 200)
     monkeypatch.setattr(gathered_counts, "HELD", 400)
     gathered = gather(rows)
     for k, counts in enumerate(plain(rows)):
@@ -129,9 +129,9 @@ def test_a_set_tuned_from_counts_in_a_file_is_the_same(
         return counting.gather(ens, truth, [measure], split, counting.unions_of(split))
 
     whole = counted()
-    monkeypatch.setattr(gathered_counts, "_AT_ONCE", 10_000)
+    monkeypatch.setattr(gathered_counts, "AT_ONCE", 10_000)
     monkeypatch.setattr(gathered_counts, "HELD", 20_000)
-    monkeypatch.setattr(class_statistics, "_LOOKED_AT", 20_000)
+    monkeypatch.setattr(class_statistics, "LOOKED_AT", 20_000)
     filed = counted()
     assert [table.mapped is None for table in filed.tables] == [False, False]
     assert len(list(filed.tables[0].in_turn(split[0]))) > 1

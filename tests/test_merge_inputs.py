@@ -164,15 +164,14 @@ def test_only_masks_go_to_standard_output(
     assert not (tmp_path / "-").exists()
 
 
-def test_a_budget_holds_for_parts(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count is done in blocks of classes, or refused; the bytes do not tell."""
+def test_a_budget_holds_for_parts(made: Path, tmp_path: Path) -> None:
+    """What it takes is projected, and refused; the bytes do not tell of a budget."""
     tune = ["tune-thresholds", made / "sigmoid.zarr", "--val", made / "val.npz", "--folds", "3", "--statistics"]
     halves(tmp_path / "counts.npz", *tune[:-1], option="--statistics")
     with refused(ek.ResourceError, "memory-budget", "--memory allows 1,000 bytes"):
         ensk(*tune, tmp_path / "little.npz", "--part", "1/2", "--memory", "1KB")
     from ensemble_kit.recipes import memory
 
-    monkeypatch.setattr(memory, "room_for_thresholds", lambda *_: memory.Room(1))
-    ensk(*tune, tmp_path / "blocks.npz", "--part", "1/2", "--memory", f"{memory.held() / 1e9 + 1:.1f}GB")
-    blocks, plain = (path_of(tmp_path / name, Part(1, 2)).read_bytes() for name in ("blocks.npz", "counts.npz"))
-    assert blocks == plain
+    ensk(*tune, tmp_path / "within.npz", "--part", "1/2", "--memory", f"{memory.held() / 1e9 + 1:.1f}GB")
+    within, plain = (path_of(tmp_path / name, Part(1, 2)).read_bytes() for name in ("within.npz", "counts.npz"))
+    assert within == plain

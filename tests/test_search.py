@@ -30,7 +30,7 @@ from ensemble_kit.scores import exclusive, layouts, space
 from ensemble_kit.spec.geometry import Box, Placement
 from ensemble_kit.spec.mean import LOGIT, PROBABILITY, Mean
 from ensemble_kit.spec.scoring import Convention, Measure
-from ensemble_kit.tuning import statistics
+from ensemble_kit.tuning import gathered_counts, statistics
 from ensemble_kit.tuning.class_statistics import ARRAYS
 from ensemble_kit.tuning.counting import statistics_for
 from ensemble_kit.tuning.curve import Curve
@@ -260,7 +260,14 @@ def test_an_estimate_is_the_score_of_a_trial(
             assert least < score < most
 
 
-def test_counts_of_a_fold_are_taken_from_those_of_all_samples(ens: ek.Ensemble, truth: ek.MaskSet) -> None:
+@pytest.mark.parametrize("in_file", [False, True])
+def test_counts_of_a_fold_are_taken_from_those_of_all_samples(
+    in_file: bool, ens: ek.Ensemble, truth: ek.MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a fold are in a file where those of all samples are."""
+    if in_file:
+        monkeypatch.setattr(gathered_counts, "AT_ONCE", 10_000)
+        monkeypatch.setattr(gathered_counts, "HELD", 20_000)
     passes: list[Progress] = []
     kept = KeptCounts(ens, truth, Threads(1), lambda event: passes.append(event) if event.done == 0 else None)
     fused = [
@@ -278,6 +285,7 @@ def test_counts_of_a_fold_are_taken_from_those_of_all_samples(ens: ek.Ensemble, 
         for c, table in taken.items():
             for name in ("low", "high", *ARRAYS):
                 assert np.array_equal(getattr(table, name), getattr(wanted[c], name)), name
+            assert (table.mapped is None) is not in_file
 
     check(0, both(), 1)
     check(0, {1: (20000, 30000)}, 0)

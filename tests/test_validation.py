@@ -137,7 +137,7 @@ def test_resamples_are_the_same_however_many_are_drawn_at_a_time(
         together = judge.gains(measure, pairs, np.arange(7, 33), 300)
         alone = [judge.gains(measure, [pair], np.arange(7, 33), 300)[0] for pair in pairs]
         np.testing.assert_array_equal(together, alone)
-        monkeypatch.setattr(resampling, "_DRAWN", 26 * 7)
+        monkeypatch.setattr(resampling, "DRAWN", 26 * 7)
         np.testing.assert_allclose(judge.gains(measure, pairs, np.arange(7, 33), 300), together, atol=1e-12)
         monkeypatch.undo()
 

@@ -161,11 +161,11 @@ def count_part(common: Common, tuning: Tuning, truth: MaskSet, part: Part, stati
 
     plan = part_statistics.plan_of(tuning, truth)
     own = tuning.ensemble.on(share_of(tuning.ensemble.samples, part))
-    at_once = part_statistics.room_of(tuning, own, truth, common.memory, common.jobs)
+    part_statistics.check_memory(tuning, own, truth, common.memory, common.jobs)
 
     def work() -> Results:
         with working(common, dask) as executor, common.progress() as listener:
-            return part_statistics.count_part(tuning, own, truth, at_once, executor, listener)
+            return part_statistics.count_part(tuning, own, truth, executor, listener)
 
     run_part(common, statistics, part, part_statistics.KIND, plan, work)
 

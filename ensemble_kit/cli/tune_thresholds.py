@@ -278,6 +278,8 @@ def tune_thresholds(
     reading = TruthOptions(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
     )
+    if common.memory is not None and share.of == 1:
+        tuning.check_memory(common.memory, memory.of_reading([val]) - memory.held(), kept, common.jobs)
     truth = reading.read(val, ensemble, common, "tune", background)
     if isinstance(tuning, Tuning) and statistics is not None and share.of > 1:
         count_part(common, tuning, truth, share, statistics, dask)
@@ -288,7 +290,7 @@ def tune_thresholds(
         tuned = tuning.run(truth, known, save, executor, common.jobs, hear, common.memory)
         found = ensemble.as_tuned(tuned.set)
         measured = measure_calibration(found, truth, executor=executor, listener=listener) if calibration else None
-    values: dict[str, Any] = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
+    values = {"legend": tuned.report.legend, **({"rank": tuned.rank} if tuned.rank else {})}
     if (gain := tuned.set.gain_on_new) is not None:
         values["gain_on_new"] = vars(gain)
     if (expected := tuned.set.score_on_new) is not None:

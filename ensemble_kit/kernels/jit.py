@@ -83,6 +83,16 @@ def is_kept() -> bool:
     return Path(_FOLDER).parent.name == "ensemble_kit"
 
 
+_compiled = list[str]()
+"""Kernels that this process compiled."""
+
+
+def is_cold() -> bool:
+    """Whether kernels have to be compiled: this process did compile some, or no machine code is kept yet."""
+    with os.scandir(_FOLDER) as found:
+        return bool(_compiled) or next(found, None) is None
+
+
 @cache
 def _give_runtime() -> None:
     """Name the functions of Numba's runtime to the linker, as `rtsys.initialize` does before it compiles two more.
@@ -123,6 +133,7 @@ class _Cache:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keep machine code; a full disk costs the next process a compilation, and this one nothing."""
+        _compiled.append(self._name)
         if result.library.has_dynamic_globals:  # addresses of this process
             return
         *parts, environments = result._reduce()

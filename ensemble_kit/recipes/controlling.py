@@ -16,10 +16,10 @@ from ensemble_kit.errors import Caution, IncompleteError, MismatchError, check_k
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.doubts import alike, doubted_members, twins_apart
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.recipes.tuning import Tuned
+from ensemble_kit.recipes.tuning_memory import room_for_thresholds
 from ensemble_kit.spec.mean import LEVELS, PROBABILITY
 from ensemble_kit.spec.risk import Risk
 from ensemble_kit.spec.scoring import Measure
@@ -60,7 +60,6 @@ class Controlling:
     rules : post-processing after which the risk is controlled; None: those of `base`, if it decides by thresholds.
     measure : what the report scores the masks by.
     compared : the same members on other images, to tell how their scores differ.
-    at_once : classes that a pass counts; default: all.
 
     Raises
     ------
@@ -79,7 +78,6 @@ class Controlling:
     rules: tuple[Rule, ...] | None = None
     measure: Measure = Measure()  # noqa: RUF009 - a frozen value
     compared: Ensemble | None = None
-    at_once: int | None = None
 
     def __post_init__(self) -> None:
         e, base = self.ensemble, self.base
@@ -161,6 +159,15 @@ class Controlling:
                 )
         return out
 
+    def check_memory(self, budget: int, unread: float, counted: bool, jobs: int | None) -> None:
+        """Refuse what a budget does not hold, before the truth is read; parameters as for `Tuning.check_memory`."""
+        e = self.ensemble
+        self._check_memory(budget, MaskSet.empty(e.inputs.extent(e.samples, e.classes)), unread, counted, jobs)
+
+    def _check_memory(self, budget: int, truth: MaskSet, unread: float, counted: bool, jobs: int | None) -> None:
+        how = self.ensemble, truth, None, jobs, self.measure, counted
+        room_for_thresholds(budget, *how, band=(0, LEVELS), unread=unread)
+
     def run(
         self,
         truth: MaskSet,
@@ -183,9 +190,7 @@ class Controlling:
         truth = self.ensemble.without_nodata(truth)
         check_truth(self.ensemble, truth)
         if budget is not None:
-            every = (0, LEVELS)
-            room = memory.room_for_thresholds(budget, self.ensemble, truth, None, jobs, known is not None, False, every)
-            return replace(self, at_once=room.classes).run(truth, known, keep, executor, jobs, listener)
+            self._check_memory(budget, truth, 0.0, known is not None, jobs)
         found = self._find(truth, known, keep, executor, listener)
         report, doubts = found.report(), doubted_members(self.ensemble, truth, executor, False)
         lines = [*report.lines, *void_told(truth)]
@@ -243,7 +248,7 @@ class Controlling:
             sides = control.certain(dict(enumerate(own.tables)), range(len(own.tables)))
             if all(below and above for below, above in sides.values()):
                 return own
-        return statistics_for_risk(control, self.ensemble, truth, executor, listener, self.at_once)
+        return statistics_for_risk(control, self.ensemble, truth, executor, listener)
 
     def _after_rules(self, control: Control, after: Callable[[NDArray[np.int64]], Counts]) -> NDArray[np.int64]:
         """Find the highest levels that are accepted after the rules, by votes: 17 passes, of all classes at once."""

@@ -173,13 +173,10 @@ class HardVote:
         """
         if budget is None:
             return
-        few = self.in_pieces and in_pieces
-        votes = [p for p in self.votes if isinstance(p, SoftVote)]
-        needed = [memory.of_vote(p.ensemble, p.decision, p.rules, jobs, few) for p in votes]
-        held = memory.held()
-        own = max((n - held for n in needed), default=0.0)  # the voted masks are about as large as the largest member's
-        listed = memory.of_order(like, len(self.names()))
-        memory.check(budget, held + sum(n - held for n in needed) + own + listed, "vote")
+        names, votes = self.names(), [p for p in self.votes if isinstance(p, SoftVote)]
+        together = min(_AT_ONCE, len(names.samples)) if self.in_pieces and in_pieces else len(names.samples)
+        needed = memory.of_hard_vote([memory.tried(p.ensemble, p.decision, p.rules, jobs) for p in votes], together)
+        memory.check(budget, needed + memory.of_order(like, len(names)), "vote")
 
     @property
     def in_pieces(self) -> bool:

@@ -20,22 +20,23 @@ from ensemble_kit.decisions.rule import Rule
 from ensemble_kit.ensemble import Ensemble
 from ensemble_kit.errors import ResourceError
 from ensemble_kit.execution.cores import cores
-from ensemble_kit.execution.executor import Item, Threads
+from ensemble_kit.execution.executor import Threads
 from ensemble_kit.execution.resident import PLAIN, used
 from ensemble_kit.logits.open import is_store
-from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.masks.stream import RUNS
+from ensemble_kit.masks.stream import MASKS, RUNS
 from ensemble_kit.recipes.part_file import LATER, entries
 from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
-from ensemble_kit.tuning.truth import Truth
 
-KERNELS = 320_000_000
-"""Bytes of a process that compiles kernels, as the first run of a command does."""
-_RUN = 16
-_VOTED = 2.75
-"""Peak of voted masks by their runs: as they come, joined, and as text."""
+LOADED = 137_000_000
+"""Bytes of a process that has loaded Python, NumPy, Numba and the machine code of a vote."""
+COMPILED = 320_000_000
+"""Bytes of one that compiles kernels, as the first run of a command does."""
+RUN = 16
+"""Bytes of a run: where it starts and ends."""
+_TEXT = 14 / RUN
+"""Bytes of masks as text, by those of their runs."""
 _LISTED, _KEY = 1.6, 250
 """Peak of reading the order of rows: by the bytes of their file, and bytes of a row's key."""
 _VERIFIED = 280
@@ -47,14 +48,8 @@ _CHUNKS = "c0123456789"
 """How names of chunks begin, in either encoding of their keys."""
 _NAMES, _LINES = 14.0, 1.2
 """Peak of a store that is opened by the bytes of its description, and by those of its manifest."""
-_ENTRY, _ROW = 10, 2000
-"""Bytes of a level that occurs in a sample and class, and of a sample's counts beside those."""
-_PIXELS = 20_000_000
-"""The least that a search is given for undecided pixels."""
-_BOOTSTRAP = 140_000_000
 _LEVELS = 59_000
 _COUNTED = 10
-_SCAN = (3277, 62260)
 
 
 def check(budget: int | None, needed: float, what: str, all_told: bool = True) -> None:
@@ -108,6 +103,38 @@ def of_repair(path: Path) -> float:
     return max(float(used()), PLAIN) + 2 * max(_sizes(path), default=0) + _described(path)
 
 
+class Tried(NamedTuple):
+    """What a few samples of a soft vote show, in bytes.
+
+    Parameters
+    ----------
+    masks : of one sample.
+    most : of the largest of them.
+    working : of the samples in flight, and of those that wait for one before them.
+    known : of what is known of each sample: that it was verified.
+    piece : samples of a piece of the stream.
+    """
+
+    masks: float
+    most: float
+    working: float
+    known: float
+    piece: int
+
+
+def tried(ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None) -> Tried:
+    """Vote on a few samples."""
+    some, threads, samples = few(ensemble.samples), jobs or cores(), len(ensemble.samples)
+    voted = vote(ensemble.inputs, some, decision, rules, Threads(1))
+    sizes = [RUN * sum(len(voted[s, c]) for c in voted.classes) for s in some]
+    compared = _compared(ensemble, some) if any(isinstance(rule, Compete) for rule in rules) else 0
+    # edges grow in turns before they become runs; two samples a thread wait for those before them
+    working = min(threads, samples) * (logits_at_work(ensemble) + compared + max(sizes))
+    working += min(2 * threads, samples) * max(sizes)
+    known = _VERIFIED * samples * len(ensemble.inputs.heard.members)
+    return Tried(sum(sizes) / len(some), max(sizes), working, known, -(-MASKS // max(len(voted.classes), 1)))
+
+
 def of_vote(
     ensemble: Ensemble, decision: Decision, rules: tuple[Rule, ...], jobs: int | None, in_pieces: bool = False
 ) -> float:
@@ -117,14 +144,25 @@ def of_vote(
     ----------
     in_pieces : whether masks are written as they come; otherwise those of all samples are held.
     """
-    few, threads = _few(ensemble.samples), jobs or cores()
-    tried = vote(ensemble.inputs, few, decision, rules, Threads(1))
-    each = [_RUN * sum(len(tried[s, c]) for c in tried.classes) for s in few]
-    compared = _compared(ensemble, few) if any(isinstance(rule, Compete) for rule in rules) else 0
-    waiting = (2 * threads + 1) * max(each) + _RUN * RUNS  # at most two samples a thread, and a piece
-    masks = waiting if in_pieces else sum(each) / len(few) * len(ensemble.samples)
-    verified = _VERIFIED * len(ensemble.samples) * len(ensemble.inputs.heard.members)
-    return held() + threads * (at_work(ensemble) + compared) + _VOTED * masks + verified
+    few, samples = tried(ensemble, decision, rules, jobs), len(ensemble.samples)
+    if in_pieces:  # a piece is joined of its samples, and formatted
+        masks = (1 + _TEXT) * min(few.masks * min(samples, few.piece), RUN * RUNS + few.most)
+    else:  # all are, and joined
+        masks = (2 + _TEXT) * few.masks * samples
+    return held() + few.working + masks + few.known
+
+
+def of_hard_vote(stores: Sequence[Tried], samples: int) -> float:
+    """Project a hard vote: the masks of all stores, while one of them votes, or while they are counted and written.
+
+    Parameters
+    ----------
+    samples : how many are voted on together.
+    """
+    masks = [few.masks * samples for few in stores]
+    voting = max((few.working + own for few, own in zip(stores, masks, strict=True)), default=0.0)  # pieces are joined
+    written = (2 + _TEXT) * max(masks, default=0.0)  # voted masks are about as large as the largest member's
+    return held() + sum(masks) + max(voting, written) + sum(few.known for few in stores)
 
 
 def of_order(path: Path | None, masks: int) -> float:
@@ -143,92 +181,35 @@ def of_calibration(ensemble: Ensemble, jobs: int | None) -> float:
     return of_review(ensemble, jobs) + 16 * LEVELS * len(ensemble.classes)
 
 
-class Room(NamedTuple):
-    """How a tuning fits its budget: classes that a pass counts, and bytes for a search's undecided pixels."""
-
-    classes: int | None = None
-    pixels: int | None = None
-
-
-def room_for_thresholds(
-    budget: int,
-    ensemble: Ensemble,
-    truth: MaskSet,
-    folds: int | None,
-    jobs: int | None,
-    counted: bool,
-    searches: bool,
-    band: tuple[int, int] = _SCAN,
-    rules: bool = False,
-) -> Room:
-    """Project a tuning of thresholds, by the levels that occur in a few samples.
+def held(loaded: float = 0.0, compiled: float | None = None) -> float:
+    """Return what this process holds, and will hold as soon as kernels run.
 
     Parameters
     ----------
-    counted : whether its tables are there already.
-    searches : whether it searches too.
-    band : levels that are counted.
-    rules : whether it labels components of masks, by trials of rules.
-
-    Raises
-    ------
-    ResourceError
-        Not even one class at a time fits.
+    loaded : bytes of libraries and machine code that come beside those of a vote.
+    compiled : the same where kernels have to be compiled; default: no more.
     """
-    from ensemble_kit.tuning.bagging import bytes_of_draws
-    from ensemble_kit.tuning.counting import HELD
-    from ensemble_kit.tuning.search.kept_counts import FUSIONS
-    from ensemble_kit.tuning.statistics import CountLevels
+    from ensemble_kit.kernels.jit import is_cold
 
-    few, classes = _few(ensemble.samples), ensemble.classes
-    work = CountLevels(ensemble.inputs, tuple((c, band) for c in range(len(classes))))
-    entries = sum(work(Item(s, Truth.of(truth, s, classes))).kept.levels.size for s in few) / len(few)
-    fusion = _ENTRY * entries * len(ensemble.samples)
-    tables = 0.0 if counted else fusion
-    threads, curve = jobs or cores(), 2.5 * 16 * _LEVELS * (folds or 1)
-    curves = curve * min(len(classes), 2 * threads) + min(curve * len(classes), HELD)  # two a thread are in flight
-    kept = held() + threads * at_work(ensemble) + curves + (_BOOTSTRAP if folds else 0)
-    kept += bytes_of_draws(len(ensemble.samples), ensemble.fusion.mean, folds) + _ROW * len(ensemble.samples)
-    kept += _PIXELS + FUSIONS * fusion if searches else 0
-    if rules and ensemble.members[0].rank == 3:  # a number for each voxel, and what is known of those in the band
-        kept += threads * 12 * max(math.prod(ensemble.image_size(s)) for s in ensemble.samples)
-    each = tables / len(classes)  # of a class: its table, and as much that a pass gathers before it becomes one
-    at_once = None
-    if kept + 2 * tables > budget:  # tables go to files, and memory holds those of a pass
-        check(budget, kept + 2 * each, "tune")
-        at_once = min(max(1, int((budget - kept) / (2 * each))), max(1, len(classes) - 1))
-    return Room(at_once, int(budget - kept + _PIXELS) if searches else None)
-
-
-def room_for_factors(budget: int, ensemble: Ensemble, truth: MaskSet, folds: int | None, jobs: int | None) -> Room:
-    """Project a tuning of factors: the pixels that they can change, from those of a few samples."""
-    from ensemble_kit.tuning.contenders import RATIOS
-    from ensemble_kit.tuning.gathering import GatherContenders, items_with_exclusive_truth
-
-    part = ensemble.on(_few(ensemble.samples))
-    work, items = GatherContenders(ensemble.inputs, RATIOS[0]), items_with_exclusive_truth(part, truth)
-    rows = [work(item) for item in items]
-    taken = sum(array.nbytes for row in rows for array in (*row.contenders, row.decided, row.far)) / len(rows)
-    kept = held() + (jobs or cores()) * at_work(ensemble) + 3 * taken * len(ensemble.samples)
-    kept += _BOOTSTRAP if folds else 0
-    check(budget, kept + _PIXELS, "tune")
-    return Room(None, int(budget - kept))
-
-
-def held() -> float:
-    """Return what this process holds, and will hold as soon as a kernel runs."""
-    return max(float(used()), KERNELS)
+    if is_cold():
+        return max(float(used()), COMPILED) + (loaded if compiled is None else compiled)
+    return max(float(used()), LOADED) + loaded
 
 
 def at_work(ensemble: Ensemble) -> float:
-    """Project one sample in flight: its logits, of a volume those of a slab, and what is made of them."""
+    """Project one sample in flight whose scores are laid out: its logits, and what is made of them."""
+    return 24_000_000 + logits_at_work(ensemble) * (4 if ensemble.activation == "softmax" else 1.5)
+
+
+def logits_at_work(ensemble: Ensemble) -> float:
+    """Return the bytes of the logits of one sample in flight; of a volume those of a slab."""
     heard = [ensemble.members[m] for m in ensemble.fusion.heard]
     logits = sum(m.bytes_per_sample for m in heard)
     if heard[0].rank == 3:
         sample = ensemble.samples[0]
         slices = sum(m.bytes_per_sample / m.placement(sample).grid[0] for m in heard)
         logits = min(logits, int(max(ROOM, 2 * slices)))
-    return 24_000_000 + logits * (4 if ensemble.activation == "softmax" else 1.5)
+    return float(logits)
 
 
 def _compared(ensemble: Ensemble, samples: Sequence[str]) -> float:
@@ -237,7 +218,8 @@ def _compared(ensemble: Ensemble, samples: Sequence[str]) -> float:
     return 3 * pixels + 15 * min(AT_ONCE, pixels * len(ensemble.classes))
 
 
-def _few(samples: Sequence[str]) -> list[str]:
+def few(samples: Sequence[str]) -> list[str]:
+    """Return a few samples that are tried."""
     return list(samples[:: max(1, -(-len(samples) // _TRIED))])
 
 

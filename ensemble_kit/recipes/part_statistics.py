@@ -12,9 +12,9 @@ from ensemble_kit.execution.events import Listener
 from ensemble_kit.execution.executor import Executor
 from ensemble_kit.execution.parts import joined
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.part_file import PartFile, fitting, measure_of
 from ensemble_kit.recipes.part_masks import digest_of_names
+from ensemble_kit.recipes.tuning_memory import room_for_factors, room_for_thresholds
 from ensemble_kit.spec.mean import LEVELS
 from ensemble_kit.tuning import class_statistics, contenders
 from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
@@ -61,8 +61,8 @@ def plan_of(tuning: Tuning, truth: MaskSet) -> dict[str, Any]:
     }
 
 
-def room_of(tuning: Tuning, own: Ensemble, truth: MaskSet, budget: int | None, jobs: int | None) -> int | None:
-    """Return how many classes of a share are counted at a time within a budget of bytes; None: all.
+def check_memory(tuning: Tuning, own: Ensemble, truth: MaskSet, budget: int | None, jobs: int | None) -> None:
+    """Refuse a budget of bytes that the counts of a share do not fit.
 
     Parameters
     ----------
@@ -71,18 +71,19 @@ def room_of(tuning: Tuning, own: Ensemble, truth: MaskSet, budget: int | None, j
     Raises
     ------
     ResourceError
-        Not even one class fits.
+        It names what they take.
     """
     if budget is None:
-        return None
+        return
     if tuning.by_argmax:
         full = exclusive_truth(tuning.ensemble, truth, tuning.background)
-        return memory.room_for_factors(budget, own, full, None, jobs).classes
-    return memory.room_for_thresholds(budget, own, truth, None, jobs, False, False, (0, LEVELS)).classes
+        room_for_factors(budget, own, full, None, jobs)
+    else:
+        room_for_thresholds(budget, own, truth, None, jobs, tuning.measure, band=(0, LEVELS))
 
 
 def count_part(
-    tuning: Tuning, own: Ensemble, truth: MaskSet, at_once: int | None, executor: Executor, listener: Listener
+    tuning: Tuning, own: Ensemble, truth: MaskSet, executor: Executor, listener: Listener
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Count a share of the samples, and return the head and arrays of its `PartFile`.
 
@@ -91,7 +92,7 @@ def count_part(
 
     Parameters
     ----------
-    own, at_once : as for `room_of`, and as it returns.
+    own : the ensemble on the share.
     """
     e = tuning.ensemble
     truth = e.without_nodata(truth)
@@ -101,10 +102,7 @@ def count_part(
         counted: Statistics | ContenderTable = gather(own, theirs, RATIOS[0], tuning.background, executor, listener)
     else:
         theirs, every = truth.arranged(own.samples, truth.classes), range(len(e.classes))
-        tables = dict[int, ClassStatistics]()
-        for some in (every[k : k + (at_once or len(every))] for k in every[:: at_once or len(every)]):
-            few = count(own, theirs, dict.fromkeys(some, (0, LEVELS)), executor, listener)
-            tables |= {c: few[c] if at_once is None else few[c].spilled() for c in some}
+        tables = count(own, theirs, dict.fromkeys(every, (0, LEVELS)), executor, listener)
         counted = Statistics(own.samples, e.classes, tuple(tables[c] for c in every), "")
     head, arrays = counted.unpacked()
     names = dict(zip(e.samples, group_of(e.samples, tuning.groups), strict=True))

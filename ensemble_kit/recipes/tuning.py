@@ -14,11 +14,11 @@ from ensemble_kit.errors import Caution, UsageError, check_choice, check_kind, s
 from ensemble_kit.execution.events import Listener, nobody
 from ensemble_kit.execution.executor import THREADS, Executor
 from ensemble_kit.masks.maskset import MaskSet
-from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.doubts import alike, doubted_members, emptying, twins_apart
 from ensemble_kit.recipes.families import near_duplicates
 from ensemble_kit.recipes.score import void_told
 from ensemble_kit.recipes.together import check_together
+from ensemble_kit.recipes.tuning_memory import Room, room_for_factors, room_for_thresholds
 from ensemble_kit.reports.report import Report
 from ensemble_kit.spec.scoring import Measure, Objective
 from ensemble_kit.thresholds.crossed import Choice
@@ -84,7 +84,7 @@ class Tuning:
     background : with argmax, a class whose mask is not written and not scored.
     least : with argmax, the probability that a pixel's class must reach, or the pixel has no class.
     compared : the same members on other images, to tell how their scores differ.
-    at_once : classes that a pass counts; default: all.
+    at_once : classes that a pass for rules counts; default: all.
     rules : `compete` and `least-area` that the thresholds are tuned for, and that the set holds.
     """
 
@@ -192,7 +192,7 @@ class Tuning:
         keep : called with the statistics if they had to be counted.
         executor : where passes over the samples run.
         jobs : threads of a search's trial.
-        budget : bytes of memory; classes are counted some at a time where all at once do not fit.
+        budget : bytes of memory; for rules, classes are counted some at a time where all at once do not fit.
 
         Raises
         ------
@@ -232,13 +232,31 @@ class Tuning:
         full = replace(report, lines=lines, warnings=[*report.warnings, *doubts, *described.doubted_rules(found)])
         return Tuned(found, full, doubts, rank, shift, auto.report(found))
 
-    def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None) -> memory.Room:
+    def check_memory(self, budget: int, unread: float, counted: bool, jobs: int | None) -> None:
+        """Refuse what a budget does not hold, before the truth is read; a few samples are counted for that.
+
+        Parameters
+        ----------
+        budget : bytes.
+        unread : what the truth will take.
+        counted, jobs : whether the statistics are there already; as for `run`.
+        """
+        e = self.ensemble
+        self._room(budget, MaskSet.empty(e.inputs.extent(e.samples, e.classes)), counted, jobs, unread)
+
+    def _room(self, budget: int, truth: MaskSet, counted: bool, jobs: int | None, unread: float = 0.0) -> Room:
         e, how = self.ensemble, (self.split, jobs)
         if self.by_argmax:
-            return memory.room_for_factors(budget, e, exclusive_truth(e, truth, self.background), *how)
+            full = exclusive_truth(e, truth, self.background)
+            return room_for_factors(budget, e, full, *how, self.search is not None, unread)
         check_truth(e, truth)
-        rules = self.search is not None and "post" in self.search.what
-        return memory.room_for_thresholds(budget, e, truth, *how, counted, self.search is not None, rules=rules)
+        searches = self.search is not None and not self.search.by_counts
+        labels = self.search is not None and "post" in self.search.what
+        ruling = Ruling(compete=True) if self.search is not None and self.search.is_auto else self.ruling
+        ratios = len(ruling.ratios) if ruling else 0
+        return room_for_thresholds(
+            budget, e, truth, *how, self.measure, counted, searches, labels=labels, ratios=ratios, unread=unread
+        )
 
     def _least_told(self) -> list[str]:
         if self.least is None:
@@ -283,7 +301,7 @@ class Tuning:
             plan = (self.search or Search()).plan(self.seed, "", 1 + (self.split or 0))
             return metric_search.tune(ensemble, truth, metric, plan, measure, name, *how, executor, listener)
         before = cast("Statistics | None", known)
-        counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener, self.at_once)
+        counted = statistics_for(ensemble, truth, measure, *how, before, executor, listener)
         if self.choose == "shared":
             counted = shared.widened(counted, ensemble, truth, measure, executor, listener)
         if keep is not None and counted is not known:

@@ -131,10 +131,17 @@ def _by_group(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray
     return out
 
 
-def bytes_of_draws(samples: int, mean: Mean, folds: int | None) -> float:
-    """Project what choosing levels by draws takes: the draws, and a class's sums over them."""
-    bags = 1 + (folds or 0)
-    return (DRAWS * bags + FEW * bags * (bags - 1) / 2) * (samples + 16 * _ladder(mean).size)
+def bytes_of_draws(samples: int, mean: Mean, folds: int, at_once: int, wide: bool) -> float:
+    """Project what choosing levels by draws takes: the draws, and sums over them of the classes at work.
+
+    Parameters
+    ----------
+    at_once : classes at work at a time.
+    wide : whether each level has a denominator of its own, as of pooled scores.
+    """
+    draws, ladder = DRAWS * (1 + folds) + FEW * folds * (folds - 1) / 2, _ladder(mean).size
+    fractions = 40 * ladder * min(_AT_ONCE, samples)  # counts and scores of some samples
+    return draws * samples + at_once * (draws * 8 * (2 if wide else 1) * ladder + fractions)
 
 
 def best_levels(curve: Curve, bags: Sequence[Bag], mean: Mean) -> list[NDArray[np.int64]]:

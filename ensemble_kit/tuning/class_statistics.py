@@ -6,6 +6,7 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Band = tuple[int, int]
 """Levels `low … high-1`."""
 _ALIGNED, _ENTRY = 64, 10
-_LOOKED_AT = 16_000_000
+LOOKED_AT = 16_000_000
 """Bytes of arrays in a file that memory holds at a time."""
 _SMALL = 4_000_000
 """Bytes of arrays in a file that memory holds until `release`: looking at them again would bring each page back."""
@@ -68,7 +69,7 @@ class ClassStatistics:
         from ensemble_kit.kernels import counts
 
         tp, pred = np.empty_like(self.above), np.empty_like(self.above)
-        for first, last in self._stretches(self.truth.size):
+        for first, last in self._stretches(np.arange(self.truth.size)):
             own, to = slice(first, last), self.offsets[first : last + 1]
             above = self.above[own], self.above_tp[own]
             counts.counts_at(level, to, self.levels, self.pred, self.tp, *above, tp[own], pred[own])
@@ -96,23 +97,27 @@ class ClassStatistics:
 
         tp, pred = np.empty_like(levels), np.empty_like(levels)
         own = self.offsets, self.levels, self.pred, self.tp, self.above, self.above_tp
-        for first, last in self._stretches(samples.size):
+        for first, last in self._stretches(samples):
             counts.counts_at_each(samples, levels, first, last, *own, tp, pred)
             self.let_go()
         return tp, pred
 
     def in_turn(self, samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Give samples, by number; of arrays in a file some at a time, so that memory does not hold those of all."""
-        for first, last in self._stretches(samples.size):
+        for first, last in self._stretches(samples):
             yield samples[first:last]
             self.let_go()
 
-    def _stretches(self, samples: int) -> list[tuple[int, int]]:
-        """Share that many samples out, by what they take of a file; in memory they are one share."""
-        step = samples
+    def _stretches(self, samples: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Share samples, by ascending number, out by where they end in a file; in memory they are one share.
+
+        Also what lies between two of them counts: a system that reads a page brings those around it.
+        """
+        share = np.zeros(samples.size, np.int64)
         if self.mapped is not None:
-            step = max(1, int(_LOOKED_AT * max(self.truth.size, 1) // (_ENTRY * max(self.levels.size, 1))))
-        return [(k, min(k + step, samples)) for k in range(0, samples, max(step, 1))]
+            share = self.offsets[samples] * _ENTRY // LOOKED_AT
+        cuts = np.flatnonzero(np.diff(share)) + 1
+        return list(pairwise([0, *cuts.tolist(), samples.size])) if samples.size else []
 
     def let_go(self) -> None:
         """Give back the memory of what was looked at where that is much, and keep what is known."""
@@ -203,8 +208,9 @@ class ClassStatistics:
         from ensemble_kit.kernels import counts
 
         seen = np.zeros(65536, np.bool_)
-        counts.mark_levels(self.levels, seen)
-        self.let_go()
+        for first, last in self._stretches(np.arange(self.truth.size)):
+            counts.mark_levels(self.levels[self.offsets[first] : self.offsets[last]], seen)
+            self.let_go()
         return np.flatnonzero(seen)
 
     def narrowed(self, low: int, high: int) -> ClassStatistics:
@@ -231,6 +237,12 @@ class ClassStatistics:
     def in_band(self, low: int, high: int) -> ClassStatistics:
         """Return the counts of a band that lies in this one; these, where it is the same."""
         return self if (low, high) == (self.low, self.high) else self.narrowed(low, high)
+
+    def placed(
+        self, levels: NDArray[Any], pred: NDArray[Any], tp: NDArray[Any], mapped: Mapped | None
+    ) -> ClassStatistics:
+        """Return the same counts with their arrays by level elsewhere."""
+        return replace(self, levels=levels, pred=pred, tp=tp, mapped=mapped)
 
     def of_samples(self, samples: NDArray[np.int64]) -> ClassStatistics:
         """Return the counts of some samples, by number, in this order; these, where it is all of them."""

@@ -37,7 +37,6 @@ def gather(
     subsets: Sequence[Sequence[int]],
     executor: Executor = THREADS,
     listener: Listener = nobody,
-    at_once: int | None = None,
 ) -> Statistics:
     """Count in a band of levels, and widen it for the classes that need it until every best level is certain.
 
@@ -45,8 +44,6 @@ def gather(
     ----------
     measures : what will be asked of the statistics.
     split, subsets : sample numbers of each fold, and the unions of folds whose best levels will be asked for.
-    at_once : how many classes a pass counts; where that is not all, their tables are kept in temporary files. Fewer
-        take less memory and more passes. Default: all.
 
     Raises
     ------
@@ -54,7 +51,7 @@ def gather(
         Truth that does not fit the ensemble.
     """
     certain = reaches(measures, split, subsets, threads_here(executor))
-    return count_until(certain, ensemble, truth, executor, listener, at_once)
+    return count_until(certain, ensemble, truth, executor, listener)
 
 
 Certain = Callable[[Mapping[int, ClassStatistics], Iterable[int]], Mapping[int, tuple[bool, bool]]]
@@ -94,14 +91,12 @@ def count_until(
     truth: MaskSet,
     executor: Executor = THREADS,
     listener: Listener = nobody,
-    at_once: int | None = None,
 ) -> Statistics:
     """Count in a band of levels, and widen it for the classes whose band does not reach far enough.
 
     Parameters
     ----------
     certain : asked after every pass, with the tables of all classes.
-    at_once : as for `gather`.
 
     Raises
     ------
@@ -110,14 +105,8 @@ def count_until(
     """
     check_truth(ensemble, truth)
 
-    spills = at_once is not None and at_once < len(ensemble.classes)
-
     def counted(bands: Mapping[int, Band]) -> dict[int, ClassStatistics]:
-        step, tables = at_once or len(bands), dict[int, ClassStatistics]()
-        for first in range(0, len(bands), step):
-            few = count(ensemble, truth, dict(list(bands.items())[first : first + step]), executor, listener)
-            tables |= {c: table.spilled() for c, table in few.items()} if spills else few
-        return tables
+        return count(ensemble, truth, bands, executor, listener)
 
     tables = widened(certain, len(ensemble.classes), counted)
     return Statistics(ensemble.samples, ensemble.classes, tables, source_of(ensemble, truth))
@@ -135,6 +124,8 @@ def widened(
     todo = dict.fromkeys(range(classes), (0, 0))
     tables: dict[int, ClassStatistics] = {}
     while todo:
+        for c in todo:  # nothing asks for a narrower band any more
+            tables.pop(c, None)
         tables |= take({c: (LOWS[low], HIGHS[high]) for c, (low, high) in todo.items()})
         sides = certain(tables, todo)
         todo = {
@@ -155,7 +146,6 @@ def statistics_for(
     known: Statistics | None = None,
     executor: Executor = THREADS,
     listener: Listener = nobody,
-    at_once: int | None = None,
 ) -> Statistics:
     """Return statistics that answer every question of a tuning: `known` if they do, otherwise new ones.
 
@@ -163,7 +153,6 @@ def statistics_for(
     ----------
     measure, folds, groups, seed : of the tuning, as for `tune_thresholds`.
     known : statistics of an earlier run.
-    at_once : classes that a pass counts, as for `gather`.
 
     Raises
     ------
@@ -180,7 +169,7 @@ def statistics_for(
         sides = certain(dict(enumerate(known.tables)), range(len(known.tables)))
         if all(below and above for below, above in sides.values()):
             return known
-    return gather(ensemble, truth, [measure], split, subsets, executor, listener, at_once)
+    return gather(ensemble, truth, [measure], split, subsets, executor, listener)
 
 
 def folds_of(

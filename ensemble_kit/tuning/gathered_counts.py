@@ -13,7 +13,7 @@ from ensemble_kit.tuning.count_file import CountFile, Mapped
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_AT_ONCE = 16_000_000
+AT_ONCE = 16_000_000
 """Bytes of counts that are put in the order of classes at a time."""
 HELD = 128_000_000
 """Bytes of counts that memory holds; more go to a temporary file, where there is room for them."""
@@ -40,7 +40,7 @@ class GatheredCounts:
         """Add the counts of a sample, of all classes."""
         self._rows.append(row)
         self._bytes += sum(array.nbytes for array in row)
-        if self._bytes > _AT_ONCE:
+        if self._bytes > AT_ONCE:
             self._sort()
 
     def take(self, k: int) -> LevelCounts:

@@ -18,9 +18,9 @@ Counts = tuple["NDArray[np.int64]", "NDArray[np.int64]"]
 Pair = tuple[Counts, "Counts | None", "NDArray[np.int64]"]
 """Counts of one outcome, of another (None: the score of the first is meant, not its gain), and pixels of the truth."""
 
-_RESAMPLES = 2000
-_DRAWN = 1 << 22  # numbers that are drawn at a time: 32 MB, and as many as weights
-_HELD = 32_000_000  # draws that are kept, a byte each, for the next question about as many groups
+RESAMPLES = 2000
+DRAWN = 1 << 22  # numbers that are drawn at a time: 32 MB, and as many as weights
+KEPT = 32_000_000  # draws that are kept, a byte each, for the next question about as many groups
 _DECISIONS = 400  # resamples behind one keep-or-share decision
 _NOISE = 0.16  # a gain stands above noise where this quantile of its bootstrap is above 0: one standard error
 
@@ -43,7 +43,7 @@ class Resampler:
         measure: Measure,
         pairs: Sequence[Pair],
         samples: NDArray[np.int64] | None = None,
-        resamples: int = _RESAMPLES,
+        resamples: int = RESAMPLES,
     ) -> NDArray[np.float64]:
         """Return the gain of one outcome over another, or its score, in each resample; all pairs see the same ones.
 
@@ -62,11 +62,12 @@ class Resampler:
             for *both, truth in pairs
         ]
         at, out = 0, np.empty((len(pairs), resamples))
-        for drawn in self._draws(groups, resamples, max(1, _DRAWN // index.size)):
+        for drawn in self._draws(groups, resamples, max(1, DRAWN // index.size)):
             weights = drawn[:, index].astype(np.float64)
             for k, (gained, *base) in enumerate(scored):
                 out[k, at : at + len(drawn)] = gained(weights) - sum(other(weights) for other in base)
             at += len(drawn)
+            del drawn, weights  # before the next are drawn
         return out
 
     def _draws(self, groups: int, resamples: int, rows: int) -> Iterator[NDArray[Any]]:
@@ -79,7 +80,7 @@ class Resampler:
             for at in range(0, resamples, rows):
                 yield self._kept[1][at : at + rows]
             return
-        if groups * resamples <= _HELD:
+        if groups * resamples <= KEPT:
             kept = np.empty((resamples, groups), np.uint8)
         rng = np.random.default_rng(self._seed)
         for at in range(0, resamples, rows):

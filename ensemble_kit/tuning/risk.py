@@ -126,10 +126,9 @@ def statistics_for_risk(
     truth: MaskSet,
     executor: Executor,
     listener: Listener = nobody,
-    at_once: int | None = None,
 ) -> Statistics:
     """Count in a band of levels, and widen it until the highest accepted level of every class lies in it."""
-    return count_until(control.certain, ensemble, truth, executor, listener, at_once)
+    return count_until(control.certain, ensemble, truth, executor, listener)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ import pytest
 
 import ensemble_kit as ek
 from conftest import smooth_logits
+from ensemble_kit.decisions.rules import parse_rules
 from ensemble_kit.execution.events import Progress
 from ensemble_kit.recipes import memory
 from ensemble_kit.recipes.tuning import Tuning
+from ensemble_kit.recipes.tuning_memory import room_for_factors, room_for_thresholds
 from ensemble_kit.spec.scoring import Measure
 from ensemble_kit.tuning import counting
 from ensemble_kit.tuning.exact import tune_from
@@ -109,20 +111,11 @@ def test_a_projection_lies_above_the_peak_and_its_fix_suffices(folder: Path, arg
     assert told is None or int(peak) * 4 > allowed * 1e6
 
 
-def test_classes_are_counted_some_at_a_time_where_all_do_not_fit(folder: Path) -> None:
+def test_counts_of_all_classes_are_refused_beyond_a_budget(folder: Path) -> None:
     ens, truth = ek.Ensemble([folder / "a.zarr"]), ek.read_masks(folder / "val.npz")
-    split, _ = counting.folds_of(ens.samples, None, None, 0)
-    whole = counting.gather(ens, truth, [Measure()], split, [[0]])
-    parts = counting.gather(ens, truth, [Measure()], split, [[0]], at_once=2)
-    for one, other in zip(whole.tables, parts.tables, strict=True):
-        np.testing.assert_array_equal(one.levels, other.levels)
-        np.testing.assert_array_equal(one.tp, other.tp)
-        np.testing.assert_array_equal(one.pred, other.pred)
-    assert {t.mapped is None for t in whole.tables} == {True}
-    assert {t.mapped is None for t in parts.tables} == {False}
-    assert memory.room_for_thresholds(1 << 40, ens, truth, None, 1, False, False).classes is None
+    assert room_for_thresholds(1 << 40, ens, truth, None, 1, Measure()).classes is None
     with pytest.raises(ek.ResourceError, match="MB are needed"):
-        memory.room_for_thresholds(1000, ens, truth, None, 1, False, False)
+        room_for_thresholds(1000, ens, truth, None, 1, Measure())
 
 
 def test_a_tuning_gives_back_the_sums_of_every_class(folder: Path) -> None:
@@ -145,11 +138,11 @@ def test_sums_by_level_are_projected_as_they_are_held(tmp_path: Path, monkeypatc
             out.write(s, smooth_logits(rng, (300, 16, 16), 2).astype(np.float16), (32, 32))
     ens = ek.Ensemble([tmp_path / "many.zarr"])
     truth = ens.vote(0.4)
-    assert memory.room_for_thresholds(800_000_000, ens, truth, 5, 2, False, False).classes is None
+    room_for_thresholds(400_000_000, ens, truth, 5, 2, Measure())
     found = counting.gather(ens, truth, [Measure()], [np.arange(10)], [[0]])
     tables = sum(array.nbytes for table in found.tables for array in (table.levels, table.pred, table.tp))
     alone, searched = (least_budget(ens, truth, searches) for searches in (False, True))
-    assert searched - alone > 2.5 * tables  # a search holds the counts of three fusions
+    assert searched - alone > 2.5 * tables  # a search holds the counts of two more fusions, and of a fold
 
 
 def least_budget(ens: ek.Ensemble, truth: ek.MaskSet, searches: bool) -> int:
@@ -157,7 +150,7 @@ def least_budget(ens: ek.Ensemble, truth: ek.MaskSet, searches: bool) -> int:
 
     def fits(budget: int) -> bool:
         try:
-            memory.room_for_thresholds(budget, ens, truth, 5, 2, False, searches)
+            room_for_thresholds(budget, ens, truth, 5, 2, Measure(), searches=searches)
         except ek.ResourceError:
             return False
         return True
@@ -167,17 +160,17 @@ def least_budget(ens: ek.Ensemble, truth: ek.MaskSet, searches: bool) -> int:
 
 
 @pytest.mark.slow
-def test_a_set_tuned_in_blocks_of_classes_is_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their tables go to files, and a pass counts some of them."""
+def test_rules_tuned_in_blocks_of_classes_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of competing classes each ratio is counted, and its tables are held: a pass counts some of them."""
     held = memory.used()
     monkeypatch.setattr(memory, "used", lambda: held)  # what other tests held may be freed meanwhile
     ens, truth = ek.Ensemble([folder / "a.zarr"]), ek.read_masks(folder / "val.npz")
-    tuning = Tuning(ens, Measure(), folds=3)
+    tuning = Tuning(ens, Measure(), folds=3, rules=parse_rules(["compete:0.8"]))
     whole = tuning.run(truth, jobs=1).set
 
     def classes(budget: int) -> int:
         try:
-            return memory.room_for_thresholds(budget, ens, truth, 3, 1, False, False).classes or 6
+            return room_for_thresholds(budget, ens, truth, 3, 1, Measure(), ratios=1).classes or 6
         except ek.ResourceError:
             return 0
 
@@ -189,7 +182,7 @@ def test_a_set_tuned_in_blocks_of_classes_is_the_same(folder: Path, monkeypatch:
         seen[progress.verb] += progress.done == 0
 
     blocked = tuning.run(truth, jobs=1, budget=room, listener=hear)
-    assert 2 <= seen["counting"] < 6
+    assert 3 <= seen["counting"] < 7  # once without the rule
     assert blocked.set.to_dict() == whole.to_dict()
 
 
@@ -213,9 +206,9 @@ def test_a_command_stays_within_its_projection_and_is_flat_in_samples(name: str,
 
 def test_factors_are_refused_beyond_a_budget(folder: Path) -> None:
     ens, truth = ek.Ensemble([folder / "s.zarr"]), ek.read_masks(folder / "one.npz")
-    assert memory.room_for_factors(1 << 40, ens, truth, 3, 1).classes is None
+    assert room_for_factors(1 << 40, ens, truth, 3, 1) == (None, None)
     with pytest.raises(ek.ResourceError, match="MB are needed"):
-        memory.room_for_factors(memory.KERNELS, ens, truth, 3, 1)
+        room_for_factors(memory.LOADED, ens, truth, 3, 1)
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ class Bench(ABC):
     truth_masks : of its samples and classes.
     truth : int64 (classes that count, samples), pixels of the truth.
     folds : sample numbers of each.
-    at_once : classes that a pass counts; default: all.
+    at_once : classes that a pass for rules counts; default: all.
     deadline : of `time.monotonic`, after which nothing more is counted, but for the first pass; None: no limit.
 
     Attributes
@@ -134,9 +134,7 @@ class Bench(ABC):
         """Make a set of thresholds with a level for each class, and the scores of the candidate on all samples."""
         fused, every = self.fused(candidate), tuple(range(len(self.folds)))
         self.passes += 1
-        counted = statistics_for(
-            fused, self.truth_masks, self.measure, executor=self.executor, listener=self.listener, at_once=self.at_once
-        )
+        counted = statistics_for(fused, self.truth_masks, self.measure, executor=self.executor, listener=self.listener)
         plain = tune_from(counted, fused, self.measure, seed=seed, executor=self.executor)
         tp, pred = self.counts(candidate, every)
         classes = tuple(

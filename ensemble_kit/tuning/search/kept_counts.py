@@ -12,6 +12,7 @@ from ensemble_kit.execution.executor import Executor
 from ensemble_kit.masks.maskset import MaskSet
 from ensemble_kit.spec.fusion import Fusion
 from ensemble_kit.tuning.class_statistics import Band, ClassStatistics
+from ensemble_kit.tuning.count_file import CountFile
 from ensemble_kit.tuning.statistics import count
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FUSIONS = 3
 """Fusions whose counts are held: equal weights, what all samples chose, and what one fold did."""
+
+_BY_LEVEL = ("levels", "pred", "tp")
 
 
 @dataclass
@@ -55,7 +58,30 @@ class KeptCounts:
             found = count(fused, self.truth, missing, self.executor, self.listener)
         self.keep(fusion, found)
         held = self._kept[fusion]
-        return {c: held[c].of_samples(samples).in_band(low, high) for c, (low, high) in bands.items()}
+        some = _of_samples({c: held[c] for c in bands}, samples)
+        return {c: some[c].in_band(low, high) for c, (low, high) in bands.items()}
+
+
+def _of_samples(tables: Mapping[int, ClassStatistics], samples: NDArray[np.int64]) -> dict[int, ClassStatistics]:
+    """Return counts of some samples, by number; in a file, too, where those of all are, and there is room for it."""
+    mapped = [t for t in tables.values() if t.mapped is not None and samples.size < t.truth.size]
+    if len(mapped) < len(tables):
+        return {c: t.of_samples(samples) for c, t in tables.items()}
+    found, kinds = dict[int, ClassStatistics](), [getattr(mapped[0], name).dtype for name in _BY_LEVEL]
+    try:
+        file = CountFile(len(tables), kinds, max(t.levels.size for t in mapped))
+        for k, (c, t) in enumerate(tables.items()):
+            own = t.of_samples(samples)
+            t.let_go()
+            file.add(k, [getattr(own, name) for name in _BY_LEVEL])
+            found[c] = own.placed(own.levels[:0].copy(), own.pred[:0].copy(), own.tp[:0].copy(), None)
+        for k, (c, own) in enumerate(found.items()):
+            arrays, place = file.arrays(k)
+            levels, pred, tp = arrays
+            found[c] = own.placed(levels, pred, tp, place)
+    except OSError:
+        return {c: t.of_samples(samples) for c, t in tables.items()}
+    return found
 
 
 def _joined(band: Band, held: ClassStatistics | None) -> Band:

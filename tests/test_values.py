@@ -32,6 +32,7 @@ def test_a_value_is_what_typer_makes_of_it(name: str) -> None:
             "\udcff",
             "",
             "7",
+            "0",
             "-7",
             "+7",
             "007",

@@ -24,8 +24,9 @@ def take_as_typed(parameter: Any, annotation: Any) -> Any:
         return parameter
     convert = parameter.process_value
     several = parameter.multiple or parameter.nargs == -1
-    kind, option = _kind(annotation), parameter.type_descriptor.parameter_info
-    bounded = option.min is not None or option.max is not None
+    kind = _kind(annotation)
+    bounds = ("min", "max")
+    bounded = any(getattr(told, b, None) is not None for told in getattr(annotation, "__metadata__", ()) for b in bounds)
 
     def process_value(context: Any, value: Any) -> Any:
         if value is None and not parameter.required:

@@ -195,7 +195,7 @@ class Asked:
             times = len(ensemble.members) + 2  # the masks of each member alone, and of no tuning, are held beside
             own = ensemble if part.of == 1 else ensemble.on(part.share(ensemble.samples))
             needed = memory.of_vote(own, vote.decision, vote.rules, common.jobs)
-            memory.check(common.memory, times * needed - (times - 1) * memory.held(), "report")
+            memory.check(common.memory, times * needed - (times - 1) * memory.held_after_trial(), "report")
         return vote, self.true_masks(vote), test
 
     def of_masks(self, images: Path | None) -> Material:

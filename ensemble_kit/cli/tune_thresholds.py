@@ -279,7 +279,7 @@ def tune_thresholds(
         format, csv, image_size, classes, labels, first_value, void, only, without, id, images, score, skip_empty, paint
     )
     if common.memory is not None and share.of == 1:
-        tuning.check_memory(common.memory, memory.of_reading([val]) - memory.held(), kept, common.jobs)
+        tuning.check_memory(common.memory, memory.of_reading([val]) - memory.held_after_trial(), kept, common.jobs)
     truth = reading.read(val, ensemble, common, "tune", background)
     if isinstance(tuning, Tuning) and statistics is not None and share.of > 1:
         count_part(common, tuning, truth, share, statistics, dask)

@@ -26,7 +26,9 @@ def take_as_typed(parameter: Any, annotation: Any) -> Any:
     several = parameter.multiple or parameter.nargs == -1
     kind = _kind(annotation)
     bounds = ("min", "max")
-    bounded = any(getattr(told, b, None) is not None for told in getattr(annotation, "__metadata__", ()) for b in bounds)
+    bounded = any(
+        getattr(told, b, None) is not None for told in getattr(annotation, "__metadata__", ()) for b in bounds
+    )
 
     def process_value(context: Any, value: Any) -> Any:
         if value is None and not parameter.required:

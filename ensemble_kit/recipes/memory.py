@@ -29,8 +29,8 @@ from ensemble_kit.scores.competition import AT_ONCE
 from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
 
-LOADED = 137_000_000
-"""Bytes of a process that has loaded Python, NumPy, Numba and the machine code of a vote."""
+LOADED = 147_000_000
+"""Bytes of a process that has loaded Python, NumPy, Numba, the machine code of a vote and what writes masks."""
 COMPILED = 320_000_000
 """Bytes of one that compiles kernels, as the first run of a command does."""
 RUN = 16
@@ -76,7 +76,7 @@ def check(budget: int | None, needed: float, what: str, all_told: bool = True) -
 
 def of_reading(paths: Sequence[Path]) -> float:
     """Project what mask files take when they are read, of the stores among them their descriptions."""
-    return held() + sum(_of_path(path) for path in paths)
+    return held_after_trial() + sum(_of_path(path) for path in paths)
 
 
 def of_parts(paths: Sequence[Path]) -> float:
@@ -149,7 +149,7 @@ def of_vote(
         masks = (1 + _TEXT) * min(few.masks * min(samples, few.piece), RUN * RUNS + few.most)
     else:  # all are, and joined
         masks = (2 + _TEXT) * few.masks * samples
-    return held() + few.working + masks + few.known
+    return held_after_trial() + few.working + masks + few.known
 
 
 def of_hard_vote(stores: Sequence[Tried], samples: int) -> float:
@@ -162,7 +162,8 @@ def of_hard_vote(stores: Sequence[Tried], samples: int) -> float:
     masks = [few.masks * samples for few in stores]
     voting = max((few.working + own for few, own in zip(stores, masks, strict=True)), default=0.0)  # pieces are joined
     written = (2 + _TEXT) * max(masks, default=0.0)  # voted masks are about as large as the largest member's
-    return held() + sum(masks) + max(voting, written) + sum(few.known for few in stores)
+    base = held_after_trial() if stores else held()
+    return base + sum(masks) + max(voting, written) + sum(few.known for few in stores)
 
 
 def of_order(path: Path | None, masks: int) -> float:
@@ -181,8 +182,13 @@ def of_calibration(ensemble: Ensemble, jobs: int | None) -> float:
     return of_review(ensemble, jobs) + 16 * LEVELS * len(ensemble.classes)
 
 
-def held(loaded: float = 0.0, compiled: float | None = None) -> float:
-    """Return what this process holds, and will hold as soon as kernels run.
+def held() -> float:
+    """Return what this process holds, and will hold as soon as kernels run, which may have to be compiled."""
+    return max(float(used()), COMPILED)
+
+
+def held_after_trial(loaded: float = 0.0, compiled: float | None = None) -> float:
+    """Return what this process holds, and will hold, where kernels ran: whether they had to be compiled is known.
 
     Parameters
     ----------
@@ -192,7 +198,7 @@ def held(loaded: float = 0.0, compiled: float | None = None) -> float:
     from ensemble_kit.kernels.jit import is_cold
 
     if is_cold():
-        return max(float(used()), COMPILED) + (loaded if compiled is None else compiled)
+        return held() + (loaded if compiled is None else compiled)
     return max(float(used()), LOADED) + loaded
 
 

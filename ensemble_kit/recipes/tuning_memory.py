@@ -102,7 +102,7 @@ def room_for_thresholds(
     few = _look(ensemble, truth, band)
     give_back()  # what reading the truth left
     needed = unread / 2 + of_thresholds(few, ensemble, folds, jobs, measure, counted, searches)  # half of it stays
-    needed = max(needed, memory.held() + unread)
+    needed = max(needed, memory.held_after_trial() + unread)
     if labels and ensemble.members[0].rank == 3:  # a number for each voxel, and what is known of those in the band
         needed += (jobs or cores()) * 12 * max(math.prod(ensemble.image_size(s)) for s in ensemble.samples)
     classes, each = len(ensemble.classes), 2 * _ENTRY * few.entries * len(ensemble.samples) / len(ensemble.classes)
@@ -148,7 +148,7 @@ def of_thresholds(
     resampling = breaks + _of_resamples(samples) if folds else 0
     later = max(0.0 if counted else counting, choosing, resampling, breaks + _of_members(ensemble, few, threads))
     loaded = _SEARCHED if searches else _JUDGED if folds else _CHOSEN
-    needed = memory.held(*loaded) + (0 if counted else tables) + _PAIR * samples * classes + later
+    needed = memory.held_after_trial(*loaded) + (0 if counted else tables) + _PAIR * samples * classes + later
     if searches:
         needed += _PIXELS + FUSIONS * _JOINED * table
     return needed
@@ -173,9 +173,9 @@ def room_for_factors(
     taken = sum(array.nbytes for row in rows for array in (*row.contenders, row.decided, row.far)) / len(rows)
     samples, threads = len(ensemble.samples), jobs or cores()
     give_back()
-    needed = unread / 2 + memory.held(*_FACTORS) + min(threads, samples) * memory.logits_at_work(ensemble)
+    needed = unread / 2 + memory.held_after_trial(*_FACTORS) + min(threads, samples) * memory.logits_at_work(ensemble)
     needed += _GATHERED * taken * samples + (_of_resamples(samples) if folds else 0)
-    needed = max(needed, memory.held() + unread) + (_PIXELS if searches else 0)
+    needed = max(needed, memory.held_after_trial() + unread) + (_PIXELS if searches else 0)
     memory.check(budget, needed, "tune")
     return Room(None, int((budget - needed + _PIXELS) / _COLLECTED) if searches else None)
 

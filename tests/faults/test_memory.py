@@ -138,7 +138,7 @@ def test_sums_by_level_are_projected_as_they_are_held(tmp_path: Path, monkeypatc
             out.write(s, smooth_logits(rng, (300, 16, 16), 2).astype(np.float16), (32, 32))
     ens = ek.Ensemble([tmp_path / "many.zarr"])
     truth = ens.vote(0.4)
-    room_for_thresholds(400_000_000, ens, truth, 5, 2, Measure())
+    room_for_thresholds(600_000_000, ens, truth, 5, 2, Measure())
     found = counting.gather(ens, truth, [Measure()], [np.arange(10)], [[0]])
     tables = sum(array.nbytes for table in found.tables for array in (table.levels, table.pred, table.tp))
     alone, searched = (least_budget(ens, truth, searches) for searches in (False, True))

@@ -27,12 +27,13 @@ GIGABYTE = 1e9
 
 
 class Step(NamedTuple):
-    """A command of a job, and what it may take: seconds of wall time (None: no bar) and bytes."""
+    """A command of a job, and what it may take: seconds of wall time (None: no bar) and bytes; what limits it."""
 
     name: str
     words: Sequence[str]
     seconds: float | None = None
     peak: float = GIGABYTE
+    limit: str = ""
 
 
 def smooth(seed: int, classes: int, grid: int, member: int, cells: int = 8) -> NDArray[np.float16]:
@@ -119,7 +120,9 @@ def greedy(folder: Path, quick: bool) -> Iterator[Step]:
     truth.write(folder / "truth.csv")
     what = f"{len(truth.samples)} samples × {len(truth.classes)} classes, 256² → 256², three networks of hands"
     tune = ["tune-thresholds", *map(str, stores), "--val", "truth.csv", "--out", "set.json"]
-    yield Step(f"tune-thresholds --search greedy --folds 3, {what}", [*tune, "--search", "greedy", "--folds", "3"], 6)
+    tune += ["--search", "greedy", "--folds", "3"]
+    limit = "half is trials of sums over every pixel that members leave undecided, half counting, collecting and truth"
+    yield Step(f"tune-thresholds --search greedy --folds 3, {what}", tune, 6, limit=limit)
 
 
 JOBS: dict[str, Callable[[Path, bool], Iterator[Step]]] = {
@@ -151,7 +154,8 @@ def line(step: Step, wall: float, taken: commands.Taken) -> str:
     bar = (f"{step.seconds:.0f} s, " if step.seconds else "") + f"{step.peak / GIGABYTE:g} GB"
     missed = (step.seconds is not None and wall > step.seconds) or taken.peak > step.peak
     figures = f"{wall:.1f} s | {taken.seconds:.1f} s | {taken.peak / GIGABYTE:.2f} GB"
-    return f"| {step.name} | {figures} | {bar}{'; **missed**' if missed else ''} |"
+    told = "; **missed**" + (f": {step.limit}" if step.limit else "") if missed else ""
+    return f"| {step.name} | {figures} | {bar}{told} |"
 
 
 if __name__ == "__main__":

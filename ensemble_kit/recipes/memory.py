@@ -30,7 +30,9 @@ from ensemble_kit.scores.raster import ROOM
 from ensemble_kit.spec.mean import LEVELS
 
 LOADED = 147_000_000
-"""Bytes of a process that has loaded Python, NumPy, Numba, the machine code of a vote and what writes masks."""
+"""Bytes of a process that has loaded Python, NumPy, Numba, the machine code of a vote, and what writes masks."""
+_WRITER = 8_000_000
+"""Bytes of what is loaded after a trial: what writes masks."""
 COMPILED = 320_000_000
 """Bytes of one that compiles kernels, as the first run of a command does."""
 RUN = 16
@@ -199,7 +201,7 @@ def held_after_trial(loaded: float = 0.0, compiled: float | None = None) -> floa
 
     if is_cold():
         return held() + (loaded if compiled is None else compiled)
-    return max(float(used()), LOADED) + loaded
+    return max(float(used()) + _WRITER, LOADED) + loaded
 
 
 def at_work(ensemble: Ensemble) -> float:

@@ -194,8 +194,8 @@ class Asked:
         if common.memory is not None:
             times = len(ensemble.members) + 2  # the masks of each member alone, and of no tuning, are held beside
             own = ensemble if part.of == 1 else ensemble.on(part.share(ensemble.samples))
-            needed = memory.of_vote(own, vote.decision, vote.rules, common.jobs)
-            memory.check(common.memory, times * needed - (times - 1) * memory.held_after_trial(), "report")
+            masks = memory.of_vote(own, vote.decision, vote.rules, common.jobs) - memory.held_after_trial()
+            memory.check(common.memory, memory.held() + times * masks, "report")
         return vote, self.true_masks(vote), test
 
     def of_masks(self, images: Path | None) -> Material:

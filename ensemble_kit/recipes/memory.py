@@ -35,6 +35,8 @@ _WRITER = 8_000_000
 """Bytes of what is loaded after a trial: what writes masks."""
 COMPILED = 320_000_000
 """Bytes of one that compiles kernels, as the first run of a command does."""
+_ENOUGH = 1.25
+"""What a refusal asks for, by the figure, which is within a quarter of the peak."""
 RUN = 16
 """Bytes of a run: where it starts and ends."""
 _TEXT = 14 / RUN
@@ -71,7 +73,7 @@ def check(budget: int | None, needed: float, what: str, all_told: bool = True) -
     """
     if budget is not None and needed > budget:
         item = f"about {_mb(needed)} are needed, --memory allows {_mb(budget)}"
-        enough = f"--memory {-int(-needed * 1.1 // 10_000_000)}0MB or more" if all_told else "several times that"
+        enough = f"--memory {-int(-needed * _ENOUGH // 10_000_000)}0MB or more" if all_told else "several times that"
         fix = f"pass {enough}, or fewer samples at a time"
         raise ResourceError("memory-budget", f"cannot {what} within the memory budget", item=item, fix=fix)
 

@@ -390,7 +390,7 @@ def memory(args: argparse.Namespace) -> list[str]:
     return [
         "Every command as a process of its own, Python and Numba included, with 2 threads, on stores of 4 classes on 16 × 16, so",
         "that what grows with samples shows and nothing else. *Projected* is what a command says that it needs, before its work;",
-        "with `--memory` below that it is refused, and *peak* was measured with just that. The runs below found kernels compiled, as",
+        "with `--memory` below that it is refused, and told to pass a quarter more; *peak* was measured with just that. The runs found kernels compiled, as",
         "all but the first on a machine do. A vote or a tuning that finds none compiled, or compiles some while it projects, counts",
         "320 MB for them, and more for a search and for factors; work that tries no sample before (`fuse`, `review`, `stack`) always",
         "counts them. Where a machine has compiled a part of what a command needs, the figure can be 50 MB short once.",

@@ -71,8 +71,8 @@ class Peak(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether the process stayed within what was projected."""
-        return self.measured <= self.projected
+        """Whether the process stayed within a quarter more than was projected, which a refusal asks for."""
+        return self.measured <= 1.25 * self.projected
 
 
 def store(path: Path, samples: int, activation: str, seed: int) -> None:

@@ -321,10 +321,8 @@ def _best_so_far(listener: Listener) -> Iterator[Listener]:
 
     def hear(event: Progress) -> None:
         if event.note:
-            best = printable(event.note)
-            signals.say_at_end(
-                f"ended while searching: {best}; nothing was written (with --storage, a second run resumes)"
-            )
+            told = f"ended while searching: {printable(event.note)}; nothing was written"
+            signals.say_at_end(f"{told} (with --storage, a second run resumes)")
         listener(event)
 
     yield hear

@@ -117,11 +117,9 @@ def overlaps(a: Sequence[Runs], b: Sequence[Runs]) -> NDArray[np.int64]:
     """
     from ensemble_kit.kernels import runs as kernels
 
-    found = []
+    found = []  # a call each: to pack all masks for one call takes longer
     for one, other in zip(a, b, strict=True):
         if one.shape != other.shape:
             one.check_same_size(other)
-        found.append(
-            kernels.overlap(one.starts, one.ends, other.starts, other.ends)
-        )  # packing all for one call took longer
+        found.append(kernels.overlap(one.starts, one.ends, other.starts, other.ends))
     return np.array(found, np.int64)
